@@ -1,0 +1,18 @@
+"""S-SGD with a dense ring all-reduce: 2(P-1)α + 2((P-1)/P) d β."""
+
+from __future__ import annotations
+
+from netsim.algorithm import Algorithm
+from netsim.collectives import ring_all_reduce
+from netsim.payload import Vector
+from netsim.worker import Worker
+
+
+class DenseRing(Algorithm):
+    """Every worker sends every gradient, in chunks around a ring (gTop-k paper, eq. (2))."""
+
+    name = "dense"
+    title = "dense"
+
+    async def exchange(self, worker: Worker, vector: Vector, state: None) -> tuple[Vector, None]:
+        return await ring_all_reduce(worker, vector), None

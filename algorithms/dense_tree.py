@@ -1,0 +1,18 @@
+"""S-SGD with a dense tree all-reduce: 2 log₂P (α + d β)."""
+
+from __future__ import annotations
+
+from netsim.algorithm import Algorithm
+from netsim.collectives import tree_all_reduce
+from netsim.payload import Vector
+from netsim.worker import Worker
+
+
+class DenseTree(Algorithm):
+    """Every worker's whole gradient climbs a binomial tree, and the sum comes down it again."""
+
+    name = "dense-tree"
+    title = "dense tree"
+
+    async def exchange(self, worker: Worker, vector: Vector, state: None) -> tuple[Vector, None]:
+        return await tree_all_reduce(worker, vector), None

@@ -1,0 +1,47 @@
+"""gTop-k S-SGD: the global top-k by a tree of merges: 2 log₂P α + 4k log₂P β."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from algorithms.compression import accumulate_and_select, merge, outside, restore
+from netsim.algorithm import ErrorFeedback
+from netsim.collectives import tree_broadcast, tree_reduce
+from netsim.payload import Vector
+from netsim.worker import Worker
+
+Residual = Literal["keep-at-merge", "index-intersection"]
+RESIDUALS: tuple[Residual, ...] = ("keep-at-merge", "index-intersection")
+
+
+class GTopK(ErrorFeedback):
+    """Two workers' k entries are merged and cut to k again at every node of a binomial tree.
+
+    Which of its selected values a worker may forget (eq. (7)) is the `residual` rule's to say:
+    under ``keep-at-merge`` the worker that merges keeps what it drops, and gradient mass is conserved
+    exactly; under ``index-intersection``, the rule that the authors shipped, a worker forgets
+    whatever index is also in the result, and a value dropped in mid-tree may be lost
+    (``docs/decisions/0002-residual-rule.md``).
+    """
+
+    name = "gtopk"
+    title = "gTop-k"
+
+    def __init__(self, k: int, residual: Residual = "keep-at-merge") -> None:
+        super().__init__(k)
+        self.rule = residual
+
+    async def exchange(self, worker: Worker, vector: Vector, state: Vector) -> tuple[Vector, Vector]:
+        local, rest = await worker.compute("select", accumulate_and_select, state, vector, self.k)
+        dropped: list[Vector] = []
+
+        async def combine(mine: Vector, theirs: Vector) -> Vector:
+            merged = await worker.compute("merge", merge, mine, theirs, self.k)
+            dropped.append(merged.dropped)
+            return merged.kept
+
+        root = await tree_reduce(worker, local, combine)
+        total = await tree_broadcast(worker, root, like=local)
+        if self.rule == "index-intersection":
+            dropped = [await worker.compute("merge", outside, local, total)]
+        return total, await worker.compute("merge", restore, rest, *dropped)

@@ -1,0 +1,47 @@
+"""netsim: how will a distributed-SGD communication algorithm behave on a network?
+
+>>> import netsim
+>>> report = netsim.simulate(workers=64, bandwidth="1Gbps", algorithm="gtopk", density=1e-3)
+
+Importing this package costs nothing: torch and the rest are imported when first needed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from netsim.api import exchange as exchange
+    from netsim.api import run as run
+    from netsim.api import simulate as simulate
+    from netsim.errors import NetsimError as NetsimError
+    from netsim.errors import UsageError as UsageError
+    from netsim.results import Report as Report
+    from netsim.results import Result as Result
+
+_HOMES = {
+    "exchange": "netsim.api",
+    "run": "netsim.api",
+    "simulate": "netsim.api",
+    "NetsimError": "netsim.errors",
+    "UsageError": "netsim.errors",
+    "Report": "netsim.results",
+    "Result": "netsim.results",
+}
+__all__ = [*_HOMES, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    import importlib
+
+    if name == "__version__":
+        from netsim.system import version
+
+        return version()
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'netsim' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

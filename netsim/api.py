@@ -1,0 +1,131 @@
+"""netsim from Python: simulate, run for real, and look inside one exchange."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from netsim.errors import UsageError
+from netsim.experiment import Experiment, build_algorithm
+from netsim.results import Report
+from netsim.simulation import OnRound, ignore, laboratory
+from netsim.system import environment
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+
+def simulate(*, on_round: OnRound = ignore, **options: Any) -> Report:
+    """Simulate algorithms on a network, with real gradients unless ``timing_only``.
+
+    Options are those of ``netsim simulate``, with underscores: ``workers=64, bandwidth="1Gbps",
+    algorithm="gtopk,topk", density=1e-3``. Quantities are text with a unit, or numbers in SI units.
+    Raises UsageError for a value that cannot be used, InfeasibleError where data or machine fall short.
+    """
+    return simulate_experiment(Experiment.of(**options), on_round)
+
+
+def simulate_experiment(experiment: Experiment, on_round: OnRound = ignore) -> Report:
+    """Simulate every algorithm of `experiment` and conclude."""
+    from netsim.conclusion import conclude
+
+    with laboratory(experiment) as lab:
+        results = [lab.simulate(name, on_round) for name in experiment.algorithms]
+        return Report(experiment.config(), results, conclude(results, lab), environment(lab.device))
+
+
+def run(
+    *,
+    workers: int,
+    backend: str = "gloo",
+    timeout: float = 30.0,
+    on_round: OnRound = ignore,
+    **options: Any,
+) -> Report:
+    """Run algorithms on real ranks of this machine, `workers` of them, over loopback.
+
+    Options are as for :func:`simulate`. Raises NetsimError when a rank fails, naming it; operations
+    that wait longer than `timeout` seconds fail.
+    """
+    from netsim.launch import launch
+    from netsim.real import check_backend
+
+    experiment = Experiment.of(workers=workers, **options)
+    check_real(experiment)
+    check_backend(backend, experiment.device)
+    return real_report(experiment, launch(experiment, backend, timeout, on_round), backend)
+
+
+def check_real(experiment: Experiment) -> None:
+    """Raise UsageError for options that only a simulation can honour."""
+    if experiment.timing_only:
+        raise UsageError("timing-only was given, but a real run exchanges real gradients; use netsim simulate")
+    if experiment.assumed_costs():
+        raise UsageError("an assumed compute, select or merge time was given, but a real run measures; leave it out")
+
+
+def real_report(experiment: Experiment, results: list[Any], backend: str) -> Report:
+    """Return the report of a real run."""
+    from netsim.conclusion import conclude
+    from netsim.device import resolve_device
+
+    found = environment(resolve_device(experiment.device)) | {"backend": backend}
+    return Report(experiment.config(), results, conclude(results, None), found)
+
+
+class Exchange(NamedTuple):
+    """What one exchange did. ``aggregated`` (d,) is the sum over ranks of what was not held back,
+    ``residuals`` (P, d) what each rank holds back; bytes are values and indices, a number a rank.
+    """
+
+    aggregated: torch.Tensor
+    residuals: torch.Tensor
+    bytes_sent: list[int]
+    bytes_received: list[int]
+
+
+def exchange(algorithm: str, vectors: torch.Tensor | np.ndarray, k: int | None = None, **options: Any) -> Exchange:
+    """Make one exchange of P given vectors, shape (P, d), in memory, starting without residuals.
+
+    `k` is how many entries a sparse algorithm selects; `options` are the algorithm's own, such as
+    ``residual="index-intersection"`` for gtopk or ``gather="doubling"`` for topk.
+    """
+    import torch
+
+    from algorithms import ALGORITHMS
+    from algorithms.compression import dense
+    from netsim.backends.cooperative import Cooperative
+    from netsim.backends.local import Instant
+    from netsim.payload import Dense
+    from netsim.simulation import make_workers
+    from netsim.worker import Worker
+
+    rows = torch.as_tensor(vectors)
+    if rows.ndim != 2 or 0 in rows.shape or not rows.is_floating_point():
+        raise UsageError(f"vectors of shape {tuple(rows.shape)}, {rows.dtype}, must be floating-point of shape (P, d)")
+    if not bool(torch.isfinite(rows).all()):
+        raise UsageError("vectors hold NaN or infinity; every element must be finite")
+    sparse = algorithm in ALGORITHMS and ALGORITHMS[algorithm].sparse
+    if sparse and k is None:
+        raise UsageError(f"{algorithm} needs k, how many entries it selects")
+    if k is not None:
+        Experiment(timing_only=True, elements=rows.shape[1], k=k)
+    chosen = build_algorithm(algorithm, options | ({"k": k} if sparse else {}))
+
+    async def program(worker: Worker) -> tuple[torch.Tensor, torch.Tensor]:
+        own = Dense(rows[worker.rank].clone())
+        total, state = await chosen.exchange(worker, own, chosen.initial_state(own))
+        left, summed = chosen.residual(state), dense(total)
+        assert isinstance(summed, Dense)
+        return summed.values, left.values if isinstance(left, Dense) else torch.zeros_like(own.values)
+
+    tasks = Cooperative[tuple[torch.Tensor, torch.Tensor]](Instant()).run(
+        make_workers(chosen, len(rows), False), program
+    )
+    held = [task.result for task in tasks if task.result is not None]
+    return Exchange(
+        held[0][0],
+        torch.stack([residual for _, residual in held]),
+        [task.traffic.bytes_up for task in tasks],
+        [task.traffic.bytes_down for task in tasks],
+    )

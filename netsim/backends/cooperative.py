@@ -1,0 +1,266 @@
+"""Runs all ranks in one process: resumes coroutines, matches messages, reports deadlocks.
+
+What a message or a computation costs is the business of a *medium*: :class:`netsim.backends.local.Instant`
+takes no time, :class:`netsim.backends.simulated.SimulatedMedium` asks a model of the network.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import Any, Generic, Protocol, TypeVar
+
+from netsim.backends.path import Path
+from netsim.backends.replicas import ReplicaMemo
+from netsim.errors import DeadlockError, ProtocolError
+from netsim.payload import Payload, check_like, describe
+from netsim.traffic import Traffic
+from netsim.units import PICOSECONDS, format_duration
+from netsim.worker import EXPAND, Collective, Compute, Handle, Recv, Send, SendRecv, Start, Worker
+
+T = TypeVar("T")
+Done = Callable[[Any, Path], None]
+"""Called by a medium with the answer, and with the path of events that led to it."""
+
+
+class Medium(Protocol):
+    """What time messages and computations take. Times are integer picoseconds."""
+
+    @property
+    def now(self) -> int: ...
+
+    def carry(self, src: int, dst: int, payload: Payload, path: Path, done: Done) -> None:
+        """Move `payload` and call `done(None, path)` when its last byte has arrived."""
+
+    def compute(self, request: Compute[Any], call: Callable[[], Any], path: Path, done: Done) -> None:
+        """Have `call` made and call `done(answer, path)` when its time has passed."""
+
+    def advance(self) -> bool:
+        """Let the next thing happen; return False if nothing is under way."""
+
+
+class Operation(Handle[Any]):
+    """A request under way, and whom to tell when it is done."""
+
+    __slots__ = ("answer", "done", "request", "tell")
+
+    def __init__(self, request: Any) -> None:
+        self.request = request
+        self.done = False
+        self.answer: Any = None
+        self.tell: Done | None = None
+
+
+class Message:
+    """A payload on its way, matched to a receive in the order in which both were posted."""
+
+    __slots__ = ("arrived", "claim", "operation", "path", "payload", "posted_at", "src", "version")
+
+    def __init__(self, src: int, payload: Payload, operation: str, posted_at: int) -> None:
+        self.src = src
+        self.payload = payload
+        self.version = payload.version()
+        self.operation = operation
+        self.posted_at = posted_at
+        self.arrived = False
+        self.path: Path | None = None
+        self.claim: tuple[Operation, Task[Any]] | None = None
+
+
+class Task(Generic[T]):
+    """One rank's coroutine and where it stands."""
+
+    __slots__ = ("blocked_since", "coroutine", "finished", "path", "result", "traffic", "waits_for", "worker")
+
+    def __init__(self, worker: Worker, coroutine: Coroutine[Any, Any, T], start: Path) -> None:
+        self.worker = worker
+        self.coroutine = coroutine
+        self.path = start
+        self.waits_for: Operation | None = None
+        self.blocked_since = 0
+        self.finished = False
+        self.result: T | None = None
+        self.traffic = Traffic()
+
+
+class Channel:
+    """Messages from one rank to another under one tag: sent but unclaimed, and receives unserved."""
+
+    __slots__ = ("messages", "receives")
+
+    def __init__(self) -> None:
+        self.messages: deque[Message] = deque()
+        self.receives: deque[tuple[Operation, Task[Any]]] = deque()
+
+
+class Cooperative(Generic[T]):
+    """Runs one coroutine a rank to its end, answering their requests."""
+
+    def __init__(self, medium: Medium) -> None:
+        self._medium = medium
+        self._channels: defaultdict[tuple[int, int, int], Channel] = defaultdict(Channel)
+        self._ready: deque[tuple[Task[T], Any]] = deque()
+        self._replicas = ReplicaMemo()
+
+    def run(self, workers: Sequence[Worker], program: Callable[[Worker], Coroutine[Any, Any, T]]) -> list[Task[T]]:
+        """Run ``program(worker)`` for all workers; return their finished tasks in rank order."""
+        start = Path.start(self._medium.now)
+        tasks = [Task(worker, program(worker), start) for worker in workers]
+        with ExitStack() as stack:
+            for task in tasks:
+                stack.callback(task.coroutine.close)
+            self._ready.extend((task, None) for task in tasks)
+            while True:
+                while self._ready:
+                    self._resume(*self._ready.popleft())
+                if not self._medium.advance():
+                    break
+        self._check_finished(tasks)
+        return tasks
+
+    def _resume(self, task: Task[T], answer: Any) -> None:
+        while True:
+            try:
+                request = task.coroutine.send(answer)
+            except StopIteration as stop:
+                task.finished, task.result = True, stop.value
+                return
+            if isinstance(request, Collective):
+                answer = EXPAND
+                continue
+            operation = self._begin(task, request)
+            if isinstance(request, Start):
+                answer = operation
+                continue
+            if not operation.done:
+                operation.tell = partial(self._wake, task)
+                task.waits_for, task.blocked_since = operation, self._medium.now
+                return
+            answer = operation.answer
+
+    def _begin(self, task: Task[T], request: Any) -> Operation:
+        match request:
+            case Operation():
+                return request
+            case Start():
+                return self._begin(task, request.request)
+            case Send():
+                return self._send(task, request)
+            case Recv():
+                return self._receive(task, request)
+            case SendRecv():
+                return self._both(task, request)
+            case Compute():
+                return self._compute(task, request)
+        raise ProtocolError(
+            f"rank {task.worker.rank} awaited {request!r}, which is not a netsim request: "
+            "algorithms await only the requests of netsim.worker"
+        )
+
+    def _send(self, task: Task[T], request: Send) -> Operation:
+        operation = Operation(request)
+        message = Message(task.worker.rank, request.payload, task.worker.operation, self._medium.now)
+        task.traffic.sent(request.payload)
+        channel = self._channels[task.worker.rank, request.dst, request.tag]
+        if channel.receives:
+            message.claim = channel.receives.popleft()
+        else:
+            channel.messages.append(message)
+
+        def arrived(_: Any, path: Path) -> None:
+            message.arrived, message.path = True, path
+            self._finish(operation, None, path)
+            if message.claim is not None:
+                self._deliver(message, *message.claim)
+
+        self._medium.carry(task.worker.rank, request.dst, request.payload, task.path, arrived)
+        return operation
+
+    def _receive(self, task: Task[T], request: Recv[Any]) -> Operation:
+        operation = Operation(request)
+        channel = self._channels[request.src, task.worker.rank, request.tag]
+        if not channel.messages:
+            channel.receives.append((operation, task))
+        elif (message := channel.messages.popleft()).arrived:
+            self._deliver(message, operation, task)
+        else:
+            message.claim = (operation, task)
+        return operation
+
+    def _both(self, task: Task[T], request: SendRecv[Any]) -> Operation:
+        """Begin both; the pair is done when both are, and answers what was received."""
+        operation = Operation(request)
+        received = self._receive(task, request.recv)
+        sent = self._send(task, request.send)
+        pending = [part for part in (received, sent) if not part.done]
+
+        def part_done(_: Any, path: Path) -> None:
+            if received.done and sent.done:
+                self._finish(operation, received.answer, path)
+
+        for part in pending:
+            part.tell = part_done
+        if not pending:
+            self._finish(operation, received.answer, task.path)
+        return operation
+
+    def _compute(self, task: Task[T], request: Compute[Any]) -> Operation:
+        operation = Operation(request)
+
+        def call() -> Any:
+            if request.replicated:
+                return self._replicas.call(request.function, request.args)
+            return request.function(*request.args)
+
+        self._medium.compute(request, call, task.path, lambda answer, path: self._finish(operation, answer, path))
+        return operation
+
+    def _deliver(self, message: Message, operation: Operation, task: Task[T]) -> None:
+        where = f"rank {task.worker.rank}, {message.operation}, step {task.worker.step}, from rank {message.src}"
+        if message.payload.version() != message.version:
+            raise ProtocolError(f"{where}: the sender changed {describe(message.payload)} after sending it")
+        check_like(message.payload, operation.request.like, where)
+        task.traffic.received(message.payload)
+        assert message.path is not None
+        self._finish(operation, message.payload, message.path)
+
+    @staticmethod
+    def _finish(operation: Operation, answer: Any, path: Path) -> None:
+        operation.done, operation.answer = True, answer
+        if operation.tell is not None:
+            operation.tell(answer, path)
+
+    def _wake(self, task: Task[T], answer: Any, path: Path) -> None:
+        # The task stood still until now, so what it waited for is what its own path led through.
+        task.path, task.waits_for = path, None
+        self._ready.append((task, answer))
+
+    def _check_finished(self, tasks: Sequence[Task[T]]) -> None:
+        problems = [self._why(task) for task in tasks if not task.finished]
+        problems += [
+            f"rank {src} sent rank {dst} {describe(message.payload)} (tag {tag}, {message.operation}) "
+            f"at {_clock(message.posted_at)} that nobody received"
+            for (src, dst, tag), channel in self._channels.items()
+            for message in channel.messages
+        ]
+        if problems:
+            shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
+            raise DeadlockError(f"the algorithm deadlocks: {shown}")
+
+    @staticmethod
+    def _why(task: Task[T]) -> str:
+        worker = task.worker
+        request = task.waits_for.request if task.waits_for is not None else None
+        if isinstance(request, SendRecv):
+            request = request.recv
+        if isinstance(request, Recv):
+            awaited = f"a message from rank {request.src} (tag {request.tag}, {worker.operation}, step {worker.step})"
+        else:
+            awaited = repr(request)
+        return f"rank {worker.rank} waits for {awaited} since {_clock(task.blocked_since)}"
+
+
+def _clock(picoseconds: int) -> str:
+    return format_duration(picoseconds / PICOSECONDS)

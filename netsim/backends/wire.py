@@ -1,0 +1,103 @@
+"""Payloads as bytes: what one rank sends another besides the message's own header.
+
+A message is a header of eight int64 and, unless empty, a body of bytes: first a table of four int64
+a part (kind, element type, entries, size), then each part's values and indices, padded to eight bytes.
+Operation, step and tag are in the header, and the receiver checks them: torch.distributed would
+deliver a wrong message silently, reinterpret its bits, or keep a stale tail.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+import torch
+
+from netsim.errors import ProtocolError
+from netsim.payload import Bundle, Dense, Payload, SizeOnly, Sparse, Vector
+
+HEADER_WORDS = 8
+MAGIC = 0x6E657473696D31  # "netsim1"
+DENSE, SPARSE = 0, 1
+DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+_ALIGN = 8
+_ROW = 4
+_WORD = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """Which message this is, and how large its body."""
+
+    operation: str
+    step: int
+    tag: int
+    parts: int
+    bundled: bool
+    body_bytes: int
+
+    def encode(self) -> torch.Tensor:
+        """Return the header as (HEADER_WORDS,) int64."""
+        fields = [MAGIC, _code(self.operation), self.step, self.tag, self.parts, int(self.bundled), self.body_bytes, 0]
+        return torch.tensor(fields, dtype=torch.int64)
+
+    @classmethod
+    def decode(cls, words: torch.Tensor, operation: str, step: int, tag: int, where: str) -> Header:
+        """Return the header; raise ProtocolError unless it is of this operation, step and tag."""
+        magic, code, its_step, its_tag, parts, bundled, body_bytes, _ = words.tolist()
+        if magic != MAGIC:
+            raise ProtocolError(f"{where}: received something that is not a netsim message; do all ranks run netsim?")
+        if (code, its_step, its_tag) != (_code(operation), step, tag):
+            what = "another operation" if code != _code(operation) else f"step {its_step}, tag {its_tag}"
+            raise ProtocolError(f"{where}: received a message of {what}, expected {operation}, step {step}, tag {tag}")
+        return cls(operation, its_step, its_tag, parts, bool(bundled), body_bytes)
+
+
+def _code(operation: str) -> int:
+    return zlib.crc32(operation.encode())
+
+
+def encode(payload: Payload) -> tuple[torch.Tensor, int]:
+    """Return the body as a uint8 tensor on the payload's device, and its number of parts."""
+    parts = payload.parts if isinstance(payload, Bundle) else (payload,)
+    if not parts:
+        return torch.empty(0, dtype=torch.uint8), 0
+    rows: list[int] = []
+    pieces: list[torch.Tensor] = []
+    for part in parts:
+        if isinstance(part, SizeOnly):
+            raise ProtocolError("a size-only payload has no data to send over a real network")
+        sparse = isinstance(part, Sparse)
+        rows += [SPARSE if sparse else DENSE, DTYPES.index(part.values.dtype), part.values.numel(), part.size]
+        pieces.append(_padded(part.values))
+        if isinstance(part, Sparse):
+            pieces.append(_padded(part.indices))
+    table = torch.tensor(rows, dtype=torch.int64).to(pieces[0].device)
+    return torch.cat([table.view(torch.uint8), *pieces]), len(parts)
+
+
+def decode(body: torch.Tensor, header: Header) -> Payload:
+    """Return the payload of a received body."""
+    if not header.parts:
+        return Bundle(())
+    table = body[: header.parts * _ROW * _WORD].view(torch.int64).tolist()
+    position = header.parts * _ROW * _WORD
+    parts: list[Vector] = []
+
+    def take(dtype: torch.dtype, count: int) -> torch.Tensor:
+        nonlocal position
+        length = count * dtype.itemsize
+        piece = body[position : position + length].view(dtype)
+        position += length + -length % _ALIGN
+        return piece
+
+    for row in range(header.parts):
+        kind, dtype, entries, size = table[row * _ROW : (row + 1) * _ROW]
+        values = take(DTYPES[dtype], entries)
+        parts.append(Sparse(take(torch.int32, entries), values, size) if kind == SPARSE else Dense(values))
+    return Bundle(tuple(parts)) if header.bundled else parts[0]
+
+
+def _padded(values: torch.Tensor) -> torch.Tensor:
+    raw = values.contiguous().view(torch.uint8)
+    return torch.nn.functional.pad(raw, (0, -raw.numel() % _ALIGN))

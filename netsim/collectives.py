@@ -1,0 +1,160 @@
+"""Collectives over the workers, expanded from point-to-point messages.
+
+α is the latency of a message, β the time of an element, d the elements of a vector and P the
+number of workers; the costs are those of an idle full-duplex network (gTop-k paper, table of costs).
+The order in which operands are combined is fixed, so results agree bit for bit on every backend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from netsim.payload import Bundle, Payload, Vector, add, concatenate, split
+from netsim.worker import Handle, Worker, collective
+
+PayloadT = TypeVar("PayloadT", bound=Payload)
+VectorT = TypeVar("VectorT", bound=Vector)
+Combine = Callable[[PayloadT, PayloadT], Awaitable[PayloadT]]
+"""Combine what this rank holds (left) with what a higher rank sent (right)."""
+
+
+@collective
+async def ring_reduce_scatter(worker: Worker, vector: Vector) -> Vector:
+    """Return chunk `rank` of the sum over workers: (P-1)α + ((P-1)/P) d β.
+
+    Chunk c starts at rank c+1 and travels once around the ring, each rank adding its own.
+    """
+    rank, workers = worker.rank, worker.workers
+    chunks = split(vector, workers)
+    partial = chunks[(rank - 1) % workers]
+    for hop in range(2, workers + 1):
+        own = chunks[(rank - hop) % workers]
+        theirs = await worker.sendrecv((rank + 1) % workers, partial, (rank - 1) % workers, like=own)
+        partial = await worker.compute("merge", add, theirs, own)
+    return partial
+
+
+@collective
+async def ring_all_gather(worker: Worker, own: VectorT, likes: list[VectorT] | None = None) -> list[VectorT]:
+    """Return every worker's vector in rank order: (P-1)α + (P-1) d β for vectors of d elements.
+
+    `likes` are examples of what each rank sends, where they differ in size.
+    """
+    rank, workers = worker.rank, worker.workers
+    gathered = [own] * workers
+    for hop in range(1, workers):
+        passed_on = gathered[(rank - hop + 1) % workers]
+        source = (rank - hop) % workers
+        like = own if likes is None else likes[source]
+        gathered[source] = await worker.sendrecv((rank + 1) % workers, passed_on, (rank - 1) % workers, like=like)
+    return gathered
+
+
+@collective
+async def ring_all_reduce(worker: Worker, vector: Vector) -> Vector:
+    """Return the sum over workers: 2(P-1)α + 2((P-1)/P) d β."""
+    if worker.workers == 1:
+        return vector
+    reduced = await ring_reduce_scatter(worker, vector)
+    chunks = await ring_all_gather(worker, reduced, split(vector, worker.workers))
+    return await worker.replicated("merge", concatenate, *chunks)
+
+
+@collective
+async def doubling_all_gather(worker: Worker, own: VectorT) -> list[VectorT]:
+    """Return every worker's vector in rank order, by recursive doubling: log₂P α + (P-1) d β.
+
+    When P is not a power of two, the ranks above the largest one below P first hand theirs to a
+    partner, and receive the whole at the end.
+    """
+    rank, workers = worker.rank, worker.workers
+    core = 1 << (workers.bit_length() - 1)
+    like = Bundle((own,))
+    if rank >= core:
+        await worker.send(rank - core, like)
+        everything = await worker.recv(rank - core, like=like)
+        return list(everything.parts)  # type: ignore[arg-type]
+    held: dict[int, Vector] = {rank: own}
+    if rank + core < workers:
+        (held[rank + core],) = (await worker.recv(rank + core, like=like)).parts
+    distance = 1
+    while distance < core:
+        partner = rank ^ distance
+        mine = Bundle(tuple(held[source] for source in sorted(held)))
+        theirs = await worker.sendrecv(partner, mine, partner, like=like)
+        block = range(partner & -distance, (partner & -distance) + distance)
+        sources = sorted([*block, *(source + core for source in block if source + core < workers)])
+        held |= zip(sources, theirs.parts, strict=True)
+        distance *= 2
+    gathered = [held[source] for source in range(workers)]
+    if rank + core < workers:
+        await worker.send(rank + core, Bundle(tuple(gathered)))
+    return gathered  # type: ignore[return-value]
+
+
+@collective
+async def tree_reduce(worker: Worker, own: PayloadT, combine: Combine[PayloadT]) -> PayloadT | None:
+    """Combine over a binomial tree; rank 0 gets the result, the others None: log₂P (α + d β).
+
+    In round s, rank r with r mod 2^(s+1) = 0 absorbs rank r + 2^s. A partner that does not exist
+    (P is not a power of two) is passed over. `combine` need not be associative: the tree is fixed.
+    """
+    distance = 1
+    while distance < worker.workers:
+        if worker.rank % (2 * distance):
+            await worker.send(worker.rank - distance, own)
+            return None
+        if worker.rank + distance < worker.workers:
+            theirs = await worker.recv(worker.rank + distance, like=own)
+            own = await combine(own, theirs)
+        distance *= 2
+    return own
+
+
+@collective
+async def tree_broadcast(worker: Worker, own: PayloadT | None, like: PayloadT) -> PayloadT:
+    """Return rank 0's payload everywhere, over the same tree: log₂P (α + d β)."""
+    distance = 1 << (worker.workers - 1).bit_length()
+    while distance > 1:
+        distance //= 2
+        if worker.rank % (2 * distance) == distance:
+            own = await worker.recv(worker.rank - distance, like=like)
+        elif worker.rank % (2 * distance) == 0 and worker.rank + distance < worker.workers:
+            if own is None:
+                raise ValueError(f"rank {worker.rank} has nothing to broadcast")
+            await worker.send(worker.rank + distance, own)
+    if own is None:
+        raise ValueError(f"rank {worker.rank} has nothing to broadcast")
+    return own
+
+
+@collective
+async def gather(worker: Worker, own: VectorT | None, like: VectorT) -> list[VectorT]:
+    """At the server: return the workers' vectors in rank order, received all at once.
+
+    They share the server's link: α + n d β for n workers elsewhere. `own` is the server's own
+    contribution, None where it has a host of its own. The workers call ``worker.send``.
+    """
+    underway: list[Handle[VectorT] | None] = [
+        None if rank == worker.rank else await worker.start_recv(rank, like) for rank in range(worker.workers)
+    ]
+    gathered = [own if handle is None else await handle for handle in underway]
+    return [vector for vector in gathered if vector is not None]
+
+
+@collective
+async def scatter(worker: Worker, payload: Payload) -> None:
+    """At the server: send `payload` to every worker at once, sharing its link: α + n d β."""
+    underway = [await worker.start_send(rank, payload) for rank in range(worker.workers) if rank != worker.rank]
+    for handle in underway:
+        await handle
+
+
+async def tree_all_reduce(worker: Worker, vector: Vector) -> Vector:
+    """Return the sum over workers by tree reduction and broadcast: 2 log₂P (α + d β)."""
+
+    async def combine(mine: Vector, theirs: Vector) -> Vector:
+        return await worker.compute("merge", add, mine, theirs)
+
+    return await tree_broadcast(worker, await tree_reduce(worker, vector, combine), like=vector)

@@ -1,0 +1,103 @@
+"""What the results say: who is fastest, by how much, and from how many workers the order changes.
+
+For the last, the same algorithms are simulated with sizes only, at other numbers of workers, and with
+the same charges for computing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from netsim.results import Result
+from netsim.simulation import Laboratory
+from netsim.training import TimingOnly
+from netsim.units import format_duration
+
+LARGEST = 128
+"""Workers up to which other sizes are looked at; a ring of P workers is 2P(P-1) messages."""
+
+
+class Scaling:
+    """Round times of the algorithms at other numbers of workers, simulated when first asked for."""
+
+    def __init__(self, laboratory: Laboratory) -> None:
+        self._laboratory = laboratory
+        self._rounds: dict[tuple[str, int], float] = {}
+
+    def round_time(self, algorithm: str, workers: int) -> float:
+        """Return the seconds of one round of `algorithm` with so many workers."""
+        key = (algorithm, workers)
+        if key not in self._rounds:
+            elements, costs = self._laboratory.elements, self._laboratory.costs
+            experiment = self._laboratory.experiment
+            one = replace(experiment, workers=workers, timing_only=True, rounds=1)
+            self._rounds[key] = Laboratory(one, TimingOnly(elements), elements, costs).simulate(algorithm).round_time_s
+        return self._rounds[key]
+
+    def fastest(self, algorithms: Sequence[str], workers: int) -> str:
+        """Return the fastest of the algorithms; the first named of equals."""
+        return min(algorithms, key=lambda algorithm: self.round_time(algorithm, workers))
+
+    def crossovers(self, algorithms: Sequence[str], workers: Sequence[int]) -> list[tuple[int, str]]:
+        """Return (P, algorithm): who is fastest from which P on, along increasing `workers`.
+
+        Between two of `workers` with different winners, the least P at which the later one wins is
+        found by bisection.
+        """
+        found: list[tuple[int, str]] = []
+        for before, now in zip((0, *workers), workers, strict=False):
+            winner = self.fastest(algorithms, now)
+            if not found:
+                found.append((now, winner))
+            elif winner != found[-1][1]:
+                found.append((self._first_won(algorithms, winner, before, now), winner))
+        return found
+
+    def _first_won(self, algorithms: Sequence[str], winner: str, lost: int, won: int) -> int:
+        while won - lost > 1:
+            middle = (lost + won) // 2
+            if self.fastest(algorithms, middle) == winner:
+                won = middle
+            else:
+                lost = middle
+        return won
+
+
+def conclude(results: Sequence[Result], laboratory: Laboratory | None) -> list[str]:
+    """Return the conclusion in sentences; without a laboratory nothing is said about other sizes."""
+    ranked = sorted(results, key=lambda result: result.round_time_s)
+    best = ranked[0]
+    sentences = [_best(best, ranked)]
+    if laboratory is not None and len(results) > 1:
+        sentences.append(_order(results, laboratory))
+    return sentences
+
+
+def _best(best: Result, ranked: Sequence[Result]) -> str:
+    took = f"{format_duration(best.round_time_s)} a round, bound by {best.bound_by}"
+    workers = f"{best.workers} worker{'s' if best.workers != 1 else ''}"
+    if len(ranked) == 1:
+        return f"{best.title} with {workers} takes {took}."
+    if best.round_time_s == 0:
+        return f"With {workers} no algorithm takes any time: nothing is computed or sent."
+    tied = [result.title for result in ranked[1:] if result.round_time_s == best.round_time_s]
+    others = ", ".join(
+        f"{result.title} takes {result.round_time_s / best.round_time_s:.3g}× as long"
+        for result in ranked[1:]
+        if result.title not in tied
+    )
+    who = f"{best.title} and {', '.join(tied)} are" if tied else f"{best.title} is"
+    return f"With {workers} {who} fastest: {took}" + (f"; {others}." if others else ".")
+
+
+def _order(results: Sequence[Result], laboratory: Laboratory) -> str:
+    titles = {result.algorithm: result.title for result in results}
+    sizes = [2**power for power in range(1, LARGEST.bit_length())]
+    crossovers = Scaling(laboratory).crossovers(list(titles), sizes)
+    first, *later = [(workers, titles[name]) for workers, name in crossovers]
+    span = f"P = 2 to {LARGEST} on this network"
+    if not later:
+        return f"The fastest stays {first[1]} for all of {span}."
+    changes = ", ".join(f"{title} from P = {workers}" for workers, title in later)
+    return f"The order changes with P: {first[1]} is fastest at P = 2, {changes} ({span})."

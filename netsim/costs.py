@@ -1,0 +1,101 @@
+"""What computations are charged in simulated time: measured on this device, or assumed by the user."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from netsim.payload import Bundle, Dense, SizeOnly, Sparse
+from netsim.units import picoseconds
+from netsim.worker import Compute, Work
+
+Provenance = Literal["MEASURED", "ASSUMED"]
+
+WARM_UP = 2
+REPEATS = 5
+
+
+class AssumedCosts:
+    """Charges fixed seconds a call; kinds of work that are not named take no time."""
+
+    def __init__(self, seconds: Mapping[Work, float]) -> None:
+        self._picoseconds = {work: picoseconds(charge) for work, charge in seconds.items()}
+
+    def picoseconds(self, request: Compute[Any]) -> int:
+        return self._picoseconds.get(request.work, 0)
+
+    def provenance(self, work: Work) -> Provenance:
+        return "ASSUMED"
+
+
+class MeasuredCosts:
+    """Charges the median of a few timed calls, made when a function is first called at a size.
+
+    Computations are pure, so timing one is calling it again. A function is timed once for each size
+    of its arguments (to a factor of two), and the charge then never changes within a run. Where only
+    sizes are known, the charge is scaled from the nearest size that was measured. Kinds of work in
+    `assumed` are charged that many seconds instead.
+    """
+
+    def __init__(self, assumed: Mapping[Work, float], device: str = "cpu") -> None:
+        self._assumed = AssumedCosts(assumed)
+        self._names = set(assumed)
+        self._device = device
+        self._measured: dict[str, dict[int, tuple[int, int]]] = {}
+        """Function -> order of magnitude -> (elements, picoseconds)."""
+
+    def provenance(self, work: Work) -> Provenance:
+        return "ASSUMED" if work in self._names else "MEASURED"
+
+    def picoseconds(self, request: Compute[Any]) -> int:
+        if request.work in self._names:
+            return self._assumed.picoseconds(request)
+        # One task's gradient stands for another's: a prediction for other sizes is charged the same.
+        function = "gradient" if request.work == "gradient" else request.function.__qualname__
+        known = self._measured.setdefault(function, {})
+        elements = sum(map(_elements, request.args))
+        if any(isinstance(arg, SizeOnly) for arg in request.args):
+            return self._scaled(known, elements)
+        magnitude = elements.bit_length()
+        if magnitude not in known:
+            known[magnitude] = (elements, self._time(request))
+        return known[magnitude][1]
+
+    @staticmethod
+    def _scaled(known: Mapping[int, tuple[int, int]], elements: int) -> int:
+        if not known:
+            return 0
+        nearest = min(known.values(), key=lambda point: abs(point[0] - elements))
+        return nearest[1] * elements // max(1, nearest[0])
+
+    def _time(self, request: Compute[Any]) -> int:
+        samples = []
+        for repeat in range(WARM_UP + REPEATS):
+            self._synchronise()
+            started = time.perf_counter()
+            request.function(*request.args)
+            self._synchronise()
+            if repeat >= WARM_UP:
+                samples.append(time.perf_counter() - started)
+        return picoseconds(statistics.median(samples))
+
+    def _synchronise(self) -> None:
+        if self._device.startswith("cuda"):
+            import torch
+
+            torch.cuda.synchronize(self._device)
+
+
+def _elements(arg: Any) -> int:
+    match arg:
+        case Dense():
+            return arg.size
+        case Sparse():
+            return arg.values.numel()
+        case SizeOnly():
+            return arg.size if arg.entries is None else arg.entries
+        case Bundle():
+            return sum(map(_elements, arg.parts))
+    return 0

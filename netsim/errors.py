@@ -1,0 +1,56 @@
+"""What netsim raises: one line each, naming the value, what was expected and the likely fix."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class NetsimError(Exception):
+    """A run that could not go on. The command line exits with ``exit_code``."""
+
+    exit_code = 1
+
+
+class UsageError(NetsimError, ValueError):
+    """A value the user gave cannot be used."""
+
+    exit_code = 2
+
+
+class InfeasibleError(NetsimError):
+    """The request is well formed, but this machine or this data cannot carry it out."""
+
+    exit_code = 3
+
+
+class ReplicasDivergedError(NetsimError):
+    """Workers that must hold the same parameters do not."""
+
+
+class NonFiniteGradientError(NetsimError):
+    """A gradient holds NaN or infinity; training on would poison every worker's residual."""
+
+
+class DeadlockError(NetsimError):
+    """Nothing can happen any more, but some ranks still wait, or some messages were never received."""
+
+
+class ProtocolError(NetsimError):
+    """A message is not the one its receiver asked for."""
+
+
+def suggestion(value: str, choices: Iterable[str]) -> str:
+    """Return `` (did you mean 'x'?)`` for the choice closest to `value`, or an empty string."""
+    choices = list(choices)
+    close = difflib.get_close_matches(value, choices, n=1, cutoff=0.5)
+    if not close:
+        folded = {choice.lower(): choice for choice in choices}
+        close = [folded[match] for match in difflib.get_close_matches(value.lower(), folded, n=1)]
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def unknown(kind: str, value: str, choices: Iterable[str]) -> UsageError:
+    """Return the error for a name that is in no registry."""
+    choices = list(choices)
+    return UsageError(f"unknown {kind} {value!r}{suggestion(value, choices)}; known: {', '.join(choices)}")

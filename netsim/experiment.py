@@ -1,0 +1,182 @@
+"""One experiment: everything that decides a result, checked once, and what is built from its names."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from algorithms import ALGORITHMS
+from algorithms.gtopk import RESIDUALS
+from algorithms.topk import GATHERS
+from netsim.algorithm import Algorithm
+from netsim.errors import UsageError, unknown
+from netsim.units import parse_bandwidth, parse_duration
+from netsim.worker import Work
+from netsim.workloads import DEFAULT, WORKLOADS
+from topologies import TOPOLOGIES
+from topologies.builder import Shape
+
+if TYPE_CHECKING:
+    from netsim.network.fabric import Fabric
+
+DEFAULT_ALGORITHMS = ("dense", "topk", "gtopk", "ps")
+DEFAULT_DENSITY = 1e-3
+ROUNDS = 5
+MOST_ELEMENTS = 2**31 - 1
+"""An index is an int32."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experiment:
+    """What is run, in SI units. Build it with :meth:`of`, which reads quantities as people write them.
+
+    Raises UsageError for a value that cannot be used. ``elements`` is set for timing-only runs and
+    otherwise comes from the workload. Of ``k`` and ``density`` at most one is given.
+    """
+
+    workers: int = 8
+    algorithms: tuple[str, ...] = DEFAULT_ALGORITHMS
+    bandwidth_bps: int = 10**9
+    latency_s: float = 50e-6
+    topology: str = "star"
+    fan_out: int = 8
+    k: int | None = None
+    density: float | None = None
+    residual: str = "keep-at-merge"
+    gather: str = "ring"
+    workload: str = DEFAULT
+    batch_size: int = 16
+    rounds: int | None = None
+    learning_rate: float = 0.1
+    seed: int = 0
+    device: str = "auto"
+    compute_time_s: float | None = None
+    select_time_s: float | None = None
+    merge_time_s: float | None = None
+    timing_only: bool = False
+    elements: int | None = None
+
+    @classmethod
+    def of(cls, **options: Any) -> Experiment:
+        """Return an experiment from options as on the command line; those left out or None keep their default."""
+        given = {name: value for name, value in options.items() if value is not None}
+        if "bandwidth" in given:
+            given["bandwidth_bps"] = parse_bandwidth(given.pop("bandwidth"))
+        if "latency" in given:
+            given["latency_s"] = parse_duration(given.pop("latency"), "latency")
+        for work in ("compute_time", "select_time", "merge_time"):
+            if work in given:
+                given[f"{work}_s"] = parse_duration(given.pop(work), work.replace("_", " "), zero=True)
+        if "algorithm" in given:
+            given["algorithms"] = given.pop("algorithm")
+        if isinstance(given.get("algorithms"), str):
+            given["algorithms"] = tuple(name.strip() for name in given["algorithms"].split(","))
+        if "lr" in given:
+            given["learning_rate"] = given.pop("lr")
+        if wrong := sorted(given.keys() - cls.__slots__):  # type: ignore[attr-defined]
+            raise unknown("option", wrong[0], cls.__slots__)  # type: ignore[attr-defined]
+        return cls(**given)
+
+    def __post_init__(self) -> None:
+        for name, value in (("workers", self.workers), ("batch-size", self.batch_size), ("rounds", self.round_count)):
+            _check_integer(name, value, 1)
+        _check_integer("fan-out", self.fan_out, 2)
+        _check_integer("seed", self.seed, 0)
+        if not self.algorithms:
+            raise UsageError("no algorithm was named; name at least one, such as gtopk")
+        for name in self.algorithms:
+            _check_name("algorithm", name, ALGORITHMS)
+        _check_name("topology", self.topology, TOPOLOGIES)
+        _check_name("workload", self.workload, WORKLOADS)
+        _check_name("residual rule", self.residual, RESIDUALS)
+        _check_name("gather", self.gather, GATHERS)
+        if not math.isfinite(self.learning_rate) or self.learning_rate <= 0:
+            raise UsageError(f"learning rate {self.learning_rate!r} must be finite and more than zero, such as 0.1")
+        if self.density is not None and not 0 < self.density <= 1:
+            raise UsageError(f"density {self.density!r} must be more than 0 and at most 1, such as 0.001")
+        if self.k is not None:
+            _check_integer("k", self.k, 1)
+            if self.density is not None:
+                raise UsageError(f"both k {self.k} and density {self.density} were given; give one of them")
+        if self.elements is not None:
+            if not self.timing_only:
+                raise UsageError(
+                    f"elements {self.elements} was given, but the workload decides how many there are; "
+                    "add --timing-only to run without data"
+                )
+            _check_integer("elements", self.elements, 1)
+            if self.elements > MOST_ELEMENTS:
+                raise UsageError(f"elements {self.elements} must be at most {MOST_ELEMENTS}: an index is an int32")
+            self.k_of(self.elements)
+
+    @property
+    def round_count(self) -> int:
+        """Rounds to run; without data every round is like the first."""
+        return (1 if self.timing_only else ROUNDS) if self.rounds is None else self.rounds
+
+    def k_of(self, elements: int) -> int:
+        """Return how many of `elements` a sparse algorithm selects: k, or max(1, floor(density d))."""
+        if self.k is None:
+            density = DEFAULT_DENSITY if self.density is None else self.density
+            return max(1, math.floor(density * elements + 1e-9))
+        if self.k > elements:
+            raise UsageError(f"k {self.k} is more than the {elements} elements there are; give --k at most {elements}")
+        return self.k
+
+    def algorithm(self, name: str, elements: int) -> Algorithm:
+        """Return the algorithm of that name, with the options of this experiment that it takes."""
+        k = self.k_of(elements) if ALGORITHMS[name].sparse else None
+        return build_algorithm(name, {"k": k, "residual": self.residual, "gather": self.gather}, strict=False)
+
+    def fabric(self) -> Fabric:
+        """Return the simulated network."""
+        from netsim.network.fabric import Fabric
+
+        shape = Shape(self.workers, self.bandwidth_bps, self.latency_s, self.fan_out)
+        return Fabric(TOPOLOGIES[self.topology](shape))
+
+    def assumed_costs(self) -> dict[Work, float]:
+        """Return the seconds of work that the user gave rather than have measured."""
+        assumed: dict[Work, float] = {}
+        if self.compute_time_s is not None:
+            # A step's compute time includes the update: it is everything but the exchange.
+            assumed |= {"gradient": self.compute_time_s, "update": 0.0}
+        if self.select_time_s is not None:
+            assumed["select"] = self.select_time_s
+        if self.merge_time_s is not None:
+            assumed["merge"] = self.merge_time_s
+        return assumed
+
+    def for_workers(self, workers: int) -> Experiment:
+        """Return the same experiment for another number of workers."""
+        return replace(self, workers=workers)
+
+    def config(self) -> dict[str, Any]:
+        """Return the options as JSON takes them, with the defaults that were filled in."""
+        return asdict(self) | {"rounds": self.round_count, "algorithms": list(self.algorithms)}
+
+
+def build_algorithm(name: str, options: Mapping[str, Any], *, strict: bool = True) -> Algorithm:
+    """Return an algorithm by name; with `strict`, an option that it does not take is an error."""
+    _check_name("algorithm", name, ALGORITHMS)
+    takes = [parameter for parameter in inspect.signature(ALGORITHMS[name].__init__).parameters if parameter != "self"]
+    if ALGORITHMS[name].__init__ is object.__init__:
+        takes = []
+    if strict:
+        for option in options:
+            if option not in takes:
+                raise unknown(f"option of {name}", option, takes or ["none"])
+    return ALGORITHMS[name](**{option: value for option, value in options.items() if option in takes})
+
+
+def _check_integer(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UsageError(f"{name} {value!r} must be a whole number of at least {least}")
+
+
+def _check_name(kind: str, name: str, registry: Any) -> None:
+    if name not in registry:
+        raise unknown(kind, name, registry)

@@ -1,0 +1,1 @@
+"""The model of a network: links, routes, and how flows share them."""

@@ -1,0 +1,193 @@
+"""What a message carries: a dense vector, a sparse one, a bundle of those, or only their sizes.
+
+A payload is a value: whoever holds one may pass it on, and nobody changes it. Timing-only runs use
+:class:`SizeOnly` in place of data, and the functions that compute on payloads state their result's
+size with :func:`size_rule`; so an algorithm's text is the same with and without data.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
+
+from netsim.errors import ProtocolError
+
+if TYPE_CHECKING:
+    import torch
+
+VALUE_BYTES = 4
+"""Bytes of a float32 value, the element of every size-only payload."""
+
+INDEX_BYTES = 4
+"""Bytes of an int32 index. A float32 could not hold indices above 2**24."""
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
+class Dense:
+    """A vector of `size` elements: ``values`` has shape ``(size,)``."""
+
+    values: torch.Tensor
+
+    @property
+    def size(self) -> int:
+        return self.values.numel()
+
+    @property
+    def value_bytes(self) -> int:
+        return self.values.numel() * self.values.element_size()
+
+    @property
+    def index_bytes(self) -> int:
+        return 0
+
+    def version(self) -> int:
+        """Return a number that grows whenever somebody changes the values in place."""
+        return self.values._version
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
+class Sparse:
+    """The non-zero entries of a vector of `size` elements.
+
+    ``indices`` (n,) int32, strictly ascending; ``values`` (n,).
+    """
+
+    indices: torch.Tensor
+    values: torch.Tensor
+    size: int
+
+    @property
+    def value_bytes(self) -> int:
+        return self.values.numel() * self.values.element_size()
+
+    @property
+    def index_bytes(self) -> int:
+        return self.indices.numel() * self.indices.element_size()
+
+    def version(self) -> int:
+        return self.values._version + self.indices._version
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
+class SizeOnly:
+    """A vector of `size` float32 elements of which nothing but the size is known.
+
+    ``entries`` is the number of (value, index) pairs if the vector is sparse, None if it is dense.
+    """
+
+    size: int
+    entries: int | None = None
+
+    @property
+    def value_bytes(self) -> int:
+        return VALUE_BYTES * (self.size if self.entries is None else self.entries)
+
+    @property
+    def index_bytes(self) -> int:
+        return INDEX_BYTES * (self.entries or 0)
+
+    def version(self) -> int:
+        return 0
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
+class Bundle:
+    """Several payloads that travel as one message."""
+
+    parts: tuple[Vector, ...]
+
+    @property
+    def value_bytes(self) -> int:
+        return sum(part.value_bytes for part in self.parts)
+
+    @property
+    def index_bytes(self) -> int:
+        return sum(part.index_bytes for part in self.parts)
+
+    def version(self) -> int:
+        return sum(part.version() for part in self.parts)
+
+
+Vector: TypeAlias = Dense | Sparse | SizeOnly
+Payload: TypeAlias = Vector | Bundle
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def size_rule(rule: Callable[..., Any]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Let a function of payloads also take size-only ones, for which ``rule(*args)`` is the result."""
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            if any(isinstance(arg, SizeOnly) for arg in args):
+                return rule(*args, **kwargs)  # type: ignore[no-any-return]
+            return function(*args, **kwargs)
+
+        return call
+
+    return decorate
+
+
+def nbytes(payload: Payload) -> int:
+    """Return the bytes that `payload` puts on the network: values and indices."""
+    return payload.value_bytes + payload.index_bytes
+
+
+def split(vector: Vector, parts: int) -> list[Vector]:
+    """Cut a dense vector into `parts` consecutive chunks whose sizes differ by at most one."""
+    if isinstance(vector, SizeOnly):
+        small, longer = divmod(vector.size, parts)
+        return [SizeOnly(small + (part < longer)) for part in range(parts)]
+    if isinstance(vector, Dense):
+        return [Dense(chunk) for chunk in vector.values.tensor_split(parts)]
+    raise TypeError("a sparse vector cannot be split into chunks: make it dense first")
+
+
+@size_rule(lambda *chunks: SizeOnly(sum(chunk.size for chunk in chunks)))
+def concatenate(*chunks: Dense) -> Dense:
+    """Put the chunks of a vector together again."""
+    import torch
+
+    return Dense(torch.cat([chunk.values for chunk in chunks]))
+
+
+@size_rule(lambda left, right: left)
+def add(left: Dense, right: Dense) -> Dense:
+    """Return ``left + right``, element by element."""
+    return Dense(left.values + right.values)
+
+
+def add_all(first: Dense, *others: Dense) -> Dense:
+    """Return the sum, taken from left to right: the order is part of the result."""
+    return functools.reduce(add, others, first)
+
+
+def check_like(payload: Payload, like: Payload, where: str) -> None:
+    """Raise ProtocolError unless `payload` is of the kind, size and type that the receiver expects."""
+    if isinstance(payload, Bundle) or isinstance(like, Bundle):
+        matches = isinstance(payload, Bundle) and isinstance(like, Bundle)
+    elif isinstance(payload, SizeOnly) or isinstance(like, SizeOnly):
+        matches = type(payload) is type(like) and _sparse(payload) == _sparse(like) and payload.size == like.size
+    else:
+        matches = (
+            type(payload) is type(like) and payload.size == like.size and payload.values.dtype == like.values.dtype
+        )
+    if not matches:
+        raise ProtocolError(f"{where}: received {describe(payload)}, expected {describe(like)}")
+
+
+def _sparse(payload: Vector) -> bool:
+    return isinstance(payload, Sparse) or (isinstance(payload, SizeOnly) and payload.entries is not None)
+
+
+def describe(payload: Payload) -> str:
+    """Return the kind and size of a payload in words, for messages to people."""
+    if isinstance(payload, Bundle):
+        return f"a bundle of {len(payload.parts)}"
+    kind = "sparse" if _sparse(payload) else "dense"
+    dtype = "" if isinstance(payload, SizeOnly) else f" of {str(payload.values.dtype).removeprefix('torch.')}"
+    return f"a {kind} vector of {payload.size} elements{dtype}"

@@ -1,0 +1,148 @@
+"""Runs an experiment's algorithms as one rank of a real process group; rank 0 has the results."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+from netsim.bottleneck import COMPUTE, SELECT
+from netsim.device import one_thread_each, resolve_device
+from netsim.errors import UsageError, unknown
+from netsim.experiment import Experiment
+from netsim.payload import Dense
+from netsim.results import RankOutcome, Result, Timing, sha256_of, summarise
+from netsim.simulation import OnRound, ignore, load_task, make_workers
+from netsim.training import train
+from netsim.worker import Worker
+
+BACKENDS = ("gloo", "nccl", "mpi")
+TIMEOUT_S = 30.0
+"""torch's own default is 30 minutes, which is how long a stopped peer would go unnoticed."""
+
+
+def check_backend(backend: str, device: str) -> None:
+    """Raise UsageError unless this torch and machine can run `backend` with gradients on `device`."""
+    if backend not in BACKENDS:
+        raise unknown("backend", backend, BACKENDS)
+    import torch
+    import torch.distributed as dist
+
+    if backend == "nccl":
+        if not torch.cuda.is_available():
+            raise UsageError("backend 'nccl' needs a CUDA GPU, and torch sees none; use --backend gloo")
+        if resolve_device(device) == "cpu":
+            raise UsageError(f"backend 'nccl' needs --device cuda, not {device!r}; or use --backend gloo")
+    if not dist.is_backend_available(backend):
+        raise UsageError(f"backend {backend!r} is not built into this torch; use --backend gloo")
+
+
+def ranks_of(experiment: Experiment) -> int:
+    """Return how many ranks a real run has: the workers, and a server if the topology gives it a host."""
+    return experiment.workers + (experiment.topology == "ps")
+
+
+@contextmanager
+def process_group(backend: str, timeout_s: float, init_method: str, rank: int, world_size: int) -> Iterator[None]:
+    """Join the process group. Its traffic stays on loopback if the rendezvous does."""
+    import torch.distributed as dist
+
+    address = os.environ.get("MASTER_ADDR", "localhost")
+    if init_method.startswith("file:") or address == "localhost" or address.startswith("127."):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if backend == "nccl" else backend,
+        init_method=init_method,
+        rank=rank,
+        world_size=world_size,
+        timeout=timedelta(seconds=timeout_s),
+    )
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def run_rank(experiment: Experiment, backend: str, rank: int, on_round: OnRound = ignore) -> list[Result]:
+    """Run all algorithms as `rank` of the joined process group; return the results on rank 0, else []."""
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    device = f"cuda:{local_rank}" if backend == "nccl" else experiment.device
+    with one_thread_each():
+        task, elements, device = load_task(experiment, device)
+        results = []
+        for name in experiment.algorithms:
+            algorithm = experiment.algorithm(name, elements)
+            workers = make_workers(algorithm, experiment.workers, experiment.topology == "ps")
+            mine = workers[rank] if rank < len(workers) else None
+            outcomes, timing, loss = _run_algorithm(experiment, algorithm, task, mine, device, backend, on_round)
+            if rank == 0:
+                results.append(
+                    summarise(
+                        ranks=outcomes,
+                        server=workers[0].server if algorithm.uses_server else None,
+                        timing=timing,
+                        rounds=experiment.round_count,
+                        algorithm=algorithm.name,
+                        title=algorithm.title,
+                        mode="real",
+                        workers=experiment.workers,
+                        elements=elements,
+                        k=experiment.k_of(elements) if algorithm.sparse else None,
+                        compute_provenance="MEASURED",
+                        select_provenance="MEASURED",
+                        final_loss=loss,
+                    )
+                )
+    return results
+
+
+def _run_algorithm(
+    experiment: Experiment,
+    algorithm: Any,
+    task: Any,
+    worker: Worker | None,
+    device: str,
+    backend: str,
+    on_round: OnRound,
+) -> tuple[list[RankOutcome], Timing, float | None]:
+    """Run one algorithm as `worker` (None: stand by); return what all ranks did."""
+    import torch.distributed as dist
+
+    from netsim.backends.real import Real
+
+    outcome, spent, elapsed, loss = None, Counter[str](), 0.0, None
+    if worker is not None:
+        task.gradient(task.initial_parameters(), 0, 0)  # the first call also loads kernels
+    dist.barrier()
+    if worker is not None:
+        interpreter = Real(worker, device, backend)
+        report = (lambda step: on_round(algorithm.name, step)) if worker.rank == 0 else None
+        started = time.perf_counter()
+        trained = interpreter.run(
+            train(worker, algorithm, task, experiment.round_count, experiment.learning_rate, report)
+        )
+        elapsed = time.perf_counter() - started
+        spent = interpreter.seconds
+        assert isinstance(trained.parameters, Dense)
+        outcome = RankOutcome(worker.rank, interpreter.traffic, sha256_of(trained.parameters))
+        if worker.rank == 0:
+            loss = task.loss(trained.parameters)
+    everyones: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyones, (outcome, dict(spent), elapsed))
+    present = [each for each in everyones if each[0] is not None]
+    slowest = max(present, key=lambda each: each[2])
+    timing = _timing(slowest[1], slowest[2], experiment.round_count)
+    return [each[0] for each in present], timing, loss
+
+
+def _timing(spent: dict[str, float], elapsed: float, rounds: int) -> Timing:
+    """Return where the slowest rank's time went; what it did not compute, it communicated or waited."""
+    compute = sum(spent.get(work, 0.0) for work in COMPUTE) / rounds
+    select = sum(spent.get(work, 0.0) for work in SELECT) / rounds
+    comm = elapsed / rounds - compute - select
+    parts = {"compute": compute, "selection": select, "network": comm}
+    return Timing(elapsed / rounds, compute, select, comm, max(parts, key=lambda part: parts[part]))

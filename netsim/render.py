@@ -1,0 +1,82 @@
+"""A report as people read it in a terminal: a header, a row an algorithm, and the conclusion."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from netsim.experiment import Experiment
+from netsim.results import Report, Result
+from netsim.units import format_bandwidth, format_bytes, format_duration
+
+LEAST_WIDTH = 118
+"""Narrower than this the table would wrap; output that is not a terminal has at least so many columns."""
+
+
+def render(report: Report, experiment: Experiment, console: Console | None = None) -> None:
+    """Print the report to stdout, or to `console`."""
+    if console is None:
+        console = Console()
+        if not console.is_terminal:
+            console = Console(width=max(console.width, LEAST_WIDTH))
+    first = report.results[0]
+    for line in _header(first, experiment, report):
+        console.print(escape(line), highlight=False, soft_wrap=True)
+    console.print(_table(report.results))
+    for sentence in report.conclusion:
+        console.print(escape(sentence), highlight=False, soft_wrap=True)
+
+
+def _header(first: Result, experiment: Experiment, report: Report) -> list[str]:
+    data = "sizes only, no data" if experiment.timing_only and experiment.elements else experiment.workload
+    sparse = next((result for result in report.results if result.k is not None), None)
+    chosen = f"   k {sparse.k:,} (density {sparse.k / sparse.elements:.3g})" if sparse and sparse.k else ""
+    rounds = f"{first.rounds} round{'s' if first.rounds != 1 else ''}"
+    lines = [f"model    {data}   {first.elements:,} parameters{chosen}"]
+    if first.mode == "simulated":
+        speed = f"{format_bandwidth(experiment.bandwidth_bps)}   {format_duration(experiment.latency_s)} one way"
+        lines.append(f"network  {experiment.topology}   {first.workers} workers   {speed}   SIMULATED")
+    else:
+        backend = report.environment.get("backend", "")
+        lines.append(f"network  {first.workers} workers over torch.distributed ({backend})   MEASURED")
+    device = report.environment.get("device")
+    where = f" on {device}" if device else ""
+    lines.append(
+        f"compute  {format_duration(first.compute_time_s)} a round {first.compute_provenance}{where}   "
+        f"selection {first.select_provenance}   {rounds}   seed {experiment.seed}"
+    )
+    return lines
+
+
+def _table(results: list[Result]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("algorithm", no_wrap=True)
+    for name in (
+        "round",
+        "compute",
+        "select",
+        "exposed\ncomm",
+        "up a\nworker",
+        "down a\nworker",
+        "scaling\nefficiency",
+        "loss",
+    ):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("bound by")
+    fastest = min(result.round_time_s for result in results)
+    for result in results:
+        table.add_row(
+            escape(result.title),
+            format_duration(result.round_time_s),
+            format_duration(result.compute_time_s),
+            format_duration(result.select_time_s),
+            format_duration(result.comm_time_s),
+            format_bytes(result.value_bytes_up + result.index_bytes_up),
+            format_bytes(result.bytes_down),
+            "–" if result.scaling_efficiency is None else f"{result.scaling_efficiency:.1%}",
+            "–" if result.final_loss is None else f"{result.final_loss:.4f}",
+            escape(result.bound_by),
+            style="bold" if result.round_time_s == fastest and len(results) > 1 else "",
+        )
+    return table

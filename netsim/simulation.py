@@ -1,0 +1,180 @@
+"""Runs an experiment's algorithms in one process: over a simulated network, or in memory."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from netsim.algorithm import Algorithm
+from netsim.backends.cooperative import Cooperative, Medium
+from netsim.backends.cooperative import Task as RankTask
+from netsim.backends.local import Instant
+from netsim.backends.simulated import SimulatedMedium
+from netsim.bottleneck import COMPUTE, SELECT, bound_by
+from netsim.costs import AssumedCosts, MeasuredCosts
+from netsim.device import one_thread_each, resolve_device
+from netsim.experiment import Experiment
+from netsim.payload import Dense
+from netsim.results import RankOutcome, Result, Timing, sha256_of, summarise
+from netsim.training import Task, TimingOnly, Trained, train
+from netsim.units import PICOSECONDS
+from netsim.worker import Worker
+
+if TYPE_CHECKING:
+    from netsim.workloads.workload import DataParallelTask
+
+OnRound = Callable[[str, int], None]
+"""Called with an algorithm's name and the step that rank 0 has finished."""
+
+
+def ignore(algorithm: str, step: int) -> None:
+    """Report no progress."""
+
+
+class Laboratory:
+    """What all algorithms of an experiment share: the task, and what computing costs.
+
+    `device` is where gradients are computed, None where nothing but sizes is known; `executor`, if
+    any, computes the gradients of several workers at once.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        task: Task,
+        elements: int,
+        costs: MeasuredCosts | AssumedCosts,
+        device: str | None = None,
+        executor: Executor | None = None,
+    ) -> None:
+        self.experiment = experiment
+        self.task = task
+        self.elements = elements
+        self.costs = costs
+        self.device = device
+        self._executor = executor
+
+    def simulate(self, name: str, on_round: OnRound = ignore) -> Result:
+        """Return the result of one algorithm over the simulated network."""
+        experiment = self.experiment
+        algorithm = experiment.algorithm(name, self.elements)
+        fabric = experiment.fabric()
+        workers = make_workers(algorithm, experiment.workers, fabric.server_host is not None)
+        medium = SimulatedMedium(fabric, fabric.hosts, self.costs, self._executor)
+        tasks = self._run(medium, algorithm, workers, on_round)
+        server_host = fabric.hosts[workers[0].server] if algorithm.uses_server else None
+        return self._summarise(algorithm, tasks, _timing(tasks, experiment.round_count, server_host))
+
+    def in_memory(self, name: str) -> list[RankOutcome]:
+        """Run one algorithm without a network or time; return what each rank did."""
+        algorithm = self.experiment.algorithm(name, self.elements)
+        workers = make_workers(algorithm, self.experiment.workers, self.experiment.topology == "ps")
+        return _outcomes(self._run(Instant(), algorithm, workers, ignore))
+
+    def _run(
+        self, medium: Medium, algorithm: Algorithm, workers: list[Worker], on_round: OnRound
+    ) -> list[RankTask[Trained]]:
+        experiment = self.experiment
+
+        def program(worker: Worker) -> Any:
+            report = (lambda step: on_round(algorithm.name, step)) if worker.rank == 0 else None
+            return train(worker, algorithm, self.task, experiment.round_count, experiment.learning_rate, report)
+
+        return Cooperative[Trained](medium).run(workers, program)
+
+    def _summarise(self, algorithm: Algorithm, tasks: list[RankTask[Trained]], timing: Timing) -> Result:
+        assert tasks[0].result is not None
+        parameters = tasks[0].result.parameters
+        return summarise(
+            ranks=_outcomes(tasks),
+            server=tasks[0].worker.server if algorithm.uses_server else None,
+            timing=timing,
+            rounds=self.experiment.round_count,
+            algorithm=algorithm.name,
+            title=algorithm.title,
+            mode="simulated",
+            workers=self.experiment.workers,
+            elements=self.elements,
+            k=self.experiment.k_of(self.elements) if algorithm.sparse else None,
+            compute_provenance=self.costs.provenance("gradient"),
+            select_provenance=self.costs.provenance("select"),
+            final_loss=self.task.loss(parameters) if isinstance(parameters, Dense) else None,  # type: ignore[attr-defined]
+        )
+
+
+@contextmanager
+def laboratory(experiment: Experiment) -> Iterator[Laboratory]:
+    """Prepare an experiment: its data and device, and a pool that computes gradients of several workers."""
+    if experiment.timing_only:
+        elements = experiment.elements or _workload_elements(experiment)
+        yield Laboratory(experiment, TimingOnly(elements), elements, AssumedCosts(experiment.assumed_costs()))
+        return
+    task, elements, device = load_task(experiment, experiment.device)
+    costs = MeasuredCosts(experiment.assumed_costs(), device)
+    with one_thread_each() as (threads, initializer), ThreadPoolExecutor(threads, "gradients", initializer) as pool:
+        # A GPU is one device however many threads feed it.
+        executor = pool if device == "cpu" else None
+        yield Laboratory(experiment, task, elements, costs, device, executor)
+
+
+def load_task(experiment: Experiment, device: str) -> tuple[DataParallelTask, int, str]:
+    """Return the experiment's task on `device`, its number of parameters, and the device resolved."""
+    from netsim.workloads import WORKLOADS
+    from netsim.workloads.workload import DataParallelTask
+
+    device = resolve_device(device)
+    workload = WORKLOADS[experiment.workload](experiment.seed)
+    experiment.k_of(workload.elements)
+    task = DataParallelTask(workload, experiment.workers, experiment.batch_size, experiment.seed, device)
+    return task, workload.elements, device
+
+
+def _workload_elements(experiment: Experiment) -> int:
+    from netsim.workloads import WORKLOADS
+
+    return WORKLOADS[experiment.workload](experiment.seed).elements
+
+
+def make_workers(algorithm: Algorithm, workers: int, dedicated_server: bool) -> list[Worker]:
+    """Return a worker a rank; a dedicated server is the rank after the last one that trains."""
+    server = workers if dedicated_server and algorithm.uses_server else 0
+    return [Worker(rank, workers, server) for rank in range(max(workers, server + 1))]
+
+
+def _outcomes(tasks: list[RankTask[Trained]]) -> list[RankOutcome]:
+    known: dict[int, str | None] = {}  # ranks share one parameters object where they computed it once
+    outcomes = []
+    for task in tasks:
+        assert task.result is not None
+        parameters = task.result.parameters
+        if id(parameters) not in known:
+            known[id(parameters)] = sha256_of(parameters) if isinstance(parameters, Dense) else None
+        outcomes.append(RankOutcome(task.worker.rank, task.traffic, known[id(parameters)]))
+    return outcomes
+
+
+def _timing(tasks: list[RankTask[Trained]], rounds: int, server_host: str | None) -> Timing:
+    """Return where the time went on the way to the end; the mean, where several ranks end last."""
+    paths = [task.path.totals() for task in tasks]
+    end = max(path.total() for path in paths)
+    last = [path for path in paths if path.total() == end]
+    totals: Counter[Hashable] = Counter()
+    for path in last:
+        totals.update(path)
+
+    def seconds(picoseconds: int) -> float:
+        return picoseconds / (PICOSECONDS * rounds * len(last))
+
+    compute = sum(totals[work] for work in COMPUTE)
+    select = sum(totals[work] for work in SELECT)
+    whole = totals.total()
+    return Timing(
+        seconds(whole),
+        seconds(compute),
+        seconds(select),
+        seconds(whole - compute - select),
+        bound_by(totals, server_host),
+    )

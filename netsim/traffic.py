@@ -1,0 +1,38 @@
+"""How many bytes each rank sent and received."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from netsim.payload import Payload
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Payload bytes of one rank: values and indices, up (sent) and down (received), and messages sent.
+
+    The headers of real messages are not counted: they belong to the transport, not the algorithm.
+    """
+
+    value_bytes_up: int = 0
+    index_bytes_up: int = 0
+    value_bytes_down: int = 0
+    index_bytes_down: int = 0
+    messages_up: int = 0
+
+    def sent(self, payload: Payload) -> None:
+        self.value_bytes_up += payload.value_bytes
+        self.index_bytes_up += payload.index_bytes
+        self.messages_up += 1
+
+    def received(self, payload: Payload) -> None:
+        self.value_bytes_down += payload.value_bytes
+        self.index_bytes_down += payload.index_bytes
+
+    @property
+    def bytes_up(self) -> int:
+        return self.value_bytes_up + self.index_bytes_up
+
+    @property
+    def bytes_down(self) -> int:
+        return self.value_bytes_down + self.index_bytes_down

@@ -1,0 +1,66 @@
+"""The training loop of one rank: the same text in memory, in simulation and on real machines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+from netsim.algorithm import Algorithm, descend
+from netsim.payload import SizeOnly, Vector
+from netsim.worker import Worker
+
+
+class Task(Protocol):
+    """What is trained: initial parameters, and each worker's gradients of its own data."""
+
+    def initial_parameters(self) -> Vector:
+        """Return the parameters that every worker starts from."""
+
+    def gradient(self, parameters: Vector, rank: int, step: int) -> Vector:
+        """Return the gradient of worker `rank`'s mini-batch of `step`; a pure function."""
+
+
+class TimingOnly:
+    """A task without data: vectors of `elements` elements, of which only the size is known."""
+
+    def __init__(self, elements: int) -> None:
+        self._vector = SizeOnly(elements)
+
+    def initial_parameters(self) -> SizeOnly:
+        return self._vector
+
+    def gradient(self, parameters: Vector, rank: int, step: int) -> Vector:
+        return self._vector
+
+
+class Trained(NamedTuple):
+    """What a rank holds when training ends."""
+
+    parameters: Vector
+    state: Any
+
+
+async def train(
+    worker: Worker,
+    algorithm: Algorithm,
+    task: Task,
+    rounds: int,
+    learning_rate: float,
+    on_round: Callable[[int], None] | None = None,
+) -> Trained:
+    """Run `rounds` steps of `algorithm` on `task` as one rank; call `on_round(step)` after each."""
+    parameters = task.initial_parameters()
+    state = algorithm.initial_state(parameters)
+
+    async def gradient(at: Vector) -> Vector:
+        return await worker.compute("gradient", task.gradient, at, worker.rank, worker.step)
+
+    for worker.step in range(rounds):
+        if worker.trains:
+            parameters, state = await algorithm.step(worker, parameters, gradient, learning_rate, state)
+        else:
+            total = await algorithm.serve(worker, like=parameters)
+            parameters = await worker.replicated("update", descend, parameters, total, worker.workers)
+        if on_round is not None:
+            on_round(worker.step)
+    return Trained(parameters, state)

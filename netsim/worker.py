@@ -1,0 +1,205 @@
+"""One worker of a distributed computation, and the requests it can make.
+
+An algorithm is a coroutine. It never performs I/O: it awaits *requests*, frozen values which one of
+the interpreters in :mod:`netsim.backends` answers, in memory, over a simulated network or over
+``torch.distributed``. The only places that yield to an interpreter are the ``__await__`` methods
+of this file.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable, Generator
+from dataclasses import dataclass
+from typing import Any, Concatenate, Final, Generic, Literal, ParamSpec, TypeAlias, TypeVar
+
+from netsim.payload import Payload
+
+R = TypeVar("R")
+P = ParamSpec("P")
+PayloadT = TypeVar("PayloadT", bound=Payload)
+
+Work: TypeAlias = Literal["gradient", "select", "merge", "update"]
+"""What a computation is for; its time is charged and reported under this name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send `payload` to rank `dst`; done when the last byte has arrived. Answers None."""
+
+    dst: int
+    payload: Payload
+    tag: int = 0
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return (yield self)
+
+
+@dataclass(frozen=True, slots=True)
+class Recv(Generic[PayloadT]):
+    """Receive from rank `src` a payload of the same kind, size and element type as `like`."""
+
+    src: int
+    like: PayloadT
+    tag: int = 0
+
+    def __await__(self) -> Generator[Any, PayloadT, PayloadT]:
+        return (yield self)
+
+
+@dataclass(frozen=True, slots=True)
+class SendRecv(Generic[PayloadT]):
+    """Send and receive at once; done when both are. Answers the payload received.
+
+    One request, because some backends (nccl) deadlock on the same two made one after the other.
+    """
+
+    send: Send
+    recv: Recv[PayloadT]
+
+    def __await__(self) -> Generator[Any, PayloadT, PayloadT]:
+        return (yield self)
+
+
+@dataclass(frozen=True, slots=True)
+class Compute(Generic[R]):
+    """Call ``function(*args)``, a pure function, and charge its time under `work`.
+
+    `replicated` says that every worker makes this same call on the same arguments, so an
+    interpreter that holds many workers may make it once and hand all of them the one result.
+    """
+
+    work: Work
+    function: Callable[..., R]
+    args: tuple[Any, ...]
+    replicated: bool = False
+
+    def __await__(self) -> Generator[Any, R, R]:
+        return (yield self)
+
+
+@dataclass(frozen=True, slots=True)
+class Start(Generic[R]):
+    """Begin a send or a receive and go on at once. Answers a :class:`Handle`; await it to finish."""
+
+    request: Send | Recv[Any]
+
+    def __await__(self) -> Generator[Any, Handle[R], Handle[R]]:
+        return (yield self)
+
+
+class Handle(Generic[R]):
+    """A request under way; interpreters subclass it. Awaiting it answers what the request answers."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[Any, R, R]:
+        return (yield self)
+
+
+class _Expand:
+    """The answer by which an interpreter declines to perform a collective natively."""
+
+
+EXPAND: Final = _Expand()
+
+
+@dataclass(frozen=True, slots=True)
+class Collective(Generic[R]):
+    """An operation in which all workers take part, with its expansion into messages.
+
+    An interpreter may perform it natively, or answer :data:`EXPAND` to have `function` run.
+    """
+
+    name: str
+    function: Callable[..., Awaitable[R]]
+    worker: Worker
+    args: tuple[Any, ...]
+
+    def __await__(self) -> Generator[Any, Any, R]:
+        answer = yield self
+        if answer is not EXPAND:
+            return answer  # type: ignore[no-any-return]
+        outer, self.worker.operation = self.worker.operation, self.name
+        try:
+            return (yield from self.function(self.worker, *self.args).__await__())
+        finally:
+            self.worker.operation = outer
+
+
+def collective(
+    function: Callable[Concatenate[Worker, P], Awaitable[R]],
+) -> Callable[Concatenate[Worker, P], Collective[R]]:
+    """Make a coroutine function over point-to-point messages a :class:`Collective`."""
+    name: str = getattr(function, "__name__", "collective")
+
+    @functools.wraps(function)
+    def request(worker: Worker, /, *args: P.args, **kwargs: P.kwargs) -> Collective[R]:
+        call = functools.partial(function, **kwargs) if kwargs else function
+        return Collective(name, call, worker, args)
+
+    return request
+
+
+class Worker:
+    """What one rank of an algorithm sees of the world.
+
+    `rank` is its number; `workers` how many ranks train; `server` the rank that serves as the
+    parameter server: one of the workers (rank 0), or, where the server has a host of its own, the
+    rank after the last worker. `step` and `operation` say where it is, for headers and messages.
+    """
+
+    __slots__ = ("operation", "rank", "server", "step", "workers")
+
+    def __init__(self, rank: int, workers: int, server: int = 0) -> None:
+        self.rank = rank
+        self.workers = workers
+        self.server = server
+        self.step = 0
+        self.operation = "point-to-point"
+
+    @property
+    def trains(self) -> bool:
+        """Whether this rank has data of its own; a server with its own host has none."""
+        return self.rank < self.workers
+
+    @property
+    def world_size(self) -> int:
+        """The number of ranks, a server with its own host included."""
+        return max(self.workers, self.server + 1)
+
+    def send(self, dst: int, payload: Payload, tag: int = 0) -> Send:
+        """Return the request to send `payload` to rank `dst`."""
+        self._check(dst, "send to")
+        return Send(dst, payload, tag)
+
+    def recv(self, src: int, like: PayloadT, tag: int = 0) -> Recv[PayloadT]:
+        """Return the request to receive from rank `src` something like `like`."""
+        self._check(src, "receive from")
+        return Recv(src, like, tag)
+
+    def sendrecv(self, dst: int, payload: Payload, src: int, like: PayloadT, tag: int = 0) -> SendRecv[PayloadT]:
+        """Return the request to send to `dst` and to receive from `src` at once."""
+        return SendRecv(self.send(dst, payload, tag), self.recv(src, like, tag))
+
+    def start_send(self, dst: int, payload: Payload, tag: int = 0) -> Start[None]:
+        """Return the request to begin a send; its answer is a handle."""
+        return Start(self.send(dst, payload, tag))
+
+    def start_recv(self, src: int, like: PayloadT, tag: int = 0) -> Start[PayloadT]:
+        """Return the request to begin a receive; its answer is a handle."""
+        return Start(self.recv(src, like, tag))
+
+    def compute(self, work: Work, function: Callable[..., R], *args: Any) -> Compute[R]:
+        """Return the request to call the pure ``function(*args)`` and charge its time as `work`."""
+        return Compute(work, function, args)
+
+    def replicated(self, work: Work, function: Callable[..., R], *args: Any) -> Compute[R]:
+        """Like :meth:`compute`, for a call that every worker makes on the same arguments."""
+        return Compute(work, function, args, replicated=True)
+
+    def _check(self, peer: int, verb: str) -> None:
+        if not 0 <= peer < self.world_size or peer == self.rank:
+            raise ValueError(
+                f"rank {self.rank} cannot {verb} rank {peer}: expected another rank from 0 to {self.world_size - 1}"
+            )
