@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from netsim.algorithm import Algorithm
-from netsim.collectives import gather, scatter
+from netsim.collectives import broadcast_from_server, gather
 from netsim.payload import Vector, add_all
 from netsim.worker import Worker
 
@@ -16,16 +16,13 @@ class ParameterServer(Algorithm):
     uses_server = True
 
     async def exchange(self, worker: Worker, vector: Vector, state: None) -> tuple[Vector, None]:
-        if worker.rank == worker.server:
-            return await self._reduce(worker, vector, like=vector), None
-        await worker.send(worker.server, vector)
-        return await worker.recv(worker.server, like=vector), None
+        return await self._through_server(worker, vector, like=vector), None
 
     async def serve(self, worker: Worker, like: Vector) -> Vector:
-        return await self._reduce(worker, None, like)
+        return await self._through_server(worker, None, like)
 
-    async def _reduce(self, worker: Worker, own: Vector | None, like: Vector) -> Vector:
+    @staticmethod
+    async def _through_server(worker: Worker, own: Vector | None, like: Vector) -> Vector:
         vectors = await gather(worker, own, like)
-        total = await worker.compute("merge", add_all, *vectors)
-        await scatter(worker, total)
-        return total
+        total = None if vectors is None else await worker.compute("merge", add_all, *vectors)
+        return await broadcast_from_server(worker, total, like)

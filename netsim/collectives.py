@@ -130,25 +130,35 @@ async def tree_broadcast(worker: Worker, own: PayloadT | None, like: PayloadT) -
 
 
 @collective
-async def gather(worker: Worker, own: VectorT | None, like: VectorT) -> list[VectorT]:
-    """At the server: return the workers' vectors in rank order, received all at once.
+async def gather(worker: Worker, own: VectorT | None, like: VectorT) -> list[VectorT] | None:
+    """Return the workers' vectors in rank order at the server, None elsewhere: α + n d β.
 
-    They share the server's link: α + n d β for n workers elsewhere. `own` is the server's own
-    contribution, None where it has a host of its own. The workers call ``worker.send``.
+    The server receives from n workers at once, and they share its link. `own` is None at a server
+    that has a host, and no data, of its own.
     """
-    underway: list[Handle[VectorT] | None] = [
-        None if rank == worker.rank else await worker.start_recv(rank, like) for rank in range(worker.workers)
-    ]
-    gathered = [own if handle is None else await handle for handle in underway]
-    return [vector for vector in gathered if vector is not None]
+    if worker.rank != worker.server:
+        assert own is not None, "only a server has nothing to send"
+        await worker.send(worker.server, own)
+        return None
+    underway: dict[int, Handle[VectorT]] = {}
+    for rank in range(worker.workers):
+        if rank != worker.rank:
+            underway[rank] = await worker.start_recv(rank, like)
+    vectors = [await underway[rank] if rank in underway else own for rank in range(worker.workers)]
+    return [vector for vector in vectors if vector is not None]
 
 
 @collective
-async def scatter(worker: Worker, payload: Payload) -> None:
-    """At the server: send `payload` to every worker at once, sharing its link: α + n d β."""
-    underway = [await worker.start_send(rank, payload) for rank in range(worker.workers) if rank != worker.rank]
+async def broadcast_from_server(worker: Worker, own: PayloadT | None, like: PayloadT) -> PayloadT:
+    """Return the server's payload everywhere, sent to all workers at once: α + n d β."""
+    if worker.rank != worker.server:
+        return await worker.recv(worker.server, like)
+    if own is None:
+        raise ValueError("the server has nothing to broadcast")
+    underway = [await worker.start_send(rank, own) for rank in range(worker.workers) if rank != worker.rank]
     for handle in underway:
         await handle
+    return own
 
 
 async def tree_all_reduce(worker: Worker, vector: Vector) -> Vector:

@@ -14,7 +14,7 @@ from netsim.simulation import Laboratory
 from netsim.training import TimingOnly
 from netsim.units import format_duration
 
-LARGEST = 128
+LARGEST = 64
 """Workers up to which other sizes are looked at; a ring of P workers is 2P(P-1) messages."""
 
 

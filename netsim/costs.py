@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from netsim.payload import Bundle, Dense, SizeOnly, Sparse
@@ -23,7 +23,7 @@ class AssumedCosts:
     def __init__(self, seconds: Mapping[Work, float]) -> None:
         self._picoseconds = {work: picoseconds(charge) for work, charge in seconds.items()}
 
-    def picoseconds(self, request: Compute[Any]) -> int:
+    def picoseconds(self, request: Compute[Any], settle: Callable[[], None]) -> int:
         return self._picoseconds.get(request.work, 0)
 
     def provenance(self, work: Work) -> Provenance:
@@ -49,9 +49,9 @@ class MeasuredCosts:
     def provenance(self, work: Work) -> Provenance:
         return "ASSUMED" if work in self._names else "MEASURED"
 
-    def picoseconds(self, request: Compute[Any]) -> int:
+    def picoseconds(self, request: Compute[Any], settle: Callable[[], None]) -> int:
         if request.work in self._names:
-            return self._assumed.picoseconds(request)
+            return self._assumed.picoseconds(request, settle)
         # One task's gradient stands for another's: a prediction for other sizes is charged the same.
         function = "gradient" if request.work == "gradient" else request.function.__qualname__
         known = self._measured.setdefault(function, {})
@@ -60,6 +60,7 @@ class MeasuredCosts:
             return self._scaled(known, elements)
         magnitude = elements.bit_length()
         if magnitude not in known:
+            settle()
             known[magnitude] = (elements, self._time(request))
         return known[magnitude][1]
 

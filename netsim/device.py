@@ -55,6 +55,7 @@ def keep_freed_memory() -> None:
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        m_trim_threshold, m_mmap_threshold, most = -1, -3, 2**30
-        mallopt(m_mmap_threshold, most)
-        mallopt(m_trim_threshold, most)
+        m_trim_threshold, m_mmap_threshold, m_arena_max = -1, -3, -8
+        mallopt(m_trim_threshold, 2**31 - 1)
+        mallopt(m_mmap_threshold, 2**25)  # the most that glibc takes
+        mallopt(m_arena_max, 1)  # a thread's own arena would give memory back all the same

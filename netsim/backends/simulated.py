@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future, wait
 from typing import Any, Protocol
 
 import simpy
@@ -12,22 +12,26 @@ from netsim.backends.cooperative import Done
 from netsim.backends.path import Path
 from netsim.network.fabric import Fabric
 from netsim.network.flows import Flow, Network
-from netsim.payload import Payload, SizeOnly, nbytes
+from netsim.payload import Payload, nbytes
 from netsim.worker import Compute
 
 
 class Costs(Protocol):
     """How long computations take on the hosts that are simulated."""
 
-    def picoseconds(self, request: Compute[Any]) -> int:
-        """Return the time to charge for `request`."""
+    def picoseconds(self, request: Compute[Any], settle: Callable[[], None]) -> int:
+        """Return the time to charge for `request`; call `settle` first if it must be timed undisturbed."""
+
+
+WORTH_A_THREAD = 500 * 10**6
+"""Picoseconds of charge from which a computation is handed to the executor."""
 
 
 class SimulatedMedium:
     """Carries messages through a model of the network and charges computations by `costs`.
 
-    Rank r lives on ``hosts[r]``. An `executor` makes gradients of several workers at once: a
-    computation begins when its worker asks for it and is awaited when its simulated time has passed.
+    Rank r lives on ``hosts[r]``. An `executor` makes long computations of several workers at once:
+    one begins when its worker asks for it and is awaited when its simulated time has passed.
     """
 
     def __init__(self, fabric: Fabric, hosts: Sequence[str], costs: Costs, executor: Executor | None = None) -> None:
@@ -37,6 +41,7 @@ class SimulatedMedium:
         self._hosts = hosts
         self._costs = costs
         self._executor = executor
+        self._running: set[Future[Any]] = set()
 
     @property
     def now(self) -> int:
@@ -54,15 +59,22 @@ class SimulatedMedium:
         self._network.start(route, nbytes(payload), drained)
 
     def compute(self, request: Compute[Any], call: Callable[[], Any], path: Path, done: Done) -> None:
-        charge = self._costs.picoseconds(request)
+        charge = self._costs.picoseconds(request, self._settle)
         finish = call
-        if self._executor is not None and request.work == "gradient" and not isinstance(request.args[0], SizeOnly):
-            finish = self._executor.submit(call).result
-        if not charge and finish is call:
+        long = charge >= WORTH_A_THREAD or request.work == "gradient"
+        if self._executor is not None and long and not request.replicated:
+            future = self._executor.submit(call)
+            self._running.add(future)
+            future.add_done_callback(self._running.discard)
+            finish = future.result
+        elif not charge:
             done(call(), path)
             return
         timeout = self._environment.timeout(charge)
         timeout.callbacks.append(lambda _: done(finish(), path.then(request.work, charge)))
+
+    def _settle(self) -> None:
+        wait(tuple(self._running))
 
     def advance(self) -> bool:
         try:

@@ -9,6 +9,7 @@ that share a link, directly or through others, with one that came or went.
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Callable, Iterable
 
 import simpy
@@ -58,7 +59,11 @@ class Network:
     def start(self, route: Route, nbytes: int, done: Callable[[Flow], None]) -> None:
         """Send `nbytes` along `route`; call ``done(flow)`` at the instant the last one arrives."""
         flow = Flow(route, 8 * nbytes, done)
-        self._schedule(flow, self._environment.now + route.latency_ps)
+        self._schedule(flow, self._now + route.latency_ps)
+
+    @property
+    def _now(self) -> int:
+        return int(self._environment.now)
 
     def rates(self) -> dict[Flow, float]:
         """Return the present rate, in bit/s, of every flow that is draining."""
@@ -74,72 +79,81 @@ class Network:
         """Have SimPy call at the next instant on the agenda; an alarm set for later is then ignored."""
         if self._agenda and (self._wake_at is None or self._agenda[0][0] < self._wake_at):
             self._wake_at = self._agenda[0][0]
-            alarm = self._environment.timeout(self._wake_at - self._environment.now)
+            alarm = self._environment.timeout(self._wake_at - self._now)
             alarm.callbacks.append(self._on_alarm)
 
     def _on_alarm(self, _: simpy.Event) -> None:
-        now = self._environment.now
+        now = self._now
         if now != self._wake_at:
             return
         self._wake_at = None
-        entering, leaving = [], []
+        entering: list[Flow] = []
+        leaving: list[Flow] = []
         while self._agenda and self._agenda[0][0] == now:
             flow = heapq.heappop(self._agenda)[2]
             if flow.due != now:
                 continue  # its rate has changed since: it is due at another instant
             flow.due = -1
             (leaving if flow.bottleneck is not None or not flow.bits or not flow.route.links else entering).append(flow)
-        for flow in leaving:
-            flow.progress(now)
-            if flow.bottleneck is not None:
-                for link in flow.route.links:
-                    del self._on_link[link][flow]
-        for flow in entering:
-            flow.updated = now
-            for link in flow.route.links:
-                self._on_link.setdefault(link, {})[flow] = None
-        self._share(flow for flow in (*leaving, *entering) if flow.bits)
+        self._change(entering, leaving)
         self._wake_for_next()
         for flow in leaving:
             flow.done(flow)
 
-    def _share(self, changed: Iterable[Flow]) -> None:
-        """Give every flow that shares links with those that came or went its new rate."""
-        now = self._environment.now
-        seen: set[Flow] = set()
-        for start in changed:
-            for component in self._components(start, seen):
-                if len(component) == 1:
-                    (flow,) = component
-                    assert flow.route.narrowest is not None
-                    rates = {flow: (float(flow.route.narrowest.bandwidth_bps), flow.route.narrowest)}
-                else:
-                    rates = max_min(component)
-                    self.solved += 1
-                for flow, (rate, bottleneck) in rates.items():
-                    if rate != flow.rate or bottleneck is not flow.bottleneck:
-                        flow.progress(now)
-                        flow.rate, flow.bottleneck = rate, bottleneck
-                        self._schedule(flow, now + self._time_left(flow))
+    def _change(self, entering: list[Flow], leaving: list[Flow]) -> None:
+        """Put flows on their links and take flows off, and give all whom that concerns their new rate."""
+        now = self._now
+        left: list[Link] = []
+        for flow in leaving:
+            flow.progress(now)
+            if flow.bottleneck is not None:
+                left += flow.route.links
+                for link in flow.route.links:
+                    del self._on_link[link][flow]
+        # The flows left behind on a link depend on each other, so one of them stands for all.
+        unsettled = [flow for link in left for flow in itertools.islice(self._on_link[link], 1)]
+        for flow in entering:
+            flow.updated = now
+            for link in flow.route.links:
+                self._on_link.setdefault(link, {})[flow] = None
+        unsettled.extend(entering)
+        settled: set[Flow] = set()
+        for flow in unsettled:
+            if flow not in settled:
+                component = self._component(flow)
+                settled.update(component)
+                self._share(component)
 
-    def _components(self, start: Flow, seen: set[Flow]) -> list[list[Flow]]:
-        """Return the groups of flows that depend on each other and touch a link of `start`."""
-        groups = []
-        for link in start.route.links:
-            group: list[Flow] = []
-            frontier = list(self._on_link.get(link, ()))
-            while frontier:
-                flow = frontier.pop()
-                if flow in seen:
-                    continue
-                seen.add(flow)
-                group.append(flow)
-                for crossed in flow.route.links:
-                    if len(self._on_link[crossed]) > 1:
-                        frontier.extend(self._on_link[crossed])
-            if group:
-                groups.append(group)
-        return groups
+    def _share(self, component: list[Flow]) -> None:
+        """Give the flows of a component, which share links with each other and nobody else, their rates."""
+        if len(component) == 1:
+            (alone,) = component
+            link = alone.route.narrowest
+            assert link is not None
+            self._set_rate(alone, float(link.bandwidth_bps), link)
+            return
+        self.solved += 1
+        for flow, (rate, bottleneck) in max_min(component).items():
+            self._set_rate(flow, rate, bottleneck)
+
+    def _set_rate(self, flow: Flow, rate: float, bottleneck: Link) -> None:
+        if rate != flow.rate or bottleneck is not flow.bottleneck:
+            flow.progress(self._now)
+            flow.rate, flow.bottleneck = rate, bottleneck
+            self._schedule(flow, self._now + self._time_left(flow))
+
+    def _component(self, start: Flow) -> list[Flow]:
+        """Return the flows that share links with `start`, directly or through others, itself included."""
+        found = {start: None}
+        frontier = [start]
+        while frontier:
+            for link in frontier.pop().route.links:
+                on_link = self._on_link[link]
+                if len(on_link) > 1:
+                    fresh = [flow for flow in on_link if flow not in found]
+                    found |= dict.fromkeys(fresh)
+                    frontier += fresh
+        return list(found)
 
     @staticmethod
     def _time_left(flow: Flow) -> int:
