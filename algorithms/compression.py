@@ -21,15 +21,15 @@ SAMPLE = 4096
 class Selected(NamedTuple):
     """The selected entries, and the vector without them."""
 
-    local: Sparse
-    rest: Dense
+    local: Vector
+    rest: Vector
 
 
 class Merged(NamedTuple):
     """The k largest entries of a sum, and the entries of the sum that were dropped."""
 
-    kept: Sparse
-    dropped: Sparse
+    kept: Vector
+    dropped: Vector
 
 
 def top_positions(magnitudes: torch.Tensor, k: int) -> torch.Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar, TypeAlias
 
-from netsim.payload import Dense, Sparse, Vector, size_rule
+from netsim.payload import Dense, SizeOnly, Sparse, Vector, size_rule
 from netsim.worker import Worker
 
 Gradient: TypeAlias = Callable[[Vector], Awaitable[Vector]]
@@ -63,6 +63,7 @@ class ErrorFeedback(Algorithm):
         self.k = k
 
     def initial_state(self, like: Vector) -> Vector:
+        assert not isinstance(like, Sparse)
         return zeros(like)
 
     def residual(self, state: Vector) -> Vector:
@@ -76,8 +77,9 @@ def scale(vector: Dense, factor: float) -> Dense:
 
 
 @size_rule(lambda like: like)
-def zeros(like: Dense) -> Dense:
+def zeros(like: Dense | SizeOnly) -> Dense | SizeOnly:
     """Return the zero vector of the size, type and device of `like`."""
+    assert isinstance(like, Dense)
     return Dense(like.values.new_zeros(like.size))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -236,7 +236,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return 0 ok, 1 runtime, 2 usage, 3 infeasible, 4 validation failed, 130 interrupted."""
     command = typer.main.get_command(app)
     # Typer's own usage errors derive from this; typer vendors click, so click's name is not ours to import.
-    click_error = typer.BadParameter.__mro__[2]
+    click_error: type[Any] = typer.BadParameter.__mro__[2]
     try:
         _check_packages()
         return int(command.main(arguments, "netsim", standalone_mode=False) or 0)
@@ -253,5 +253,5 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except click_error as error:
-        print(f"netsim: {error.format_message()}", file=sys.stderr)  # type: ignore[attr-defined]  # noqa: T201
+        print(f"netsim: {error.format_message()}", file=sys.stderr)  # noqa: T201
         return 2

@@ -76,8 +76,8 @@ class Experiment:
             given["algorithms"] = tuple(name.strip() for name in given["algorithms"].split(","))
         if "lr" in given:
             given["learning_rate"] = given.pop("lr")
-        if wrong := sorted(given.keys() - cls.__slots__):  # type: ignore[attr-defined]
-            raise unknown("option", wrong[0], cls.__slots__)  # type: ignore[attr-defined]
+        if wrong := sorted(given.keys() - cls.__slots__):
+            raise unknown("option", wrong[0], cls.__slots__)
         return cls(**given)
 
     def __post_init__(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -114,7 +113,7 @@ def _run_algorithm(
 
     from netsim.backends.real import Real
 
-    outcome, spent, elapsed, loss = None, Counter[str](), 0.0, None
+    outcome, spent, elapsed, loss = None, dict[str, float](), 0.0, None
     if worker is not None:
         task.gradient(task.initial_parameters(), 0, 0)  # the first call also loads kernels
     dist.barrier()
@@ -126,13 +125,13 @@ def _run_algorithm(
             train(worker, algorithm, task, experiment.round_count, experiment.learning_rate, report)
         )
         elapsed = time.perf_counter() - started
-        spent = interpreter.seconds
+        spent = dict(interpreter.seconds)
         assert isinstance(trained.parameters, Dense)
         outcome = RankOutcome(worker.rank, interpreter.traffic, sha256_of(trained.parameters))
         if worker.rank == 0:
             loss = task.loss(trained.parameters)
     everyones: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(everyones, (outcome, dict(spent), elapsed))
+    dist.all_gather_object(everyones, (outcome, spent, elapsed))
     present = [each for each in everyones if each[0] is not None]
     slowest = max(present, key=lambda each: each[2])
     timing = _timing(slowest[1], slowest[2], experiment.round_count)

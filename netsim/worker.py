@@ -31,8 +31,8 @@ class Send:
     payload: Payload
     tag: int = 0
 
-    def __await__(self) -> Generator[Any, None, None]:
-        return (yield self)
+    def __await__(self) -> Generator[Any, Any, None]:
+        yield self
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,9 @@ class Recv(Generic[PayloadT]):
     like: PayloadT
     tag: int = 0
 
-    def __await__(self) -> Generator[Any, PayloadT, PayloadT]:
-        return (yield self)
+    def __await__(self) -> Generator[Any, Any, PayloadT]:
+        answer: PayloadT = yield self
+        return answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +58,9 @@ class SendRecv(Generic[PayloadT]):
     send: Send
     recv: Recv[PayloadT]
 
-    def __await__(self) -> Generator[Any, PayloadT, PayloadT]:
-        return (yield self)
+    def __await__(self) -> Generator[Any, Any, PayloadT]:
+        answer: PayloadT = yield self
+        return answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +76,9 @@ class Compute(Generic[R]):
     args: tuple[Any, ...]
     replicated: bool = False
 
-    def __await__(self) -> Generator[Any, R, R]:
-        return (yield self)
+    def __await__(self) -> Generator[Any, Any, R]:
+        answer: R = yield self
+        return answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +87,9 @@ class Start(Generic[R]):
 
     request: Send | Recv[Any]
 
-    def __await__(self) -> Generator[Any, Handle[R], Handle[R]]:
-        return (yield self)
+    def __await__(self) -> Generator[Any, Any, Handle[R]]:
+        answer: Handle[R] = yield self
+        return answer
 
 
 class Handle(Generic[R]):
@@ -93,8 +97,9 @@ class Handle(Generic[R]):
 
     __slots__ = ()
 
-    def __await__(self) -> Generator[Any, R, R]:
-        return (yield self)
+    def __await__(self) -> Generator[Any, Any, R]:
+        answer: R = yield self
+        return answer
 
 
 class _Expand:

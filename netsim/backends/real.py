@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -41,7 +41,7 @@ class Real:
         self._on_gpu = backend == "nccl"
         self._receiving: dict[tuple[int, int], Underway] = {}
         self.traffic = Traffic()
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
 
     def run(self, program: Coroutine[Any, Any, T]) -> T:
         """Drive `program` to its end and return its result."""

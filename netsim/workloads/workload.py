@@ -88,7 +88,7 @@ class DataParallelTask:
             return float(self._loss(parameters.values, self._inputs, self._labels))
 
     def _loss(self, flat: torch.Tensor, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        pieces = flat.split(self._sizes)
+        pieces = torch.split(flat, self._sizes)
         tensors = {name: piece.view(shape) for (name, shape), piece in zip(self._shapes.items(), pieces, strict=True)}
         return nn.functional.cross_entropy(functional_call(self._model_of_thread(), tensors, (inputs,)), labels)
 
@@ -96,10 +96,11 @@ class DataParallelTask:
         """Return a copy of the model for this thread: ``functional_call`` swaps parameters inside it."""
         if not hasattr(self._own, "model"):
             self._own.model = copy.deepcopy(self._model).to("meta")
-        return self._own.model
+        model: nn.Module = self._own.model
+        return model
 
     def _first_bad(self, gradient: torch.Tensor) -> str:
-        pieces = gradient.split(self._sizes)
+        pieces = torch.split(gradient, self._sizes)
         return next(
             name for name, piece in zip(self._shapes, pieces, strict=True) if not bool(torch.isfinite(piece).all())
         )
