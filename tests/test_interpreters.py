@@ -1,0 +1,224 @@
+"""What interpreters owe an algorithm: order, frozen payloads, deadlock reports, shared work, time."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from netsim.backends.cooperative import Cooperative
+from netsim.backends.local import Instant
+from netsim.backends.path import LONGEST, Path
+from netsim.backends.replicas import ReplicaMemo
+from netsim.backends.simulated import SimulatedMedium
+from netsim.collectives import doubling_all_gather, ring_all_gather, tree_broadcast
+from netsim.costs import AssumedCosts
+from netsim.errors import DeadlockError, ProtocolError
+from netsim.network.fabric import Fabric
+from netsim.payload import Dense, SizeOnly, add
+from netsim.worker import Worker
+from topologies import TOPOLOGIES
+from topologies.builder import Shape
+
+Program = Callable[[Worker], Coroutine[Any, Any, Any]]
+
+
+def media(ranks: int) -> dict[str, Any]:
+    fabric = Fabric(TOPOLOGIES["star"](Shape(ranks, 10**9, 50e-6)))
+    return {"memory": Instant(), "simulated": SimulatedMedium(fabric, fabric.hosts, AssumedCosts({}))}
+
+
+def run(program: Program, ranks: int, medium: str) -> list[Any]:
+    workers = [Worker(rank, ranks) for rank in range(ranks)]
+    return [task.result for task in Cooperative[Any](media(ranks)[medium]).run(workers, program)]
+
+
+def vector(*values: float) -> Dense:
+    return Dense(torch.tensor(values))
+
+
+both = pytest.mark.parametrize("medium", ["memory", "simulated"])
+
+
+@both
+def test_messages_arrive_in_the_order_sent_even_if_a_later_one_is_smaller(medium: str) -> None:
+    async def program(worker: Worker) -> list[int]:
+        if worker.rank == 0:
+            large, small = SizeOnly(10**6), SizeOnly(1)
+            started = [await worker.start_send(1, payload) for payload in (large, small)]
+            for handle in started:
+                await handle
+            return []
+        return [(await worker.recv(0, like=SizeOnly(size))).size for size in (10**6, 1)]
+
+    assert run(program, 2, medium)[1] == [10**6, 1]
+
+
+@both
+def test_tags_keep_messages_apart(medium: str) -> None:
+    async def program(worker: Worker) -> list[float]:
+        if worker.rank == 0:
+            await worker.send(1, vector(1.0), tag=1)
+            await worker.send(1, vector(2.0), tag=2)
+            return []
+        second = await worker.recv(0, like=vector(0.0), tag=2)
+        first = await worker.recv(0, like=vector(0.0), tag=1)
+        return [float(first.values), float(second.values)]
+
+    assert run(program, 2, medium)[1] == [1.0, 2.0]
+
+
+@both
+def test_a_receive_without_a_send_is_reported_with_rank_peer_tag_and_step(medium: str) -> None:
+    async def program(worker: Worker) -> None:
+        worker.step = 7
+        if worker.rank == 2:
+            await worker.recv(0, like=vector(0.0), tag=5)
+
+    with pytest.raises(DeadlockError, match=r"rank 2 waits for a message from rank 0 \(tag 5, .*step 7\) since"):
+        run(program, 3, medium)
+
+
+@both
+def test_a_circle_of_receives_names_everybody_in_it(medium: str) -> None:
+    async def program(worker: Worker) -> None:
+        await worker.recv((worker.rank + 1) % 3, like=vector(0.0))
+
+    with pytest.raises(DeadlockError) as error:
+        run(program, 3, medium)
+    assert all(f"rank {rank} waits for a message from rank {(rank + 1) % 3}" in str(error.value) for rank in range(3))
+
+
+@both
+def test_a_message_that_nobody_receives_is_reported(medium: str) -> None:
+    async def program(worker: Worker) -> None:
+        if worker.rank == 0:
+            await worker.send(1, vector(1.0, 2.0), tag=3)
+
+    with pytest.raises(DeadlockError, match=r"rank 0 sent rank 1 a dense vector of 2 elements.*tag 3.*nobody received"):
+        run(program, 2, medium)
+
+
+def test_a_sender_that_changes_what_it_sent_is_caught() -> None:
+    async def program(worker: Worker) -> None:
+        if worker.rank == 0:
+            payload = vector(1.0)
+            handle = await worker.start_send(1, payload)
+            payload.values.add_(1)
+            await handle
+        else:
+            await worker.recv(0, like=vector(0.0))
+
+    with pytest.raises(ProtocolError, match=r"rank 1, .* from rank 0: the sender changed"):
+        run(program, 2, "simulated")
+
+
+@both
+@pytest.mark.parametrize("wrong", [vector(1.0, 2.0), SizeOnly(1), Dense(torch.zeros(1, dtype=torch.float64))])
+def test_a_payload_unlike_what_was_asked_for_is_refused(medium: str, wrong: Any) -> None:
+    async def program(worker: Worker) -> None:
+        if worker.rank == 0:
+            await worker.send(1, wrong)
+        else:
+            await worker.recv(0, like=vector(0.0))
+
+    with pytest.raises(ProtocolError, match="expected a dense vector of 1 elements of float32"):
+        run(program, 2, medium)
+
+
+@both
+def test_awaiting_something_foreign_is_explained(medium: str) -> None:
+    class Foreign:
+        def __await__(self) -> Any:
+            return (yield self)
+
+    async def program(worker: Worker) -> None:
+        await Foreign()
+
+    with pytest.raises(ProtocolError, match=r"not a netsim request"):
+        run(program, 1, medium)
+
+
+def test_a_rank_cannot_address_itself_or_nobody() -> None:
+    worker = Worker(1, 3)
+    for peer in (1, 3, -1):
+        with pytest.raises(ValueError, match="expected another rank from 0 to 2"):
+            worker.send(peer, vector(1.0))
+
+
+@pytest.mark.parametrize("gather", [ring_all_gather, doubling_all_gather])
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 33))
+def test_gathers_return_everyones_vector_in_rank_order(gather: Any, ranks: int) -> None:
+    async def program(worker: Worker) -> list[float]:
+        return [float(part.values) for part in await gather(worker, vector(float(worker.rank)))]
+
+    assert run(program, ranks, "memory") == [[float(rank) for rank in range(ranks)]] * ranks
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 33))
+def test_broadcast_reaches_everybody(ranks: int) -> None:
+    async def program(worker: Worker) -> float:
+        own = vector(42.0) if worker.rank == 0 else None
+        return float((await tree_broadcast(worker, own, like=vector(0.0))).values)
+
+    assert run(program, ranks, "simulated") == [42.0] * ranks
+
+
+def test_replicated_work_is_done_once_and_forgotten_with_its_arguments() -> None:
+    memo, calls = ReplicaMemo(), []
+
+    def once(left: Dense, right: Dense, factor: int) -> Dense:
+        calls.append(factor)
+        return add(left, right)
+
+    one, other = vector(1.0), vector(2.0)
+    assert memo.call(once, (one, other, 3)) is memo.call(once, (one, other, 3))
+    assert memo.call(once, (one, vector(2.0), 3)) is not memo.call(once, (one, other, 4))
+    assert calls == [3, 3, 4]
+    del one
+    gc.collect()
+    assert len(memo) == 0
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 9), st.integers(0, 2**16), st.sampled_from(sorted(TOPOLOGIES)))
+def test_the_parts_of_every_path_sum_to_the_clock(ranks: int, seed: int, topology: str) -> None:
+    """Each rank computes, sends and receives at random; its path must account for every picosecond."""
+    fabric = Fabric(TOPOLOGIES[topology](Shape(ranks, 10**8, 50e-6)))
+    medium = SimulatedMedium(fabric, fabric.hosts, AssumedCosts({"merge": 123e-6, "select": 7e-6}))
+    ends: dict[int, int] = {}
+
+    async def program(worker: Worker) -> None:
+        for round_ in range(4):
+            if (seed >> (worker.rank + round_)) & 1:
+                await worker.compute("merge", add, SizeOnly(1), SizeOnly(1))
+            await ring_all_gather(
+                worker,
+                SizeOnly(1 + (seed * (worker.rank + 1)) % 999),
+                [SizeOnly(1 + (seed * (rank + 1)) % 999) for rank in range(worker.workers)],
+            )
+            await worker.compute("select", add, SizeOnly(1), SizeOnly(1))
+        ends[worker.rank] = medium.now
+
+    tasks = Cooperative[None](medium).run([Worker(rank, ranks) for rank in range(ranks)], program)
+    for task in tasks:
+        assert task.path.totals().total() == ends[task.worker.rank]
+
+
+def test_a_long_path_keeps_its_totals_and_a_bounded_length() -> None:
+    path = Path.start(5)
+    for step in range(3 * LONGEST):
+        path = path.then(("odd", "even")[step % 2 == 0], 2)
+    totals = path.totals()
+    assert (totals["start"], totals["odd"], totals["even"]) == (5, 3 * LONGEST, 3 * LONGEST)
+    length, link = 0, path
+    while link is not None:
+        length, link = length + 1, link._previous
+    assert length <= LONGEST + 1
