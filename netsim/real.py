@@ -48,8 +48,11 @@ def ranks_of(experiment: Experiment) -> int:
 @contextmanager
 def process_group(backend: str, timeout_s: float, init_method: str, rank: int, world_size: int) -> Iterator[None]:
     """Join the process group. Its traffic stays on loopback if the rendezvous does."""
+    import torch
     import torch.distributed as dist
 
+    if backend == "nccl":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     address = os.environ.get("MASTER_ADDR", "localhost")
     if init_method.startswith("file:") or address == "localhost" or address.startswith("127."):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")

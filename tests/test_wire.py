@@ -1,0 +1,69 @@
+"""Payloads survive the trip through bytes, and wrong messages are told from right ones."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from netsim.backends.wire import Header, decode, encode
+from netsim.errors import ProtocolError
+from netsim.payload import Bundle, Dense, Payload, SizeOnly, Sparse, nbytes
+
+DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
+
+
+@st.composite
+def vectors(draw: st.DrawFn) -> Dense | Sparse:
+    count = draw(st.integers(0, 9))
+    values = torch.randn(count, generator=torch.Generator().manual_seed(count)).to(draw(st.sampled_from(DTYPES)))
+    if draw(st.booleans()):
+        return Dense(values)
+    # Indices above 2**24 are where a float32 would lose them.
+    return Sparse((2**24 + 1 + torch.arange(count)).to(torch.int32), values, 2**31 - 1)
+
+
+payloads = st.one_of(vectors(), st.lists(vectors(), max_size=5).map(lambda parts: Bundle(tuple(parts))))
+
+
+def same(one: Payload, other: Payload) -> bool:
+    if isinstance(one, Bundle):
+        assert isinstance(other, Bundle)
+        return len(one.parts) == len(other.parts) and all(map(same, one.parts, other.parts))
+    assert not isinstance(one, SizeOnly)
+    if type(one) is not type(other) or one.size != other.size:
+        return False
+    assert isinstance(other, Dense | Sparse)
+    equal = one.values.dtype == other.values.dtype and torch.equal(one.values, other.values)
+    return equal and (isinstance(one, Dense) or torch.equal(one.indices, other.indices))  # type: ignore[union-attr]
+
+
+@given(payloads)
+def test_a_payload_comes_back_as_it_went(payload: Payload) -> None:
+    body, parts = encode(payload)
+    sent = Header("gather", 3, 1, parts, isinstance(payload, Bundle), body.numel())
+    received = Header.decode(sent.encode(), "gather", 3, 1, "rank 0")
+    assert same(payload, decode(body.clone(), received))
+    assert body.numel() >= nbytes(payload)
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [({"step": 4}, "step 4, tag 1"), ({"tag": 2}, "step 3, tag 2"), ({"operation": "scatter"}, "another operation")],
+)
+def test_a_message_of_another_time_or_place_is_refused(changed: dict[str, object], named: str) -> None:
+    fields = {"operation": "gather", "step": 3, "tag": 1} | changed
+    sent = Header(**fields, parts=1, bundled=False, body_bytes=8)  # type: ignore[arg-type]
+    with pytest.raises(ProtocolError, match=f"rank 0: received a message of {named}, expected gather, step 3, tag 1"):
+        Header.decode(sent.encode(), "gather", 3, 1, "rank 0")
+
+
+def test_noise_is_not_taken_for_a_message() -> None:
+    with pytest.raises(ProtocolError, match="not a netsim message"):
+        Header.decode(torch.zeros(8, dtype=torch.int64), "gather", 0, 0, "rank 0")
+
+
+def test_sizes_alone_cannot_be_sent() -> None:
+    with pytest.raises(ProtocolError, match="no data"):
+        encode(SizeOnly(3))
