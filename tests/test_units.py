@@ -1,0 +1,274 @@
+"""Quantities: exact where they are right, refused with a suggestion where they are not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from netsim.errors import UsageError
+from netsim.units import (
+    format_bandwidth,
+    format_bytes,
+    format_duration,
+    parse_bandwidth,
+    parse_duration,
+    parse_size,
+    picoseconds,
+)
+
+# Hypothesis' deadline is a timed assertion, and this machine may be busy.
+untimed = settings(deadline=None)
+
+BITS_PER_SECOND = {
+    **{"bps": 1, "kbps": 10**3, "Kbps": 10**3, "Mbps": 10**6, "Gbps": 10**9, "Tbps": 10**12},
+    **{"bit/s": 1, "kbit/s": 10**3, "Mbit/s": 10**6, "Gbit/s": 10**9, "Tbit/s": 10**12},
+    **{"B/s": 8, "kB/s": 8 * 10**3, "MB/s": 8 * 10**6, "GB/s": 8 * 10**9, "TB/s": 8 * 10**12},
+    **{"KiB/s": 8 * 2**10, "MiB/s": 8 * 2**20, "GiB/s": 8 * 2**30, "TiB/s": 8 * 2**40},
+}
+BYTES = {
+    **{"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12},
+    **{"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40},
+}
+PER_SECOND = {"ps": 10**12, "ns": 10**9, "us": 10**6, "µs": 10**6, "ms": 10**3, "s": 1}
+SECONDS = {"s": 1, "min": 60, "h": 3600}
+
+Parse = Callable[[Any], float]
+counts = st.integers(1, 10**6)
+
+
+@untimed
+@given(counts, st.sampled_from(sorted(BITS_PER_SECOND)))
+def test_whole_bandwidths_are_exact(n: int, unit: str) -> None:
+    assert parse_bandwidth(f"{n}{unit}") == n * BITS_PER_SECOND[unit]
+
+
+@untimed
+@given(counts, st.sampled_from(sorted(BYTES)))
+def test_whole_sizes_are_exact(n: int, unit: str) -> None:
+    assert parse_size(f"{n}{unit}") == n * BYTES[unit]
+
+
+@untimed
+@given(counts, st.sampled_from(sorted(PER_SECOND)))
+def test_durations_are_the_nearest_float(n: int, unit: str) -> None:
+    # Division of two integers rounds once in Python, to the nearest float.
+    assert parse_duration(f"{n}{unit}") == n / PER_SECOND[unit]
+
+
+@untimed
+@given(counts, st.sampled_from(sorted(SECONDS)))
+def test_long_durations_are_exact(n: int, unit: str) -> None:
+    assert parse_duration(f"{n}{unit}") == n * SECONDS[unit]
+
+
+@untimed
+@given(counts, st.integers(0, 999), st.sampled_from(["kbps", "Mbit/s", "Gbps", "GB/s"]))
+def test_decimals_of_a_bandwidth_are_not_rounded_through_binary(n: int, thousandths: int, unit: str) -> None:
+    assert parse_bandwidth(f"{n}.{thousandths:03d}{unit}") == (1000 * n + thousandths) * BITS_PER_SECOND[unit] // 1000
+
+
+@untimed
+@given(st.integers(1, 10**15))
+def test_picoseconds_survive_the_way_through_seconds(n: int) -> None:
+    assert picoseconds(parse_duration(f"{n}ps")) == n
+
+
+@untimed
+@given(st.integers(1, 10**15), st.floats(1e-12, 1e6))
+def test_numbers_from_python_are_si_already(n: int, seconds: float) -> None:
+    assert parse_bandwidth(n) == n
+    assert parse_size(n) == n
+    assert parse_duration(seconds) == seconds
+
+
+@pytest.mark.parametrize(
+    ("parse", "text", "expected"),
+    [
+        (parse_bandwidth, "25GiB/s", 214_748_364_800),
+        (parse_bandwidth, "2.5Gbps", 2_500_000_000),
+        (parse_bandwidth, ".5Gbps", 500_000_000),
+        (parse_bandwidth, "1.Gbps", 1_000_000_000),
+        (parse_bandwidth, "1e3Mbps", 1_000_000_000),
+        (parse_bandwidth, "1E+3Mbps", 1_000_000_000),
+        (parse_bandwidth, "+1Gbps", 1_000_000_000),
+        (parse_bandwidth, "  1 Gbps ", 1_000_000_000),
+        (parse_size, "1.5KiB", 1536),
+        (parse_duration, "1.5ms", 0.0015),
+        (parse_duration, "50 us", 0.00005),
+        (parse_duration, "5e-5s", 0.00005),
+    ],
+)
+def test_ways_of_writing(parse: Parse, text: str, expected: float) -> None:
+    assert parse(text) == expected
+
+
+@pytest.mark.parametrize("nothing", ["0s", "0ms", "0.0us", 0, 0.0])
+def test_zero_is_a_duration_only_where_asked_for(nothing: str | float) -> None:
+    assert parse_duration(nothing, zero=True) == 0
+    with pytest.raises(UsageError, match="must be more than zero"):
+        parse_duration(nothing)
+
+
+@pytest.mark.parametrize("text", ["1Gpbs", "1 Gbps x", "1Gb", "1G", "1B", "1us", "1Gbps/s", "1bits"])
+@pytest.mark.parametrize("parse", [parse_bandwidth, parse_size, parse_duration])
+def test_unknown_units_are_refused(parse: Parse, text: str) -> None:
+    known = {(parse_size, "1B"), (parse_duration, "1us")}
+    if (parse, text) in known:
+        assert parse(text) > 0
+        return
+    with pytest.raises(UsageError, match=f"{re.escape(repr(text))} has an unknown unit .*write it like"):
+        parse(text)
+
+
+@pytest.mark.parametrize("parse", [parse_bandwidth, parse_size, parse_duration])
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("1", "no unit"),
+        ("1e9", "no unit"),
+        ("", "not a number with a unit"),
+        ("fast", "not a number with a unit"),
+        ("Gbps", "not a number with a unit"),
+        ("1_000s", "not a number with a unit"),
+        ("1,5s", "not a number with a unit"),
+        ("1.2.3s", "not a number with a unit"),
+        ("--5s", "not a number with a unit"),
+        ("5s5s", "not a number with a unit"),
+        ("0x10s", "not a number with a unit"),
+        ("nan", "not finite"),
+        ("inf", "not finite"),
+        ("-Infinity", "not finite"),
+        (float("nan"), "not finite"),
+        (float("inf"), "not finite"),
+        (0, "more than zero"),
+        (-1, "more than zero"),
+        (-0.5, "more than zero"),
+        (True, "not a quantity"),
+        (None, "not a quantity"),
+        ([1], "not a quantity"),
+    ],
+)
+def test_what_is_no_quantity(parse: Parse, text: object, why: str) -> None:
+    with pytest.raises(UsageError, match=why) as caught:
+        parse(text)
+    assert repr(text) in str(caught.value)
+    assert "write it like" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("parse", "text"),
+    [
+        (parse_bandwidth, "0Gbps"),
+        (parse_bandwidth, "-1Gbps"),
+        (parse_bandwidth, "infGbps"),
+        (parse_bandwidth, "nanGbps"),
+        (parse_bandwidth, "1e999Gbps"),
+        (parse_bandwidth, "1e300Gbps"),
+        (parse_duration, "0us"),
+        (parse_duration, "-50us"),
+        (parse_duration, "nanus"),
+        (parse_duration, "1e999s"),
+        (parse_duration, "1e308h"),
+        (parse_duration, "1e-400s"),
+        (parse_size, "-1B"),
+        (parse_size, "0MB"),
+    ],
+)
+def test_quantities_outside_what_a_float_holds_or_makes_sense(parse: Parse, text: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(repr(text))):
+        parse(text)
+
+
+@pytest.mark.parametrize(
+    ("parse", "text", "meant"),
+    [
+        (parse_bandwidth, "1Gpbs", "Gbps"),
+        (parse_bandwidth, "1gbps", "Gbps"),
+        (parse_bandwidth, "1GBPS", "Gbps"),
+        (parse_bandwidth, "100mbps", "Mbps"),
+        (parse_bandwidth, "100mbit/s", "Mbit/s"),
+        (parse_bandwidth, "1Gbit", "Gbit/s"),
+        (parse_bandwidth, "1Gbits/s", "Gbit/s"),
+        (parse_duration, "5usec", "us"),
+        (parse_duration, "5msec", "ms"),
+        (parse_duration, "5sec", "s"),
+        (parse_duration, "5 MS", "ms"),
+        (parse_size, "100mb", "MB"),
+        (parse_size, "64kib", "KiB"),
+    ],
+)
+def test_near_misses_get_a_suggestion(parse: Parse, text: str, meant: str) -> None:
+    with pytest.raises(UsageError, match=rf"did you mean '{meant}'\?"):
+        parse(text)
+
+
+@pytest.mark.parametrize("mangle", [str.lower, str.upper])
+@pytest.mark.parametrize(
+    ("parse", "unit"),
+    [(parse_bandwidth, unit) for unit in BITS_PER_SECOND]
+    + [(parse_size, unit) for unit in BYTES]
+    + [(parse_duration, unit) for unit in (PER_SECOND | SECONDS) if unit.isascii()],
+)
+def test_a_unit_in_the_wrong_case_is_never_corrected_to_another_unit(
+    parse: Parse, unit: str, mangle: Callable[[str], str]
+) -> None:
+    """Mbps for mbps is a correction; bps would be one by six orders of magnitude."""
+    wrong = mangle(unit)
+    try:
+        parse(f"1{wrong}")
+    except UsageError as error:
+        suggested = re.search(r"did you mean '([^']+)'", str(error))
+        assert suggested is not None
+        assert suggested[1].lower() == unit.lower()
+    else:
+        assert wrong in BITS_PER_SECOND | BYTES | PER_SECOND | SECONDS
+
+
+@pytest.mark.parametrize(
+    ("write", "value", "expected"),
+    [
+        (format_bandwidth, 10**9, "1 Gbit/s"),
+        (format_bandwidth, 100e6, "100 Mbit/s"),
+        (format_bandwidth, 1, "1 bit/s"),
+        (format_bandwidth, 2.5e12, "2.5 Tbit/s"),
+        (format_duration, 50e-6, "50 µs"),
+        (format_duration, 0.0605, "60.5 ms"),
+        (format_duration, 1.5, "1.5 s"),
+        (format_duration, 2e-12, "2 ps"),
+        (format_bytes, 100e6, "100 MB"),
+        (format_bytes, 8, "8 B"),
+        (format_bytes, 4505640, "4.51 MB"),
+    ],
+)
+def test_written_for_people(write: Callable[[float], str], value: float, expected: str) -> None:
+    assert write(value) == expected
+
+
+numbers = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(10**20), 10**20)
+
+
+@untimed
+@given(numbers)
+def test_everything_can_be_written_and_carries_a_unit(value: float) -> None:
+    units = {"bit/s": format_bandwidth, "s": format_duration, "B": format_bytes}
+    for unit, write in units.items():
+        # Zero is zero in every unit.
+        assert write(value).endswith(unit) or (value == 0 and write(value) == "0")
+
+
+@untimed
+@given(st.integers(1, 10**14))
+def test_what_is_written_reads_back_to_three_digits(value: int) -> None:
+    """Half a unit of the third digit is at most one part in two hundred."""
+    assert parse_bandwidth(_plain(format_bandwidth(value))) == pytest.approx(value, rel=5.01e-3)
+    assert parse_size(_plain(format_bytes(value))) == pytest.approx(value, rel=5.01e-3)
+    assert parse_duration(_plain(format_duration(value / 10**12))) == pytest.approx(value / 10**12, rel=5.01e-3)
+
+
+def _plain(written: str) -> str:
+    return written.replace(",", "")  # thousands are set apart for people
