@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Hashable
 
 from netsim.network.fabric import Link
+from netsim.worker import Work
 
-COMPUTE = ("gradient", "update")
-SELECT = ("select", "merge")
+COMPUTE: tuple[Work, ...] = ("gradient", "update")
+SELECT: tuple[Work, ...] = ("select", "merge")
 
 
 def bound_by(totals: Counter[Hashable], server_host: str | None) -> str:

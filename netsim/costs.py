@@ -26,7 +26,8 @@ class AssumedCosts:
     def picoseconds(self, request: Compute[Any], settle: Callable[[], None]) -> int:
         return self._picoseconds.get(request.work, 0)
 
-    def provenance(self, work: Work) -> Provenance:
+    def provenance(self, *works: Work) -> Provenance:
+        """Return where the charges for these kinds of work come from."""
         return "ASSUMED"
 
 
@@ -46,8 +47,9 @@ class MeasuredCosts:
         self._measured: dict[str, dict[int, tuple[int, int]]] = {}
         """Function -> order of magnitude -> (elements, picoseconds)."""
 
-    def provenance(self, work: Work) -> Provenance:
-        return "ASSUMED" if work in self._names else "MEASURED"
+    def provenance(self, *works: Work) -> Provenance:
+        """Return MEASURED only if the charges for all these kinds of work are."""
+        return "ASSUMED" if self._names & set(works) else "MEASURED"
 
     def picoseconds(self, request: Compute[Any], settle: Callable[[], None]) -> int:
         if request.work in self._names:

@@ -100,7 +100,7 @@ class Laboratory:
             elements=self.elements,
             k=self.experiment.k_of(self.elements) if algorithm.sparse else None,
             compute_provenance=self.costs.provenance("gradient"),
-            select_provenance=self.costs.provenance("select"),
+            select_provenance=self.costs.provenance(*SELECT),
             final_loss=self.task.loss(parameters) if isinstance(parameters, Dense) else None,  # type: ignore[attr-defined]
         )
 

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netsim.backends.cooperative import Cooperative
+from netsim.backends.cooperative import Cooperative, Operation
 from netsim.backends.local import Instant
 from netsim.backends.path import LONGEST, Path
 from netsim.backends.replicas import ReplicaMemo
@@ -222,3 +222,22 @@ def test_a_long_path_keeps_its_totals_and_a_bounded_length() -> None:
     while link is not None:
         length, link = length + 1, link._previous
     assert length <= LONGEST + 1
+
+
+def test_a_run_leaves_no_cycles_that_would_keep_payloads_until_the_collector_comes() -> None:
+    async def program(worker: Worker) -> None:
+        for _ in range(20):
+            await ring_all_gather(worker, vector(float(worker.rank)))
+
+    gc.collect()
+    gc.disable()
+    try:
+        run(program, 8, "simulated")
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        left = [each for each in gc.garbage if isinstance(each, Dense | Path | Operation)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert not left, f"{len(left)} objects of 1,120 messages wait for the garbage collector"

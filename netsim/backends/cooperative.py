@@ -229,8 +229,9 @@ class Cooperative(Generic[T]):
     @staticmethod
     def _finish(operation: Operation, answer: Any, path: Path) -> None:
         operation.done, operation.answer = True, answer
-        if operation.tell is not None:
-            operation.tell(answer, path)
+        if (tell := operation.tell) is not None:
+            operation.tell = None  # it may refer back here, and payloads must go when they are done with
+            tell(answer, path)
 
     def _wake(self, task: Task[T], answer: Any, path: Path) -> None:
         # The task stood still until now, so what it waited for is what its own path led through.
