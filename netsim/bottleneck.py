@@ -16,7 +16,7 @@ def bound_by(totals: Counter[Hashable], server_host: str | None) -> str:
     """Return "compute", "selection", "latency", "server NIC", or the link that took most of the time.
 
     `server_host` is the host whose links belong to a parameter server. Where no link took half of
-    all links' time, many alike share it and one of them stands for all.
+    all links' time, many alike share it and the first of them stands for all.
     """
     links: Counter[Link] = Counter({what: time for what, time in totals.items() if isinstance(what, Link)})
     candidates = {
@@ -36,4 +36,5 @@ def bound_by(totals: Counter[Hashable], server_host: str | None) -> str:
     busiest = max(links, key=lambda link: (links[link], -link.index))
     if 2 * links[busiest] > links.total():
         return f"link {busiest.name}"
-    return f"links like {busiest.name}"
+    alike = [link for link, time in links.items() if 2 * time > links[busiest]]
+    return f"worker links, e.g. {min(alike, key=lambda link: link.index).name}"
