@@ -8,10 +8,20 @@ from __future__ import annotations
 from algorithms.dense import DenseRing
 from algorithms.dense_tree import DenseTree
 from algorithms.gtopk import GTopK
-from algorithms.parameter_server import ParameterServer
+from algorithms.gtopk_naive import GTopKNaive
+from algorithms.lag import LAG
+from algorithms.lasg import LASGPS, LASGWK1, LASGWK2
+from algorithms.ps import ParameterServer
+from algorithms.ps_topk import ParameterServerTopK
+from algorithms.randk import RandK
+from algorithms.sasg import SASG
 from algorithms.topk import TopK
 from netsim.algorithm import Algorithm
 
 ALGORITHMS: dict[str, type[Algorithm]] = {
-    algorithm.name: algorithm for algorithm in (DenseRing, DenseTree, ParameterServer, TopK, GTopK)
+    algorithm.name: algorithm
+    for algorithm in (
+        *(DenseRing, DenseTree, TopK, GTopK, GTopKNaive, RandK),
+        *(ParameterServer, ParameterServerTopK, LAG, LASGWK1, LASGWK2, LASGPS, SASG),
+    )
 }

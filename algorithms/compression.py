@@ -1,21 +1,18 @@
 """Top-k compression as pure functions: select, merge, sum, and what they leave behind.
 
 Indices are int32 and strictly ascending; values keep their sign (eq. (6) of the gTop-k paper writes
-|·|, which would lose it). Selection is exact: min(k, number of non-zeros) entries, ordered by
-magnitude and, among equal magnitudes, by index; "> the k-th largest" (eq. (4)) would keep k-1.
+|·|, which would lose it).
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from netsim.payload import Dense, SizeOnly, Sparse, Vector, size_rule
+from algorithms.selection import Selector
+from netsim.payload import Dense, SizeOnly, Sparse, Vector, add_all, size_rule
 
 if TYPE_CHECKING:
     import torch
-
-SAMPLE = 4096
-"""How many elements of a long vector are looked at for a first guess of the k-th magnitude."""
 
 
 class Selected(NamedTuple):
@@ -32,60 +29,30 @@ class Merged(NamedTuple):
     dropped: Vector
 
 
-def top_positions(magnitudes: torch.Tensor, k: int) -> torch.Tensor:
-    """Return the positions, ascending, of the min(k, non-zeros) largest magnitudes; ties to the lower position."""
-    import torch
-
-    threshold = _guess(magnitudes, k)
-    candidates = torch.nonzero(magnitudes >= threshold).flatten() if threshold > 0 else None
-    if candidates is None or candidates.numel() < k:
-        candidates = torch.nonzero(magnitudes).flatten()
-    if candidates.numel() <= k:
-        return candidates
-    among = magnitudes[candidates]
-    order = torch.sort(among, descending=True, stable=True).indices[:k]
-    return candidates[torch.sort(order).values]
-
-
-def _guess(magnitudes: torch.Tensor, k: int) -> float:
-    """Return a magnitude likely to be a little below the k-th largest, or 0 if a guess is not worth it.
-
-    From a strided sample: the position of the k-th largest in it, three standard deviations further
-    down. A wrong guess costs time, never exactness.
-    """
-    stride = magnitudes.numel() // SAMPLE
-    if stride < 8:
-        return 0.0
-    sample = magnitudes[::stride]
-    expected = k / stride
-    rank = int(expected + 3 * expected**0.5 + 4)
-    if rank >= sample.numel():
-        return 0.0
-    return float(sample.topk(rank).values[-1])
-
-
-@size_rule(lambda vector, k: Selected(SizeOnly(vector.size, min(k, vector.size)), vector))
-def select(vector: Dense, k: int) -> Selected:
+@size_rule(lambda vector, selector: Selected(SizeOnly(vector.size, min(selector.k, vector.size)), vector))
+def select(vector: Dense, selector: Selector) -> Selected:
     """Return TopK(vector) (eq. (4)) and the rest; the two sum to `vector` exactly."""
     import torch
 
-    positions = top_positions(vector.values.abs(), k)
+    positions = selector.positions(vector.values.abs())
     local = Sparse(positions.to(torch.int32), vector.values[positions], vector.size)
     rest = vector.values.clone()
     rest[positions] = 0
     return Selected(local, Dense(rest))
 
 
-@size_rule(lambda residual, vector, k: select(vector, k))
-def accumulate_and_select(residual: Dense, vector: Dense, k: int) -> Selected:
+@size_rule(lambda residual, vector, selector: select(vector, selector))
+def accumulate_and_select(residual: Dense, vector: Dense, selector: Selector) -> Selected:
     """Return TopK(residual + vector) and the new residual (gTop-k paper, algorithm 1, lines 3 to 5)."""
-    return select(Dense(residual.values + vector.values), k)
+    return select(Dense(residual.values + vector.values), selector)
 
 
 @size_rule(
-    lambda left, right, k: Merged(SizeOnly(left.size, min(k, left.entries + right.entries)), SizeOnly(left.size, 0))
+    lambda left, right, selector: Merged(
+        SizeOnly(left.size, min(selector.k, left.entries + right.entries)), SizeOnly(left.size, 0)
+    )
 )
-def merge(left: Sparse, right: Sparse, k: int) -> Merged:
+def merge(left: Sparse, right: Sparse, selector: Selector) -> Merged:
     """Return left ⊤ right (eq. (6)): the k largest of the sum, and what was dropped of it.
 
     ⊤ is commutative but not associative. The left operand is the one of the lower rank.
@@ -93,7 +60,7 @@ def merge(left: Sparse, right: Sparse, k: int) -> Merged:
     import torch
 
     total = sum_sparse(left, right)
-    positions = top_positions(total.values.abs(), k)
+    positions = selector.among(total.indices, total.values.abs())
     is_kept = torch.zeros(total.values.numel(), dtype=torch.bool, device=total.values.device)
     is_kept[positions] = True
     return Merged(_masked(total, is_kept), _masked(total, ~is_kept))
@@ -139,10 +106,26 @@ def outside(local: Sparse, total: Sparse) -> Sparse:
     return _masked(local, ~torch.isin(local.indices, total.indices))
 
 
-def dense(vector: Vector) -> Vector:
-    """Return a vector with all its elements written out."""
-    return sum_to_dense(vector) if isinstance(vector, Sparse) else vector
+def total(*vectors: Vector) -> Vector:
+    """Return the dense sum of dense or of sparse vectors, taken from left to right."""
+    if isinstance(vectors[0], Dense):
+        return add_all(*vectors)  # type: ignore[arg-type]
+    return sum_to_dense(*vectors)  # type: ignore[arg-type]
 
 
 def _masked(vector: Sparse, mask: torch.Tensor) -> Sparse:
     return Sparse(vector.indices[mask], vector.values[mask], vector.size)
+
+
+@size_rule(lambda vector, entries: vector)
+def without(vector: Dense, entries: Sparse) -> Dense:
+    """Return the vector with zeros where `entries` has indices."""
+    masked = vector.values.clone()
+    masked[entries.indices.long()] = 0
+    return Dense(masked)
+
+
+@size_rule(lambda velocity, vector, momentum: vector)
+def accelerate(velocity: Dense, vector: Dense, momentum: float) -> Dense:
+    """Return μ u + g: momentum before selection (Deep Gradient Compression, "momentum correction")."""
+    return Dense(momentum * velocity.values + vector.values)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from algorithms.compression import accumulate_and_select, merge, outside, restore
-from netsim.algorithm import ErrorFeedback
+from algorithms.compression import merge, outside, restore
+from algorithms.feedback import ErrorFeedback, Feedback
+from algorithms.selection import Selector
 from netsim.collectives import tree_broadcast, tree_reduce
 from netsim.payload import Vector
 from netsim.worker import Worker
@@ -27,16 +28,22 @@ class GTopK(ErrorFeedback):
     name = "gtopk"
     title = "gTop-k"
 
-    def __init__(self, k: int, residual: Residual = "keep-at-merge") -> None:
-        super().__init__(k)
+    def __init__(
+        self, selector: Selector, momentum_correction: float = 0.0, residual: Residual = "keep-at-merge"
+    ) -> None:
+        super().__init__(selector, momentum_correction)
         self.rule = residual
 
-    async def exchange(self, worker: Worker, vector: Vector, state: Vector) -> tuple[Vector, Vector]:
-        local, rest = await worker.compute("select", accumulate_and_select, state, vector, self.k)
+    async def exchange(
+        self, worker: Worker, vector: Vector | None, memory: Feedback, like: Vector
+    ) -> tuple[Vector, Feedback]:
+        assert vector is not None
+        selector = self.selector.at(worker.step, vector.size)
+        local, memory = await self.compress(worker, vector, memory)
         dropped: list[Vector] = []
 
         async def combine(mine: Vector, theirs: Vector) -> Vector:
-            merged = await worker.compute("merge", merge, mine, theirs, self.k)
+            merged = await worker.compute("merge", merge, mine, theirs, selector)
             dropped.append(merged.dropped)
             return merged.kept
 
@@ -44,4 +51,5 @@ class GTopK(ErrorFeedback):
         total = await tree_broadcast(worker, root, like=local)
         if self.rule == "index-intersection":
             dropped = [await worker.compute("merge", outside, local, total)]
-        return total, await worker.compute("merge", restore, rest, *dropped)
+        residual = await worker.compute("merge", restore, memory.residual, *dropped)
+        return total, memory._replace(residual=residual)

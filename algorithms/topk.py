@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from algorithms.compression import accumulate_and_select, sum_to_dense
-from netsim.algorithm import ErrorFeedback
+from algorithms.compression import sum_to_dense
+from algorithms.feedback import ErrorFeedback, Feedback
+from algorithms.selection import Selector
 from netsim.collectives import doubling_all_gather, ring_all_gather
 from netsim.payload import Vector
 from netsim.worker import Worker
@@ -24,11 +25,14 @@ class TopK(ErrorFeedback):
     name = "topk"
     title = "Top-k"
 
-    def __init__(self, k: int, gather: Gather = "ring") -> None:
-        super().__init__(k)
+    def __init__(self, selector: Selector, momentum_correction: float = 0.0, gather: Gather = "ring") -> None:
+        super().__init__(selector, momentum_correction)
         self._gather = GATHERS[gather]
 
-    async def exchange(self, worker: Worker, vector: Vector, state: Vector) -> tuple[Vector, Vector]:
-        local, residual = await worker.compute("select", accumulate_and_select, state, vector, self.k)
+    async def exchange(
+        self, worker: Worker, vector: Vector | None, memory: Feedback, like: Vector
+    ) -> tuple[Vector, Feedback]:
+        assert vector is not None
+        local, memory = await self.compress(worker, vector, memory)
         everyones = await self._gather(worker, local)
-        return await worker.replicated("merge", sum_to_dense, *everyones), residual
+        return await worker.replicated("merge", sum_to_dense, *everyones), memory

@@ -93,7 +93,8 @@ def exchange(algorithm: str, vectors: torch.Tensor | np.ndarray, k: int | None =
     import torch
 
     from algorithms import ALGORITHMS
-    from algorithms.compression import dense
+    from algorithms.compression import total as dense_sum
+    from algorithms.selection import Selector
     from netsim.backends.cooperative import Cooperative
     from netsim.backends.local import Instant
     from netsim.payload import Dense
@@ -110,12 +111,12 @@ def exchange(algorithm: str, vectors: torch.Tensor | np.ndarray, k: int | None =
         raise UsageError(f"{algorithm} needs k, how many entries it selects")
     if k is not None:
         Experiment(timing_only=True, elements=rows.shape[1], k=k)
-    chosen = build_algorithm(algorithm, options | ({"k": k} if sparse else {}))
+    chosen = build_algorithm(algorithm, options | ({"selector": Selector(k)} if k is not None and sparse else {}))
 
     async def program(worker: Worker) -> tuple[torch.Tensor, torch.Tensor]:
         own = Dense(rows[worker.rank].clone())
-        total, state = await chosen.exchange(worker, own, chosen.initial_state(own))
-        left, summed = chosen.residual(state), dense(total)
+        total, memory = await chosen.exchange(worker, own, chosen.initial_memory(own), own)
+        left, summed = chosen.residual(memory), dense_sum(total)
         assert isinstance(summed, Dense)
         return summed.values, left.values if isinstance(left, Dense) else torch.zeros_like(own.values)
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from netsim.payload import Bundle, Payload, Vector, add, concatenate, split
-from netsim.worker import Handle, Worker, collective
+from netsim.payload import Bundle, Flag, Payload, Vector, add, concatenate, split
+from netsim.worker import Worker, collective
 
 PayloadT = TypeVar("PayloadT", bound=Payload)
 VectorT = TypeVar("VectorT", bound=Vector)
@@ -77,7 +77,7 @@ async def doubling_all_gather(worker: Worker, own: VectorT) -> list[VectorT]:
         return list(everything.parts)  # type: ignore[arg-type]
     held: dict[int, Vector] = {rank: own}
     if rank + core < workers:
-        (held[rank + core],) = (await worker.recv(rank + core, like=like)).parts
+        (held[rank + core],) = _vectors(await worker.recv(rank + core, like=like))
     distance = 1
     while distance < core:
         partner = rank ^ distance
@@ -85,12 +85,16 @@ async def doubling_all_gather(worker: Worker, own: VectorT) -> list[VectorT]:
         theirs = await worker.sendrecv(partner, mine, partner, like=like)
         block = range(partner & -distance, (partner & -distance) + distance)
         sources = sorted([*block, *(source + core for source in block if source + core < workers)])
-        held |= zip(sources, theirs.parts, strict=True)
+        held |= zip(sources, _vectors(theirs), strict=True)
         distance *= 2
     gathered = [held[source] for source in range(workers)]
     if rank + core < workers:
         await worker.send(rank + core, Bundle(tuple(gathered)))
     return gathered  # type: ignore[return-value]
+
+
+def _vectors(bundle: Bundle) -> list[Vector]:
+    return [part for part in bundle.parts if not isinstance(part, Flag)]
 
 
 @collective
@@ -130,22 +134,47 @@ async def tree_broadcast(worker: Worker, own: PayloadT | None, like: PayloadT) -
 
 
 @collective
-async def gather(worker: Worker, own: VectorT | None, like: VectorT) -> list[VectorT] | None:
-    """Return the workers' vectors in rank order at the server, None elsewhere: α + n d β.
+async def gather(worker: Worker, own: PayloadT | None, like: PayloadT, serial: bool = False) -> list[PayloadT] | None:
+    """Return the workers' payloads in rank order at the server, None elsewhere: α + n d β.
 
-    The server receives from n workers at once, and they share its link. `own` is None at a server
-    that has a host, and no data, of its own.
+    The server receives from n workers at once, and they share its link; or, if `serial`, from one
+    after another, giving each its turn: n (2α + d β). `own` is None at a server that has a host, and
+    no data, of its own.
     """
     if worker.rank != worker.server:
         assert own is not None, "only a server has nothing to send"
+        if serial:
+            await worker.recv(worker.server, like=Flag(True))
         await worker.send(worker.server, own)
         return None
-    underway: dict[int, Handle[VectorT]] = {}
-    for rank in range(worker.workers):
-        if rank != worker.rank:
-            underway[rank] = await worker.start_recv(rank, like)
-    vectors = [await underway[rank] if rank in underway else own for rank in range(worker.workers)]
-    return [vector for vector in vectors if vector is not None]
+    others = [rank for rank in range(worker.workers) if rank != worker.rank]
+    gathered: dict[int, PayloadT] = {} if own is None else {worker.rank: own}
+    if serial:
+        for rank in others:
+            await worker.send(rank, Flag(True))
+            gathered[rank] = await worker.recv(rank, like)
+    else:
+        underway = [(rank, await worker.start_recv(rank, like)) for rank in others]
+        for rank, handle in underway:
+            gathered[rank] = await handle
+    return [gathered[rank] for rank in sorted(gathered)]
+
+
+@collective
+async def scatter(worker: Worker, payloads: list[PayloadT] | None, like: PayloadT) -> PayloadT | None:
+    """Return to each worker its own of the server's `payloads`, which are in rank order: α + n d β.
+
+    `payloads` is None elsewhere; a server with a host of its own gets None.
+    """
+    if worker.rank != worker.server:
+        return await worker.recv(worker.server, like)
+    if payloads is None:
+        raise ValueError("the server has nothing to scatter")
+    others = [rank for rank in range(worker.workers) if rank != worker.rank]
+    underway = [await worker.start_send(rank, payloads[rank]) for rank in others]
+    for handle in underway:
+        await handle
+    return payloads[worker.rank] if worker.trains else None
 
 
 @collective

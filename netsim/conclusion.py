@@ -29,10 +29,11 @@ class Scaling:
         """Return the seconds of one round of `algorithm` with so many workers."""
         key = (algorithm, workers)
         if key not in self._rounds:
-            elements, costs = self._laboratory.elements, self._laboratory.costs
+            tensors, costs = self._laboratory.tensors, self._laboratory.costs
             experiment = self._laboratory.experiment
             one = replace(experiment, workers=workers, timing_only=True, rounds=1)
-            self._rounds[key] = Laboratory(one, TimingOnly(elements), elements, costs).simulate(algorithm).round_time_s
+            sizes = Laboratory(one, TimingOnly(sum(tensors)), tensors, costs)
+            self._rounds[key] = sizes.simulate(algorithm).round_time_s
         return self._rounds[key]
 
     def fastest(self, algorithms: Sequence[str], workers: int) -> str:

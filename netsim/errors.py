@@ -43,10 +43,9 @@ class ProtocolError(NetsimError):
 def suggestion(value: str, choices: Iterable[str]) -> str:
     """Return `` (did you mean 'x'?)`` for the choice closest to `value`, or an empty string."""
     choices = list(choices)
-    close = difflib.get_close_matches(value, choices, n=1, cutoff=0.5)
-    if not close:
-        folded = {choice.lower(): choice for choice in choices}
-        close = [folded[match] for match in difflib.get_close_matches(value.lower(), folded, n=1)]
+    # A choice that differs in case alone is meant, before any that differs in a letter.
+    same = [choice for choice in choices if choice.casefold() == value.casefold()]
+    close = difflib.get_close_matches(value, same or choices, n=1, cutoff=0 if same else 0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 

@@ -6,13 +6,15 @@ import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from algorithms import ALGORITHMS
 from algorithms.gtopk import RESIDUALS
+from algorithms.selection import HOWS, How, Selector, entries
 from algorithms.topk import GATHERS
 from netsim.algorithm import Algorithm
 from netsim.errors import UsageError, unknown
+from netsim.sgd import Aggregate, Recipe
 from netsim.units import parse_bandwidth, parse_duration
 from netsim.worker import Work
 from netsim.workloads import DEFAULT, WORKLOADS
@@ -47,10 +49,25 @@ class Experiment:
     density: float | None = None
     residual: str = "keep-at-merge"
     gather: str = "ring"
+    select: str = "exact"
+    per_tensor: bool = False
+    density_warmup: int = 0
+    history: int = 10
+    delay: int | None = None
+    alpha: float | None = None
+    serial_server: bool = False
     workload: str = DEFAULT
     batch_size: int = 16
     rounds: int | None = None
     learning_rate: float = 0.1
+    lr_warmup: int = 0
+    lr_decay: float = 0.1
+    lr_decay_at: tuple[int, ...] = ()
+    momentum: float = 0.0
+    momentum_correction: bool = False
+    weight_decay: float = 0.0
+    clip: float | None = None
+    aggregate: str = "mean"
     seed: int = 0
     device: str = "auto"
     compute_time_s: float | None = None
@@ -58,6 +75,12 @@ class Experiment:
     merge_time_s: float | None = None
     timing_only: bool = False
     elements: int | None = None
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Experiment:
+        """Return the experiment whose :meth:`config` this is, also after a trip through JSON."""
+        options: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in config.items()}
+        return cls(**options)
 
     @classmethod
     def of(cls, **options: Any) -> Experiment:
@@ -74,6 +97,8 @@ class Experiment:
             given["algorithms"] = given.pop("algorithm")
         if isinstance(given.get("algorithms"), str):
             given["algorithms"] = tuple(name.strip() for name in given["algorithms"].split(","))
+        if isinstance(given.get("lr_decay_at"), str):
+            given["lr_decay_at"] = tuple(_whole_number("lr-decay-at", at) for at in given["lr_decay_at"].split(","))
         if "lr" in given:
             given["learning_rate"] = given.pop("lr")
         if wrong := sorted(given.keys() - cls.__slots__):
@@ -93,8 +118,29 @@ class Experiment:
         _check_name("workload", self.workload, WORKLOADS)
         _check_name("residual rule", self.residual, RESIDUALS)
         _check_name("gather", self.gather, GATHERS)
-        if not math.isfinite(self.learning_rate) or self.learning_rate <= 0:
-            raise UsageError(f"learning rate {self.learning_rate!r} must be finite and more than zero, such as 0.1")
+        _check_name("selection", self.select, HOWS)
+        _check_name("aggregate", self.aggregate, ("mean", "sum"))
+        _check_positive("learning rate", self.learning_rate, "0.1")
+        for name, rounds in (("density-warmup", self.density_warmup), ("lr-warmup", self.lr_warmup)):
+            _check_integer(name, rounds, 0)
+        _check_integer("history", self.history, 1)
+        if self.delay is not None:
+            _check_integer("delay", self.delay, 1)
+        for at in self.lr_decay_at:
+            _check_integer("lr-decay-at", at, 0)
+        _check_positive("lr-decay", self.lr_decay, "0.1")
+        if self.alpha is not None:
+            _check_positive("alpha", self.alpha, "0.5")
+        if self.clip is not None:
+            _check_positive("clip", self.clip, "1.0")
+        if not 0 <= self.momentum < 1:
+            raise UsageError(f"momentum {self.momentum!r} must be at least 0 and less than 1, such as 0.9")
+        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
+            raise UsageError(f"weight-decay {self.weight_decay!r} must be finite and zero or more, such as 1e-4")
+        if self.per_tensor and self.k is not None:
+            raise UsageError(f"k {self.k} was given with --per-tensor, which needs a density; give --density instead")
+        if self.per_tensor and self.elements is not None:
+            raise UsageError("per-tensor was given, but of --elements no tensors are known; leave --elements out")
         if self.density is not None and not 0 < self.density <= 1:
             raise UsageError(f"density {self.density!r} must be more than 0 and at most 1, such as 0.001")
         if self.k is not None:
@@ -121,15 +167,43 @@ class Experiment:
         """Return how many of `elements` a sparse algorithm selects: k, or max(1, floor(density d))."""
         if self.k is None:
             density = DEFAULT_DENSITY if self.density is None else self.density
-            return max(1, math.floor(density * elements + 1e-9))
+            return entries(density, elements)
         if self.k > elements:
             raise UsageError(f"k {self.k} is more than the {elements} elements there are; give --k at most {elements}")
         return self.k
 
-    def algorithm(self, name: str, elements: int) -> Algorithm:
+    def selector(self, tensors: tuple[int, ...]) -> Selector:
+        """Return what sparse algorithms select of a vector made of `tensors` of so many elements."""
+        density = DEFAULT_DENSITY if self.density is None else self.density
+        chosen = Selector.per_tensor(density, tensors) if self.per_tensor else Selector(self.k_of(sum(tensors)))
+        return replace(chosen, how=cast(How, self.select), warmup_rounds=self.density_warmup)
+
+    def algorithm(self, name: str, tensors: tuple[int, ...]) -> Algorithm:
         """Return the algorithm of that name, with the options of this experiment that it takes."""
-        k = self.k_of(elements) if ALGORITHMS[name].sparse else None
-        return build_algorithm(name, {"k": k, "residual": self.residual, "gather": self.gather}, strict=False)
+        options = {
+            "selector": self.selector(tensors) if ALGORITHMS[name].sparse else None,
+            "residual": self.residual,
+            "gather": self.gather,
+            "momentum_correction": self.momentum if self.momentum_correction else 0.0,
+            "history": self.history,
+            "delay": self.delay,
+            "alpha": self.alpha,
+            "serial": self.serial_server,
+        }
+        return build_algorithm(name, options, strict=False)
+
+    def recipe(self) -> Recipe:
+        """Return the hyper-parameters of SGD; with momentum correction the momentum is the workers'."""
+        return Recipe(
+            learning_rate=self.learning_rate,
+            momentum=0.0 if self.momentum_correction else self.momentum,
+            weight_decay=self.weight_decay,
+            clip=self.clip,
+            warmup_rounds=self.lr_warmup,
+            decay=self.lr_decay,
+            decay_at=self.lr_decay_at,
+            aggregate=cast(Aggregate, self.aggregate),
+        )
 
     def fabric(self) -> Fabric:
         """Return the simulated network."""
@@ -156,7 +230,7 @@ class Experiment:
 
     def config(self) -> dict[str, Any]:
         """Return the options as JSON takes them, with the defaults that were filled in."""
-        return asdict(self) | {"rounds": self.round_count, "algorithms": list(self.algorithms)}
+        return asdict(self) | {"rounds": self.round_count}
 
 
 def build_algorithm(name: str, options: Mapping[str, Any], *, strict: bool = True) -> Algorithm:
@@ -175,6 +249,17 @@ def build_algorithm(name: str, options: Mapping[str, Any], *, strict: bool = Tru
 def _check_integer(name: str, value: object, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise UsageError(f"{name} {value!r} must be a whole number of at least {least}")
+
+
+def _whole_number(name: str, text: str) -> int:
+    if not text.strip().isdecimal():
+        raise UsageError(f"{name} {text!r} must be whole numbers of rounds with commas between, such as 100,150")
+    return int(text)
+
+
+def _check_positive(name: str, value: float, example: str) -> None:
+    if not math.isfinite(value) or value <= 0:
+        raise UsageError(f"{name} {value!r} must be finite and more than zero, such as {example}")
 
 
 def _check_name(kind: str, name: str, registry: Any) -> None:

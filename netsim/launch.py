@@ -162,7 +162,7 @@ def _rank_main() -> int:
     job = Path(os.environ[JOB])
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     details = json.loads((job / "job.json").read_text())
-    experiment = Experiment(**details["experiment"] | {"algorithms": tuple(details["experiment"]["algorithms"])})
+    experiment = Experiment.from_config(details["experiment"])
 
     def on_round(algorithm: str, step: int) -> None:
         with (job / "progress").open("a") as progress:

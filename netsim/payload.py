@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeAlias, TypeVar
 
 from netsim.errors import ProtocolError
 
@@ -29,6 +29,8 @@ class Dense:
     """A vector of `size` elements: ``values`` has shape ``(size,)``."""
 
     values: torch.Tensor
+
+    control_bytes: ClassVar[int] = 0
 
     @property
     def size(self) -> int:
@@ -58,6 +60,8 @@ class Sparse:
     values: torch.Tensor
     size: int
 
+    control_bytes: ClassVar[int] = 0
+
     @property
     def value_bytes(self) -> int:
         return self.values.numel() * self.values.element_size()
@@ -80,6 +84,8 @@ class SizeOnly:
     size: int
     entries: int | None = None
 
+    control_bytes: ClassVar[int] = 0
+
     @property
     def value_bytes(self) -> int:
         return VALUE_BYTES * (self.size if self.entries is None else self.entries)
@@ -92,11 +98,25 @@ class SizeOnly:
         return 0
 
 
+@dataclass(frozen=True, slots=True, weakref_slot=True)
+class Flag:
+    """A yes or no, one byte: neither a value nor an index, so counted by itself."""
+
+    value: bool
+
+    value_bytes: ClassVar[int] = 0
+    index_bytes: ClassVar[int] = 0
+    control_bytes: ClassVar[int] = 1
+
+    def version(self) -> int:
+        return 0
+
+
 @dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
 class Bundle:
     """Several payloads that travel as one message."""
 
-    parts: tuple[Vector, ...]
+    parts: tuple[Vector | Flag, ...]
 
     @property
     def value_bytes(self) -> int:
@@ -106,12 +126,16 @@ class Bundle:
     def index_bytes(self) -> int:
         return sum(part.index_bytes for part in self.parts)
 
+    @property
+    def control_bytes(self) -> int:
+        return sum(part.control_bytes for part in self.parts)
+
     def version(self) -> int:
         return sum(part.version() for part in self.parts)
 
 
 Vector: TypeAlias = Dense | Sparse | SizeOnly
-Payload: TypeAlias = Vector | Bundle
+Payload: TypeAlias = Vector | Flag | Bundle
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -133,8 +157,8 @@ def size_rule(rule: Callable[..., Any]) -> Callable[[Callable[P, R]], Callable[P
 
 
 def nbytes(payload: Payload) -> int:
-    """Return the bytes that `payload` puts on the network: values and indices."""
-    return payload.value_bytes + payload.index_bytes
+    """Return the bytes that `payload` puts on the network: values, indices and flags."""
+    return payload.value_bytes + payload.index_bytes + payload.control_bytes
 
 
 def split(vector: Vector, parts: int) -> list[Vector]:
@@ -161,6 +185,12 @@ def add(left: Dense, right: Dense) -> Dense:
     return Dense(left.values + right.values)
 
 
+@size_rule(lambda left, right: left)
+def subtract(left: Dense, right: Dense) -> Dense:
+    """Return ``left - right``, element by element."""
+    return Dense(left.values - right.values)
+
+
 def add_all(first: Dense, *others: Dense) -> Dense:
     """Return the sum, taken from left to right: the order is part of the result."""
     return functools.reduce(add, others, first)
@@ -168,8 +198,8 @@ def add_all(first: Dense, *others: Dense) -> Dense:
 
 def check_like(payload: Payload, like: Payload, where: str) -> None:
     """Raise ProtocolError unless `payload` is of the kind, size and type that the receiver expects."""
-    if isinstance(payload, Bundle) or isinstance(like, Bundle):
-        matches = isinstance(payload, Bundle) and isinstance(like, Bundle)
+    if isinstance(payload, Bundle | Flag) or isinstance(like, Bundle | Flag):
+        matches = type(payload) is type(like)
     elif isinstance(payload, SizeOnly) or isinstance(like, SizeOnly):
         matches = type(payload) is type(like) and _sparse(payload) == _sparse(like) and payload.size == like.size
     else:
@@ -188,6 +218,8 @@ def describe(payload: Payload) -> str:
     """Return the kind and size of a payload in words, for messages to people."""
     if isinstance(payload, Bundle):
         return f"a bundle of {len(payload.parts)}"
+    if isinstance(payload, Flag):
+        return "a flag"
     kind = "sparse" if _sparse(payload) else "dense"
     dtype = "" if isinstance(payload, SizeOnly) else f" of {str(payload.values.dtype).removeprefix('torch.')}"
     return f"a {kind} vector of {payload.size} elements{dtype}"

@@ -74,10 +74,10 @@ def run_rank(experiment: Experiment, backend: str, rank: int, on_round: OnRound 
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     device = f"cuda:{local_rank}" if backend == "nccl" else experiment.device
     with one_thread_each():
-        task, elements, device = load_task(experiment, device)
+        task, tensors, device = load_task(experiment, device)
         results = []
         for name in experiment.algorithms:
-            algorithm = experiment.algorithm(name, elements)
+            algorithm = experiment.algorithm(name, tensors)
             workers = make_workers(algorithm, experiment.workers, experiment.topology == "ps")
             mine = workers[rank] if rank < len(workers) else None
             outcomes, timing, loss = _run_algorithm(experiment, algorithm, task, mine, device, backend, on_round)
@@ -92,8 +92,8 @@ def run_rank(experiment: Experiment, backend: str, rank: int, on_round: OnRound 
                         title=algorithm.title,
                         mode="real",
                         workers=experiment.workers,
-                        elements=elements,
-                        k=experiment.k_of(elements) if algorithm.sparse else None,
+                        elements=sum(tensors),
+                        k=experiment.selector(tensors).k if algorithm.sparse else None,
                         compute_provenance="MEASURED",
                         select_provenance="MEASURED",
                         final_loss=loss,
@@ -122,15 +122,13 @@ def _run_algorithm(
     dist.barrier()
     if worker is not None:
         interpreter = Real(worker, device, backend)
-        report = (lambda step: on_round(algorithm.name, step)) if worker.rank == 0 else None
+        report = (lambda worker, _: on_round(algorithm.name, worker.step)) if worker.rank == 0 else None
         started = time.perf_counter()
-        trained = interpreter.run(
-            train(worker, algorithm, task, experiment.round_count, experiment.learning_rate, report)
-        )
+        trained = interpreter.run(train(worker, algorithm, task, experiment.round_count, experiment.recipe(), report))
         elapsed = time.perf_counter() - started
         spent = dict(interpreter.seconds)
         assert isinstance(trained.parameters, Dense)
-        outcome = RankOutcome(worker.rank, interpreter.traffic, sha256_of(trained.parameters))
+        outcome = RankOutcome(worker.rank, interpreter.traffic, sha256_of(trained.parameters), dict(worker.tally))
         if worker.rank == 0:
             loss = task.loss(trained.parameters)
     everyones: list[Any] = [None] * dist.get_world_size()

@@ -43,6 +43,7 @@ class RankOutcome:
     rank: int
     traffic: Traffic
     parameters_sha256: str | None
+    tally: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +68,10 @@ class Result:
     value_bytes_up: float
     index_bytes_up: float
     bytes_down: float
+    uploads: int
+    value_bits_up: int
+    index_bits_up: int
+    bits_down: int
     scaling_efficiency: float | None
     final_loss: float | None
     parameters_sha256: str | None
@@ -97,6 +102,16 @@ def summarise(
         raise ReplicasDivergedError(f"rank {first.rank} ended with other parameters than rank 0: a replica diverged")
     uploading = [outcome.traffic for outcome in ranks if outcome.rank != server]
     share = rounds * max(1, len(uploading))
+    if server is None:
+        uploads = rounds * len(ranks)
+        value_bits, index_bits = (
+            8 * sum(getattr(each, up) for each in uploading) for up in ("value_bytes_up", "index_bytes_up")
+        )
+    else:
+        # A worker on the server's own host uploads, too, though over no link.
+        uploads, value_bits, index_bits = (
+            sum(outcome.tally.get(what, 0) for outcome in ranks) for what in ("uploads", "value_bits", "index_bits")
+        )
     return Result(
         rounds=rounds,
         round_time_s=timing.round_s,
@@ -107,6 +122,10 @@ def summarise(
         value_bytes_up=sum(traffic.value_bytes_up for traffic in uploading) / share,
         index_bytes_up=sum(traffic.index_bytes_up for traffic in uploading) / share,
         bytes_down=sum(traffic.bytes_down for traffic in uploading) / share,
+        uploads=uploads,
+        value_bits_up=value_bits,
+        index_bits_up=index_bits,
+        bits_down=8 * sum(traffic.bytes_down for traffic in uploading),
         scaling_efficiency=timing.compute_s / timing.round_s if timing.compute_s else None,
         parameters_sha256=ranks[0].parameters_sha256,
         bytes_sent_by_rank=[outcome.traffic.bytes_up for outcome in ranks],

@@ -24,7 +24,7 @@ from netsim.units import PICOSECONDS
 from netsim.worker import Worker
 
 if TYPE_CHECKING:
-    from netsim.workloads.workload import DataParallelTask
+    from netsim.workloads.workload import DataParallelTask, Workload
 
 OnRound = Callable[[str, int], None]
 """Called with an algorithm's name and the step that rank 0 has finished."""
@@ -37,6 +37,8 @@ def ignore(algorithm: str, step: int) -> None:
 class Laboratory:
     """What all algorithms of an experiment share: the task, and what computing costs.
 
+    `tensors` are the sizes of the model's tensors; a vector of `elements` is all of them in a row.
+
     `device` is where gradients are computed, None where nothing but sizes is known; `executor`, if
     any, computes the gradients of several workers at once.
     """
@@ -45,14 +47,15 @@ class Laboratory:
         self,
         experiment: Experiment,
         task: Task,
-        elements: int,
+        tensors: tuple[int, ...],
         costs: MeasuredCosts | AssumedCosts,
         device: str | None = None,
         executor: Executor | None = None,
     ) -> None:
         self.experiment = experiment
         self.task = task
-        self.elements = elements
+        self.tensors = tensors
+        self.elements = sum(tensors)
         self.costs = costs
         self.device = device
         self._executor = executor
@@ -60,7 +63,7 @@ class Laboratory:
     def simulate(self, name: str, on_round: OnRound = ignore) -> Result:
         """Return the result of one algorithm over the simulated network."""
         experiment = self.experiment
-        algorithm = experiment.algorithm(name, self.elements)
+        algorithm = experiment.algorithm(name, self.tensors)
         fabric = experiment.fabric()
         workers = make_workers(algorithm, experiment.workers, fabric.server_host is not None)
         medium = SimulatedMedium(fabric, fabric.hosts, self.costs, self._executor)
@@ -70,7 +73,7 @@ class Laboratory:
 
     def in_memory(self, name: str) -> list[RankOutcome]:
         """Run one algorithm without a network or time; return what each rank did."""
-        algorithm = self.experiment.algorithm(name, self.elements)
+        algorithm = self.experiment.algorithm(name, self.tensors)
         workers = make_workers(algorithm, self.experiment.workers, self.experiment.topology == "ps")
         return _outcomes(self._run(Instant(), algorithm, workers, ignore))
 
@@ -80,8 +83,8 @@ class Laboratory:
         experiment = self.experiment
 
         def program(worker: Worker) -> Any:
-            report = (lambda step: on_round(algorithm.name, step)) if worker.rank == 0 else None
-            return train(worker, algorithm, self.task, experiment.round_count, experiment.learning_rate, report)
+            report = _telling(on_round, algorithm.name) if worker.rank == 0 else None
+            return train(worker, algorithm, self.task, experiment.round_count, experiment.recipe(), report)
 
         return Cooperative[Trained](medium).run(workers, program)
 
@@ -98,7 +101,7 @@ class Laboratory:
             mode="simulated",
             workers=self.experiment.workers,
             elements=self.elements,
-            k=self.experiment.k_of(self.elements) if algorithm.sparse else None,
+            k=self.experiment.selector(self.tensors).k if algorithm.sparse else None,
             compute_provenance=self.costs.provenance("gradient"),
             select_provenance=self.costs.provenance(*SELECT),
             final_loss=self.task.loss(parameters) if isinstance(parameters, Dense) else None,  # type: ignore[attr-defined]
@@ -109,19 +112,19 @@ class Laboratory:
 def laboratory(experiment: Experiment) -> Iterator[Laboratory]:
     """Prepare an experiment: its data and device, and a pool that computes gradients of several workers."""
     if experiment.timing_only:
-        elements = experiment.elements or _workload_elements(experiment)
-        yield Laboratory(experiment, TimingOnly(elements), elements, AssumedCosts(experiment.assumed_costs()))
+        tensors = (experiment.elements,) if experiment.elements else _tensors_of_workload(experiment)
+        yield Laboratory(experiment, TimingOnly(sum(tensors)), tensors, AssumedCosts(experiment.assumed_costs()))
         return
-    task, elements, device = load_task(experiment, experiment.device)
+    task, tensors, device = load_task(experiment, experiment.device)
     costs = MeasuredCosts(experiment.assumed_costs(), device)
     with one_thread_each() as (threads, initializer), ThreadPoolExecutor(threads, "gradients", initializer) as pool:
         # A GPU is one device however many threads feed it.
         executor = pool if device == "cpu" else None
-        yield Laboratory(experiment, task, elements, costs, device, executor)
+        yield Laboratory(experiment, task, tensors, costs, device, executor)
 
 
-def load_task(experiment: Experiment, device: str) -> tuple[DataParallelTask, int, str]:
-    """Return the experiment's task on `device`, its number of parameters, and the device resolved."""
+def load_task(experiment: Experiment, device: str) -> tuple[DataParallelTask, tuple[int, ...], str]:
+    """Return the experiment's task on `device`, the sizes of its tensors, and the device resolved."""
     from netsim.workloads import WORKLOADS
     from netsim.workloads.workload import DataParallelTask
 
@@ -129,13 +132,21 @@ def load_task(experiment: Experiment, device: str) -> tuple[DataParallelTask, in
     workload = WORKLOADS[experiment.workload](experiment.seed)
     experiment.k_of(workload.elements)
     task = DataParallelTask(workload, experiment.workers, experiment.batch_size, experiment.seed, device)
-    return task, workload.elements, device
+    return task, _tensors(workload), device
 
 
-def _workload_elements(experiment: Experiment) -> int:
+def _tensors_of_workload(experiment: Experiment) -> tuple[int, ...]:
     from netsim.workloads import WORKLOADS
 
-    return WORKLOADS[experiment.workload](experiment.seed).elements
+    return _tensors(WORKLOADS[experiment.workload](experiment.seed))
+
+
+def _tensors(workload: Workload) -> tuple[int, ...]:
+    return tuple(parameter.numel() for parameter in workload.model.parameters())
+
+
+def _telling(on_round: OnRound, name: str) -> Callable[[Worker, Trained], None]:
+    return lambda worker, _: on_round(name, worker.step)
 
 
 def make_workers(algorithm: Algorithm, workers: int, dedicated_server: bool) -> list[Worker]:
@@ -152,7 +163,8 @@ def _outcomes(tasks: list[RankTask[Trained]]) -> list[RankOutcome]:
         parameters = task.result.parameters
         if id(parameters) not in known:
             known[id(parameters)] = sha256_of(parameters) if isinstance(parameters, Dense) else None
-        outcomes.append(RankOutcome(task.worker.rank, task.traffic, known[id(parameters)]))
+        sha256 = known[id(parameters)]
+        outcomes.append(RankOutcome(task.worker.rank, task.traffic, sha256, dict(task.worker.tally)))
     return outcomes
 
 

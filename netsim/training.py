@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
-from netsim.algorithm import Algorithm, descend
+from netsim.algorithm import Algorithm, State
 from netsim.payload import SizeOnly, Vector
+from netsim.sgd import Recipe
 from netsim.worker import Worker
 
 
@@ -34,10 +35,13 @@ class TimingOnly:
 
 
 class Trained(NamedTuple):
-    """What a rank holds when training ends."""
+    """What a rank holds after a round, and when training ends."""
 
     parameters: Vector
-    state: Any
+    state: State
+
+
+OnRound = Callable[[Worker, Trained], None]
 
 
 async def train(
@@ -45,10 +49,10 @@ async def train(
     algorithm: Algorithm,
     task: Task,
     rounds: int,
-    learning_rate: float,
-    on_round: Callable[[int], None] | None = None,
+    recipe: Recipe,
+    on_round: OnRound | None = None,
 ) -> Trained:
-    """Run `rounds` steps of `algorithm` on `task` as one rank; call `on_round(step)` after each."""
+    """Run `rounds` steps of `algorithm` on `task` as one rank; call `on_round` after each."""
     parameters = task.initial_parameters()
     state = algorithm.initial_state(parameters)
 
@@ -56,11 +60,8 @@ async def train(
         return await worker.compute("gradient", task.gradient, at, worker.rank, worker.step)
 
     for worker.step in range(rounds):
-        if worker.trains:
-            parameters, state = await algorithm.step(worker, parameters, gradient, learning_rate, state)
-        else:
-            total = await algorithm.serve(worker, like=parameters)
-            parameters = await worker.replicated("update", descend, parameters, total, worker.workers)
+        own = gradient if worker.trains else None
+        parameters, state = await algorithm.step(worker, parameters, own, recipe, state)
         if on_round is not None:
-            on_round(worker.step)
+            on_round(worker, Trained(parameters, state))
     return Trained(parameters, state)

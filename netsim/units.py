@@ -55,6 +55,12 @@ def _parse(text: str | float, units: dict[str, Fraction], what: str, example: st
     if not math.isfinite(float(number)):
         raise UsageError(f"{what} {text!r} is not finite; write it like {example}")
     value = Fraction(number) * scale
+    try:
+        vanishes = bool(value) and not float(value)
+    except OverflowError:
+        raise UsageError(f"{what} {text!r} is too large; write it like {example}") from None
+    if vanishes:
+        raise UsageError(f"{what} {text!r} is too small to tell from zero; write it like {example}")
     if value < 0 or (value == 0 and not zero):
         raise UsageError(
             f"{what} {text!r} must be {'zero or more' if zero else 'more than zero'}; write it like {example}"

@@ -9,6 +9,7 @@ of this file.
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
 from typing import Any, Concatenate, Final, Generic, Literal, ParamSpec, TypeAlias, TypeVar
@@ -146,22 +147,34 @@ def collective(
     return request
 
 
+Observer: TypeAlias = Callable[..., None]
+"""Called with a worker and payloads; see :meth:`Worker.observe`."""
+
+
 class Worker:
     """What one rank of an algorithm sees of the world.
 
     `rank` is its number; `workers` how many ranks train; `server` the rank that serves as the
     parameter server: one of the workers (rank 0), or, where the server has a host of its own, the
     rank after the last worker. `step` and `operation` say where it is, for headers and messages.
+    `tally` counts what an algorithm wants counted, such as uploads.
     """
 
-    __slots__ = ("operation", "rank", "server", "step", "workers")
+    __slots__ = ("observer", "operation", "rank", "server", "step", "tally", "workers")
 
-    def __init__(self, rank: int, workers: int, server: int = 0) -> None:
+    def __init__(self, rank: int, workers: int, server: int = 0, observer: Observer | None = None) -> None:
         self.rank = rank
         self.workers = workers
         self.server = server
         self.step = 0
         self.operation = "point-to-point"
+        self.tally: Counter[str] = Counter()
+        self.observer = observer
+
+    def observe(self, *what: Payload) -> None:
+        """Show payloads to whoever watches this run; they are not sent anywhere."""
+        if self.observer is not None:
+            self.observer(self, *what)
 
     @property
     def trains(self) -> bool:

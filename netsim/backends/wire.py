@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import torch
 
 from netsim.errors import ProtocolError
-from netsim.payload import Bundle, Dense, Payload, SizeOnly, Sparse, Vector
+from netsim.payload import Bundle, Dense, Flag, Payload, SizeOnly, Sparse, Vector
 
 HEADER_WORDS = 8
 MAGIC = 0x6E657473696D31  # "netsim1"
-DENSE, SPARSE = 0, 1
+DENSE, SPARSE, FLAG = 0, 1, 2
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _ALIGN = 8
 _ROW = 4
@@ -67,12 +67,16 @@ def encode(payload: Payload) -> tuple[torch.Tensor, int]:
     for part in parts:
         if isinstance(part, SizeOnly):
             raise ProtocolError("a size-only payload has no data to send over a real network")
+        if isinstance(part, Flag):
+            rows += [FLAG, 0, 0, int(part.value)]
+            continue
         sparse = isinstance(part, Sparse)
         rows += [SPARSE if sparse else DENSE, DTYPES.index(part.values.dtype), part.values.numel(), part.size]
         pieces.append(_padded(part.values))
         if isinstance(part, Sparse):
             pieces.append(_padded(part.indices))
-    table = torch.tensor(rows, dtype=torch.int64).to(pieces[0].device)
+    table = torch.tensor(rows, dtype=torch.int64)
+    table = table.to(pieces[0].device) if pieces else table
     return torch.cat([table.view(torch.uint8), *pieces]), len(parts)
 
 
@@ -82,7 +86,7 @@ def decode(body: torch.Tensor, header: Header) -> Payload:
         return Bundle(())
     table = body[: header.parts * _ROW * _WORD].view(torch.int64).tolist()
     position = header.parts * _ROW * _WORD
-    parts: list[Vector] = []
+    parts: list[Vector | Flag] = []
 
     def take(dtype: torch.dtype, count: int) -> torch.Tensor:
         nonlocal position
@@ -93,6 +97,9 @@ def decode(body: torch.Tensor, header: Header) -> Payload:
 
     for row in range(header.parts):
         kind, dtype, entries, size = table[row * _ROW : (row + 1) * _ROW]
+        if kind == FLAG:
+            parts.append(Flag(bool(size)))
+            continue
         values = take(DTYPES[dtype], entries)
         parts.append(Sparse(take(torch.int32, entries), values, size) if kind == SPARSE else Dense(values))
     return Bundle(tuple(parts)) if header.bundled else parts[0]

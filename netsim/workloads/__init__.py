@@ -1,23 +1,186 @@
 """What is trained: models with their data, by name.
 
-To add one: a file with a function ``(seed) -> Workload``, and a line below.
+To add one: a file with a function ``(shape) -> nn.Module``, and a line below. Nothing here imports torch
+before a workload is built.
 """
 
 from __future__ import annotations
 
+import importlib
+import os
+import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from netsim.errors import NetsimError, UsageError, unknown
+from netsim.workloads.data import DATA, SEPARATOR, SYNTHETIC, Shape, data_names, joint_shape
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from netsim.workloads.workload import Workload
 
 
-def _digits_mlp(seed: int) -> Workload:
-    from netsim.workloads.digits import digits_mlp
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A workload that can be built: ``recipe(seed, data, data_dir)``.
 
-    return digits_mlp(seed)
+    `model` is a ``module:function`` that takes the data's shape. `default` is the data set where none
+    is named. At most `chunk` samples are evaluated at once, which bounds memory, and the training loss
+    is taken over at most `loss_samples` of the training samples, which bounds time.
+    """
+
+    name: str
+    model: str
+    default: str
+    chunk: int = 2048
+    loss_samples: int = 10_000
+    made_up: Shape | None = None
+    """The shape of synthetic data, if it is not that of the default data set."""
+
+    def __call__(self, seed: int, data: str | None = None, data_dir: Path | None = None) -> Workload:
+        """Return the workload, a function of the choice of data and `seed`.
+
+        Raises UsageError for a data set that it cannot use, InfeasibleError for one that is not here.
+        """
+        from netsim.workloads.data.load import load
+        from netsim.workloads.workload import Workload
+
+        data = data or self.default
+        shape = self.shape(data)
+        loaded = load(data, shape, seed, data_dir)
+        return Workload(
+            self.name,
+            self._build(shape),
+            loaded.training,
+            loaded.test,
+            data=data,
+            note=loaded.note,
+            chunk=self.chunk,
+            loss_samples=self.loss_samples,
+        )
+
+    def tensors(self, data: str | None = None) -> tuple[tuple[str, int], ...]:
+        """Return the name and size of each parameter tensor, without reading any data."""
+        model = self._build(self.shape(data or self.default))
+        return tuple((name, parameter.numel()) for name, parameter in model.named_parameters())
+
+    def elements(self, data: str | None = None) -> int:
+        """Return the number of parameters, without reading any data."""
+        return sum(size for _, size in self.tensors(data))
+
+    def shape(self, data: str) -> Shape:
+        """Return the shape of the data sets named in `data`; raise UsageError if the model cannot take them."""
+        own = self.made_up or DATA[self.default].shape
+        names = data_names(data)
+        shape = joint_shape([own if name == SYNTHETIC else DATA[name].shape for name in names])
+        if shape.kind != own.kind:
+            fitting = [SYNTHETIC] + [name for name, known in DATA.items() if known.shape.kind == own.kind]
+            raise UsageError(
+                f"workload {self.name} is trained on {own.kind}, but data {data} has {shape.kind}; "
+                f"it takes {', '.join(fitting)}"
+            )
+        return shape
+
+    def _build(self, shape: Shape) -> nn.Module:
+        """Return the model with names and shapes, but no values: nothing is allocated or drawn."""
+        import torch
+
+        with torch.device("meta"):
+            model: nn.Module = attribute(self.model)(shape)
+        return model
 
 
-WORKLOADS: dict[str, Callable[[int], Workload]] = {"digits-mlp": _digits_mlp}
+RECIPES = (
+    Recipe("digits-mlp", "netsim.workloads.fully_connected:digits_mlp", "digits"),
+    Recipe("fc-mnist", "netsim.workloads.fully_connected:fc_mnist", "mnist", loss_samples=60_000),
+    Recipe("resnet20", "netsim.workloads.resnet:resnet20", "cifar10", chunk=256, loss_samples=2048),
+    Recipe("vgg16", "netsim.workloads.vgg:vgg16", "cifar10", chunk=256, loss_samples=512),
+    Recipe("resnet18", "netsim.workloads.resnet:resnet18", "cifar10", chunk=128, loss_samples=512),
+    Recipe("lstm-ptb", "netsim.workloads.lstm:lstm_ptb", "ptb", chunk=32, loss_samples=64),
+    Recipe(
+        "lstm-an4",
+        "netsim.workloads.lstm:lstm_an4",
+        SYNTHETIC,
+        chunk=64,
+        loss_samples=128,
+        made_up=Shape("frames", (50, 161), 29),
+    ),
+    Recipe("char-lstm", "netsim.workloads.lstm:char_lstm", "python-docs", chunk=256, loss_samples=1024),
+)
+
+WORKLOADS = {recipe.name: recipe for recipe in RECIPES}
 
 DEFAULT = "digits-mlp"
+"""Handwritten digits, which ship with scikit-learn, and a network large enough that messages matter."""
+
+
+def is_own(name: str) -> bool:
+    """Return whether `name` is the user's own ``module:factory`` rather than a name in the registry."""
+    return ":" in name
+
+
+def check_workload(name: str, data: str | None = None) -> None:
+    """Raise UsageError unless there is such a workload and it can be trained on `data`; imports no torch."""
+    if is_own(name):
+        if data is not None:
+            raise UsageError(f"data {data!r} was given, but workload {name!r} brings its own; leave out --data")
+    elif name not in WORKLOADS:
+        raise unknown("workload", name, WORKLOADS)
+    else:
+        WORKLOADS[name].shape(data or WORKLOADS[name].default)
+
+
+def load_workload(name: str, seed: int, data: str | None = None, data_dir: Path | None = None) -> Workload:
+    """Return a workload by name, or the one that ``module:factory`` makes when called with `seed`.
+
+    A name with a colon runs code of the user's choice, so it must come from the command line, never
+    from a file. Raises UsageError in one line where that code is not there or does not do its part.
+    """
+    check_workload(name, data)
+    if not is_own(name):
+        return WORKLOADS[name](seed, data, data_dir)
+    from netsim.workloads.workload import Workload
+
+    factory = _imported(name)
+    try:
+        workload = factory(seed)
+    except NetsimError:
+        raise
+    except Exception as error:
+        raise UsageError(f"workload {name!r}: {_in_words(error)} in its factory, called with seed {seed}") from error
+    if not isinstance(workload, Workload):
+        raise UsageError(
+            f"workload {name!r}: its factory returned {type(workload).__name__}, expected netsim's Workload "
+            "(from netsim.workloads.workload import Workload)"
+        )
+    return workload
+
+
+def _imported(name: str) -> Callable[[int], Any]:
+    if (here := os.getcwd()) not in sys.path:  # noqa: PTH109 (a string, as sys.path holds)
+        sys.path.append(here)
+    try:
+        factory = attribute(name)
+    except Exception as error:
+        raise UsageError(
+            f"workload {name!r}: {_in_words(error)}; expected module:factory, with the module in this folder or installed"
+        ) from error
+    if not callable(factory):
+        raise UsageError(f"workload {name!r}: {type(factory).__name__} cannot be called; expected a function of a seed")
+    return factory  # type: ignore[no-any-return]
+
+
+def attribute(path: str) -> Any:
+    """Return what ``module:name`` names, importing the module."""
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _in_words(error: Exception) -> str:
+    return f"{type(error).__name__} ({' '.join(str(error).split())})"
+
+
+__all__ = ["DATA", "DEFAULT", "SEPARATOR", "SYNTHETIC", "WORKLOADS", "Recipe", "check_workload", "load_workload"]

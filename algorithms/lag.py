@@ -1,0 +1,32 @@
+"""LAG with stochastic gradients: rule (5) of the SASG paper, which compares gradients of two batches."""
+
+from __future__ import annotations
+
+import math
+
+from algorithms.lazy import Lazy, LazyMemory, Look, gradient_distance
+from netsim.algorithm import Gradient
+from netsim.payload import Vector
+from netsim.worker import Worker
+
+
+class LAG(Lazy):
+    """Rule (5): ‖∇f_m(ω^t; ξ^t) - ∇f_m(ω^{t-τ}; ξ^{t-τ})‖² against the limit: no second gradient.
+
+    Its left-hand side does not vanish as training converges, since the batches differ; so it comes to
+    skip nothing, which is why LASG and SASG compare on one batch. α_d = 1/(10 γ²), as for LAG-WK.
+    """
+
+    name = "lag"
+    title = "LAG"
+
+    def weight(self, rate: float) -> float:
+        return (0.1 / rate if self.alpha is None else self.alpha) / rate
+
+    async def look(
+        self, worker: Worker, parameters: Vector, fresh: Vector, gradient: Gradient, memory: LazyMemory, asked: bool
+    ) -> Look:
+        distance = math.inf
+        if asked and memory.reference is not None:
+            distance = await worker.compute("select", gradient_distance, fresh, memory.reference)
+        return Look(distance, reference=fresh)

@@ -1,0 +1,155 @@
+"""LASG: lazily aggregated stochastic gradients, with two rules of the workers' and one of the server's."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from algorithms.lazy import Lazy, LazyMemory, Look, gradient_distance, squared_distance
+from algorithms.server import SKIP, upload
+from netsim.algorithm import Gradient, State
+from netsim.collectives import scatter
+from netsim.payload import Bundle, Dense, Flag, SizeOnly, Vector, size_rule, subtract
+from netsim.sgd import Recipe, prepare
+from netsim.worker import Worker
+
+C = 0.1
+"""c of the LASG papers, where α_d = c / γ²."""
+
+
+class DifferenceOnOneBatch(Lazy):
+    """Rule (6): ‖∇f_m(ω^t; ξ^t) - ∇f_m(ω^{t-τ}; ξ^t)‖² against the limit, both on the present batch.
+
+    It costs a second gradient whenever it is asked.
+    """
+
+    async def look(
+        self, worker: Worker, parameters: Vector, fresh: Vector, gradient: Gradient, memory: LazyMemory, asked: bool
+    ) -> Look:
+        if not asked:
+            return Look(math.inf)
+        stale = await gradient(memory.old)
+        return Look(await worker.compute("select", gradient_distance, fresh, stale))
+
+
+class _Published(Lazy):
+    def weight(self, rate: float) -> float:
+        return (C / rate if self.alpha is None else self.alpha) / rate
+
+
+class LASGWK2(_Published, DifferenceOnOneBatch):
+    """LASG-WK2: rule (6) on dense gradients."""
+
+    name = "lasg-wk2"
+    title = "LASG-WK2"
+
+
+class LASGWK1(_Published):
+    """LASG-WK1: compares gradients corrected by a snapshot, ∇f(ω; ξ) - ∇f(ω̃; ξ), each on its own batch.
+
+    The snapshot ω̃ is taken every D steps. It costs a second gradient at every step.
+    """
+
+    name = "lasg-wk1"
+    title = "LASG-WK1"
+
+    async def look(
+        self, worker: Worker, parameters: Vector, fresh: Vector, gradient: Gradient, memory: LazyMemory, asked: bool
+    ) -> Look:
+        snapshot = parameters if worker.step % self.history == 0 else memory.snapshot
+        assert snapshot is not None
+        corrected = await worker.compute("select", subtract, fresh, await gradient(snapshot))
+        distance = math.inf
+        if asked and memory.reference is not None:
+            distance = await worker.compute("select", gradient_distance, corrected, memory.reference)
+        return Look(distance, reference=corrected, snapshot=snapshot)
+
+
+class Known(NamedTuple):
+    """What the server knows of a worker: its parameters at the last upload, and skips since."""
+
+    old: Vector
+    skipped: int
+
+
+class ServerMemory(NamedTuple):
+    """A rank's memory under LASG-PS; `known` is the server's, `smoothness` the worker's estimate of L."""
+
+    old: Vector
+    smoothness: float = 0.0
+    known: tuple[Known, ...] = ()
+    movements: tuple[float, ...] = ()
+    latest: tuple[Bundle, ...] = ()
+
+
+class LASGPS(_Published):
+    """LASG-PS: the server asks for an upload when L_m² ‖ω^t - ω^{t-τ}‖² exceeds the limit.
+
+    A worker that is not asked computes nothing. One that is estimates L_m, on one batch, as the largest
+    ‖∇f(ω) - ∇f(ω_old)‖ / ‖ω - ω_old‖ it has seen, and sends it along.
+    """
+
+    name = "lasg-ps"
+    title = "LASG-PS"
+
+    def initial_memory(self, like: Vector) -> ServerMemory:  # type: ignore[override]
+        return ServerMemory(like)
+
+    async def step(
+        self, worker: Worker, parameters: Vector, gradient: Gradient | None, recipe: Recipe, state: State
+    ) -> tuple[Vector, State]:
+        memory: ServerMemory = state.memory
+        flags = None
+        if worker.rank == worker.server:
+            known = memory.known or (Known(memory.old, 0),) * worker.workers
+            limit = self.limit(worker, recipe, memory.movements)
+            flags = [
+                Flag(await self._wants(worker, parameters, rank, known[rank], memory, limit))
+                for rank in range(worker.workers)
+            ]
+            memory = memory._replace(
+                known=tuple(
+                    Known(parameters, 0) if flag.value else Known(entry.old, entry.skipped + 1)
+                    for flag, entry in zip(flags, known, strict=True)
+                )
+            )
+        asked = await scatter(worker, flags, like=Flag(True))
+        message = None
+        if gradient is not None:
+            message = SKIP
+            if asked is not None and asked.value:
+                fresh = await gradient(parameters)
+                if memory.old is not parameters:
+                    stale = await gradient(memory.old)
+                    secant = await worker.compute("select", smoothness, fresh, stale, parameters, memory.old)
+                    memory = memory._replace(smoothness=max(memory.smoothness, secant))
+                vector = await worker.compute("update", prepare, fresh, parameters, recipe, worker.step)
+                message = upload(worker, vector, await worker.compute("update", number, memory.smoothness, fresh))
+                memory = memory._replace(old=parameters)
+        return await self.finish(worker, parameters, message, recipe, state._replace(memory=memory))
+
+    async def _wants(
+        self, worker: Worker, parameters: Vector, rank: int, known: Known, memory: ServerMemory, limit: float
+    ) -> bool:
+        if self.must_upload(worker.step, known.skipped):
+            return True
+        moved = await worker.compute("select", squared_distance, parameters, known.old)
+        return value(memory.latest[rank].parts[2]) ** 2 * moved > limit
+
+
+@size_rule(lambda fresh, stale, parameters, old: 0.0)
+def smoothness(fresh: Dense, stale: Dense, parameters: Dense, old: Dense) -> float:
+    """Return ‖∇f(ω) - ∇f(ω_old)‖ / ‖ω - ω_old‖, or 0 where the parameters did not move."""
+    moved = squared_distance(parameters, old)
+    return math.sqrt(squared_distance(fresh, stale) / moved) if moved else 0.0
+
+
+@size_rule(lambda number, like: SizeOnly(1))
+def number(number: float, like: Dense) -> Dense:
+    """Return a number as a payload of one element."""
+    return Dense(like.values.new_tensor([number]))
+
+
+def value(payload: object) -> float:
+    """Return the number that :func:`number` packed; of one whose size alone is known, infinity."""
+    return float(payload.values) if isinstance(payload, Dense) else math.inf

@@ -1,0 +1,17 @@
+"""Distributed SGD over a parameter server: 2(α + n d β) for n workers that are not the server itself."""
+
+from __future__ import annotations
+
+from algorithms.server import OverServer
+from netsim.payload import Vector
+from netsim.worker import Worker
+
+
+class ParameterServer(OverServer):
+    """Workers send dense gradients to a server, which sends their sum back to all of them."""
+
+    name = "ps"
+    title = "parameter server"
+
+    async def exchange(self, worker: Worker, vector: Vector | None, memory: None, like: Vector) -> tuple[Vector, None]:
+        return await self.sum_at_server(worker, vector, like), None

@@ -1,0 +1,28 @@
+"""Sparsified SGD over a parameter server: top-k with error feedback up, the dense sum down."""
+
+from __future__ import annotations
+
+from algorithms.feedback import ErrorFeedback, Feedback
+from algorithms.selection import Selector
+from algorithms.server import OverServer
+from netsim.payload import Vector
+from netsim.worker import Worker
+
+
+class ParameterServerTopK(ErrorFeedback, OverServer):
+    """Workers upload T_k(γ g + e) and keep the rest: "Sparse" of the SASG paper."""
+
+    name = "ps-topk"
+    title = "PS top-k"
+
+    def __init__(self, selector: Selector, momentum_correction: float = 0.0, serial: bool = False) -> None:
+        ErrorFeedback.__init__(self, selector, momentum_correction)
+        OverServer.__init__(self, serial)
+
+    async def exchange(
+        self, worker: Worker, vector: Vector | None, memory: Feedback, like: Vector
+    ) -> tuple[Vector, Feedback]:
+        local = None
+        if vector is not None:
+            local, memory = await self.compress(worker, vector, memory)
+        return await self.sum_at_server(worker, local, like), memory

@@ -1,0 +1,65 @@
+"""Random-k with error feedback: all workers send the same k random entries, so no index travels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from algorithms.compression import Selected
+from algorithms.feedback import ErrorFeedback, Feedback
+from algorithms.selection import Selector
+from netsim.collectives import ring_all_reduce
+from netsim.payload import Dense, SizeOnly, Sparse, Vector, size_rule
+from netsim.worker import Worker
+
+if TYPE_CHECKING:
+    import torch
+
+
+class RandK(ErrorFeedback):
+    """The baseline of Assumption 1 (gTop-k paper, eq. (13)); the k values go around a ring, densely.
+
+    The entries of a step are drawn from the step's number, alike everywhere.
+    """
+
+    name = "randk"
+    title = "Random-k"
+
+    async def exchange(
+        self, worker: Worker, vector: Vector | None, memory: Feedback, like: Vector
+    ) -> tuple[Vector, Feedback]:
+        assert vector is not None
+        selector = self.selector.at(worker.step, vector.size)
+        worker.observe(memory.residual, vector)
+        picked = await worker.compute("select", pick, memory.residual, vector, selector, worker.step)
+        summed = await ring_all_reduce(worker, picked.local)
+        total = await worker.replicated("merge", place, summed, like, selector, worker.step)
+        return total, memory._replace(residual=picked.rest)
+
+
+def random_positions(size: int, selector: Selector, step: int) -> torch.Tensor:
+    """Return k positions of `size`, ascending, drawn with NumPy from the step's number."""
+    import torch
+
+    drawn = np.random.default_rng((4, step)).choice(size, min(selector.k, size), replace=False)
+    return torch.from_numpy(np.sort(drawn))
+
+
+@size_rule(lambda residual, vector, selector, step: Selected(SizeOnly(min(selector.k, vector.size)), vector))
+def pick(residual: Dense, vector: Dense, selector: Selector, step: int) -> Selected:
+    """Return the picked values of residual + vector as a dense vector (k,), and the rest."""
+    positions = random_positions(vector.size, selector, step).to(vector.values.device)
+    rest = residual.values + vector.values
+    values = rest[positions]
+    rest[positions] = 0
+    return Selected(Dense(values), Dense(rest))
+
+
+@size_rule(lambda summed, like, selector, step: SizeOnly(like.size, summed.size))
+def place(summed: Dense, like: Dense, selector: Selector, step: int) -> Sparse:
+    """Return the summed values at the positions that they were picked from."""
+    import torch
+
+    positions = random_positions(like.size, selector, step).to(torch.int32)
+    return Sparse(positions.to(summed.values.device), summed.values, like.size)

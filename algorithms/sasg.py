@@ -1,0 +1,47 @@
+"""SASG: sparse and adaptive stochastic gradient (algorithm 1 of the SASG paper)."""
+
+from __future__ import annotations
+
+from algorithms.feedback import ErrorFeedback, Feedback
+from algorithms.lasg import DifferenceOnOneBatch
+from algorithms.lazy import LazyMemory
+from algorithms.selection import Selector
+from netsim.payload import Sparse, Vector
+from netsim.sgd import zeros
+from netsim.worker import Worker
+
+
+class SASG(DifferenceOnOneBatch):
+    """Rule (6) decides who uploads; an upload is T_k(γ g + e), and the server keeps the sparse messages.
+
+    ω^{t+1} = ω^t - Σ_{uploads} T_k(γ ∇f_m(ω^t; ξ) + e_m) - Σ_{skips} (the message of t - τ_m): the
+    authors sum, without 1/M. A worker that skips keeps its residual and discards its gradient.
+    """
+
+    name = "sasg"
+    title = "SASG"
+    sparse = True
+    default_alpha = 0.5
+
+    def __init__(
+        self,
+        selector: Selector,
+        history: int = 10,
+        delay: int | None = None,
+        alpha: float | None = None,
+        serial: bool = False,
+    ) -> None:
+        super().__init__(history, delay, alpha, serial)
+        self._feedback = ErrorFeedback(selector)
+
+    def initial_memory(self, like: Vector) -> LazyMemory:
+        assert not isinstance(like, Sparse)
+        return LazyMemory(like, feedback=Feedback(zeros(like)))
+
+    def residual(self, memory: LazyMemory) -> Vector | None:
+        return memory.feedback.residual if memory.feedback is not None else None
+
+    async def message(self, worker: Worker, vector: Vector, memory: LazyMemory) -> tuple[Vector, LazyMemory]:
+        assert memory.feedback is not None
+        local, feedback = await self._feedback.compress(worker, vector, memory.feedback)
+        return local, memory._replace(feedback=feedback)

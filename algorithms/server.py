@@ -1,0 +1,70 @@
+"""What algorithms over a parameter server share: uploads to it, and its answer to everybody."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from algorithms.compression import total
+from netsim.algorithm import Algorithm
+from netsim.collectives import broadcast_from_server, gather
+from netsim.payload import Bundle, Flag, Vector
+from netsim.worker import Worker
+
+
+class OverServer(Algorithm):
+    """An algorithm whose workers upload to a server, which sends the dense sum back to all of them.
+
+    With `serial` the server receives one worker after another, as in the SASG paper's set-up;
+    otherwise from all at once through its one link.
+    """
+
+    uses_server: ClassVar[bool] = True
+
+    def __init__(self, serial: bool = False) -> None:
+        self.serial = serial
+
+    async def sum_at_server(self, worker: Worker, own: Vector | None, like: Vector) -> Vector:
+        """Return the sum of what all workers upload; `own` is None at a dedicated server."""
+        if own is not None:
+            count_upload(worker, own)
+        vectors = await gather(worker, own, like if own is None else own, self.serial)
+        summed = None if vectors is None else await worker.compute("merge", total, *vectors)
+        return await broadcast_from_server(worker, summed, like)
+
+    async def sum_of_latest(
+        self, worker: Worker, own: Bundle | None, latest: tuple[Bundle, ...], like: Vector
+    ) -> tuple[Vector, tuple[Bundle, ...]]:
+        """Return the sum of every worker's latest upload, and those uploads at the server.
+
+        `own` is :func:`upload` or :data:`SKIP`, or None at a dedicated server. For a worker that skips,
+        the server uses its `latest` once more.
+        """
+        bundles = await gather(worker, own, SKIP, self.serial)
+        summed = None
+        if bundles is not None:
+            latest = tuple(latest[rank] if _skips(bundle) else bundle for rank, bundle in enumerate(bundles))
+            summed = await worker.compute("merge", total, *(bundle.parts[1] for bundle in latest))
+        return await broadcast_from_server(worker, summed, like), latest
+
+
+SKIP = Bundle((Flag(False),))
+"""What a worker sends that uploads nothing: one flag."""
+
+
+def upload(worker: Worker, message: Vector, *notes: Vector) -> Bundle:
+    """Return a message with the flag that announces it, and count it; `notes` go along uncounted."""
+    count_upload(worker, message)
+    return Bundle((Flag(True), message, *notes))
+
+
+def _skips(bundle: Bundle) -> bool:
+    uploads = bundle.parts[0]
+    assert isinstance(uploads, Flag)
+    return not uploads.value
+
+
+def count_upload(worker: Worker, message: Vector) -> None:
+    """Count one "round" of the SASG paper: an upload of one worker, also one that shares the server's host."""
+    worker.tally["uploads"] += 1
+    worker.tally["value_bits"] += 8 * message.value_bytes
+    worker.tally["index_bits"] += 8 * message.index_bytes

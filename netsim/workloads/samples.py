@@ -1,0 +1,48 @@
+"""Samples with their labels, as they are stored and as a model wants them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """`inputs` (n, ...) and `labels` (n,), or (n, length) for sequences, int64.
+
+    Inputs are float32, int64 tokens, or uint8 images, which take a quarter of the memory; those become
+    (pixel - mean) / deviation, with `mean` and `deviation` (parts, channels, 1, 1). `part` (n,) tells
+    which of two mixed data sets each sample is from, None where there is one.
+    """
+
+    inputs: torch.Tensor
+    labels: torch.Tensor
+    mean: torch.Tensor | None = None
+    deviation: torch.Tensor | None = None
+    part: torch.Tensor | None = field(default=None)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, numbers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the inputs, as a model wants them, and the labels of these samples."""
+        inputs = self.inputs[numbers]
+        if self.mean is not None and self.deviation is not None:
+            part = 0 if self.part is None else self.part[numbers]
+            inputs = (inputs.float() - self.mean[part]) / self.deviation[part]
+        return inputs, self.labels[numbers]
+
+    def to(self, device: str) -> Samples:
+        """Return the same samples on `device`."""
+        tensors = {name: getattr(self, name) for name in ("inputs", "labels", "mean", "deviation", "part")}
+        return replace(self, **{name: tensor.to(device) for name, tensor in tensors.items() if tensor is not None})
+
+    def sha256(self) -> str:
+        """Return the SHA-256 of inputs and labels, as stored."""
+        digest = hashlib.sha256()
+        for tensor in (self.inputs, self.labels):
+            digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+            digest.update(memoryview(tensor.cpu().contiguous().numpy()).cast("B"))
+        return digest.hexdigest()
