@@ -8,6 +8,7 @@ from algorithms.compression import merge, outside, restore
 from algorithms.feedback import ErrorFeedback, Feedback
 from algorithms.selection import Selector
 from netsim.collectives import tree_broadcast, tree_reduce
+from netsim.errors import check_choice
 from netsim.payload import Vector
 from netsim.worker import Worker
 
@@ -32,6 +33,7 @@ class GTopK(ErrorFeedback):
         self, selector: Selector, momentum_correction: float = 0.0, residual: Residual = "keep-at-merge"
     ) -> None:
         super().__init__(selector, momentum_correction)
+        check_choice("residual rule", residual, RESIDUALS)
         self.rule = residual
 
     async def exchange(

@@ -8,6 +8,7 @@ from algorithms.compression import sum_to_dense
 from algorithms.feedback import ErrorFeedback, Feedback
 from algorithms.selection import Selector
 from netsim.collectives import doubling_all_gather, ring_all_gather
+from netsim.errors import check_choice
 from netsim.payload import Vector
 from netsim.worker import Worker
 
@@ -27,6 +28,7 @@ class TopK(ErrorFeedback):
 
     def __init__(self, selector: Selector, momentum_correction: float = 0.0, gather: Gather = "ring") -> None:
         super().__init__(selector, momentum_correction)
+        check_choice("gather", gather, GATHERS)
         self._gather = GATHERS[gather]
 
     async def exchange(

@@ -90,6 +90,7 @@ def exchange(algorithm: str, vectors: torch.Tensor | np.ndarray, k: int | None =
     `k` is how many entries a sparse algorithm selects; `options` are the algorithm's own, such as
     ``residual="index-intersection"`` for gtopk or ``gather="doubling"`` for topk.
     """
+    import numpy as np
     import torch
 
     from algorithms import ALGORITHMS
@@ -101,7 +102,12 @@ def exchange(algorithm: str, vectors: torch.Tensor | np.ndarray, k: int | None =
     from netsim.simulation import make_workers
     from netsim.worker import Worker
 
-    rows = torch.as_tensor(vectors)
+    try:
+        rows = vectors.detach() if isinstance(vectors, torch.Tensor) else torch.from_numpy(np.array(vectors))
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"vectors of type {type(vectors).__name__} must be an array of shape (P, d): {error}"
+        ) from None
     if rows.ndim != 2 or 0 in rows.shape or not rows.is_floating_point():
         raise UsageError(f"vectors of shape {tuple(rows.shape)}, {rows.dtype}, must be floating-point of shape (P, d)")
     if not bool(torch.isfinite(rows).all()):

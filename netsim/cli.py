@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from netsim.errors import NetsimError, UsageError
+from netsim.options import algorithms, charges, network, option, output, takes, training
 
 if TYPE_CHECKING:
     from netsim.experiment import Experiment
@@ -30,67 +31,19 @@ app = typer.Typer(
 )
 
 
-Bandwidth = Annotated[str, typer.Option(help="Of every link, each way: 1Gbps, 100Mbit/s, 25GiB/s.")]
-Latency = Annotated[str, typer.Option(help="One way, host to host across one switch: 50us, 1ms.")]
-Topology = Annotated[str, typer.Option(help="star, ps (the server has a host of its own), ring or tree.")]
-FanOut = Annotated[int, typer.Option("--fan-out", help="Children of a switch in a tree.")]
-AlgorithmNames = Annotated[
-    str, typer.Option("--algorithm", help="dense, dense-tree, ps, topk, gtopk; several with commas.")
-]
-Density = Annotated[
-    float | None, typer.Option(help="Fraction of entries that sparse algorithms select. [default: 0.001]")
-]
-K = Annotated[int | None, typer.Option("--k", help="Number of entries that sparse algorithms select.")]
-Residual = Annotated[str, typer.Option(help="gtopk: keep-at-merge or index-intersection.")]
-Gather = Annotated[str, typer.Option(help="topk: ring or doubling (recursive doubling).")]
-WorkloadName = Annotated[str, typer.Option("--workload", help="What is trained: digits-mlp.")]
-BatchSize = Annotated[int, typer.Option(help="Samples of a worker's mini-batch.")]
-Rounds = Annotated[int | None, typer.Option(help="Steps of training. [default: 5, or 1 with --timing-only]")]
-LearningRate = Annotated[float, typer.Option("--lr", help="Learning rate.")]
-Seed = Annotated[int, typer.Option(help="Of everything random.")]
-Device = Annotated[str, typer.Option(help="Where gradients are computed: auto, cpu, cuda or cuda:0.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of the table.")]
-Out = Annotated[Path | None, typer.Option(help="Also write the JSON document to this file.")]
-
-
 @app.command()
+@takes(network, algorithms, training, charges, output)
 def simulate(
-    workers: Annotated[int, typer.Option(help="How many workers train.")] = 8,
-    bandwidth: Bandwidth = "1Gbps",
-    latency: Latency = "50us",
-    topology: Topology = "star",
-    fan_out: FanOut = 8,
-    algorithm: AlgorithmNames = "dense,topk,gtopk,ps",
-    density: Density = None,
-    k: K = None,
-    residual: Residual = "keep-at-merge",
-    gather: Gather = "ring",
-    workload: WorkloadName = "digits-mlp",
-    batch_size: BatchSize = 16,
-    rounds: Rounds = None,
-    lr: LearningRate = 0.1,
-    seed: Seed = 0,
-    device: Device = "auto",
-    compute_time: Annotated[str | None, typer.Option(help="Charge this a step, ASSUMED, not measured: 60ms.")] = None,
-    select_time: Annotated[str | None, typer.Option(help="Charge this a selection, ASSUMED, not measured.")] = None,
-    merge_time: Annotated[str | None, typer.Option(help="Charge this a merge or sum, ASSUMED, not measured.")] = None,
-    timing_only: Annotated[
-        bool, typer.Option("--timing-only", help="No data, no gradients: only times and bytes.")
-    ] = False,
-    elements: Annotated[int | None, typer.Option(help="With --timing-only: elements of the gradient.")] = None,
-    as_json: Json = False,
-    out: Out = None,
+    workers: Annotated[int, option("How many workers train.")] = 8,
+    as_json: bool = False,
+    out: Path | None = None,
+    **options: Any,
 ) -> None:
     """Simulate algorithms on a network, with real gradients, and say which is fastest and why."""
     from netsim.api import simulate_experiment
     from netsim.experiment import Experiment
 
-    experiment = Experiment.of(
-        workers=workers, bandwidth=bandwidth, latency=latency, topology=topology, fan_out=fan_out,
-        algorithm=algorithm, density=density, k=k, residual=residual, gather=gather, workload=workload,
-        batch_size=batch_size, rounds=rounds, lr=lr, seed=seed, device=device, compute_time=compute_time,
-        select_time=select_time, merge_time=merge_time, timing_only=timing_only, elements=elements,
-    )  # fmt: skip
+    experiment = Experiment.of(workers=workers, **options)
     _check_out(out)
     with _progress(experiment) as on_round:
         report = simulate_experiment(experiment, on_round)
@@ -98,32 +51,18 @@ def simulate(
 
 
 @app.command()
+@takes(algorithms, training, output)
 def run(
     nproc: Annotated[
-        int | None, typer.Option("--nproc", "--workers", help="How many ranks train; under torchrun it decides.")
+        int | None, option("How many ranks train; under torchrun it decides.", "--nproc", "--workers")
     ] = None,
-    topology: Topology = "star",
-    algorithm: AlgorithmNames = "dense,topk,gtopk,ps",
-    density: Density = None,
-    k: K = None,
-    residual: Residual = "keep-at-merge",
-    gather: Gather = "ring",
-    workload: WorkloadName = "digits-mlp",
-    batch_size: BatchSize = 16,
-    rounds: Rounds = None,
-    lr: LearningRate = 0.1,
-    seed: Seed = 0,
-    device: Device = "auto",
-    backend: Annotated[
-        str, typer.Option(help="gloo, nccl (needs GPUs) or mpi (needs a torch built with it).")
-    ] = "gloo",
-    timeout: Annotated[str, typer.Option(help="An operation that waits longer fails.")] = "30s",
-    bandwidth: Annotated[
-        str | None, typer.Option(help="Accepted and not applied: the network is the real one.")
-    ] = None,
-    latency: Annotated[str | None, typer.Option(help="Accepted and not applied: the network is the real one.")] = None,
-    as_json: Json = False,
-    out: Out = None,
+    backend: Annotated[str, option("gloo, nccl (needs GPUs) or mpi (needs a torch built with it).")] = "gloo",
+    timeout: Annotated[str, option("An operation that waits longer fails.")] = "30s",
+    bandwidth: Annotated[str | None, option("Accepted and not applied: the network is the real one.")] = None,
+    latency: Annotated[str | None, option("Accepted and not applied: the network is the real one.")] = None,
+    as_json: bool = False,
+    out: Path | None = None,
+    **options: Any,
 ) -> None:
     """Run the same algorithms on real ranks with torch.distributed, and measure.
 
@@ -135,30 +74,23 @@ def run(
     from netsim.real import check_backend
     from netsim.units import parse_duration
 
-    def options(workers: int) -> Experiment:
-        if nproc is not None and nproc != workers:
-            raise UsageError(f"nproc {nproc} was given, but torchrun started ranks for {workers} workers; leave it out")
-        return experiment_of(workers)
-
     def experiment_of(workers: int) -> Experiment:
-        return Experiment.of(
-            workers=workers, topology=topology, algorithm=algorithm, density=density, k=k, residual=residual,
-            gather=gather, workload=workload, batch_size=batch_size, rounds=rounds, lr=lr, seed=seed,
-            device=device, bandwidth=bandwidth, latency=latency,
-        )  # fmt: skip
+        if under_launcher() and nproc not in (None, workers):
+            raise UsageError(f"nproc {nproc} was given, but torchrun started ranks for {workers} workers; leave it out")
+        return Experiment.of(workers=workers, bandwidth=bandwidth, latency=latency, **options)
 
     timeout_s = parse_duration(timeout, "timeout")
     _check_out(out)
-    experiment = experiment_of(1 if under_launcher() or nproc is None else nproc)
-    check_real(experiment)
-    check_backend(backend, device)
     if under_launcher():
-        experiment, results = join(options, topology, backend, timeout_s)
+        experiment, results = join(experiment_of, options["topology"], backend, timeout_s)
         if not results:
             return
     else:
         if nproc is None:
             raise UsageError("nproc is missing: say how many ranks to start, such as --nproc 4, or use torchrun")
+        experiment = experiment_of(nproc)
+        check_real(experiment)
+        check_backend(backend, experiment.device)
         with _progress(experiment) as on_round:
             results = launch(experiment, backend, timeout_s, on_round)
     _deliver(real_report(experiment, results, backend), experiment, as_json, out)
@@ -212,11 +144,19 @@ def _deliver(report: Report, experiment: Experiment, as_json: bool, out: Path | 
     if out is not None:
         from netsim.storage import write_atomically
 
-        write_atomically(out, report.to_json() + "\n")
-    if as_json:
-        print(report.to_json())  # noqa: T201
-    else:
-        render(report, experiment)
+        try:
+            write_atomically(out, report.to_json() + "\n")
+        except OSError as error:
+            raise NetsimError(f"out {str(out)!r} could not be written: {error.strerror}") from error
+    try:
+        if as_json:
+            print(report.to_json())  # noqa: T201
+        else:
+            render(report, experiment)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output has gone; that is theirs to decide.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _check_packages() -> None:
@@ -239,7 +179,10 @@ def main(arguments: list[str] | None = None) -> int:
     click_error: type[Any] = typer.BadParameter.__mro__[2]
     try:
         _check_packages()
-        return int(command.main(arguments, "netsim", standalone_mode=False) or 0)
+        code = int(command.main(arguments, "netsim", standalone_mode=False) or 0)
+        if code == INTERRUPTED:  # typer swallows the exception
+            print("netsim: interrupted", file=sys.stderr)  # noqa: T201
+        return code
     except NetsimError as error:
         print(f"netsim: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code
@@ -248,10 +191,6 @@ def main(arguments: list[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         print("netsim: interrupted", file=sys.stderr)  # noqa: T201
         return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has gone; that is theirs to decide.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except click_error as error:
         print(f"netsim: {error.format_message()}", file=sys.stderr)  # noqa: T201
         return 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,14 +12,19 @@ from contextlib import contextmanager
 from netsim.errors import UsageError, suggestion
 
 
+def check_device(name: str) -> None:
+    """Raise UsageError unless `name` is written like a device, whether or not it is there."""
+    if re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", name) is None:
+        close = suggestion(name, ["auto", "cpu", "cuda"])
+        raise UsageError(f"unknown device {name!r}{close}; expected auto, cpu, cuda or cuda:0")
+
+
 def resolve_device(name: str) -> str:
     """Return "cpu" or "cuda:i" for ``auto``, ``cpu``, ``cuda`` or ``cuda:i``."""
     import torch
 
+    check_device(name)
     kind, _, index = name.partition(":")
-    if kind not in ("auto", "cpu", "cuda") or (index and (kind != "cuda" or not index.isdecimal())):
-        close = suggestion(name, ["auto", "cpu", "cuda"])
-        raise UsageError(f"unknown device {name!r}{close}; expected auto, cpu, cuda or cuda:0")
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if kind == "cpu" or (kind == "auto" and not available):
         return "cpu"

@@ -49,6 +49,15 @@ def suggestion(value: str, choices: Iterable[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
+def check_choice(kind: str, value: object, choices: Iterable[str]) -> None:
+    """Raise UsageError unless `value` is one of the names that there are."""
+    choices = list(choices)
+    if not isinstance(value, str):
+        raise UsageError(f"{kind} {value!r} must be a name; known: {', '.join(choices)}")
+    if value not in choices:
+        raise unknown(kind, value, choices)
+
+
 def unknown(kind: str, value: str, choices: Iterable[str]) -> UsageError:
     """Return the error for a name that is in no registry."""
     choices = list(choices)

@@ -13,7 +13,8 @@ from algorithms.gtopk import RESIDUALS
 from algorithms.selection import HOWS, How, Selector, entries
 from algorithms.topk import GATHERS
 from netsim.algorithm import Algorithm
-from netsim.errors import UsageError, unknown
+from netsim.device import check_device
+from netsim.errors import UsageError, check_choice, unknown
 from netsim.sgd import Aggregate, Recipe
 from netsim.units import parse_bandwidth, parse_duration
 from netsim.worker import Work
@@ -102,7 +103,8 @@ class Experiment:
         if "lr" in given:
             given["learning_rate"] = given.pop("lr")
         if wrong := sorted(given.keys() - cls.__slots__):
-            raise unknown("option", wrong[0], cls.__slots__)
+            shown = {"algorithms": "algorithm", "learning_rate": "lr", "bandwidth_bps": "bandwidth"}
+            raise unknown("option", wrong[0], [shown.get(name, name.removesuffix("_s")) for name in cls.__slots__])
         return cls(**given)
 
     def __post_init__(self) -> None:
@@ -110,16 +112,21 @@ class Experiment:
             _check_integer(name, value, 1)
         _check_integer("fan-out", self.fan_out, 2)
         _check_integer("seed", self.seed, 0)
+        if not isinstance(self.algorithms, list | tuple):
+            raise UsageError(f"algorithm {self.algorithms!r} must be a name or several, such as 'dense,gtopk'")
         if not self.algorithms:
             raise UsageError("no algorithm was named; name at least one, such as gtopk")
         for name in self.algorithms:
-            _check_name("algorithm", name, ALGORITHMS)
-        _check_name("topology", self.topology, TOPOLOGIES)
-        _check_name("workload", self.workload, WORKLOADS)
-        _check_name("residual rule", self.residual, RESIDUALS)
-        _check_name("gather", self.gather, GATHERS)
-        _check_name("selection", self.select, HOWS)
-        _check_name("aggregate", self.aggregate, ("mean", "sum"))
+            check_choice("algorithm", name, ALGORITHMS)
+            if self.algorithms.count(name) > 1:
+                raise UsageError(f"algorithm {name!r} was named twice; name each once")
+        check_device(self.device)
+        check_choice("topology", self.topology, TOPOLOGIES)
+        check_choice("workload", self.workload, WORKLOADS)
+        check_choice("residual rule", self.residual, RESIDUALS)
+        check_choice("gather", self.gather, GATHERS)
+        check_choice("selection", self.select, HOWS)
+        check_choice("aggregate", self.aggregate, ("mean", "sum"))
         _check_positive("learning rate", self.learning_rate, "0.1")
         for name, rounds in (("density-warmup", self.density_warmup), ("lr-warmup", self.lr_warmup)):
             _check_integer(name, rounds, 0)
@@ -133,15 +140,15 @@ class Experiment:
             _check_positive("alpha", self.alpha, "0.5")
         if self.clip is not None:
             _check_positive("clip", self.clip, "1.0")
-        if not 0 <= self.momentum < 1:
+        if not (_is_number(self.momentum) and 0 <= self.momentum < 1):
             raise UsageError(f"momentum {self.momentum!r} must be at least 0 and less than 1, such as 0.9")
-        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
+        if not (_is_number(self.weight_decay) and 0 <= self.weight_decay < math.inf):
             raise UsageError(f"weight-decay {self.weight_decay!r} must be finite and zero or more, such as 1e-4")
         if self.per_tensor and self.k is not None:
             raise UsageError(f"k {self.k} was given with --per-tensor, which needs a density; give --density instead")
         if self.per_tensor and self.elements is not None:
             raise UsageError("per-tensor was given, but of --elements no tensors are known; leave --elements out")
-        if self.density is not None and not 0 < self.density <= 1:
+        if self.density is not None and not (_is_number(self.density) and 0 < self.density <= 1):
             raise UsageError(f"density {self.density!r} must be more than 0 and at most 1, such as 0.001")
         if self.k is not None:
             _check_integer("k", self.k, 1)
@@ -230,12 +237,15 @@ class Experiment:
 
     def config(self) -> dict[str, Any]:
         """Return the options as JSON takes them, with the defaults that were filled in."""
-        return asdict(self) | {"rounds": self.round_count}
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in (asdict(self) | {"rounds": self.round_count}).items()
+        }
 
 
 def build_algorithm(name: str, options: Mapping[str, Any], *, strict: bool = True) -> Algorithm:
     """Return an algorithm by name; with `strict`, an option that it does not take is an error."""
-    _check_name("algorithm", name, ALGORITHMS)
+    check_choice("algorithm", name, ALGORITHMS)
     takes = [parameter for parameter in inspect.signature(ALGORITHMS[name].__init__).parameters if parameter != "self"]
     if ALGORITHMS[name].__init__ is object.__init__:
         takes = []
@@ -257,11 +267,10 @@ def _whole_number(name: str, text: str) -> int:
     return int(text)
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _check_positive(name: str, value: float, example: str) -> None:
-    if not math.isfinite(value) or value <= 0:
+    if not _is_number(value) or not math.isfinite(value) or value <= 0:
         raise UsageError(f"{name} {value!r} must be finite and more than zero, such as {example}")
-
-
-def _check_name(kind: str, name: str, registry: Any) -> None:
-    if name not in registry:
-        raise unknown(kind, name, registry)

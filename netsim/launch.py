@@ -20,9 +20,9 @@ from typing import Any
 
 from netsim.errors import NetsimError, UsageError
 from netsim.experiment import Experiment
-from netsim.real import process_group, ranks_of, run_rank
+from netsim.real import check_backend, process_group, ranks_of, run_rank
 from netsim.results import Result
-from netsim.simulation import OnRound, ignore
+from netsim.simulation import OnRound, ignore, load_task
 
 POLL_S = 0.05
 GRACE_S = 2.0
@@ -43,6 +43,7 @@ class RankFailedError(NetsimError):
 
 def launch(experiment: Experiment, backend: str, timeout_s: float, on_round: OnRound = ignore) -> list[Result]:
     """Start all ranks here, wait for them, and return the results."""
+    load_task(experiment, "cpu")  # what every rank would refuse is better refused before there are ranks
     with tempfile.TemporaryDirectory(prefix="netsim-") as folder:
         job = Path(folder)
         details = {"experiment": experiment.config(), "backend": backend, "timeout_s": timeout_s}
@@ -143,6 +144,7 @@ def join(
             f"topology ps needs at least 2 ranks, a server and a worker, but torchrun started {world_size}"
         )
     experiment = options(workers)
+    check_backend(backend, experiment.device)
     with process_group(backend, timeout_s, "env://", rank, world_size):
         return experiment, run_rank(experiment, backend, rank, on_round)
 

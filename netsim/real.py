@@ -31,11 +31,10 @@ def check_backend(backend: str, device: str) -> None:
     import torch
     import torch.distributed as dist
 
-    if backend == "nccl":
-        if not torch.cuda.is_available():
-            raise UsageError("backend 'nccl' needs a CUDA GPU, and torch sees none; use --backend gloo")
-        if resolve_device(device) == "cpu":
-            raise UsageError(f"backend 'nccl' needs --device cuda, not {device!r}; or use --backend gloo")
+    if backend == "nccl" and not torch.cuda.is_available():
+        raise UsageError("backend 'nccl' needs a CUDA GPU, and torch sees none; use --backend gloo")
+    if resolve_device(device) == "cpu" and backend == "nccl":
+        raise UsageError(f"backend 'nccl' needs --device cuda, not {device!r}; or use --backend gloo")
     if not dist.is_backend_available(backend):
         raise UsageError(f"backend {backend!r} is not built into this torch; use --backend gloo")
 

@@ -14,12 +14,18 @@ LEAST_WIDTH = 118
 """Narrower than this the table would wrap; output that is not a terminal has at least so many columns."""
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to the command line what a reader that went away means."""
+        raise BrokenPipeError
+
+
 def render(report: Report, experiment: Experiment, console: Console | None = None) -> None:
     """Print the report to stdout, or to `console`."""
     if console is None:
-        console = Console()
+        console = _Console()
         if not console.is_terminal:
-            console = Console(width=max(console.width, LEAST_WIDTH))
+            console = _Console(width=max(console.width, LEAST_WIDTH))
     first = report.results[0]
     for line in _header(first, experiment, report):
         console.print(escape(line), highlight=False, soft_wrap=True)

@@ -1,0 +1,139 @@
+"""The command line's options that several commands share, each said once.
+
+A template is a function whose parameters are the options; :func:`takes` gives them to a command, which
+receives their values as ``**options``, under the names that :meth:`netsim.experiment.Experiment.of` takes.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
+
+import typer
+
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+def option(help: str, *names: str) -> Any:
+    """Return the description of an option; its name is the parameter's unless `names` says otherwise."""
+    return typer.Option(*names, help=help)
+
+
+def whole(text: str) -> int:
+    """Return the whole number that `text` writes."""
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a whole number; write it like 8") from None
+
+
+def number(text: str) -> float:
+    """Return the number that `text` writes."""
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a number; write it like 0.1") from None
+
+
+def network(
+    bandwidth: Annotated[str, option("Of every link, each way: 1Gbps, 100Mbit/s, 25GiB/s.")] = "1Gbps",
+    latency: Annotated[str, option("One way, host to host across one switch: 50us, 1ms.")] = "50us",
+    fan_out: Annotated[int, option("Children of a switch in a tree.")] = 8,
+) -> None:
+    """Template: the simulated network."""
+
+
+def algorithms(
+    algorithm: Annotated[
+        str,
+        option(
+            "dense, dense-tree, topk, gtopk, gtopk-naive, randk, ps, ps-topk, lag, lasg-wk1, lasg-wk2, "
+            "lasg-ps, sasg; several with commas."
+        ),
+    ] = "dense,topk,gtopk,ps",
+    topology: Annotated[str, option("star, ps (the server has a host of its own), ring or tree.")] = "star",
+    density: Annotated[
+        float | None, option("Fraction of entries that sparse algorithms select. [default: 0.001]")
+    ] = None,
+    k: Annotated[int | None, option("Number of entries that sparse algorithms select.", "--k")] = None,
+    per_tensor: Annotated[bool, option("Apply the density to each tensor by itself.", "--per-tensor")] = False,
+    select: Annotated[str, option("exact, sampled (at most k) or threshold (about k).")] = "exact",
+    density_warmup: Annotated[int, option("Rounds in which the density falls from 1/4 to its value.")] = 0,
+    residual: Annotated[str, option("gtopk: keep-at-merge or index-intersection.")] = "keep-at-merge",
+    gather: Annotated[str, option("topk: ring or doubling (recursive doubling).")] = "ring",
+    serial_server: Annotated[bool, option("The server receives one worker after another.", "--serial-server")] = False,
+    history: Annotated[int, option("lag, lasg, sasg: D, the movements that the rule looks back at.")] = 10,
+    delay: Annotated[int | None, option("lag, lasg, sasg: skips that force an upload. [default: D]")] = None,
+    alpha: Annotated[
+        float | None, option("lag, lasg, sasg: a movement weighs alpha / γ. [default: sasg 0.5, others 0.1 / γ]")
+    ] = None,
+) -> None:
+    """Template: which algorithms, and how they exchange."""
+
+
+def training(
+    workload: Annotated[str, option("What is trained.")] = "digits-mlp",
+    batch_size: Annotated[int, option("Samples of a worker's mini-batch.")] = 16,
+    rounds: Annotated[int | None, option("Steps of training. [default: 5, or 1 with --timing-only]")] = None,
+    lr: Annotated[float, option("Learning rate γ.")] = 0.1,
+    lr_warmup: Annotated[int, option("Rounds in which the learning rate grows to its value.")] = 0,
+    lr_decay: Annotated[float, option("What the learning rate is multiplied by at each of --lr-decay-at.")] = 0.1,
+    lr_decay_at: Annotated[str | None, option("Rounds, with commas.")] = None,
+    momentum: Annotated[float, option("Heavy-ball momentum.")] = 0.0,
+    momentum_correction: Annotated[
+        bool, option("Apply the momentum at each worker, before selection (DGC).", "--momentum-correction")
+    ] = False,
+    weight_decay: Annotated[float, option("Multiple of the parameters added to each gradient.")] = 0.0,
+    clip: Annotated[float | None, option("Largest norm of a worker's gradient.")] = None,
+    aggregate: Annotated[str, option("Whether workers' vectors are averaged (mean) or added (sum).")] = "mean",
+    seed: Annotated[int, option("Of everything random.")] = 0,
+    device: Annotated[str, option("Where gradients are computed: auto, cpu, cuda or cuda:0.")] = "auto",
+) -> None:
+    """Template: what is trained, and how."""
+
+
+def charges(
+    compute_time: Annotated[str | None, option("Charge this a step, ASSUMED, not measured: 60ms.")] = None,
+    select_time: Annotated[str | None, option("Charge this a selection, ASSUMED, not measured.")] = None,
+    merge_time: Annotated[str | None, option("Charge this a merge or sum, ASSUMED, not measured.")] = None,
+    timing_only: Annotated[bool, option("No data, no gradients: only times and bytes.", "--timing-only")] = False,
+    elements: Annotated[int | None, option("With --timing-only: elements of the gradient.")] = None,
+) -> None:
+    """Template: what computing is charged in simulated time."""
+
+
+def output(
+    as_json: Annotated[bool, option("Print one JSON document instead of the table.", "--json")] = False,
+    out: Annotated[Path | None, option("Also write the JSON document to this file.")] = None,
+) -> None:
+    """Template: where the result goes."""
+
+
+def _parse_strictly(hint: Any) -> None:
+    """Have numbers read by :func:`whole` and :func:`number`, whose errors name the value."""
+    kind, *described = get_args(hint) or (hint,)
+    kinds = get_args(kind) or (kind,)
+    for parser, wanted, shown in ((whole, int, "N"), (number, float, "X")):
+        if wanted in kinds and described:
+            described[0].parser, described[0].metavar = parser, shown
+
+
+def takes(*templates: Callable[..., Any]) -> Callable[[Command], Command]:
+    """Give a command the options of `templates` after its own."""
+
+    def decorate(command: Command) -> Command:
+        parameters: dict[str, inspect.Parameter] = {}
+        sources: list[Callable[..., Any]] = [command, *templates]
+        for source in sources:
+            hints = get_type_hints(source, include_extras=True)
+            for name, parameter in inspect.signature(source).parameters.items():
+                if parameter.kind is not inspect.Parameter.VAR_KEYWORD:
+                    _parse_strictly(hints[name])
+                    parameters[name] = parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[name])
+        command.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]
+        command.__annotations__ = {name: parameter.annotation for name, parameter in parameters.items()}
+        return command
+
+    return decorate

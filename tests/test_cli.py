@@ -1,0 +1,275 @@
+"""The command line: what it prints where, what it exits with, and what it does not import."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+import netsim
+from netsim.cli import main
+
+TIMED = "simulate --timing-only --elements 1000"
+FOUR = "--algorithm dense,topk,gtopk,ps"
+TRAINED = f"simulate {FOUR} --workers 3 --rounds 2 --compute-time 5ms --select-time 0s --merge-time 0s --json"
+RESULT_KEYS = {
+    "algorithm",
+    "workers",
+    "elements",
+    "k",
+    "round_time_s",
+    "compute_time_s",
+    "select_time_s",
+    "comm_time_s",
+    "value_bytes_up",
+    "index_bytes_up",
+    "bytes_down",
+    "final_loss",
+    "parameters_sha256",
+    "bound_by",
+}
+
+
+class Ran(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+def run(capsys: pytest.CaptureFixture[str], arguments: str) -> Ran:
+    code = main(shlex.split(arguments))
+    captured = capsys.readouterr()
+    return Ran(code, captured.out, captured.err)
+
+
+def document(text: str) -> Any:
+    """Return the one JSON document that `text` is; Python's parser would let NaN and Infinity through."""
+    return json.loads(text, parse_constant=lambda constant: pytest.fail(f"{constant} is not JSON"))
+
+
+def python(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=cwd, env=os.environ | environment, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def trained() -> str:
+    """What a run with real gradients prints, in a process of its own."""
+    ran = python("-m", "netsim", *TRAINED.split(), PYTHONHASHSEED="1", OMP_NUM_THREADS="1")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    return ran.stdout
+
+
+def test_json_is_all_there_is_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    ran = run(capsys, f"{TIMED} --workers 4 --algorithm dense,topk --density 0.01 --json")
+    report = document(ran.out)
+    assert (ran.code, ran.err) == (0, "")
+    assert report.keys() >= {"schema", "config", "results"}
+    assert [result["algorithm"] for result in report["results"]] == ["dense", "topk"]
+    assert report["config"]["workers"] == 4
+    assert report["config"]["density"] == 0.01
+    for result in report["results"]:
+        assert result.keys() >= RESULT_KEYS
+
+
+def test_json_holds_what_the_messages_of_a_ring_come_to(capsys: pytest.CaptureFixture[str]) -> None:
+    """Four workers, dense: 6 messages of 250 float32 each; Top-k: 3 messages of 10 values and 10 indices.
+
+    At 8 Mbit/s a byte takes 1 µs, and every message 1 ms before it.
+    """
+    network = "--workers 4 --bandwidth 8Mbps --latency 1ms --algorithm dense,topk --k 10"
+    dense, topk = document(run(capsys, f"{TIMED} {network} --json").out)["results"]
+    assert (dense["k"], topk["k"]) == (None, 10)
+    assert (dense["value_bytes_up"], dense["index_bytes_up"], dense["bytes_down"]) == (6000, 0, 6000)
+    assert (topk["value_bytes_up"], topk["index_bytes_up"], topk["bytes_down"]) == (120, 120, 240)
+    assert dense["round_time_s"] == pytest.approx(6 * (1e-3 + 1000e-6), rel=1e-9)
+    assert topk["round_time_s"] == pytest.approx(3 * (1e-3 + 80e-6), rel=1e-9)
+    assert dense["final_loss"] is dense["parameters_sha256"] is None
+
+
+@pytest.mark.parametrize("topology", ["star", "ps", "ring", "tree"])
+def test_the_parts_of_a_round_sum_to_it(capsys: pytest.CaptureFixture[str], topology: str) -> None:
+    charged = "--compute-time 7ms --select-time 3ms --merge-time 1ms --rounds 3"
+    ran = run(capsys, f"{TIMED} {FOUR} --workers 5 --topology {topology} --fan-out 2 {charged} --json")
+    for result in document(ran.out)["results"]:
+        parts = result["compute_time_s"] + result["select_time_s"] + result["comm_time_s"]
+        assert result["round_time_s"] == pytest.approx(parts, rel=1e-12)
+        assert result["compute_time_s"] == pytest.approx(7e-3, rel=1e-12)
+        assert result["comm_time_s"] > 0
+
+
+def test_training_reports_loss_and_one_hash(trained: str) -> None:
+    """Untrained, ten classes have a loss of about ln 10 = 2.3; two small steps lower it a little."""
+    report = document(trained)
+    assert [result["algorithm"] for result in report["results"]] == ["dense", "topk", "gtopk", "ps"]
+    for result in report["results"]:
+        assert result.keys() >= RESULT_KEYS
+        assert 1.8 < result["final_loss"] < 2.4
+        assert re.fullmatch("[0-9a-f]{64}", result["parameters_sha256"])
+        assert result["elements"] == 64 * 1024 + 1024 + 1024 * 1024 + 1024 + 1024 * 10 + 10
+        assert result["compute_time_s"] == pytest.approx(5e-3, rel=1e-12)
+        parts = result["compute_time_s"] + result["select_time_s"] + result["comm_time_s"]
+        assert result["round_time_s"] == pytest.approx(parts, rel=1e-12)
+
+
+def test_same_seed_same_bytes_out(capsys: pytest.CaptureFixture[str], trained: str) -> None:
+    """Another process, with another hash seed and number of threads, printed the very same."""
+    assert run(capsys, TRAINED).out == trained
+    assert run(capsys, TRAINED).out == trained
+
+
+def test_another_seed_other_parameters(capsys: pytest.CaptureFixture[str], trained: str) -> None:
+    other = document(run(capsys, f"{TRAINED} --seed 1 --algorithm dense").out)["results"][0]
+    assert other["parameters_sha256"] != document(trained)["results"][0]["parameters_sha256"]
+
+
+def test_the_hash_seed_of_python_changes_nothing() -> None:
+    """A tree of switches has the most names to iterate over."""
+    arguments = [*TIMED.split(), "--workers", "12", "--topology", "tree", "--fan-out", "3", "--json"]
+    runs = [python("-m", "netsim", *arguments, PYTHONHASHSEED=seed) for seed in ("0", "1", "random")]
+    assert [(each.returncode, each.stderr) for each in runs] == [(0, "")] * 3
+    assert len({each.stdout for each in runs}) == 1
+    assert document(runs[0].stdout)["config"]["topology"] == "tree"
+
+
+def test_out_is_the_same_document(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    path.write_text("old")
+    printed = run(capsys, f"{TIMED} --algorithm dense --json --out {path}")
+    assert printed.code == 0
+    assert path.read_text() == printed.out
+    assert [each.name for each in tmp_path.iterdir()] == ["report.json"]
+
+
+def test_out_comes_with_the_table_too(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ran = run(capsys, f"{TIMED} --algorithm dense --out report.json")
+    assert document((tmp_path / "report.json").read_text())["results"][0]["algorithm"] == "dense"
+    assert "bound by" in ran.out
+
+
+def test_an_out_that_fails_midway_keeps_the_old_file_and_says_so(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "report.json"
+    path.write_text("old")
+
+    def refuse(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    ran = run(capsys, f"{TIMED} --algorithm dense --json --out {path}")
+    assert ran.code == 1
+    assert re.fullmatch(r"netsim: [^\n]*No space left on device[^\n]*\n", ran.err)
+    assert path.read_text() == "old"
+    assert [each.name for each in tmp_path.iterdir()] == ["report.json"]
+
+
+def test_the_table_says_what_was_simulated_and_concludes(capsys: pytest.CaptureFixture[str]) -> None:
+    ran = run(capsys, f"{TIMED} {FOUR} --workers 4 --k 10 --compute-time 60ms --seed 7")
+    assert (ran.code, ran.err) == (0, "")
+    for said in ("4 workers", "1 Gbit/s", "50 µs", "SIMULATED", "60 ms", "ASSUMED", "seed 7", "density 0.01"):
+        assert said in ran.out
+    assert [title for title in ("dense", "Top-k", "gTop-k", "parameter server") if title not in ran.out] == []
+    assert re.search("is fastest|are fastest", ran.out)
+    assert "–" in ran.out  # a loss that nobody computed
+    assert max(map(len, ran.out.splitlines()[3:9])) <= 118
+
+
+@pytest.mark.parametrize("command", ["--help", "simulate --help", "run --help", "--version"])
+def test_help_and_version_are_results(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    ran = run(capsys, command)
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.strip()
+
+
+def test_help_lists_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    shared = "topology algorithm density k residual gather workload batch-size rounds lr seed device json out"
+    own = {
+        "simulate": "workers bandwidth latency fan-out compute-time select-time merge-time timing-only elements",
+        "run": "nproc backend timeout",
+    }
+    for command, options in own.items():
+        listed = set(re.findall(r"--[a-z-]+", run(capsys, f"{command} --help").out))
+        assert listed >= {f"--{option}" for option in f"{shared} {options}".split()}
+
+
+def test_python_dash_m() -> None:
+    ran = python("-m", "netsim", "--version")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout == f"netsim {importlib.metadata.version('netsim-dsgd')}\n"
+    assert netsim.__version__ in ran.stdout
+
+
+def test_no_command_is_a_usage_error_that_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    ran = run(capsys, "")
+    assert (ran.code, ran.out) == (2, "")
+    assert "simulate" in ran.err
+    assert "Traceback" not in ran.err
+
+
+PLOTS_AND_LEARNING = ["torch", "sklearn", "seaborn", "matplotlib", "pandas"]
+
+
+@pytest.mark.parametrize(
+    ("command", "forbidden"),
+    [
+        ("--help", [*PLOTS_AND_LEARNING, "networkx", "simpy", "numpy"]),
+        ("--version", [*PLOTS_AND_LEARNING, "networkx", "simpy", "numpy"]),
+        ("simulate --help", PLOTS_AND_LEARNING),
+        (TIMED, PLOTS_AND_LEARNING),
+        (f"{TIMED} --topology tree --json", PLOTS_AND_LEARNING),
+    ],
+)
+def test_nothing_is_imported_that_is_not_needed(command: str, forbidden: list[str]) -> None:
+    script = "import sys; from netsim.cli import main; code = main(); print(*sys.modules, file=sys.stderr); exit(code)"
+    ran = python("-c", script, *command.split())
+    assert ran.returncode == 0
+    imported = ran.stderr.split()
+    assert "netsim.cli" in imported
+    assert [module for module in forbidden if module in imported] == []
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    ran = python("-c", "import sys, netsim; dir(netsim); print(*sys.modules)")
+    assert "netsim" in ran.stdout.split()
+    assert not {*PLOTS_AND_LEARNING, "numpy", "typer"} & set(ran.stdout.split())
+
+
+@pytest.mark.parametrize("style", ["", "--json"])
+def test_a_reader_that_goes_away_is_no_error(style: str) -> None:
+    """As in ``netsim simulate | head``."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "netsim", *TIMED.split(), "--algorithm", "dense", *style.split()]
+    ran = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def test_an_interrupt_is_one_line_and_130(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("netsim.api.simulate_experiment", interrupt)
+    assert run(capsys, TIMED) == (130, "", "netsim: interrupted\n")
+
+
+def test_another_package_in_the_place_of_ours_is_noticed(tmp_path: Path) -> None:
+    """The user may well have a folder of that name where Python is started."""
+    (tmp_path / "algorithms").mkdir()
+    (tmp_path / "algorithms" / "__init__.py").write_text("")
+    ran = python("-m", "netsim", *TIMED.split(), cwd=tmp_path)
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert re.fullmatch(r"netsim: package 'algorithms' comes from [^\n]+\n", ran.stderr)
+    assert str(tmp_path) in ran.stderr

@@ -1,0 +1,269 @@
+"""Wrong input gets one line that names the value, what was expected and the likely fix; never a traceback."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+import netsim
+from netsim.cli import main
+
+
+class Ran(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+def run(capsys: pytest.CaptureFixture[str], arguments: str) -> Ran:
+    code = main(shlex.split(arguments))
+    captured = capsys.readouterr()
+    return Ran(code, captured.out, captured.err)
+
+
+def refused(capsys: pytest.CaptureFixture[str], arguments: str, code: int) -> str:
+    """Return the message, after checking that it is one line on stderr and all there is."""
+    ran = run(capsys, arguments)
+    assert ran.code == code
+    assert ran.out == ""
+    assert re.fullmatch(r"netsim: [^\n]+\n", ran.err)
+    return ran.err
+
+
+@pytest.fixture
+def no_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail rather than start a process, and forget the torchrun that may have started pytest."""
+
+    def popen(*arguments: Any, **_: Any) -> None:
+        pytest.fail(f"a process was started: {arguments}")
+
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    for variable in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+TIMED = "simulate --timing-only --elements 1000"
+QUANTITIES = [
+    ("--bandwidth 1Gpbs", ["bandwidth '1Gpbs'", "did you mean 'Gbps'?", "1Gbps"]),
+    ("--bandwidth 1gbps", ["'1gbps'", "did you mean 'Gbps'?"]),
+    ("--bandwidth 10", ["bandwidth '10'", "no unit", "1Gbps"]),
+    ("--bandwidth 1e9", ["'1e9'", "no unit"]),
+    ("--bandwidth fast", ["'fast'", "1Gbps"]),
+    ("--bandwidth ''", ["''", "1Gbps"]),
+    ("--bandwidth 0Gbps", ["'0Gbps'", "more than zero"]),
+    ("--bandwidth=-1Gbps", ["'-1Gbps'", "more than zero"]),
+    ("--bandwidth infGbps", ["'infGbps'", "not finite"]),
+    ("--bandwidth inf", ["'inf'", "not finite"]),
+    ("--bandwidth nan", ["'nan'", "not finite"]),
+    ("--bandwidth 1e300Gbps", ["'1e300Gbps'"]),
+    ("--latency 5usec", ["latency '5usec'", "did you mean 'us'?", "50us"]),
+    ("--latency 50", ["latency '50'", "no unit", "50us"]),
+    ("--latency 0us", ["'0us'", "more than zero"]),
+    ("--latency=-5us", ["'-5us'", "more than zero"]),
+    ("--latency inf", ["'inf'", "not finite"]),
+    ("--latency nan", ["'nan'", "not finite"]),
+    ("--latency 1e308h", ["'1e308h'"]),
+    ("--compute-time=-1ms", ["compute time '-1ms'", "zero or more"]),
+    ("--select-time 5", ["select time '5'", "no unit"]),
+    ("--merge-time nan", ["merge time 'nan'", "not finite"]),
+]
+NAMES = [
+    ("--algorithm gtopkk", ["algorithm 'gtopkk'", "did you mean 'gtopk'?", "dense-tree"]),
+    ("--algorithm dense,gTop-k", ["'gTop-k'", "did you mean 'gtopk'?"]),
+    ("--algorithm dense,", ["algorithm ''", "dense-tree"]),
+    ("--topology tre", ["topology 'tre'", "did you mean 'tree'?", "star"]),
+    ("--workload digits-mpl", ["workload 'digits-mpl'", "did you mean 'digits-mlp'?"]),
+    ("--residual keep_at_merge", ["residual", "'keep_at_merge'", "did you mean 'keep-at-merge'?"]),
+    ("--gather doublng", ["gather 'doublng'", "did you mean 'doubling'?", "ring"]),
+    ("--device cudaa", ["device 'cudaa'", "did you mean 'cuda'?", "cpu"]),
+    ("--bandwith 1Gbps", ["--bandwith", "--bandwidth"]),
+    ("--no-such-thing 1", ["--no-such-thing"]),
+    ("surplus", ["surplus"]),
+]
+NUMBERS = [
+    ("--k 1001", ["k 1001", "1000"]),
+    ("--k 0", ["k 0", "at least 1"]),
+    ("--k=-1", ["k -1", "at least 1"]),
+    ("--k 10 --density 0.1", ["k 10", "density 0.1", "one of them"]),
+    ("--density 0", ["density 0", "more than 0 and at most 1"]),
+    ("--density=-1", ["density -1", "more than 0 and at most 1"]),
+    ("--density 1.5", ["density 1.5", "more than 0 and at most 1"]),
+    ("--density nan", ["density nan", "more than 0 and at most 1"]),
+    ("--density inf", ["density inf", "more than 0 and at most 1"]),
+    ("--workers 0", ["workers 0", "at least 1"]),
+    ("--workers=-3", ["workers -3", "at least 1"]),
+    ("--batch-size 0", ["batch-size 0", "at least 1"]),
+    ("--rounds 0", ["rounds 0", "at least 1"]),
+    ("--fan-out 1", ["fan-out 1", "at least 2"]),
+    ("--seed=-1", ["seed -1", "at least 0"]),
+    ("--lr nan", ["learning rate nan", "finite and more than zero"]),
+    ("--lr inf", ["learning rate inf", "finite and more than zero"]),
+    ("--lr 0", ["learning rate 0", "finite and more than zero"]),
+    ("--lr=-0.1", ["learning rate -0.1", "finite and more than zero"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [pytest.param(options, said, id=options) for options, said in QUANTITIES + NAMES + NUMBERS],
+)
+def test_simulate_refuses(capsys: pytest.CaptureFixture[str], options: str, said: list[str]) -> None:
+    message = refused(capsys, f"{TIMED} {options}", 2)
+    assert [part for part in said if part not in message] == []
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        *[
+            (f"simulate --{option}", "three", "integer|whole number")
+            for option in ("workers", "k", "rounds", "elements")
+        ],
+        *[(f"simulate --{option}", "2.5", "integer|whole number") for option in ("workers", "batch-size", "fan-out")],
+        *[(f"simulate --{option}", "0.1%", "number") for option in ("density", "lr")],
+        ("run --nproc", "two", "integer|whole number"),
+    ],
+)
+def test_what_is_no_number(capsys: pytest.CaptureFixture[str], option: str, value: str, expected: str) -> None:
+    message = refused(capsys, f"{option} {value}", 2)
+    assert value in message
+    assert option.split("--")[1] in message
+    assert re.search(expected, message)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("simulate --elements 1000", ["elements 1000", "--timing-only"]),
+        ("simulate --timing-only --elements 0", ["elements 0", "at least 1"]),
+        ("simulate --timing-only --elements 2147483648", ["elements 2147483648", "at most 2147483647"]),
+        ("simulate --timing-only --bandwidth", ["--bandwidth", "argument"]),
+        ("simulate --k 1126411", ["k 1126411", "1126410"]),
+        ("simulate --device cudaa", ["device 'cudaa'", "did you mean 'cuda'?"]),
+        ("simulat", ["'simulat'", "Did you mean 'simulate'?"]),
+        ("--versio", ["--versio", "--version"]),
+    ],
+)
+def test_more_that_is_refused(capsys: pytest.CaptureFixture[str], arguments: str, said: list[str]) -> None:
+    """The network of the digits has 64·1024 + 1024 + 1024·1024 + 1024 + 1024·10 + 10 = 1,126,410 parameters."""
+    message = refused(capsys, arguments, 2)
+    assert [part for part in said if part not in message] == []
+
+
+@pytest.mark.usefixtures("no_ranks")
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("", ["nproc", "--nproc 4"]),
+        ("--nproc 0", ["0", "at least 1"]),
+        ("--nproc 2 --backend glo", ["backend 'glo'", "did you mean 'gloo'?", "nccl"]),
+        ("--nproc 2 --timeout 30", ["timeout '30'", "no unit"]),
+        ("--nproc 2 --timeout 0s", ["timeout '0s'", "more than zero"]),
+        ("--nproc 2 --bandwidth 1Gpbs", ["'1Gpbs'", "did you mean 'Gbps'?"]),
+        ("--nproc 2 --latency 0us", ["'0us'", "more than zero"]),
+        ("--nproc 2 --algorithm gtopkk", ["'gtopkk'", "did you mean 'gtopk'?"]),
+        ("--nproc 2 --density 2", ["density 2", "at most 1"]),
+        ("--nproc 2 --timing-only", ["--timing-only"]),
+        ("--nproc 2 --device cudaa", ["device 'cudaa'", "did you mean 'cuda'?"]),
+        ("--nproc 2 --out /no/such/folder/report.json", ["/no/such/folder"]),
+    ],
+)
+def test_run_refuses_before_it_starts_any_rank(
+    capsys: pytest.CaptureFixture[str], options: str, said: list[str]
+) -> None:
+    message = refused(capsys, f"run {options}", 2)
+    assert [part for part in said if part not in message] == []
+
+
+@pytest.mark.usefixtures("no_ranks")
+@pytest.mark.parametrize("options", ["--backend nccl", "--backend nccl --device cuda", "--device cuda"])
+def test_run_refuses_a_gpu_that_is_not_there(capsys: pytest.CaptureFixture[str], options: str) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    message = refused(capsys, f"run --nproc 2 {options}", 2)
+    assert repr(options.split()[1]) in message
+    assert re.search(r"use --(backend gloo|device cpu)", message)
+
+
+@pytest.mark.usefixtures("no_ranks")
+@pytest.mark.parametrize("command", ["simulate --workers", "run --nproc"])
+def test_more_workers_than_samples_is_infeasible(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    """There are 1797 digits, and every worker needs one of its own; ranks for all would exhaust the machine."""
+    message = refused(capsys, f"{command} 1798", 3)
+    assert "1798" in message
+    assert "samples" in message
+
+
+def test_so_many_workers_are_fine_without_data(capsys: pytest.CaptureFixture[str]) -> None:
+    ran = run(capsys, "simulate --workers 1798 --timing-only --elements 1000 --algorithm gtopk")
+    assert (ran.code, ran.err) == (0, "")
+
+
+def test_an_out_that_could_not_be_written_is_refused_before_the_run(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("netsim.api.simulate_experiment", lambda *_: pytest.fail("it ran"))
+    missing = tmp_path / "missing"
+    assert repr(str(missing)) in refused(capsys, f"{TIMED} --out {missing / 'report.json'}", 2)
+    assert repr(str(tmp_path)) in refused(capsys, f"{TIMED} --out {tmp_path}", 2)
+
+
+@pytest.mark.parametrize("algorithm", ["dense", "gtopk"])
+def test_a_gradient_that_is_not_finite_is_named(capsys: pytest.CaptureFixture[str], algorithm: str) -> None:
+    """A step of 1e30 times a gradient overflows float32, whose largest is 3.4e38, within a product of two layers."""
+    message = refused(capsys, f"simulate --workers 2 --rounds 5 --lr 1e30 --algorithm {algorithm}", 1)
+    assert re.search(r"worker [01], step [1-4]: the gradient of [024]\.(weight|bias) is not finite", message)
+    assert "--lr" in message
+
+
+def test_a_loss_that_is_not_finite_is_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    """After its only round the gradient was finite, but the parameters are past where a loss is."""
+    ran = run(capsys, "simulate --workers 2 --rounds 1 --lr 1e30 --algorithm dense --json")
+    assert "NaN" not in ran.out
+    assert "Infinity" not in ran.out
+    assert ran.code == 0 or (ran.code == 1 and re.fullmatch(r"netsim: [^\n]+\n", ran.err))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"workerz": 3}, "did you mean 'workers'?"),
+        ({"bandwith": "1Gbps"}, "did you mean 'bandwidth'?"),
+        ({"algoritm": "dense"}, "did you mean 'algorithm'?"),
+        ({"latncy": "50us"}, "did you mean 'latency'?"),
+        ({"compute_tim": "5ms"}, "did you mean 'compute_time'?"),
+        ({"algorithm": "gtopkk"}, "did you mean 'gtopk'?"),
+        ({"topology": "tre"}, "did you mean 'tree'?"),
+        ({"bandwidth": "1Gpbs"}, "did you mean 'Gbps'?"),
+        ({"bandwidth": float("nan")}, "bandwidth nan is not finite"),
+        ({"bandwidth": True}, "bandwidth True"),
+        ({"latency": -1}, "latency -1 must be more than zero"),
+        ({"k": 11}, "k 11 is more than the 10"),
+        ({"k": 1.0}, "k 1.0 must be a whole number"),
+        ({"workers": 2.5}, "workers 2.5 must be a whole number"),
+        ({"workers": "8"}, "workers '8' must be a whole number"),
+        ({"workers": True}, "workers True must be a whole number"),
+        ({"density": 1.5}, "density 1.5 must be"),
+        ({"density": "0.1"}, "density '0.1' must be"),
+        ({"lr": "0.1"}, "learning rate '0.1' must be"),
+        ({"algorithm": []}, "no algorithm"),
+        ({"algorithm": 5}, "algorithm"),
+        ({"topology": ["star"]}, "topology"),
+    ],
+    ids=str,
+)
+def test_the_same_from_python(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(netsim.UsageError, match=re.escape(said)):
+        netsim.simulate(**{"timing_only": True, "elements": 10} | options)
+
+
+def test_a_usage_error_is_also_pythons_own() -> None:
+    assert issubclass(netsim.UsageError, ValueError)
+    assert issubclass(netsim.UsageError, netsim.NetsimError)
