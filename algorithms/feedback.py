@@ -36,6 +36,9 @@ class ErrorFeedback(Algorithm):
         assert not isinstance(like, Sparse)
         return Feedback(zeros(like))
 
+    def selected(self, size: int) -> int:
+        return self.selector.k
+
     def residual(self, memory: Feedback) -> Vector:
         return memory.residual
 
@@ -45,7 +48,7 @@ class ErrorFeedback(Algorithm):
         if memory.velocity is not None:
             velocity = await worker.compute("select", accelerate, memory.velocity, vector, self.momentum_correction)
         selector = self.selector.at(worker.step, vector.size)
-        worker.observe(memory.residual, velocity)
+        worker.observe("accumulated", memory.residual, velocity)
         local, residual = await worker.compute("select", accumulate_and_select, memory.residual, velocity, selector)
         if not self.momentum_correction:
             return local, Feedback(residual)

@@ -119,6 +119,7 @@ class LASGPS(_Published):
             message = SKIP
             if asked is not None and asked.value:
                 fresh = await gradient(parameters)
+                worker.observe("gradient", fresh)
                 if memory.old is not parameters:
                     stale = await gradient(memory.old)
                     secant = await worker.compute("select", smoothness, fresh, stale, parameters, memory.old)

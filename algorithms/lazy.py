@@ -103,6 +103,7 @@ class Lazy(OverServer):
         message = None
         if gradient is not None:
             fresh = await gradient(parameters)
+            worker.observe("gradient", fresh)
             forced = self.must_upload(worker.step, memory.skipped)
             seen = await self.look(worker, parameters, fresh, gradient, memory, asked=not forced)
             memory = memory._replace(snapshot=seen.snapshot)

@@ -31,7 +31,7 @@ class RandK(ErrorFeedback):
     ) -> tuple[Vector, Feedback]:
         assert vector is not None
         selector = self.selector.at(worker.step, vector.size)
-        worker.observe(memory.residual, vector)
+        worker.observe("accumulated", memory.residual, vector)
         picked = await worker.compute("select", pick, memory.residual, vector, selector, worker.step)
         summed = await ring_all_reduce(worker, picked.local)
         total = await worker.replicated("merge", place, summed, like, selector, worker.step)

@@ -44,6 +44,10 @@ class Algorithm:
         """
         raise NotImplementedError(f"{type(self).__name__} does not say how it exchanges vectors")
 
+    def selected(self, size: int) -> int:
+        """Return how many of `size` elements an exchange applies."""
+        return size
+
     def residual(self, memory: Any) -> Vector | None:
         """Return the part of a worker's vectors that was not yet applied, None if there is none."""
         return None
@@ -55,6 +59,7 @@ class Algorithm:
         vector = None
         if gradient is not None:
             fresh = await gradient(parameters)
+            worker.observe("gradient", fresh)
             vector = await worker.compute("update", prepare, fresh, parameters, recipe, worker.step)
         total, memory = await self.exchange(worker, vector, state.memory, like=parameters)
         return await self.apply(worker, parameters, total, recipe, state._replace(memory=memory))
@@ -63,6 +68,7 @@ class Algorithm:
         self, worker: Worker, parameters: Vector, total: Vector, recipe: Recipe, state: State
     ) -> tuple[Vector, State]:
         """Return the parameters moved by the aggregated vector, and the state with the new velocity."""
+        worker.observe("total", total)
         moved = await worker.replicated("update", descend, parameters, total, state.velocity, recipe, worker.workers)
         return moved.parameters, state._replace(velocity=moved.velocity)
 

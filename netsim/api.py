@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from netsim.errors import UsageError
@@ -15,22 +17,26 @@ if TYPE_CHECKING:
     import torch
 
 
-def simulate(*, on_round: OnRound = ignore, **options: Any) -> Report:
+def simulate(*, on_round: OnRound = ignore, metrics: str | Path | None = None, **options: Any) -> Report:
     """Simulate algorithms on a network, with real gradients unless ``timing_only``.
 
     Options are those of ``netsim simulate``, with underscores: ``workers=64, bandwidth="1Gbps",
     algorithm="gtopk,topk", density=1e-3``. Quantities are text with a unit, or numbers in SI units.
+    `metrics` names a file for a row a step (:mod:`netsim.metrics`).
     Raises UsageError for a value that cannot be used, InfeasibleError where data or machine fall short.
     """
-    return simulate_experiment(Experiment.of(**options), on_round)
+    return simulate_experiment(Experiment.of(**options), on_round, None if metrics is None else Path(metrics))
 
 
-def simulate_experiment(experiment: Experiment, on_round: OnRound = ignore) -> Report:
-    """Simulate every algorithm of `experiment` and conclude."""
+def simulate_experiment(experiment: Experiment, on_round: OnRound = ignore, metrics: Path | None = None) -> Report:
+    """Simulate every algorithm of `experiment` and conclude; a row a step goes into the file `metrics`."""
     from netsim.conclusion import conclude
+    from netsim.metrics import metrics_file
 
-    with laboratory(experiment) as lab:
-        results = [lab.simulate(name, on_round) for name in experiment.algorithms]
+    with ExitStack() as stack:
+        lab = stack.enter_context(laboratory(experiment))
+        emit = None if metrics is None else stack.enter_context(metrics_file(metrics))
+        results = [lab.simulate(name, on_round, emit) for name in experiment.algorithms]
         return Report(experiment.config(), results, conclude(results, lab), environment(lab.device))
 
 
@@ -133,6 +139,6 @@ def exchange(algorithm: str, vectors: torch.Tensor | np.ndarray, k: int | None =
     return Exchange(
         held[0][0],
         torch.stack([residual for _, residual in held]),
-        [task.traffic.bytes_up for task in tasks],
-        [task.traffic.bytes_down for task in tasks],
+        [task.worker.traffic.bytes_up for task in tasks],
+        [task.worker.traffic.bytes_down for task in tasks],
     )

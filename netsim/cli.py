@@ -35,6 +35,9 @@ app = typer.Typer(
 @takes(network, algorithms, training, charges, output)
 def simulate(
     workers: Annotated[int, option("How many workers train.")] = 8,
+    metrics: Annotated[
+        Path | None, option("Write what the papers argue with, a row a step, to this file: .csv or .jsonl.")
+    ] = None,
     as_json: bool = False,
     out: Path | None = None,
     **options: Any,
@@ -44,9 +47,10 @@ def simulate(
     from netsim.experiment import Experiment
 
     experiment = Experiment.of(workers=workers, **options)
-    _check_out(out)
+    _check_file("out", out)
+    _check_file("metrics", metrics)
     with _progress(experiment) as on_round:
-        report = simulate_experiment(experiment, on_round)
+        report = simulate_experiment(experiment, on_round, metrics)
     _deliver(report, experiment, as_json, out)
 
 
@@ -80,7 +84,7 @@ def run(
         return Experiment.of(workers=workers, bandwidth=bandwidth, latency=latency, **options)
 
     timeout_s = parse_duration(timeout, "timeout")
-    _check_out(out)
+    _check_file("out", out)
     if under_launcher():
         experiment, results = join(experiment_of, options["topology"], backend, timeout_s)
         if not results:
@@ -130,12 +134,12 @@ def _progress(experiment: Experiment) -> Iterator[OnRound]:
         yield on_round
 
 
-def _check_out(out: Path | None) -> None:
+def _check_file(name: str, path: Path | None) -> None:
     """Find out before a long run, not after it, that its result could not be written."""
-    if out is not None and not out.parent.is_dir():
-        raise UsageError(f"out {str(out)!r} is in a folder that is not there; make {str(out.parent)!r} first")
-    if out is not None and out.is_dir():
-        raise UsageError(f"out {str(out)!r} is a folder; name a file in it, such as {str(out / 'report.json')!r}")
+    if path is not None and not path.parent.is_dir():
+        raise UsageError(f"{name} {str(path)!r} is in a folder that is not there; make {str(path.parent)!r} first")
+    if path is not None and path.is_dir():
+        raise UsageError(f"{name} {str(path)!r} is a folder; name a file in it, such as {str(path / name)!r}")
 
 
 def _deliver(report: Report, experiment: Experiment, as_json: bool, out: Path | None) -> None:

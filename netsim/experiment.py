@@ -69,6 +69,7 @@ class Experiment:
     weight_decay: float = 0.0
     clip: float | None = None
     aggregate: str = "mean"
+    eval_every: int = 0
     seed: int = 0
     device: str = "auto"
     compute_time_s: float | None = None
@@ -130,6 +131,7 @@ class Experiment:
         _check_positive("learning rate", self.learning_rate, "0.1")
         for name, rounds in (("density-warmup", self.density_warmup), ("lr-warmup", self.lr_warmup)):
             _check_integer(name, rounds, 0)
+        _check_integer("eval-every", self.eval_every, 0)
         _check_integer("history", self.history, 1)
         if self.delay is not None:
             _check_integer("delay", self.delay, 1)

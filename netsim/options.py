@@ -88,6 +88,7 @@ def training(
     weight_decay: Annotated[float, option("Multiple of the parameters added to each gradient.")] = 0.0,
     clip: Annotated[float | None, option("Largest norm of a worker's gradient.")] = None,
     aggregate: Annotated[str, option("Whether workers' vectors are averaged (mean) or added (sum).")] = "mean",
+    eval_every: Annotated[int, option("Rounds between evaluations on the test set, for --metrics; 0: none.")] = 0,
     seed: Annotated[int, option("Of everything random.")] = 0,
     device: Annotated[str, option("Where gradients are computed: auto, cpu, cuda or cuda:0.")] = "auto",
 ) -> None:

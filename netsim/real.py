@@ -127,7 +127,7 @@ def _run_algorithm(
         elapsed = time.perf_counter() - started
         spent = dict(interpreter.seconds)
         assert isinstance(trained.parameters, Dense)
-        outcome = RankOutcome(worker.rank, interpreter.traffic, sha256_of(trained.parameters), dict(worker.tally))
+        outcome = RankOutcome(worker.rank, worker.traffic, sha256_of(trained.parameters), dict(worker.tally))
         if worker.rank == 0:
             loss = task.loss(trained.parameters)
     everyones: list[Any] = [None] * dist.get_world_size()

@@ -17,6 +17,7 @@ from netsim.bottleneck import COMPUTE, SELECT, bound_by
 from netsim.costs import AssumedCosts, MeasuredCosts
 from netsim.device import one_thread_each, resolve_device
 from netsim.experiment import Experiment
+from netsim.metrics import Emit, Recorder
 from netsim.payload import Dense
 from netsim.results import RankOutcome, Result, Timing, sha256_of, summarise
 from netsim.training import Task, TimingOnly, Trained, train
@@ -60,14 +61,15 @@ class Laboratory:
         self.device = device
         self._executor = executor
 
-    def simulate(self, name: str, on_round: OnRound = ignore) -> Result:
-        """Return the result of one algorithm over the simulated network."""
+    def simulate(self, name: str, on_round: OnRound = ignore, emit: Emit | None = None) -> Result:
+        """Return the result of one algorithm over the simulated network; `emit` takes a row a step."""
         experiment = self.experiment
         algorithm = experiment.algorithm(name, self.tensors)
         fabric = experiment.fabric()
         workers = make_workers(algorithm, experiment.workers, fabric.server_host is not None)
         medium = SimulatedMedium(fabric, fabric.hosts, self.costs, self._executor)
-        tasks = self._run(medium, algorithm, workers, on_round)
+        recorder = self._recorder(algorithm, workers, medium, emit)
+        tasks = self._run(medium, algorithm, workers, on_round, recorder)
         server_host = fabric.hosts[workers[0].server] if algorithm.uses_server else None
         return self._summarise(algorithm, tasks, _timing(tasks, experiment.round_count, server_host))
 
@@ -75,18 +77,41 @@ class Laboratory:
         """Run one algorithm without a network or time; return what each rank did."""
         algorithm = self.experiment.algorithm(name, self.tensors)
         workers = make_workers(algorithm, self.experiment.workers, self.experiment.topology == "ps")
-        return _outcomes(self._run(Instant(), algorithm, workers, ignore))
+        return _outcomes(self._run(Instant(), algorithm, workers))
 
     def _run(
-        self, medium: Medium, algorithm: Algorithm, workers: list[Worker], on_round: OnRound
+        self,
+        medium: Medium,
+        algorithm: Algorithm,
+        workers: list[Worker],
+        on_round: OnRound = ignore,
+        recorder: Recorder | None = None,
     ) -> list[RankTask[Trained]]:
         experiment = self.experiment
 
+        def ended(worker: Worker, trained: Trained) -> None:
+            if worker.rank == 0:
+                on_round(algorithm.name, worker.step)
+            if recorder is not None:
+                recorder.finished(worker, trained)
+
         def program(worker: Worker) -> Any:
-            report = _telling(on_round, algorithm.name) if worker.rank == 0 else None
-            return train(worker, algorithm, self.task, experiment.round_count, experiment.recipe(), report)
+            return train(worker, algorithm, self.task, experiment.round_count, experiment.recipe(), ended)
 
         return Cooperative[Trained](medium).run(workers, program)
+
+    def _recorder(
+        self, algorithm: Algorithm, workers: list[Worker], medium: Medium, emit: Emit | None
+    ) -> Recorder | None:
+        """Have the workers watched if anybody wants rows."""
+        if emit is None:
+            return None
+        every = self.experiment.eval_every
+        evaluate = getattr(self.task, "evaluate", None) if every else None
+        recorder = Recorder(algorithm, workers, lambda: medium.now / PICOSECONDS, emit, evaluate, every or 1)
+        for worker in workers:
+            worker.observer = recorder.observe
+        return recorder
 
     def _summarise(self, algorithm: Algorithm, tasks: list[RankTask[Trained]], timing: Timing) -> Result:
         assert tasks[0].result is not None
@@ -145,10 +170,6 @@ def _tensors(workload: Workload) -> tuple[int, ...]:
     return tuple(parameter.numel() for parameter in workload.model.parameters())
 
 
-def _telling(on_round: OnRound, name: str) -> Callable[[Worker, Trained], None]:
-    return lambda worker, _: on_round(name, worker.step)
-
-
 def make_workers(algorithm: Algorithm, workers: int, dedicated_server: bool) -> list[Worker]:
     """Return a worker a rank; a dedicated server is the rank after the last one that trains."""
     server = workers if dedicated_server and algorithm.uses_server else 0
@@ -164,7 +185,7 @@ def _outcomes(tasks: list[RankTask[Trained]]) -> list[RankOutcome]:
         if id(parameters) not in known:
             known[id(parameters)] = sha256_of(parameters) if isinstance(parameters, Dense) else None
         sha256 = known[id(parameters)]
-        outcomes.append(RankOutcome(task.worker.rank, task.traffic, sha256, dict(task.worker.tally)))
+        outcomes.append(RankOutcome(task.worker.rank, task.worker.traffic, sha256, dict(task.worker.tally)))
     return outcomes
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Concatenate, Final, Generic, Literal, ParamSpec, TypeAlias, TypeVar
 
 from netsim.payload import Payload
+from netsim.traffic import Traffic
 
 R = TypeVar("R")
 P = ParamSpec("P")
@@ -148,7 +149,7 @@ def collective(
 
 
 Observer: TypeAlias = Callable[..., None]
-"""Called with a worker and payloads; see :meth:`Worker.observe`."""
+"""Called with a worker, a name and payloads; see :meth:`Worker.observe`."""
 
 
 class Worker:
@@ -157,10 +158,10 @@ class Worker:
     `rank` is its number; `workers` how many ranks train; `server` the rank that serves as the
     parameter server: one of the workers (rank 0), or, where the server has a host of its own, the
     rank after the last worker. `step` and `operation` say where it is, for headers and messages.
-    `tally` counts what an algorithm wants counted, such as uploads.
+    `tally` counts what an algorithm wants counted, such as uploads, and `traffic` what an interpreter sent.
     """
 
-    __slots__ = ("observer", "operation", "rank", "server", "step", "tally", "workers")
+    __slots__ = ("observer", "operation", "rank", "server", "step", "tally", "traffic", "workers")
 
     def __init__(self, rank: int, workers: int, server: int = 0, observer: Observer | None = None) -> None:
         self.rank = rank
@@ -169,12 +170,13 @@ class Worker:
         self.step = 0
         self.operation = "point-to-point"
         self.tally: Counter[str] = Counter()
+        self.traffic = Traffic()
         self.observer = observer
 
-    def observe(self, *what: Payload) -> None:
+    def observe(self, what: str, *payloads: Payload) -> None:
         """Show payloads to whoever watches this run; they are not sent anywhere."""
         if self.observer is not None:
-            self.observer(self, *what)
+            self.observer(self, what, *payloads)
 
     @property
     def trains(self) -> bool:

@@ -16,7 +16,6 @@ from netsim.backends.path import Path
 from netsim.backends.replicas import ReplicaMemo
 from netsim.errors import DeadlockError, ProtocolError
 from netsim.payload import Payload, check_like, describe
-from netsim.traffic import Traffic
 from netsim.units import PICOSECONDS, format_duration
 from netsim.worker import EXPAND, Collective, Compute, Handle, Recv, Send, SendRecv, Start, Worker
 
@@ -72,7 +71,7 @@ class Message:
 class Task(Generic[T]):
     """One rank's coroutine and where it stands."""
 
-    __slots__ = ("blocked_since", "coroutine", "finished", "path", "result", "traffic", "waits_for", "worker")
+    __slots__ = ("blocked_since", "coroutine", "finished", "path", "result", "waits_for", "worker")
 
     def __init__(self, worker: Worker, coroutine: Coroutine[Any, Any, T], start: Path) -> None:
         self.worker = worker
@@ -82,7 +81,6 @@ class Task(Generic[T]):
         self.blocked_since = 0
         self.finished = False
         self.result: T | None = None
-        self.traffic = Traffic()
 
 
 class Channel:
@@ -162,7 +160,7 @@ class Cooperative(Generic[T]):
     def _send(self, task: Task[T], request: Send) -> Operation:
         operation = Operation(request)
         message = Message(task.worker.rank, request.payload, task.worker.operation, self._medium.now)
-        task.traffic.sent(request.payload)
+        task.worker.traffic.sent(request.payload)
         channel = self._channels[task.worker.rank, request.dst, request.tag]
         if channel.receives:
             message.claim = channel.receives.popleft()
@@ -222,7 +220,7 @@ class Cooperative(Generic[T]):
         if message.payload.version() != message.version:
             raise ProtocolError(f"{where}: the sender changed {describe(message.payload)} after sending it")
         check_like(message.payload, operation.request.like, where)
-        task.traffic.received(message.payload)
+        task.worker.traffic.received(message.payload)
         assert message.path is not None
         self._finish(operation, message.payload, message.path)
 

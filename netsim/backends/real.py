@@ -13,7 +13,6 @@ import torch.distributed as dist
 from netsim.backends.wire import HEADER_WORDS, Header, decode, encode
 from netsim.errors import NetsimError, ProtocolError
 from netsim.payload import Bundle, Payload, check_like
-from netsim.traffic import Traffic
 from netsim.worker import EXPAND, Collective, Compute, Handle, Recv, Send, SendRecv, Start, Worker
 
 T = TypeVar("T")
@@ -29,7 +28,7 @@ class Underway(Handle[Any]):
 
 
 class Real:
-    """Answers one rank's requests with torch.distributed, and keeps its clock and its traffic.
+    """Answers one rank's requests with torch.distributed, and keeps its clock.
 
     Bodies travel on `device` (the GPU under nccl, otherwise main memory), headers always through
     main memory: under nccl the process group has both backends, ``cpu:gloo,cuda:nccl``.
@@ -40,7 +39,6 @@ class Real:
         self._device = device
         self._on_gpu = backend == "nccl"
         self._receiving: dict[tuple[int, int], Underway] = {}
-        self.traffic = Traffic()
         self.seconds: defaultdict[str, float] = defaultdict(float)
 
     def run(self, program: Coroutine[Any, Any, T]) -> T:
@@ -153,13 +151,13 @@ class Real:
         body, parts = encode(request.payload)
         bundled = isinstance(request.payload, Bundle)
         header = Header(self._worker.operation, self._worker.step, request.tag, parts, bundled, body.numel())
-        self.traffic.sent(request.payload)
+        self._worker.traffic.sent(request.payload)
         return header.encode(), body.to(self._wire_device)
 
     def _unpack(self, body: torch.Tensor, header: Header, request: Recv[Any], where: str) -> Payload:
         payload = decode(body.to(self._device), header)
         check_like(payload, request.like, where)
-        self.traffic.received(payload)
+        self._worker.traffic.received(payload)
         return payload
 
     def _isend(self, tensor: torch.Tensor, dst: int, tag: int) -> dist.Work:

@@ -1,0 +1,195 @@
+"""What the papers argue with, measured on a run, a row a step: δ, residuals, staleness, uploads, bits.
+
+Only a run whose workers share a process can be watched: δ needs every worker's vector at once.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from netsim.algorithm import Algorithm
+from netsim.payload import Dense, Sparse, Vector
+from netsim.sgd import dense_values
+from netsim.training import Trained
+from netsim.worker import Worker
+
+if TYPE_CHECKING:
+    import torch
+
+COLUMNS = (
+    "algorithm", "step", "time_s", "delta", "residual_norm", "gradient_norm_sq", "uploads", "skip_rate",
+    "staleness_mean", "staleness_max", "value_bits_up", "index_bits_up", "bits_down", "test_loss", "test_accuracy",
+)  # fmt: skip
+Emit = Callable[[dict[str, Any]], None]
+
+
+class Evaluation(Protocol):
+    """What a test set says."""
+
+    @property
+    def loss(self) -> float: ...
+    @property
+    def accuracy(self) -> float: ...
+
+
+class Totals(NamedTuple):
+    """A rank's counts from the start of a run to the end of a step."""
+
+    rank: int
+    trains: bool = True
+    residual_norm: float | None = None
+    uploads: int = 0
+    value_bits_up: int = 0
+    index_bits_up: int = 0
+    bits_down: int = 0
+
+
+class Recorder:
+    """Watches all workers of one algorithm and emits a row when the last of them ends a step.
+
+    `now` tells simulated seconds; `evaluate`, called every `every` steps, what a test set says.
+
+    ``delta`` is δ of Assumption 1 (gTop-k paper, eq. (13)): ‖x̄ - u‖² / E‖x̄ - randomK(x̄)‖², with x̄ the
+    mean of the workers' gradient plus residual and u the mean update; the expectation is
+    (1 - k/d) ‖x̄‖². Null for algorithms that select nothing. ``residual_norm`` is the mean over workers,
+    ``gradient_norm_sq`` ‖(1/P) Σ g_p‖² of the mini-batches, staleness the skips since the last upload.
+    """
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        workers: list[Worker],
+        now: Callable[[], float],
+        emit: Emit,
+        evaluate: Callable[[Any], Evaluation] | None = None,
+        every: int = 1,
+    ) -> None:
+        self._algorithm = algorithm
+        self._ranks = len(workers)
+        self._now = now
+        self._emit = emit
+        self._evaluate = evaluate
+        self._every = every
+        self._sums: defaultdict[tuple[int, str], Any] = defaultdict(float)
+        self._ended: defaultdict[int, list[Totals]] = defaultdict(list)
+        self._last = {worker.rank: Totals(worker.rank) for worker in workers}
+        self._staleness = {worker.rank: 0 for worker in workers if worker.trains}
+
+    def observe(self, worker: Worker, what: str, *vectors: Vector) -> None:
+        """Add what a worker shows: its "gradient", what it "accumulated", or, once, the "total"."""
+        if what == "total" and worker.rank != 0:
+            return
+        for vector in vectors:
+            if isinstance(vector, Dense | Sparse):
+                key = (worker.step, what)
+                self._sums[key] = self._sums[key] + dense_values(vector)
+
+    def finished(self, worker: Worker, trained: Trained) -> None:
+        """Note that a rank ended its step; emit the row if it was the last."""
+        ended = self._ended[worker.step]
+        ended.append(self._totals(worker, trained))
+        if len(ended) == self._ranks:
+            self._emit(self._row(worker.step, trained, self._ended.pop(worker.step)))
+
+    def _totals(self, worker: Worker, trained: Trained) -> Totals:
+        """Return a rank's counts so far; taken as it ends a step, since it may run ahead of others."""
+        traffic, residual = worker.traffic, self._algorithm.residual(trained.state.memory)
+        norm = float(residual.values.norm()) if isinstance(residual, Dense) else None
+        if not self._algorithm.uses_server:
+            bits = (8 * traffic.value_bytes_up, 8 * traffic.index_bytes_up, 8 * traffic.bytes_down)
+            return Totals(worker.rank, worker.trains, norm, worker.step + 1, *bits)
+        down = 0 if worker.rank == worker.server else 8 * traffic.bytes_down
+        tally = worker.tally
+        counted = (tally["uploads"], tally["value_bits"], tally["index_bits"])
+        return Totals(worker.rank, worker.trains, norm, *counted, down)
+
+    def _row(self, step: int, trained: Trained, ended: list[Totals]) -> dict[str, Any]:
+        training = [totals for totals in ended if totals.trains]
+        for totals in training:
+            skipped = totals.uploads == self._last[totals.rank].uploads
+            self._staleness[totals.rank] = self._staleness[totals.rank] + 1 if skipped else 0
+        norms = [totals.residual_norm for totals in training if totals.residual_norm is not None]
+        gradient = self._sums.pop((step, "gradient"), None)
+        uploads = self._gained("uploads", training)
+        test = self._evaluate(trained.parameters) if self._evaluate and step % self._every == 0 else None
+        row = {
+            "algorithm": self._algorithm.name,
+            "step": step,
+            "time_s": self._now(),
+            "delta": self._delta(step, len(training)),
+            "residual_norm": sum(norms) / len(norms) if norms else None,
+            "gradient_norm_sq": None if gradient is None else _square(gradient) / len(training) ** 2,
+            "uploads": uploads,
+            "skip_rate": 1 - uploads / len(training),
+            "staleness_mean": sum(self._staleness.values()) / len(training),
+            "staleness_max": max(self._staleness.values()),
+            "value_bits_up": self._gained("value_bits_up", ended),
+            "index_bits_up": self._gained("index_bits_up", ended),
+            "bits_down": self._gained("bits_down", ended),
+            "test_loss": None if test is None else test.loss,
+            "test_accuracy": None if test is None else test.accuracy,
+        }
+        self._last = {totals.rank: totals for totals in ended}
+        return row
+
+    def _gained(self, what: str, ended: list[Totals]) -> int:
+        return sum(getattr(totals, what) - getattr(self._last[totals.rank], what) for totals in ended)
+
+    def _delta(self, step: int, workers: int) -> float | None:
+        accumulated = self._sums.pop((step, "accumulated"), None)
+        total = self._sums.pop((step, "total"), None)
+        if accumulated is None or total is None:
+            return None
+        mean = accumulated / workers
+        size = mean.numel()
+        random = (1 - self._algorithm.selected(size) / size) * _square(mean)
+        return _square(mean - total / workers) / random if random else None
+
+
+def _square(values: torch.Tensor) -> float:
+    """Return the squared norm, in double precision."""
+    return float(values.double().square().sum())
+
+
+@contextmanager
+def metrics_file(path: Path) -> Iterator[Emit]:
+    """Open `path` for rows: CSV, or JSON lines if its name ends in .jsonl.
+
+    Rows are flushed as they come, to a file beside `path` that takes its place at the end, also when
+    the run fails or is interrupted; a run that is killed leaves it under its temporary name.
+    """
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
+        try:
+            yield _json_lines(file) if path.suffix == ".jsonl" else _comma_separated(file)
+        finally:
+            file.flush()
+            os.fsync(file.fileno())
+            Path(temporary).replace(path)
+
+
+def _json_lines(file: IO[str]) -> Emit:
+    def emit(row: dict[str, Any]) -> None:
+        file.write(json.dumps(row, allow_nan=False) + "\n")
+        file.flush()
+
+    return emit
+
+
+def _comma_separated(file: IO[str]) -> Emit:
+    writer = csv.DictWriter(file, COLUMNS)
+    writer.writeheader()
+
+    def emit(row: dict[str, Any]) -> None:
+        writer.writerow(row)
+        file.flush()
+
+    return emit

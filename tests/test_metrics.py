@@ -1,0 +1,146 @@
+"""Rows of metrics against the definitions they quote."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import netsim
+from algorithms import ALGORITHMS
+from algorithms.selection import Selector
+from netsim.backends.cooperative import Cooperative
+from netsim.backends.local import Instant
+from netsim.metrics import COLUMNS, Recorder, metrics_file
+from netsim.payload import Dense, Vector
+from netsim.sgd import Recipe
+from netsim.simulation import make_workers
+from netsim.training import train
+from tests.oracles import gtop_k
+
+CHARGES = {"compute_time": "5ms", "select_time": "1ms", "merge_time": "0s"}
+
+
+class Given:
+    """A task whose gradients are given: (steps, P, d)."""
+
+    def __init__(self, gradients: np.ndarray) -> None:
+        self._gradients = gradients
+
+    def initial_parameters(self) -> Dense:
+        return Dense(torch.zeros(self._gradients.shape[2], dtype=torch.float64))
+
+    def gradient(self, parameters: Vector, rank: int, step: int) -> Dense:
+        return Dense(torch.from_numpy(self._gradients[step, rank]))
+
+
+def rows_of(name: str, gradients: np.ndarray, k: int, rate: float = 1.0) -> list[dict[str, Any]]:
+    algorithm = ALGORITHMS[name](Selector(k)) if ALGORITHMS[name].sparse else ALGORITHMS[name]()
+    workers = make_workers(algorithm, gradients.shape[1], dedicated_server=False)
+    rows: list[dict[str, Any]] = []
+    recorder = Recorder(algorithm, workers, lambda: 0.0, rows.append)
+    for worker in workers:
+        worker.observer = recorder.observe
+    task = Given(gradients)
+    Cooperative[Any](Instant()).run(
+        workers, lambda worker: train(worker, algorithm, task, len(gradients), Recipe(rate), recorder.finished)
+    )
+    return rows
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 5, 8])
+def test_delta_is_that_of_assumption_1(ranks: int) -> None:
+    """Against the tree of merges written from the paper, with its own residuals, over six steps."""
+    size, k, rate = 50, 4, 0.25
+    gradients = np.random.default_rng(ranks).standard_normal((6, ranks, size))
+    residuals = np.zeros((ranks, size))
+    for row, fresh in zip(rows_of("gtopk", gradients, k, rate), gradients, strict=True):
+        accumulated = residuals + rate * fresh
+        total, dropped = gtop_k(accumulated, k)
+        mean = accumulated.mean(0)
+        expected = ((mean - total / ranks) ** 2).sum() / ((1 - k / size) * (mean**2).sum())
+        assert row["delta"] == pytest.approx(expected, rel=1e-9)
+        kept = np.stack([np.where(_selected(vector, k), 0, vector) for vector in accumulated])
+        residuals = kept + np.stack(dropped)
+        assert row["residual_norm"] == pytest.approx(np.linalg.norm(residuals, axis=1).mean(), rel=1e-9)
+        assert row["gradient_norm_sq"] == pytest.approx((fresh.mean(0) ** 2).sum(), rel=1e-9)
+
+
+def _selected(vector: np.ndarray, k: int) -> np.ndarray:
+    chosen = np.zeros(len(vector), bool)
+    chosen[np.argsort(-np.abs(vector), kind="stable")[:k]] = True
+    return chosen
+
+
+def test_random_k_has_a_delta_of_one_on_average() -> None:
+    gradients = np.random.default_rng(0).standard_normal((400, 2, 40))
+    deltas = [row["delta"] for row in rows_of("randk", gradients, 10)]
+    assert np.mean(deltas) == pytest.approx(1, abs=0.05)
+
+
+def test_dense_algorithms_have_no_delta_and_no_residual() -> None:
+    (row,) = rows_of("dense", np.ones((1, 3, 7)), 1)
+    assert row["delta"] is None
+    assert row["residual_norm"] is None
+
+
+@pytest.fixture(scope="module", params=["csv", "jsonl"])
+def recorded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    path = tmp_path_factory.mktemp("metrics") / f"rows.{request.param}"
+    names = "sasg,ps,gtopk"
+    options = {"workers": 3, "algorithm": names, "rounds": 8, "history": 2, "delay": 3, "alpha": 1e9, **CHARGES}
+    report = netsim.simulate(metrics=path, **options)
+    text = path.read_text()
+    if request.param == "csv":
+        rows: list[dict[str, Any]] = list(csv.DictReader(text.splitlines()))
+    else:
+        rows = [json.loads(line) for line in text.splitlines()]
+    assert list(path.parent.iterdir()) == [path]
+    return report, rows
+
+
+def test_a_row_a_step_whose_counts_sum_to_the_result(recorded: Any) -> None:
+    report, rows = recorded
+    for result in report.results:
+        own = [row for row in rows if row["algorithm"] == result.algorithm]
+        assert [int(row["step"]) for row in own] == list(range(8))
+        for what in ("uploads", "value_bits_up", "index_bits_up", "bits_down"):
+            assert sum(int(row[what]) for row in own) == result[what], (result.algorithm, what)
+        times = [float(row["time_s"]) for row in own]
+        assert times == sorted(times)
+        assert times[-1] == pytest.approx(8 * result.round_time_s, rel=1e-9)
+
+
+def test_staleness_follows_skips(recorded: Any) -> None:
+    """History 2: steps 0 and 1 upload; then a limit nobody exceeds: three skips, a forced upload, three skips."""
+    _, rows = recorded
+    sasg = [row for row in rows if row["algorithm"] == "sasg"]
+    assert [int(row["uploads"]) for row in sasg] == [3, 3, 0, 0, 0, 3, 0, 0]
+    assert [int(row["staleness_max"]) for row in sasg] == [0, 0, 1, 2, 3, 0, 1, 2]
+    assert [float(row["skip_rate"]) for row in sasg] == [0, 0, 1, 1, 1, 0, 1, 1]
+
+
+def test_watching_changes_nothing(recorded: Any) -> None:
+    report, _ = recorded
+    options = {"workers": 3, "algorithm": "sasg,ps,gtopk", "rounds": 8, "history": 2, "delay": 3, "alpha": 1e9}
+    unwatched = netsim.simulate(**options, **CHARGES)
+    assert [each.parameters_sha256 for each in unwatched.results] == [each.parameters_sha256 for each in report.results]
+    assert [each.round_time_s for each in unwatched.results] == [each.round_time_s for each in report.results]
+
+
+def test_rows_survive_a_run_that_fails(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+
+    def interrupted() -> None:
+        with metrics_file(path) as emit:
+            emit(dict.fromkeys(COLUMNS, 1))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert len(path.read_text().splitlines()) == 2
