@@ -106,6 +106,16 @@ def outside(local: Sparse, total: Sparse) -> Sparse:
     return _masked(local, ~torch.isin(local.indices, total.indices))
 
 
+@size_rule(lambda like: SizeOnly(like.size, 0))
+def no_entries(like: Vector) -> Vector:
+    """Return a sparse vector of the size and type of `like`, without entries."""
+    import torch
+
+    assert isinstance(like, Dense)
+    nothing = like.values[:0]
+    return Sparse(nothing.to(torch.int32), nothing, like.size)
+
+
 def total(*vectors: Vector) -> Vector:
     """Return the dense sum of dense or of sparse vectors, taken from left to right."""
     if isinstance(vectors[0], Dense):

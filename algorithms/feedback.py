@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, NamedTuple
 
-from algorithms.compression import accelerate, accumulate_and_select, without
+from algorithms.compression import Selected, accelerate, accumulate_and_select, without
 from algorithms.selection import Selector
 from netsim.algorithm import Algorithm
 from netsim.payload import Sparse, Vector
@@ -42,6 +42,10 @@ class ErrorFeedback(Algorithm):
     def residual(self, memory: Feedback) -> Vector:
         return memory.residual
 
+    async def select(self, worker: Worker, residual: Vector, vector: Vector, selector: Selector) -> Selected:
+        """Return the entries of residual + vector to send, and the rest."""
+        return await worker.compute("select", accumulate_and_select, residual, vector, selector)
+
     async def compress(self, worker: Worker, vector: Vector, memory: Feedback) -> tuple[Vector, Feedback]:
         """Return the entries to send, and the memory without them."""
         velocity = vector
@@ -49,7 +53,7 @@ class ErrorFeedback(Algorithm):
             velocity = await worker.compute("select", accelerate, memory.velocity, vector, self.momentum_correction)
         selector = self.selector.at(worker.step, vector.size)
         worker.observe("accumulated", memory.residual, velocity)
-        local, residual = await worker.compute("select", accumulate_and_select, memory.residual, velocity, selector)
+        local, residual = await self.select(worker, memory.residual, velocity, selector)
         if not self.momentum_correction:
             return local, Feedback(residual)
         return local, Feedback(residual, await worker.compute("select", without, velocity, local))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from algorithms.compression import no_entries
 from algorithms.feedback import ErrorFeedback, Feedback
 from algorithms.selection import Selector
 from algorithms.server import OverServer
@@ -25,4 +26,4 @@ class ParameterServerTopK(ErrorFeedback, OverServer):
         local = None
         if vector is not None:
             local, memory = await self.compress(worker, vector, memory)
-        return await self.sum_at_server(worker, local, like), memory
+        return await self.sum_at_server(worker, local, like, upload_like=no_entries(like)), memory

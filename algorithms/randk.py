@@ -26,16 +26,17 @@ class RandK(ErrorFeedback):
     name = "randk"
     title = "Random-k"
 
+    async def select(self, worker: Worker, residual: Vector, vector: Vector, selector: Selector) -> Selected:
+        return await worker.compute("select", pick, residual, vector, selector, worker.step)
+
     async def exchange(
         self, worker: Worker, vector: Vector | None, memory: Feedback, like: Vector
     ) -> tuple[Vector, Feedback]:
         assert vector is not None
+        picked, memory = await self.compress(worker, vector, memory)
+        summed = await ring_all_reduce(worker, values_of(picked))
         selector = self.selector.at(worker.step, vector.size)
-        worker.observe("accumulated", memory.residual, vector)
-        picked = await worker.compute("select", pick, memory.residual, vector, selector, worker.step)
-        summed = await ring_all_reduce(worker, picked.local)
-        total = await worker.replicated("merge", place, summed, like, selector, worker.step)
-        return total, memory._replace(residual=picked.rest)
+        return await worker.replicated("merge", place, summed, like, selector, worker.step), memory
 
 
 def random_positions(size: int, selector: Selector, step: int) -> torch.Tensor:
@@ -46,14 +47,25 @@ def random_positions(size: int, selector: Selector, step: int) -> torch.Tensor:
     return torch.from_numpy(np.sort(drawn))
 
 
-@size_rule(lambda residual, vector, selector, step: Selected(SizeOnly(min(selector.k, vector.size)), vector))
+@size_rule(
+    lambda residual, vector, selector, step: Selected(SizeOnly(vector.size, min(selector.k, vector.size)), vector)
+)
 def pick(residual: Dense, vector: Dense, selector: Selector, step: int) -> Selected:
-    """Return the picked values of residual + vector as a dense vector (k,), and the rest."""
+    """Return the picked entries of residual + vector, zeros among them, and the rest."""
+    import torch
+
     positions = random_positions(vector.size, selector, step).to(vector.values.device)
     rest = residual.values + vector.values
-    values = rest[positions]
+    picked = Sparse(positions.to(torch.int32), rest[positions], vector.size)
     rest[positions] = 0
-    return Selected(Dense(values), Dense(rest))
+    return Selected(picked, Dense(rest))
+
+
+@size_rule(lambda picked: SizeOnly(picked.entries))
+def values_of(picked: Vector) -> Vector:
+    """Return the values of entries without their indices, as a dense vector (k,)."""
+    assert isinstance(picked, Sparse)
+    return Dense(picked.values)
 
 
 @size_rule(lambda summed, like, selector, step: SizeOnly(like.size, summed.size))

@@ -23,11 +23,16 @@ class OverServer(Algorithm):
     def __init__(self, serial: bool = False) -> None:
         self.serial = serial
 
-    async def sum_at_server(self, worker: Worker, own: Vector | None, like: Vector) -> Vector:
-        """Return the sum of what all workers upload; `own` is None at a dedicated server."""
+    async def sum_at_server(
+        self, worker: Worker, own: Vector | None, like: Vector, upload_like: Vector | None = None
+    ) -> Vector:
+        """Return the dense sum, like `like`, of what all workers upload; `own` is None at a dedicated server.
+
+        `upload_like` is an example of an upload, if it is not like the sum.
+        """
         if own is not None:
             count_upload(worker, own)
-        vectors = await gather(worker, own, like if own is None else own, self.serial)
+        vectors = await gather(worker, own, like if upload_like is None else upload_like, self.serial)
         summed = None if vectors is None else await worker.compute("merge", total, *vectors)
         return await broadcast_from_server(worker, summed, like)
 
