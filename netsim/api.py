@@ -37,7 +37,12 @@ def simulate_experiment(experiment: Experiment, on_round: OnRound = ignore, metr
         lab = stack.enter_context(laboratory(experiment))
         emit = None if metrics is None else stack.enter_context(metrics_file(metrics))
         results = [lab.simulate(name, on_round, emit) for name in experiment.algorithms]
-        return Report(experiment.config(), results, conclude(results, lab), environment(lab.device))
+        return Report(
+            experiment.config(),
+            results,
+            conclude(results, lab),
+            environment(lab.device) | {"data": experiment.data_name()},
+        )
 
 
 def run(
@@ -75,7 +80,7 @@ def real_report(experiment: Experiment, results: list[Any], backend: str) -> Rep
     from netsim.conclusion import conclude
     from netsim.device import resolve_device
 
-    found = environment(resolve_device(experiment.device)) | {"backend": backend}
+    found = environment(resolve_device(experiment.device)) | {"backend": backend, "data": experiment.data_name()}
     return Report(experiment.config(), results, conclude(results, None), found)
 
 

@@ -18,7 +18,9 @@ from netsim.errors import UsageError, check_choice, unknown
 from netsim.sgd import Aggregate, Recipe
 from netsim.units import parse_bandwidth, parse_duration
 from netsim.worker import Work
-from netsim.workloads import DEFAULT, WORKLOADS
+from netsim.workloads import DEFAULT, WORKLOADS, check_workload
+from netsim.workloads.sampling import RANDOM, SAMPLINGS
+from netsim.workloads.splits import parse_split
 from topologies import TOPOLOGIES
 from topologies.builder import Shape
 
@@ -58,6 +60,10 @@ class Experiment:
     alpha: float | None = None
     serial_server: bool = False
     workload: str = DEFAULT
+    data: str | None = None
+    data_dir: str | None = None
+    split: str = "iid"
+    sampling: str = RANDOM
     batch_size: int = 16
     rounds: int | None = None
     learning_rate: float = 0.1
@@ -123,7 +129,9 @@ class Experiment:
                 raise UsageError(f"algorithm {name!r} was named twice; name each once")
         check_device(self.device)
         check_choice("topology", self.topology, TOPOLOGIES)
-        check_choice("workload", self.workload, WORKLOADS)
+        check_workload(self.workload, self.data)
+        parse_split(self.split)
+        check_choice("sampling", self.sampling, SAMPLINGS)
         check_choice("residual rule", self.residual, RESIDUALS)
         check_choice("gather", self.gather, GATHERS)
         check_choice("selection", self.select, HOWS)
@@ -171,6 +179,14 @@ class Experiment:
     def round_count(self) -> int:
         """Rounds to run; without data every round is like the first."""
         return (1 if self.timing_only else ROUNDS) if self.rounds is None else self.rounds
+
+    def data_name(self) -> str | None:
+        """Return what data it is trained on; None where only sizes are known."""
+        if self.timing_only:
+            return None
+        if self.workload not in WORKLOADS:
+            return "its own data"
+        return self.data or WORKLOADS[self.workload].default
 
     def k_of(self, elements: int) -> int:
         """Return how many of `elements` a sparse algorithm selects: k, or max(1, floor(density d))."""

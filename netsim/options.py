@@ -74,7 +74,21 @@ def algorithms(
 
 
 def training(
-    workload: Annotated[str, option("What is trained.")] = "digits-mlp",
+    workload: Annotated[
+        str,
+        option(
+            "digits-mlp, fc-mnist, resnet20, vgg16, resnet18, lstm-ptb, lstm-an4, char-lstm, or your own module:factory."
+        ),
+    ] = "digits-mlp",
+    data: Annotated[
+        str | None,
+        option(
+            "digits, mnist, fashion-mnist, cifar10, cifar100, ptb, python-docs, synthetic, or two with +. [default: the workload's]"
+        ),
+    ] = None,
+    data_dir: Annotated[str | None, option("Folder that holds the data sets.")] = None,
+    split: Annotated[str, option("Of the data over workers: iid, dirichlet:ALPHA, by-class or mix.")] = "iid",
+    sampling: Annotated[str, option("Mini-batches: random, or epochs (nothing twice before all once).")] = "random",
     batch_size: Annotated[int, option("Samples of a worker's mini-batch.")] = 16,
     rounds: Annotated[int | None, option("Steps of training. [default: 5, or 1 with --timing-only]")] = None,
     lr: Annotated[float, option("Learning rate γ.")] = 0.1,

@@ -15,7 +15,7 @@ from netsim.errors import UsageError, unknown
 from netsim.experiment import Experiment
 from netsim.payload import Dense
 from netsim.results import RankOutcome, Result, Timing, sha256_of, summarise
-from netsim.simulation import OnRound, ignore, load_task, make_workers
+from netsim.simulation import OnRound, ignore, judge, load_task, make_workers
 from netsim.training import train
 from netsim.worker import Worker
 
@@ -79,7 +79,7 @@ def run_rank(experiment: Experiment, backend: str, rank: int, on_round: OnRound 
             algorithm = experiment.algorithm(name, tensors)
             workers = make_workers(algorithm, experiment.workers, experiment.topology == "ps")
             mine = workers[rank] if rank < len(workers) else None
-            outcomes, timing, loss = _run_algorithm(experiment, algorithm, task, mine, device, backend, on_round)
+            outcomes, timing, judged = _run_algorithm(experiment, algorithm, task, mine, device, backend, on_round)
             if rank == 0:
                 results.append(
                     summarise(
@@ -95,7 +95,7 @@ def run_rank(experiment: Experiment, backend: str, rank: int, on_round: OnRound 
                         k=experiment.selector(tensors).k if algorithm.sparse else None,
                         compute_provenance="MEASURED",
                         select_provenance="MEASURED",
-                        final_loss=loss,
+                        **judged,
                     )
                 )
     return results
@@ -109,13 +109,14 @@ def _run_algorithm(
     device: str,
     backend: str,
     on_round: OnRound,
-) -> tuple[list[RankOutcome], Timing, float | None]:
+) -> tuple[list[RankOutcome], Timing, dict[str, float | None]]:
     """Run one algorithm as `worker` (None: stand by); return what all ranks did."""
     import torch.distributed as dist
 
     from netsim.backends.real import Real
 
-    outcome, spent, elapsed, loss = None, dict[str, float](), 0.0, None
+    outcome, spent, elapsed = None, dict[str, float](), 0.0
+    judged: dict[str, float | None] = {}
     if worker is not None:
         task.gradient(task.initial_parameters(), 0, 0)  # the first call also loads kernels
     dist.barrier()
@@ -129,13 +130,13 @@ def _run_algorithm(
         assert isinstance(trained.parameters, Dense)
         outcome = RankOutcome(worker.rank, worker.traffic, sha256_of(trained.parameters), dict(worker.tally))
         if worker.rank == 0:
-            loss = task.loss(trained.parameters)
+            judged = judge(task, trained.parameters)
     everyones: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(everyones, (outcome, spent, elapsed))
     present = [each for each in everyones if each[0] is not None]
     slowest = max(present, key=lambda each: each[2])
     timing = _timing(slowest[1], slowest[2], experiment.round_count)
-    return [each[0] for each in present], timing, loss
+    return [each[0] for each in present], timing, judged
 
 
 def _timing(spent: dict[str, float], elapsed: float, rounds: int) -> Timing:

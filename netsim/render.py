@@ -35,7 +35,7 @@ def render(report: Report, experiment: Experiment, console: Console | None = Non
 
 
 def _header(first: Result, experiment: Experiment, report: Report) -> list[str]:
-    data = "sizes only, no data" if experiment.timing_only and experiment.elements else experiment.workload
+    data = _data(experiment, report)
     sparse = next((result for result in report.results if result.k is not None), None)
     chosen = f"   k {sparse.k:,} (density {sparse.k / sparse.elements:.3g})" if sparse and sparse.k else ""
     rounds = f"{first.rounds} round{'s' if first.rounds != 1 else ''}"
@@ -53,6 +53,14 @@ def _header(first: Result, experiment: Experiment, report: Report) -> list[str]:
         f"selection {first.select_provenance}   {rounds}   seed {experiment.seed}"
     )
     return lines
+
+
+def _data(experiment: Experiment, report: Report) -> str:
+    if experiment.timing_only:
+        return f"sizes only{'' if experiment.elements else ' of ' + experiment.workload}, no data"
+    on = report.environment.get("data", "")
+    made_up = " (MADE UP, not real data)" if "synthetic" in on else ""
+    return f"{experiment.workload} on {on}{made_up}"
 
 
 def _table(results: list[Result]) -> Table:

@@ -74,6 +74,7 @@ class Result:
     bits_down: int
     scaling_efficiency: float | None
     final_loss: float | None
+    final_accuracy: float | None
     parameters_sha256: str | None
     bound_by: str
     bytes_sent_by_rank: list[int] = field(default_factory=list)

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 from netsim.algorithm import Algorithm
 from netsim.backends.cooperative import Cooperative, Medium
@@ -18,11 +19,12 @@ from netsim.costs import AssumedCosts, MeasuredCosts
 from netsim.device import one_thread_each, resolve_device
 from netsim.experiment import Experiment
 from netsim.metrics import Emit, Recorder
-from netsim.payload import Dense
+from netsim.payload import Dense, Vector
 from netsim.results import RankOutcome, Result, Timing, sha256_of, summarise
 from netsim.training import Task, TimingOnly, Trained, train
 from netsim.units import PICOSECONDS
 from netsim.worker import Worker
+from netsim.workloads import WORKLOADS, load_workload
 
 if TYPE_CHECKING:
     from netsim.workloads.workload import DataParallelTask, Workload
@@ -129,7 +131,7 @@ class Laboratory:
             k=self.experiment.selector(self.tensors).k if algorithm.sparse else None,
             compute_provenance=self.costs.provenance("gradient"),
             select_provenance=self.costs.provenance(*SELECT),
-            final_loss=self.task.loss(parameters) if isinstance(parameters, Dense) else None,  # type: ignore[attr-defined]
+            **judge(self.task, parameters),
         )
 
 
@@ -150,24 +152,48 @@ def laboratory(experiment: Experiment) -> Iterator[Laboratory]:
 
 def load_task(experiment: Experiment, device: str) -> tuple[DataParallelTask, tuple[int, ...], str]:
     """Return the experiment's task on `device`, the sizes of its tensors, and the device resolved."""
-    from netsim.workloads import WORKLOADS
     from netsim.workloads.workload import DataParallelTask
 
     device = resolve_device(device)
-    workload = WORKLOADS[experiment.workload](experiment.seed)
+    workload = _workload(experiment)
     experiment.k_of(workload.elements)
-    task = DataParallelTask(workload, experiment.workers, experiment.batch_size, experiment.seed, device)
-    return task, _tensors(workload), device
+    task = DataParallelTask(
+        workload,
+        experiment.workers,
+        experiment.batch_size,
+        experiment.seed,
+        device,
+        experiment.split,
+        experiment.sampling,
+    )
+    return task, _sizes(workload.tensors), device
+
+
+def judge(task: Task, parameters: Vector) -> dict[str, float | None]:
+    """Return the loss and accuracy that a run ends with; None where only sizes are known.
+
+    Models that would take minutes to judge are judged on a part of the data (``Workload.loss_samples``).
+    """
+    if not isinstance(parameters, Dense):
+        return {"final_loss": None, "final_accuracy": None}
+    judged = cast("DataParallelTask", task)
+    accuracy = judged.evaluate(parameters, most=judged.workload.loss_samples).accuracy
+    return {"final_loss": judged.loss(parameters), "final_accuracy": accuracy}
 
 
 def _tensors_of_workload(experiment: Experiment) -> tuple[int, ...]:
-    from netsim.workloads import WORKLOADS
+    if experiment.workload in WORKLOADS:
+        return _sizes(WORKLOADS[experiment.workload].tensors(experiment.data))
+    return _sizes(_workload(experiment).tensors)
 
-    return _tensors(WORKLOADS[experiment.workload](experiment.seed))
+
+def _workload(experiment: Experiment) -> Workload:
+    folder = None if experiment.data_dir is None else Path(experiment.data_dir)
+    return load_workload(experiment.workload, experiment.seed, experiment.data, folder)
 
 
-def _tensors(workload: Workload) -> tuple[int, ...]:
-    return tuple(parameter.numel() for parameter in workload.model.parameters())
+def _sizes(tensors: tuple[tuple[str, int], ...]) -> tuple[int, ...]:
+    return tuple(size for _, size in tensors)
 
 
 def make_workers(algorithm: Algorithm, workers: int, dedicated_server: bool) -> list[Worker]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from netsim.errors import NetsimError, UsageError, unknown
-from netsim.workloads.data import DATA, SEPARATOR, SYNTHETIC, Shape, data_names, joint_shape
+from netsim.workloads.data import DATA, IMAGES, SYNTHETIC, Shape, data_names, joint_shape
 
 if TYPE_CHECKING:
     from torch import nn
@@ -122,15 +122,29 @@ def is_own(name: str) -> bool:
     return ":" in name
 
 
-def check_workload(name: str, data: str | None = None) -> None:
-    """Raise UsageError unless there is such a workload and it can be trained on `data`; imports no torch."""
+def check_workload(name: str, data: str | None = None, split: str = "iid", sampling: str = "random") -> None:
+    """Raise UsageError unless there is such a workload, and it can be trained on `data`, split and sampled so.
+
+    Imports no torch and reads no data.
+    """
+    from netsim.workloads.sampling import SAMPLINGS
+    from netsim.workloads.splits import BY_LABEL, MIX, parse_split
+
+    rule, _ = parse_split(split)
+    if sampling not in SAMPLINGS:
+        raise unknown("sampling", sampling, SAMPLINGS)
     if is_own(name):
         if data is not None:
             raise UsageError(f"data {data!r} was given, but workload {name!r} brings its own; leave out --data")
-    elif name not in WORKLOADS:
+        return
+    if name not in WORKLOADS:
         raise unknown("workload", name, WORKLOADS)
-    else:
-        WORKLOADS[name].shape(data or WORKLOADS[name].default)
+    data = data or WORKLOADS[name].default
+    shape = WORKLOADS[name].shape(data)
+    if rule == MIX and len(data_names(data)) < 2:
+        raise UsageError(f"split mix needs two data sets, such as --data cifar10+mnist; data {data!r} is one")
+    if rule in BY_LABEL and shape.kind != IMAGES:
+        raise UsageError(f"split {split} needs a class for each sample, but data {data} has {shape.kind}; use iid")
 
 
 def load_workload(name: str, seed: int, data: str | None = None, data_dir: Path | None = None) -> Workload:
@@ -166,7 +180,7 @@ def _imported(name: str) -> Callable[[int], Any]:
         factory = attribute(name)
     except Exception as error:
         raise UsageError(
-            f"workload {name!r}: {_in_words(error)}; expected module:factory, with the module in this folder or installed"
+            f"workload {name!r}: {_in_words(error)}; expected module:factory of a module in this folder, or installed"
         ) from error
     if not callable(factory):
         raise UsageError(f"workload {name!r}: {type(factory).__name__} cannot be called; expected a function of a seed")
@@ -183,4 +197,4 @@ def _in_words(error: Exception) -> str:
     return f"{type(error).__name__} ({' '.join(str(error).split())})"
 
 
-__all__ = ["DATA", "DEFAULT", "SEPARATOR", "SYNTHETIC", "WORKLOADS", "Recipe", "check_workload", "load_workload"]
+__all__ = ["DATA", "DEFAULT", "SYNTHETIC", "WORKLOADS", "Recipe", "check_workload", "load_workload"]

@@ -1,124 +1,198 @@
-"""A model, its training data, and what workers compute on it."""
+"""A model, its data, and what workers compute on it."""
 
 from __future__ import annotations
 
-import copy
-import math
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
-from torch.func import functional_call
 
-from netsim.errors import InfeasibleError, NonFiniteGradientError
+from netsim.errors import NonFiniteGradientError, UsageError, unknown
 from netsim.payload import Dense, Vector
+from netsim.workloads.initial import initial_values
+from netsim.workloads.replica import Replica
+from netsim.workloads.samples import Samples
+from netsim.workloads.sampling import RANDOM, SAMPLINGS, Sampler
+from netsim.workloads.splits import Divisible, divide
+
+POPULATION = 1024
+"""How many training samples batch norm's statistics are taken from before an evaluation."""
+
+DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """`model` is trained on ``inputs`` (n, ...) and ``labels`` (n,) by cross-entropy.
+    """`model` is trained on the `training` samples by cross-entropy, and judged by the `test` samples.
 
-    The model's own parameters are only names and shapes; the values are a flat vector handed in.
+    The model's own parameters are only names and shapes; the values are a flat vector handed in, which
+    starts as `initial` (d,), or drawn by :func:`initial_values`. `data` names the data sets and `note`
+    says in a line what they are. At most `chunk` samples are evaluated at once, and :meth:`loss
+    <DataParallelTask.loss>` is over `loss_samples` of them. Raises UsageError for a model whose
+    gradient would depend on more than parameters and batch, or for samples that cannot be.
     """
 
     name: str
     model: nn.Module
-    inputs: torch.Tensor
-    labels: torch.Tensor
+    training: Samples
+    test: Samples
+    data: str = "its own"
+    note: str = ""
+    chunk: int = 2048
+    loss_samples: int = 10_000
+    initial: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        for name, module in self.model.named_modules():
+            where = f"workload {self.name}: {type(module).__name__} {name!r}"
+            if getattr(module, "track_running_stats", False):
+                raise UsageError(f"{where} keeps running statistics; give it track_running_stats=False")
+            dropout = module.p if isinstance(module, DROPOUTS) else getattr(module, "dropout", 0)
+            if isinstance(dropout, int | float) and dropout > 0:
+                raise UsageError(f"{where} drops out at random; give it a probability of 0")
+        for kind, samples in (("training", self.training), ("test", self.test)):
+            if not len(samples) or len(samples.inputs) != len(samples.labels):
+                counts = f"{len(samples.inputs)} inputs and {len(samples.labels)} labels"
+                raise UsageError(f"workload {self.name}: {counts} for {kind}; expected as many, and at least one")
+            if samples.labels.dtype != torch.int64:
+                raise UsageError(f"workload {self.name}: {kind} labels are {samples.labels.dtype}, expected int64")
+        if self.initial is not None and self.initial.shape != (self.elements,):
+            raise UsageError(f"workload {self.name}: initial {self.initial.shape}, expected ({self.elements},)")
 
     @property
     def elements(self) -> int:
-        return sum(parameter.numel() for parameter in self.model.parameters())
+        return sum(size for _, size in self.tensors)
+
+    @property
+    def tensors(self) -> tuple[tuple[str, int], ...]:
+        """The name and size of each parameter tensor, in the order of the flat vector."""
+        return tuple((name, parameter.numel()) for name, parameter in self.model.named_parameters())
+
+    def data_sha256(self) -> tuple[str, str]:
+        """Return the SHA-256 of the training and of the test data."""
+        return self.training.sha256(), self.test.sha256()
+
+
+class Evaluation(NamedTuple):
+    """The mean cross-entropy, and the share of samples (of places, in sequences) that are classed right."""
+
+    loss: float
+    accuracy: float
 
 
 class DataParallelTask:
     """A workload split over workers: each has its own shard, and a mini-batch of it every step.
 
-    Everything random is drawn with NumPy from `seed`, so it is the same on every CPU and device.
+    Everything random is drawn with NumPy from `seed`, so it is the same on every CPU and device. All
+    methods may be called from several threads at once, and give the same bits each time.
     """
 
-    def __init__(self, workload: Workload, workers: int, batch_size: int, seed: int, device: str) -> None:
-        samples = len(workload.labels)
-        if workers > samples:
-            raise InfeasibleError(
-                f"{workers} workers but {workload.name} has {samples} training samples: "
-                f"use at most {samples} workers, or --timing-only, which needs no data"
-            )
-        self._model = workload.model
+    def __init__(
+        self,
+        workload: Workload,
+        workers: int,
+        batch_size: int,
+        seed: int,
+        device: str,
+        split: str = "iid",
+        sampling: str = RANDOM,
+    ) -> None:
+        if sampling not in SAMPLINGS:
+            raise unknown("sampling", sampling, SAMPLINGS)
+        self.workload = workload
+        self.tensors = workload.tensors
+        self.elements = workload.elements
         self._own = threading.local()
-        self._shapes = {name: parameter.shape for name, parameter in workload.model.named_parameters()}
-        self._sizes = [shape.numel() for shape in self._shapes.values()]
-        self._inputs, self._labels = workload.inputs.to(device), workload.labels.to(device)
-        shuffled = np.random.default_rng((seed, 1)).permutation(samples)
-        self._shards = [np.sort(shard) for shard in np.array_split(shuffled, workers)]
-        self._batch_size = batch_size
-        self._seed = seed
         self._device = device
-        self._initial = Dense(torch.from_numpy(initial_values(workload.model, seed)).to(device))
+        self._training, self._test = workload.training.to(device), workload.test.to(device)
+        self.shards = divide(_divisible(workload), workers, split, seed)
+        self._sampler = Sampler(self.shards, batch_size, seed, sampling)
+        initial = initial_values(workload.model, seed) if workload.initial is None else workload.initial
+        self._initial = Dense(torch.from_numpy(initial.astype(np.float32)).to(device))
+        self._fixed = np.random.default_rng((seed, 4)).permutation(len(workload.training))
 
     def initial_parameters(self) -> Dense:
         return self._initial
 
     def batch(self, rank: int, step: int) -> np.ndarray:
-        """Return the sample numbers of a mini-batch, drawn without replacement where the shard is large enough."""
-        shard = self._shards[rank]
-        random = np.random.default_rng((self._seed, 2, rank, step))
-        return random.choice(shard, self._batch_size, replace=len(shard) < self._batch_size)
+        """Return the sample numbers of a mini-batch (batch_size,)."""
+        return self._sampler.batch(rank, step)
 
-    def gradient(self, parameters: Vector, rank: int, step: int) -> Dense:
-        """Return the gradient of the mean loss over the worker's mini-batch; it is finite."""
+    def gradient(self, parameters: Vector, rank: int, step: int, out: torch.Tensor | None = None) -> Dense:
+        """Return the gradient of the mean loss over the worker's mini-batch; it is finite.
+
+        Batch norm uses the statistics of that mini-batch. The values are written into `out` (d,) if given.
+        """
         assert isinstance(parameters, Dense)
-        samples = torch.from_numpy(self.batch(rank, step)).to(self._device)
-        flat = parameters.values.detach().requires_grad_()
-        loss = self._loss(flat, self._inputs[samples], self._labels[samples])
-        (gradient,) = torch.autograd.grad(loss, flat)
-        if not bool(torch.isfinite(gradient).all()):
+        inputs, labels = self._training.take(torch.from_numpy(self.batch(rank, step)).to(self._device))
+        values = torch.empty_like(parameters.values) if out is None else out
+        replica = self._replica_of_thread()
+        replica.hold(parameters.values)
+        replica.gradient(replica.loss(inputs, labels), values)
+        # A sum is finite only if all of it is, and costs 1/40 of asking every element.
+        if not bool(torch.isfinite(values.sum())) and (bad := self._first_bad(values)):
             raise NonFiniteGradientError(
-                f"worker {rank}, step {step}: the gradient of {self._first_bad(gradient)} is not finite; "
+                f"worker {rank}, step {step}: the gradient of {bad} is not finite; "
                 "lower --lr (the training diverged) or check the data"
             )
-        return Dense(gradient)
+        return Dense(values)
 
     def loss(self, parameters: Dense) -> float:
-        """Return the mean loss over all training data."""
+        """Return the mean loss over the training data, or over the same `loss_samples` of it each time."""
+        everything = len(self._training)
+        few = self.workload.loss_samples
+        numbers = np.arange(everything) if everything <= few else np.sort(self._fixed[:few])
+        return self._evaluate(parameters, self._training, numbers).loss
+
+    def evaluate(self, parameters: Dense, most: int | None = None) -> Evaluation:
+        """Return loss and accuracy on the test data, or on the first `most` of its samples.
+
+        Batch norm uses population statistics, taken at these parameters from a fixed set of 1,024
+        training samples (:meth:`Replica.fix_statistics`).
+        """
+        return self._evaluate(parameters, self._test, np.arange(len(self._test))[:most])
+
+    def _evaluate(self, parameters: Dense, samples: Samples, numbers: np.ndarray) -> Evaluation:
+        replica = self._replica_of_thread()
+        if replica.normalises:
+            replica = Replica(self.workload.model, self._device)
+        replica.hold(parameters.values)
+        if replica.normalises:
+            population = self._fixed[:POPULATION]
+            whole = len(population) // self.workload.chunk * self.workload.chunk
+            replica.fix_statistics(inputs for inputs, _ in self._chunks(self._training, population[: whole or None]))
+        loss = 0.0
+        right = places = 0
         with torch.no_grad():
-            return float(self._loss(parameters.values, self._inputs, self._labels))
+            for inputs, labels in self._chunks(samples, numbers):
+                scores, expected = replica.scores(inputs), labels.flatten()
+                loss += float(nn.functional.cross_entropy(scores, expected)) * len(expected)
+                right += int((scores.argmax(1) == expected).sum())
+                places += len(expected)
+        return Evaluation(loss / places, right / places)
 
-    def _loss(self, flat: torch.Tensor, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        pieces = torch.split(flat, self._sizes)
-        tensors = {name: piece.view(shape) for (name, shape), piece in zip(self._shapes.items(), pieces, strict=True)}
-        return nn.functional.cross_entropy(functional_call(self._model_of_thread(), tensors, (inputs,)), labels)
+    def _chunks(self, samples: Samples, numbers: np.ndarray) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for start in range(0, len(numbers), self.workload.chunk):
+            yield samples.take(torch.from_numpy(numbers[start : start + self.workload.chunk]).to(self._device))
 
-    def _model_of_thread(self) -> nn.Module:
-        """Return a copy of the model for this thread: ``functional_call`` swaps parameters inside it."""
-        if not hasattr(self._own, "model"):
-            self._own.model = copy.deepcopy(self._model).to("meta")
-        model: nn.Module = self._own.model
-        return model
+    def _replica_of_thread(self) -> Replica:
+        if not hasattr(self._own, "replica"):
+            self._own.replica = Replica(self.workload.model, self._device)
+        replica: Replica = self._own.replica
+        return replica
 
-    def _first_bad(self, gradient: torch.Tensor) -> str:
-        pieces = torch.split(gradient, self._sizes)
-        return next(
-            name for name, piece in zip(self._shapes, pieces, strict=True) if not bool(torch.isfinite(piece).all())
-        )
+    def _first_bad(self, gradient: torch.Tensor) -> str | None:
+        pieces = torch.split(gradient, [size for _, size in self.tensors])
+        names = (name for name, _ in self.tensors)
+        return next((name for name, piece in zip(names, pieces, strict=True) if not piece.isfinite().all()), None)
 
 
-def initial_values(model: nn.Module, seed: int) -> np.ndarray:
-    """Return initial parameters (d,) float32: uniform in ±1/√fan_in, as torch initialises linear layers.
-
-    Drawn with NumPy, since torch's generators give other numbers on other CPUs.
-    """
-    random = np.random.default_rng((seed, 0))
-    values = []
-    for module in model.modules():
-        own: Mapping[str, nn.Parameter] = dict(module.named_parameters(recurse=False))
-        if not own:
-            continue
-        if not isinstance(module, nn.Linear):
-            raise TypeError(f"no rule to initialise {type(module).__name__}")
-        bound = 1 / math.sqrt(module.in_features)
-        values += [random.uniform(-bound, bound, parameter.numel()) for parameter in own.values()]
-    return np.concatenate(values).astype(np.float32)
+def _divisible(workload: Workload) -> Divisible:
+    labels, part = workload.training.labels, workload.training.part
+    classes = labels.cpu().numpy() if labels.dim() == 1 else None
+    data = f"{workload.name} on {workload.data}" if workload.data != workload.name else workload.name
+    return Divisible(data, len(labels), classes, None if part is None else part.cpu().numpy())
