@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from algorithms.selection import Selector
+from algorithms import kernels
+from algorithms.selection import Selector, on_kernels
 from netsim.payload import Dense, SizeOnly, Sparse, Vector, add_all, size_rule
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 
@@ -44,7 +46,14 @@ def select(vector: Dense, selector: Selector) -> Selected:
 @size_rule(lambda residual, vector, selector: select(vector, selector))
 def accumulate_and_select(residual: Dense, vector: Dense, selector: Selector) -> Selected:
     """Return TopK(residual + vector) and the new residual (gTop-k paper, algorithm 1, lines 3 to 5)."""
-    return select(Dense(residual.values + vector.values), selector)
+    if selector.how != "exact" or not on_kernels(vector.values):
+        return select(Dense(residual.values + vector.values), selector)
+    rest = residual.values.clone()
+    if selector.blocks:
+        found = kernels.accumulate_select_blocks(rest.numpy(), vector.values.numpy(), *selector.bounds())
+    else:
+        found = kernels.accumulate_select(rest.numpy(), vector.values.numpy(), selector.k)
+    return Selected(_sparse(*found, vector.size), Dense(rest))
 
 
 @size_rule(
@@ -59,6 +68,11 @@ def merge(left: Sparse, right: Sparse, selector: Selector) -> Merged:
     """
     import torch
 
+    if on_kernels(left.values) and not selector.blocks:
+        indices, values, dropped, lost = kernels.merge(
+            left.indices.numpy(), left.values.numpy(), right.indices.numpy(), right.values.numpy(), selector.k
+        )
+        return Merged(_sparse(indices, values, left.size), _sparse(dropped, lost, left.size))
     total = sum_sparse(left, right)
     positions = selector.among(total.indices, total.values.abs())
     is_kept = torch.zeros(total.values.numel(), dtype=torch.bool, device=total.values.device)
@@ -84,8 +98,7 @@ def sum_to_dense(first: Sparse, *others: Sparse) -> Dense:
     """Return the dense sum, taken from left to right."""
     total = first.values.new_zeros(first.size)
     for part in (first, *others):
-        # Indices within a part are distinct, so the order of additions is that of the parts.
-        total[part.indices.long()] += part.values
+        _add_at(total, part)
     return Dense(total)
 
 
@@ -94,7 +107,7 @@ def restore(residual: Dense, *additions: Sparse) -> Dense:
     """Return the residual with sparse vectors added to it, from left to right."""
     restored = residual.values.clone()
     for part in additions:
-        restored[part.indices.long()] += part.values
+        _add_at(restored, part)
     return Dense(restored)
 
 
@@ -121,6 +134,20 @@ def total(*vectors: Vector) -> Vector:
     if isinstance(vectors[0], Dense):
         return add_all(*vectors)  # type: ignore[arg-type]
     return sum_to_dense(*vectors)  # type: ignore[arg-type]
+
+
+def _add_at(total: torch.Tensor, part: Sparse) -> None:
+    """Add a sparse vector in place. Its indices are distinct, so the order of additions is that of the parts."""
+    if on_kernels(total):
+        kernels.add_at(total.numpy(), part.indices.numpy(), part.values.numpy())
+    else:
+        total[part.indices.long()] += part.values
+
+
+def _sparse(indices: np.ndarray, values: np.ndarray, size: int) -> Sparse:
+    import torch
+
+    return Sparse(torch.from_numpy(indices), torch.from_numpy(values), size)
 
 
 def _masked(vector: Sparse, mask: torch.Tensor) -> Sparse:

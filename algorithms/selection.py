@@ -6,9 +6,12 @@ magnitudes, by index: "> the k-th largest" (gTop-k paper, eq. (4)) would keep k-
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
+
+from algorithms import kernels
 
 if TYPE_CHECKING:
     import torch
@@ -57,6 +60,10 @@ class Selector:
         blocks = tuple((of, warm(k, of)) for of, k in self.blocks)
         return replace(self, k=sum(k for _, k in blocks) if blocks else warm(self.k, size), blocks=blocks)
 
+    def bounds(self) -> tuple[list[int], list[int]]:
+        """Return where blocks begin and the last one ends, and the k of each."""
+        return [0, *itertools.accumulate(size for size, _ in self.blocks)], [k for _, k in self.blocks]
+
     def positions(self, magnitudes: torch.Tensor) -> torch.Tensor:
         """Return the positions selected in a dense vector of these magnitudes, ascending."""
         import torch
@@ -91,6 +98,14 @@ class Selector:
         return found
 
 
+def on_kernels(values: torch.Tensor) -> bool:
+    """Return whether the compiled kernels take this tensor: in main memory, of float32 or float64.
+
+    Elsewhere torch's own operators find the same entries, bit for bit.
+    """
+    return values.device.type == "cpu" and values.element_size() >= 4 and values.is_contiguous()
+
+
 def entries(density: float, size: int) -> int:
     """Return max(1, floor(density size)), without falling for 0.29 * 100 = 28.999999999999996."""
     return max(1, math.floor(density * size + 1e-9))
@@ -100,6 +115,8 @@ def top_positions(magnitudes: torch.Tensor, k: int) -> torch.Tensor:
     """Return the positions, ascending, of the min(k, non-zeros) largest magnitudes; ties to the lower position."""
     import torch
 
+    if on_kernels(magnitudes):
+        return torch.from_numpy(kernels.top_positions(magnitudes.numpy(), k))
     threshold = _guess(magnitudes, k)
     candidates = torch.nonzero(magnitudes >= threshold).flatten() if threshold > 0 else None
     if candidates is None or candidates.numel() < k:

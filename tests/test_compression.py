@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import algorithms.compression
+import algorithms.selection
 from algorithms.compression import merge, outside, restore, select, sum_to_dense
 from algorithms.selection import Selector, top_positions
 from netsim.payload import Dense, SizeOnly, Sparse
 from tests.oracles import top_k
 from tests.strategies import gradients
+
+
+@pytest.fixture(autouse=True, params=["kernels", "torch"], scope="module")
+def path(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Hold both ways to the same references: compiled kernels, and torch's operators as on a GPU."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "torch":
+            patch.setattr(algorithms.compression, "on_kernels", lambda _: False)
+            patch.setattr(algorithms.selection, "on_kernels", lambda _: False)
+        yield
 
 
 def written_out(vector: object) -> np.ndarray:
