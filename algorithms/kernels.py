@@ -1,0 +1,526 @@
+"""Exact top-k selection, merging and summing on NumPy arrays: compiled by numba where it is installed.
+
+The rule everywhere is that of :mod:`algorithms.compression`: the min(k, non-zeros) entries of largest magnitude, among
+equal magnitudes those of lower index, never a zero (-0.0 is one); indices come out ascending. Without numba the same
+functions run on NumPy and return the same bits, two to five times slower.
+
+Magnitudes are compared as the integers that their bits spell, which order finite floats as their absolute values do,
+give denormals their place and put NaN above infinity: a diverged run shows, it does not hang.
+
+One pass selects. Whoever exceeds `floor` is kept in a list; when the list holds about 2k entries it is cut down to its
+k largest and `floor` rises to where they end, so no order of the data is slow. A guess from a sample lets `floor` start
+high; a guess that was too high costs a second pass, never exactness.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from types import FunctionType, SimpleNamespace
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats: TypeAlias = NDArray[Any]
+"""A one-dimensional, contiguous float32 or float64 array."""
+Int32s: TypeAlias = NDArray[np.int32]
+Int64s: TypeAlias = NDArray[np.int64]
+Keys: TypeAlias = NDArray[Any]
+"""Magnitudes as integers: int32 for float32, int64 for float64."""
+
+KEYS: dict[Any, np.dtype[Any]] = {np.dtype(np.float32): np.dtype(np.int32), np.dtype(np.float64): np.dtype(np.int64)}
+LARGEST = 2**31 - 1
+"""Indices are int32."""
+
+STRIDE, GROUP = 32 * 29, 32
+"""The sample: of every STRIDE elements the largest of GROUP; 29 is coprime to the widths of usual layers."""
+WIDE, NARROW = 64, 8
+"""How many elements are tested against the floor at once, and again if one of them exceeds it."""
+ROOM = 256
+"""The least room for candidates beyond k."""
+SLAB = 2**17
+"""How many elements the NumPy kernels take at a time, so that what they allocate stays in the cache."""
+
+
+def available() -> bool:
+    """Return whether the kernels are compiled; the first call imports numba."""
+    return isinstance(_kernels(), CompiledKernels)
+
+
+def accumulate_select(residual: Floats, vector: Floats, k: int) -> tuple[Int32s, Floats]:
+    """Add `vector` to `residual` in place, take the k largest out of it, and return (indices, values).
+
+    residual, vector: (d,), one dtype; `residual` ends as the rest, zero where entries were taken.
+    """
+    _check_pair(residual, vector)
+    positions = _kernels().select(residual, vector, _checked_k(k))
+    return positions, _taken_out(residual, positions)
+
+
+def accumulate_select_blocks(
+    residual: Floats, vector: Floats, bounds: ArrayLike, ks: ArrayLike
+) -> tuple[Int32s, Floats]:
+    """Do as :func:`accumulate_select` with the ks[b] largest of every block bounds[b]:bounds[b + 1]."""
+    _check_pair(residual, vector)
+    positions = _kernels().select_blocks(residual, vector, *_checked_blocks(bounds, ks, residual.size))
+    return positions, _taken_out(residual, positions)
+
+
+def top_positions(values: Floats, k: int) -> Int64s:
+    """Return the positions, ascending, of the k largest magnitudes of `values` (d,), which stays as it is."""
+    _check(values)
+    return _kernels().select(values, values[:0], _checked_k(k)).astype(np.int64)
+
+
+def top_positions_blocks(values: Floats, bounds: ArrayLike, ks: ArrayLike) -> Int64s:
+    """Return the positions, ascending, of the ks[b] largest magnitudes of every block bounds[b]:bounds[b + 1]."""
+    _check(values)
+    return _kernels().select_blocks(values, values[:0], *_checked_blocks(bounds, ks, values.size)).astype(np.int64)
+
+
+def merge(
+    indices_a: Int32s, values_a: Floats, indices_b: Int32s, values_b: Floats, k: int
+) -> tuple[Int32s, Floats, Int32s, Floats]:
+    """Return (kept indices, kept values, dropped indices, dropped values) of the sum of two sparse vectors.
+
+    Indices are strictly ascending within a and within b; equal ones are summed as a + b. The k largest entries of the
+    sum are kept, the others dropped; what is zero in the sum is in neither.
+    """
+    _check_sparse(indices_a, values_a)
+    _check_sparse(indices_b, values_b)
+    if values_a.dtype != values_b.dtype:
+        raise TypeError(f"cannot merge {values_a.dtype} with {values_b.dtype} values: convert one of them")
+    return _kernels().merge(indices_a, values_a, indices_b, values_b, _checked_k(k))
+
+
+def sum_to_dense(parts: Sequence[tuple[Int32s, Floats]], size: int) -> Floats:
+    """Return the sum (size,) of sparse vectors (indices, values), added from left to right onto zeros."""
+    if not parts:
+        raise ValueError("expected at least one sparse vector: the sum of none has no dtype")
+    total: Floats = np.zeros(size, parts[0][1].dtype)
+    for indices, values in parts:
+        add_at(total, indices, values)
+    return total
+
+
+def add_at(total: Floats, indices: Int32s, values: Floats) -> None:
+    """Add `values` (n,) to total[indices] in place; indices are distinct.
+
+    Raises IndexError, and leaves `total` as it was, if an index is outside of it.
+    """
+    _check(total)
+    _check_sparse(indices, values)
+    if total.dtype != values.dtype:
+        raise TypeError(f"cannot add {values.dtype} values to a {total.dtype} vector: convert one of them")
+    if not _kernels().add_at(total, indices, values):
+        raise IndexError(f"indices from {indices.min()} to {indices.max()} into a vector of {total.size} elements")
+
+
+class Kernels(Protocol):
+    """What there is of each kind. Arguments were checked; `vector` is empty where nothing is to be added."""
+
+    def select(self, residual: Floats, vector: Floats, k: int) -> Int32s:
+        """Add, and return the positions of the k largest."""
+
+    def select_blocks(self, residual: Floats, vector: Floats, bounds: Int64s, ks: Int64s) -> Int32s:
+        """Add, and return the positions of the ks[b] largest of every block."""
+
+    def merge(self, ia: Int32s, va: Floats, ib: Int32s, vb: Floats, k: int) -> tuple[Int32s, Floats, Int32s, Floats]:
+        """Return what is kept and what is dropped of a + b."""
+
+    def add_at(self, total: Floats, indices: Int32s, values: Floats) -> bool:
+        """Add values at indices, or return False and do nothing if one is out of range."""
+
+
+class NumpyKernels:
+    """The kernels in NumPy."""
+
+    def select(self, residual: Floats, vector: Floats, k: int) -> Int32s:
+        floor = self._guess(residual, vector, k)
+        positions = self._scan(residual, vector, k, floor)
+        if positions.size < k and floor > 0:
+            positions = self._scan(residual, vector[:0], k, 0)
+        return positions
+
+    def select_blocks(self, residual: Floats, vector: Floats, bounds: Int64s, ks: Int64s) -> Int32s:
+        found = [np.empty(0, np.int32)]
+        for start, stop, k in zip(bounds[:-1].tolist(), bounds[1:].tolist(), ks.tolist(), strict=True):
+            found.append(self.select(residual[start:stop], vector[start:stop], k) + np.int32(start))
+        return np.concatenate(found)
+
+    def merge(self, ia: Int32s, va: Floats, ib: Int32s, vb: Floats, k: int) -> tuple[Int32s, Floats, Int32s, Floats]:
+        indices = np.concatenate([ia, ib])
+        order = np.argsort(indices, kind="stable")
+        indices, values = indices[order], np.concatenate([va, vb])[order]
+        second = np.flatnonzero(indices[1:] == indices[:-1]) + 1
+        values[second - 1] += values[second]
+        values[second] = 0
+        there = values != 0
+        indices, values = indices[there], values[there]
+        kept = self._largest(_magnitudes(values), k)
+        return indices[kept], values[kept], indices[~kept], values[~kept]
+
+    def add_at(self, total: Floats, indices: Int32s, values: Floats) -> bool:
+        if indices.size and not 0 <= indices.min() <= indices.max() < total.size:
+            return False
+        total[indices] += values
+        return True
+
+    def _scan(self, residual: Floats, vector: Floats, k: int, floor: int) -> Int32s:
+        """Add, and return the positions of the k largest among what exceeds `floor`."""
+        positions, keys = np.empty(0, np.int64), np.empty(0, KEYS[residual.dtype])
+        magnitudes = np.empty(min(SLAB, residual.size), keys.dtype)
+        exceed = np.empty(magnitudes.size, np.bool_)
+        for start in range(0, residual.size, SLAB):
+            slab = residual[start : start + SLAB]
+            if vector.size:
+                slab += vector[start : start + SLAB]
+            among = _magnitudes(slab, magnitudes[: slab.size])
+            found = np.flatnonzero(np.greater(among, floor, out=exceed[: slab.size]))
+            if found.size:
+                positions, keys = np.concatenate([positions, found + start]), np.concatenate([keys, among[found]])
+            if keys.size > max(2 * k, k + ROOM):
+                largest = self._largest(keys, k)
+                positions, keys = positions[largest], keys[largest]
+                floor = int(keys.min(initial=np.iinfo(keys.dtype).max))
+        return positions[self._largest(keys, k)].astype(np.int32)
+
+    def _guess(self, residual: Floats, vector: Floats, k: int) -> int:
+        """Return a floor from the sample, or 0 if a guess is not worth it."""
+        groups = residual.size // STRIDE
+        rank = _rank(residual.size, k)
+        if 2 * rank > groups:
+            return 0
+        sample = residual[: groups * STRIDE].reshape(groups, STRIDE)[:, :GROUP]
+        if vector.size:
+            sample = sample + vector[: groups * STRIDE].reshape(groups, STRIDE)[:, :GROUP]
+        largest = _magnitudes(np.ascontiguousarray(sample)).max(axis=1)
+        return max(int(np.partition(largest, groups - rank)[groups - rank]) - 1, 0)
+
+    def _largest(self, keys: Keys, k: int) -> NDArray[np.bool_]:
+        """Return a mask of the k largest keys, ties to the lower position."""
+        if keys.size <= k:
+            return np.ones(keys.size, np.bool_)
+        if k == 0:
+            return np.zeros(keys.size, np.bool_)
+        cut = np.partition(keys, keys.size - k)[keys.size - k]
+        mask: NDArray[np.bool_] = keys > cut
+        mask[np.flatnonzero(keys == cut)[: k - np.count_nonzero(mask)]] = True
+        return mask
+
+
+class CompiledKernels:
+    """The kernels compiled by numba; they run without the GIL."""
+
+    def __init__(self) -> None:
+        """Import numba; loops are compiled, or read from numba's cache, when they are first called."""
+        import numba
+
+        config: Any = numba.config
+        if config.DISABLE_JIT:
+            raise ImportError("numba is told not to compile (NUMBA_DISABLE_JIT)")
+        self._loops = self._compiled(numba, cache=True)
+        try:
+            self._loops._add_at(np.zeros(1, np.float32), np.zeros(1, np.int32), np.zeros(1, np.float32))
+        except (OSError, RuntimeError):
+            # Nowhere to write the cache: every process compiles for itself.
+            self._loops = self._compiled(numba, cache=False)
+
+    def _compiled(self, numba: Any, cache: bool) -> SimpleNamespace:
+        """Return the loops below, compiled: copies of them that call each other's compiled selves."""
+        names = dict(globals())
+        for loop in LOOPS:
+            copy = FunctionType(loop.__code__, names, loop.__name__)
+            copy.__qualname__ = loop.__qualname__
+            names[loop.__name__] = numba.njit(nogil=True, cache=cache)(copy)
+        return SimpleNamespace(**{loop.__name__: names[loop.__name__] for loop in LOOPS})
+
+    def select(self, residual: Floats, vector: Floats, k: int) -> Int32s:
+        found: Int32s = self._loops._select(residual, vector, residual.view(KEYS[residual.dtype]), k)
+        return found
+
+    def select_blocks(self, residual: Floats, vector: Floats, bounds: Int64s, ks: Int64s) -> Int32s:
+        bits = residual.view(KEYS[residual.dtype])
+        found: Int32s = self._loops._select_blocks(residual, vector, bits, bounds, ks)
+        return found
+
+    def merge(self, ia: Int32s, va: Floats, ib: Int32s, vb: Floats, k: int) -> tuple[Int32s, Floats, Int32s, Floats]:
+        indices, values = np.empty(ia.size + ib.size, np.int32), np.empty(ia.size + ib.size, va.dtype)
+        keys = np.empty(values.size, KEYS[values.dtype])
+        merged: tuple[Int32s, Floats, Int32s, Floats] = self._loops._merge(
+            ia, va, ib, vb, k, indices, values, values.view(keys.dtype), keys
+        )
+        return merged
+
+    def add_at(self, total: Floats, indices: Int32s, values: Floats) -> bool:
+        return bool(self._loops._add_at(total, indices, values))
+
+
+_lock = threading.Lock()
+_chosen: Kernels | None = None
+
+
+def _kernels() -> Kernels:
+    """Return the compiled kernels where numba works, else those in NumPy."""
+    return _chosen or _choose()
+
+
+def _choose() -> Kernels:
+    global _chosen
+    with _lock:
+        if _chosen is None:
+            try:
+                _chosen = CompiledKernels()
+            except ImportError:
+                _chosen = NumpyKernels()
+        return _chosen
+
+
+def _taken_out(residual: Floats, positions: Int32s) -> Floats:
+    """Return residual[positions], and make it zero there."""
+    values: Floats = residual[positions]
+    residual[positions] = 0
+    return values
+
+
+def _magnitudes(values: Floats, out: Keys | None = None) -> Keys:
+    """Return the bits without their sign: integers in the order of the magnitudes."""
+    bits = values.view(KEYS[values.dtype])
+    magnitudes: Keys = np.bitwise_and(bits, np.iinfo(bits.dtype).max, out=out)
+    return magnitudes
+
+
+def _check(values: Floats) -> None:
+    if values.dtype not in KEYS or values.ndim != 1 or not (values.flags.c_contiguous and values.flags.aligned):
+        raise TypeError(f"expected a contiguous float32 or float64 vector, not {values.dtype} of shape {values.shape}")
+    if values.size > LARGEST:
+        raise ValueError(f"{values.size} elements: an int32 index reaches {LARGEST}")
+
+
+def _check_pair(residual: Floats, vector: Floats) -> None:
+    _check(residual)
+    _check(vector)
+    if residual.dtype != vector.dtype or residual.size != vector.size:
+        raise TypeError(
+            f"expected {residual.size} {residual.dtype} elements to add, as many as the residual has, "
+            f"not {vector.size} {vector.dtype} ones"
+        )
+    if not residual.flags.writeable:
+        raise ValueError("the residual is read-only: pass a writable copy of it")
+
+
+def _check_sparse(indices: Int32s, values: Floats) -> None:
+    _check(values)
+    if indices.dtype != np.int32 or indices.shape != values.shape or not indices.flags.c_contiguous:
+        raise TypeError(
+            f"expected one contiguous int32 index per value, not {indices.dtype} {indices.shape} for {values.shape}"
+        )
+
+
+def _checked_k(k: int) -> int:
+    if k < 0:
+        raise ValueError(f"k = {k}: expected the number of entries to keep, 0 or more")
+    return min(int(k), LARGEST)
+
+
+def _checked_blocks(bounds: ArrayLike, ks: ArrayLike, size: int) -> tuple[Int64s, Int64s]:
+    edges, numbers = np.array(bounds, np.int64, ndmin=1), np.array(ks, np.int64, ndmin=1)
+    if edges.size != numbers.size + 1 or edges[0] != 0 or edges[-1] != size or (np.diff(edges) < 0).any():
+        raise ValueError(
+            f"expected ascending bounds from 0 to {size}, one more than the {numbers.size} ks, not {edges}"
+        )
+    if (numbers < 0).any():
+        raise ValueError(f"k = {numbers.min()}: expected the number of entries to keep, 0 or more")
+    return edges, np.minimum(numbers, LARGEST)
+
+
+# What follows is compiled. Blocks and counts are written so that LLVM turns the loops into vector instructions:
+# maxima of integers (not of floats, whose NaN forbids it), lengths known beforehand, sums in the type of the keys.
+
+
+def _rank(size: int, k: int) -> int:
+    """Return how far down the sample's group maxima the floor is put: three standard deviations, and some."""
+    expected = k * (size // STRIDE * GROUP) / max(size, 1)
+    return int(expected + 3 * expected**0.5 + 4)
+
+
+def _select(residual: Floats, vector: Floats, bits: Keys, k: int) -> Int32s:
+    """Add `vector`, unless it is empty; return the positions of the k largest. `bits` are those of `residual`."""
+    room = min(bits.size, max(2 * k, k + ROOM)) + WIDE
+    positions, keys = np.empty(room, np.int32), np.empty(room, bits.dtype)
+    floor = _guess(residual, vector, bits, k)
+    count = _scan(residual, vector, bits, k, floor, positions, keys)
+    if count < k and floor > 0:
+        count = _scan(residual, vector[:0], bits, k, bits.dtype.type(0), positions, keys)
+    return positions[:count].copy()
+
+
+def _select_blocks(residual: Floats, vector: Floats, bits: Keys, bounds: Int64s, ks: Int64s) -> Int32s:
+    """Do so for every block, with positions counted from the start of the vector."""
+    total = 0
+    for b in range(ks.size):
+        total += min(ks[b], bounds[b + 1] - bounds[b])
+    positions = np.empty(total, np.int32)
+    count = 0
+    for b in range(ks.size):
+        start, stop = bounds[b], bounds[b + 1]
+        addend = vector[start:stop] if vector.size else vector
+        found = _select(residual[start:stop], addend, bits[start:stop], ks[b])
+        for i in range(found.size):
+            positions[count + i] = start + found[i]
+        count += found.size
+    return positions[:count].copy()
+
+
+def _scan(residual: Floats, vector: Floats, bits: Keys, k: int, floor: Any, positions: Int32s, keys: Keys) -> int:
+    """Add, and leave in `positions` and `keys` the k largest, or fewer, of what exceeds `floor`; return how many.
+
+    One function, since a call for what a wide block holds made it a sixth slower.
+    """
+    tail = bits.size - bits.size % WIDE
+    count = 0
+    for start in range(0, tail, WIDE):
+        if vector.size:
+            for i in range(start, start + WIDE):
+                residual[i] += vector[i]
+        largest = bits.dtype.type(0)
+        for i in range(start, start + WIDE):
+            largest = max(largest, bits[i] & np.iinfo(bits.dtype).max)
+        if largest > floor:
+            for near in range(start, start + WIDE, NARROW):
+                largest = bits.dtype.type(0)
+                for i in range(near, near + NARROW):
+                    largest = max(largest, bits[i] & np.iinfo(bits.dtype).max)
+                if largest > floor:
+                    for i in range(near, near + NARROW):
+                        key = bits[i] & np.iinfo(bits.dtype).max
+                        positions[count], keys[count] = i, key
+                        count += key > floor
+            if count > positions.size - WIDE:
+                floor = _prune(positions, keys[:count], k, floor)
+                count = k
+    for i in range(tail, bits.size):
+        if vector.size:
+            residual[i] += vector[i]
+        key = bits[i] & np.iinfo(bits.dtype).max
+        positions[count], keys[count] = i, key
+        count += key > floor
+    if count > k:
+        _prune(positions, keys[:count], k, floor)
+        count = k
+    return count
+
+
+def _guess(residual: Floats, vector: Floats, bits: Keys, k: int) -> Any:
+    """Return a floor from the sample, or 0 if a guess is not worth it."""
+    none = bits.dtype.type(0)
+    groups, rank = bits.size // STRIDE, _rank(bits.size, k)
+    if 2 * rank > groups:
+        return none
+    sample = np.empty(groups, bits.dtype)
+    sums = np.empty(GROUP, residual.dtype)
+    sums_bits = sums.view(bits.dtype)
+    for g in range(groups):
+        largest = none
+        if vector.size:
+            for j in range(GROUP):
+                sums[j] = residual[g * STRIDE + j] + vector[g * STRIDE + j]
+            for j in range(GROUP):
+                largest = max(largest, sums_bits[j] & np.iinfo(bits.dtype).max)
+        else:
+            for j in range(GROUP):
+                largest = max(largest, bits[g * STRIDE + j] & np.iinfo(bits.dtype).max)
+        sample[g] = largest
+    cut, _ = _cut(sample, rank, none)
+    return bits.dtype.type(max(cut - 1, 0))
+
+
+def _cut(keys: Keys, k: int, low: Any) -> tuple[Any, int]:
+    """Return (cut, ties): the k largest keys, of more than k above `low`, are those above `cut` and `ties` equal to it.
+
+    By halving the interval of values: reads that compare and count, and equal keys do no harm.
+    """
+    number = keys.dtype.type
+    high = number(0)
+    for i in range(keys.size):
+        high = max(high, keys[i])
+    while high - low > 1:
+        middle = number(low + (high - low) // 2)
+        above = number(0)
+        for i in range(keys.size):
+            above = number(above + (keys[i] > middle))
+        if above == k:
+            return middle, 0
+        if above > k:
+            low = middle
+        else:
+            high = middle
+    above = number(0)
+    for i in range(keys.size):
+        above = number(above + (keys[i] > high))
+    return high, k - above
+
+
+def _prune(positions: Int32s, keys: Keys, k: int, floor: Any) -> Any:
+    """Move the k largest of more `keys` to the front, in order; return the new floor.
+
+    New keys exceed `floor`; of those that an earlier call kept, some may equal it.
+    """
+    cut, ties = _cut(keys, k, keys.dtype.type(max(floor - 1, 0)))
+    count = 0
+    for i in range(keys.size):
+        key = keys[i]
+        tie = (key == cut) & (ties > 0)
+        ties -= tie
+        positions[count] = positions[i]
+        keys[count] = key
+        count += (key > cut) | tie
+    return cut
+
+
+def _merge(
+    ia: Int32s, va: Floats, ib: Int32s, vb: Floats, k: int, indices: Int32s, values: Floats, bits: Keys, keys: Keys
+) -> tuple[Int32s, Floats, Int32s, Floats]:
+    """Merge a and b into `indices` and `values` (whose bits are `bits`), then part the k largest from the others."""
+    i = j = total = 0
+    while i < ia.size or j < ib.size:
+        from_a = j == ib.size or (i < ia.size and ia[i] <= ib[j])
+        from_b = i == ia.size or (j < ib.size and ib[j] <= ia[i])
+        if from_a and from_b:
+            indices[total], values[total] = ia[i], va[i] + vb[j]
+        elif from_a:
+            indices[total], values[total] = ia[i], va[i]
+        else:
+            indices[total], values[total] = ib[j], vb[j]
+        i, j = i + from_a, j + from_b
+        keys[total] = bits[total] & np.iinfo(bits.dtype).max
+        total += keys[total] > 0
+    if total <= k:
+        return indices[:total].copy(), values[:total].copy(), indices[:0].copy(), values[:0].copy()
+    cut, ties = _cut(keys[:total], k, bits.dtype.type(0))
+    kept_indices, kept_values = np.empty(k, indices.dtype), np.empty(k, values.dtype)
+    kept = dropped = 0
+    for i in range(total):
+        tie = keys[i] == cut and ties > 0
+        ties -= tie
+        if keys[i] > cut or tie:
+            kept_indices[kept], kept_values[kept] = indices[i], values[i]
+            kept += 1
+        else:
+            indices[dropped], values[dropped] = indices[i], values[i]
+            dropped += 1
+    return kept_indices, kept_values, indices[:dropped].copy(), values[:dropped].copy()
+
+
+def _add_at(total: Floats, indices: Int32s, values: Floats) -> bool:
+    """Add values at indices, or return False and do nothing if one is out of range."""
+    for i in range(indices.size):
+        if indices[i] < 0 or indices[i] >= total.size:
+            return False
+    for i in range(indices.size):
+        total[indices[i]] += values[i]
+    return True
+
+
+LOOPS = (_rank, _select, _select_blocks, _scan, _guess, _cut, _prune, _merge, _add_at)
