@@ -105,6 +105,8 @@ def sum_to_dense(first: Sparse, *others: Sparse) -> Dense:
 @size_rule(lambda residual, *additions: residual)
 def restore(residual: Dense, *additions: Sparse) -> Dense:
     """Return the residual with sparse vectors added to it, from left to right."""
+    if not additions:
+        return residual
     restored = residual.values.clone()
     for part in additions:
         _add_at(restored, part)

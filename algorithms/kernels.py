@@ -220,8 +220,8 @@ class CompiledKernels:
         config: Any = numba.config
         if config.DISABLE_JIT:
             raise ImportError("numba is told not to compile (NUMBA_DISABLE_JIT)")
-        self._loops = self._compiled(numba, cache=True)
         try:
+            self._loops = self._compiled(numba, cache=True)
             self._loops._add_at(np.zeros(1, np.float32), np.zeros(1, np.int32), np.zeros(1, np.float32))
         except (OSError, RuntimeError):
             # Nowhere to write the cache: every process compiles for itself.
@@ -237,13 +237,20 @@ class CompiledKernels:
         return SimpleNamespace(**{loop.__name__: names[loop.__name__] for loop in LOOPS})
 
     def select(self, residual: Floats, vector: Floats, k: int) -> Int32s:
-        found: Int32s = self._loops._select(residual, vector, residual.view(KEYS[residual.dtype]), k)
+        found: Int32s = self._loops._select(*self._three(residual, vector), k)
         return found
 
     def select_blocks(self, residual: Floats, vector: Floats, bounds: Int64s, ks: Int64s) -> Int32s:
-        bits = residual.view(KEYS[residual.dtype])
-        found: Int32s = self._loops._select_blocks(residual, vector, bits, bounds, ks)
+        found: Int32s = self._loops._select_blocks(*self._three(residual, vector), bounds, ks)
         return found
+
+    def _three(self, residual: Floats, vector: Floats) -> tuple[Floats, Floats, Keys]:
+        """Return what to add to, what to add and the bits to look at; nothing to add to may be read-only."""
+        bits = residual.view(KEYS[residual.dtype])
+        if vector.size:
+            return residual, vector, bits
+        nothing = np.empty(0, residual.dtype)
+        return nothing, nothing, bits
 
     def merge(self, ia: Int32s, va: Floats, ib: Int32s, vb: Floats, k: int) -> tuple[Int32s, Floats, Int32s, Floats]:
         indices, values = np.empty(ia.size + ib.size, np.int32), np.empty(ia.size + ib.size, va.dtype)

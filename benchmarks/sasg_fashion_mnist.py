@@ -16,6 +16,7 @@ from typing import Any
 import netsim
 
 ALGORITHMS = {"ps": "SGD", "ps-topk": "Sparse", "lasg-wk2": "LASG", "sasg": "SASG"}
+COLUMNS = {"final_accuracy": "{:.4f}", "uploads": "{:,.0f}", "value_bits_up": "{:.3e}", "index_bits_up": "{:.3e}"}
 WORKERS, BATCH, SAMPLES, PUBLISHED_EPOCHS = 10, 10, 60_000, 20
 
 
@@ -67,9 +68,7 @@ def table(runs: list[dict[str, Any]]) -> str:
     for algorithm, title in ALGORITHMS.items():
         own = [run for run in runs if run["algorithm"] == algorithm]
         if own:
-            cells = [_range([run[key] for run in own], form) for key, form in (
-                ("final_accuracy", "{:.4f}"), ("uploads", "{:,.0f}"), ("value_bits_up", "{:.3e}"), ("index_bits_up", "{:.3e}")
-            )]  # fmt: skip
+            cells = [_range([run[key] for run in own], form) for key, form in COLUMNS.items()]
             lines.append(f"| {title} (`{algorithm}`) | {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -1,0 +1,150 @@
+"""What a simulated round of gTop-k costs over the arithmetic of its gradients, on this machine.
+
+For each model and number of workers P: seconds of a whole round (gradients, accumulation, exact selection,
+merges, simulation, update), of (a) a plain Python loop of forward and backward over the workers, and of (b) the
+bare arithmetic: one forward and backward over all workers' samples at once. Ratios are medians over interleaved
+repeats. Peak memory is of a process of its own, over what it held before the run, against P·d·4 bytes.
+
+    python benchmarks/rounds.py --threads 1            # and: --threads 2 (a pool of two workers)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from typing import Any
+
+import torch
+from torch import nn
+
+from netsim.device import keep_freed_memory
+from netsim.experiment import Experiment
+from netsim.simulation import laboratory
+
+MODELS = ("digits-mlp", "fc-mnist", "resnet20")
+DENSITY = 1e-3
+
+
+def experiment(model: str, workers: int, rounds: int, batch_size: int) -> Experiment:
+    """Return gTop-k on synthetic data, with charges assumed so that nothing is timed inside."""
+    return Experiment.of(
+        algorithm="gtopk", workload=model, data="synthetic", workers=workers, rounds=rounds, batch_size=batch_size,
+        density=DENSITY, compute_time="1ms", select_time="0s", merge_time="0s",
+    )  # fmt: skip
+
+
+def plain_loop(task: Any, batches: list[tuple[torch.Tensor, torch.Tensor]]) -> float:
+    """Return the seconds of forward and backward of a module over each worker's batch."""
+    model = _module(task)
+    started = time.perf_counter()
+    for inputs, labels in batches:
+        model.zero_grad(set_to_none=True)
+        nn.functional.cross_entropy(model(inputs), labels).backward()
+    return time.perf_counter() - started
+
+
+def bare(task: Any, batches: list[tuple[torch.Tensor, torch.Tensor]]) -> float:
+    """Return the seconds of one forward and backward over all samples."""
+    inputs, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    return plain_loop(task, [(inputs, labels)])
+
+
+_MODULES: dict[int, nn.Module] = {}
+
+
+def _module(task: Any) -> nn.Module:
+    if id(task) not in _MODULES:
+        model = task.workload.model.to_empty(device="cpu")
+        nn.utils.vector_to_parameters(task.initial_parameters().values, model.parameters())
+        _MODULES[id(task)] = model
+    return _MODULES[id(task)]
+
+
+def measure(model: str, workers: int, repeats: int, batch_size: int, threads: int) -> dict[str, Any]:
+    """Return the medians of interleaved repeats."""
+    os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:threads]))
+    with laboratory(experiment(model, workers, 4, batch_size)) as lab:
+        if threads == 1:
+            lab._executor = None
+        task: Any = lab.task
+        batches = [task._training.take(torch.from_numpy(task.batch(rank, 0))) for rank in range(workers)]
+        samples: dict[str, list[float]] = {"round": [], "loop": [], "bare": []}
+        for repeat in range(repeats + 1):
+            stamps: list[float] = []
+            lab.simulate("gtopk", lambda *_, stamps=stamps: stamps.append(time.perf_counter()))
+            loop, arithmetic = plain_loop(task, batches), bare(task, batches)
+            if repeat:  # the first warms up
+                samples["round"].append((stamps[-1] - stamps[0]) / (len(stamps) - 1))
+                samples["loop"].append(loop)
+                samples["bare"].append(arithmetic)
+    pairs = zip(samples["round"], samples["loop"], samples["bare"], strict=True)
+    ratios = [(whole / loop, whole / arithmetic) for whole, loop, arithmetic in pairs]
+    return {
+        "model": model, "workers": workers, "batch_size": batch_size, "threads": threads, "repeats": repeats,
+        **{f"{name}_s": statistics.median(values) for name, values in samples.items()},
+        "over_loop": statistics.median(ratio for ratio, _ in ratios),
+        "over_bare": statistics.median(ratio for _, ratio in ratios),
+    }  # fmt: skip
+
+
+def memory(model: str, workers: int, batch_size: int) -> dict[str, Any]:
+    """Return the peak memory of a run in this process, over what it held before, as a ratio to P·d·4 bytes."""
+    keep_freed_memory()
+    with laboratory(experiment(model, workers, 3, batch_size)) as lab:
+        lab._executor = None
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        lab.simulate("gtopk")
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        return {"peak_bytes": 1024 * peak, "over_residuals": 1024 * peak / (4 * workers * lab.elements)}
+
+
+def _line(row: dict[str, Any]) -> str:
+    return (
+        f"{row['model']:11} P={row['workers']:<4} round {row['round_s'] * 1e3:8.1f} ms   "
+        f"{row['over_loop']:5.2f} × plain loop   {row['over_bare']:5.2f} × bare arithmetic   "
+        f"peak {row['over_residuals']:.2f} × P·d·4 B"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=MODELS, choices=MODELS)
+    parser.add_argument("--workers", type=int, nargs="+", default=[8, 64])
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--memory-of", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.memory_of:
+        print(json.dumps(memory(options.memory_of[0], int(options.memory_of[1]), options.batch_size)))
+        return
+    rows = []
+    for model in options.models:
+        for workers in options.workers:
+            row = measure(model, workers, options.repeats, options.batch_size, options.threads)
+            command = [
+                sys.executable,
+                __file__,
+                "--memory-of",
+                model,
+                str(workers),
+                "--batch-size",
+                str(options.batch_size),
+            ]
+            row |= json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
+            rows.append(row)
+            if not options.json:
+                print(_line(row), flush=True)
+    if options.json:
+        print(json.dumps(rows, indent=2))
+
+
+if __name__ == "__main__":
+    main()
