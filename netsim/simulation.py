@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -27,7 +28,7 @@ from netsim.worker import Worker
 from netsim.workloads import WORKLOADS, load_workload
 
 if TYPE_CHECKING:
-    from netsim.workloads.workload import DataParallelTask, Workload
+    from netsim.workloads.workload import DataParallelTask, Evaluation, Workload
 
 OnRound = Callable[[str, int], None]
 """Called with an algorithm's name and the step that rank 0 has finished."""
@@ -109,7 +110,7 @@ class Laboratory:
         if emit is None:
             return None
         every = self.experiment.eval_every
-        evaluate = getattr(self.task, "evaluate", None) if every else None
+        evaluate = partial(_evaluate, self.task) if every and self.device is not None else None
         recorder = Recorder(algorithm, workers, lambda: medium.now / PICOSECONDS, emit, evaluate, every or 1)
         for worker in workers:
             worker.observer = recorder.observe
@@ -169,16 +170,18 @@ def load_task(experiment: Experiment, device: str) -> tuple[DataParallelTask, tu
     return task, _sizes(workload.tensors), device
 
 
-def judge(task: Task, parameters: Vector) -> dict[str, float | None]:
-    """Return the loss and accuracy that a run ends with; None where only sizes are known.
+def _evaluate(task: Task, parameters: Dense) -> Evaluation:
+    """Return loss and accuracy on the test data; on a part of it for models that would take minutes."""
+    judged = cast("DataParallelTask", task)
+    return judged.evaluate(parameters, most=judged.workload.loss_samples)
 
-    Models that would take minutes to judge are judged on a part of the data (``Workload.loss_samples``).
-    """
+
+def judge(task: Task, parameters: Vector) -> dict[str, float | None]:
+    """Return the training loss and test accuracy that a run ends with; None where only sizes are known."""
     if not isinstance(parameters, Dense):
         return {"final_loss": None, "final_accuracy": None}
-    judged = cast("DataParallelTask", task)
-    accuracy = judged.evaluate(parameters, most=judged.workload.loss_samples).accuracy
-    return {"final_loss": judged.loss(parameters), "final_accuracy": accuracy}
+    loss = cast("DataParallelTask", task).loss(parameters)
+    return {"final_loss": loss, "final_accuracy": _evaluate(task, parameters).accuracy}
 
 
 def _tensors_of_workload(experiment: Experiment) -> tuple[int, ...]:
