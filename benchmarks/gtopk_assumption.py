@@ -1,7 +1,8 @@
 """Figure 1 of the gTop-k paper on Fashion-MNIST: δ of Assumption 1 and the loss of gTop-k beside S-SGD's.
 
-4 workers, density 0.001 after a warm-up, for fc-mnist and resnet20. Prints the band of δ after the warm-up, and the
-test losses; draws both (--svg) and keeps the rows (--out). Needs the data set: see `netsim simulate --workload fc-mnist`.
+4 workers, density 0.001 after a warm-up, for fc-mnist and resnet20. Prints the band of δ after the warm-up, and
+the test losses; draws both (--svg) and keeps the rows (--out). Needs the data set: see
+`netsim simulate --workload fc-mnist`.
 """
 
 from __future__ import annotations

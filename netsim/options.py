@@ -16,9 +16,9 @@ import typer
 Command = TypeVar("Command", bound=Callable[..., None])
 
 
-def option(help: str, *names: str) -> Any:
+def option(text: str, *names: str) -> Any:
     """Return the description of an option; its name is the parameter's unless `names` says otherwise."""
-    return typer.Option(*names, help=help)
+    return typer.Option(*names, help=text)
 
 
 def whole(text: str) -> int:
@@ -77,13 +77,15 @@ def training(
     workload: Annotated[
         str,
         option(
-            "digits-mlp, fc-mnist, resnet20, vgg16, resnet18, lstm-ptb, lstm-an4, char-lstm, or your own module:factory."
+            "digits-mlp, fc-mnist, resnet20, vgg16, resnet18, lstm-ptb, lstm-an4, char-lstm, or your own "
+            "module:factory."
         ),
     ] = "digits-mlp",
     data: Annotated[
         str | None,
         option(
-            "digits, mnist, fashion-mnist, cifar10, cifar100, ptb, python-docs, synthetic, or two with +. [default: the workload's]"
+            "digits, mnist, fashion-mnist, cifar10, cifar100, ptb, python-docs, synthetic, or two with +. "
+            "[default: the workload's]"
         ),
     ] = None,
     data_dir: Annotated[str | None, option("Folder that holds the data sets.")] = None,
