@@ -36,7 +36,7 @@ def select(vector: Dense, selector: Selector) -> Selected:
     """Return TopK(vector) (eq. (4)) and the rest; the two sum to `vector` exactly."""
     import torch
 
-    positions = selector.positions(vector.values.abs())
+    positions = selector.positions(vector.values)
     local = Sparse(positions.to(torch.int32), vector.values[positions], vector.size)
     rest = vector.values.clone()
     rest[positions] = 0
@@ -74,7 +74,7 @@ def merge(left: Sparse, right: Sparse, selector: Selector) -> Merged:
         )
         return Merged(_sparse(indices, values, left.size), _sparse(dropped, lost, left.size))
     total = sum_sparse(left, right)
-    positions = selector.among(total.indices, total.values.abs())
+    positions = selector.among(total.indices, total.values)
     is_kept = torch.zeros(total.values.numel(), dtype=torch.bool, device=total.values.device)
     is_kept[positions] = True
     return Merged(_masked(total, is_kept), _masked(total, ~is_kept))

@@ -2,7 +2,7 @@
 
 The rule everywhere is that of :mod:`algorithms.compression`: the min(k, non-zeros) entries of largest magnitude, among
 equal magnitudes those of lower index, never a zero (-0.0 is one); indices come out ascending. Without numba the same
-functions run on NumPy and return the same bits, two to five times slower.
+functions run on NumPy and return the same bits, two to eight times slower.
 
 Magnitudes are compared as the integers that their bits spell, which order finite floats as their absolute values do,
 give denormals their place and put NaN above infinity: a diverged run shows, it does not hang.

@@ -64,34 +64,35 @@ class Selector:
         """Return where blocks begin and the last one ends, and the k of each."""
         return [0, *itertools.accumulate(size for size, _ in self.blocks)], [k for _, k in self.blocks]
 
-    def positions(self, magnitudes: torch.Tensor) -> torch.Tensor:
-        """Return the positions selected in a dense vector of these magnitudes, ascending."""
+    def positions(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the positions selected in a dense vector, ascending."""
         import torch
 
         if not self.blocks:
-            return self._of(magnitudes, self.k)
+            return self._of(values, self.k)
         pieces, first = [], 0
         for size, k in self.blocks:
-            pieces.append(self._of(magnitudes[first : first + size], k) + first)
+            pieces.append(self._of(values[first : first + size], k) + first)
             first += size
         return torch.cat(pieces)
 
-    def among(self, indices: torch.Tensor, magnitudes: torch.Tensor) -> torch.Tensor:
+    def among(self, indices: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         """Return the positions to keep of a sparse vector with ascending `indices`, ascending; exact."""
         import torch
 
         if not self.blocks:
-            return top_positions(magnitudes, self.k)
+            return top_positions(values, self.k)
         ends = torch.tensor([size for size, _ in self.blocks], device=indices.device).cumsum(0)
         pieces, first = [], 0
         for last, (_, k) in zip(torch.searchsorted(indices, ends).tolist(), self.blocks, strict=True):
-            pieces.append(top_positions(magnitudes[first:last], k) + first)
+            pieces.append(top_positions(values[first:last], k) + first)
             first = last
         return torch.cat(pieces)
 
-    def _of(self, magnitudes: torch.Tensor, k: int) -> torch.Tensor:
+    def _of(self, values: torch.Tensor, k: int) -> torch.Tensor:
         if self.how == "exact":
-            return top_positions(magnitudes, k)
+            return top_positions(values, k)
+        magnitudes = values.abs()
         found = above(magnitudes, sampled_threshold(magnitudes, k))
         if self.how == "sampled" and found.numel() > k:
             found = found[top_positions(magnitudes[found], k)]
@@ -103,7 +104,8 @@ def on_kernels(values: torch.Tensor) -> bool:
 
     Elsewhere torch's own operators find the same entries, bit for bit.
     """
-    return values.device.type == "cpu" and values.element_size() >= 4 and values.is_contiguous()
+    floats = values.is_floating_point() and values.element_size() >= 4
+    return values.device.type == "cpu" and floats and values.is_contiguous()
 
 
 def entries(density: float, size: int) -> int:
@@ -111,12 +113,13 @@ def entries(density: float, size: int) -> int:
     return max(1, math.floor(density * size + 1e-9))
 
 
-def top_positions(magnitudes: torch.Tensor, k: int) -> torch.Tensor:
+def top_positions(values: torch.Tensor, k: int) -> torch.Tensor:
     """Return the positions, ascending, of the min(k, non-zeros) largest magnitudes; ties to the lower position."""
     import torch
 
-    if on_kernels(magnitudes):
-        return torch.from_numpy(kernels.top_positions(magnitudes.numpy(), k))
+    if on_kernels(values):
+        return torch.from_numpy(kernels.top_positions(values.numpy(), k))
+    magnitudes = values.abs()
     threshold = _guess(magnitudes, k)
     candidates = torch.nonzero(magnitudes >= threshold).flatten() if threshold > 0 else None
     if candidates is None or candidates.numel() < k:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from algorithms import kernels
@@ -24,6 +24,8 @@ KINDS = [
     *("ascending", "descending", "rising ties", "large in the sample", "large out of the sample", "small blocks apart"),
 ]
 
+unhurried = settings(deadline=None)
+"""The first example waits for the compiler."""
 needs_numba = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="numba is not installed")
 
 
@@ -32,9 +34,10 @@ needs_numba = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reas
 )
 def implementation(request: pytest.FixtureRequest) -> Iterator[str]:
     """Run every test with either implementation behind the public functions."""
-    before, kernels._chosen = kernels._chosen, getattr(kernels, request.param)()
-    yield request.param
-    kernels._chosen = before
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "_chosen", getattr(kernels, request.param)())
+        patch.setattr(kernels, "SLAB", 2**14)
+        yield request.param
 
 
 def drawn(kind: str, size: int, dtype: Any, seed: int = 0) -> np.ndarray:
@@ -61,33 +64,37 @@ def drawn(kind: str, size: int, dtype: Any, seed: int = 0) -> np.ndarray:
     }[kind]().astype(dtype)
 
 
-def bits(values: np.ndarray) -> np.ndarray:
-    return values.view(np.int32 if values.dtype == np.float32 else np.int64)
+def check_bits(actual: np.ndarray, expected: np.ndarray) -> None:
+    """Compare as integers: 0.0 is not -0.0 here."""
+    assert actual.dtype == expected.dtype
+    np.testing.assert_array_equal(*(each.view(f"i{each.itemsize}") for each in (actual, expected)))
 
 
-def by_torch(values: np.ndarray, k: int) -> np.ndarray:
-    """Positions of the k largest magnitudes by a stable sort in torch."""
+def by_torch(values: np.ndarray, *ks: int) -> list[np.ndarray]:
+    """For every k the positions of the k largest magnitudes, by one stable sort in torch."""
     magnitudes = torch.from_numpy(values).abs()
-    order = torch.sort(magnitudes, descending=True, stable=True).indices[:k]
-    return torch.sort(order[magnitudes[order] > 0]).values.numpy()
+    order = torch.sort(magnitudes, descending=True, stable=True).indices
+    order = order[magnitudes[order] > 0]
+    return [torch.sort(order[:k]).values.numpy() for k in ks]
 
 
-def check_selection(residual: np.ndarray, vector: np.ndarray, k: int) -> None:
+def check_selection(residual: np.ndarray, vector: np.ndarray, *ks: int) -> None:
     """Accumulate and select, and compare everything with torch."""
     total = (torch.from_numpy(residual) + torch.from_numpy(vector)).numpy()
-    positions = by_torch(total, k)
-    np.testing.assert_array_equal(kernels.top_positions(total, k), positions)
-    rest, added = residual.copy(), vector.copy()
-    indices, values = kernels.accumulate_select(rest, added, k)
-    assert indices.dtype == np.int32
-    assert values.dtype == residual.dtype
-    np.testing.assert_array_equal(indices, positions)
-    np.testing.assert_array_equal(bits(values), bits(total[positions]))
-    total[positions] = 0
-    np.testing.assert_array_equal(bits(rest), bits(total))
-    np.testing.assert_array_equal(bits(added), bits(vector))
+    for k, positions in zip(ks, by_torch(total, *ks), strict=True):
+        np.testing.assert_array_equal(kernels.top_positions(total, k), positions)
+        left, added = residual.copy(), vector.copy()
+        indices, values = kernels.accumulate_select(left, added, k)
+        assert indices.dtype == np.int32
+        np.testing.assert_array_equal(indices, positions)
+        check_bits(values, total[positions])
+        expected = total.copy()
+        expected[positions] = 0
+        check_bits(left, expected)
+        check_bits(added, vector)
 
 
+@unhurried
 @given(gradients(largest_p=2, largest_d=200), st.integers(0, 210))
 def test_selects_what_the_oracle_selects(vectors: np.ndarray, k: int) -> None:
     residual, vector = vectors[0].copy(), vectors[-1]
@@ -100,6 +107,7 @@ def test_selects_what_the_oracle_selects(vectors: np.ndarray, k: int) -> None:
     np.testing.assert_array_equal(kernels.top_positions(total, k), np.flatnonzero(top_k(total, k)))
 
 
+@unhurried
 @given(st.lists(st.sampled_from(NASTY), max_size=200), st.integers(0, 210), st.sampled_from([np.float32, np.float64]))
 def test_selects_what_torch_selects_of_ties_denormals_and_zeros(drawn: list[float], k: int, dtype: Any) -> None:
     values = np.array(drawn, dtype)
@@ -107,34 +115,35 @@ def test_selects_what_torch_selects_of_ties_denormals_and_zeros(drawn: list[floa
     check_selection(values * dtype(0.5), values[::-1] * dtype(0.5), k)
 
 
+@unhurried
 @given(st.integers(0, 3000), st.integers(0, 3000), st.sampled_from(KINDS), st.integers(0, 99))
 def test_selects_what_torch_selects_of_any_length(size: int, k: int, kind: str, seed: int) -> None:
     check_selection(drawn(kind, size, np.float32, seed), drawn("normal", size, np.float32), k)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("k", [0, 1, 7, 150, 5_000, 149_999, 200_000])
 @pytest.mark.parametrize("kind", KINDS)
-def test_selects_what_torch_selects_of_long_vectors(kind: str, k: int, dtype: Any) -> None:
-    vector = drawn(kind, 150_001, dtype)
-    check_selection(np.zeros_like(vector), vector, k)
-    check_selection(drawn("normal", vector.size, dtype, 1), vector, k)
+def test_selects_what_torch_selects_of_long_vectors(kind: str, dtype: Any) -> None:
+    vector, ks = drawn(kind, 70_001, dtype), (0, 1, 70, 3_000, 69_999, 80_000)
+    check_selection(np.zeros_like(vector), vector, *ks)
+    check_selection(drawn("normal", vector.size, dtype, 1), vector, *ks)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_many_steps_of_error_feedback_are_those_of_torch(kind: str) -> None:
-    residual, expected = np.zeros(60_000, np.float32), torch.zeros(60_000)
-    for step in range(20):
+    residual, expected = np.zeros(40_000, np.float32), torch.zeros(40_000)
+    for step in range(10):
         vector = drawn(kind, residual.size, np.float32, step)
-        indices, values = kernels.accumulate_select(residual, vector, 60)
+        indices, values = kernels.accumulate_select(residual, vector, 40)
         expected += torch.from_numpy(vector)
-        positions = by_torch(expected.numpy(), 60)
+        (positions,) = by_torch(expected.numpy(), 40)
         np.testing.assert_array_equal(indices, positions)
-        np.testing.assert_array_equal(bits(values), bits(expected.numpy()[positions]))
+        check_bits(values, expected.numpy()[positions])
         expected[positions] = 0
-        np.testing.assert_array_equal(bits(residual), bits(expected.numpy()))
+        check_bits(residual, expected.numpy())
 
 
+@unhurried
 @given(st.lists(st.tuples(st.integers(0, 300), st.integers(0, 50)), max_size=6), st.sampled_from(KINDS))
 def test_blocks_are_selected_one_by_one(blocks: list[tuple[int, int]], kind: str) -> None:
     bounds = np.cumsum([0, *(size for size, _ in blocks)])
@@ -142,16 +151,16 @@ def test_blocks_are_selected_one_by_one(blocks: list[tuple[int, int]], kind: str
     vector, residual = drawn(kind, bounds[-1], np.float32), drawn("normal", bounds[-1], np.float32, 1)
     total = residual + vector
     expected = [
-        start + by_torch(total[start:stop], k) for start, stop, k in zip(bounds[:-1], bounds[1:], ks, strict=True)
+        start + by_torch(total[start:stop], k)[0] for start, stop, k in zip(bounds[:-1], bounds[1:], ks, strict=True)
     ]
     positions = np.concatenate([np.empty(0, np.int64), *expected])
     np.testing.assert_array_equal(kernels.top_positions_blocks(total, bounds, ks), positions)
     indices, values = kernels.accumulate_select_blocks(residual, vector, bounds, ks)
     assert indices.dtype == np.int32
     np.testing.assert_array_equal(indices, positions)
-    np.testing.assert_array_equal(bits(values), bits(total[positions]))
+    check_bits(values, total[positions])
     total[positions] = 0
-    np.testing.assert_array_equal(bits(residual), bits(total))
+    check_bits(residual, total)
 
 
 def test_one_block_is_the_whole_vector() -> None:
@@ -162,7 +171,7 @@ def test_one_block_is_the_whole_vector() -> None:
 
 
 def sparse(vector: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    positions = by_torch(vector, k).astype(np.int32)
+    positions = by_torch(vector, k)[0].astype(np.int32)
     return positions, vector[positions]
 
 
@@ -171,16 +180,17 @@ def check_merge(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarra
     left, right = torch.zeros(2, size, dtype=torch.from_numpy(a[1]).dtype)
     left[a[0].astype(np.int64)], right[b[0].astype(np.int64)] = torch.from_numpy(a[1]), torch.from_numpy(b[1])
     total = (left + right).numpy()
-    positions = by_torch(total, k)
+    (positions,) = by_torch(total, k)
     others = np.setdiff1d(np.flatnonzero(total), positions)
     kept_indices, kept_values, dropped_indices, dropped_values = kernels.merge(*a, *b, k)
     assert kept_indices.dtype == dropped_indices.dtype == np.int32
     np.testing.assert_array_equal(kept_indices, positions)
-    np.testing.assert_array_equal(bits(kept_values), bits(total[positions]))
+    check_bits(kept_values, total[positions])
     np.testing.assert_array_equal(dropped_indices, others)
-    np.testing.assert_array_equal(bits(dropped_values), bits(total[others]))
+    check_bits(dropped_values, total[others])
 
 
+@unhurried
 @given(gradients(largest_p=2), st.integers(0, 45), st.integers(0, 45))
 def test_merging_keeps_the_k_largest_of_the_sum_and_loses_nothing(vectors: np.ndarray, held: int, k: int) -> None:
     a, b = sparse(vectors[0], held), sparse(vectors[-1], held)
@@ -194,6 +204,7 @@ def test_merging_keeps_the_k_largest_of_the_sum_and_loses_nothing(vectors: np.nd
     np.testing.assert_array_equal(written, total)
 
 
+@unhurried
 @given(st.lists(st.tuples(st.sampled_from(NASTY), st.sampled_from(NASTY)), max_size=60), st.integers(0, 60))
 def test_merging_ties_denormals_and_explicit_zeros(pairs: list[tuple[float, float]], k: int) -> None:
     both = np.array(pairs, np.float32).reshape(-1, 2) * np.float32(0.5)
@@ -204,11 +215,11 @@ def test_merging_ties_denormals_and_explicit_zeros(pairs: list[tuple[float, floa
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("kind", KINDS)
 def test_merging_long_vectors(kind: str, dtype: Any) -> None:
-    a, b = sparse(drawn(kind, 50_000, dtype, 1), 3_000), sparse(drawn(kind, 50_000, dtype, 2), 3_000)
-    for k in (1, 2_999, 7_000):
-        check_merge(a, b, 50_000, k)
-        check_merge(a, (a[0], -a[1]), 50_000, k)
-        check_merge((a[0][:0], a[1][:0]), b, 50_000, k)
+    a, b = sparse(drawn(kind, 20_000, dtype, 1), 1_000), sparse(drawn(kind, 20_000, dtype, 2), 1_000)
+    for k in (1, 999, 3_000):
+        check_merge(a, b, 20_000, k)
+        check_merge(a, (a[0], -a[1]), 20_000, k)
+        check_merge((a[0][:0], a[1][:0]), b, 20_000, k)
 
 
 def test_equal_indices_are_summed_left_operand_first_and_signs_survive() -> None:
@@ -219,6 +230,7 @@ def test_equal_indices_are_summed_left_operand_first_and_signs_survive() -> None
     assert [part.tolist() for part in merged] == [[0, 3], [-6, -4], [2], [1]]
 
 
+@unhurried
 @given(gradients(), st.integers(1, 40))
 def test_the_dense_sum_is_taken_from_left_to_right(vectors: np.ndarray, k: int) -> None:
     # Thirds are not on the grid: another order of additions would give other bits.
@@ -226,7 +238,7 @@ def test_the_dense_sum_is_taken_from_left_to_right(vectors: np.ndarray, k: int) 
     expected = np.zeros_like(vectors[0])
     for indices, values in parts:
         expected += top_k(np.bincount(indices, values, expected.size).astype(np.float32), expected.size)
-    np.testing.assert_array_equal(bits(kernels.sum_to_dense(parts, expected.size)), bits(expected))
+    check_bits(kernels.sum_to_dense(parts, expected.size), expected)
 
 
 def test_an_index_out_of_range_changes_nothing() -> None:
@@ -249,7 +261,7 @@ def test_not_a_number_and_infinities_come_first() -> None:
 
 def test_what_is_only_read_may_be_read_only() -> None:
     vector = drawn("normal", 1_000, np.float32)
-    expected = by_torch(vector, 10)
+    (expected,) = by_torch(vector, 10)
     vector.flags.writeable = False
     np.testing.assert_array_equal(kernels.top_positions(vector, 10), expected)
     residual = np.zeros_like(vector)
@@ -258,7 +270,7 @@ def test_what_is_only_read_may_be_read_only() -> None:
     indices.flags.writeable = values.flags.writeable = False
     kernels.merge(indices, values, indices, values, 5)
     kernels.add_at(residual, indices, values)
-    np.testing.assert_array_equal(bits(residual), bits(vector))
+    check_bits(residual, vector)
     with pytest.raises(ValueError, match="read-only"):
         kernels.accumulate_select(vector, vector, 10)
 
@@ -268,7 +280,7 @@ def test_threads_do_not_disturb_each_other() -> None:
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda vector: kernels.accumulate_select(np.zeros_like(vector), vector, 50), vectors))
     for vector, (indices, values) in zip(vectors, found, strict=True):
-        np.testing.assert_array_equal(indices, by_torch(vector, 50))
+        np.testing.assert_array_equal(indices, by_torch(vector, 50)[0])
         np.testing.assert_array_equal(values, vector[indices])
 
 
