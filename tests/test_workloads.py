@@ -6,6 +6,7 @@ import copy
 import itertools
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -116,6 +117,103 @@ def test_naming_and_checking_workloads_does_not_import_torch() -> None:
         "sys.exit('torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+# What the models compute, written once more from their papers, over the flat vector in its order.
+
+
+class Layers:
+    """Takes weights from a flat vector one after another."""
+
+    def __init__(self, flat: torch.Tensor) -> None:
+        self.rest = flat
+
+    def take(self, *shape: int) -> torch.Tensor:
+        size = int(np.prod(shape))
+        taken, self.rest = self.rest[:size].view(shape), self.rest[size:]
+        return taken
+
+    def conv_norm(self, images: torch.Tensor, outputs: int, size: int, stride: int, bias: bool = False) -> torch.Tensor:
+        weight = self.take(outputs, images.shape[1], size, size)
+        shift = self.take(outputs) if bias else None
+        images = nn.functional.conv2d(images, weight, shift, stride, padding=size // 2)
+        mean, variance = images.mean((0, 2, 3), keepdim=True), images.var((0, 2, 3), keepdim=True, correction=0)
+        scale, offset = self.take(outputs), self.take(outputs)
+        return (images - mean) / (variance + 1e-5).sqrt() * scale.view(1, -1, 1, 1) + offset.view(1, -1, 1, 1)
+
+    def head(self, images: torch.Tensor, classes: int) -> torch.Tensor:
+        features = images.mean(3).mean(2)
+        weight = self.take(classes, features.shape[1])
+        scores = features @ weight.T + self.take(classes)
+        assert not len(self.rest)
+        return scores
+
+
+def reference_resnet(flat: torch.Tensor, images: torch.Tensor, widths: tuple[int, ...], depth: int) -> torch.Tensor:
+    layers = Layers(flat)
+    images = layers.conv_norm(images, widths[0], 3, 1).relu()
+    for width in widths:
+        for _ in range(depth):
+            stride = 1 if width == images.shape[1] else 2
+            inner = layers.conv_norm(images, width, 3, stride).relu()
+            inner = layers.conv_norm(inner, width, 3, 1)
+            if stride == 2 and depth == 2:  # option B
+                images = layers.conv_norm(images, width, 1, 2)
+            elif stride == 2:  # option A: as many zero channels before as after
+                smaller = images[:, :, ::2, ::2]
+                zeros = torch.zeros_like(smaller)[:, : (width - smaller.shape[1]) // 2]
+                images = torch.cat([zeros, smaller, zeros], dim=1)
+            images = (inner + images).relu()
+    return layers.head(images, 10)
+
+
+def reference_vgg(flat: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    layers = Layers(flat)
+    larger = torch.zeros(*images.shape[:2], 32, 32, dtype=images.dtype)
+    edge = (32 - images.shape[2]) // 2
+    larger[:, :, edge : edge + images.shape[2], edge : edge + images.shape[3]] = images
+    for stage in ((64, 64), (128, 128), (256,) * 3, (512,) * 3, (512,) * 3):
+        for width in stage:
+            larger = layers.conv_norm(larger, width, 3, 1, bias=True).relu()
+        larger = nn.functional.max_pool2d(larger, 2)
+    return layers.head(larger, 10)
+
+
+def reference_char_lstm(flat: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    layers = Layers(flat)
+    inputs = layers.take(97, 64)[tokens]
+    weights = [layers.take(*shape) for shape in ((1024, 64), (1024, 256), (1024,), (1024,), (97, 256), (97,))]
+    hidden = cell = torch.zeros(len(tokens), 256, dtype=flat.dtype)
+    scores = []
+    for place in range(tokens.shape[1]):
+        gates = inputs[:, place] @ weights[0].T + hidden @ weights[1].T + weights[2] + weights[3]
+        enter, forget, new, leave = gates.split(256, dim=1)
+        cell = forget.sigmoid() * cell + enter.sigmoid() * new.tanh()
+        hidden = leave.sigmoid() * cell.tanh()
+        scores.append(hidden @ weights[4].T + weights[5])
+    return torch.stack(scores, dim=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "reference"),
+    [
+        ("resnet20", lambda flat, images: reference_resnet(flat, images, (16, 32, 64), 3)),
+        ("resnet18", lambda flat, images: reference_resnet(flat, images, (64, 128, 256, 512), 2)),
+        ("vgg16", reference_vgg),
+        ("char-lstm", reference_char_lstm),
+    ],
+)
+def test_a_model_computes_what_its_paper_says(
+    name: str, reference: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+) -> None:
+    task = DataParallelTask(load_workload(name, 0, "digits" if name == "vgg16" else "synthetic"), 1, 2, 0, "cpu")
+    inputs = task.workload.training.inputs[:2]
+    inputs = inputs.double() if name != "char-lstm" else inputs
+    inputs = inputs[:, :, 2:30, 2:30] if "resnet" in name else inputs  # 28×28, as Fashion-MNIST has
+    noise = torch.from_numpy(np.random.default_rng(0).normal(0, 0.01, task.elements))
+    flat = task.initial_parameters().values.double() + noise  # so that batch norm's weights tell channels apart
+    with torch.no_grad():
+        torch.testing.assert_close(plain_model(task.workload, flat)(inputs), reference(flat, inputs))
 
 
 # Initial values and batches.
@@ -282,6 +380,20 @@ def test_gradients_from_two_threads_have_the_bits_of_one_after_another(name: str
         parallel = list(pool.map(lambda job: task.gradient(*job).values, jobs * 2))
     for one, other in zip(serial * 2, parallel, strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_gradients_of_several_workers_are_those_of_each(name: str) -> None:
+    task = make_task(name, workers=6, batch_size=4)
+    start = task.initial_parameters()
+    rows = torch.full((3, task.elements), torch.nan)
+    task.gradients(start, [4, 0, 3], 2, rows)
+    for rank, row in zip((4, 0, 3), rows, strict=True):
+        # Where passes are shared, a product may sum in another order: 1e-5 is 100 roundings of float32.
+        torch.testing.assert_close(row, task.gradient(start, rank, 2).values, rtol=1e-5, atol=1e-7)
+    poisoned = Dense(start.values.clone().index_fill_(0, torch.tensor([5]), torch.inf))
+    with pytest.raises(NonFiniteGradientError, match=r"^worker [403], step 2: the gradient of "):
+        task.gradients(poisoned, [4, 0, 3], 2, rows)
 
 
 @pytest.mark.parametrize("name", ["fc-mnist", "resnet20", "char-lstm"])

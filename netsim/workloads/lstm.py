@@ -28,7 +28,8 @@ class LanguageModel(nn.Module):
 
     def __init__(self, shape: Shape, embedding: int, hidden: int, layers: int) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(shape.classes, embedding)
+        # Not nn.Embedding(...): its initial values, which nobody uses, would import all of torch._dynamo.
+        self.embedding = nn.Embedding.from_pretrained(torch.empty(shape.classes, embedding), freeze=False)  # type: ignore[no-untyped-call]
         self.lstm = Lstm(embedding, hidden, layers)
         self.head = nn.Linear(hidden, shape.classes)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
+
+from netsim.workloads.fully_connected import FullyConnected
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -29,23 +31,38 @@ class Replica:
 
     def hold(self, flat: torch.Tensor) -> None:
         """Take the elements of `flat` (d,) for parameters, without copying but for convolutions."""
-        for parameter, shape, piece in zip(self._parameters, self._shapes, torch.split(flat, self._sizes), strict=True):
-            parameter.data = self._laid_out(piece.view(shape))
-
-    def loss(self, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Return the mean cross-entropy, over all places of all sequences where samples are sequences."""
-        return nn.functional.cross_entropy(self.scores(inputs), labels.flatten())
+        for parameter, piece in zip(self._parameters, self._pieces(flat), strict=True):
+            parameter.data = self._laid_out(piece)
 
     def scores(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return the scores (n, classes), or (n length, classes) where samples are sequences."""
         scores: torch.Tensor = self.model(self._laid_out(inputs))
         return scores.flatten(0, -2)
 
-    def gradient(self, loss: torch.Tensor, out: torch.Tensor) -> None:
-        """Write the gradient of `loss` into `out` (d,), in the order of the parameters."""
+    @property
+    def shares_passes(self) -> bool:
+        """Return whether :meth:`gradients` takes several workers at once."""
+        return isinstance(self.model, FullyConnected)
+
+    def gradients(
+        self, flat: torch.Tensor, inputs: torch.Tensor, labels: torch.Tensor, out: Sequence[torch.Tensor]
+    ) -> None:
+        """Write the gradient of the mean cross-entropy at `flat` (d,) into `out`, a row (d,) for each worker.
+
+        The samples are those of one worker after another; unless passes are shared, there is one.
+        """
+        if isinstance(self.model, FullyConnected):
+            self.model.write_gradients(self._pieces(flat), inputs, labels, [self._pieces(row) for row in out])
+            return
+        (row,) = out
+        self.hold(flat)
+        loss = nn.functional.cross_entropy(self.scores(inputs), labels.flatten())
         gradients = torch.autograd.grad(loss, self._parameters, allow_unused=True, materialize_grads=True)
-        for piece, shape, gradient in zip(torch.split(out, self._sizes), self._shapes, gradients, strict=True):
-            piece.view(shape).copy_(gradient)
+        for piece, gradient in zip(self._pieces(row), gradients, strict=True):
+            piece.copy_(gradient)
+
+    def _pieces(self, flat: torch.Tensor) -> list[torch.Tensor]:
+        return [piece.view(shape) for piece, shape in zip(torch.split(flat, self._sizes), self._shapes, strict=True)]
 
     def _laid_out(self, tensor: torch.Tensor) -> torch.Tensor:
         if self._channels_last and tensor.dim() == 4:

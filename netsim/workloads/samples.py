@@ -28,10 +28,11 @@ class Samples:
 
     def take(self, numbers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the inputs, as a model wants them, and the labels of these samples."""
-        inputs = self.inputs[numbers]
+        inputs = self.inputs.index_select(0, numbers)
         if self.mean is not None and self.deviation is not None:
-            part = 0 if self.part is None else self.part[numbers]
-            inputs = (inputs.float() - self.mean[part]) / self.deviation[part]
+            part = None if self.part is None else self.part[numbers]
+            mean, deviation = (moment if part is None else moment[part] for moment in (self.mean, self.deviation))
+            inputs = inputs.float().sub_(mean).div_(deviation)
         return inputs, self.labels[numbers]
 
     def to(self, device: str) -> Samples:

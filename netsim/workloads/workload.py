@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -128,18 +130,35 @@ class DataParallelTask:
         Batch norm uses the statistics of that mini-batch. The values are written into `out` (d,) if given.
         """
         assert isinstance(parameters, Dense)
-        inputs, labels = self._training.take(torch.from_numpy(self.batch(rank, step)).to(self._device))
         values = torch.empty_like(parameters.values) if out is None else out
-        replica = self._replica_of_thread()
-        replica.hold(parameters.values)
-        replica.gradient(replica.loss(inputs, labels), values)
-        # A sum is finite only if all of it is, and costs 1/40 of asking every element.
-        if not bool(torch.isfinite(values.sum())) and (bad := self._first_bad(values)):
-            raise NonFiniteGradientError(
-                f"worker {rank}, step {step}: the gradient of {bad} is not finite; "
-                "lower --lr (the training diverged) or check the data"
-            )
+        self._write_gradients(parameters.values, [rank], step, [values])
         return Dense(values)
+
+    def gradients(self, parameters: Dense, ranks: Sequence[int], step: int, out: torch.Tensor) -> None:
+        """Write the gradients of several workers at the same parameters into the rows of `out` (len(ranks), d).
+
+        Fully connected networks take all workers in one pass, in about 0.6 of the time. Bits are then
+        those of :meth:`gradient` where a matrix product gives a row the same bits however many rows there
+        are: MKL does so from 4 samples a worker on, but need not. For other models they always are.
+        """
+        together = [ranks] if self._replica_of_thread().shares_passes else [[rank] for rank in ranks]
+        rows = iter(out)
+        for some in together:
+            self._write_gradients(parameters.values, some, step, list(islice(rows, len(some))))
+
+    def _write_gradients(
+        self, flat: torch.Tensor, ranks: Sequence[int], step: int, out: Sequence[torch.Tensor]
+    ) -> None:
+        numbers = np.concatenate([self.batch(rank, step) for rank in ranks])
+        inputs, labels = self._training.take(torch.from_numpy(numbers).to(self._device))
+        self._replica_of_thread().gradients(flat, inputs, labels, out)
+        for rank, row in zip(ranks, out, strict=True):
+            # A sum is finite only if all of it is, and costs 1/40 of asking every element.
+            if not math.isfinite(float(row.sum())) and (bad := self._first_bad(row)):
+                raise NonFiniteGradientError(
+                    f"worker {rank}, step {step}: the gradient of {bad} is not finite; "
+                    "lower --lr (the training diverged) or check the data"
+                )
 
     def loss(self, parameters: Dense) -> float:
         """Return the mean loss over the training data, or over the same `loss_samples` of it each time."""

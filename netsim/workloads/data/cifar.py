@@ -6,7 +6,9 @@ for those it gets inert stand-ins; the array is made afterwards from the bytes, 
 
 from __future__ import annotations
 
+import io
 import pickle
+import pickletools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,8 +53,11 @@ def load(name: str, shape: Shape, seed: int, data_dir: Path | None) -> Data:
 def read_batch(path: Path, labels_key: bytes, shape: Shape) -> tuple[np.ndarray, np.ndarray]:
     """Return the (n, C, H, W) uint8 images and (n,) labels of one file; raise InfeasibleError where it has none."""
     try:
-        with path.open("rb") as file:
-            content = _Reader(file, encoding="bytes").load()
+        packed = path.read_bytes()
+        for opcode, number, _ in pickletools.genops(packed):
+            if opcode.name.endswith("PUT") and (number or 0) > len(packed):  # a list of that length would be made
+                raise pickle.UnpicklingError(f"numbers something {number}")
+        content = _Reader(io.BytesIO(packed), encoding="bytes").load()
     except Exception as error:  # a broken pickle can raise whatever its opcodes lead to
         raise malformed(path, f"not a CIFAR batch ({' '.join(str(error).split())})") from error
     if not isinstance(content, dict):
