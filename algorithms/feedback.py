@@ -27,6 +27,7 @@ class ErrorFeedback(Algorithm):
     """
 
     sparse: ClassVar[bool] = True
+    remembers: ClassVar[tuple[type, ...]] = (Feedback,)
 
     def __init__(self, selector: Selector, momentum_correction: float = 0.0) -> None:
         self.selector = selector
@@ -36,8 +37,8 @@ class ErrorFeedback(Algorithm):
         assert not isinstance(like, Sparse)
         return Feedback(zeros(like))
 
-    def selected(self, size: int) -> int:
-        return self.selector.k
+    def selected(self, size: int, step: int) -> int:
+        return self.selector.at(step, size).k
 
     def residual(self, memory: Feedback) -> Vector:
         return memory.residual

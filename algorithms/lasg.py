@@ -91,6 +91,7 @@ class LASGPS(_Published):
 
     name = "lasg-ps"
     title = "LASG-PS"
+    remembers = (ServerMemory, Known)
 
     def initial_memory(self, like: Vector) -> ServerMemory:  # type: ignore[override]
         return ServerMemory(like)

@@ -8,7 +8,7 @@ parameters moved lately.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from algorithms.feedback import Feedback
 from algorithms.server import SKIP, OverServer, upload
@@ -51,6 +51,7 @@ class Lazy(OverServer):
     """
 
     default_alpha: float | None = None
+    remembers: ClassVar[tuple[type, ...]] = (LazyMemory, Feedback)
 
     def __init__(
         self, history: int = 10, delay: int | None = None, alpha: float | None = None, serial: bool = False

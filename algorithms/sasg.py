@@ -38,8 +38,8 @@ class SASG(DifferenceOnOneBatch):
         assert not isinstance(like, Sparse)
         return LazyMemory(like, feedback=Feedback(zeros(like)))
 
-    def selected(self, size: int) -> int:
-        return self._feedback.selector.k
+    def selected(self, size: int, step: int) -> int:
+        return self._feedback.selected(size, step)
 
     def residual(self, memory: LazyMemory) -> Vector | None:
         return memory.feedback.residual if memory.feedback is not None else None

@@ -31,6 +31,8 @@ class Algorithm:
     title: ClassVar[str]
     sparse: ClassVar[bool] = False
     uses_server: ClassVar[bool] = False
+    remembers: ClassVar[tuple[type, ...]] = ()
+    """The classes, all NamedTuples, that a memory is made of; a checkpoint saves and loads no others."""
 
     def initial_memory(self, like: Vector) -> Any:
         """Return what an exchange remembers before the first; `like` is any vector of d elements."""
@@ -44,8 +46,8 @@ class Algorithm:
         """
         raise NotImplementedError(f"{type(self).__name__} does not say how it exchanges vectors")
 
-    def selected(self, size: int) -> int:
-        """Return how many of `size` elements an exchange applies."""
+    def selected(self, size: int, step: int) -> int:
+        """Return how many of `size` elements an exchange applies at a step."""
         return size
 
     def residual(self, memory: Any) -> Vector | None:

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from netsim.checkpoint import Checkpoint, checkpoint_of
 from netsim.errors import UsageError
 from netsim.experiment import Experiment, build_algorithm
 from netsim.results import Report
@@ -17,18 +18,35 @@ if TYPE_CHECKING:
     import torch
 
 
-def simulate(*, on_round: OnRound = ignore, metrics: str | Path | None = None, **options: Any) -> Report:
+def simulate(
+    *,
+    on_round: OnRound = ignore,
+    metrics: str | Path | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: int | None = None,
+    resume: bool = False,
+    **options: Any,
+) -> Report:
     """Simulate algorithms on a network, with real gradients unless ``timing_only``.
 
     Options are those of ``netsim simulate``, with underscores: ``workers=64, bandwidth="1Gbps",
     algorithm="gtopk,topk", density=1e-3``. Quantities are text with a unit, or numbers in SI units.
-    `metrics` names a file for a row a step (:mod:`netsim.metrics`).
+    `metrics` names a file for a row a step (:mod:`netsim.metrics`). A file `checkpoint` is written every
+    `checkpoint_every` rounds, and to `resume` is to go on from it, to the very results that the run would
+    have had without the interruption (:mod:`netsim.checkpoint`).
     Raises UsageError for a value that cannot be used, InfeasibleError where data or machine fall short.
     """
-    return simulate_experiment(Experiment.of(**options), on_round, None if metrics is None else Path(metrics))
+    experiment = Experiment.of(**options)
+    saved = checkpoint_of(experiment, checkpoint, checkpoint_every, resume)
+    return simulate_experiment(experiment, on_round, None if metrics is None else Path(metrics), saved)
 
 
-def simulate_experiment(experiment: Experiment, on_round: OnRound = ignore, metrics: Path | None = None) -> Report:
+def simulate_experiment(
+    experiment: Experiment,
+    on_round: OnRound = ignore,
+    metrics: Path | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> Report:
     """Simulate every algorithm of `experiment` and conclude; a row a step goes into the file `metrics`."""
     from netsim.conclusion import conclude
     from netsim.metrics import metrics_file
@@ -36,13 +54,11 @@ def simulate_experiment(experiment: Experiment, on_round: OnRound = ignore, metr
     with ExitStack() as stack:
         lab = stack.enter_context(laboratory(experiment))
         emit = None if metrics is None else stack.enter_context(metrics_file(metrics))
-        results = [lab.simulate(name, on_round, emit) for name in experiment.algorithms]
-        return Report(
-            experiment.config(),
-            results,
-            conclude(results, lab),
-            environment(lab.device) | {"data": experiment.data_name()},
-        )
+        found = environment(lab.device) | {"data": experiment.data_name()}
+        if checkpoint is not None:
+            found |= checkpoint.begin(lab.costs, found)
+        results = [lab.simulate(name, on_round, emit, checkpoint) for name in experiment.algorithms]
+        return Report(experiment.config(), results, conclude(results, lab), found)
 
 
 def run(

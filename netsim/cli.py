@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from netsim.errors import NetsimError, UsageError
-from netsim.options import algorithms, charges, network, option, output, takes, training
+from netsim.errors import InterruptedRunError, NetsimError, UsageError
+from netsim.options import algorithms, charges, long_runs, network, option, output, takes, training
 
 if TYPE_CHECKING:
+    from netsim.checkpoint import Checkpoint
     from netsim.experiment import Experiment
     from netsim.results import Report
     from netsim.simulation import OnRound
@@ -32,25 +33,33 @@ app = typer.Typer(
 
 
 @app.command()
-@takes(network, algorithms, training, charges, output)
+@takes(network, algorithms, training, charges, long_runs, output)
 def simulate(
     workers: Annotated[int, option("How many workers train.")] = 8,
-    metrics: Annotated[
-        Path | None, option("Write what the papers argue with, a row a step, to this file: .csv or .jsonl.")
-    ] = None,
+    metrics: Path | None = None,
+    checkpoint: Path | None = None,
+    checkpoint_every: int | None = None,
+    resume: bool = False,
     as_json: bool = False,
     out: Path | None = None,
     **options: Any,
 ) -> None:
     """Simulate algorithms on a network, with real gradients, and say which is fastest and why."""
     from netsim.api import simulate_experiment
+    from netsim.checkpoint import checkpoint_of
     from netsim.experiment import Experiment
 
     experiment = Experiment.of(workers=workers, **options)
-    _check_file("out", out)
-    _check_file("metrics", metrics)
-    with _progress(experiment) as on_round:
-        report = simulate_experiment(experiment, on_round, metrics)
+    for name, path in (("out", out), ("metrics", metrics), ("checkpoint", checkpoint)):
+        _check_file(name, path)
+    saved = checkpoint_of(experiment, checkpoint, checkpoint_every, resume)
+    try:
+        with _progress(experiment) as on_round:
+            report = simulate_experiment(experiment, on_round, metrics, saved)
+    except KeyboardInterrupt:
+        if saved is None:
+            raise
+        raise InterruptedRunError(f"interrupted; {_how_to_go_on(saved)}") from None
     _deliver(report, experiment, as_json, out)
 
 
@@ -117,6 +126,15 @@ def common(
     pass
 
 
+def _how_to_go_on(checkpoint: Checkpoint) -> str:
+    if not checkpoint.progress:
+        return f"checkpoint {str(checkpoint.path)!r} was not written yet: start again"
+    return (
+        f"checkpoint {str(checkpoint.path)!r} holds {checkpoint.progress}: "
+        "give the same options and --resume to go on from there"
+    )
+
+
 @contextmanager
 def _progress(experiment: Experiment) -> Iterator[OnRound]:
     """Show rounds as they end, on stderr if that is a terminal."""
@@ -129,7 +147,8 @@ def _progress(experiment: Experiment) -> Iterator[OnRound]:
         bar = progress.add_task("preparing", total=total)
 
         def on_round(algorithm: str, step: int) -> None:
-            progress.update(bar, advance=1, description=f"{algorithm}, round {step + 1}")
+            done = experiment.algorithms.index(algorithm) * experiment.round_count + step + 1
+            progress.update(bar, completed=done, description=f"{algorithm}, round {step + 1}")
 
         yield on_round
 

@@ -44,7 +44,7 @@ class MeasuredCosts:
         self._assumed = AssumedCosts(assumed)
         self._names = set(assumed)
         self._device = device
-        self._measured: dict[str, dict[int, tuple[int, int]]] = {}
+        self.measured: dict[str, dict[int, tuple[int, int]]] = {}
         """Function -> order of magnitude -> (elements, picoseconds)."""
 
     def provenance(self, *works: Work) -> Provenance:
@@ -56,7 +56,7 @@ class MeasuredCosts:
             return self._assumed.picoseconds(request, settle)
         # One task's gradient stands for another's: a prediction for other sizes is charged the same.
         function = "gradient" if request.work == "gradient" else request.function.__qualname__
-        known = self._measured.setdefault(function, {})
+        known = self.measured.setdefault(function, {})
         elements = sum(map(_elements, request.args))
         if any(isinstance(arg, SizeOnly) for arg in request.args):
             return self._scaled(known, elements)

@@ -24,6 +24,12 @@ class InfeasibleError(NetsimError):
     exit_code = 3
 
 
+class InterruptedRunError(NetsimError):
+    """The user stopped a run that can go on later."""
+
+    exit_code = 130
+
+
 class ReplicasDivergedError(NetsimError):
     """Workers that must hold the same parameters do not."""
 

@@ -19,8 +19,6 @@ from netsim.sgd import Aggregate, Recipe
 from netsim.units import parse_bandwidth, parse_duration
 from netsim.worker import Work
 from netsim.workloads import DEFAULT, WORKLOADS, check_workload
-from netsim.workloads.sampling import RANDOM, SAMPLINGS
-from netsim.workloads.splits import parse_split
 from topologies import TOPOLOGIES
 from topologies.builder import Shape
 
@@ -63,7 +61,7 @@ class Experiment:
     data: str | None = None
     data_dir: str | None = None
     split: str = "iid"
-    sampling: str = RANDOM
+    sampling: str = "random"
     batch_size: int = 16
     rounds: int | None = None
     learning_rate: float = 0.1
@@ -110,8 +108,7 @@ class Experiment:
         if "lr" in given:
             given["learning_rate"] = given.pop("lr")
         if wrong := sorted(given.keys() - cls.__slots__):
-            shown = {"algorithms": "algorithm", "learning_rate": "lr", "bandwidth_bps": "bandwidth"}
-            raise unknown("option", wrong[0], [shown.get(name, name.removesuffix("_s")) for name in cls.__slots__])
+            raise unknown("option", wrong[0], [option_of(name) for name in cls.__slots__])
         return cls(**given)
 
     def __post_init__(self) -> None:
@@ -129,9 +126,7 @@ class Experiment:
                 raise UsageError(f"algorithm {name!r} was named twice; name each once")
         check_device(self.device)
         check_choice("topology", self.topology, TOPOLOGIES)
-        check_workload(self.workload, self.data)
-        parse_split(self.split)
-        check_choice("sampling", self.sampling, SAMPLINGS)
+        check_workload(self.workload, self.data, self.split, self.sampling)
         check_choice("residual rule", self.residual, RESIDUALS)
         check_choice("gather", self.gather, GATHERS)
         check_choice("selection", self.select, HOWS)
@@ -259,6 +254,12 @@ class Experiment:
             name: list(value) if isinstance(value, tuple) else value
             for name, value in (asdict(self) | {"rounds": self.round_count}).items()
         }
+
+
+def option_of(name: str) -> str:
+    """Return the option that sets a field of an experiment."""
+    shown = {"algorithms": "algorithm", "learning_rate": "lr", "bandwidth_bps": "bandwidth"}
+    return shown.get(name, name.removesuffix("_s"))
 
 
 def build_algorithm(name: str, options: Mapping[str, Any], *, strict: bool = True) -> Algorithm:

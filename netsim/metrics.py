@@ -10,7 +10,7 @@ import json
 import os
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import torch
 
 COLUMNS = (
-    "algorithm", "step", "time_s", "delta", "residual_norm", "gradient_norm_sq", "uploads", "skip_rate",
+    "algorithm", "step", "time_s", "delta", "leak", "residual_norm", "gradient_norm_sq", "uploads", "skip_rate",
     "staleness_mean", "staleness_max", "value_bits_up", "index_bits_up", "bits_down", "test_loss", "test_accuracy",
 )  # fmt: skip
 Emit = Callable[[dict[str, Any]], None]
@@ -59,7 +59,8 @@ class Recorder:
 
     ``delta`` is δ of Assumption 1 (gTop-k paper, eq. (13)): ‖x̄ - u‖² / E‖x̄ - randomK(x̄)‖², with x̄ the
     mean of the workers' gradient plus residual and u the mean update; the expectation is
-    (1 - k/d) ‖x̄‖². Null for algorithms that select nothing. ``residual_norm`` is the mean over workers,
+    (1 - k/d) ‖x̄‖². Null for algorithms that select nothing. ``leak`` is the share of gradient mass lost:
+    ‖Σ_p x^p - total - Σ_p residual_p‖₁ / ‖Σ_p x^p‖₁, rounding included. ``residual_norm`` is the mean over workers,
     ``gradient_norm_sq`` ‖(1/P) Σ g_p‖² of the mini-batches, staleness the skips since the last upload.
     """
 
@@ -81,7 +82,13 @@ class Recorder:
         self._sums: defaultdict[tuple[int, str], Any] = defaultdict(float)
         self._ended: defaultdict[int, list[Totals]] = defaultdict(list)
         self._last = {worker.rank: Totals(worker.rank) for worker in workers}
-        self._staleness = {worker.rank: 0 for worker in workers if worker.trains}
+        self.staleness = {worker.rank: 0 for worker in workers if worker.trains}
+        """How many uploads each worker has skipped since its last."""
+
+    def resume(self, workers: list[Worker], trained: Mapping[int, Trained], skipped: Mapping[int, int]) -> None:
+        """Go on from a step that all ended, with what they held; who is not among the `skipped` skipped none."""
+        self._last = {worker.rank: self._totals(worker, trained[worker.rank]) for worker in workers}
+        self.staleness |= skipped
 
     def observe(self, worker: Worker, what: str, *vectors: Vector) -> None:
         """Add what a worker shows: its "gradient", what it "accumulated", or, once, the "total"."""
@@ -102,6 +109,8 @@ class Recorder:
     def _totals(self, worker: Worker, trained: Trained) -> Totals:
         """Return a rank's counts so far; taken as it ends a step, since it may run ahead of others."""
         traffic, residual = worker.traffic, self._algorithm.residual(trained.state.memory)
+        if isinstance(residual, Dense):
+            self._sums[worker.step, "residual"] = self._sums[worker.step, "residual"] + residual.values
         norm = float(residual.values.norm()) if isinstance(residual, Dense) else None
         if not self._algorithm.uses_server:
             bits = (8 * traffic.value_bytes_up, 8 * traffic.index_bytes_up, 8 * traffic.bytes_down)
@@ -115,7 +124,7 @@ class Recorder:
         training = [totals for totals in ended if totals.trains]
         for totals in training:
             skipped = totals.uploads == self._last[totals.rank].uploads
-            self._staleness[totals.rank] = self._staleness[totals.rank] + 1 if skipped else 0
+            self.staleness[totals.rank] = self.staleness[totals.rank] + 1 if skipped else 0
         norms = [totals.residual_norm for totals in training if totals.residual_norm is not None]
         gradient = self._sums.pop((step, "gradient"), None)
         uploads = self._gained("uploads", training)
@@ -124,13 +133,13 @@ class Recorder:
             "algorithm": self._algorithm.name,
             "step": step,
             "time_s": self._now(),
-            "delta": self._delta(step, len(training)),
+            **self._conserved(step, len(training)),
             "residual_norm": sum(norms) / len(norms) if norms else None,
             "gradient_norm_sq": None if gradient is None else _square(gradient) / len(training) ** 2,
             "uploads": uploads,
             "skip_rate": 1 - uploads / len(training),
-            "staleness_mean": sum(self._staleness.values()) / len(training),
-            "staleness_max": max(self._staleness.values()),
+            "staleness_mean": sum(self.staleness.values()) / len(training),
+            "staleness_max": max(self.staleness.values()),
             "value_bits_up": self._gained("value_bits_up", ended),
             "index_bits_up": self._gained("index_bits_up", ended),
             "bits_down": self._gained("bits_down", ended),
@@ -143,14 +152,21 @@ class Recorder:
     def _gained(self, what: str, ended: list[Totals]) -> int:
         return sum(getattr(totals, what) - getattr(self._last[totals.rank], what) for totals in ended)
 
-    def _delta(self, step: int, workers: int) -> float | None:
-        accumulated = self._sums.pop((step, "accumulated"), None)
-        total = self._sums.pop((step, "total"), None)
-        if accumulated is None or total is None:
-            return None
+    def _conserved(self, step: int, workers: int) -> dict[str, float | None]:
+        """Return δ and the leak; None unless every worker showed what it accumulated."""
+        accumulated, total, residual = (
+            self._sums.pop((step, what), None) for what in ("accumulated", "total", "residual")
+        )
+        if accumulated is None or total is None or residual is None:
+            return {"delta": None, "leak": None}
+        mass = float(accumulated.abs().sum())
+        leak = float((accumulated - total - residual).abs().sum()) / mass if mass else None
+        return {"delta": self._delta(step, workers, accumulated, total), "leak": leak}
+
+    def _delta(self, step: int, workers: int, accumulated: torch.Tensor, total: torch.Tensor) -> float | None:
         mean = accumulated / workers
         size = mean.numel()
-        random = (1 - self._algorithm.selected(size) / size) * _square(mean)
+        random = (1 - self._algorithm.selected(size, step) / size) * _square(mean)
         return _square(mean - total / workers) / random if random else None
 
 

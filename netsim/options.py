@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
 
@@ -121,6 +121,23 @@ def charges(
     """Template: what computing is charged in simulated time."""
 
 
+def long_runs(
+    metrics: Annotated[
+        Path | None,
+        option(
+            "Write what the papers argue with, a row a step, to this file: .csv or .jsonl. With --resume it "
+            "starts anew, with the step after the checkpoint."
+        ),
+    ] = None,
+    checkpoint: Annotated[Path | None, option("Save what the run needs to go on to this file.")] = None,
+    checkpoint_every: Annotated[
+        int | None, option("Rounds between checkpoints, at which workers wait for each other. [default: rounds / 10]")
+    ] = None,
+    resume: Annotated[bool, option("Go on from --checkpoint, with the same options.", "--resume")] = False,
+) -> None:
+    """Template: what a long run writes on the way."""
+
+
 def output(
     as_json: Annotated[bool, option("Print one JSON document instead of the table.", "--json")] = False,
     out: Annotated[Path | None, option("Also write the JSON document to this file.")] = None,
@@ -130,10 +147,12 @@ def output(
 
 def _parse_strictly(hint: Any) -> None:
     """Have numbers read by :func:`whole` and :func:`number`, whose errors name the value."""
-    kind, *described = get_args(hint) or (hint,)
+    if get_origin(hint) is not Annotated:
+        return  # a template says what it is
+    kind, *described = get_args(hint)
     kinds = get_args(kind) or (kind,)
     for parser, wanted, shown in ((whole, int, "N"), (number, float, "X")):
-        if wanted in kinds and described:
+        if wanted in kinds:
             described[0].parser, described[0].metavar = parser, shown
 
 

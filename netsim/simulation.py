@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -14,10 +15,13 @@ from netsim.algorithm import Algorithm
 from netsim.backends.cooperative import Cooperative, Medium
 from netsim.backends.cooperative import Task as RankTask
 from netsim.backends.local import Instant
+from netsim.backends.path import Path as EventPath
 from netsim.backends.simulated import SimulatedMedium
 from netsim.bottleneck import COMPUTE, SELECT, bound_by
+from netsim.checkpoint import Checkpoint, Standing
 from netsim.costs import AssumedCosts, MeasuredCosts
 from netsim.device import one_thread_each, resolve_device
+from netsim.errors import NonFiniteGradientError
 from netsim.experiment import Experiment
 from netsim.metrics import Emit, Recorder
 from netsim.payload import Dense, Vector
@@ -64,33 +68,64 @@ class Laboratory:
         self.device = device
         self._executor = executor
 
-    def simulate(self, name: str, on_round: OnRound = ignore, emit: Emit | None = None) -> Result:
-        """Return the result of one algorithm over the simulated network; `emit` takes a row a step."""
+    def simulate(
+        self,
+        name: str,
+        on_round: OnRound = ignore,
+        emit: Emit | None = None,
+        checkpoint: Checkpoint | None = None,
+    ) -> Result:
+        """Return the result of one algorithm over the simulated network; `emit` takes a row a step.
+
+        With a `checkpoint` it goes on from there, and every so many rounds all ranks wait for each other,
+        so that the network is idle, and what they hold is saved.
+        """
+        if checkpoint is not None and (known := checkpoint.result(name)) is not None:
+            return known
         experiment = self.experiment
         algorithm = experiment.algorithm(name, self.tensors)
         fabric = experiment.fabric()
         workers = make_workers(algorithm, experiment.workers, fabric.server_host is not None)
-        medium = SimulatedMedium(fabric, fabric.hosts, self.costs, self._executor)
-        recorder = self._recorder(algorithm, workers, medium, emit)
-        tasks = self._run(medium, algorithm, workers, on_round, recorder)
+        every, standing = experiment.round_count, Standing()
+        if checkpoint is not None:
+            every = checkpoint.every
+            standing = checkpoint.standing(name, workers, fabric.links, self.device or "cpu")
+        recorder = self._recorder(algorithm, workers, lambda: medium.now, emit)
+        if recorder is not None and standing.step:
+            recorder.resume(workers, standing.trained, standing.skipped)
+        while True:
+            medium = SimulatedMedium(fabric, fabric.hosts, self.costs, self._executor, standing.path.total())
+            until = min(standing.step + every, experiment.round_count)
+            tasks = self._run(medium, algorithm, workers, until, standing, on_round, recorder)
+            if checkpoint is None or until == experiment.round_count:
+                break
+            standing = _standing(until, tasks, recorder)
+            del tasks  # what the ranks hold must go when they replace it
+            checkpoint.save(name, standing, workers)
         server_host = fabric.hosts[workers[0].server] if algorithm.uses_server else None
-        return self._summarise(algorithm, tasks, _timing(tasks, experiment.round_count, server_host))
+        result = self._summarise(algorithm, tasks, _timing(tasks, experiment.round_count, server_host))
+        if checkpoint is not None:
+            checkpoint.finish(result)
+        return result
 
     def in_memory(self, name: str) -> list[RankOutcome]:
         """Run one algorithm without a network or time; return what each rank did."""
         algorithm = self.experiment.algorithm(name, self.tensors)
         workers = make_workers(algorithm, self.experiment.workers, self.experiment.topology == "ps")
-        return _outcomes(self._run(Instant(), algorithm, workers))
+        return _outcomes(self._run(Instant(), algorithm, workers, self.experiment.round_count, Standing()))
 
     def _run(
         self,
         medium: Medium,
         algorithm: Algorithm,
         workers: list[Worker],
+        until: int,
+        standing: Standing,
         on_round: OnRound = ignore,
         recorder: Recorder | None = None,
     ) -> list[RankTask[Trained]]:
-        experiment = self.experiment
+        """Run an algorithm from where it stands until there were so many rounds."""
+        recipe = self.experiment.recipe()
 
         def ended(worker: Worker, trained: Trained) -> None:
             if worker.rank == 0:
@@ -99,19 +134,20 @@ class Laboratory:
                 recorder.finished(worker, trained)
 
         def program(worker: Worker) -> Any:
-            return train(worker, algorithm, self.task, experiment.round_count, experiment.recipe(), ended)
+            start = standing.trained.pop(worker.rank, None)
+            return train(worker, algorithm, self.task, until, recipe, ended, standing.step, start)
 
-        return Cooperative[Trained](medium).run(workers, program)
+        return Cooperative[Trained](medium).run(workers, program, EventPath.after(standing.path))
 
     def _recorder(
-        self, algorithm: Algorithm, workers: list[Worker], medium: Medium, emit: Emit | None
+        self, algorithm: Algorithm, workers: list[Worker], now: Callable[[], int], emit: Emit | None
     ) -> Recorder | None:
         """Have the workers watched if anybody wants rows."""
         if emit is None:
             return None
         every = self.experiment.eval_every
         evaluate = partial(_evaluate, self.task) if every and self.device is not None else None
-        recorder = Recorder(algorithm, workers, lambda: medium.now / PICOSECONDS, emit, evaluate, every or 1)
+        recorder = Recorder(algorithm, workers, lambda: now() / PICOSECONDS, emit, evaluate, every or 1)
         for worker in workers:
             worker.observer = recorder.observe
         return recorder
@@ -181,6 +217,8 @@ def judge(task: Task, parameters: Vector) -> dict[str, float | None]:
     if not isinstance(parameters, Dense):
         return {"final_loss": None, "final_accuracy": None}
     loss = cast("DataParallelTask", task).loss(parameters)
+    if not math.isfinite(loss):
+        raise NonFiniteGradientError(f"the loss after the last step is {loss}; lower --lr (the training diverged)")
     return {"final_loss": loss, "final_accuracy": _evaluate(task, parameters).accuracy}
 
 
@@ -216,6 +254,13 @@ def _outcomes(tasks: list[RankTask[Trained]]) -> list[RankOutcome]:
         sha256 = known[id(parameters)]
         outcomes.append(RankOutcome(task.worker.rank, task.worker.traffic, sha256, dict(task.worker.tally)))
     return outcomes
+
+
+def _standing(step: int, tasks: list[RankTask[Trained]], recorder: Recorder | None) -> Standing:
+    """Return where an algorithm stands whose ranks have ended the round before `step`."""
+    path = max((task.path.totals() for task in tasks), key=Counter.total)
+    trained = {task.worker.rank: task.result for task in tasks if task.result is not None}
+    return Standing(step, path, trained, {} if recorder is None else recorder.staleness)
 
 
 def _timing(tasks: list[RankTask[Trained]], rounds: int, server_host: str | None) -> Timing:

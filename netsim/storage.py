@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write `text` to `path`, so that a crash at any moment leaves the old file or the new one."""
+@contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a new file that takes the place of `path` at the end, so that a crash at any moment leaves old or new.
+
+    A process that is killed may leave the unfinished file, too, under a name that begins with a dot.
+    """
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         umask = os.umask(0)
@@ -27,3 +34,10 @@ def write_atomically(path: Path, text: str) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write `text` to `path`, so that a crash at any moment leaves the old file or the new one."""
+    content = text.encode()
+    with whole_file(path) as file:
+        file.write(content)

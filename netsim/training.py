@@ -51,15 +51,23 @@ async def train(
     rounds: int,
     recipe: Recipe,
     on_round: OnRound | None = None,
+    first: int = 0,
+    start: Trained | None = None,
 ) -> Trained:
-    """Run `rounds` steps of `algorithm` on `task` as one rank; call `on_round` after each."""
-    parameters = task.initial_parameters()
-    state = algorithm.initial_state(parameters)
+    """Run `algorithm` on `task` as one rank, from step `first` until there were `rounds`; call `on_round` after each.
+
+    `start` is what the rank held before step `first`, if that is not the first of all.
+    """
+    if start is None:
+        parameters = task.initial_parameters()
+        start = Trained(parameters, algorithm.initial_state(parameters))
+    parameters, state = start
+    del start  # a residual must go when the next one comes
 
     async def gradient(at: Vector) -> Vector:
         return await worker.compute("gradient", task.gradient, at, worker.rank, worker.step)
 
-    for worker.step in range(rounds):
+    for worker.step in range(first, rounds):
         own = gradient if worker.trains else None
         parameters, state = await algorithm.step(worker, parameters, own, recipe, state)
         if on_round is not None:

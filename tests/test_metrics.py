@@ -39,8 +39,9 @@ class Given:
         return Dense(torch.from_numpy(self._gradients[step, rank]))
 
 
-def rows_of(name: str, gradients: np.ndarray, k: int, rate: float = 1.0) -> list[dict[str, Any]]:
-    algorithm = ALGORITHMS[name](Selector(k)) if ALGORITHMS[name].sparse else ALGORITHMS[name]()
+def rows_of(name: str, gradients: np.ndarray, k: int, rate: float = 1.0, **options: Any) -> list[dict[str, Any]]:
+    selected: Any = (Selector(k),) if ALGORITHMS[name].sparse else ()
+    algorithm = ALGORITHMS[name](*selected, **options)
     workers = make_workers(algorithm, gradients.shape[1], dedicated_server=False)
     rows: list[dict[str, Any]] = []
     recorder = Recorder(algorithm, workers, lambda: 0.0, rows.append)
@@ -67,6 +68,7 @@ def test_delta_is_that_of_assumption_1(ranks: int) -> None:
         assert row["delta"] == pytest.approx(expected, rel=1e-9)
         kept = np.stack([np.where(_selected(vector, k), 0, vector) for vector in accumulated])
         residuals = kept + np.stack(dropped)
+        assert row["leak"] < 1e-12
         assert row["residual_norm"] == pytest.approx(np.linalg.norm(residuals, axis=1).mean(), rel=1e-9)
         assert row["gradient_norm_sq"] == pytest.approx((fresh.mean(0) ** 2).sum(), rel=1e-9)
 
@@ -75,6 +77,13 @@ def _selected(vector: np.ndarray, k: int) -> np.ndarray:
     chosen = np.zeros(len(vector), bool)
     chosen[np.argsort(-np.abs(vector), kind="stable")[:k]] = True
     return chosen
+
+
+def test_the_leak_of_index_intersection_is_what_is_missing() -> None:
+    """As in test_exchange: of 5 + 2 + 4 + 4, the 2 is dropped in mid-tree and forgotten."""
+    gradients = np.array([[[5, 0, 0], [0, 2, 0], [0, 4, 0], [0, 4, 0]]], float)
+    (row,) = rows_of("gtopk", gradients, 1, residual="index-intersection")
+    assert row["leak"] == pytest.approx(2 / 15)
 
 
 def test_random_k_has_a_delta_of_one_on_average() -> None:

@@ -102,9 +102,17 @@ class Cooperative(Generic[T]):
         self._ready: deque[tuple[Task[T], Any]] = deque()
         self._replicas = ReplicaMemo()
 
-    def run(self, workers: Sequence[Worker], program: Callable[[Worker], Coroutine[Any, Any, T]]) -> list[Task[T]]:
-        """Run ``program(worker)`` for all workers; return their finished tasks in rank order."""
-        start = Path.start(self._medium.now)
+    def run(
+        self,
+        workers: Sequence[Worker],
+        program: Callable[[Worker], Coroutine[Any, Any, T]],
+        start: Path | None = None,
+    ) -> list[Task[T]]:
+        """Run ``program(worker)`` for all workers; return their finished tasks in rank order.
+
+        `start` is the path that led here, if they do not begin at the beginning.
+        """
+        start = Path.start(self._medium.now) if start is None else start
         tasks = [Task(worker, program(worker), start) for worker in workers]
         with ExitStack() as stack:
             for task in tasks:

@@ -33,6 +33,13 @@ class Path:
         """Return the path of a worker that starts at `now`."""
         return cls(None, "start", now)
 
+    @classmethod
+    def after(cls, totals: Counter[Hashable]) -> Path:
+        """Return a path that begins after another one, of which only the totals are known."""
+        path = cls.start(0)
+        path._summed = totals
+        return path
+
     def then(self, what: Hashable, duration: int) -> Path:
         """Return this path, longer by `duration` picoseconds of `what`."""
         return Path(self, what, duration) if duration else self

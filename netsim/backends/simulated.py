@@ -30,12 +30,15 @@ WORTH_A_THREAD = 500 * 10**6
 class SimulatedMedium:
     """Carries messages through a model of the network and charges computations by `costs`.
 
-    Rank r lives on ``hosts[r]``. An `executor` makes long computations of several workers at once:
-    one begins when its worker asks for it and is awaited when its simulated time has passed.
+    Rank r lives on ``hosts[r]``; the clock starts at `now`. An `executor` makes long computations of
+    several workers at once: one begins when its worker asks for it and is awaited when its simulated
+    time has passed.
     """
 
-    def __init__(self, fabric: Fabric, hosts: Sequence[str], costs: Costs, executor: Executor | None = None) -> None:
-        self._environment = simpy.Environment(initial_time=0)
+    def __init__(
+        self, fabric: Fabric, hosts: Sequence[str], costs: Costs, executor: Executor | None = None, now: int = 0
+    ) -> None:
+        self._environment = simpy.Environment(initial_time=now)
         self._network = Network(self._environment)
         self._fabric = fabric
         self._hosts = hosts
