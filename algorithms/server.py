@@ -48,7 +48,9 @@ class OverServer(Algorithm):
         summed = None
         if bundles is not None:
             latest = tuple(latest[rank] if _skips(bundle) else bundle for rank, bundle in enumerate(bundles))
-            summed = await worker.compute("merge", total, *(bundle.parts[1] for bundle in latest))
+            messages = [_message(bundle) for bundle in latest]
+            worker.tally["stored_value_bytes"] = sum(message.value_bytes for message in messages)
+            summed = await worker.compute("merge", total, *messages)
         return await broadcast_from_server(worker, summed, like), latest
 
 
@@ -60,6 +62,12 @@ def upload(worker: Worker, message: Vector, *notes: Vector) -> Bundle:
     """Return a message with the flag that announces it, and count it; `notes` go along uncounted."""
     count_upload(worker, message)
     return Bundle((Flag(True), message, *notes))
+
+
+def _message(bundle: Bundle) -> Vector:
+    message = bundle.parts[1]
+    assert not isinstance(message, Flag)
+    return message
 
 
 def _skips(bundle: Bundle) -> bool:

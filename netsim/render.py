@@ -10,7 +10,7 @@ from netsim.experiment import Experiment
 from netsim.results import Report, Result
 from netsim.units import format_bandwidth, format_bytes, format_duration
 
-LEAST_WIDTH = 118
+LEAST_WIDTH = 128
 """Narrower than this the table would wrap; output that is not a terminal has at least so many columns."""
 
 

@@ -72,6 +72,7 @@ class Result:
     value_bits_up: int
     index_bits_up: int
     bits_down: int
+    stored_value_bytes: int
     scaling_efficiency: float | None
     final_loss: float | None
     final_accuracy: float | None
@@ -126,6 +127,7 @@ def summarise(
         uploads=uploads,
         value_bits_up=value_bits,
         index_bits_up=index_bits,
+        stored_value_bytes=max(outcome.tally.get("stored_value_bytes", 0) for outcome in ranks),
         bits_down=8 * sum(traffic.bytes_down for traffic in uploading),
         scaling_efficiency=timing.compute_s / timing.round_s if timing.compute_s else None,
         parameters_sha256=ranks[0].parameters_sha256,
