@@ -18,6 +18,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple, Protocol
 from netsim.algorithm import Algorithm
 from netsim.payload import Dense, Sparse, Vector
 from netsim.sgd import dense_values
+from netsim.storage import take_place
 from netsim.training import Trained
 from netsim.worker import Worker
 
@@ -189,7 +190,7 @@ def metrics_file(path: Path) -> Iterator[Emit]:
         finally:
             file.flush()
             os.fsync(file.fileno())
-            Path(temporary).replace(path)
+            take_place(Path(temporary), path)
 
 
 def _json_lines(file: IO[str]) -> Emit:
