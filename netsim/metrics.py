@@ -89,6 +89,7 @@ class Recorder:
     def resume(self, workers: list[Worker], trained: Mapping[int, Trained], skipped: Mapping[int, int]) -> None:
         """Go on from a step that all ended, with what they held; who is not among the `skipped` skipped none."""
         self._last = {worker.rank: self._totals(worker, trained[worker.rank]) for worker in workers}
+        self._sums.clear()  # the residuals of a step that is over
         self.staleness |= skipped
 
     def observe(self, worker: Worker, what: str, *vectors: Vector) -> None:

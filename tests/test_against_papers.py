@@ -215,7 +215,7 @@ def hold(both: Both, dedicated: bool = False) -> None:
     for rank, ours in enumerate(run_netsim(both.netsim, method.workers, method.sgd, dedicated)):
         agree("parameters", rank, [now.parameters for now in ours], [step.parameters for step in theirs])
         if rank == method.workers:  # a dedicated server
-            assert all(not now.tally for now in ours)
+            assert all(not now.tally[what] for now in ours for what in ("uploads", "value_bits", "index_bits"))
             continue
         residuals = [now.residual for now in ours]
         if method.residuals is None:
