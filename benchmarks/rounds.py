@@ -39,9 +39,15 @@ def experiment(model: str, workers: int, rounds: int, batch_size: int) -> Experi
     )  # fmt: skip
 
 
-def plain_loop(task: Any, batches: list[tuple[torch.Tensor, torch.Tensor]]) -> float:
-    """Return the seconds of forward and backward of a module over each worker's batch."""
-    model = _module(task)
+def module_of(task: Any) -> nn.Module:
+    """Return the task's model as a user would hold it, with its initial parameters."""
+    model: nn.Module = task.workload.model.to_empty(device="cpu")
+    nn.utils.vector_to_parameters(task.initial_parameters().values, model.parameters())
+    return model
+
+
+def plain_loop(model: nn.Module, batches: list[tuple[torch.Tensor, torch.Tensor]]) -> float:
+    """Return the seconds of forward and backward over each worker's batch."""
     started = time.perf_counter()
     for inputs, labels in batches:
         model.zero_grad(set_to_none=True)
@@ -49,21 +55,10 @@ def plain_loop(task: Any, batches: list[tuple[torch.Tensor, torch.Tensor]]) -> f
     return time.perf_counter() - started
 
 
-def bare(task: Any, batches: list[tuple[torch.Tensor, torch.Tensor]]) -> float:
+def bare(model: nn.Module, batches: list[tuple[torch.Tensor, torch.Tensor]]) -> float:
     """Return the seconds of one forward and backward over all samples."""
     inputs, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
-    return plain_loop(task, [(inputs, labels)])
-
-
-_MODULES: dict[int, nn.Module] = {}
-
-
-def _module(task: Any) -> nn.Module:
-    if id(task) not in _MODULES:
-        model = task.workload.model.to_empty(device="cpu")
-        nn.utils.vector_to_parameters(task.initial_parameters().values, model.parameters())
-        _MODULES[id(task)] = model
-    return _MODULES[id(task)]
+    return plain_loop(model, [(inputs, labels)])
 
 
 def measure(model: str, workers: int, repeats: int, batch_size: int, threads: int) -> dict[str, Any]:
@@ -73,12 +68,13 @@ def measure(model: str, workers: int, repeats: int, batch_size: int, threads: in
         if threads == 1:
             lab._executor = None
         task: Any = lab.task
+        plain = module_of(task)
         batches = [task._training.take(torch.from_numpy(task.batch(rank, 0))) for rank in range(workers)]
         samples: dict[str, list[float]] = {"round": [], "loop": [], "bare": []}
         for repeat in range(repeats + 1):
             stamps: list[float] = []
             lab.simulate("gtopk", lambda *_, stamps=stamps: stamps.append(time.perf_counter()))
-            loop, arithmetic = plain_loop(task, batches), bare(task, batches)
+            loop, arithmetic = plain_loop(plain, batches), bare(plain, batches)
             if repeat:  # the first warms up
                 samples["round"].append((stamps[-1] - stamps[0]) / (len(stamps) - 1))
                 samples["loop"].append(loop)
