@@ -6,16 +6,15 @@ import importlib.metadata
 import json
 import os
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 import netsim
-from netsim.cli import main
+from tests.command import run
 
 TIMED = "simulate --timing-only --elements 1000"
 FOUR = "--algorithm dense,topk,gtopk,ps"
@@ -36,18 +35,6 @@ RESULT_KEYS = {
     "parameters_sha256",
     "bound_by",
 }
-
-
-class Ran(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-def run(capsys: pytest.CaptureFixture[str], arguments: str) -> Ran:
-    code = main(shlex.split(arguments))
-    captured = capsys.readouterr()
-    return Ran(code, captured.out, captured.err)
 
 
 def document(text: str) -> Any:

@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 import re
-import shlex
 import subprocess
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 import netsim
-from netsim.cli import main
-
-
-class Ran(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-def run(capsys: pytest.CaptureFixture[str], arguments: str) -> Ran:
-    code = main(shlex.split(arguments))
-    captured = capsys.readouterr()
-    return Ran(code, captured.out, captured.err)
+from tests.command import run
 
 
 def refused(capsys: pytest.CaptureFixture[str], arguments: str, code: int) -> str:
