@@ -43,7 +43,7 @@ def load(name: str, shape: Shape, seed: int, data_dir: Path | None) -> Data:
     """Return the 50,000 + 10,000 colour images of 32×32, or however many the files hold."""
     layout = LAYOUTS[name]
     archive = layout.folder.removesuffix("-batches-py").removesuffix("-python") + "-python.tar.gz"
-    advice = f"unpack {archive} inside DIR and give --data-dir DIR"
+    advice = f"netsim fetch {name} --data-dir DIR, or unpack {archive} inside DIR, and give --data-dir DIR"
     folder = find_folder(name, [*layout.training, layout.test], [layout.folder], data_dir, advice)
     batches = [read_batch(folder / file, layout.labels, shape) for file in layout.training]
     images, labels = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))

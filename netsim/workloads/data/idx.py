@@ -17,9 +17,10 @@ FOLDERS = {"mnist": ("mnist", "MNIST/raw"), "fashion-mnist": ("fashion-mnist", "
 """Folders inside --data-dir: a plain one, and where torchvision downloads to. The two have equal file names."""
 
 ADVICE = {
-    "mnist": "put the IDX files into DIR/mnist and give --data-dir DIR",
+    "mnist": "netsim fetch mnist --data-dir DIR, or put the IDX files into DIR/mnist, and give --data-dir DIR",
     "fashion-mnist": (
-        "apt install dataset-fashion-mnist (Debian) or put the IDX files into DIR/fashion-mnist and give --data-dir DIR"
+        "apt install dataset-fashion-mnist (Debian), or netsim fetch fashion-mnist --data-dir DIR, "
+        "or put the IDX files into DIR/fashion-mnist, and give --data-dir DIR"
     ),
 }
 UNSIGNED_BYTE = 8

@@ -1,0 +1,58 @@
+"""``netsim run``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from netsim.commands.common import check_file, deliver, progress
+from netsim.errors import UsageError
+from netsim.options import algorithms, option, output, takes, training
+
+if TYPE_CHECKING:
+    from netsim.experiment import Experiment
+
+
+@takes(algorithms, training, output)
+def run(
+    nproc: Annotated[
+        int | None, option("How many ranks train; under torchrun it decides.", "--nproc", "--workers")
+    ] = None,
+    backend: Annotated[str, option("gloo, nccl (needs GPUs) or mpi (needs a torch built with it).")] = "gloo",
+    timeout: Annotated[str, option("An operation that waits longer fails.")] = "30s",
+    bandwidth: Annotated[str | None, option("Accepted and not applied: the network is the real one.")] = None,
+    latency: Annotated[str | None, option("Accepted and not applied: the network is the real one.")] = None,
+    as_json: bool = False,
+    out: Path | None = None,
+    **options: Any,
+) -> None:
+    """Run the same algorithms on real ranks with torch.distributed, and measure.
+
+    Starts the ranks on this machine, over loopback; under torchrun, takes part as one of its ranks.
+    """
+    from netsim.api import check_real, real_report
+    from netsim.experiment import Experiment
+    from netsim.launch import join, launch, under_launcher
+    from netsim.real import check_backend
+    from netsim.units import parse_duration
+
+    def experiment_of(workers: int) -> Experiment:
+        if under_launcher() and nproc not in (None, workers):
+            raise UsageError(f"nproc {nproc} was given, but torchrun started ranks for {workers} workers; leave it out")
+        return Experiment.of(workers=workers, bandwidth=bandwidth, latency=latency, **options)
+
+    timeout_s = parse_duration(timeout, "timeout")
+    check_file("out", out)
+    if under_launcher():
+        experiment, results = join(experiment_of, options["topology"], backend, timeout_s)
+        if not results:
+            return
+    else:
+        if nproc is None:
+            raise UsageError("nproc is missing: say how many ranks to start, such as --nproc 4, or use torchrun")
+        experiment = experiment_of(nproc)
+        check_real(experiment)
+        check_backend(backend, experiment.device)
+        with progress(experiment) as on_round:
+            results = launch(experiment, backend, timeout_s, on_round)
+    deliver(real_report(experiment, results, backend), experiment, as_json, out)

@@ -1,0 +1,52 @@
+"""``netsim simulate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from netsim.commands.common import check_file, deliver, progress
+from netsim.errors import InterruptedRunError
+from netsim.options import algorithms, charges, long_runs, network, option, output, takes, training
+
+if TYPE_CHECKING:
+    from netsim.checkpoint import Checkpoint
+
+
+@takes(network, algorithms, training, charges, long_runs, output)
+def simulate(
+    workers: Annotated[int, option("How many workers train.")] = 8,
+    metrics: Path | None = None,
+    checkpoint: Path | None = None,
+    checkpoint_every: int | None = None,
+    resume: bool = False,
+    as_json: bool = False,
+    out: Path | None = None,
+    **options: Any,
+) -> None:
+    """Simulate algorithms on a network, with real gradients, and say which is fastest and why."""
+    from netsim.api import simulate_experiment
+    from netsim.checkpoint import checkpoint_of
+    from netsim.experiment import Experiment
+
+    experiment = Experiment.of(workers=workers, **options)
+    for name, path in (("out", out), ("metrics", metrics), ("checkpoint", checkpoint)):
+        check_file(name, path)
+    saved = checkpoint_of(experiment, checkpoint, checkpoint_every, resume)
+    try:
+        with progress(experiment) as on_round:
+            report = simulate_experiment(experiment, on_round, metrics, saved)
+    except KeyboardInterrupt:
+        if saved is None:
+            raise
+        raise InterruptedRunError(f"interrupted; {_how_to_go_on(saved)}") from None
+    deliver(report, experiment, as_json, out)
+
+
+def _how_to_go_on(checkpoint: Checkpoint) -> str:
+    if not checkpoint.progress:
+        return f"checkpoint {str(checkpoint.path)!r} was not written yet: start again"
+    return (
+        f"checkpoint {str(checkpoint.path)!r} holds {checkpoint.progress}: "
+        "give the same options and --resume to go on from there"
+    )
