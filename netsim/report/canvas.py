@@ -1,0 +1,107 @@
+"""The paper that pictures are drawn on: one style, axes with units, a legend, and SVG that never varies."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Drawing
+
+WIDTH, HEIGHT = 5.2, 3.5
+"""Inches; narrow, so that letters stay legible when a telephone shows the whole picture."""
+
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none", "svg.hashsalt": "netsim", "text.parse_math": False, "font.family": "DejaVu Sans",
+    "font.size": 9, "axes.titlesize": 9, "axes.labelsize": 9, "xtick.labelsize": 8.5, "ytick.labelsize": 8.5,
+    "legend.fontsize": 8.5, "legend.frameon": False, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.grid": True, "grid.color": "black", "grid.alpha": 0.13, "grid.linewidth": 0.6, "lines.linewidth": 1.5,
+    "lines.markersize": 4.5, "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none",
+    "axes.axisbelow": True, "axes.unicode_minus": True,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """What an axis shows: a label with its unit, and whether it is logarithmic, to base 2 or 10."""
+
+    label: str
+    log: int | None = None
+    least: float | None = None
+    most: float | None = None
+
+
+def plain(text: str) -> str:
+    """Return text that can stand in XML and in a legend, which leaves out names that begin with "_"."""
+    shown = "".join(letter if letter.isprintable() else " " for letter in text)
+    return f" {shown}" if shown.startswith("_") else shown
+
+
+def scale(axes: Axes, x: Axis, y: Axis | None) -> None:
+    from matplotlib import ticker
+
+    for axis, which, to_scale, limits in (
+        (x, axes.xaxis, axes.set_xscale, axes.set_xlim),
+        (y, axes.yaxis, axes.set_yscale, axes.set_ylim),
+    ):
+        if axis is None:
+            continue
+        which.set_label_text(plain(axis.label))
+        if axis.log is not None:
+            to_scale("log", base=axis.log)
+            least, most = which.get_view_interval()
+            if axis.log == 10 and most < 1e3 * least:  # decades alone would leave an axis almost without numbers
+                which.set_major_locator(ticker.LogLocator(10, subs=(1, 2, 5)))
+            which.set_minor_formatter(ticker.NullFormatter())
+            which.set_major_formatter(ticker.FuncFormatter(lambda value, _: _tick(value)))
+        else:
+            which.set_major_formatter(ticker.FuncFormatter(lambda value, _: _tick(value)))
+            which.set_major_locator(ticker.MaxNLocator(6))
+        limits(axis.least, axis.most)
+
+
+def _tick(value: float) -> str:
+    """Return a number at a tick, short, without mathematical markup."""
+    if value == 0 or 1e-3 <= abs(value) < 1e4:
+        return f"{value:.10g}" if abs(value) >= 1e-3 and len(f"{value:.10g}") < 7 else f"{value:.3g}"
+    if 1e4 <= abs(value) < 1e5:
+        return f"{value:,.0f}"
+    mantissa, exponent = f"{value:.3e}".split("e")
+    raised = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    short = f"{float(mantissa):.3g}"
+    return f"10{raised}" if short == "1" else f"{short}·10{raised}"
+
+
+def legend(drawing: Drawing, shown: Sequence[tuple[Any, str]]) -> None:
+    """Put the legend above the axes, where it hides no data."""
+    if not shown:
+        return
+    longest = max(len(name) for _, name in shown)
+    drawing.legend(
+        [handle for handle, _ in shown], [plain(name) for _, name in shown], loc="outside upper left",
+        ncols=max(1, min(len(shown), 62 // (longest + 8))), handlelength=2.2, columnspacing=1.2, borderaxespad=0,
+    )  # fmt: skip
+
+
+@contextmanager
+def canvas(height: float = HEIGHT) -> Iterator[tuple[Drawing, Axes]]:
+    import matplotlib as mpl
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # the reader's font may well have it
+        drawing = Figure(figsize=(WIDTH, height), layout="constrained")
+        FigureCanvasSVG(drawing)
+        yield drawing, drawing.subplots()
+
+
+def to_svg(drawing: Drawing) -> str:
+    text = io.StringIO()
+    drawing.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    return text.getvalue()

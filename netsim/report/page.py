@@ -1,0 +1,89 @@
+"""A document as one HTML file: no script, nothing loaded, everything that came from outside escaped."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from netsim.errors import NetsimError
+from netsim.report.document import Cell, Document, Section
+from netsim.report.files import as_csv, as_json_lines, file_name
+from netsim.report.svg import renamed, standalone
+from netsim.storage import write_atomically
+
+
+def write_report(document: Document, path: Path) -> list[Path]:
+    """Write `document` to the HTML file `path` and its tables beside it; return all files, the page first.
+
+    Tables are named after the page and their title: ``report-fits.csv`` and ``.jsonl``. Every file is written
+    whole or not at all. Raises NetsimError where the folder cannot be written to.
+    """
+    names = _table_names(document, path.stem)
+    contents = {path: to_html(document, path.stem)}
+    for section, of_section in zip(document.sections, names, strict=True):
+        for table, name in zip(section.tables, of_section, strict=True):
+            contents[path.with_name(f"{name}.csv")] = as_csv(table)
+            contents[path.with_name(f"{name}.jsonl")] = as_json_lines(table)
+    try:
+        for each, text in contents.items():
+            write_atomically(each, text)
+    except OSError as error:
+        raise NetsimError(f"report {str(path)!r} could not be written: {error.strerror}") from error
+    return list(contents)
+
+
+def to_html(document: Document, stem: str = "report") -> str:
+    """Return the page; `stem` is what the names of its tables' files begin with."""
+    import jinja2
+    from markupsafe import Markup
+
+    numbers = iter(range(1, 1 + sum(len(section.figures) for section in document.sections)))
+
+    def ready(section: Section) -> Section:
+        """Return a section whose pictures can stand in one page with each other."""
+        drawn = [
+            replace(figure, svg=Markup(renamed(standalone(figure.svg), f"f{next(numbers)}-")))
+            for figure in section.figures
+        ]
+        return replace(section, figures=drawn)
+
+    style = files("netsim.report").joinpath("style.css").read_text("utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"cell": shown, "numeric": _is_number}
+    template = environment.from_string(files("netsim.report").joinpath("page.html").read_text("utf-8"))
+    return template.render(
+        document=document,
+        sections=[ready(section) for section in document.sections],
+        names=_table_names(document, stem),
+        style=Markup(style),
+        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
+    )
+
+
+def _table_names(document: Document, stem: str) -> list[list[str]]:
+    taken: set[str] = set()
+    return [[file_name(stem, table.title, taken) for table in section.tables] for section in document.sections]
+
+
+def _is_number(cell: Any) -> bool:
+    return isinstance(cell, int | float) and not isinstance(cell, bool)
+
+
+def shown(cell: Cell) -> str:
+    """Return a cell as people read it: four digits, thousands apart, a dash for nothing."""
+    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
+        return "–"
+    if isinstance(cell, bool):
+        return "yes" if cell else "no"
+    if isinstance(cell, int):
+        return f"{cell:,}"
+    if isinstance(cell, float):
+        return f"{cell:,.0f}" if 1e4 <= abs(cell) < 1e7 else f"{cell:.4g}"
+    return cell
