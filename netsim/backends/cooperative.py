@@ -30,11 +30,11 @@ class Medium(Protocol):
     @property
     def now(self) -> int: ...
 
-    def carry(self, src: int, dst: int, payload: Payload, path: Path, done: Done) -> None:
-        """Move `payload` and call `done(None, path)` when its last byte has arrived."""
+    def carry(self, worker: Worker, request: Send, path: Path, done: Done) -> None:
+        """Move the payload that `worker` sends and call `done(None, path)` when its last byte has arrived."""
 
-    def compute(self, request: Compute[Any], call: Callable[[], Any], path: Path, done: Done) -> None:
-        """Have `call` made and call `done(answer, path)` when its time has passed."""
+    def compute(self, worker: Worker, request: Compute[Any], call: Callable[[], Any], path: Path, done: Done) -> None:
+        """Have `call` made on the host of `worker` and call `done(answer, path)` when its time has passed."""
 
     def advance(self) -> bool:
         """Let the next thing happen; return False if nothing is under way."""
@@ -181,7 +181,7 @@ class Cooperative(Generic[T]):
             if message.claim is not None:
                 self._deliver(message, *message.claim)
 
-        self._medium.carry(task.worker.rank, request.dst, request.payload, task.path, arrived)
+        self._medium.carry(task.worker, request, task.path, arrived)
         return operation
 
     def _receive(self, task: Task[T], request: Recv[Any]) -> Operation:
@@ -220,7 +220,9 @@ class Cooperative(Generic[T]):
                 return self._replicas.call(request.function, request.args)
             return request.function(*request.args)
 
-        self._medium.compute(request, call, task.path, lambda answer, path: self._finish(operation, answer, path))
+        self._medium.compute(
+            task.worker, request, call, task.path, lambda answer, path: self._finish(operation, answer, path)
+        )
         return operation
 
     def _deliver(self, message: Message, operation: Operation, task: Task[T]) -> None:

@@ -7,8 +7,7 @@ from typing import Any
 
 from netsim.backends.cooperative import Done
 from netsim.backends.path import Path
-from netsim.payload import Payload
-from netsim.worker import Compute
+from netsim.worker import Compute, Send, Worker
 
 
 class Instant:
@@ -16,10 +15,10 @@ class Instant:
 
     now = 0
 
-    def carry(self, src: int, dst: int, payload: Payload, path: Path, done: Done) -> None:
+    def carry(self, worker: Worker, request: Send, path: Path, done: Done) -> None:
         done(None, path)
 
-    def compute(self, request: Compute[Any], call: Callable[[], Any], path: Path, done: Done) -> None:
+    def compute(self, worker: Worker, request: Compute[Any], call: Callable[[], Any], path: Path, done: Done) -> None:
         done(call(), path)
 
     def advance(self) -> bool:

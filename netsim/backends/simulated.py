@@ -12,8 +12,8 @@ from netsim.backends.cooperative import Done
 from netsim.backends.path import Path
 from netsim.network.fabric import Fabric
 from netsim.network.flows import Flow, Network
-from netsim.payload import Payload, nbytes
-from netsim.worker import Compute
+from netsim.payload import nbytes
+from netsim.worker import Compute, Send, Worker
 
 
 class Costs(Protocol):
@@ -50,8 +50,8 @@ class SimulatedMedium:
     def now(self) -> int:
         return int(self._environment.now)
 
-    def carry(self, src: int, dst: int, payload: Payload, path: Path, done: Done) -> None:
-        route = self._fabric.route(self._hosts[src], self._hosts[dst])
+    def carry(self, worker: Worker, request: Send, path: Path, done: Done) -> None:
+        route = self._fabric.route(self._hosts[worker.rank], self._hosts[request.dst])
 
         def drained(flow: Flow) -> None:
             arrived = path.then("latency", route.latency_ps)
@@ -59,9 +59,9 @@ class SimulatedMedium:
                 arrived = arrived.then(link, duration)
             done(None, arrived)
 
-        self._network.start(route, nbytes(payload), drained)
+        self._network.start(route, nbytes(request.payload), drained)
 
-    def compute(self, request: Compute[Any], call: Callable[[], Any], path: Path, done: Done) -> None:
+    def compute(self, worker: Worker, request: Compute[Any], call: Callable[[], Any], path: Path, done: Done) -> None:
         charge = self._costs.picoseconds(request, self._settle)
         finish = call
         long = charge >= WORTH_A_THREAD or request.work == "gradient"
