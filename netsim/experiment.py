@@ -15,6 +15,7 @@ from algorithms.topk import GATHERS
 from netsim.algorithm import Algorithm
 from netsim.device import check_device
 from netsim.errors import UsageError, check_choice, unknown
+from netsim.network.sharing import SHARINGS
 from netsim.sgd import Aggregate, Recipe
 from netsim.units import parse_bandwidth, parse_duration
 from netsim.worker import Work
@@ -46,6 +47,7 @@ class Experiment:
     latency_s: float = 50e-6
     topology: str = "star"
     fan_out: int = 8
+    sharing: str = "maxmin"
     k: int | None = None
     density: float | None = None
     residual: str = "keep-at-merge"
@@ -126,6 +128,7 @@ class Experiment:
                 raise UsageError(f"algorithm {name!r} was named twice; name each once")
         check_device(self.device)
         check_choice("topology", self.topology, TOPOLOGIES)
+        check_choice("sharing", self.sharing, SHARINGS)
         check_workload(self.workload, self.data, self.split, self.sampling)
         check_choice("residual rule", self.residual, RESIDUALS)
         check_choice("gather", self.gather, GATHERS)

@@ -41,6 +41,9 @@ def network(
     bandwidth: Annotated[str, option("Of every link, each way: 1Gbps, 100Mbit/s, 25GiB/s.")] = "1Gbps",
     latency: Annotated[str, option("One way, host to host across one switch: 50us, 1ms.")] = "50us",
     fan_out: Annotated[int, option("Children of a switch in a tree.")] = 8,
+    sharing: Annotated[
+        str, option("Of a link by flows: maxmin (alike), or rtt (by 1 / latency of their routes).")
+    ] = "maxmin",
 ) -> None:
     """Template: the simulated network."""
 

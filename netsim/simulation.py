@@ -24,6 +24,7 @@ from netsim.device import one_thread_each, resolve_device
 from netsim.errors import NonFiniteGradientError
 from netsim.experiment import Experiment
 from netsim.metrics import Emit, Recorder
+from netsim.network.sharing import Sharing
 from netsim.payload import Dense, Vector
 from netsim.results import RankOutcome, Result, Timing, sha256_of, summarise
 from netsim.training import Task, TimingOnly, Trained, train
@@ -94,7 +95,14 @@ class Laboratory:
         if recorder is not None and standing.step:
             recorder.resume(workers, standing.trained, standing.skipped)
         while True:
-            medium = SimulatedMedium(fabric, fabric.hosts, self.costs, self._executor, standing.path.total())
+            medium = SimulatedMedium(
+                fabric,
+                fabric.hosts,
+                self.costs,
+                self._executor,
+                standing.path.total(),
+                cast(Sharing, experiment.sharing),
+            )
             until = min(standing.step + every, experiment.round_count)
             tasks = self._run(medium, algorithm, workers, until, standing, on_round, recorder)
             if checkpoint is None or until == experiment.round_count:

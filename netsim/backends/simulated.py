@@ -12,6 +12,7 @@ from netsim.backends.cooperative import Done
 from netsim.backends.path import Path
 from netsim.network.fabric import Fabric
 from netsim.network.flows import Flow, Network
+from netsim.network.sharing import Sharing
 from netsim.payload import nbytes
 from netsim.worker import Compute, Send, Worker
 
@@ -36,10 +37,16 @@ class SimulatedMedium:
     """
 
     def __init__(
-        self, fabric: Fabric, hosts: Sequence[str], costs: Costs, executor: Executor | None = None, now: int = 0
+        self,
+        fabric: Fabric,
+        hosts: Sequence[str],
+        costs: Costs,
+        executor: Executor | None = None,
+        now: int = 0,
+        sharing: Sharing = "maxmin",
     ) -> None:
         self._environment = simpy.Environment(initial_time=now)
-        self._network = Network(self._environment)
+        self._network = Network(self._environment, sharing)
         self._fabric = fabric
         self._hosts = hosts
         self._costs = costs

@@ -1,0 +1,25 @@
+"""How flows share a link that holds several of them back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from netsim.errors import UsageError
+from netsim.units import PICOSECONDS
+
+if TYPE_CHECKING:
+    from netsim.network.fabric import Route
+
+Sharing = Literal["maxmin", "rtt"]
+SHARINGS: tuple[Sharing, ...] = ("maxmin", "rtt")
+"""Alike (max-min), or in inverse proportion to the latency of their routes, as long-lived TCP flows do."""
+
+
+def weight_by_latency(route: Route) -> float:
+    """Return the weight of a flow whose share is in inverse proportion to its route's latency."""
+    if not route.latency_ps:
+        raise UsageError(
+            f"sharing 'rtt' on the route {route.links[0].source}→{route.links[-1].target}, which has no latency to "
+            "weigh by; give its links a latency, or share 'maxmin'"
+        )
+    return PICOSECONDS / route.latency_ps
