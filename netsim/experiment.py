@@ -13,6 +13,7 @@ from algorithms.gtopk import RESIDUALS
 from algorithms.selection import HOWS, How, Selector, entries
 from algorithms.topk import GATHERS
 from netsim.algorithm import Algorithm
+from netsim.catalogue import MODELS, parameters_of, tensors_of
 from netsim.device import check_device
 from netsim.errors import UsageError, check_choice, unknown
 from netsim.network.sharing import SHARINGS
@@ -37,8 +38,9 @@ MOST_ELEMENTS = 2**31 - 1
 class Experiment:
     """What is run, in SI units. Build it with :meth:`of`, which reads quantities as people write them.
 
-    Raises UsageError for a value that cannot be used. ``elements`` is set for timing-only runs and
-    otherwise comes from the workload. Of ``k`` and ``density`` at most one is given.
+    Raises UsageError for a value that cannot be used. ``elements``, or ``model`` out of the
+    catalogue, may be set for timing-only runs; otherwise the workload decides. Of ``k`` and ``density`` at
+    most one is given.
     """
 
     workers: int = 8
@@ -83,6 +85,7 @@ class Experiment:
     merge_time_s: float | None = None
     timing_only: bool = False
     elements: int | None = None
+    model: str | None = None
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Experiment:
@@ -162,6 +165,8 @@ class Experiment:
             _check_integer("k", self.k, 1)
             if self.density is not None:
                 raise UsageError(f"both k {self.k} and density {self.density} were given; give one of them")
+        if self.model is not None:
+            self._check_model(self.model)
         if self.elements is not None:
             if not self.timing_only:
                 raise UsageError(
@@ -172,6 +177,16 @@ class Experiment:
             if self.elements > MOST_ELEMENTS:
                 raise UsageError(f"elements {self.elements} must be at most {MOST_ELEMENTS}: an index is an int32")
             self.k_of(self.elements)
+
+    def _check_model(self, model: str) -> None:
+        check_choice("model", model, MODELS)
+        if not self.timing_only:
+            raise UsageError(
+                f"model {model!r} is known by its sizes alone; add --timing-only, or train one with --workload"
+            )
+        if self.elements is not None:
+            raise UsageError(f"both model {model!r} and elements {self.elements} were given; give one of them")
+        self.k_of(parameters_of(model))
 
     @property
     def round_count(self) -> int:
@@ -185,6 +200,12 @@ class Experiment:
         if self.workload not in WORKLOADS:
             return "its own data"
         return self.data or WORKLOADS[self.workload].default
+
+    def known_tensors(self) -> tuple[int, ...]:
+        """Return the sizes of the tensors that were named, by model or by number; empty if the workload decides."""
+        if self.model is not None:
+            return tuple(tensor.size for tensor in tensors_of(self.model))
+        return () if self.elements is None else (self.elements,)
 
     def k_of(self, elements: int) -> int:
         """Return how many of `elements` a sparse algorithm selects: k, or max(1, floor(density d))."""

@@ -120,6 +120,13 @@ def charges(
     merge_time: Annotated[str | None, option("Charge this a merge or sum, ASSUMED, not measured.")] = None,
     timing_only: Annotated[bool, option("No data, no gradients: only times and bytes.", "--timing-only")] = False,
     elements: Annotated[int | None, option("With --timing-only: elements of the gradient.")] = None,
+    model: Annotated[
+        str | None,
+        option(
+            "With --timing-only, the tensors of a known model: alexnet, vgg16, resnet18, resnet50, resnet101, vit-b16, "
+            "bert-base, bert-large, gpt2, gpt2-medium, gpt2-large, gpt2-xl, lstm-ptb or lstm-an4."
+        ),
+    ] = None,
 ) -> None:
     """Template: what computing is charged in simulated time."""
 

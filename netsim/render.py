@@ -57,7 +57,8 @@ def _header(first: Result, experiment: Experiment, report: Report) -> list[str]:
 
 def _data(experiment: Experiment, report: Report) -> str:
     if experiment.timing_only:
-        return f"sizes only{'' if experiment.elements else ' of ' + experiment.workload}, no data"
+        of = experiment.model or ("" if experiment.elements else experiment.workload)
+        return f"sizes only{' of ' + of if of else ''}, no data"
     on = report.environment.get("data", "")
     made_up = " (MADE UP, not real data)" if "synthetic" in on else ""
     return f"{experiment.workload} on {on}{made_up}"

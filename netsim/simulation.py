@@ -184,7 +184,7 @@ class Laboratory:
 def laboratory(experiment: Experiment) -> Iterator[Laboratory]:
     """Prepare an experiment: its data and device, and a pool that computes gradients of several workers."""
     if experiment.timing_only:
-        tensors = (experiment.elements,) if experiment.elements else _tensors_of_workload(experiment)
+        tensors = experiment.known_tensors() or _tensors_of_workload(experiment)
         yield Laboratory(experiment, TimingOnly(sum(tensors)), tensors, AssumedCosts(experiment.assumed_costs()))
         return
     task, tensors, device = load_task(experiment, experiment.device)
