@@ -156,7 +156,8 @@ def heat_map(heat: Heat, unit: Axis) -> str:
     with canvas(height=1.1 + max(0.8, 0.2 * len(heat.names))) as (drawing, axes):
         rows = [float(row) for row in range(len(heat.names) + 1)]
         colours = mpl.colormaps["cividis"].resampled(20)
-        mesh = axes.pcolormesh(heat.edges, rows, heat.values, cmap=colours, vmin=0, vmax=heat.most, linewidth=0)
+        mesh = axes.pcolormesh(heat.edges, rows, heat.values, cmap=colours, vmin=0, vmax=heat.most)
+        mesh.set(edgecolor="face", linewidth=0.3)  # or the page shines through between two cells
         axes.set_yticks([row + 0.5 for row in rows[:-1]], [plain(name) for name in heat.names])
         axes.invert_yaxis()
         axes.grid(visible=False)
@@ -184,7 +185,7 @@ def against(series: Sequence[Series], x: Axis, y: Axis) -> str:
         least, most = min(every), max(every)
         (same,) = axes.plot([least, most], [least, most], color="black", linewidth=1, linestyle=(0, (2, 2)))
         scale(axes, x, y)
-        legend(drawing, [*shown, (same, "as predicted")])
+        legend(drawing, [*shown, (same, "predicted = measured")])
         return to_svg(drawing)
 
 

@@ -31,7 +31,7 @@ def standalone(svg: str) -> str:
     _drop_unused_names(root)
     for size in ("width", "height"):
         root.attrib.pop(size, None)  # the page decides; viewBox keeps the proportions
-    root.attrib |= {"stroke-linejoin": "round", "stroke-linecap": "butt"}
+    root.attrib |= {"fill": "currentColor", "stroke-linejoin": "round", "stroke-linecap": "butt"}
     ElementTree.register_namespace("", SVG)
     return ElementTree.tostring(root, encoding="unicode")
 
