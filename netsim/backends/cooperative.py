@@ -30,8 +30,14 @@ class Medium(Protocol):
     @property
     def now(self) -> int: ...
 
-    def carry(self, worker: Worker, request: Send, path: Path, done: Done) -> None:
-        """Move the payload that `worker` sends and call `done(None, path)` when its last byte has arrived."""
+    def carry(self, worker: Worker, request: Send, path: Path, sent: Done, arrived: Done) -> None:
+        """Move the payload that `worker` sends.
+
+        Call `sent(None, path)` when the sender may go on, `arrived(None, path)` when the last byte is there.
+        """
+
+    def expect(self, worker: Worker, request: Recv[Any]) -> None:
+        """Learn that `worker` is ready to receive; on some networks nothing moves before."""
 
     def compute(self, worker: Worker, request: Compute[Any], call: Callable[[], Any], path: Path, done: Done) -> None:
         """Have `call` made on the host of `worker` and call `done(answer, path)` when its time has passed."""
@@ -175,17 +181,20 @@ class Cooperative(Generic[T]):
         else:
             channel.messages.append(message)
 
+        def sent(_: Any, path: Path) -> None:
+            self._finish(operation, None, path)
+
         def arrived(_: Any, path: Path) -> None:
             message.arrived, message.path = True, path
-            self._finish(operation, None, path)
             if message.claim is not None:
                 self._deliver(message, *message.claim)
 
-        self._medium.carry(task.worker, request, task.path, arrived)
+        self._medium.carry(task.worker, request, task.path, sent, arrived)
         return operation
 
     def _receive(self, task: Task[T], request: Recv[Any]) -> Operation:
         operation = Operation(request)
+        self._medium.expect(task.worker, request)
         channel = self._channels[request.src, task.worker.rank, request.tag]
         if not channel.messages:
             channel.receives.append((operation, task))

@@ -7,7 +7,7 @@ from typing import Any
 
 from netsim.backends.cooperative import Done
 from netsim.backends.path import Path
-from netsim.worker import Compute, Send, Worker
+from netsim.worker import Compute, Recv, Send, Worker
 
 
 class Instant:
@@ -15,8 +15,12 @@ class Instant:
 
     now = 0
 
-    def carry(self, worker: Worker, request: Send, path: Path, done: Done) -> None:
-        done(None, path)
+    def carry(self, worker: Worker, request: Send, path: Path, sent: Done, arrived: Done) -> None:
+        sent(None, path)
+        arrived(None, path)
+
+    def expect(self, worker: Worker, request: Recv[Any]) -> None:
+        """Messages wait for their receivers."""
 
     def compute(self, worker: Worker, request: Compute[Any], call: Callable[[], Any], path: Path, done: Done) -> None:
         done(call(), path)

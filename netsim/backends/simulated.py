@@ -14,7 +14,7 @@ from netsim.network.fabric import Fabric
 from netsim.network.flows import Flow, Network
 from netsim.network.sharing import Sharing
 from netsim.payload import nbytes
-from netsim.worker import Compute, Send, Worker
+from netsim.worker import Compute, Recv, Send, Worker
 
 
 class Costs(Protocol):
@@ -57,16 +57,20 @@ class SimulatedMedium:
     def now(self) -> int:
         return int(self._environment.now)
 
-    def carry(self, worker: Worker, request: Send, path: Path, done: Done) -> None:
+    def carry(self, worker: Worker, request: Send, path: Path, sent: Done, arrived: Done) -> None:
         route = self._fabric.route(self._hosts[worker.rank], self._hosts[request.dst])
 
         def drained(flow: Flow) -> None:
-            arrived = path.then("latency", route.latency_ps)
+            there = path.then("latency", route.latency_ps)
             for link, duration in flow.bottlenecks:
-                arrived = arrived.then(link, duration)
-            done(None, arrived)
+                there = there.then(link, duration)
+            sent(None, there)
+            arrived(None, there)
 
         self._network.start(route, nbytes(request.payload), drained)
+
+    def expect(self, worker: Worker, request: Recv[Any]) -> None:
+        """Sends are eager: a flow starts when its send is posted."""
 
     def compute(self, worker: Worker, request: Compute[Any], call: Callable[[], Any], path: Path, done: Done) -> None:
         charge = self._costs.picoseconds(request, self._settle)
