@@ -12,6 +12,7 @@ import typer
 from netsim.commands.fetch import fetch
 from netsim.commands.run import run
 from netsim.commands.simulate import simulate
+from netsim.commands.study import study
 from netsim.errors import NetsimError
 
 INTERRUPTED = 130
@@ -23,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (simulate, run, fetch):
+for command in (simulate, run, fetch, study):
     app.command()(command)
 
 

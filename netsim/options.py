@@ -16,9 +16,9 @@ import typer
 Command = TypeVar("Command", bound=Callable[..., None])
 
 
-def option(text: str, *names: str) -> Any:
+def option(text: str, *names: str, **others: Any) -> Any:
     """Return the description of an option; its name is the parameter's unless `names` says otherwise."""
-    return typer.Option(*names, help=text)
+    return typer.Option(*names, help=text, **others)
 
 
 def whole(text: str) -> int:

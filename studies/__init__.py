@@ -1,4 +1,26 @@
-"""Scaling studies: one file a study, saying what it varies and what it concludes.
+"""Studies: one file a study, saying what it varies and what it concludes.
 
-None is written yet; ``netsim study`` will list them here.
+To add one: a file with a ``STUDY``, a :class:`netsim.study.Study`, and a line below. It is imported when
+it is asked for.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from netsim.errors import check_choice
+
+if TYPE_CHECKING:
+    from netsim.study import Study
+
+STUDIES = {
+    "sweep": "studies.sweep",
+}
+
+
+def load_study(name: str) -> Study[Any]:
+    """Return the study of that name. Raises UsageError for one that there is not."""
+    check_choice("study", name, STUDIES)
+    study: Study[Any] = import_module(STUDIES[name]).STUDY
+    return study

@@ -54,12 +54,24 @@ def deliver(report: Report, experiment: Experiment, as_json: bool, out: Path | N
             write_atomically(out, report.to_json() + "\n")
         except OSError as error:
             raise NetsimError(f"out {str(out)!r} could not be written: {error.strerror}") from error
-    try:
+    with reader_may_go():
         if as_json:
             print(report.to_json())  # noqa: T201
         else:
             render(report, experiment)
+
+
+def say(text: str) -> None:
+    """Print a result."""
+    with reader_may_go():
+        print(text)  # noqa: T201
+
+
+@contextmanager
+def reader_may_go() -> Iterator[None]:
+    """Print within this: whoever reads our output may go away; that is theirs to decide."""
+    try:
+        yield
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read our output has gone; that is theirs to decide.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,140 @@
+"""``netsim study``."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from netsim.commands.common import say
+from netsim.errors import InterruptedRunError, NetsimError, UsageError
+from netsim.options import option, whole
+
+if TYPE_CHECKING:
+    from netsim.study import Plan, Study
+    from netsim.study.run import OnPoint
+
+
+def study(
+    name: Annotated[str, typer.Argument(help="sweep, or a TOML file that says which, and its settings.")],
+    sets: Annotated[
+        list[str] | None,
+        option(
+            "A setting of the study: --set workers=2,4,8; several times for several.", "--set", metavar="KEY=VALUES"
+        ),
+    ] = None,
+    quick: Annotated[bool, option("A smaller study, of minutes on two cores.", "--quick")] = False,
+    out: Annotated[Path | None, option("The folder for the report, the conclusion and the points.")] = None,
+    resume: Annotated[bool, option("Use the points that an earlier run left in --out.", "--resume")] = False,
+    dry_run: Annotated[bool, option("Say what would be simulated, and simulate nothing.", "--dry-run")] = False,
+    jobs: Annotated[int, option("Points at once; 0: as many as there are cores.", parser=whole, metavar="N")] = 0,
+    cluster: Annotated[str | None, option("Use the cores of this Dask cluster: dask://host:port.")] = None,
+    as_json: Annotated[bool, option("Print one JSON document instead of sentences.", "--json")] = False,
+) -> None:
+    """Simulate many points, and say what they show together, in a report and in JSON."""
+    from netsim.study import plan_study, run_study
+    from netsim.study.settings import read_study_file, settings_of
+    from studies import STUDIES, load_study
+
+    given: Any = {}
+    known = name
+    if name not in STUDIES and (name.endswith(".toml") or Path(name).is_file()):
+        known, given = read_study_file(Path(name), STUDIES)
+    found = load_study(known)
+    settings = settings_of(found, quick=quick, given=given, sets=sets or ())
+    if out is None and not dry_run:
+        raise UsageError("out is missing: name the folder for the results, such as --out results")
+    folder = _folder(out)
+    if dry_run:
+        plan = plan_study(found, settings, folder)
+        say(json.dumps(_as_json(found, plan), indent=2, ensure_ascii=False) if as_json else _in_words(found, plan))
+        return
+    command = shlex.join(["netsim", "study", name, *(["--quick"] if quick else []), *_sets(sets), "--out", "DIR"])
+    try:
+        with _progress(found.name) as on_point:
+            ran = run_study(
+                found, settings, folder, command=command, jobs=jobs, cluster=cluster, resume=resume, on_point=on_point
+            )
+    except KeyboardInterrupt:
+        raise InterruptedRunError(
+            f"interrupted; every point that was ready is kept in {str(folder)!r}: give the same options and --resume "
+            "to go on from there"
+        ) from None
+    if as_json:
+        say(json.dumps(ran.data, indent=2, ensure_ascii=False, allow_nan=False))
+        return
+    say("\n".join([*ran.conclusion.sentences, f"Report: {ran.files[0]}"]))
+
+
+def _sets(sets: list[str] | None) -> list[str]:
+    return [part for text in sets or () for part in ("--set", text)]
+
+
+def _folder(out: Path | None) -> Path:
+    """Return the folder for the results, made if its parent is there."""
+    if out is None:
+        return Path()
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"out {str(out)!r} is a file; name a folder for the results")
+    if not out.parent.is_dir():
+        raise UsageError(f"out {str(out)!r} is in a folder that is not there; make {str(out.parent)!r} first")
+    try:
+        out.mkdir(exist_ok=True)
+    except OSError as error:
+        raise NetsimError(f"out {str(out)!r} could not be made: {error.strerror}") from error
+    return out
+
+
+@contextmanager
+def _progress(name: str) -> Iterator[OnPoint]:
+    """Show how many points are known, and the time left, on stderr if that is a terminal."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("points"),
+               TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())  # fmt: skip
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
+        bar = shown.add_task(name, total=None)
+
+        def on_point(known: int, total: int) -> None:
+            shown.update(bar, completed=known, total=total)
+
+        yield on_point
+
+
+def _as_json(study: Study[Any], plan: Plan) -> dict[str, Any]:
+    return {
+        "study": study.name,
+        "title": study.title,
+        "known": plan.known,
+        "points": [dict(each) for each in plan.points],
+    }
+
+
+def _in_words(study: Study[Any], plan: Plan) -> str:
+    """Return how many points there are, and what varies in them."""
+    values: dict[str, dict[str, None]] = {}
+    for point in plan.points:
+        for option_name, value in point.items():
+            values.setdefault(option_name, {})[str(value)] = None
+    varied = [f"  {key}: {', '.join(each)}" for key, each in values.items() if len(each) > 1]
+    fixed = [f"  {key}: {next(iter(each))}" for key, each in values.items() if len(each) == 1]
+    return "\n".join([
+        f"{study.name}: {study.title}",
+        f"{len(plan.points):,} points, of which {plan.known:,} are kept already; a study may ask for more later",
+        *(["vary", *varied] if varied else []),
+        *(["the same everywhere", *fixed] if fixed else []),
+    ])  # fmt: skip

@@ -1,0 +1,74 @@
+"""What a study is: settings, the points they span, how one is measured, and what all of them say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from netsim.report import Section
+
+Point: TypeAlias = Mapping[str, Any]
+"""What one measurement depends on, as JSON takes it: options as of ``netsim simulate``, or a study's own."""
+
+Outcome: TypeAlias = Mapping[str, Any]
+"""What one measurement found, as JSON takes it. It must follow from the point alone: no clock, no machine."""
+
+
+class Finding(NamedTuple):
+    """A point and what was found there."""
+
+    point: Point
+    outcome: Outcome
+
+
+class Settings(BaseModel):
+    """What a study varies: a field a setting, which ``--set``, a TOML file and Python may change.
+
+    Unknown names, numbers that are not finite, and values of another type are errors, never guesses.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+SettingsT = TypeVar("SettingsT", bound=Settings)
+
+
+@dataclass(frozen=True, slots=True)
+class Conclusion:
+    """What a study found: in `sentences` for people, and in `data` as JSON takes it.
+
+    `sections` are the report's pictures and tables, `limits` what was assumed and left out, a sentence each.
+    """
+
+    sentences: Sequence[str]
+    data: Mapping[str, Any]
+    sections: Sequence[Section] = ()
+    limits: Sequence[str] = ()
+
+
+def nothing_more(settings: Any, findings: Sequence[Finding]) -> Sequence[Point]:
+    """Ask for no further points."""
+    return ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Study(Generic[SettingsT]):
+    """One file in :mod:`studies` makes one of these.
+
+    `points` says what to measure; `measure` is a pure function of the standard library's kind that other processes
+    can import by name; `refine` may ask for further points in the light of what was found, as often as it returns
+    new ones; `conclude` draws the conclusion from all findings, in the order in which they were asked for.
+    `quick` holds the settings that ``--quick`` changes.
+    """
+
+    name: str
+    title: str
+    settings: type[SettingsT]
+    points: Callable[[SettingsT], Sequence[Point]]
+    measure: Callable[[Point], Outcome]
+    conclude: Callable[[SettingsT, Sequence[Finding]], Conclusion]
+    refine: Callable[[SettingsT, Sequence[Finding]], Sequence[Point]] = nothing_more
+    quick: Mapping[str, Any] = field(default_factory=dict)

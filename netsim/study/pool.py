@@ -1,0 +1,105 @@
+"""Many measurements at once: on this machine's cores, or on a Dask cluster; the same code on both."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from netsim.errors import InfeasibleError, NetsimError, UsageError
+from netsim.study.kinds import Outcome, Point
+from netsim.study.store import code_version
+
+CLUSTER = re.compile(r"dask://(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>\d{1,5})")
+PR_SET_PDEATHSIG = 1
+
+
+def cluster_address(cluster: str) -> str:
+    """Return the scheduler's address for Dask from ``dask://host:port``."""
+    match = CLUSTER.fullmatch(cluster)
+    if match is None:
+        raise UsageError(f"cluster {cluster!r} is not an address; write it like dask://127.0.0.1:8786")
+    return f"tcp://{match['host']}:{match['port']}"
+
+
+def check_jobs(jobs: int) -> int:
+    """Return how many points are measured at once; 0 means as many as there are cores."""
+    if jobs < 0:
+        raise UsageError(f"jobs {jobs} must be 0 (as many as there are cores) or more")
+    return jobs or len(os.sched_getaffinity(0))
+
+
+@contextmanager
+def backend(cluster: str | None) -> Iterator[None]:
+    """Have joblib use the cluster at an address, or this machine's cores."""
+    import joblib
+
+    if cluster is None:
+        yield
+        return
+    address = cluster_address(cluster)
+    try:
+        from distributed import Client
+    except ImportError:
+        raise InfeasibleError(
+            f"cluster {cluster!r} needs Dask: install it with pip install -c constraints.txt '.[cluster]'"
+        ) from None
+    try:
+        client: Any = Client(address, timeout=10, set_as_default=False)  # type: ignore[no-untyped-call]
+    except (OSError, TimeoutError) as error:
+        raise NetsimError(f"cluster {cluster!r} does not answer ({error}); is its scheduler running there?") from None
+    with client, joblib.parallel_config(backend="dask", client=client):
+        yield
+
+
+def measured(
+    measure: Callable[[Point], Outcome], points: Sequence[Point], jobs: int
+) -> Iterator[tuple[Point, Outcome]]:
+    """Measure `points`, `jobs` at once, and yield each with what was found, as it comes.
+
+    Where a point fails, raises NetsimError naming it.
+    """
+    import joblib
+
+    # One point a batch: a batch that is lost would be several points lost.
+    parallel = joblib.Parallel(n_jobs=jobs, batch_size=1, return_as="generator_unordered")
+    task = joblib.delayed(_measure_one)
+    asked = (task(measure, number, point, os.getpid(), code_version()) for number, point in enumerate(points))
+    for number, outcome, failure in parallel(asked):
+        if outcome is None:
+            raise NetsimError(f"point {_words(points[number])} failed: {failure}")
+        yield points[number], outcome
+
+
+def _measure_one(
+    measure: Callable[[Point], Outcome], number: int, point: Point, caller: int, version: str
+) -> tuple[int, Outcome | None, str]:
+    """Return the number of the point, and what was found there or what went wrong."""
+    if os.getppid() == caller:
+        _die_with_parent()
+    if code_version() != version:
+        return number, None, f"the cluster's netsim is {code_version()}, but {version} asked; install the same on both"
+    try:
+        return number, measure(point), ""
+    except NetsimError as error:
+        return number, None, str(error)
+
+
+def _die_with_parent() -> None:
+    """Have this process killed when the one that started it ends, however that ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _words(point: Point) -> str:
+    return ", ".join(f"{name} {_short(value)}" for name, value in point.items())
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:40]}…"

@@ -1,0 +1,162 @@
+"""Runs a study: measures what is not yet kept, refines, concludes, and writes what came out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from netsim.errors import UsageError
+from netsim.report import Document, Table, write_report
+from netsim.report.files import as_csv
+from netsim.storage import write_atomically
+from netsim.study.kinds import Conclusion, Finding, Outcome, Point, Settings, SettingsT, Study
+from netsim.study.pool import backend, check_jobs, measured
+from netsim.study.store import Store, code_version
+
+SCHEMA = "netsim.study/1"
+MOST_POINTS = 100_000
+REPORT, CONCLUSION, POINTS = "report.html", "conclusion.json", "points"
+
+OnPoint = Callable[[int, int], None]
+"""Called with the points that are known, and those there are so far."""
+
+
+def ignore(known: int, total: int) -> None:
+    """Report no progress."""
+
+
+class Plan(NamedTuple):
+    """What a study would do: all first points, and how many of them are kept already."""
+
+    points: Sequence[Point]
+    known: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A study that was run: what it concludes as JSON takes it, and the files that say so."""
+
+    conclusion: Conclusion
+    data: dict[str, Any]
+    files: Sequence[Path]
+    measured: int
+    """Points that were measured now, rather than found."""
+
+
+def plan_study(study: Study[SettingsT], settings: SettingsT, out: Path) -> Plan:
+    """Return what running `study` into the folder `out` would measure."""
+    points = _points_of(study, settings)
+    store = Store(out / POINTS, study.measure)
+    return Plan(points, sum(store.load(point) is not None for point in points))
+
+
+def run_study(
+    study: Study[SettingsT],
+    settings: SettingsT,
+    out: Path,
+    *,
+    command: str = "",
+    jobs: int = 0,
+    cluster: str | None = None,
+    resume: bool = False,
+    on_point: OnPoint = ignore,
+) -> Ran:
+    """Run `study` into the folder `out`, and return what it concludes.
+
+    Every point is kept in ``out/points`` as soon as it is measured. With `resume`, those that an earlier run kept
+    are used; without, all are measured again. `jobs` points are measured at once (0: as many as there are cores),
+    or as many as the `cluster` has cores. `command` is how to get the same again.
+    """
+    jobs = check_jobs(jobs)
+    points = _points_of(study, settings)
+    store = Store(out / POINTS, study.measure)
+    found: dict[str, Finding] = {}
+    count = 0
+    with backend(cluster):
+        while True:
+            asked = {store.key(point): point for point in points}
+            asked = {key: point for key, point in asked.items() if key not in found}
+            if not asked:
+                break
+            outcomes, fresh = _measure(study.measure, asked, store, jobs, resume, len(found), on_point)
+            found |= {key: Finding(point, outcomes[key]) for key, point in asked.items()}
+            count += fresh
+            points = study.refine(settings, list(found.values()))
+    conclusion = study.conclude(settings, list(found.values()))
+    data = _as_json(study, settings, conclusion)
+    files = _write(study, list(found.values()), conclusion, data, out, command)
+    return Ran(conclusion, data, files, count)
+
+
+def _measure(
+    measure: Callable[[Point], Outcome],
+    asked: dict[str, Point],
+    store: Store,
+    jobs: int,
+    resume: bool,
+    before: int,
+    on_point: OnPoint,
+) -> tuple[dict[str, Outcome], int]:
+    """Return what is found at all points that are asked for, by key, and how many were measured for it."""
+    outcomes: dict[str, Outcome] = {}
+    if resume:
+        outcomes = {key: kept for key, point in asked.items() if (kept := store.load(point)) is not None}
+    # In the order of keys, which is no order: what is left is then like what was done, and so is the time it takes.
+    missing = [asked[key] for key in sorted(asked.keys() - outcomes.keys())]
+    on_point(before + len(outcomes), before + len(asked))
+    for point, outcome in measured(measure, missing, jobs) if missing else ():
+        outcomes[store.key(point)] = store.save(point, outcome)
+        on_point(before + len(outcomes), before + len(asked))
+    return outcomes, len(missing)
+
+
+def _points_of(study: Study[SettingsT], settings: SettingsT) -> Sequence[Point]:
+    points = study.points(settings)
+    if not points:
+        raise UsageError(f"study {study.name} has no points with these settings; give every list at least one value")
+    if len(points) > MOST_POINTS:
+        raise UsageError(f"study {study.name} has {len(points):,} points; vary less, so that it has {MOST_POINTS:,}")
+    return points
+
+
+def _as_json(study: Study[Any], settings: Settings, conclusion: Conclusion) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "study": study.name,
+        "title": study.title,
+        "version": code_version(),
+        "settings": settings.model_dump(mode="json"),
+        "conclusion": list(conclusion.sentences),
+        "limits": list(conclusion.limits),
+    } | dict(conclusion.data)
+
+
+def _write(
+    study: Study[Any],
+    findings: Sequence[Finding],
+    conclusion: Conclusion,
+    data: dict[str, Any],
+    out: Path,
+    command: str,
+) -> list[Path]:
+    """Write the report, the conclusion, and the points as JSON lines and CSV; nothing in them tells when."""
+    rows = [dict(finding.point) | dict(finding.outcome) for finding in findings]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    table = Table("points", columns, [[_cell(row.get(name)) for name in columns] for row in rows])
+    texts = {
+        "points.jsonl": "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows),
+        "points.csv": as_csv(table),
+        CONCLUSION: json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
+    }
+    for name, text in texts.items():
+        write_atomically(out / name, text)
+    reproduce = {"command": command, "version": code_version(), "points": f"{len(findings):,}"}
+    document = Document(study.title, conclusion.sentences, conclusion.sections, conclusion.limits, reproduce)
+    return [*write_report(document, out / REPORT), *(out / name for name in texts)]
+
+
+def _cell(value: Any) -> str | int | float | bool | None:
+    return value if value is None or isinstance(value, str | int | float) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,287 @@
+"""The study engine: points are kept one by one, used again only when they are the same, and never half written."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from netsim.errors import NetsimError, UsageError
+from netsim.study import Conclusion, Finding, Point, Settings, Study, run_study
+from netsim.study.pool import cluster_address, measured
+from netsim.study.settings import read_study_file, settings_of
+from netsim.study.store import Store
+from studies import STUDIES, load_study
+from tests.command import run
+
+calls: list[Point] = []
+"""The points that were measured in this process."""
+
+
+def square(point: Point) -> Mapping[str, Any]:
+    calls.append(point)
+    if point["x"] < 0:
+        raise UsageError(f"x {point['x']} must not be negative")
+    return {"square": point["x"] ** 2}
+
+
+class Squares(Settings):
+    xs: tuple[int, ...] = (1, 2, 3)
+    scale: float = 1.0
+
+
+def up_to_a_hundred(settings: Squares, findings: Any) -> list[Point]:
+    """Ask for ten times the greatest x, until its square is a hundred or more."""
+    largest = max(finding.point["x"] for finding in findings)
+    return [{"x": 10 * largest}] if largest**2 < 100 else []
+
+
+def total(settings: Squares, findings: Any) -> Conclusion:
+    assert all(isinstance(finding, Finding) for finding in findings)
+    found = settings.scale * sum(finding.outcome["square"] for finding in findings)
+    return Conclusion([f"The squares are {found} together."], {"sum": found})
+
+
+SQUARES = Study(
+    name="squares",
+    title="Squares <of> numbers",
+    settings=Squares,
+    points=lambda settings: [{"x": x} for x in settings.xs],
+    measure=square,
+    refine=up_to_a_hundred,
+    conclude=total,
+    quick={"xs": (1,)},
+)
+
+
+@pytest.fixture(autouse=True)
+def nothing_measured() -> None:
+    calls.clear()
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def squares(out: Path, **options: Any) -> dict[str, Any]:
+    return run_study(SQUARES, settings_of(SQUARES), out, jobs=1, **options).data
+
+
+def test_a_study_measures_refines_and_concludes(tmp_path: Path) -> None:
+    assert squares(tmp_path)["sum"] == 1 + 4 + 9 + 900
+    assert sorted(point["x"] for point in calls) == [1, 2, 3, 30]
+    assert json.loads((tmp_path / "conclusion.json").read_text())["sum"] == 914
+    rows = [json.loads(line) for line in (tmp_path / "points.jsonl").read_text().splitlines()]
+    assert rows == [{"x": x, "square": x * x} for x in (1, 2, 3, 30)]
+    assert (tmp_path / "points.csv").read_text().splitlines()[0] == "x,square"
+    assert "Squares &lt;of&gt; numbers" in (tmp_path / "report.html").read_text()
+
+
+def test_what_is_kept_is_measured_again_only_without_resume(tmp_path: Path) -> None:
+    squares(tmp_path)
+    before = files(tmp_path)
+    calls.clear()
+    squares(tmp_path, resume=True)
+    assert calls == []
+    squares(tmp_path)
+    assert len(calls) == 4
+    assert files(tmp_path) == before
+
+
+def test_resuming_measures_what_is_missing_and_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    squares(tmp_path)
+    before = files(tmp_path)
+    kept = sorted((tmp_path / "points").iterdir())
+    kept[0].unlink()
+    kept[1].write_bytes(kept[1].read_bytes()[:-20])
+    kept[2].write_bytes(kept[2].read_bytes().replace(b'"square": ', b'"square": 7'))
+    calls.clear()
+    squares(tmp_path, resume=True)
+    assert len(calls) == 3
+    assert files(tmp_path) == before
+
+
+def test_a_point_is_known_by_its_configuration_seed_measurement_and_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path, square)
+    point = {"x": 1, "y": "1Gbps", "seed": 3}
+    same = {"seed": 3, "y": "1Gbps", "x": 1}
+    others = [{"x": 2, "y": "1Gbps", "seed": 3}, {"x": 1, "y": "1Gbps", "seed": 4}, {"x": 1, "y": "1Gbps"}]
+    keys = {store.key(each) for each in (point, same, *others)}
+    keys.add(Store(tmp_path, total).key(point))
+    monkeypatch.setattr("netsim.study.store.code_version", lambda: "0.0.0+0")
+    keys.add(Store(tmp_path, square).key(point))
+    assert len(keys) == 1 + len(others) + 2
+    assert all(re.fullmatch("[0-9a-f]{64}", key) for key in keys)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), object(), {1, 2}])
+def test_what_json_cannot_hold_is_no_point(tmp_path: Path, value: object) -> None:
+    with pytest.raises(UsageError, match="cannot be written as JSON"):
+        Store(tmp_path, square).key({"x": value})
+
+
+def test_a_point_that_fails_is_named_and_those_before_it_are_kept(tmp_path: Path) -> None:
+    settings = settings_of(SQUARES, sets=["xs=4,-5,6"])
+    with pytest.raises(NetsimError, match=re.escape("point x -5 failed: x -5 must not be negative")):
+        run_study(SQUARES, settings, tmp_path, jobs=1)
+    assert {json.loads(text)["point"]["x"] for text in files(tmp_path / "points").values()} == {
+        point["x"] for point in calls
+    } - {-5}
+
+
+def test_several_processes_find_what_one_does(tmp_path: Path) -> None:
+    one = run_study(SQUARES, settings_of(SQUARES), tmp_path / "one", jobs=1)
+    two = run_study(SQUARES, settings_of(SQUARES), tmp_path / "two", jobs=2)
+    assert files(tmp_path / "one") == files(tmp_path / "two")
+    assert one.data == two.data
+
+
+def test_workers_of_another_version_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = iter(["1.0+aa", "1.0+bb", "1.0+bb"])
+    monkeypatch.setattr("netsim.study.pool.code_version", lambda: next(versions))
+    with pytest.raises(NetsimError, match=re.escape("netsim is 1.0+bb, but 1.0+aa asked")):
+        list(measured(square, [{"x": 1}], jobs=1))
+
+
+def test_settings_come_from_defaults_then_quick_then_the_file_then_the_command() -> None:
+    def of(**options: Any) -> Squares:
+        return settings_of(SQUARES, **options)
+
+    assert of().xs == (1, 2, 3)
+    assert of(quick=True).xs == (1,)
+    assert of(quick=True, given={"xs": [5, 6]}).xs == (5, 6)
+    assert of(quick=True, given={"xs": [5, 6]}, sets=["xs=7"]).xs == (7,)
+    assert of(sets=["scale=2"]).scale == 2.0
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"xz": [1]}, "unknown setting of study squares 'xz' (did you mean 'xs'?)"),
+        ({"xs": 3}, "setting xs 3"),
+        ({"xs": [1, "two"]}, "setting xs value 2 'two'"),
+        ({"xs": [1, 2.5]}, "setting xs value 2 2.5"),
+        ({"xs": [True]}, "setting xs value 1 True"),
+        ({"scale": float("nan")}, "setting scale nan"),
+        ({"scale": float("inf")}, "setting scale inf"),
+        ({"scale": "1"}, "setting scale '1'"),
+    ],
+)
+def test_settings_that_are_refused(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(said)):
+        settings_of(SQUARES, given=given)
+
+
+@pytest.mark.parametrize("text", ["xs", "", "=1", "xs:1"])
+def test_sets_that_are_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        settings_of(SQUARES, sets=[text])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("study = 1", "study 1 must be a name"),
+        ('study = "scalin"', "unknown study 'scalin'"),
+        ("[settings]", "does not say which study"),
+        ('study = "sweep"\nsettings = 3', "settings must be a table"),
+        ('study = "sweep"\ncode = "print()"', "unknown key"),
+        ("study = ", "is not TOML"),
+        ("\x00", "is not TOML"),
+        ("a = " + "[" * 100_000, "is not TOML"),
+        ("#" * 1_000_001, "over 1,000,000 bytes"),
+    ],
+)
+def test_study_files_that_are_refused(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=re.escape(said)):
+        read_study_file(path, STUDIES)
+
+
+SMALL = {"fixed": {"timing_only": True, "elements": 100}, "vary": {"algorithm": ["dense", "topk"], "workers": [2, 3]}}
+
+
+def write_toml(path: Path, extra: str = "", workers: str = "[2, 3]") -> Path:
+    path.write_text(
+        'study = "sweep"\n[settings.fixed]\ntiming_only = true\nelements = 100\n'
+        f'{extra}\n[settings.vary]\nalgorithm = ["dense", "topk"]\nworkers = {workers}\n'
+    )
+    return path
+
+
+def test_a_study_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = write_toml(tmp_path / "own.toml")
+    ran = run(capsys, f"study {own} --jobs 1 --json --out {tmp_path / 'out'}")
+    assert (ran.code, ran.err) == (0, "")
+    found = json.loads(ran.out)
+    assert found == json.loads((tmp_path / "out" / "conclusion.json").read_text())
+    assert found["wins"] == {"dense": 0, "topk": 2}
+    dry = run(capsys, f"study {own} --dry-run --json --out {tmp_path / 'out'}")
+    planned = json.loads(dry.out)
+    assert (planned["known"], len(planned["points"])) == (4, 4)
+    assert run(capsys, f"study {own} --dry-run").out.startswith("sweep: ")
+
+
+@pytest.mark.parametrize(
+    ("extra", "workers", "said"),
+    [
+        ('workload = "os:system"', "[2]", "code of your own"),
+        ("elments = 5", "[2]", "did you mean"),
+        ("latency = 0", "[2]", "latency 0"),
+        ("latency = inf", "[2]", "finite"),
+        ("density = nan", "[2]", "finite"),
+        ("", "[]", "no points"),
+        ("", "[-2]", "workers -2"),
+        ("", "[true]", "workers True"),
+        ("workers = 3", "[2]", "both fixed and varied"),
+    ],
+)
+def test_sweeps_that_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], extra: str, workers: str, said: str
+) -> None:
+    own = write_toml(tmp_path / "own.toml", extra, workers)
+    ran = run(capsys, f"study {own} --jobs 1 --out {tmp_path / 'out'}")
+    assert (ran.code, ran.out) == (2, "")
+    assert said in ran.err
+    assert ran.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("study swep", "did you mean 'sweep'"),
+        ("study missing.toml --out {out}", "could not be read"),
+        ("study sweep", "out is missing"),
+        ("study sweep --out {out}/not/there", "is in a folder that is not there"),
+        ("study sweep --out {out} --jobs -1", "jobs -1"),
+        ("study sweep --out {out} --jobs many", "'many'"),
+        ("study sweep --out {out} --cluster 127.0.0.1:8786", "dask://127.0.0.1:8786"),
+        ("study sweep --out {out} --set vary.workers=two", "workers 'two'"),
+    ],
+)
+def test_commands_that_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: str, said: str
+) -> None:
+    ran = run(capsys, arguments.format(out=tmp_path))
+    assert (ran.code, ran.out) == (2, "")
+    assert said in ran.err
+
+
+@pytest.mark.parametrize("address", ["dask://[::1]:8786", "dask://head-node.example:8786"])
+def test_addresses_of_clusters(address: str) -> None:
+    assert cluster_address(address) == address.replace("dask", "tcp")
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_study_is_what_it_is_called(name: str) -> None:
+    study = load_study(name)
+    assert study.name == name
+    for quick in (False, True):
+        assert study.points(settings_of(study, quick=quick))
