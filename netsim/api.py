@@ -12,6 +12,7 @@ from netsim.experiment import Experiment, build_algorithm
 from netsim.results import Report
 from netsim.simulation import OnRound, ignore, laboratory
 from netsim.system import environment
+from netsim.trace import Trace
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,6 +26,7 @@ def simulate(
     checkpoint: str | Path | None = None,
     checkpoint_every: int | None = None,
     resume: bool = False,
+    trace: str | Path | None = None,
     **options: Any,
 ) -> Report:
     """Simulate algorithms on a network, with real gradients unless ``timing_only``.
@@ -33,12 +35,14 @@ def simulate(
     algorithm="gtopk,topk", density=1e-3``. Quantities are text with a unit, or numbers in SI units.
     `metrics` names a file for a row a step (:mod:`netsim.metrics`). A file `checkpoint` is written every
     `checkpoint_every` rounds, and to `resume` is to go on from it, to the very results that the run would
-    have had without the interruption (:mod:`netsim.checkpoint`).
+    have had without the interruption (:mod:`netsim.checkpoint`). `trace` names a file for what went on, instant by
+    instant, in Chrome's format (:mod:`netsim.chrome`).
     Raises UsageError for a value that cannot be used, InfeasibleError where data or machine fall short.
     """
     experiment = Experiment.of(**options)
     saved = checkpoint_of(experiment, checkpoint, checkpoint_every, resume)
-    return simulate_experiment(experiment, on_round, None if metrics is None else Path(metrics), saved)
+    rows, events = (None if path is None else Path(path) for path in (metrics, trace))
+    return simulate_experiment(experiment, on_round, rows, saved, events)
 
 
 def simulate_experiment(
@@ -46,8 +50,13 @@ def simulate_experiment(
     on_round: OnRound = ignore,
     metrics: Path | None = None,
     checkpoint: Checkpoint | None = None,
+    trace: Path | None = None,
 ) -> Report:
-    """Simulate every algorithm of `experiment` and conclude; a row a step goes into the file `metrics`."""
+    """Simulate every algorithm of `experiment` and conclude.
+
+    A row a step goes into the file `metrics`, what went on into the file `trace`.
+    """
+    from netsim.chrome import write_chrome_trace
     from netsim.conclusion import conclude
     from netsim.metrics import metrics_file
 
@@ -57,7 +66,10 @@ def simulate_experiment(
         found = environment(lab.device) | {"data": experiment.data_name()}
         if checkpoint is not None:
             found |= checkpoint.begin(lab.costs, found)
-        results = [lab.simulate(name, on_round, emit, checkpoint) for name in experiment.algorithms]
+        traces = {name: Trace(name) for name in experiment.algorithms} if trace is not None else {}
+        results = [lab.simulate(name, on_round, emit, checkpoint, traces.get(name)) for name in experiment.algorithms]
+        if trace is not None:
+            write_chrome_trace(list(traces.values()), trace, found | {"config": experiment.config()})
         return Report(experiment.config(), results, conclude(results, lab), found)
 
 

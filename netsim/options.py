@@ -143,6 +143,10 @@ def long_runs(
     checkpoint_every: Annotated[
         int | None, option("Rounds between checkpoints, at which workers wait for each other. [default: rounds / 10]")
     ] = None,
+    trace: Annotated[
+        Path | None,
+        option("Write what went on, instant by instant, to this file (.json or .json.gz); ui.perfetto.dev opens it."),
+    ] = None,
     resume: Annotated[bool, option("Go on from --checkpoint, with the same options.", "--resume")] = False,
 ) -> None:
     """Template: what a long run writes on the way."""

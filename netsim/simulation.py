@@ -17,6 +17,7 @@ from netsim.backends.cooperative import Task as RankTask
 from netsim.backends.local import Instant
 from netsim.backends.path import Path as EventPath
 from netsim.backends.simulated import SimulatedMedium
+from netsim.backends.traced import TracedMedium
 from netsim.bottleneck import COMPUTE, SELECT, bound_by
 from netsim.checkpoint import Checkpoint, Standing
 from netsim.costs import AssumedCosts, MeasuredCosts
@@ -27,12 +28,14 @@ from netsim.metrics import Emit, Recorder
 from netsim.network.sharing import Sharing
 from netsim.payload import Dense, Vector
 from netsim.results import RankOutcome, Result, Timing, sha256_of, summarise
+from netsim.trace import Trace
 from netsim.training import Task, TimingOnly, Trained, train
 from netsim.units import PICOSECONDS
 from netsim.worker import Worker
 from netsim.workloads import WORKLOADS, load_workload
 
 if TYPE_CHECKING:
+    from netsim.network.fabric import Fabric
     from netsim.workloads.workload import DataParallelTask, Evaluation, Workload
 
 OnRound = Callable[[str, int], None]
@@ -75,9 +78,11 @@ class Laboratory:
         on_round: OnRound = ignore,
         emit: Emit | None = None,
         checkpoint: Checkpoint | None = None,
+        trace: Trace | None = None,
     ) -> Result:
         """Return the result of one algorithm over the simulated network; `emit` takes a row a step.
 
+        What goes on is written down in `trace`, if there is one, and every message is then simulated by itself.
         With a `checkpoint` it goes on from there, and every so many rounds all ranks wait for each other,
         so that the network is idle, and what they hold is saved.
         """
@@ -87,6 +92,8 @@ class Laboratory:
         algorithm = experiment.algorithm(name, self.tensors)
         fabric = experiment.fabric()
         workers = make_workers(algorithm, experiment.workers, fabric.server_host is not None)
+        if trace is not None:
+            trace.hosts = fabric.hosts[: len(workers)]
         every, standing = experiment.round_count, Standing()
         if checkpoint is not None:
             every = checkpoint.every
@@ -95,14 +102,7 @@ class Laboratory:
         if recorder is not None and standing.step:
             recorder.resume(workers, standing.trained, standing.skipped)
         while True:
-            medium = SimulatedMedium(
-                fabric,
-                fabric.hosts,
-                self.costs,
-                self._executor,
-                standing.path.total(),
-                cast(Sharing, experiment.sharing),
-            )
+            medium = self._medium(fabric, standing, trace)
             until = min(standing.step + every, experiment.round_count)
             tasks = self._run(medium, algorithm, workers, until, standing, on_round, recorder)
             if checkpoint is None or until == experiment.round_count:
@@ -115,6 +115,11 @@ class Laboratory:
         if checkpoint is not None:
             checkpoint.finish(result)
         return result
+
+    def _medium(self, fabric: Fabric, standing: Standing, trace: Trace | None) -> Medium:
+        sharing = cast(Sharing, self.experiment.sharing)
+        medium = SimulatedMedium(fabric, fabric.hosts, self.costs, self._executor, standing.path.total(), sharing)
+        return medium if trace is None else TracedMedium(medium, trace)
 
     def in_memory(self, name: str) -> list[RankOutcome]:
         """Run one algorithm without a network or time; return what each rank did."""

@@ -10,7 +10,7 @@ import simpy
 
 from netsim.backends.cooperative import Done
 from netsim.backends.path import Path
-from netsim.network.fabric import Fabric
+from netsim.network.fabric import Fabric, Link
 from netsim.network.flows import Flow, Network
 from netsim.network.sharing import Sharing
 from netsim.payload import nbytes
@@ -56,6 +56,14 @@ class SimulatedMedium:
     @property
     def now(self) -> int:
         return int(self._environment.now)
+
+    def utilisation(self) -> dict[str, float]:
+        """Return the share of its bandwidth that is in use now, of every link that carries anything."""
+        used: dict[Link, float] = {}
+        for flow, rate in self._network.rates().items():
+            for link in flow.route.links if rate else ():
+                used[link] = used.get(link, 0.0) + rate
+        return {link.name: rate / self._network.bandwidth(link) for link, rate in used.items()}
 
     def carry(self, worker: Worker, request: Send, path: Path, sent: Done, arrived: Done) -> None:
         route = self._fabric.route(self._hosts[worker.rank], self._hosts[request.dst])

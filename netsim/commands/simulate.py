@@ -20,6 +20,7 @@ def simulate(
     checkpoint: Path | None = None,
     checkpoint_every: int | None = None,
     resume: bool = False,
+    trace: Path | None = None,
     as_json: bool = False,
     out: Path | None = None,
     **options: Any,
@@ -30,12 +31,12 @@ def simulate(
     from netsim.experiment import Experiment
 
     experiment = Experiment.of(workers=workers, **options)
-    for name, path in (("out", out), ("metrics", metrics), ("checkpoint", checkpoint)):
+    for name, path in (("out", out), ("metrics", metrics), ("checkpoint", checkpoint), ("trace", trace)):
         check_file(name, path)
     saved = checkpoint_of(experiment, checkpoint, checkpoint_every, resume)
     try:
         with progress(experiment) as on_round:
-            report = simulate_experiment(experiment, on_round, metrics, saved)
+            report = simulate_experiment(experiment, on_round, metrics, saved, trace)
     except KeyboardInterrupt:
         if saved is None:
             raise
