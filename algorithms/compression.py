@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from algorithms import kernels
 from algorithms.selection import Selector, on_kernels
-from netsim.payload import Dense, SizeOnly, Sparse, Vector, add_all, size_rule
+from netsim.payload import Dense, SizeOnly, Sparse, Vector, add_all, in_place, size_rule
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,26 +34,31 @@ class Merged(NamedTuple):
 @size_rule(lambda vector, selector: Selected(SizeOnly(vector.size, min(selector.k, vector.size)), vector))
 def select(vector: Dense, selector: Selector) -> Selected:
     """Return TopK(vector) (eq. (4)) and the rest; the two sum to `vector` exactly."""
-    import torch
-
-    positions = selector.positions(vector.values)
-    local = Sparse(positions.to(torch.int32), vector.values[positions], vector.size)
-    rest = vector.values.clone()
-    rest[positions] = 0
-    return Selected(local, Dense(rest))
+    return take_out(vector.values.clone(), selector.positions(vector.values))
 
 
+@in_place
 @size_rule(lambda residual, vector, selector: select(vector, selector))
 def accumulate_and_select(residual: Dense, vector: Dense, selector: Selector) -> Selected:
     """Return TopK(residual + vector) and the new residual (gTop-k paper, algorithm 1, lines 3 to 5)."""
-    if selector.how != "exact" or not on_kernels(vector.values):
-        return select(Dense(residual.values + vector.values), selector)
-    rest = residual.values.clone()
-    if selector.blocks:
-        found = kernels.accumulate_select_blocks(rest.numpy(), vector.values.numpy(), *selector.bounds())
-    else:
-        found = kernels.accumulate_select(rest.numpy(), vector.values.numpy(), selector.k)
-    return Selected(_sparse(*found, vector.size), Dense(rest))
+    rest = residual.values
+    if selector.how == "exact" and on_kernels(rest):
+        if selector.blocks:
+            found = kernels.accumulate_select_blocks(rest.numpy(), vector.values.numpy(), *selector.bounds())
+        else:
+            found = kernels.accumulate_select(rest.numpy(), vector.values.numpy(), selector.k)
+        return Selected(_sparse(*found, vector.size), _changed(rest))
+    rest += vector.values
+    return take_out(rest, selector.positions(rest))
+
+
+def take_out(vector: torch.Tensor, positions: torch.Tensor) -> Selected:
+    """Return the entries at `positions`, ascending, and the vector, which then has zeros there."""
+    import torch
+
+    local = Sparse(positions.to(torch.int32), vector[positions], vector.numel())
+    vector[positions] = 0
+    return Selected(local, Dense(vector))
 
 
 @size_rule(
@@ -96,21 +101,14 @@ def sum_sparse(left: Sparse, right: Sparse) -> Sparse:
 @size_rule(lambda first, *others: SizeOnly(first.size))
 def sum_to_dense(first: Sparse, *others: Sparse) -> Dense:
     """Return the dense sum, taken from left to right."""
-    total = first.values.new_zeros(first.size)
-    for part in (first, *others):
-        _add_at(total, part)
-    return Dense(total)
+    return _plus(first.values.new_zeros(first.size), first, *others)
 
 
+@in_place
 @size_rule(lambda residual, *additions: residual)
 def restore(residual: Dense, *additions: Sparse) -> Dense:
     """Return the residual with sparse vectors added to it, from left to right."""
-    if not additions:
-        return residual
-    restored = residual.values.clone()
-    for part in additions:
-        _add_at(restored, part)
-    return Dense(restored)
+    return _plus(residual.values, *additions)
 
 
 @size_rule(lambda local, total: SizeOnly(local.size, 0))
@@ -138,12 +136,23 @@ def total(*vectors: Vector) -> Vector:
     return sum_to_dense(*vectors)  # type: ignore[arg-type]
 
 
-def _add_at(total: torch.Tensor, part: Sparse) -> None:
-    """Add a sparse vector in place. Its indices are distinct, so the order of additions is that of the parts."""
-    if on_kernels(total):
+def _plus(total: torch.Tensor, *parts: Sparse) -> Dense:
+    """Add sparse vectors in place. Indices are distinct, so the order of additions is that of the parts."""
+    if not on_kernels(total):
+        for part in parts:
+            total[part.indices.long()] += part.values
+        return Dense(total)
+    for part in parts:
         kernels.add_at(total.numpy(), part.indices.numpy(), part.values.numpy())
-    else:
-        total[part.indices.long()] += part.values
+    return _changed(total)
+
+
+def _changed(values: torch.Tensor) -> Dense:
+    """Return a vector that NumPy wrote into: torch does not see that, and a payload's version must tell."""
+    from torch.autograd.graph import increment_version
+
+    increment_version(values)
+    return Dense(values)
 
 
 def _sparse(indices: np.ndarray, values: np.ndarray, size: int) -> Sparse:
@@ -156,15 +165,16 @@ def _masked(vector: Sparse, mask: torch.Tensor) -> Sparse:
     return Sparse(vector.indices[mask], vector.values[mask], vector.size)
 
 
+@in_place
 @size_rule(lambda vector, entries: vector)
 def without(vector: Dense, entries: Sparse) -> Dense:
     """Return the vector with zeros where `entries` has indices."""
-    masked = vector.values.clone()
-    masked[entries.indices.long()] = 0
-    return Dense(masked)
+    vector.values[entries.indices.long()] = 0
+    return Dense(vector.values)
 
 
+@in_place
 @size_rule(lambda velocity, vector, momentum: vector)
 def accelerate(velocity: Dense, vector: Dense, momentum: float) -> Dense:
     """Return μ u + g: momentum before selection (Deep Gradient Compression, "momentum correction")."""
-    return Dense(momentum * velocity.values + vector.values)
+    return Dense(velocity.values.mul_(momentum).add_(vector.values))

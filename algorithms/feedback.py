@@ -9,7 +9,7 @@ from algorithms.selection import Selector
 from netsim.algorithm import Algorithm
 from netsim.payload import Sparse, Vector
 from netsim.sgd import zeros
-from netsim.worker import Worker
+from netsim.worker import Compute, Worker
 
 
 class Feedback(NamedTuple):
@@ -27,6 +27,7 @@ class ErrorFeedback(Algorithm):
     """
 
     sparse: ClassVar[bool] = True
+    accumulates: ClassVar[bool] = True
     remembers: ClassVar[tuple[type, ...]] = (Feedback,)
 
     def __init__(self, selector: Selector, momentum_correction: float = 0.0) -> None:
@@ -35,7 +36,7 @@ class ErrorFeedback(Algorithm):
 
     def initial_memory(self, like: Vector) -> Feedback:
         assert not isinstance(like, Sparse)
-        return Feedback(zeros(like))
+        return Feedback(zeros(like), zeros(like) if self.momentum_correction else None)
 
     def selected(self, size: int, step: int) -> int:
         return self.selector.at(step, size).k
@@ -43,18 +44,23 @@ class ErrorFeedback(Algorithm):
     def residual(self, memory: Feedback) -> Vector:
         return memory.residual
 
-    async def select(self, worker: Worker, residual: Vector, vector: Vector, selector: Selector) -> Selected:
+    async def select(
+        self, worker: Worker, residual: Vector, vector: Vector | Compute[Vector], selector: Selector
+    ) -> Selected:
         """Return the entries of residual + vector to send, and the rest."""
         return await worker.compute("select", accumulate_and_select, residual, vector, selector)
 
-    async def compress(self, worker: Worker, vector: Vector, memory: Feedback) -> tuple[Vector, Feedback]:
+    async def compress(
+        self, worker: Worker, vector: Vector | Compute[Vector], memory: Feedback
+    ) -> tuple[Vector, Feedback]:
         """Return the entries to send, and the memory without them."""
-        velocity = vector
-        if memory.velocity is not None:
-            velocity = await worker.compute("select", accelerate, memory.velocity, vector, self.momentum_correction)
-        selector = self.selector.at(worker.step, vector.size)
-        worker.observe("accumulated", memory.residual, velocity)
-        local, residual = await self.select(worker, memory.residual, velocity, selector)
-        if not self.momentum_correction:
-            return local, Feedback(residual)
-        return local, Feedback(residual, await worker.compute("select", without, velocity, local))
+        velocity = memory.velocity
+        if velocity is not None:
+            vector = velocity = await worker.compute("select", accelerate, velocity, vector, self.momentum_correction)
+        if worker.observer is not None and not isinstance(vector, Compute):
+            worker.observe("accumulated", memory.residual, vector)
+        selector = self.selector.at(worker.step, memory.residual.size)
+        local, residual = await self.select(worker, memory.residual, vector, selector)
+        if velocity is not None:
+            velocity = await worker.compute("select", without, velocity, local)
+        return local, Feedback(residual, velocity)

@@ -10,7 +10,7 @@ from algorithms.selection import Selector
 from netsim.collectives import tree_broadcast, tree_reduce
 from netsim.errors import check_choice
 from netsim.payload import Vector
-from netsim.worker import Worker
+from netsim.worker import Compute, Worker
 
 Residual = Literal["keep-at-merge", "index-intersection"]
 RESIDUALS: tuple[Residual, ...] = ("keep-at-merge", "index-intersection")
@@ -37,10 +37,10 @@ class GTopK(ErrorFeedback):
         self.rule = residual
 
     async def exchange(
-        self, worker: Worker, vector: Vector | None, memory: Feedback, like: Vector
+        self, worker: Worker, vector: Vector | Compute[Vector] | None, memory: Feedback, like: Vector
     ) -> tuple[Vector, Feedback]:
         assert vector is not None
-        selector = self.selector.at(worker.step, vector.size)
+        selector = self.selector.at(worker.step, like.size)
         local, memory = await self.compress(worker, vector, memory)
         dropped: list[Vector] = []
 

@@ -6,7 +6,7 @@ from algorithms.compression import outside, restore, select, total
 from algorithms.feedback import ErrorFeedback, Feedback
 from netsim.collectives import ring_all_gather
 from netsim.payload import Vector
-from netsim.worker import Worker
+from netsim.worker import Compute, Worker
 
 
 class GTopKNaive(ErrorFeedback):
@@ -16,10 +16,10 @@ class GTopKNaive(ErrorFeedback):
     title = "gTop-k (naive)"
 
     async def exchange(
-        self, worker: Worker, vector: Vector | None, memory: Feedback, like: Vector
+        self, worker: Worker, vector: Vector | Compute[Vector] | None, memory: Feedback, like: Vector
     ) -> tuple[Vector, Feedback]:
         assert vector is not None
-        selector = self.selector.at(worker.step, vector.size)
+        selector = self.selector.at(worker.step, like.size)
         local, memory = await self.compress(worker, vector, memory)
         summed = await worker.replicated("merge", total, *await ring_all_gather(worker, local))
         chosen, _ = await worker.replicated("merge", select, summed, selector)

@@ -6,7 +6,7 @@ import math
 
 from algorithms.lazy import Lazy, LazyMemory, Look, gradient_distance
 from netsim.algorithm import Gradient
-from netsim.payload import Vector
+from netsim.payload import Vector, copied
 from netsim.worker import Worker
 
 
@@ -29,4 +29,4 @@ class LAG(Lazy):
         distance = math.inf
         if asked and memory.reference is not None:
             distance = await worker.compute("select", gradient_distance, fresh, memory.reference)
-        return Look(distance, reference=fresh)
+        return Look(distance, reference=await worker.compute("update", copied, fresh))

@@ -17,6 +17,9 @@ from netsim.payload import Bundle, Dense, Vector, size_rule
 from netsim.sgd import Recipe, prepare
 from netsim.worker import Worker
 
+SLAB = 2**16
+"""How many elements are taken at a time, so that what is made of them stays in the cache."""
+
 
 class LazyMemory(NamedTuple):
     """What a rank remembers.
@@ -133,7 +136,11 @@ class Lazy(OverServer):
 @size_rule(lambda left, right: 0.0)
 def squared_distance(left: Dense, right: Dense) -> float:
     """Return ‖left - right‖², summed in double precision."""
-    return float((left.values - right.values).double().square().sum())
+    import torch
+
+    pieces = zip(torch.split(left.values, SLAB), torch.split(right.values, SLAB), strict=True)
+    differences = ((one - other).double() for one, other in pieces)
+    return float(sum(difference.dot(difference) for difference in differences))
 
 
 @size_rule(lambda left, right: math.inf)

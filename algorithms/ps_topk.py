@@ -7,7 +7,7 @@ from algorithms.feedback import ErrorFeedback, Feedback
 from algorithms.selection import Selector
 from algorithms.server import OverServer
 from netsim.payload import Vector
-from netsim.worker import Worker
+from netsim.worker import Compute, Worker
 
 
 class ParameterServerTopK(ErrorFeedback, OverServer):
@@ -21,7 +21,7 @@ class ParameterServerTopK(ErrorFeedback, OverServer):
         OverServer.__init__(self, serial)
 
     async def exchange(
-        self, worker: Worker, vector: Vector | None, memory: Feedback, like: Vector
+        self, worker: Worker, vector: Vector | Compute[Vector] | None, memory: Feedback, like: Vector
     ) -> tuple[Vector, Feedback]:
         local = None
         if vector is not None:

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from algorithms.compression import Selected
+from algorithms.compression import Selected, take_out
 from algorithms.feedback import ErrorFeedback, Feedback
 from algorithms.selection import Selector
 from netsim.collectives import ring_all_reduce
-from netsim.payload import Dense, SizeOnly, Sparse, Vector, size_rule
-from netsim.worker import Worker
+from netsim.payload import Dense, SizeOnly, Sparse, Vector, in_place, size_rule
+from netsim.worker import Compute, Worker
 
 if TYPE_CHECKING:
     import torch
@@ -26,16 +26,18 @@ class RandK(ErrorFeedback):
     name = "randk"
     title = "Random-k"
 
-    async def select(self, worker: Worker, residual: Vector, vector: Vector, selector: Selector) -> Selected:
+    async def select(
+        self, worker: Worker, residual: Vector, vector: Vector | Compute[Vector], selector: Selector
+    ) -> Selected:
         return await worker.compute("select", pick, residual, vector, selector, worker.step)
 
     async def exchange(
-        self, worker: Worker, vector: Vector | None, memory: Feedback, like: Vector
+        self, worker: Worker, vector: Vector | Compute[Vector] | None, memory: Feedback, like: Vector
     ) -> tuple[Vector, Feedback]:
         assert vector is not None
         picked, memory = await self.compress(worker, vector, memory)
         summed = await ring_all_reduce(worker, values_of(picked))
-        selector = self.selector.at(worker.step, vector.size)
+        selector = self.selector.at(worker.step, like.size)
         return await worker.replicated("merge", place, summed, like, selector, worker.step), memory
 
 
@@ -47,18 +49,15 @@ def random_positions(size: int, selector: Selector, step: int) -> torch.Tensor:
     return torch.from_numpy(np.sort(drawn))
 
 
+@in_place
 @size_rule(
     lambda residual, vector, selector, step: Selected(SizeOnly(vector.size, min(selector.k, vector.size)), vector)
 )
 def pick(residual: Dense, vector: Dense, selector: Selector, step: int) -> Selected:
     """Return the picked entries of residual + vector, zeros among them, and the rest."""
-    import torch
-
-    positions = random_positions(vector.size, selector, step).to(vector.values.device)
-    rest = residual.values + vector.values
-    picked = Sparse(positions.to(torch.int32), rest[positions], vector.size)
-    rest[positions] = 0
-    return Selected(picked, Dense(rest))
+    rest = residual.values
+    rest += vector.values
+    return take_out(rest, random_positions(vector.size, selector, step).to(rest.device))
 
 
 @size_rule(lambda picked: SizeOnly(picked.entries))

@@ -10,7 +10,7 @@ from algorithms.selection import Selector
 from netsim.collectives import doubling_all_gather, ring_all_gather
 from netsim.errors import check_choice
 from netsim.payload import Vector
-from netsim.worker import Worker
+from netsim.worker import Compute, Worker
 
 Gather = Literal["ring", "doubling"]
 GATHERS = {"ring": ring_all_gather, "doubling": doubling_all_gather}
@@ -32,7 +32,7 @@ class TopK(ErrorFeedback):
         self._gather = GATHERS[gather]
 
     async def exchange(
-        self, worker: Worker, vector: Vector | None, memory: Feedback, like: Vector
+        self, worker: Worker, vector: Vector | Compute[Vector] | None, memory: Feedback, like: Vector
     ) -> tuple[Vector, Feedback]:
         assert vector is not None
         local, memory = await self.compress(worker, vector, memory)

@@ -6,15 +6,15 @@ its own: state goes in and comes out, one value a rank.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 from netsim.payload import Vector
 from netsim.sgd import Recipe, descend, prepare
-from netsim.worker import Worker
+from netsim.worker import Compute, Worker
 
-Gradient: TypeAlias = Callable[[Vector], Awaitable[Vector]]
-"""The gradient of the worker's mini-batch of this step at given parameters."""
+Gradient: TypeAlias = Callable[[Vector], Compute[Vector]]
+"""The gradient of the worker's mini-batch of this step at given parameters; to be awaited, or an argument."""
 
 
 class State(NamedTuple):
@@ -31,6 +31,8 @@ class Algorithm:
     title: ClassVar[str]
     sparse: ClassVar[bool] = False
     uses_server: ClassVar[bool] = False
+    accumulates: ClassVar[bool] = False
+    """Whether an exchange takes a vector that is not computed yet, to add it where it is wanted."""
     remembers: ClassVar[tuple[type, ...]] = ()
     """The classes, all NamedTuples, that a memory is made of; a checkpoint saves and loads no others."""
 
@@ -38,11 +40,11 @@ class Algorithm:
         """Return what an exchange remembers before the first; `like` is any vector of d elements."""
         return None
 
-    async def exchange(self, worker: Worker, vector: Vector | None, memory: Any, like: Vector) -> tuple[Vector, Any]:
+    async def exchange(self, worker: Worker, vector: Any, memory: Any, like: Vector) -> tuple[Vector, Any]:
         """Return the (possibly compressed) sum of all workers' vectors, and the new memory.
 
-        `vector` is None at a server that has a host of its own and no data; `like` is any vector of
-        d elements.
+        `vector` is a Vector, or, if the algorithm `accumulates`, possibly the Compute that makes it; None
+        at a server that has a host of its own and no data. `like` is any vector of d elements.
         """
         raise NotImplementedError(f"{type(self).__name__} does not say how it exchanges vectors")
 
@@ -60,11 +62,20 @@ class Algorithm:
         """Return the parameters after one step, and the new state; `gradient` is None at a dedicated server."""
         vector = None
         if gradient is not None:
-            fresh = await gradient(parameters)
-            worker.observe("gradient", fresh)
-            vector = await worker.compute("update", prepare, fresh, parameters, recipe, worker.step)
+            vector = await self.contribution(worker, gradient(parameters), parameters, recipe)
         total, memory = await self.exchange(worker, vector, state.memory, like=parameters)
         return await self.apply(worker, parameters, total, recipe, state._replace(memory=memory))
+
+    async def contribution(
+        self, worker: Worker, fresh: Compute[Vector], parameters: Vector, recipe: Recipe
+    ) -> Vector | Compute[Vector]:
+        """Return what a worker puts into the exchange, or, where nobody need see it before, how to make it."""
+        if worker.observer is None:
+            vector: Compute[Vector] = worker.compute("update", prepare, fresh, parameters, recipe, worker.step)
+            return vector if self.accumulates else await vector
+        seen = await fresh
+        worker.observe("gradient", seen)
+        return await worker.compute("update", prepare, seen, parameters, recipe, worker.step)
 
     async def apply(
         self, worker: Worker, parameters: Vector, total: Vector, recipe: Recipe, state: State

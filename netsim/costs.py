@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from netsim.payload import Bundle, Dense, SizeOnly, Sparse
+from netsim.payload import Bundle, Dense, SizeOnly, Sparse, copied, is_in_place
 from netsim.units import picoseconds
-from netsim.worker import Compute, Work
+from netsim.worker import Compute, Work, evaluate
 
 Provenance = Literal["MEASURED", "ASSUMED"]
 
@@ -34,7 +34,7 @@ class AssumedCosts:
 class MeasuredCosts:
     """Charges the median of a few timed calls, made when a function is first called at a size.
 
-    Computations are pure, so timing one is calling it again. A function is timed once for each size
+    Timing a computation is calling it again, on copies of what it overwrites. A function is timed once for each size
     of its arguments (to a factor of two), and the charge then never changes within a run. Where only
     sizes are known, the charge is scaled from the nearest size that was measured. Kinds of work in
     `assumed` are charged that many seconds instead.
@@ -74,11 +74,13 @@ class MeasuredCosts:
         return nearest[1] * elements // max(1, nearest[0])
 
     def _time(self, request: Compute[Any]) -> int:
+        args = [evaluate(arg) if isinstance(arg, Compute) else arg for arg in request.args]
         samples = []
         for repeat in range(WARM_UP + REPEATS):
+            own = [copied(args[0]), *args[1:]] if is_in_place(request.function) else args
             self._synchronise()
             started = time.perf_counter()
-            request.function(*request.args)
+            request.function(*own)
             self._synchronise()
             if repeat >= WARM_UP:
                 samples.append(time.perf_counter() - started)
@@ -93,6 +95,8 @@ class MeasuredCosts:
 
 def _elements(arg: Any) -> int:
     match arg:
+        case Compute():  # a gradient is as large as the parameters, and what is made of it as large as that
+            return _elements(arg.args[0])
         case Dense():
             return arg.size
         case Sparse():

@@ -1,8 +1,8 @@
 """What a message carries: a dense vector, a sparse one, a bundle of those, or only their sizes.
 
-A payload is a value: whoever holds one may pass it on, and nobody changes it. Timing-only runs use
-:class:`SizeOnly` in place of data, and the functions that compute on payloads state their result's
-size with :func:`size_rule`; so an algorithm's text is the same with and without data.
+A payload is a value: whoever holds one may pass it on, and nobody changes it (but see :func:`in_place`).
+Timing-only runs use :class:`SizeOnly` in place of data, and the functions that compute on payloads state
+their result's size with :func:`size_rule`; so an algorithm's text is the same with and without data.
 """
 
 from __future__ import annotations
@@ -156,6 +156,21 @@ def size_rule(rule: Callable[..., Any]) -> Callable[[Callable[P, R]], Callable[P
     return decorate
 
 
+def in_place(function: Callable[P, R]) -> Callable[P, R]:
+    """Mark a function that overwrites its first argument, a dense vector that nobody else holds.
+
+    The one exception to payloads being values: what only its owner has, such as a residual, is worked on
+    where it is. The caller gives the argument up, and gets what became of it in the result.
+    """
+    function.in_place = True  # type: ignore[attr-defined]
+    return function
+
+
+def is_in_place(function: Callable[..., Any]) -> bool:
+    """Return whether a function is marked :func:`in_place`."""
+    return getattr(function, "in_place", False)
+
+
 def nbytes(payload: Payload) -> int:
     """Return the bytes that `payload` puts on the network: values, indices and flags."""
     return payload.value_bytes + payload.index_bytes + payload.control_bytes
@@ -185,15 +200,27 @@ def add(left: Dense, right: Dense) -> Dense:
     return Dense(left.values + right.values)
 
 
+@size_rule(lambda vector: vector)
+def copied(vector: Dense) -> Dense:
+    """Return a copy, for who keeps what somebody is about to overwrite."""
+    return Dense(vector.values.clone())
+
+
 @size_rule(lambda left, right: left)
 def subtract(left: Dense, right: Dense) -> Dense:
     """Return ``left - right``, element by element."""
     return Dense(left.values - right.values)
 
 
+@size_rule(lambda first, *others: first)
 def add_all(first: Dense, *others: Dense) -> Dense:
     """Return the sum, taken from left to right: the order is part of the result."""
-    return functools.reduce(add, others, first)
+    if not others:
+        return first
+    total = first.values + others[0].values
+    for other in others[1:]:
+        total += other.values
+    return Dense(total)
 
 
 def check_like(payload: Payload, like: Payload, where: str) -> None:

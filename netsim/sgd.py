@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from netsim.payload import Dense, SizeOnly, Sparse, Vector, size_rule
+from netsim.payload import Dense, SizeOnly, Sparse, Vector, in_place, size_rule
 
 if TYPE_CHECKING:
     import torch
@@ -50,21 +50,23 @@ class Moved(NamedTuple):
     velocity: Vector | None
 
 
+@in_place
 @size_rule(lambda gradient, parameters, recipe, step: gradient)
 def prepare(gradient: Dense, parameters: Dense, recipe: Recipe, step: int) -> Dense:
-    """Return γ (g + λ x), with g + λ x cut to the norm `clip`: what a worker puts into the exchange.
+    """Make of g what a worker puts into the exchange: γ (g + λ x), with g + λ x cut to the norm `clip`.
 
     γ multiplies before the exchange (gTop-k paper, algorithm 1, line 3), so that a residual keeps the
     rate that its gradient was computed under.
     """
     values = gradient.values
     if recipe.weight_decay:
-        values = values + recipe.weight_decay * parameters.values
+        values += recipe.weight_decay * parameters.values
     rate = recipe.rate(step)
     if recipe.clip is not None:
         norm = float(values.norm())
         rate *= min(1.0, recipe.clip / norm) if norm else 1.0
-    return Dense(values * rate)
+    values *= rate
+    return Dense(values)
 
 
 @size_rule(lambda parameters, total, velocity, recipe, workers: Moved(parameters, velocity))
@@ -75,7 +77,7 @@ def descend(parameters: Dense, total: Dense | Sparse, velocity: Dense | None, re
         moved = parameters.values.clone()
         moved[total.indices.long()] -= total.values / divisor
         return Moved(Dense(moved), None)
-    update = dense_values(total) / divisor
+    update = dense_values(total) if divisor == 1 else dense_values(total) / divisor
     if velocity is not None:
         update = recipe.momentum * velocity.values + update
     return Moved(Dense(parameters.values - update), Dense(update) if recipe.momentum else None)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from netsim.algorithm import Algorithm, State
 from netsim.payload import SizeOnly, Vector
 from netsim.sgd import Recipe
-from netsim.worker import Worker
+from netsim.worker import Compute, Worker
 
 
 class Task(Protocol):
@@ -18,10 +19,14 @@ class Task(Protocol):
         """Return the parameters that every worker starts from."""
 
     def gradient(self, parameters: Vector, rank: int, step: int) -> Vector:
-        """Return the gradient of worker `rank`'s mini-batch of `step`; a pure function."""
+        """Return the gradient of worker `rank`'s mini-batch of `step`, newly made; a pure function."""
+
+    def gradients(self, calls: Sequence[tuple[Vector, int, int]]) -> Iterator[Vector]:
+        """Yield what :meth:`gradient` returns for each of `calls`, its arguments, bit for bit."""
+        return itertools.starmap(self.gradient, calls)
 
 
-class TimingOnly:
+class TimingOnly(Task):
     """A task without data: vectors of `elements` elements, of which only the size is known."""
 
     def __init__(self, elements: int) -> None:
@@ -64,8 +69,8 @@ async def train(
     parameters, state = start
     del start  # a residual must go when the next one comes
 
-    async def gradient(at: Vector) -> Vector:
-        return await worker.compute("gradient", task.gradient, at, worker.rank, worker.step)
+    def gradient(at: Vector) -> Compute[Vector]:
+        return Compute("gradient", task.gradient, (at, worker.rank, worker.step), many=task.gradients)
 
     for worker.step in range(first, rounds):
         own = gradient if worker.trains else None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Concatenate, Final, Generic, Literal, ParamSpec, TypeAlias, TypeVar
 
@@ -67,20 +67,42 @@ class SendRecv(Generic[PayloadT]):
 
 @dataclass(frozen=True, slots=True)
 class Compute(Generic[R]):
-    """Call ``function(*args)``, a pure function, and charge its time under `work`.
+    """Call ``function(*args)`` and charge its time under `work`.
+
+    The function is pure, but that one marked :func:`~netsim.payload.in_place` overwrites its first
+    argument. An argument may itself be a Compute that nobody awaits: it is made first, charged under its
+    own work, and its result is gone when this one is made.
 
     `replicated` says that every worker makes this same call on the same arguments, so an
     interpreter that holds many workers may make it once and hand all of them the one result.
+    `many`, given the arguments of several such calls, yields their results in turn, bit for bit, and
+    is faster.
     """
 
     work: Work
     function: Callable[..., R]
     args: tuple[Any, ...]
     replicated: bool = False
+    many: Callable[[Sequence[Any]], Iterator[R]] | None = None
 
     def __await__(self) -> Generator[Any, Any, R]:
         answer: R = yield self
         return answer
+
+
+def stages(request: Compute[Any]) -> Iterator[Compute[Any]]:
+    """Yield the computations that a request is made of, in the order in which they are made."""
+    for arg in request.args:
+        if isinstance(arg, Compute):
+            yield from stages(arg)
+    yield request
+
+
+def evaluate(request: Compute[R], call: Callable[[Compute[Any], list[Any]], Any] | None = None) -> R:
+    """Make all stages of a request and return its answer; ``call(stage, args)`` makes one of them."""
+    args = [evaluate(arg, call) if isinstance(arg, Compute) else arg for arg in request.args]
+    answer: R = request.function(*args) if call is None else call(request, args)
+    return answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +233,7 @@ class Worker:
         return Start(self.recv(src, like, tag))
 
     def compute(self, work: Work, function: Callable[..., R], *args: Any) -> Compute[R]:
-        """Return the request to call the pure ``function(*args)`` and charge its time as `work`."""
+        """Return the request to call ``function(*args)`` and charge its time as `work`; see :class:`Compute`."""
         return Compute(work, function, args)
 
     def replicated(self, work: Work, function: Callable[..., R], *args: Any) -> Compute[R]:

@@ -21,7 +21,7 @@ from netsim.backends.cooperative import Cooperative
 from netsim.backends.local import Instant
 from netsim.payload import Dense, Vector
 from netsim.sgd import Recipe
-from netsim.training import Trained, train
+from netsim.training import Task, Trained, train
 from netsim.worker import Worker
 from tests import papers
 from tests.papers import Array, Rule, Sgd, TopK
@@ -59,7 +59,7 @@ def gradient(parameters: Array, worker: int, t: int) -> Array:
     return np.asarray((inputs.T @ wrong / len(inputs)).reshape(-1))
 
 
-class Classification:
+class Classification(Task):
     """The same as a netsim task."""
 
     def initial_parameters(self) -> Dense:

@@ -20,13 +20,13 @@ from netsim.metrics import COLUMNS, Recorder, metrics_file
 from netsim.payload import Dense, Vector
 from netsim.sgd import Recipe
 from netsim.simulation import make_workers
-from netsim.training import train
+from netsim.training import Task, train
 from tests.oracles import gtop_k
 
 CHARGES = {"compute_time": "5ms", "select_time": "1ms", "merge_time": "0s"}
 
 
-class Given:
+class Given(Task):
     """A task whose gradients are given: (steps, P, d)."""
 
     def __init__(self, gradients: np.ndarray) -> None:
@@ -36,7 +36,7 @@ class Given:
         return Dense(torch.zeros(self._gradients.shape[2], dtype=torch.float64))
 
     def gradient(self, parameters: Vector, rank: int, step: int) -> Dense:
-        return Dense(torch.from_numpy(self._gradients[step, rank]))
+        return Dense(torch.from_numpy(self._gradients[step, rank].copy()))
 
 
 def rows_of(name: str, gradients: np.ndarray, k: int, rate: float = 1.0, **options: Any) -> list[dict[str, Any]]:

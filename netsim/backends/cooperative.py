@@ -17,7 +17,7 @@ from netsim.backends.replicas import ReplicaMemo
 from netsim.errors import DeadlockError, ProtocolError
 from netsim.payload import Payload, check_like, describe
 from netsim.units import PICOSECONDS, format_duration
-from netsim.worker import EXPAND, Collective, Compute, Handle, Recv, Send, SendRecv, Start, Worker
+from netsim.worker import EXPAND, Collective, Compute, Handle, Recv, Send, SendRecv, Start, Worker, evaluate
 
 T = TypeVar("T")
 Done = Callable[[Any, Path], None]
@@ -227,7 +227,7 @@ class Cooperative(Generic[T]):
         def call() -> Any:
             if request.replicated:
                 return self._replicas.call(request.function, request.args)
-            return request.function(*request.args)
+            return evaluate(request)
 
         self._medium.compute(
             task.worker, request, call, task.path, lambda answer, path: self._finish(operation, answer, path)

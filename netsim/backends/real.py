@@ -13,7 +13,7 @@ import torch.distributed as dist
 from netsim.backends.wire import HEADER_WORDS, Header, decode, encode
 from netsim.errors import NetsimError, ProtocolError
 from netsim.payload import Bundle, Payload, check_like
-from netsim.worker import EXPAND, Collective, Compute, Handle, Recv, Send, SendRecv, Start, Worker
+from netsim.worker import EXPAND, Collective, Compute, Handle, Recv, Send, SendRecv, Start, Worker, evaluate
 
 T = TypeVar("T")
 
@@ -57,7 +57,7 @@ class Real:
             case Collective():
                 return EXPAND
             case Compute():
-                return self._compute(request)
+                return evaluate(request, self._compute)
             case Underway():
                 return request.finish()
             case Start(Send() as send):
@@ -72,9 +72,9 @@ class Real:
                 return self._exchange(request)
         raise ProtocolError(f"rank {self._worker.rank} awaited {request!r}, which is not a netsim request")
 
-    def _compute(self, request: Compute[T]) -> T:
+    def _compute(self, request: Compute[Any], args: list[Any]) -> Any:
         started = time.perf_counter()
-        result = request.function(*request.args)
+        result = request.function(*args)
         if self._device.startswith("cuda"):
             torch.cuda.synchronize(self._device)
         self.seconds[request.work] += time.perf_counter() - started

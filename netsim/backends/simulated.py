@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future, wait
+from concurrent.futures import Executor
 from typing import Any, Protocol
 
 import simpy
 
+from netsim.backends.backlog import Backlog
 from netsim.backends.cooperative import Done
 from netsim.backends.path import Path
 from netsim.network.fabric import Fabric, Link
 from netsim.network.flows import Flow, Network
 from netsim.network.sharing import Sharing
 from netsim.payload import nbytes
-from netsim.worker import Compute, Recv, Send, Worker
+from netsim.worker import Compute, Recv, Send, Worker, stages
 
 
 class Costs(Protocol):
@@ -25,15 +26,14 @@ class Costs(Protocol):
 
 
 WORTH_A_THREAD = 500 * 10**6
-"""Picoseconds of charge from which a computation is handed to the executor."""
+"""Picoseconds of charge from which a computation is long."""
 
 
 class SimulatedMedium:
     """Carries messages through a model of the network and charges computations by `costs`.
 
-    Rank r lives on ``hosts[r]``; the clock starts at `now`. An `executor` makes long computations of
-    several workers at once: one begins when its worker asks for it and is awaited when its simulated
-    time has passed.
+    Rank r lives on ``hosts[r]``; the clock starts at `now`. Long computations are made when the simulated
+    time of one has passed, together with all others asked for by then, by the threads of `executor` if any.
     """
 
     def __init__(
@@ -50,8 +50,7 @@ class SimulatedMedium:
         self._fabric = fabric
         self._hosts = hosts
         self._costs = costs
-        self._executor = executor
-        self._running: set[Future[Any]] = set()
+        self._backlog = Backlog(executor)
 
     @property
     def now(self) -> int:
@@ -81,22 +80,21 @@ class SimulatedMedium:
         """Sends are eager: a flow starts when its send is posted."""
 
     def compute(self, worker: Worker, request: Compute[Any], call: Callable[[], Any], path: Path, done: Done) -> None:
-        charge = self._costs.picoseconds(request, self._settle)
-        finish = call
-        long = charge >= WORTH_A_THREAD or request.work == "gradient"
-        if self._executor is not None and long and not request.replicated:
-            future = self._executor.submit(call)
-            self._running.add(future)
-            future.add_done_callback(self._running.discard)
-            finish = future.result
-        elif not charge:
+        charge = 0
+        for stage in stages(request):
+            duration = self._charge(worker, stage)
+            charge, path = charge + duration, path.then(stage.work, duration)
+        if not charge:
             done(call(), path)
             return
+        long = charge >= WORTH_A_THREAD or any(stage.work == "gradient" for stage in stages(request))
+        finish = self._backlog.add(request) if long and not request.replicated else call
         timeout = self._environment.timeout(charge)
-        timeout.callbacks.append(lambda _: done(finish(), path.then(request.work, charge)))
+        timeout.callbacks.append(lambda _: done(finish(), path))
 
-    def _settle(self) -> None:
-        wait(tuple(self._running))
+    def _charge(self, worker: Worker, stage: Compute[Any]) -> int:
+        """Return the picoseconds that a computation takes, without the stages before it."""
+        return self._costs.picoseconds(stage, self._backlog.settle)
 
     def advance(self) -> bool:
         try:

@@ -24,33 +24,38 @@ class FullyConnected(nn.Sequential):
         scores: torch.Tensor = super().forward(images.flatten(1))  # type: ignore[no-untyped-call]
         return scores
 
-    @staticmethod
-    @torch.no_grad()
-    def write_gradients(
-        parameters: list[torch.Tensor], images: torch.Tensor, labels: torch.Tensor, out: list[list[torch.Tensor]]
-    ) -> None:
-        """Write the gradients of several workers' mean cross-entropies into `out`, a list of tensors for each.
 
-        `images` and `labels` are their mini-batches one after another, of equal size. For one worker the
-        bits are autograd's, which would make gradients of its own, to be copied: that and its bookkeeping
-        cost half as much again as the arithmetic. Several share the passes through the layers.
-        """
-        batch_size = len(labels) // len(out)
+class Pass:
+    """The way of some workers' mini-batches through the layers and back, up to a matrix product a worker and layer.
+
+    `images` and `labels` are the mini-batches one after another, of equal size. Autograd would make gradients
+    of its own, to be copied: that and its bookkeeping cost half as much again as the arithmetic.
+    """
+
+    @torch.no_grad()
+    def __init__(
+        self, parameters: list[torch.Tensor], images: torch.Tensor, labels: torch.Tensor, workers: int
+    ) -> None:
+        self._batch_size = len(labels) // workers
         weights, biases = parameters[::2], parameters[1::2]
-        values = [images.flatten(1)]
+        self._values = [images.flatten(1)]
         for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
-            values.append(torch.addmm(bias, values[-1], weight.t()).relu_())
-        logs = torch.addmm(biases[-1], values[-1], weights[-1].t()).log_softmax(1)
-        picked = torch.zeros_like(logs).scatter_(1, labels[:, None], -1 / batch_size)
+            self._values.append(torch.addmm(bias, self._values[-1], weight.t()).relu_())
+        logs = torch.addmm(biases[-1], self._values[-1], weights[-1].t()).log_softmax(1)
+        picked = torch.zeros_like(logs).scatter_(1, labels[:, None], -1 / self._batch_size)
         slope = torch.ops.aten._log_softmax_backward_data(picked, logs, 1, logs.dtype)
-        for layer in reversed(range(len(weights))):
-            for own, own_slope, own_values in zip(
-                out, torch.split(slope, batch_size), torch.split(values[layer], batch_size), strict=True
-            ):
-                torch.mm(own_slope.t(), own_values, out=own[2 * layer])
-                torch.sum(own_slope, 0, out=own[2 * layer + 1])
-            if layer:
-                slope = torch.mm(slope, weights[layer]).masked_fill_(values[layer] <= 0, 0)
+        self._slopes = [slope]
+        for weight, values in zip(weights[:0:-1], self._values[:0:-1], strict=True):
+            slope = torch.mm(slope, weight).masked_fill_(values <= 0, 0)
+            self._slopes.insert(0, slope)
+
+    @torch.no_grad()
+    def write(self, worker: int, out: list[torch.Tensor]) -> None:
+        """Write the gradient of one worker's mean cross-entropy into `out`, a tensor for each parameter."""
+        own = slice(worker * self._batch_size, (worker + 1) * self._batch_size)
+        for slope, values, weight, bias in zip(self._slopes, self._values, out[::2], out[1::2], strict=True):
+            torch.mm(slope[own].t(), values[own], out=weight)
+            torch.sum(slope[own], 0, out=bias)
 
 
 def digits_mlp(shape: Shape) -> nn.Module:

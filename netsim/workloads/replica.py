@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import nn
 
-from netsim.workloads.fully_connected import FullyConnected
+from netsim.workloads.fully_connected import FullyConnected, Pass
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -26,11 +26,15 @@ class Replica:
         self._parameters = list(self.model.parameters())
         self._shapes = [parameter.shape for parameter in self._parameters]
         self._sizes = [parameter.numel() for parameter in self._parameters]
+        self._held: torch.Tensor | None = None
         convolves = any(isinstance(module, nn.Conv2d) for module in self.model.modules())
         self._channels_last = convolves and device == "cpu"
 
     def hold(self, flat: torch.Tensor) -> None:
         """Take the elements of `flat` (d,) for parameters, without copying but for convolutions."""
+        if flat is self._held:
+            return
+        self._held = flat
         for parameter, piece in zip(self._parameters, self._pieces(flat), strict=True):
             parameter.data = self._laid_out(piece)
 
@@ -41,25 +45,30 @@ class Replica:
 
     @property
     def shares_passes(self) -> bool:
-        """Return whether :meth:`gradients` takes several workers at once."""
+        """Whether :meth:`passes` takes several workers in one pass, in about 0.6 of the time."""
         return isinstance(self.model, FullyConnected)
 
-    def gradients(
-        self, flat: torch.Tensor, inputs: torch.Tensor, labels: torch.Tensor, out: Sequence[torch.Tensor]
-    ) -> None:
-        """Write the gradient of the mean cross-entropy at `flat` (d,) into `out`, a row (d,) for each worker.
+    def passes(
+        self, flat: torch.Tensor, inputs: torch.Tensor, labels: torch.Tensor, workers: int
+    ) -> Callable[[int, torch.Tensor], None]:
+        """Return a function that writes one worker's gradient of its mean cross-entropy at `flat` (d,) into a row (d,).
 
-        The samples are those of one worker after another; unless passes are shared, there is one.
+        The samples are those of one worker after another.
         """
         if isinstance(self.model, FullyConnected):
-            self.model.write_gradients(self._pieces(flat), inputs, labels, [self._pieces(row) for row in out])
-            return
-        (row,) = out
-        self.hold(flat)
-        loss = nn.functional.cross_entropy(self.scores(inputs), labels.flatten())
-        gradients = torch.autograd.grad(loss, self._parameters, allow_unused=True, materialize_grads=True)
-        for piece, gradient in zip(self._pieces(row), gradients, strict=True):
-            piece.copy_(gradient)
+            shared = Pass(self._pieces(flat), inputs, labels, workers)
+            return lambda worker, row: shared.write(worker, self._pieces(row))
+        batch_size = len(labels) // workers
+
+        def write(worker: int, row: torch.Tensor) -> None:
+            own = slice(worker * batch_size, (worker + 1) * batch_size)
+            self.hold(flat)
+            loss = nn.functional.cross_entropy(self.scores(inputs[own]), labels[own].flatten())
+            gradients = torch.autograd.grad(loss, self._parameters, allow_unused=True, materialize_grads=True)
+            for piece, gradient in zip(self._pieces(row), gradients, strict=True):
+                piece.copy_(gradient)
+
+        return write
 
     def _pieces(self, flat: torch.Tensor) -> list[torch.Tensor]:
         return [piece.view(shape) for piece, shape in zip(torch.split(flat, self._sizes), self._shapes, strict=True)]

@@ -6,7 +6,6 @@ import math
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -109,6 +108,8 @@ class DataParallelTask:
         self.tensors = workload.tensors
         self.elements = workload.elements
         self._own = threading.local()
+        self.shares: dict[int, bool] = {}
+        """Whether so many workers' gradients, of one pass, have the bits of each alone; as far as it was tried."""
         self._device = device
         self._training, self._test = workload.training.to(device), workload.test.to(device)
         self.shards = divide(_divisible(workload), workers, split, seed)
@@ -124,41 +125,57 @@ class DataParallelTask:
         """Return the sample numbers of a mini-batch (batch_size,)."""
         return self._sampler.batch(rank, step)
 
-    def gradient(self, parameters: Vector, rank: int, step: int, out: torch.Tensor | None = None) -> Dense:
+    def gradient(self, parameters: Vector, rank: int, step: int) -> Dense:
         """Return the gradient of the mean loss over the worker's mini-batch; it is finite.
 
-        Batch norm uses the statistics of that mini-batch. The values are written into `out` (d,) if given.
+        Batch norm uses the statistics of that mini-batch.
         """
         assert isinstance(parameters, Dense)
-        values = torch.empty_like(parameters.values) if out is None else out
-        self._write_gradients(parameters.values, [rank], step, [values])
-        return Dense(values)
+        return next(self._in_one_pass(parameters, [rank], step))
 
-    def gradients(self, parameters: Dense, ranks: Sequence[int], step: int, out: torch.Tensor) -> None:
-        """Write the gradients of several workers at the same parameters into the rows of `out` (len(ranks), d).
+    def gradients(self, calls: Sequence[tuple[Vector, int, int]]) -> Iterator[Dense]:
+        """Yield what :meth:`gradient` returns for each of `calls` (parameters, rank, step), bit for bit.
 
-        Fully connected networks take all workers in one pass, in about 0.6 of the time. Bits are then
-        those of :meth:`gradient` where a matrix product gives a row the same bits however many rows there
-        are: MKL does so from 4 samples a worker on, but need not. For other models they always are.
+        Fully connected networks take the workers of equal parameters and step in one pass, if that gives
+        the same bits: a product of matrices need not, and so it is tried once for each number of workers.
         """
-        together = [ranks] if self._replica_of_thread().shares_passes else [[rank] for rank in ranks]
-        rows = iter(out)
-        for some in together:
-            self._write_gradients(parameters.values, some, step, list(islice(rows, len(some))))
+        workers: dict[tuple[int, int], list[int]] = {}
+        for parameters, rank, step in calls:
+            workers.setdefault((id(parameters), step), []).append(rank)
+        passes: dict[tuple[int, int], Iterator[Dense]] = {}
+        for parameters, _, step in calls:
+            assert isinstance(parameters, Dense)
+            if (key := (id(parameters), step)) not in passes:
+                together = self._in_one_pass if self._may_share(parameters, workers[key], step) else self._in_turn
+                passes[key] = together(parameters, workers[key], step)
+            yield next(passes[key])
 
-    def _write_gradients(
-        self, flat: torch.Tensor, ranks: Sequence[int], step: int, out: Sequence[torch.Tensor]
-    ) -> None:
+    def _in_turn(self, parameters: Dense, ranks: Sequence[int], step: int) -> Iterator[Dense]:
+        return (self.gradient(parameters, rank, step) for rank in ranks)
+
+    def _in_one_pass(self, parameters: Dense, ranks: Sequence[int], step: int) -> Iterator[Dense]:
         numbers = np.concatenate([self.batch(rank, step) for rank in ranks])
         inputs, labels = self._training.take(torch.from_numpy(numbers).to(self._device))
-        self._replica_of_thread().gradients(flat, inputs, labels, out)
-        for rank, row in zip(ranks, out, strict=True):
+        write = self._replica_of_thread().passes(parameters.values, inputs, labels, len(ranks))
+        for number, rank in enumerate(ranks):
+            row = torch.empty_like(parameters.values)
+            write(number, row)
             # A sum is finite only if all of it is, and costs 1/40 of asking every element.
             if not math.isfinite(float(row.sum())) and (bad := self._first_bad(row)):
                 raise NonFiniteGradientError(
                     f"worker {rank}, step {step}: the gradient of {bad} is not finite; "
                     "lower --lr (the training diverged) or check the data"
                 )
+            yield Dense(row)
+
+    def _may_share(self, parameters: Dense, ranks: Sequence[int], step: int) -> bool:
+        """Return whether so many workers share a pass, and find out if that changes bits."""
+        if len(ranks) == 1 or not self._replica_of_thread().shares_passes:
+            return False
+        if len(ranks) not in self.shares:
+            both = zip(self._in_turn(parameters, ranks, step), self._in_one_pass(parameters, ranks, step), strict=True)
+            self.shares[len(ranks)] = all(torch.equal(one.values, other.values) for one, other in both)
+        return self.shares[len(ranks)]
 
     def loss(self, parameters: Dense) -> float:
         """Return the mean loss over the training data, or over the same `loss_samples` of it each time."""
