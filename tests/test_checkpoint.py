@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import shlex
@@ -202,7 +203,7 @@ def test_objects_that_ranks_share_are_shared_again(
 
     def keep(self: Checkpoint, algorithm: str, standing: Standing, workers: list[Worker]) -> None:
         kept.clear()
-        kept.update(standing.trained)
+        kept.update(copy.deepcopy(standing.trained))  # what follows works on residuals where they are
         save(self, algorithm, standing, workers)
 
     monkeypatch.setattr(Checkpoint, "save", keep)
