@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from netsim.study import Study
 
 STUDIES = {
+    "scaling": "studies.scaling",
     "sweep": "studies.sweep",
 }
 

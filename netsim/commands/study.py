@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def study(
-    name: Annotated[str, typer.Argument(help="sweep, or a TOML file that says which, and its settings.")],
+    name: Annotated[str, typer.Argument(help="scaling, sweep, or a TOML file that says which, and its settings.")],
     sets: Annotated[
         list[str] | None,
         option(

@@ -1,0 +1,259 @@
+"""Times along P under one condition after another: their fits, the crossovers between them, and the laws they obey."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+from typing import Any, NamedTuple
+
+from algorithms import ALGORITHMS
+from netsim.study.crossovers import Crossover, brackets, crossovers
+from netsim.study.fits import Fit, PerEntry, fit, per_entry
+from netsim.study.kinds import Finding, Outcome
+
+COMMUNICATION, ROUND = "comm_time_s", "round_time_s"
+BREAKS = 1.5
+"""A law is called broken where the form is another and the time at the largest P so many times the reference's."""
+
+GROWTH = {"1": "", "log2(P)": "log P", "(P-1)/P": "", "P": "P", "sqrt(P)": "√P"}
+"""What a form is in O-notation; (P-1)/P is bounded."""
+
+
+class Condition(NamedTuple):
+    """What a curve along P holds for. `density` is None for algorithms that send everything."""
+
+    topology: str
+    bandwidth: str
+    density: float | None
+
+    def dense(self) -> Condition:
+        """Return the same network, for an algorithm that sends everything."""
+        return self._replace(density=None)
+
+    def in_words(self) -> str:
+        """Return the condition for people."""
+        density = "" if self.density is None else f", density {self.density:g}"
+        return f"{self.topology}, {self.bandwidth}{density}"
+
+
+class Crossed(NamedTuple):
+    """A crossover, and the condition that it holds for."""
+
+    condition: Condition
+    crossover: Crossover
+
+
+class Broken(NamedTuple):
+    """An algorithm that grows otherwise than on the reference topology, and is slower there at the largest P."""
+
+    condition: Condition
+    algorithm: str
+    times_as_long: float
+
+
+@dataclass(frozen=True, slots=True)
+class Law:
+    """What one algorithm's communication grows as, on one topology at one bandwidth, over all densities."""
+
+    topology: str
+    bandwidth: str
+    algorithm: str
+    form: str
+    entry: PerEntry | None
+
+    @property
+    def order(self) -> str:
+        """Return the law in O-notation; k is named only where times were seen to grow in proportion to it."""
+        growth = " ".join(
+            part for part in ("k" if self.entry and self.entry.proportional else "", GROWTH[self.form]) if part
+        )
+        return f"O({growth.replace('k P', 'kP') or '1'})"
+
+
+class Growth:
+    """Everything that was found, by condition and algorithm; `grid` are the P's that are fitted."""
+
+    def __init__(self, findings: Sequence[Finding], grid: Sequence[int], seed: int) -> None:
+        self.grid = sorted(set(grid))
+        self.seed = seed
+        self.curves: dict[tuple[Condition, str], dict[int, Outcome]] = {}
+        for point, outcome in findings:
+            condition = Condition(point["topology"], point["bandwidth"], point.get("density"))
+            self.curves.setdefault((condition, point["algorithm"]), {})[point["workers"]] = outcome
+        self.titles = {name: ALGORITHMS[name].title for _, name in self.curves}
+
+    @cached_property
+    def conditions(self) -> list[Condition]:
+        """Return the conditions with a density, or those without where nothing is sparse."""
+        every = list(dict.fromkeys(condition for condition, _ in self.curves))
+        return [each for each in every if each.density is not None] or every
+
+    def algorithms(self) -> list[str]:
+        """Return the algorithms, in the order in which they were asked for."""
+        return list(self.titles)
+
+    def outcomes(self, condition: Condition, algorithm: str) -> Mapping[int, Outcome]:
+        """Return what was found along P, for dense algorithms whatever the density."""
+        return self.curves.get((condition, algorithm)) or self.curves[condition.dense(), algorithm]
+
+    def seconds(self, condition: Condition, algorithm: str, what: str) -> dict[int, float]:
+        """Return one kind of time along P."""
+        return {workers: found[what] for workers, found in sorted(self.outcomes(condition, algorithm).items())}
+
+    @cached_property
+    def fits(self) -> dict[tuple[Condition, str], Fit]:
+        """Return the fit of every curve's communication time."""
+        return {key: self._fit(*key, COMMUNICATION) for key in self.curves}
+
+    def _fit(self, condition: Condition, algorithm: str, what: str) -> Fit:
+        seconds = self.seconds(condition, algorithm, what)
+        # Not those that the search for a crossover asked for: where they lie would decide how a curve is fitted.
+        return fit(self.grid, [seconds[workers] for workers in self.grid], self.seed)
+
+    @cached_property
+    def crossovers(self) -> list[Crossed]:
+        """Return where the order of every two algorithms changes in the time of a whole round."""
+        rounds = {key: self._fit(*key, ROUND) for key in self.curves}
+        found = []
+        for condition, pair in self.pairs():
+            keys = [self._key(condition, algorithm) for algorithm in pair]
+            seconds = tuple(self.seconds(condition, algorithm, ROUND) for algorithm in pair)
+            fits = (rounds[keys[0]], rounds[keys[1]])
+            found += [Crossed(condition, each) for each in crossovers(pair, (seconds[0], seconds[1]), fits)]
+        return found
+
+    def never_cross(self) -> list[tuple[Condition, str, str]]:
+        """Return (condition, faster, slower) of the pairs whose order never changes."""
+        crossing = {
+            (each.condition, frozenset((each.crossover.before, each.crossover.after))) for each in self.crossovers
+        }
+        found = []
+        for condition, pair in self.pairs():
+            if (condition, frozenset(pair)) not in crossing:
+                times = [sum(self.seconds(condition, each, ROUND).values()) for each in pair]
+                found.append((condition, *(pair if times[0] <= times[1] else pair[::-1])))
+        return found
+
+    def pairs(self) -> Iterator[tuple[Condition, tuple[str, str]]]:
+        """Yield every two algorithms under every condition; two that no density touches only once a network."""
+        seen = set()
+        for condition in self.conditions:
+            for pair in combinations(self.algorithms(), 2):
+                keys = tuple(self._key(condition, algorithm) for algorithm in pair)
+                if keys not in seen:
+                    seen.add(keys)
+                    yield (condition if any(key[0].density for key in keys) else condition.dense()), pair
+
+    def open_brackets(self, most: int) -> list[tuple[Condition, str, int]]:
+        """Return what to simulate to halve the brackets of crossovers at up to `most` workers."""
+        wanted: dict[tuple[Condition, str, int], None] = {}
+        for condition, pair in self.pairs():
+            one, other = (self.seconds(condition, algorithm, ROUND) for algorithm in pair)
+            for low, high, _ in brackets(one, other):
+                middle = (low + high) // 2
+                if high <= most and high - low > 1 and not (middle in one and middle in other):
+                    wanted |= {(*self._key(condition, algorithm), middle): None for algorithm in pair}
+        return list(wanted)
+
+    def _key(self, condition: Condition, algorithm: str) -> tuple[Condition, str]:
+        return (condition if (condition, algorithm) in self.curves else condition.dense()), algorithm
+
+    @cached_property
+    def laws(self) -> list[Law]:
+        """Return what every algorithm grows as, for every topology and bandwidth; the form that most densities have."""
+        found: list[Law] = []
+        for topology, bandwidth, algorithm in dict.fromkeys((c.topology, c.bandwidth, name) for c, name in self.curves):
+            keys = [
+                key
+                for key in self.curves
+                if (key[0].topology, key[0].bandwidth, key[1]) == (topology, bandwidth, algorithm)
+            ]
+            fits = [self.fits[key] for key in keys]
+            selected = [int(self.curves[key][self.grid[0]]["k"] or 0) for key in keys]
+            forms = [each.form for each in fits]
+            form = max(dict.fromkeys(forms), key=forms.count)
+            found.append(Law(topology, bandwidth, algorithm, form, per_entry(selected, fits)))
+        return found
+
+    def broken(self) -> list[Broken]:
+        """Return where a topology breaks the law that an algorithm has on the first topology."""
+        reference = self.conditions[0].topology
+        found = []
+        for (condition, algorithm), found_fit in self.fits.items():
+            there = condition._replace(topology=reference)
+            if condition.topology == reference or found_fit.form == self.fits[there, algorithm].form:
+                continue
+            last = self.grid[-1]
+            ratio = (
+                self.seconds(condition, algorithm, COMMUNICATION)[last]
+                / self.seconds(there, algorithm, COMMUNICATION)[last]
+            )
+            if ratio >= BREAKS:
+                found.append(Broken(condition, algorithm, ratio))
+        return found
+
+    def as_json(self) -> dict[str, Any]:
+        """Return fits, laws, crossovers and broken laws as JSON takes them."""
+        return {
+            "fits": [self._fit_json(condition, algorithm) for condition, algorithm in self.curves],
+            "laws": [_law_json(law) for law in self.laws],
+            "crossovers": [_crossover_json(condition, crossover) for condition, crossover in self.crossovers],
+            "never_cross": [
+                condition._asdict() | {"faster": faster, "slower": slower}
+                for condition, faster, slower in self.never_cross()
+            ],
+            "broken_laws": [
+                each.condition._asdict()
+                | {"algorithm": each.algorithm, "form": self.fits[each.condition, each.algorithm].form}
+                | {"times_as_long": each.times_as_long, "at_workers": self.grid[-1]}
+                for each in self.broken()
+            ],
+        }
+
+    def _fit_json(self, condition: Condition, algorithm: str) -> dict[str, Any]:
+        found, outcome = self.fits[condition, algorithm], self.curves[condition, algorithm][self.grid[0]]
+        return (
+            {"algorithm": algorithm, "title": self.titles[algorithm]}
+            | condition._asdict()
+            | {
+                "k": outcome["k"],
+                "elements": outcome["elements"],
+                "of": COMMUNICATION,
+                "form": found.form,
+                "coefficients": {"intercept_s": found.intercept, "slope_s": found.slope},
+                "intervals": {"intercept_s": found.intercept_interval, "slope_s": found.slope_interval},
+                "confidence": 0.95,
+                "support": found.support,
+                "worst_relative_error": found.worst,
+                "aic": found.aic,
+                "workers": list(found.workers),
+            }
+        )
+
+
+def _law_json(law: Law) -> dict[str, Any]:
+    entry = law.entry
+    return {
+        "algorithm": law.algorithm,
+        "topology": law.topology,
+        "bandwidth": law.bandwidth,
+        "form": law.form,
+        "order": law.order,
+        "seconds_per_entry": None if entry is None else entry.seconds,
+        "interval": None if entry is None else entry.interval,
+    }
+
+
+def _crossover_json(condition: Condition, crossover: Crossover) -> dict[str, Any]:
+    return condition._asdict() | {
+        "between": [crossover.before, crossover.after],
+        "faster_before": crossover.before,
+        "faster_after": crossover.after,
+        "workers": crossover.workers,
+        "bracket": crossover.bracket,
+        "fitted_workers": crossover.fitted,
+        "interval": crossover.interval,
+        "of": ROUND,
+    }

@@ -1,0 +1,209 @@
+"""Fits and crossovers against known curves, and the scaling study against the laws of the papers."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from netsim.errors import UsageError
+from netsim.study.crossovers import brackets, crossovers
+from netsim.study.fits import fit, per_entry
+from tests.command import run
+
+WORKERS = (2, 3, 4, 6, 8, 12, 16, 32, 64, 128)
+KNOWN: dict[str, Callable[[float], float]] = {
+    "1": lambda workers: 0.0,
+    "log2(P)": math.log2,
+    "(P-1)/P": lambda workers: (workers - 1) / workers,
+    "P": lambda workers: workers,
+    "sqrt(P)": math.sqrt,
+}
+
+
+@pytest.mark.parametrize("form", KNOWN)
+@given(st.floats(1e-4, 1e4), st.floats(1e-2, 1e2))
+def test_an_exact_form_is_found_exactly(form: str, intercept: float, ratio: float) -> None:
+    slope = intercept * ratio
+    found = fit(WORKERS, [intercept + slope * KNOWN[form](workers) for workers in WORKERS], resamples=20)
+    assert found.form == form
+    assert found.intercept == pytest.approx(intercept, rel=1e-6)
+    assert found.slope == pytest.approx(0 if form == "1" else slope, rel=1e-6)
+    assert found.worst < 1e-6
+    assert found.slope_interval[0] == pytest.approx(found.slope_interval[1])
+
+
+@pytest.mark.parametrize("form", KNOWN)
+def test_noise_of_one_percent_hides_no_form_and_intervals_cover(form: str) -> None:
+    """Of 100 noisy curves nearly all get their form back, and the slope's 95 % interval holds it about so often."""
+    draws = np.random.default_rng(1).normal(1, 0.01, (100, len(WORKERS)))
+    curve = np.array([1 + 3 * KNOWN[form](workers) for workers in WORKERS])
+    fits = [fit(WORKERS, list(curve * draw), resamples=200) for draw in draws]
+    right = [each for each in fits if each.form == form]
+    # AIC, by design, adds a needless term to a constant now and then.
+    assert len(right) >= (70 if form == "1" else 98)
+    true, interval = (1.0, "intercept_interval") if form == "1" else (3.0, "slope_interval")
+    covered = [getattr(each, interval)[0] <= true <= getattr(each, interval)[1] for each in right]
+    assert 0.8 <= np.mean(covered) <= 1
+
+
+def test_the_fit_is_weighted_least_squares() -> None:
+    """Against numpy's own, on times that no form meets."""
+    times = np.random.default_rng(3).uniform(1, 2, len(WORKERS)) * np.array(WORKERS)
+    slope, intercept = np.polyfit(WORKERS, times, 1, w=1 / times)
+    found = fit(WORKERS, list(times))
+    assert found.form == "P"
+    assert (found.intercept, found.slope) == (pytest.approx(intercept), pytest.approx(slope))
+
+
+def test_the_same_seed_gives_the_same_interval() -> None:
+    times = [1.0 + math.ceil(math.log2(workers)) for workers in WORKERS]
+    assert fit(WORKERS, times, seed=5).slope_interval == fit(WORKERS, times, seed=5).slope_interval
+    assert fit(WORKERS, times, seed=5).slope_interval != fit(WORKERS, times, seed=6).slope_interval
+
+
+@pytest.mark.parametrize(
+    ("workers", "seconds"),
+    [((2, 4, 8, 16), (1.0, 2.0, 3.0, 4.0)), (WORKERS, (1.0,) * 9 + (0.0,)), (WORKERS, (1.0,) * 9 + (math.nan,))],
+)
+def test_what_cannot_be_fitted(workers: tuple[int, ...], seconds: tuple[float, ...]) -> None:
+    with pytest.raises(UsageError):
+        fit(workers, seconds)
+
+
+def test_growth_with_k_is_told_from_growth_without() -> None:
+    selected = [1_000, 3_000, 10_000]
+    with_k = [fit(WORKERS, [(k * 2e-6 + 1e-4) * workers for workers in WORKERS]) for k in selected]
+    without = [fit(WORKERS, [1e-4 * workers for workers in WORKERS]) for _ in selected]
+    found = per_entry(selected, with_k)
+    assert found is not None
+    assert found.proportional
+    assert found.seconds == pytest.approx(2e-6)
+    assert not (per_entry(selected, without) or found).proportional
+    assert per_entry([1_000], with_k[:1]) is None
+
+
+@given(st.integers(2, 100), st.floats(0.1, 10))
+def test_two_lines_cross_where_they_cross(crossing: int, slope: float) -> None:
+    """A constant against a line through the origin that meets it half a worker before `crossing`."""
+    seconds = tuple(
+        {workers: time(workers) for workers in sorted({*WORKERS, crossing - 1, crossing} - {1})}
+        for time in (lambda workers: slope * (crossing - 0.5), lambda workers: slope * workers)
+    )
+    fits = tuple(fit(WORKERS, [each[workers] for workers in WORKERS], resamples=20) for each in seconds)
+    found = crossovers(("flat", "rising"), (seconds[0], seconds[1]), (fits[0], fits[1]))
+    if crossing == 2:
+        assert found == []
+        return
+    (only,) = found
+    assert (only.before, only.after, only.bracket) == ("rising", "flat", (crossing - 1, crossing))
+    assert only.fitted == pytest.approx(crossing - 0.5, rel=1e-3)
+
+
+def test_equal_times_are_no_change() -> None:
+    assert brackets({2: 1.0, 4: 2.0, 8: 3.0}, {2: 1.0, 4: 2.0, 8: 4.0}) == []
+    assert brackets({2: 1.0, 4: 2.0, 8: 5.0}, {2: 2.0, 4: 2.0, 8: 4.0}) == [(2, 8, True)]
+
+
+SMALL = (
+    "--set workers=2,3,4,6,8,12,16 --set algorithms=dense,topk,gtopk --set bandwidths=1Gbps --set exact_up_to=16 "
+    "--set topologies=star,ring --jobs 1"
+)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from netsim.study import run_study
+    from netsim.study.settings import settings_of
+    from studies import load_study
+
+    folder = tmp_path_factory.mktemp("scaling")
+    sets = [part for part in SMALL.split() if "=" in part]
+    run_study(load_study("scaling"), settings_of(load_study("scaling"), sets=sets), folder, jobs=1)
+    return folder
+
+
+def conclusion(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "conclusion.json").read_text())
+    return found
+
+
+def test_the_papers_laws_are_found(small: Path) -> None:
+    """On a star: Top-k (P-1)(α + 2kβ), gTop-k up to 2⌈log₂P⌉(α + 2kβ), with β = 32 ns and α = 50 µs."""
+    found = conclusion(small)
+    orders = {law["algorithm"]: law["order"] for law in found["laws"] if law["topology"] == "star"}
+    assert orders == {"dense": "O(1)", "topk": "O(kP)", "gtopk": "O(k log P)"}
+    for each in found["fits"]:
+        if (each["algorithm"], each["topology"]) == ("topk", "star"):
+            assert each["form"] == "P"
+            assert each["coefficients"]["slope_s"] == pytest.approx(50e-6 + 2 * each["k"] * 32e-9, rel=1e-6)
+        if (each["algorithm"], each["topology"]) == ("gtopk", "star"):
+            assert each["form"] == "log2(P)"
+            message = 50e-6 + 2 * each["k"] * 32e-9
+            low, high = each["intervals"]["slope_s"]
+            assert low <= 2 * message <= high
+            assert 1.5 * message < each["coefficients"]["slope_s"] < 2.5 * message
+    said = " ".join(found["conclusion"])
+    assert "Top-k communicates in O(kP)" in said
+    assert "gTop-k communicates in O(k log P)" in said
+    assert said.count("95% interval") == 3
+
+
+def test_the_crossover_is_the_one_that_simulation_finds(small: Path) -> None:
+    """gTop-k against Top-k on the star, found by simulating every P (not by bisection)."""
+    import netsim
+
+    def faster(workers: int) -> bool:
+        options = {"workers": workers, "timing_only": True, "model": "resnet50", "density": 0.001}
+        topk, gtopk = netsim.simulate(algorithm="topk,gtopk", **options).results
+        return gtopk.round_time_s < topk.round_time_s
+
+    (crossing,) = (
+        each
+        for each in conclusion(small)["crossovers"]
+        if each["topology"] == "star" and each["density"] == 0.001 and each["between"] == ["topk", "gtopk"]
+    )
+    first = next(workers for workers in range(2, 17) if faster(workers))
+    assert crossing["bracket"] == [first - 1, first]
+    assert crossing["interval"][0] <= crossing["fitted_workers"] <= crossing["interval"][1]
+
+
+def test_efficiency_and_speed_up_follow_from_the_round(small: Path) -> None:
+    for each in conclusion(small)["scaling"]:
+        assert each["scaling_efficiency"] == pytest.approx(0.120 / each["round_time_s"])
+        assert each["speed_up"] == pytest.approx(each["workers"] * each["scaling_efficiency"])
+
+
+def test_what_is_written(small: Path) -> None:
+    page = (small / "report.html").read_text()
+    assert page.index("O(k log P)") < page.index("<svg")
+    assert {"points.jsonl", "points.csv", "report-fits.csv", "report-crossovers.csv", "report-rounds.csv"} <= {
+        path.name for path in small.iterdir()
+    }
+
+
+@pytest.mark.parametrize(
+    ("sets", "said"),
+    [
+        ("workers=2,4", "at least 5"),
+        ("workers=1,2,3,4,5", "from 2 on"),
+        ("algorithms=topk,gtopkk", "did you mean 'gtopk'"),
+        ("topologies=mesh", "unknown topology 'mesh'"),
+        ("densities=2", "density 2"),
+        ("bandwidths=fast", "bandwidth 'fast'"),
+        ("model=resnet", "unknown model"),
+        ("model=3", "setting model 3"),
+        ("latency=0s", "latency"),
+    ],
+)
+def test_settings_that_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], sets: str, said: str) -> None:
+    ran = run(capsys, f"study scaling --set {sets} --out {tmp_path} --jobs 1")
+    assert (ran.code, ran.out) == (2, "")
+    assert said in ran.err
