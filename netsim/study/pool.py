@@ -40,7 +40,8 @@ def backend(cluster: str | None) -> Iterator[None]:
     import joblib
 
     if cluster is None:
-        yield
+        with joblib.parallel_config(backend="loky", initializer=_end_with_parent, initargs=(os.getpid(),)):
+            yield
         return
     address = cluster_address(cluster)
     try:
@@ -69,7 +70,7 @@ def measured(
     # One point a batch: a batch that is lost would be several points lost.
     parallel = joblib.Parallel(n_jobs=jobs, batch_size=1, return_as="generator_unordered")
     task = joblib.delayed(_measure_one)
-    asked = (task(measure, number, point, os.getpid(), code_version()) for number, point in enumerate(points))
+    asked = (task(measure, number, point, code_version()) for number, point in enumerate(points))
     for number, outcome, failure in parallel(asked):
         if outcome is None:
             raise NetsimError(f"point {_words(points[number])} failed: {failure}")
@@ -77,11 +78,9 @@ def measured(
 
 
 def _measure_one(
-    measure: Callable[[Point], Outcome], number: int, point: Point, caller: int, version: str
+    measure: Callable[[Point], Outcome], number: int, point: Point, version: str
 ) -> tuple[int, Outcome | None, str]:
     """Return the number of the point, and what was found there or what went wrong."""
-    if os.getppid() == caller:
-        _die_with_parent()
     if code_version() != version:
         return number, None, f"the cluster's netsim is {code_version()}, but {version} asked; install the same on both"
     try:
@@ -90,10 +89,12 @@ def _measure_one(
         return number, None, str(error)
 
 
-def _die_with_parent() -> None:
+def _end_with_parent(parent: int) -> None:
     """Have this process killed when the one that started it ends, however that ends."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it ended before
+            os._exit(1)
 
 
 def _words(point: Point) -> str:
