@@ -164,6 +164,8 @@ def test_a_cluster_finds_what_one_process_does(own: Path, tmp_path: Path) -> Non
     pytest.importorskip("distributed")
     finish(started(own, tmp_path / "here", "--jobs", "1"))
     with local_cluster(tmp_path, workers=3) as address:
+        while len(tasks_done(address)) < 3:
+            time.sleep(0.2)
         finish(started(own, tmp_path / "there", "--cluster", address))
         assert sum(tasks > 0 for tasks in tasks_done(address)) >= 2
     assert files(tmp_path / "there") == files(tmp_path / "here")
