@@ -21,7 +21,7 @@ from netsim.sgd import Aggregate, Recipe
 from netsim.units import parse_bandwidth, parse_duration
 from netsim.worker import Work
 from netsim.workloads import DEFAULT, WORKLOADS, check_workload
-from topologies import TOPOLOGIES
+from topologies import build, check_topology, servers_of
 from topologies.builder import Shape
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class Experiment:
             if self.algorithms.count(name) > 1:
                 raise UsageError(f"algorithm {name!r} was named twice; name each once")
         check_device(self.device)
-        check_choice("topology", self.topology, TOPOLOGIES)
+        check_topology(self.topology)
         check_choice("sharing", self.sharing, SHARINGS)
         check_workload(self.workload, self.data, self.split, self.sampling)
         check_choice("residual rule", self.residual, RESIDUALS)
@@ -249,12 +249,17 @@ class Experiment:
             aggregate=cast(Aggregate, self.aggregate),
         )
 
+    @property
+    def dedicated_server(self) -> bool:
+        """Whether the topology has a host of its own for a parameter server."""
+        return servers_of(self.topology) > 0
+
     def fabric(self) -> Fabric:
         """Return the simulated network."""
         from netsim.network.fabric import Fabric
 
         shape = Shape(self.workers, self.bandwidth_bps, self.latency_s, self.fan_out)
-        return Fabric(TOPOLOGIES[self.topology](shape))
+        return Fabric(build(self.topology, shape), self.workers)
 
     def assumed_costs(self) -> dict[Work, float]:
         """Return the seconds of work that the user gave rather than have measured."""

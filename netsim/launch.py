@@ -23,6 +23,7 @@ from netsim.experiment import Experiment
 from netsim.real import check_backend, process_group, ranks_of, run_rank
 from netsim.results import Result
 from netsim.simulation import OnRound, ignore, load_task
+from topologies import servers_of
 
 POLL_S = 0.05
 GRACE_S = 2.0
@@ -138,10 +139,10 @@ def join(
     Returns the results on rank 0, an empty list elsewhere.
     """
     world_size, rank = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
-    workers = world_size - (topology == "ps")
+    workers = world_size - (servers_of(topology) > 0)
     if workers < 1:
         raise UsageError(
-            f"topology ps needs at least 2 ranks, a server and a worker, but torchrun started {world_size}"
+            f"topology {topology} needs at least 2 ranks, a server and a worker, but torchrun started {world_size}"
         )
     experiment = options(workers)
     check_backend(backend, experiment.device)

@@ -56,7 +56,9 @@ def algorithms(
             "lasg-ps, sasg; several with commas."
         ),
     ] = "dense,topk,gtopk,ps",
-    topology: Annotated[str, option("star, ps (the server has a host of its own), ring or tree.")] = "star",
+    topology: Annotated[
+        str, option("star, ps, ring, torus, tree, racks, fat-tree, dragonfly, wan; with keys: fat-tree:k=8.")
+    ] = "star",
     density: Annotated[
         float | None, option("Fraction of entries that sparse algorithms select. [default: 0.001]")
     ] = None,

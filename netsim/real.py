@@ -41,7 +41,7 @@ def check_backend(backend: str, device: str) -> None:
 
 def ranks_of(experiment: Experiment) -> int:
     """Return how many ranks a real run has: the workers, and a server if the topology gives it a host."""
-    return experiment.workers + (experiment.topology == "ps")
+    return experiment.workers + (experiment.dedicated_server)
 
 
 @contextmanager
@@ -77,7 +77,7 @@ def run_rank(experiment: Experiment, backend: str, rank: int, on_round: OnRound 
         results = []
         for name in experiment.algorithms:
             algorithm = experiment.algorithm(name, tensors)
-            workers = make_workers(algorithm, experiment.workers, experiment.topology == "ps")
+            workers = make_workers(algorithm, experiment.workers, experiment.dedicated_server)
             mine = workers[rank] if rank < len(workers) else None
             outcomes, timing, judged = _run_algorithm(experiment, algorithm, task, mine, device, backend, on_round)
             if rank == 0:

@@ -124,7 +124,7 @@ class Laboratory:
     def in_memory(self, name: str) -> list[RankOutcome]:
         """Run one algorithm without a network or time; return what each rank did."""
         algorithm = self.experiment.algorithm(name, self.tensors)
-        workers = make_workers(algorithm, self.experiment.workers, self.experiment.topology == "ps")
+        workers = make_workers(algorithm, self.experiment.workers, self.experiment.dedicated_server)
         return _outcomes(self._run(Instant(), algorithm, workers, self.experiment.round_count, Standing()))
 
     def _run(

@@ -137,6 +137,7 @@ def test_equal_shortest_paths_always_give_the_same_route() -> None:
 )
 def test_a_link_that_makes_no_sense_is_refused_by_name(attributes: dict[str, float], named: str) -> None:
     graph: nx.Graph[str] = nx.Graph()
+    graph.add_nodes_from(["left", "right"], kind="host")
     graph.add_edge("left", "right", **attributes)
     with pytest.raises(UsageError, match=f"left→right: {named}"):
         Fabric(graph)

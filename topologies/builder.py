@@ -1,18 +1,23 @@
-"""What topologies share: naming, and cables of one bandwidth and latency."""
+"""What topologies share: the shape they are built for, and cables laid many at a time."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import networkx as nx
+import numpy as np
+
+from netsim.errors import UsageError
+from netsim.network.graph import FASTEST_BPS, SLOWEST_S, Graph
+from netsim.network.routing import FloatArray, IntArray, Router
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
     """What a topology is built for.
 
-    `latency_s` is one way from host to host across one switch, so each of the two links carries
+    `latency_s` is one way from host to host across one switch, so each of the two cables carries
     half of it. `fan_out` is the number of children of a switch, where a topology has such.
     """
 
@@ -21,13 +26,123 @@ class Shape:
     latency_s: float
     fan_out: int = 8
 
-    def add_worker(self, graph: nx.Graph[Any], rank: int) -> str:
-        """Add the host of worker `rank`; return its name."""
-        name = f"worker{rank}"
-        graph.add_node(name, kind="host")
-        return name
+    def __post_init__(self) -> None:
+        check_link(self.bandwidth_bps, self.latency_s)
 
-    def connect(self, graph: nx.Graph[Any], one: str, other: str, *, latency_s: float | None = None) -> None:
-        """Lay a full-duplex cable that carries half the host-to-host latency, or `latency_s`."""
-        latency_s = self.latency_s / 2 if latency_s is None else latency_s
-        graph.add_edge(one, other, bandwidth_bps=self.bandwidth_bps, latency_s=latency_s)
+
+def check_link(bandwidth_bps: float, latency_s: float) -> None:
+    """Raise UsageError for more than the numbers of the simulation can hold."""
+    if bandwidth_bps > FASTEST_BPS:
+        raise UsageError(f"bandwidth {bandwidth_bps:g} bit/s must be at most {FASTEST_BPS:g} bit/s")
+    if latency_s > SLOWEST_S:
+        raise UsageError(f"latency {latency_s:g} s must be at most {SLOWEST_S:g} s")
+
+
+class Wiring:
+    """Collects nodes and links, columns at a time; hosts come first, in the order of the ranks."""
+
+    def __init__(self, shape: Shape, hosts: int | None = None) -> None:
+        """Begin with so many hosts, one for each worker if not said."""
+        self._shape = shape
+        count = shape.workers if hosts is None else hosts
+        self.hosts = np.arange(count)
+        self._names = [f"worker{rank}" for rank in range(count)]
+        self._servers = np.zeros(0, np.int64)
+        self._sources: list[IntArray] = []
+        self._targets: list[IntArray] = []
+        self._bandwidths: list[IntArray] = []
+        self._latencies: list[FloatArray] = []
+        self._links = 0
+
+    def switches(self, names: Sequence[str]) -> IntArray:
+        """Add switches; return their nodes."""
+        first = len(self._names)
+        self._names += names
+        return np.arange(first, len(self._names))
+
+    def servers(self, names: Sequence[str]) -> IntArray:
+        """Add hosts that are kept for parameter servers; return their nodes."""
+        self._servers = self.switches(names)
+        return self._servers
+
+    def cables(
+        self,
+        ones: IntArray,
+        others: IntArray,
+        *,
+        bandwidth_bps: int | IntArray | None = None,
+        back_bps: int | IntArray | None = None,
+        latency_s: float | FloatArray | None = None,
+        back_s: float | FloatArray | None = None,
+    ) -> IntArray:
+        """Lay full-duplex cables; return the links from `ones` to `others`. The way back is the next number.
+
+        They have the shape's bandwidth and half its latency unless `bandwidth_bps` and `latency_s` say
+        otherwise; and `back_bps` and `back_s` for the way back, where it differs.
+        """
+        there = self._shape.bandwidth_bps if bandwidth_bps is None else bandwidth_bps
+        wait = self._shape.latency_s / 2 if latency_s is None else latency_s
+        count = len(ones)
+        self._sources.append(np.stack([ones, others], 1).ravel())
+        self._targets.append(np.stack([others, ones], 1).ravel())
+        self._bandwidths.append(_alternating(count, there, there if back_bps is None else back_bps).astype(np.int64))
+        self._latencies.append(_alternating(count, wait, wait if back_s is None else back_s).astype(np.float64))
+        first, self._links = self._links, self._links + 2 * count
+        return np.arange(first, self._links, 2)
+
+    @property
+    def nodes(self) -> int:
+        """How many nodes there are so far."""
+        return len(self._names)
+
+    def graph(self, router: Router, groups: IntArray | None = None, near: IntArray | None = None) -> Graph:
+        """Return the network; hosts are one group if `groups` does not number them otherwise."""
+        nothing = np.zeros(0, np.int64)
+        return Graph(
+            names=self._names,
+            hosts=self.hosts,
+            workers=self._shape.workers,
+            servers=self._servers,
+            sources=np.concatenate([nothing, *self._sources]),
+            targets=np.concatenate([nothing, *self._targets]),
+            bandwidth_bps=np.concatenate([nothing, *self._bandwidths]),
+            latency_s=np.concatenate([np.zeros(0), *self._latencies]),
+            router=router,
+            groups=np.zeros(len(self.hosts), np.int64) if groups is None else groups,
+            near=np.arange(len(self.hosts)) if near is None else near,
+            anonymous=True,
+        )
+
+
+def _alternating(count: int, there: Any, back: Any) -> Any:
+    """Return the values of `count` cables' two ways, in turn."""
+    return np.stack([np.broadcast_to(there, count), np.broadcast_to(back, count)], 1).ravel()
+
+
+class Branches:
+    """Who is above whom in a tree, filled in as cables are laid upwards."""
+
+    def __init__(self, wiring: Wiring) -> None:
+        self._wiring = wiring
+        self._laid: list[tuple[IntArray, IntArray, IntArray]] = []
+
+    def hang(
+        self,
+        children: IntArray,
+        parents: IntArray,
+        *,
+        up_bps: int | IntArray | None = None,
+        down_bps: int | IntArray | None = None,
+        latency_s: float | None = None,
+    ) -> None:
+        """Lay a cable from each child to its parent."""
+        links = self._wiring.cables(children, parents, bandwidth_bps=up_bps, back_bps=down_bps, latency_s=latency_s)
+        self._laid.append((children, parents, links))
+
+    def columns(self) -> tuple[IntArray, IntArray, IntArray]:
+        """Return for each node the node above it (itself at the root), and the links up to it and down from it."""
+        above = np.arange(self._wiring.nodes)
+        up = np.full(self._wiring.nodes, -1, np.int64)
+        for children, parents, links in self._laid:
+            above[children], up[children] = parents, links
+        return above, up, up + 1

@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Any
+import numpy as np
 
-import networkx as nx
-
-from topologies.builder import Shape
-
-
-def star(shape: Shape) -> nx.Graph[Any]:
-    """Return one switch with all workers; a parameter server shares the host of worker 0."""
-    graph: nx.Graph[Any] = nx.Graph()
-    graph.add_node("switch", kind="switch")
-    for rank in range(shape.workers):
-        shape.connect(graph, shape.add_worker(graph, rank), "switch")
-    return graph
+from netsim.network.graph import Graph
+from netsim.network.routing import TreeRouter
+from topologies.builder import Branches, Shape, Wiring
+from topologies.spec import Bandwidth, Count
 
 
-def parameter_server(shape: Shape) -> nx.Graph[Any]:
-    """Return a star on which the parameter server has a host of its own."""
-    graph = star(shape)
-    graph.add_node("server", kind="host", role="server")
-    shape.connect(graph, "server", "switch")
-    return graph
+def star(shape: Shape, up: Bandwidth | None = None, down: Bandwidth | None = None) -> Graph:
+    """Return one switch with all workers; a parameter server shares the host of worker 0.
+
+    `up` and `down` are the bandwidths from host to switch and back, where they differ.
+    """
+    return _around_a_switch(Wiring(shape), up, down)
+
+
+def parameter_server(
+    shape: Shape, servers: Count = 1, up: Bandwidth | None = None, down: Bandwidth | None = None
+) -> Graph:
+    """Return a star on which parameter servers, `servers` of them, have hosts of their own.
+
+    `up` and `down` are the bandwidths from a worker's host to the switch and back, where they differ.
+    """
+    wiring = Wiring(shape)
+    names = ["server"] if servers == 1 else [f"server{number}" for number in range(servers)]
+    return _around_a_switch(wiring, up, down, names)
+
+
+def _around_a_switch(wiring: Wiring, up: int | None, down: int | None, servers: list[str] | None = None) -> Graph:
+    branches = Branches(wiring)
+    switch = wiring.switches(["switch"])
+    branches.hang(wiring.hosts, np.repeat(switch, len(wiring.hosts)), up_bps=up, down_bps=down)
+    if servers is not None:
+        branches.hang(wiring.servers(servers), np.repeat(switch, len(servers)))
+    return wiring.graph(TreeRouter(*branches.columns()))

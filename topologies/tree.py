@@ -1,29 +1,77 @@
-"""A tree of switches with the hosts as its leaves."""
+"""Trees of switches with the hosts as their leaves: of any fan-out, and of two tiers of racks."""
 
 from __future__ import annotations
 
-from typing import Any
+import numpy as np
 
-import networkx as nx
+from netsim.errors import UsageError
+from netsim.network.graph import Graph
+from netsim.network.routing import TreeRouter
+from topologies.builder import Branches, Shape, Wiring
+from topologies.spec import Bandwidth, Count, Duration, Ratio
 
-from topologies.builder import Shape
 
+def tree(
+    shape: Shape,
+    fan_out: Count | None = None,
+    uplink: Bandwidth | None = None,
+    oversubscription: Ratio | None = None,
+) -> Graph:
+    """Return a switch tree: every switch has up to `fan_out` children.
 
-def tree(shape: Shape) -> nx.Graph[Any]:
-    """Return a switch tree: every switch has up to `fan_out` children, and every link one bandwidth.
-
-    So a switch's uplink is oversubscribed by its number of children.
+    A switch's uplink has the bandwidth of a host's link, so it is oversubscribed by the number of
+    children; or the bandwidth `uplink`; or that of all links below it, divided by `oversubscription`.
     """
-    graph: nx.Graph[Any] = nx.Graph()
-    children = [shape.add_worker(graph, rank) for rank in range(shape.workers)]
-    level = 0
+    fan_out = shape.fan_out if fan_out is None else fan_out
+    if fan_out < 2:
+        raise UsageError(f"topology tree: fan-out {fan_out} must be at least 2")
+    wiring = Wiring(shape)
+    branches = Branches(wiring)
+    children, below, level = wiring.hosts, shape.bandwidth_bps, 0
     while level == 0 or len(children) > 1:
-        switches = []
-        for first in range(0, len(children), shape.fan_out):
-            switch = f"switch{level}.{first // shape.fan_out}"
-            graph.add_node(switch, kind="switch")
-            for child in children[first : first + shape.fan_out]:
-                shape.connect(graph, child, switch)
-            switches.append(switch)
+        count = -(-len(children) // fan_out)
+        switches = wiring.switches([f"switch{level}.{number}" for number in range(count)])
+        branches.hang(children, switches[np.arange(len(children)) // fan_out], up_bps=below)
+        below = _uplink(below * fan_out, shape.bandwidth_bps, uplink, oversubscription)
         children, level = switches, level + 1
-    return graph
+    return wiring.graph(TreeRouter(*branches.columns()), groups=wiring.hosts // fan_out)
+
+
+def racks(
+    shape: Shape,
+    size: Count = 16,
+    uplink: Bandwidth | None = None,
+    oversubscription: Ratio | None = None,
+    inside: Bandwidth | None = None,
+    inside_latency: Duration | None = None,
+    uplink_latency: Duration | None = None,
+) -> Graph:
+    """Return racks of `size` hosts, each on a switch, and the switches on one core.
+
+    A rack's uplink has the bandwidth `uplink`, or that of the rack's hosts together divided by
+    `oversubscription` (4 if neither is given). `inside` is the bandwidth of a host's link, `inside_latency`
+    the latency from host to host of a rack, and `uplink_latency` that of an uplink's cable, where they are not
+    what all links have: a machine of 8 GPUs is ``racks:size=8,inside=2.4Tbps,inside-latency=5us,uplink=100Gbps``.
+    """
+    wiring = Wiring(shape)
+    branches = Branches(wiring)
+    count = -(-len(wiring.hosts) // size)
+    rack = wiring.hosts // size
+    host_bps = shape.bandwidth_bps if inside is None else inside
+    switches = wiring.switches([f"rack{number}" for number in range(count)])
+    core = wiring.switches(["core"])
+    half = None if inside_latency is None else inside_latency / 2
+    branches.hang(wiring.hosts, switches[rack], up_bps=host_bps, latency_s=half)
+    up = _uplink(host_bps * size, host_bps * size // 4, uplink, oversubscription)
+    branches.hang(switches, np.repeat(core, count), up_bps=up, latency_s=uplink_latency)
+    return wiring.graph(TreeRouter(*branches.columns()), groups=rack)
+
+
+def _uplink(below: int, default: int, uplink: int | None, oversubscription: float | None) -> int:
+    if uplink is not None and oversubscription is not None:
+        raise UsageError(
+            f"both uplink {uplink} bit/s and oversubscription {oversubscription:g} were given; give one of them"
+        )
+    if oversubscription is not None:
+        return max(1, round(below / oversubscription))
+    return max(1, default) if uplink is None else uplink

@@ -1,14 +1,28 @@
-"""A topology as the simulator uses it: directed links, hosts, and the routes between them."""
+"""A network as the simulator uses it: directed links, the hosts that ranks are on, and the routes between them.
+
+Two ways to ask for routes, with the same answers:
+
+- :meth:`Fabric.links_of` for many pairs of ranks at once, as arrays of link numbers. Bandwidths and latencies
+  are columns too (``fabric.bandwidth_bps[link]``), so nothing is made for a link or a pair::
+
+      first, links, latency_ps = fabric.links_of(src, dst)     # ranks, shape (n,)
+      links[first[i] : first[i + 1]]                           # the links of pair i, in order
+
+- :meth:`Fabric.route` for one pair of hosts by name, as :class:`Link` objects, made when first asked for.
+"""
 
 from __future__ import annotations
 
-import itertools
-import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
-from netsim.errors import UsageError
-from netsim.units import picoseconds
+import numpy as np
+
+from netsim.errors import InfeasibleError
+from netsim.network.graph import Graph, from_networkx
+from netsim.network.routing import IntArray, flow_hash
+from netsim.units import PICOSECONDS
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -42,51 +56,119 @@ class Route:
         return min(self.links, key=lambda link: link.bandwidth_bps, default=None)
 
 
-class Fabric:
-    """The links of a topology graph, and minimum-hop routes between its hosts.
+class Routes(NamedTuple):
+    """Routes of many pairs: that of pair i is ``links[first[i]:first[i + 1]]``, with ``latency_ps[i]`` in all."""
 
-    The graph's nodes have a ``kind``, "host" or "switch"; its edges ``bandwidth_bps`` and ``latency_s``.
-    An undirected edge is a full-duplex cable: two links. Hosts hold the workers in node order; a host
-    whose ``role`` is "server" holds the parameter server and comes after them.
+    first: IntArray
+    links: IntArray
+    latency_ps: IntArray
+
+
+class Fabric:
+    """The links of a network, and the routes between the hosts that ranks are on.
+
+    Rank r of the workers is on the host ``order[r]`` of the graph, r if there is no order; parameter
+    servers come after the last worker. `graph` may also be a networkx graph, as
+    :func:`netsim.network.graph.from_networkx` takes it. `seed` is that of the hash that picks one of
+    several equal routes.
     """
 
-    def __init__(self, graph: nx.Graph[Any]) -> None:
-        self._graph = graph
-        self.links: list[Link] = []
-        self._between: dict[tuple[str, str], Link] = {}
-        for source, target, data in graph.edges(data=True):
-            self._add(source, target, data)
-            if not graph.is_directed():
-                self._add(target, source, data)
-        hosts = [node for node, data in graph.nodes(data=True) if data.get("kind") == "host"]
-        servers = [node for node in hosts if graph.nodes[node].get("role") == "server"]
-        self.workers = [host for host in hosts if host not in servers]
-        self.server_host: str | None = servers[0] if servers else None
-        self.hosts = self.workers + servers
+    def __init__(
+        self,
+        graph: Graph | nx.Graph[Any],
+        workers: int | None = None,
+        order: Sequence[int] | IntArray | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.graph = graph if isinstance(graph, Graph) else from_networkx(graph)
+        available = len(self.graph.hosts)
+        workers = self.graph.workers if workers is None else workers
+        if workers > available:
+            raise InfeasibleError(
+                f"{workers} workers need as many hosts, and the topology has {available}; take fewer workers or a "
+                "larger topology"
+            )
+        chosen = np.arange(workers) if order is None else np.asarray(order, np.int64)[:workers]
+        self.groups: IntArray = self.graph.groups[chosen]
+        """Of every worker: the number of the machine, rack or site that it shares with others."""
+        self._nodes = np.concatenate([self.graph.hosts[chosen], self.graph.servers])
+        self._names = self._named(chosen)
+        self.hosts: list[str] = [self._names[node] for node in self._nodes.tolist()]
+        self.workers = self.hosts[:workers]
+        self.server_host: str | None = self.hosts[workers] if len(self.hosts) > workers else None
+        self.bandwidth_bps: IntArray = self.graph.bandwidth_bps
+        self.links: Sequence[Link] = _Links(self.graph, self._names)
+        self._ranks = {host: rank for rank, host in enumerate(self.hosts)}
+        self._seed = seed
         self._routes: dict[tuple[str, str], Route] = {}
 
-    def _add(self, source: str, target: str, data: dict[str, Any]) -> None:
-        bandwidth, latency = data.get("bandwidth_bps"), data.get("latency_s")
-        if not isinstance(bandwidth, int | float) or not math.isfinite(bandwidth) or bandwidth < 1:
-            raise UsageError(f"link {source}→{target}: bandwidth_bps {bandwidth!r} must be at least 1 and finite")
-        if not isinstance(latency, int | float) or not math.isfinite(latency) or latency < 0:
-            raise UsageError(f"link {source}→{target}: latency_s {latency!r} must be zero or more and finite")
-        link = Link(len(self.links), source, target, round(bandwidth), float(latency))
-        self.links.append(link)
-        self._between[source, target] = link
+    def _named(self, chosen: IntArray) -> list[str]:
+        """Name hosts that have no names of their own after the ranks that they hold."""
+        names = self.graph.names
+        if self.graph.anonymous:
+            names = names.copy()
+            for number, node in enumerate(self.graph.hosts.tolist()):
+                names[node] = f"host{number}"
+            for rank, node in enumerate(self.graph.hosts[chosen].tolist()):
+                names[node] = f"worker{rank}"
+        return names
+
+    def links_of(
+        self,
+        sources: Sequence[int] | IntArray,
+        targets: Sequence[int] | IntArray,
+        flows: IntArray | int = 0,
+    ) -> Routes:
+        """Return the routes from ranks ``sources[i]`` to ``targets[i]``; that of a rank to itself is empty.
+
+        All messages of a pair take one route, as over one connection; `flows`, a number for each pair, sets
+        apart several connections of the same pair, which may take different routes among equals.
+        """
+        here, there = self._nodes[np.asarray(sources, np.int64)], self._nodes[np.asarray(targets, np.int64)]
+        paths = self.graph.router.paths(here, there, flow_hash(here, there, flows, self._seed))
+        owners = np.repeat(np.arange(len(here)), paths.counts)
+        # Summed before rounding, so that two halves of a latency make the whole.
+        seconds = np.bincount(owners, self.graph.latency_s[paths.links], len(here))
+        return Routes(paths.first, paths.links, np.rint(seconds * PICOSECONDS).astype(np.int64))
 
     def route(self, source: str, target: str) -> Route:
-        """Return the route of fewest links; among equals always the same one."""
-        if (known := self._routes.get((source, target))) is not None:
-            return known
-        import networkx as nx
+        """Return the route between two hosts by name, the same at every call."""
+        if (known := self._routes.get((source, target))) is None:
+            _, links, latency_ps = self.links_of([self._ranks[source]], [self._ranks[target]])
+            known = Route(tuple(self.links[link] for link in links.tolist()), int(latency_ps[0]))
+            self._routes[source, target] = known
+        return known
 
-        try:
-            nodes = nx.shortest_path(self._graph, source, target)
-        except nx.NetworkXNoPath:
-            raise UsageError(f"no path from host {source!r} to host {target!r}: connect them") from None
-        links = tuple(self._between[pair] for pair in itertools.pairwise(nodes))
-        # Summed before rounding, so that two halves of a latency make the whole.
-        route = Route(links, picoseconds(math.fsum(link.latency_s for link in links)))
-        self._routes[source, target] = route
-        return route
+
+class _Links(Sequence[Link]):
+    """The links as objects, each made when it is first looked at, and then the same one always."""
+
+    def __init__(self, graph: Graph, names: list[str]) -> None:
+        self._graph, self._names = graph, names
+        self._made: dict[int, Link] = {}
+
+    def __len__(self) -> int:
+        return len(self._graph.sources)
+
+    @overload
+    def __getitem__(self, index: int) -> Link: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Link]: ...
+    def __getitem__(self, index: int | slice) -> Link | list[Link]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        number = range(len(self))[index]
+        if (link := self._made.get(number)) is None:
+            graph = self._graph
+            link = Link(
+                number,
+                self._names[int(graph.sources[number])],
+                self._names[int(graph.targets[number])],
+                int(graph.bandwidth_bps[number]),
+                float(graph.latency_s[number]),
+            )
+            self._made[number] = link
+        return link
+
+    def __iter__(self) -> Iterator[Link]:
+        return (self[number] for number in range(len(self)))

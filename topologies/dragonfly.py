@@ -1,0 +1,118 @@
+"""The dragonfly of Kim, Dally, Scott and Abts (ISCA 2008): groups of routers, every two groups linked once."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+import numpy as np
+
+from netsim.errors import InfeasibleError, check_choice
+from netsim.network.graph import Graph
+from netsim.network.routing import NO_LINK, HashArray, IntArray, Paths, choice
+from topologies.builder import Shape, Wiring
+from topologies.spec import Bandwidth, Count, Duration
+
+ROUTINGS = ("minimal", "valiant")
+
+
+def _routing(text: str) -> str:
+    check_choice("routing", text, ROUTINGS)
+    return text
+
+
+Routing: TypeAlias = Annotated[str, _routing]
+
+
+def dragonfly(
+    shape: Shape,
+    a: Count | None = None,
+    p: Count | None = None,
+    h: Count | None = None,
+    global_: Bandwidth | None = None,
+    global_latency: Duration | None = None,
+    routing: Routing = "minimal",
+) -> Graph:
+    """Return a dragonfly: g = a h + 1 groups of `a` routers, each with `p` hosts and `h` links to other groups.
+
+    What is not given is balanced as the paper advises, a = 2p = 2h, and the smallest that has room for all
+    workers. `global_` is the bandwidth of the links between groups and `global_latency` their cables' latency.
+    Routes are minimal, with at most one link between groups, or (Valiant's) by way of another group, that the
+    hash of the flow picks; which is longer, and spreads traffic between two groups over all links.
+    """
+    if a is None or p is None or h is None:
+        a, p, h = _smallest(shape.workers, a, p, h)
+    groups = a * h + 1
+    hosts = groups * a * p
+    if hosts < shape.workers:
+        raise InfeasibleError(
+            f"topology dragonfly:a={a},p={p},h={h} has {hosts} hosts, and there are {shape.workers} workers"
+        )
+    wiring = Wiring(shape, hosts)
+    routers = wiring.switches([f"router{group}.{number}" for group in range(groups) for number in range(a)])
+    wiring.cables(wiring.hosts, routers[wiring.hosts // p])
+    one, other = np.triu_indices(a, 1)
+    first = np.arange(groups)[:, None] * a
+    inside = wiring.cables(routers[(first + one).ravel()], routers[(first + other).ravel()])
+    near, far = np.triu_indices(groups, 1)
+    across = wiring.cables(
+        routers[near * a + (far - near - 1) // h],
+        routers[far * a + (near - far - 1) % groups // h],
+        bandwidth_bps=global_,
+        latency_s=global_latency,
+    )
+    router = _Router(a, p, h, _square(a, inside[: len(one)]), _square(groups, across), routing == "valiant")
+    return wiring.graph(router, groups=wiring.hosts // (a * p))
+
+
+def _smallest(workers: int, *given: int | None) -> tuple[int, int, int]:
+    h = 0
+    while True:
+        h += 1
+        a, p, ports = (default if value is None else value for value, default in zip(given, (2 * h, h, h), strict=True))
+        if a * p * (a * ports + 1) >= workers or all(value is not None for value in given):
+            return a, p, ports
+
+
+def _square(size: int, links: IntArray) -> IntArray:
+    """Return the matrix of links from each to each other, from those of the upper triangle and their ways back."""
+    matrix = np.full((size, size), NO_LINK, np.int64)
+    one, other = np.triu_indices(size, 1)
+    matrix[one, other], matrix[other, one] = links, links + 1
+    return matrix
+
+
+class _Router:
+    """`inside[x, y]` is the link from router x to y of group 0, `across[i, j]` that from group i to j."""
+
+    def __init__(self, a: int, p: int, h: int, inside: IntArray, across: IntArray, valiant: bool) -> None:
+        self._a, self._p, self._h = a, p, h
+        self._inside, self._across = inside, across
+        self._per_group = a * (a - 1)
+        self._groups = len(across)
+        self._valiant = valiant and self._groups > 2
+
+    def paths(self, sources: IntArray, targets: IntArray, hashes: HashArray) -> Paths:
+        here, there = sources // self._p, targets // self._p
+        group, aim = here // self._a, there // self._a
+        columns = [np.where(sources != targets, 2 * sources, NO_LINK)]
+        at = here % self._a
+        if self._valiant:
+            between = choice(hashes, 0, self._groups - 2)
+            low, high = np.minimum(group, aim), np.maximum(group, aim)
+            between = between + (between >= low)
+            between = np.where(group == aim, aim, between + (between >= high))
+            group, at = self._leap(columns, group, at, between)
+        group, at = self._leap(columns, group, at, aim)
+        columns.append(self._step(group, at, there % self._a))
+        columns.append(np.where(sources != targets, 2 * targets + 1, NO_LINK))
+        return Paths.of_matrix(np.stack(columns, 1))
+
+    def _leap(self, columns: list[IntArray], group: IntArray, at: IntArray, aim: IntArray) -> tuple[IntArray, IntArray]:
+        """Go from router `at` of a group to group `aim`; return the group and router that one arrives at."""
+        leaves = np.where(group == aim, at, (aim - group - 1) % self._groups // self._h)
+        columns.append(self._step(group, at, leaves))
+        columns.append(np.where(group == aim, NO_LINK, self._across[group, aim]))
+        return aim, np.where(group == aim, at, (group - aim - 1) % self._groups // self._h)
+
+    def _step(self, group: IntArray, at: IntArray, to: IntArray) -> IntArray:
+        return np.where(at == to, NO_LINK, self._inside[at, to] + group * self._per_group)

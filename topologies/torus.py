@@ -1,0 +1,90 @@
+"""Hosts in a circle or on a grid whose edges meet, each cabled to its neighbours, passing on what is not for them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from netsim.errors import InfeasibleError
+from netsim.network.graph import Graph
+from netsim.network.routing import NO_LINK, HashArray, IntArray, Paths, choice
+from topologies.builder import Shape, Wiring
+from topologies.spec import Sides
+
+
+def ring(shape: Shape) -> Graph:
+    """Return a ring of workers; neighbours are one cable apart, which carries the whole latency."""
+    return torus(shape, (shape.workers,))
+
+
+def torus(shape: Shape, sides: Sides | None = None) -> Graph:
+    """Return a torus of up to three dimensions with a host at every point, of `sides` such as 4x4x2.
+
+    Without `sides` it is the least flat one of two dimensions that has room for all workers. Neighbours are
+    one cable apart, which carries the whole latency; along a side of two there is one cable, not two.
+    """
+    if sides is None:
+        side = math.isqrt(shape.workers - 1) + 1
+        sides = (-(-shape.workers // side), side)
+    hosts = math.prod(sides)
+    if hosts < shape.workers:
+        shown = "x".join(map(str, sides))
+        raise InfeasibleError(f"topology torus:sides={shown} has {hosts} hosts, and there are {shape.workers} workers")
+    wiring = Wiring(shape, hosts)
+    places = np.arange(hosts).reshape(sides)
+    plus = np.full((len(sides), hosts), NO_LINK, np.int64)
+    minus = plus.copy()
+    for axis, side in enumerate(sides):
+        begins = places if side > 2 else np.take(places, range(side - 1), axis)
+        ends = np.roll(places, -1, axis)[tuple(slice(length) for length in begins.shape)]
+        links = wiring.cables(begins.ravel(), ends.ravel(), latency_s=shape.latency_s)
+        plus[axis, begins.ravel()] = links
+        minus[axis, ends.ravel()] = links + 1
+    return wiring.graph(DimensionOrder(sides, plus, minus), near=_snake(places))
+
+
+def _snake(places: IntArray) -> IntArray:
+    """Return the places in an order in which each is next to the one before it."""
+    order = places.copy()
+    for axis in range(1, places.ndim):
+        # Every other line along the axis runs backwards, counting lines over all the axes before it.
+        lines = order.reshape(math.prod(places.shape[:axis]), *places.shape[axis:])
+        lines[1::2] = np.flip(lines[1::2], 1)
+        order = lines.reshape(places.shape)
+    return order.ravel()
+
+
+class DimensionOrder:
+    """Routes that go the shorter way around along the first side, then along the next, and so on.
+
+    Of two ways that are equally long, half around a side of even length, the hash picks one.
+    ``plus[axis, n]`` and ``minus[axis, n]`` are the links from n to its neighbours along an axis.
+    """
+
+    def __init__(self, sides: tuple[int, ...], plus: IntArray, minus: IntArray) -> None:
+        self._sides = np.array(sides, np.int64)
+        self._strides = np.array([math.prod(sides[axis + 1 :]) for axis in range(len(sides))], np.int64)
+        self._links = np.stack([minus, plus])
+
+    def paths(self, sources: IntArray, targets: IntArray, hashes: HashArray) -> Paths:
+        here = sources[:, None] // self._strides % self._sides
+        there = targets[:, None] // self._strides % self._sides
+        ahead = (there - here) % self._sides
+        axes = np.arange(len(self._sides))
+        heads = np.stack([choice(hashes, axis, 2) for axis in range(len(axes))], 1) == 1
+        # Where a side is two long there is one cable, and the one way is forwards from place 0 only.
+        shorter = (2 * ahead < self._sides) | ((2 * ahead == self._sides) & heads)
+        forwards = np.where(self._sides == 2, here == 0, shorter)
+        steps = np.where(forwards, ahead, self._sides - ahead) * (ahead > 0)
+        # Along an axis, coordinates before it are the target's already and those after it still the source's.
+        fixed = np.where(axes[:, None] > axes, there[:, None, :], here[:, None, :]) * self._strides
+        fixed = (fixed * (axes[:, None] != axes)).sum(2)
+        counts = steps.ravel()
+        legs = np.repeat(np.arange(len(counts)), counts)
+        step = np.arange(len(legs)) - np.repeat(np.cumsum(counts) - counts, counts)
+        axis = legs % len(axes)
+        way = forwards.ravel()[legs]
+        place = (here.ravel()[legs] + np.where(way, step, -step)) % self._sides[axis]
+        node = fixed.ravel()[legs] + place * self._strides[axis]
+        return Paths.of_counts(steps.sum(1), self._links[way.astype(np.int64), axis, node])

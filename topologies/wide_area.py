@@ -1,0 +1,95 @@
+"""Sites far from each other: hosts on the switch of their site, and a latency for every pair of sites."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from netsim.errors import UsageError
+from netsim.network.graph import Graph
+from netsim.network.routing import NO_LINK, FloatArray, HashArray, IntArray, Paths
+from netsim.units import parse_duration
+from topologies.builder import Shape, Wiring, check_link
+from topologies.spec import Bandwidth, Count, Duration, File
+
+
+def wide_area(
+    shape: Shape,
+    sites: Count | None = None,
+    latency: Duration | None = None,
+    matrix: File | None = None,
+    wan: Bandwidth | None = None,
+) -> Graph:
+    """Return sites (4 if not said) with the workers spread evenly over them, the first ones at the first site.
+
+    Each ordered pair of sites has a link of the bandwidth `wan` (that of all links, if not given), whose latency
+    is `latency` (25 ms if not given) for all pairs, or read from the CSV file `matrix`: a header of site
+    names, then a row a site: its name and the one-way latency to each, such as 35ms, with anything on the diagonal.
+    """
+    if matrix is None:
+        names = [f"site{number}" for number in range(4 if sites is None else sites)]
+        seconds = np.full((len(names), len(names)), 0.025 if latency is None else latency)
+    else:
+        if sites is not None or latency is not None:
+            raise UsageError(f"topology wan: the matrix {str(matrix)!r} says sites and latencies; leave out the others")
+        names, seconds = read_matrix(matrix)
+    check_link(shape.bandwidth_bps if wan is None else wan, float(seconds.max()))
+    wiring = Wiring(shape)
+    count = len(names)
+    site = wiring.hosts * count // max(1, len(wiring.hosts))
+    switches = wiring.switches(names)
+    wiring.cables(wiring.hosts, switches[site])
+    one, other = np.triu_indices(count, 1)
+    there = wiring.cables(
+        switches[one], switches[other], bandwidth_bps=wan, latency_s=seconds[one, other], back_s=seconds[other, one]
+    )
+    between = np.full((count, count), NO_LINK, np.int64)
+    between[one, other], between[other, one] = there, there + 1
+    return wiring.graph(_Router(site, between), groups=site)
+
+
+def read_matrix(path: Path) -> tuple[list[str], FloatArray]:
+    """Return the names of the sites, and the seconds from each to each; raise UsageError naming row and column."""
+
+    def wrong(what: str) -> UsageError:
+        return UsageError(f"latency matrix {str(path)!r}{what}")
+
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise wrong(f" cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    names = [cell.strip() for cell in rows[0][1:]] if rows else []
+    if len(names) < 2 or len(set(names)) < len(names) or not all(names):
+        raise wrong(": the first row must be an empty cell and the names of two or more sites")
+    if [row[0].strip() for row in rows[1:]] != names:
+        raise wrong(f": the rows must begin with the names of the header, in order: {', '.join(names)}")
+    seconds = np.zeros((len(names), len(names)))
+    for number, row in enumerate(rows[1:]):
+        if len(row) != len(names) + 1:
+            raise wrong(f": row {row[0]!r} has {len(row) - 1} latencies, and there are {len(names)} sites")
+        for column, text in enumerate(row[1:]):
+            if number != column:
+                try:
+                    seconds[number, column] = parse_duration(text.strip(), "latency")
+                except UsageError as error:
+                    raise wrong(f", row {row[0]!r}, column {names[column]!r}: {error}") from None
+    return names, seconds
+
+
+class _Router:
+    """To the site's switch, over the link between the sites, and to the host."""
+
+    def __init__(self, site: IntArray, between: IntArray) -> None:
+        self._site, self._between = site, between
+
+    def paths(self, sources: IntArray, targets: IntArray, hashes: HashArray) -> Paths:
+        apart = sources != targets
+        columns = [
+            np.where(apart, 2 * sources, NO_LINK),
+            self._between[self._site[sources], self._site[targets]],
+            np.where(apart, 2 * targets + 1, NO_LINK),
+        ]
+        return Paths.of_matrix(np.stack(columns, 1))
