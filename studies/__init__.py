@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from netsim.study import Study
 
 STUDIES = {
+    "sasg-paper": "studies.sasg_paper",
     "scaling": "studies.scaling",
     "sweep": "studies.sweep",
+    "time-to-accuracy": "studies.time_to_accuracy",
 }
 
 

@@ -61,7 +61,7 @@ def scale(axes: Axes, x: Axis, y: Axis | None) -> None:
             which.set_major_formatter(ticker.FuncFormatter(lambda value, _: _tick(value)))
         else:
             which.set_major_formatter(ticker.FuncFormatter(lambda value, _: _tick(value)))
-            which.set_major_locator(ticker.MaxNLocator(6))
+            which.set_major_locator(ticker.MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
         limits(axis.least, axis.most)
 
 

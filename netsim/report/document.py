@@ -28,7 +28,7 @@ class Figure:
 class Table:
     """Rows under columns; a column of quantities names its unit, as in "round (s)".
 
-    The files beside the report hold the cells as they are; the page shows numbers to four digits.
+    The files beside the report hold the cells as they are; the page shows numbers to four or five digits.
     """
 
     title: str

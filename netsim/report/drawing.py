@@ -50,14 +50,21 @@ class Mark:
 
 
 def lines(
-    series: Sequence[Series], x: Axis, y: Axis, marks: Sequence[Mark] = (), levels: Mapping[str, float] | None = None
+    series: Sequence[Series],
+    x: Axis,
+    y: Axis,
+    marks: Sequence[Mark] = (),
+    levels: Mapping[str, float] | None = None,
+    order: Sequence[str] = (),
 ) -> str:
     """Draw curves, with marks across them, and levels: named horizontal lines.
+
+    `order` names series, so that they have the same colours in several pictures.
 
     Scaling is ``lines(points + fits, Axis("workers P", 2), Axis("communication (s)", 10), crossovers)``.
     """
     with canvas() as (drawing, axes):
-        styles = _styles(series)
+        styles = _styles(series, order)
         shown: list[tuple[Any, str]] = []
         for each in series:
             colour, marker, dash = styles[each.name]
@@ -189,9 +196,10 @@ def against(series: Sequence[Series], x: Axis, y: Axis) -> str:
         return to_svg(drawing)
 
 
-def _styles(series: Sequence[Series]) -> dict[str, tuple[str, str, Any]]:
+def _styles(series: Sequence[Series], order: Sequence[str] = ()) -> dict[str, tuple[str, str, Any]]:
     """Return each series' colour, marker and dash: those of the series that it is like, if any."""
-    own = {name: number for number, name in enumerate(dict.fromkeys(each.name for each in series if not each.like))}
+    names = dict.fromkeys([*order, *(each.name for each in series if not each.like)])
+    own = {name: number for number, name in enumerate(names)}
     look = {
         name: (COLOURS[at % len(COLOURS)], MARKERS[at % len(MARKERS)], DASHES[at % len(DASHES)])
         for name, at in own.items()

@@ -77,7 +77,7 @@ def _is_number(cell: Any) -> bool:
 
 
 def shown(cell: Cell) -> str:
-    """Return a cell as people read it: four digits, thousands apart, a dash for nothing."""
+    """Return a cell as people read it: four digits or five, thousands apart, a dash for nothing."""
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return "–"
     if isinstance(cell, bool):
@@ -85,5 +85,5 @@ def shown(cell: Cell) -> str:
     if isinstance(cell, int):
         return f"{cell:,}"
     if isinstance(cell, float):
-        return f"{cell:,.0f}" if 1e4 <= abs(cell) < 1e7 else f"{cell:.4g}"
+        return f"{cell:,.0f}" if 1e4 <= abs(cell) < 1e7 else f"{cell:.5g}" if abs(cell) >= 100 else f"{cell:.4g}"
     return cell

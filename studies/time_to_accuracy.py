@@ -1,0 +1,187 @@
+"""Accuracy against simulated seconds, bytes and uploads, on networks of several bandwidths: who wins where."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from pydantic import Field
+
+from netsim.report import Figure, Section, Table
+from netsim.report.drawing import Axis, Series, lines
+from netsim.study import Conclusion, Finding, Point, Settings, Study
+from netsim.study.trained import train_point
+from netsim.units import format_bytes, format_duration, parse_bandwidth
+
+PROVENANCE = "SIMULATED network, real gradients; compute ASSUMED"
+
+
+class TimeSettings(Settings):
+    """What is trained on which networks; `target` is a test accuracy. Vectors are summed: γ is P times a mean's."""
+
+    algorithms: tuple[str, ...] = ("dense", "topk", "gtopk", "ps", "ps-topk", "lasg-wk2", "sasg")
+    bandwidths: tuple[str, ...] = ("10Mbps", "100Mbps", "1Gbps", "10Gbps")
+    latency: str = "50us"
+    workload: str = "fc-mnist"
+    data: str = "mnist"
+    workers: int = Field(default=10, ge=1)
+    batch_size: int = 10
+    rounds: int = Field(default=3000, ge=1)
+    evaluations: int = Field(default=60, ge=1)
+    lr: float = 0.005
+    density: float = 0.01
+    alpha: float = 0.5
+    compute_time: str = "5ms"
+    select_time: str = "1ms"
+    merge_time: str = "0.1ms"
+    target: float = Field(default=0.95, gt=0, le=1)
+    seed: int = 0
+
+
+def points(settings: TimeSettings) -> list[Point]:
+    """Return every algorithm on every network; training is the same on each, only the clock is another."""
+    same = settings.model_dump(exclude={"algorithms", "bandwidths", "evaluations", "target"})
+    same |= {"aggregate": "sum", "per_tensor": True, "sampling": "epochs"}
+    same["eval_every"] = max(1, settings.rounds // settings.evaluations)
+    return [
+        same | {"algorithm": algorithm, "bandwidth": bandwidth}
+        for bandwidth in settings.bandwidths
+        for algorithm in settings.algorithms
+    ]
+
+
+def reached(curve: Mapping[str, Sequence[Any]], target: float) -> int | None:
+    """Return the number of the first evaluation at or above the target, None if there is none."""
+    return next((at for at, accuracy in enumerate(curve["test_accuracy"]) if accuracy >= target), None)
+
+
+def bytes_up(curve: Mapping[str, Sequence[Any]], at: int) -> float:
+    """Return the bytes of values and indices that all workers sent until an evaluation."""
+    return float(curve["value_bits_up"][at] + curve["index_bits_up"][at]) / 8
+
+
+def conclude(settings: TimeSettings, findings: Sequence[Finding]) -> Conclusion:
+    """Say who reaches the target first on each network, with the fewest bytes, and with the fewest uploads."""
+    rows = [_row(settings, finding) for finding in findings]
+    sentences, winners = _winners(settings, rows)
+    columns = ["bandwidth", "algorithm", "time to target (s)", "bytes up to target (B)", "uploads to target",
+               "final accuracy", "round (s)", "exposed communication (s)"]  # fmt: skip
+    table = Table(f"To {settings.target:.0%} test accuracy", columns, [list(row.values()) for row in rows], PROVENANCE)
+    return Conclusion(
+        sentences,
+        {"target": settings.target, "winners": winners},
+        [*_by_time(settings, findings), _by_bytes(settings, findings), Section("All of it", tables=[table])],
+        [
+            f"Trained: {settings.workload} on {settings.data}, {settings.rounds:,} rounds, {settings.workers} workers, "
+            f"one seed ({settings.seed}); another task may order the algorithms differently.",
+            f"A gradient is charged {settings.compute_time}, a selection {settings.select_time} and a merge "
+            f"{settings.merge_time}: ASSUMED, so that results do not depend on the machine. Rules that compare two "
+            "gradients are charged two.",
+            f"The accuracy is looked at every {max(1, settings.rounds // settings.evaluations)} rounds, so times are "
+            "known to that many rounds.",
+            "Algorithms without a parameter server upload once a worker and round; over one, a skipped upload is none.",
+            "Algorithms that work over a parameter server have it on worker 0's host, whose link they share.",
+        ],
+    )
+
+
+def _row(settings: TimeSettings, finding: Finding) -> dict[str, Any]:
+    curve, outcome = finding.outcome["curve"], finding.outcome
+    at = reached(curve, settings.target)
+    return {
+        "bandwidth": finding.point["bandwidth"],
+        "algorithm": outcome["title"],
+        "time_s": None if at is None else curve["time_s"][at],
+        "bytes": None if at is None else bytes_up(curve, at),
+        "uploads": None if at is None else curve["uploads"][at],
+        "accuracy": outcome["final_accuracy"],
+        "round_s": outcome["round_time_s"],
+        "comm_s": outcome["comm_time_s"],
+    }
+
+
+def _winners(settings: TimeSettings, rows: Sequence[dict[str, Any]]) -> tuple[list[str], dict[str, Any]]:
+    winners: dict[str, Any] = {"time": {}}
+    told = []
+    for bandwidth in settings.bandwidths:
+        there = [row for row in rows if row["bandwidth"] == bandwidth and row["time_s"] is not None]
+        if not there:
+            continue
+        first, *others = sorted(there, key=lambda row: row["time_s"])
+        winners["time"][bandwidth] = first["algorithm"]
+        behind = f" ({others[0]['algorithm']} takes {others[0]['time_s'] / first['time_s']:.2f}×)" if others else ""
+        told.append(f"{first['algorithm']} at {bandwidth} after {format_duration(first['time_s'])}{behind}")
+    if not told:
+        best = max(rows, key=lambda row: row["accuracy"])
+        return [f"Nobody reached {settings.target:.0%}: the best was {best['algorithm']} with {best['accuracy']:.1%}. "
+                "Give more rounds, or a lower target."], winners  # fmt: skip
+    sentences = [f"First to {settings.target:.0%} test accuracy: " + "; ".join(told) + "."]
+    least, fewest = (
+        min((row for row in rows if row[key] is not None), key=lambda row: row[key]) for key in ("bytes", "uploads")
+    )
+    winners |= {"bytes": least["algorithm"], "uploads": fewest["algorithm"]}
+    sentences.append(
+        f"Fewest bytes up: {least['algorithm']} ({format_bytes(least['bytes'])}); fewest uploads: "
+        f"{fewest['algorithm']} ({fewest['uploads']:,}); neither depends on the bandwidth."
+    )
+    never = sorted({row["algorithm"] for row in rows if row["time_s"] is None})
+    return sentences + ([f"Not reached by {', '.join(never)}."] if never else []), winners
+
+
+def _by_time(settings: TimeSettings, findings: Sequence[Finding]) -> list[Section]:
+    figures = []
+    for bandwidth in settings.bandwidths:
+        there = [finding.outcome for finding in findings if finding.point["bandwidth"] == bandwidth]
+        series = [Series(each["title"], each["curve"]["time_s"], each["curve"]["test_accuracy"]) for each in there]
+        svg = lines(series, Axis("simulated time (s)", 10), Axis("test accuracy (fraction)"), levels=_target(settings))
+        figures.append(
+            Figure(
+                f"Accuracy against seconds at {bandwidth}",
+                f"Further left is sooner. {settings.workload} on {settings.data}, {settings.workers} workers, links of "
+                f"{bandwidth} ({parse_bandwidth(bandwidth):,} bit/s).",
+                svg,
+                PROVENANCE,
+            )
+        )
+    return [Section("Who is first", figures=figures)]
+
+
+def _by_bytes(settings: TimeSettings, findings: Sequence[Finding]) -> Section:
+    there = [each.outcome for each in findings if each.point["bandwidth"] == settings.bandwidths[0]]
+    quantities: dict[str, tuple[str, Callable[[Any], Sequence[float]]]] = {
+        "bytes": ("bytes up, all workers (B)", lambda curve: [bytes_up(curve, at) for at in range(len(curve["step"]))]),
+        "uploads": ("uploads of single workers", lambda curve: curve["uploads"]),
+    }
+    figures = [
+        Figure(
+            f"Accuracy against {name}",
+            "The same on every bandwidth: what is sent does not depend on how fast it goes.",
+            lines(
+                [Series(each["title"], of(each["curve"]), each["curve"]["test_accuracy"]) for each in there],
+                Axis(label, 10),
+                Axis("test accuracy (fraction)"),
+                levels=_target(settings),
+            ),
+            PROVENANCE,
+        )
+        for name, (label, of) in quantities.items()
+    ]
+    return Section("Who sends least", figures=figures)
+
+
+def _target(settings: TimeSettings) -> dict[str, float]:
+    return {f"target {settings.target:.0%}": settings.target}
+
+
+STUDY = Study(
+    name="time-to-accuracy",
+    title="Time to accuracy: who wins on which network",
+    settings=TimeSettings,
+    points=points,
+    measure=train_point,
+    conclude=conclude,
+    quick={
+        "data": "digits", "rounds": 150, "evaluations": 30, "target": 0.85,
+        "algorithms": ("dense", "topk", "gtopk", "ps-topk", "sasg"), "bandwidths": ("10Mbps", "100Mbps", "1Gbps"),
+    },
+)  # fmt: skip
