@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from netsim.commands.fetch import fetch
+from netsim.commands.recommend import recommend
 from netsim.commands.run import run
 from netsim.commands.simulate import simulate
 from netsim.commands.study import study
@@ -24,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (simulate, run, fetch, study):
+for command in (simulate, run, fetch, study, recommend):
     app.command()(command)
 
 

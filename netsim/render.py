@@ -20,12 +20,15 @@ class _Console(Console):
         raise BrokenPipeError
 
 
+def wide_console() -> Console:
+    """Return a console on stdout, wide enough for a table where nobody looks."""
+    console = _Console()
+    return console if console.is_terminal else _Console(width=max(console.width, LEAST_WIDTH))
+
+
 def render(report: Report, experiment: Experiment, console: Console | None = None) -> None:
     """Print the report to stdout, or to `console`."""
-    if console is None:
-        console = _Console()
-        if not console.is_terminal:
-            console = _Console(width=max(console.width, LEAST_WIDTH))
+    console = console or wide_console()
     first = report.results[0]
     for line in _header(first, experiment, report):
         console.print(escape(line), highlight=False, soft_wrap=True)

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from netsim.commands.common import say
+from netsim.commands.common import points_progress, say
 from netsim.errors import InterruptedRunError, NetsimError, UsageError
 from netsim.options import option, whole
 
 if TYPE_CHECKING:
     from netsim.study import Plan, Study
-    from netsim.study.run import OnPoint
 
 
 def study(
@@ -56,7 +53,7 @@ def study(
         return
     command = shlex.join(["netsim", "study", name, *(["--quick"] if quick else []), *_sets(sets), "--out", "DIR"])
     try:
-        with _progress(found.name) as on_point:
+        with points_progress(found.name) as on_point:
             ran = run_study(
                 found, settings, folder, command=command, jobs=jobs, cluster=cluster, resume=resume, on_point=on_point
             )
@@ -88,31 +85,6 @@ def _folder(out: Path | None) -> Path:
     except OSError as error:
         raise NetsimError(f"out {str(out)!r} could not be made: {error.strerror}") from error
     return out
-
-
-@contextmanager
-def _progress(name: str) -> Iterator[OnPoint]:
-    """Show how many points are known, and the time left, on stderr if that is a terminal."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("points"),
-               TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())  # fmt: skip
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
-        bar = shown.add_task(name, total=None)
-
-        def on_point(known: int, total: int) -> None:
-            shown.update(bar, completed=known, total=total)
-
-        yield on_point
 
 
 def _as_json(study: Study[Any], plan: Plan) -> dict[str, Any]:

@@ -1,0 +1,102 @@
+"""``netsim recommend``."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+from netsim.commands.common import points_progress, reader_may_go, say
+from netsim.errors import UsageError
+from netsim.options import option, whole
+
+if TYPE_CHECKING:
+    from netsim.recommend import Ranked, Recommendation
+
+
+def recommend(
+    workers: Annotated[int, option("How many workers train.", parser=whole, metavar="N")],
+    compute_time: Annotated[str, option("What a step takes on one of them, as you measured it: 120ms.")],
+    model: Annotated[str | None, option("A model of the catalogue, such as resnet50; or give --elements.")] = None,
+    elements: Annotated[
+        int | None, option("Elements of the gradient of a model of your own.", parser=whole, metavar="N")
+    ] = None,
+    bandwidth: Annotated[str, option("Of every link, each way: 1Gbps, 10Gbps.")] = "1Gbps",
+    latency: Annotated[str, option("One way, host to host across one switch.")] = "50us",
+    topology: Annotated[str, option("The network's topology, or with commas those that you may choose from.")] = "star",
+    algorithm: Annotated[
+        str | None, option("Candidates, with commas. [default: all that keep what they hold back]")
+    ] = None,
+    density: Annotated[str, option("Densities that sparse candidates are tried with, with commas.")] = "0.001,0.01",
+    select_time: Annotated[str, option("What selecting takes, if you know it.")] = "0s",
+    merge_time: Annotated[str, option("What a merge or sum takes, if you know it.")] = "0s",
+    jobs: Annotated[int, option("Simulations at once; 0: as many as there are cores.", parser=whole, metavar="N")] = 0,
+    as_json: Annotated[bool, option("Print one JSON document instead of the table.", "--json")] = False,
+) -> None:
+    """Rank algorithms and densities for a model on a network, and say how sure the order is."""
+    from netsim.recommend import ALL, candidates
+    from netsim.recommend import recommend as ranked
+
+    if (model is None) == (elements is None):
+        raise UsageError("of model and elements one must be given, such as --model resnet50")
+    tried = candidates(_names(algorithm) if algorithm else ALL, _numbers(density), _names(topology))
+    options = {"workers": workers, "model": model, "elements": elements, "bandwidth": bandwidth, "latency": latency}
+    options |= {"compute_time": compute_time, "select_time": select_time, "merge_time": merge_time}
+    with points_progress("simulating") as on_point:
+        found = ranked(tried, options, jobs=jobs, on_point=on_point)
+    if as_json:
+        say(json.dumps(found.to_dict(), indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        _render(found)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(each) for each in text.split(",")]
+    except ValueError:
+        raise UsageError(f"density {text!r} must be numbers with commas between, such as 0.001,0.01") from None
+
+
+def _render(found: Recommendation) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from netsim.render import wide_console
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for name in ("", "candidate", "topology"):
+        table.add_column(name, no_wrap=True)
+    for name in ("round", "if inputs are\n20% off", "compute", "select", "exposed\ncomm", "scaling\nefficiency"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("ahead of next,\ninputs 20% off")
+    table.add_column("bound by")
+    for place, each in enumerate(found.ranking, start=1):
+        table.add_row(*map(escape, _row(place, each, last=place == len(found.ranking))))
+    console = wide_console()
+    with reader_may_go():
+        for sentence in found.sentences:
+            console.print(escape(sentence), highlight=False, soft_wrap=True)
+        console.print(table)
+        for sentence in found.limits:
+            console.print(escape(sentence), highlight=False, soft_wrap=True)
+
+
+def _row(place: int, each: Ranked, *, last: bool) -> list[str]:
+    from netsim.units import format_duration
+
+    return [
+        str(place),
+        each.candidate.title,
+        each.candidate.topology,
+        format_duration(each.round_time_s),
+        f"{format_duration(each.low_s)} to {format_duration(each.high_s)}",
+        format_duration(each.compute_time_s),
+        format_duration(each.select_time_s),
+        format_duration(each.comm_time_s),
+        "–" if each.scaling_efficiency is None else f"{each.scaling_efficiency:.1%}",
+        "" if last else "always" if each.holds else f"in {each.beats_next} of {each.variations}",
+        each.bound_by.partition(",")[0],
+    ]
