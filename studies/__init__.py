@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from netsim.study import Study
 
 STUDIES = {
+    "gtopk-paper": "studies.gtopk_paper",
     "sasg-paper": "studies.sasg_paper",
     "scaling": "studies.scaling",
     "sweep": "studies.sweep",

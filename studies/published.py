@@ -16,7 +16,7 @@ SASG_TABLE_3 = {"SGD": (327.45, None), "Sparse": (15.94, None), "LASG": (286.72,
 ALPHA_S, BETA_S = 0.436e-3, 3.6e-8
 """gTop-k's authors on 1 Gbit/s Ethernet: seconds of a message, and of an element of four bytes."""
 
-THROUGHPUT = {
+THROUGHPUT: dict[str, dict[int, tuple[float, ...]]] = {
     "VGG-16": {1: (1317,), 4: (104, 111, 131), 8: (92.6, 110, 131)},
     "ResNet-20": {1: (921,), 4: (822, 909, 916), 8: (705, 753, 869)},
     "AlexNet": {1: (173,), 4: (14.0, 14.2, 16.5), 8: (12.1, 13.9, 16.4)},

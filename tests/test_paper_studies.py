@@ -1,0 +1,156 @@
+"""The studies of the papers: what they compute is arithmetic of the papers, and each runs from end to end."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from netsim.errors import UsageError
+from netsim.study import Finding, Study, run_study
+from netsim.study.calibration import calibrate, intervals
+from netsim.study.trained import curve, train_point
+from studies import STUDIES, cluster, gtopk_paper, load_study, sasg_paper, time_to_accuracy
+from studies.published import ALPHA_S, BETA_S, THROUGHPUT
+
+TINY: dict[str, dict[str, Any]] = {
+    "gtopk-paper": {
+        "tasks": ("fc-mnist:digits",), "rounds": (10,), "evaluations": 2, "ratios": (100,), "workers": 2,
+        "residual_task": "fc-mnist:digits", "residual_rounds": 2, "residual_workers": (3,), "residual_splits": ("iid",),
+        "seeds": (0,),
+    },
+    "sasg-paper": {
+        "data": "digits", "rounds": 24, "evaluations": 2, "seeds": (0,), "densities": (0.1,), "mix": "digits",
+        "mix_workload": "fc-mnist", "mix_split": "by-class", "target": 0.1,
+    },
+    "time-to-accuracy": {
+        "data": "digits", "rounds": 4, "evaluations": 2, "target": 0.05, "algorithms": ("topk", "ps"),
+        "bandwidths": ("10Mbps", "1Gbps"), "workers": 3,
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def sizes() -> list[Finding]:
+    """What the SASG study finds with sizes only."""
+    points = sasg_paper.points(sasg_paper.SasgSettings(seeds=(0,), mix=None))
+    return [Finding(point, sasg_paper.measure(point)) for point in points if point.get("timing_only")]
+
+
+def test_table_2_is_rounds_times_entries_times_32(sizes: list[Finding]) -> None:
+    table, worst = sasg_paper._table_2(sizes)
+    assert worst < 0.0015  # half of the last of three digits of 3.25
+    entries = {
+        ("FC MNIST", False): 407_050, ("FC MNIST", True): 4_071,
+        ("ResNet18 CIFAR-10", False): 11_173_962, ("ResNet18 CIFAR-10", True): 111_723,
+        ("ResNet18 CIFAR-100", False): 11_220_132, ("ResNet18 CIFAR-100", True): 112_184,
+    }  # fmt: skip
+    assert len(table.rows) == 12
+    for task, method, _, value, index, *_ in table.rows:
+        sparse = method in ("Sparse", "SASG")
+        assert value == 32 * entries[str(task), sparse]
+        assert index == (value if sparse else 0)
+
+
+def test_table_3_is_nine_serial_uploads_a_round_and_ten_stored_messages(sizes: list[Finding]) -> None:
+    table, memory = sasg_paper._table_3(sizes)
+    assert {name: round(mib, 2) for name, mib in memory.items()} == {
+        "ps": 0, "ps-topk": 0, "lasg-wk2": 426.25, "sasg": 4.26,
+    }  # fmt: skip
+    dense = 100 * 9 * 32 * 11_173_962 / 1e9
+    sparse = 100 * 9 * 2 * 32 * 111_723 / 1e9  # values and indices
+    for row, seconds in zip(table.rows, (dense, sparse, dense, sparse), strict=True):
+        assert row[2] == pytest.approx(seconds, rel=1e-3)
+        assert row[3] == pytest.approx(seconds, rel=1e-3)  # into one NIC it takes the same
+
+
+def test_a_calibration_finds_what_made_the_throughputs() -> None:
+    """b = 64, host terms 20, 300 and 250 ms, a network of P seconds: exact figures give exact predictions."""
+    hosts = {"dense": 0.02, "topk": 0.3, "gtopk": 0.25}
+    network = {("dense", p): 0.1 * p for p in (4, 8, 16)}
+    network |= {("topk", p): 0.01 * p for p in (4, 8, 16)} | {("gtopk", p): 0.01 * math.log2(p) for p in (4, 8, 16)}
+    true = {key: 1 / (1 / 1000 + (seconds + hosts[key[0]]) / 64) for key, seconds in network.items()}
+    measured = {key: value for key, value in true.items() if key[1] <= 8}
+    fit = calibrate(1000, measured, network)
+    assert fit.batch == pytest.approx(64)
+    assert fit.error < 1e-9
+    for name, host in hosts.items():
+        assert fit.hosts[name] * 64 == pytest.approx(host)
+        assert fit.throughput(name, network[name, 16]) == pytest.approx(true[name, 16])
+    rounded = {key: float(f"{value:.3g}") for key, value in measured.items()}
+    for key, (low, high) in intervals(1000, rounded, network, [(name, 16) for name in hosts]).items():
+        assert low <= true[key] <= high
+        assert high / low < 1.1
+
+
+def test_a_prediction_knows_nothing_beyond_8_workers() -> None:
+    assert {workers for rows in THROUGHPUT.values() for workers in rows} == {1, 4, 8}
+    points = cluster.network_points()
+    findings = [
+        Finding(point, {"comm_time_s": cluster.closed_form(point["algorithm"], point["workers"], 10**7, 10**4)})
+        for point in points
+    ]
+    section, data, (told, _) = cluster.prediction(findings)
+    assert {workers for of in data.values() for name in of.values() for workers in name} == {"16", "32"}
+    for of in data.values():
+        for value, low, high in (each for name in of.values() for each in name.values()):
+            assert low <= value * 1.001
+            assert value <= high * 1.001
+    assert all(model in told for model in THROUGHPUT)
+    assert len(section.figures) == len(THROUGHPUT) + 1
+
+
+def test_closed_forms_are_those_of_the_table() -> None:
+    """P = 4, d = 1000, k = 10, by hand, in units of α and β."""
+    assert cluster.closed_form("dense", 4, 1000, 10) == pytest.approx(6 * ALPHA_S + 1500 * BETA_S)
+    assert cluster.closed_form("topk", 4, 1000, 10) == pytest.approx(2 * ALPHA_S + 60 * BETA_S)
+    assert cluster.closed_form("gtopk", 4, 1000, 10) == pytest.approx(4 * ALPHA_S + 80 * BETA_S)
+
+
+def test_simulated_exchanges_cost_what_the_forms_say() -> None:
+    points = [point for point in cluster.network_points() if point.get("model") == "resnet50" and point["workers"] < 32]
+    _, worst = cluster.costs([Finding(point, gtopk_paper.measure(point)) for point in points])
+    assert worst < 1e-4
+
+
+def test_curves_count_until_an_evaluation() -> None:
+    names = ("uploads", "value_bits_up", "index_bits_up", "bits_down")
+    rows = [
+        dict.fromkeys(names, step + 1) | {"step": step, "time_s": 2.0 * step, "test_loss": accuracy,
+                                          "test_accuracy": accuracy}
+        for step, accuracy in enumerate((None, 0.5, None, 0.9))
+    ]  # fmt: skip
+    found = curve(rows)
+    assert found["uploads"] == [3, 10]
+    assert found["step"] == [1, 3]
+    assert found["time_s"] == [2.0, 6.0]
+    assert [time_to_accuracy.reached(found, target) for target in (0.5, 0.6, 0.95)] == [0, 1, None]
+
+
+def test_a_study_does_not_measure_its_machine() -> None:
+    with pytest.raises(UsageError, match="must all be given"):
+        train_point({"algorithm": "dense", "workload": "fc-mnist", "data": "digits", "rounds": 1})
+
+
+@pytest.mark.parametrize("name", sorted(TINY))
+def test_a_study_ends_in_a_report(name: str, tmp_path: Path) -> None:
+    study: Study[Any] = load_study(name)
+    settings = study.settings(**TINY[name])
+    ran = run_study(study, settings, tmp_path, command=f"netsim study {name}", jobs=1)
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert page.count("<figure") == sum(len(section.figures) for section in ran.conclusion.sections) > 3
+    assert json.loads((tmp_path / "conclusion.json").read_text("utf-8"))["conclusion"]
+    assert not re.search(r"\bnan\b", page)
+    for section in ran.conclusion.sections:
+        assert all(figure.caption and figure.provenance for figure in section.figures)
+        assert all(table.provenance for table in section.tables)
+
+
+def test_quick_settings_are_settings() -> None:
+    for name in STUDIES:
+        study = load_study(name)
+        assert study.points(study.settings(**study.quick))
