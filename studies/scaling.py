@@ -26,11 +26,14 @@ SELECTION = ("select_time", "merge_time")
 
 
 class ScalingSettings(Settings):
-    """What varies (lists) and what does not; the first topology is the one that the others are compared with."""
+    """What varies (lists) and what does not; the first topology is the one that the others are compared with.
+
+    An algorithm may say how it gathers: ``topk:doubling``.
+    """
 
     workers: tuple[int, ...] = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
-    algorithms: tuple[str, ...] = ("dense", "dense-tree", "topk", "gtopk", "ps")
-    topologies: tuple[str, ...] = ("star", "tree", "ring")
+    algorithms: tuple[str, ...] = ("dense", "dense-tree", "topk", "topk:doubling", "gtopk", "ps")
+    topologies: tuple[str, ...] = ("star", "racks:size=8,oversubscription=8", "ring")
     bandwidths: tuple[str, ...] = ("1Gbps", "10Gbps", "100Gbps")
     densities: tuple[float, ...] = (0.001, 0.003, 0.01)
     latency: str = "50us"
@@ -48,12 +51,12 @@ def points(settings: ScalingSettings) -> list[Point]:
     if len(set(settings.workers)) < FEWEST or min(settings.workers) < 2:
         raise UsageError(f"workers {list(settings.workers)} must be at least {FEWEST} different numbers from 2 on")
     for name in settings.algorithms:
-        check_choice("algorithm", name, ALGORITHMS)
+        check_choice("algorithm", name.partition(":")[0], ALGORITHMS)
     networks = product(settings.topologies, settings.bandwidths, settings.algorithms)
     found = [
         _point(settings, Condition(topology, bandwidth, density), algorithm, workers)
         for topology, bandwidth, algorithm in networks
-        for density in (settings.densities if ALGORITHMS[algorithm].sparse else (None,))
+        for density in (settings.densities if ALGORITHMS[algorithm.partition(":")[0]].sparse else (None,))
         for workers in sorted(set(settings.workers))
     ]
     for point in found:
@@ -63,7 +66,8 @@ def points(settings: ScalingSettings) -> list[Point]:
 
 def _point(settings: ScalingSettings, condition: Condition, algorithm: str, workers: int) -> Point:
     same = ("latency", "fan_out", "model", "compute_time", *SELECTION, "seed")
-    point = {"workers": workers, "algorithm": algorithm} | condition._asdict()
+    name, _, gather = algorithm.partition(":")
+    point = {"workers": workers, "algorithm": name, "gather": gather or None} | condition._asdict()
     point |= {name: getattr(settings, name) for name in same} | {"timing_only": True}
     return {name: value for name, value in point.items() if value is not None}
 
@@ -172,9 +176,8 @@ def _rounds(growth: Growth, settings: ScalingSettings) -> Section:
         "scaling efficiency",
         "speed-up",
     ]
-    rows = [list(each.values()) for each in _efficiencies(growth, settings)]
-    condition = growth.conditions[0]
-    last = growth.grid[-1]
+    condition, last = growth.conditions[0], growth.grid[-1]
+    rows = [list(each.values()) for each in _efficiencies(growth, settings) if each["workers"] == last]
     outcomes = {growth.titles[name]: growth.outcomes(condition, name)[last] for name in growth.algorithms()}
     parts = {
         part: [outcome[key] for outcome in outcomes.values()]
@@ -207,7 +210,8 @@ def _rounds(growth: Growth, settings: ScalingSettings) -> Section:
             PROVENANCE,
         ),
     ]
-    return Section("Whole rounds", "", figures, [Table("rounds", columns, rows, PROVENANCE)])
+    text = "Other numbers of workers are in conclusion.json, under “scaling”."
+    return Section("Whole rounds", text, figures, [Table(f"rounds with {last} workers", columns, rows, PROVENANCE)])
 
 
 def _fits(growth: Growth) -> Section:
@@ -249,9 +253,9 @@ STUDY = Study(
     refine=refine,
     conclude=conclude,
     quick={
-        "workers": (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128),
+        "workers": (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96),
         "algorithms": ("dense", "topk", "gtopk"),
         "bandwidths": ("1Gbps", "10Gbps"),
-        "exact_up_to": 128,
+        "exact_up_to": 96,
     },
 )

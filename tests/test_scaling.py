@@ -175,6 +175,24 @@ def test_the_crossover_is_the_one_that_simulation_finds(small: Path) -> None:
     assert crossing["interval"][0] <= crossing["fitted_workers"] <= crossing["interval"][1]
 
 
+def test_many_flows_through_one_uplink_are_told(tmp_path: Path) -> None:
+    """By doubling all hosts of a rack of four send at once, through an uplink with the bandwidth of one."""
+    from netsim.study import run_study
+    from netsim.study.settings import settings_of
+    from studies import load_study
+
+    sets = [
+        "workers=2,4,8,16,32", "algorithms=topk:doubling", "densities=0.1", "bandwidths=1Gbps", "latency=1ns",
+        "topologies=star; racks:size=4,oversubscription=4",
+    ]  # fmt: skip
+    study = load_study("scaling")
+    ran = run_study(study, settings_of(study, sets=sets), tmp_path, jobs=1)
+    (slower,) = ran.data["slower_topologies"]
+    # Of 31 messages' worth the first three stay in a rack.
+    assert slower["times_as_long"] == pytest.approx((3 + 28 * 4) / 31, rel=1e-3)
+    assert "Top-k (doubling)" in " ".join(ran.conclusion.sentences)
+
+
 def test_efficiency_and_speed_up_follow_from_the_round(small: Path) -> None:
     for each in conclusion(small)["scaling"]:
         assert each["scaling_efficiency"] == pytest.approx(0.120 / each["round_time_s"])
@@ -184,9 +202,13 @@ def test_efficiency_and_speed_up_follow_from_the_round(small: Path) -> None:
 def test_what_is_written(small: Path) -> None:
     page = (small / "report.html").read_text()
     assert page.index("O(k log P)") < page.index("<svg")
-    assert {"points.jsonl", "points.csv", "report-fits.csv", "report-crossovers.csv", "report-rounds.csv"} <= {
-        path.name for path in small.iterdir()
-    }
+    assert {
+        "points.jsonl",
+        "points.csv",
+        "report-fits.csv",
+        "report-crossovers.csv",
+        "report-rounds-with-16-workers.csv",
+    } <= {path.name for path in small.iterdir()}
 
 
 @pytest.mark.parametrize(
@@ -195,6 +217,7 @@ def test_what_is_written(small: Path) -> None:
         ("workers=2,4", "at least 5"),
         ("workers=1,2,3,4,5", "from 2 on"),
         ("algorithms=topk,gtopkk", "did you mean 'gtopk'"),
+        ("algorithms=topk:doubbling", "did you mean 'doubling'"),
         ("topologies=mesh", "unknown topology 'mesh'"),
         ("densities=2", "density 2"),
         ("bandwidths=fast", "bandwidth 'fast'"),

@@ -158,6 +158,7 @@ def test_settings_come_from_defaults_then_quick_then_the_file_then_the_command()
     assert of(quick=True, given={"xs": [5, 6]}).xs == (5, 6)
     assert of(quick=True, given={"xs": [5, 6]}, sets=["xs=7"]).xs == (7,)
     assert of(sets=["scale=2"]).scale == 2.0
+    assert of(sets=["xs=4;5; 6 ;"]).xs == (4, 5, 6)
 
 
 @pytest.mark.parametrize(

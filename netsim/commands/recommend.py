@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from netsim.commands.common import points_progress, reader_may_go, say
 from netsim.errors import UsageError
-from netsim.options import option, whole
+from netsim.options import listed, option, whole
 
 if TYPE_CHECKING:
     from netsim.recommend import Ranked, Recommendation
@@ -22,7 +22,9 @@ def recommend(
     ] = None,
     bandwidth: Annotated[str, option("Of every link, each way: 1Gbps, 10Gbps.")] = "1Gbps",
     latency: Annotated[str, option("One way, host to host across one switch.")] = "50us",
-    topology: Annotated[str, option("The network's topology, or with commas those that you may choose from.")] = "star",
+    topology: Annotated[
+        str, option("The network's topology, or with commas (semicolons where they have keys) several to choose from.")
+    ] = "star",
     algorithm: Annotated[
         str | None, option("Candidates, with commas. [default: all that keep what they hold back]")
     ] = None,
@@ -38,7 +40,7 @@ def recommend(
 
     if (model is None) == (elements is None):
         raise UsageError("of model and elements one must be given, such as --model resnet50")
-    tried = candidates(_names(algorithm) if algorithm else ALL, _numbers(density), _names(topology))
+    tried = candidates(listed(algorithm) if algorithm else ALL, _numbers(density), listed(topology))
     options = {"workers": workers, "model": model, "elements": elements, "bandwidth": bandwidth, "latency": latency}
     options |= {"compute_time": compute_time, "select_time": select_time, "merge_time": merge_time}
     with points_progress("simulating") as on_point:
@@ -47,10 +49,6 @@ def recommend(
         say(json.dumps(found.to_dict(), indent=2, ensure_ascii=False, allow_nan=False))
     else:
         _render(found)
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",")]
 
 
 def _numbers(text: str) -> list[float]:

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 from algorithms import ALGORITHMS
 from netsim.study.crossovers import Crossover, brackets, crossovers
 from netsim.study.fits import Fit, PerEntry, fit, per_entry
-from netsim.study.kinds import Finding, Outcome
+from netsim.study.kinds import Finding, Outcome, Point
 
 COMMUNICATION, ROUND = "comm_time_s", "round_time_s"
 BREAKS = 1.5
-"""A law is called broken where the form is another and the time at the largest P so many times the reference's."""
+"""Times as long as on the reference topology, at the largest P, from which a topology is worth a word."""
 
 GROWTH = {"1": "", "log2(P)": "log P", "(P-1)/P": "", "P": "P", "sqrt(P)": "√P"}
 """What a form is in O-notation; (P-1)/P is bounded."""
@@ -46,10 +46,12 @@ class Crossed(NamedTuple):
 
 
 class Broken(NamedTuple):
-    """An algorithm that grows otherwise than on the reference topology, and is slower there at the largest P."""
+    """An algorithm that is slower at the largest P than on the reference topology; `reference` is its form there."""
 
     condition: Condition
     algorithm: str
+    form: str
+    reference: str
     times_as_long: float
 
 
@@ -72,6 +74,17 @@ class Law:
         return f"O({growth.replace('k P', 'kP') or '1'})"
 
 
+def variant_of(point: Point) -> str:
+    """Return the algorithm, with how it gathers where the point says so: ``topk:doubling``."""
+    return ":".join(point[name] for name in ("algorithm", "gather") if name in point)
+
+
+def title_of(variant: str) -> str:
+    """Return the algorithm's title, with how it gathers."""
+    name, _, gather = variant.partition(":")
+    return ALGORITHMS[name].title + (f" ({gather})" if gather else "")
+
+
 class Growth:
     """Everything that was found, by condition and algorithm; `grid` are the P's that are fitted."""
 
@@ -81,8 +94,8 @@ class Growth:
         self.curves: dict[tuple[Condition, str], dict[int, Outcome]] = {}
         for point, outcome in findings:
             condition = Condition(point["topology"], point["bandwidth"], point.get("density"))
-            self.curves.setdefault((condition, point["algorithm"]), {})[point["workers"]] = outcome
-        self.titles = {name: ALGORITHMS[name].title for _, name in self.curves}
+            self.curves.setdefault((condition, variant_of(point)), {})[point["workers"]] = outcome
+        self.titles = {name: title_of(name) for _, name in self.curves}
 
     @cached_property
     def conditions(self) -> list[Condition]:
@@ -178,20 +191,15 @@ class Growth:
         return found
 
     def broken(self) -> list[Broken]:
-        """Return where a topology breaks the law that an algorithm has on the first topology."""
-        reference = self.conditions[0].topology
+        """Return where a topology breaks the law that an algorithm has on the first topology, or slows it down."""
+        reference, last = self.conditions[0].topology, self.grid[-1]
         found = []
-        for (condition, algorithm), found_fit in self.fits.items():
+        for (condition, algorithm), here in self.fits.items():
             there = condition._replace(topology=reference)
-            if condition.topology == reference or found_fit.form == self.fits[there, algorithm].form:
-                continue
-            last = self.grid[-1]
-            ratio = (
-                self.seconds(condition, algorithm, COMMUNICATION)[last]
-                / self.seconds(there, algorithm, COMMUNICATION)[last]
-            )
-            if ratio >= BREAKS:
-                found.append(Broken(condition, algorithm, ratio))
+            times = [self.seconds(each, algorithm, COMMUNICATION)[last] for each in (condition, there)]
+            if condition.topology != reference and times[0] >= BREAKS * times[1]:
+                form = self.fits[there, algorithm].form
+                found.append(Broken(condition, algorithm, here.form, form, times[0] / times[1]))
         return found
 
     def as_json(self) -> dict[str, Any]:
@@ -204,9 +212,10 @@ class Growth:
                 condition._asdict() | {"faster": faster, "slower": slower}
                 for condition, faster, slower in self.never_cross()
             ],
-            "broken_laws": [
+            "slower_topologies": [
                 each.condition._asdict()
-                | {"algorithm": each.algorithm, "form": self.fits[each.condition, each.algorithm].form}
+                | {"algorithm": each.algorithm, "form": each.form, "reference_form": each.reference}
+                | {"law_broken": each.form != each.reference}
                 | {"times_as_long": each.times_as_long, "at_workers": self.grid[-1]}
                 for each in self.broken()
             ],

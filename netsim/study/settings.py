@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from netsim.errors import UsageError, check_choice, unknown
+from netsim.options import listed
 from netsim.study.kinds import SettingsT, Study
 
 LARGEST_FILE = 1_000_000
@@ -78,9 +79,9 @@ def settings_of(
 
 
 def _read(text: str, several: bool) -> Any:
-    """Return the value, or with `several` the values between commas: whole numbers, numbers, or text."""
+    """Return the value, or with `several` the values between commas or semicolons: whole numbers, numbers, or text."""
     if several:
-        return tuple(_read(each.strip(), False) for each in text.split(",") if each.strip())
+        return tuple(_read(each, False) for each in listed(text))
     for kind in (int, float):
         try:
             return kind(text)

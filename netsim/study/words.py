@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from netsim.study.crossovers import Crossover
 from netsim.study.fits import Fit
 from netsim.study.growth import Broken, Condition, Growth, Law
 from netsim.units import format_duration
@@ -54,45 +55,46 @@ def _formula(found: Fit) -> str:
 
 
 def _broken(growth: Growth) -> list[str]:
-    """Return a sentence for each algorithm and topology: the worst case of it."""
+    """Return a sentence for each algorithm and topology: the worst case, of the broken laws if any are."""
     worst: dict[tuple[str, str], Broken] = {}
     for each in growth.broken():
         key = (each.algorithm, each.condition.topology)
-        if key not in worst or each.times_as_long > worst[key].times_as_long:
+        if key not in worst or _severity(each) > _severity(worst[key]):
             worst[key] = each
     reference = growth.conditions[0].topology
     sentences = []
     for (algorithm, topology), each in worst.items():
-        form = BASIS[growth.fits[each.condition, algorithm].form] or "a constant"
+        form = BASIS[each.form] or "a constant"
+        what = f"breaks its law on {topology}: of the five forms {form} is nearest, and"
+        if each.form == each.reference:
+            what = f"keeps its law on {topology}, but"
         sentences.append(
-            f"{growth.titles[algorithm]} breaks its law on {topology}: of the five forms {form} is nearest, and with "
-            f"{growth.grid[-1]} workers it takes {each.times_as_long:.3g}× as long as on {reference} "
-            f"({each.condition.in_words()})."
+            f"{growth.titles[algorithm]} {what} with {growth.grid[-1]} workers it takes {each.times_as_long:.3g}× as "
+            f"long as on {reference} ({each.condition.in_words()})."
         )
     return sentences
 
 
+def _severity(each: Broken) -> tuple[bool, float]:
+    return each.form != each.reference, each.times_as_long
+
+
 def _orders(growth: Growth, first: Condition, span: str) -> list[str]:
     """Return the crossovers of the first condition, and the pairs that keep their order there."""
-    sentences = []
+    pairs: dict[frozenset[str], list[Crossover]] = {}
     for condition, each in growth.crossovers:
-        if condition not in (first, first.dense()):
-            continue
-        after, before = growth.titles[each.after], growth.titles[each.before]
-        interval = "" if each.interval is None else f" ({each.interval[0]:.3g} to {each.interval[1]:.3g})"
-        fitted = f"the fitted curves cross at P = {each.fitted:.3g}{interval}" if each.fitted is not None else ""
-        if each.bracket is None:
+        if condition in (first, first.dense()):
+            pairs.setdefault(frozenset((each.before, each.after)), []).append(each)
+    sentences = []
+    for changes in pairs.values():
+        if len(changes) > 1:
+            one, other = growth.titles[changes[0].before], growth.titles[changes[0].after]
+            at = ", ".join(str(each.workers) for each in changes)
             sentences.append(
-                f"Beyond what was simulated, {after} overtakes {before}: {fitted} ({condition.in_words()})."
+                f"The order of {one} and {other} changes {len(changes)} times, at P = {at}; {one} is first."
             )
-            continue
-        low, high = each.bracket
-        exact = "" if high - low == 1 else f" (or from one after P = {low})"
-        sentences.append(
-            f"{after} is faster than {before} from P = {high}{exact}"
-            + (f"; {fitted}" if fitted else "")
-            + f" ({condition.in_words()})."
-        )
+        else:
+            sentences.append(_change(growth, changes[0], first))
     kept = [
         f"{growth.titles[faster]} before {growth.titles[slower]}"
         for condition, faster, slower in growth.never_cross()
@@ -101,3 +103,15 @@ def _orders(growth: Growth, first: Condition, span: str) -> list[str]:
     if kept:
         sentences.append(f"The order stays for all of {span}: {', '.join(kept)} ({first.in_words()}).")
     return sentences
+
+
+def _change(growth: Growth, each: Crossover, condition: Condition) -> str:
+    after, before = growth.titles[each.after], growth.titles[each.before]
+    interval = "" if each.interval is None else f" ({each.interval[0]:.3g} to {each.interval[1]:.3g})"
+    fitted = "" if each.fitted is None else f"the fitted curves cross at P = {each.fitted:.3g}{interval}"
+    if each.bracket is None:
+        return f"Beyond what was simulated, {after} overtakes {before}: {fitted} ({condition.in_words()})."
+    low, high = each.bracket
+    exact = "" if high - low == 1 else f" (or from one after P = {low})"
+    fitted = f"; {fitted}" if fitted else ""
+    return f"{after} is faster than {before} from P = {high}{exact}{fitted} ({condition.in_words()})."
