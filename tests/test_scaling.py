@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from netsim.errors import UsageError
 from netsim.study.crossovers import brackets, crossovers
 from netsim.study.fits import fit, per_entry
+from tests.browser import CHROMIUM, CUT, OVERLAPPING, browser
 from tests.command import run
 
 WORKERS = (2, 3, 4, 6, 8, 12, 16, 32, 64, 128)
@@ -209,6 +210,32 @@ def test_what_is_written(small: Path) -> None:
         "report-crossovers.csv",
         "report-rounds-with-16-workers.csv",
     } <= {path.name for path in small.iterdir()}
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_a_browser_shows_the_report(small: Path, tmp_path: Path, width: int) -> None:
+    if CHROMIUM is None:
+        pytest.skip("no chromium on this machine to open the page in (Debian: apt-get install chromium)")
+    address = (small / "report.html").as_uri()
+    with browser(tmp_path) as page:
+        page.open(address)
+        assert page.requests == [address]
+        assert page.complaints == []
+        page.look(width)
+        assert page.evaluate("document.querySelectorAll('figure svg').length") == 4
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert page.evaluate(CUT) == []
+        assert page.evaluate(OVERLAPPING) == []
+        assert "O(k log P)" in page.evaluate("document.body.innerText")
+
+
+@pytest.mark.slow
+def test_the_quick_study_names_both_laws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ran = run(capsys, f"study scaling --quick --out {tmp_path}")
+    assert ran.code == 0
+    for said in ("Top-k communicates in O(kP)", "gTop-k communicates in O(k log P)", "gTop-k breaks its law on ring"):
+        assert said in ran.out
+    assert all("95% interval of the slope" in line for line in ran.out.splitlines() if "communicates in" in line)
 
 
 @pytest.mark.parametrize(

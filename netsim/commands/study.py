@@ -98,10 +98,8 @@ def _as_json(study: Study[Any], plan: Plan) -> dict[str, Any]:
 
 def _in_words(study: Study[Any], plan: Plan) -> str:
     """Return how many points there are, and what varies in them."""
-    values: dict[str, dict[str, None]] = {}
-    for point in plan.points:
-        for option_name, value in point.items():
-            values.setdefault(option_name, {})[str(value)] = None
+    names = dict.fromkeys(name for point in plan.points for name in point)
+    values = {name: dict.fromkeys(str(point.get(name, "default")) for point in plan.points) for name in names}
     varied = [f"  {key}: {', '.join(each)}" for key, each in values.items() if len(each) > 1]
     fixed = [f"  {key}: {next(iter(each))}" for key, each in values.items() if len(each) == 1]
     return "\n".join([
