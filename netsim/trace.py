@@ -7,10 +7,10 @@ and :mod:`netsim.report.rounds` draws it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 MOST_RECORDS = 2_000_000
 """Computations and messages that are kept; a file of more would not open."""
@@ -65,6 +65,18 @@ class Trace:
     messages: list[Message] = field(default_factory=list)
     levels: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
     left_out: int = 0
+
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any]) -> Trace:
+        """Return the trace that :func:`dataclasses.asdict` made, also after a trip through JSON."""
+        return cls(
+            found["algorithm"],
+            list(found["hosts"]),
+            [Computation(*each) for each in found["computations"]],
+            [Message(*each) for each in found["messages"]],
+            {link: [(instant, level) for instant, level in history] for link, history in found["levels"].items()},
+            found["left_out"],
+        )
 
     def add(self, record: Computation | Message) -> None:
         """Keep a record, unless there are too many."""

@@ -8,8 +8,9 @@ from typing import Any
 from pydantic import Field
 
 from netsim.report import Figure, Section, Table
-from netsim.report.drawing import Axis, Series, lines
-from netsim.study import Conclusion, Finding, Point, Settings, Study
+from netsim.report.drawing import Axis, Series, lines, stacked_bars
+from netsim.study import Conclusion, Finding, Outcome, Point, Settings, Study
+from netsim.study.traced import one_round, trace_point
 from netsim.study.trained import train_point
 from netsim.units import format_bytes, format_duration, parse_bandwidth
 
@@ -43,11 +44,22 @@ def points(settings: TimeSettings) -> list[Point]:
     same = settings.model_dump(exclude={"algorithms", "bandwidths", "evaluations", "target"})
     same |= {"aggregate": "sum", "per_tensor": True, "sampling": "epochs"}
     same["eval_every"] = max(1, settings.rounds // settings.evaluations)
-    return [
+    found: list[Point] = [
         same | {"algorithm": algorithm, "bandwidth": bandwidth}
         for bandwidth in settings.bandwidths
         for algorithm in settings.algorithms
     ]
+    shown = {"bandwidth": _middle(settings), "timing_only": True, "rounds": 1, "eval_every": 0}
+    return found + [same | shown | {"algorithm": algorithm} for algorithm in settings.algorithms]
+
+
+def _middle(settings: TimeSettings) -> str:
+    return settings.bandwidths[len(settings.bandwidths) // 2]
+
+
+def measure(point: Point) -> Outcome:
+    """Return what training reached, or, with sizes only, how a round goes."""
+    return trace_point(point) if point.get("timing_only") else train_point(point)
 
 
 def reached(curve: Mapping[str, Sequence[Any]], target: float) -> int | None:
@@ -62,6 +74,8 @@ def bytes_up(curve: Mapping[str, Sequence[Any]], at: int) -> float:
 
 def conclude(settings: TimeSettings, findings: Sequence[Finding]) -> Conclusion:
     """Say who reaches the target first on each network, with the fewest bytes, and with the fewest uploads."""
+    traced = [each for each in findings if each.point.get("timing_only")]
+    findings = [each for each in findings if not each.point.get("timing_only")]
     rows = [_row(settings, finding) for finding in findings]
     sentences, winners = _winners(settings, rows)
     columns = ["bandwidth", "algorithm", "time to target (s)", "bytes up to target (B)", "uploads to target",
@@ -70,7 +84,13 @@ def conclude(settings: TimeSettings, findings: Sequence[Finding]) -> Conclusion:
     return Conclusion(
         sentences,
         {"target": settings.target, "winners": winners},
-        [*_by_time(settings, findings), _by_bytes(settings, findings), Section("All of it", tables=[table])],
+        [
+            *_by_time(settings, findings),
+            _by_bytes(settings, findings),
+            _parts(settings, findings),
+            one_round(traced, f"links of {_middle(settings)}"),
+            Section("All of it", tables=[table]),
+        ],
         [
             f"Trained: {settings.workload} on {settings.data}, {settings.rounds:,} rounds, {settings.workers} workers, "
             f"one seed ({settings.seed}); another task may order the algorithms differently.",
@@ -146,6 +166,26 @@ def _by_time(settings: TimeSettings, findings: Sequence[Finding]) -> list[Sectio
     return [Section("Who is first", figures=figures)]
 
 
+def _parts(settings: TimeSettings, findings: Sequence[Finding]) -> Section:
+    """Return where the time of an average round goes, on every network."""
+    figures = []
+    for bandwidth in settings.bandwidths:
+        there = [finding.outcome for finding in findings if finding.point["bandwidth"] == bandwidth]
+        names = [each["title"] for each in there]
+        parts = {
+            name: [1e3 * each[key] for each in there]
+            for name, key in (
+                ("compute", "compute_time_s"),
+                ("selection", "select_time_s"),
+                ("exposed communication", "comm_time_s"),
+            )
+        }
+        svg = stacked_bars(names, parts, Axis("average round (ms)", least=0))
+        figures.append(Figure(f"A round at {bandwidth}", "What no computation hides of the communication is exposed.",
+                              svg, PROVENANCE))  # fmt: skip
+    return Section("Where a round goes", figures=figures)
+
+
 def _by_bytes(settings: TimeSettings, findings: Sequence[Finding]) -> Section:
     there = [each.outcome for each in findings if each.point["bandwidth"] == settings.bandwidths[0]]
     quantities: dict[str, tuple[str, Callable[[Any], Sequence[float]]]] = {
@@ -178,7 +218,7 @@ STUDY = Study(
     title="Time to accuracy: who wins on which network",
     settings=TimeSettings,
     points=points,
-    measure=train_point,
+    measure=measure,
     conclude=conclude,
     quick={
         "data": "digits", "rounds": 150, "evaluations": 30, "target": 0.85,

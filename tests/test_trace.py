@@ -217,6 +217,11 @@ def test_too_many_records_are_counted_not_kept(monkeypatch: pytest.MonkeyPatch, 
     assert about["records_left_out"] == {"dense": trace.left_out}
 
 
+def test_a_trace_survives_json() -> None:
+    _, trace = traced("gtopk")
+    assert asdict(Trace.from_dict(json.loads(json.dumps(asdict(trace))))) == asdict(trace)
+
+
 def test_a_round_and_its_links_can_be_drawn() -> None:
     _, trace = traced("gtopk")
     assert "time in round 2 (ms)" in draw_round(trace, 1)

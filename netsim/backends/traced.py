@@ -44,14 +44,20 @@ class TracedMedium:
         self._medium.expect(worker, request)
 
     def compute(self, worker: Worker, request: Compute[Any], call: Callable[[], Any], path: Path, done: Done) -> None:
-        start, step = self.now, worker.step
+        step = worker.step
 
-        def finished(answer: Any, path: Path) -> None:
-            if self.now > start:
-                self._trace.add(Computation(worker.rank, request.work, step, start, self.now))
-            done(answer, path)
+        def finished(answer: Any, alone: Path) -> None:
+            """Note each stage of the computation, which took the last time until now."""
+            stages = [(work, duration) for work, duration in reversed(alone.totals().items()) if duration]
+            end = self.now - sum(duration for _, duration in stages)
+            whole = path
+            for work, duration in stages:
+                start, end, whole = end, end + duration, whole.then(work, duration)
+                self._trace.add(Computation(worker.rank, str(work), step, start, end))
+            done(answer, whole)
 
-        self._medium.compute(worker, request, call, path, finished)
+        # On a path of its own, which then says what the computation was made of.
+        self._medium.compute(worker, request, call, Path.start(0), finished)
 
     def advance(self) -> bool:
         went_on = self._medium.advance()

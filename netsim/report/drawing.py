@@ -145,6 +145,10 @@ def gantt(spans: Sequence[Span], unit: Axis, kinds: Sequence[str] = ()) -> str:
         return to_svg(drawing)
 
 
+LEVELS = 20
+"""Shades of a heat map."""
+
+
 @dataclass(frozen=True, slots=True)
 class Heat:
     """Values from 0 to 1: a row a name, a column between every two `edges`."""
@@ -156,21 +160,52 @@ class Heat:
     most: float = 1.0
 
 
+def _by_level(heat: Heat) -> dict[int, list[list[tuple[float, float]]]]:
+    """Return the corners of the cells of each shade; neighbours of one shade are one cell."""
+    found: dict[int, list[list[tuple[float, float]]]] = {}
+    for row, values in enumerate(heat.values):
+        levels = [min(LEVELS - 1, max(0, int(LEVELS * value / heat.most))) for value in values]
+        start = 0
+        for column in range(1, len(levels) + 1):
+            if column == len(levels) or levels[column] != levels[start]:
+                left, right = heat.edges[start], heat.edges[column]
+                corners: list[tuple[float, float]] = [
+                    (left, row),
+                    (right, row),
+                    (right, row + 1),
+                    (left, row + 1),
+                    (left, row),
+                ]
+                found.setdefault(levels[start], []).append(corners)
+                start = column
+    return dict(sorted(found.items()))
+
+
 def heat_map(heat: Heat, unit: Axis) -> str:
     """Draw how much each of many things, such as links, was used along time."""
     import matplotlib as mpl
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+    from matplotlib.patches import PathPatch
+    from matplotlib.path import Path as MplPath
 
     with canvas(height=1.1 + max(0.8, 0.2 * len(heat.names))) as (drawing, axes):
         rows = [float(row) for row in range(len(heat.names) + 1)]
-        colours = mpl.colormaps["cividis"].resampled(20)
-        mesh = axes.pcolormesh(heat.edges, rows, heat.values, cmap=colours, vmin=0, vmax=heat.most)
-        mesh.set(edgecolor="face", linewidth=0.3)  # or the page shines through between two cells
+        colours = mpl.colormaps["cividis"].resampled(LEVELS)
+        for level, cells in _by_level(heat).items():
+            # One path for all cells of a colour: a path each would be ten times the bytes.
+            patch = PathPatch(MplPath.make_compound_path(*map(MplPath, cells)), linewidth=0.3)
+            patch.set_color(colours(level))  # the edge, too, or the page shines through between two cells
+            axes.add_patch(patch)
+        axes.set_xlim(heat.edges[0], heat.edges[-1])
+        axes.set_ylim(0, len(heat.names))
         axes.set_yticks([row + 0.5 for row in rows[:-1]], [plain(name) for name in heat.names])
         axes.invert_yaxis()
         axes.grid(visible=False)
         axes.tick_params(axis="y", length=0)
         scale(axes, unit, None)
-        bar = drawing.colorbar(mesh, ax=axes, fraction=0.04, pad=0.02)
+        shades = ScalarMappable(Normalize(0, heat.most), colours)
+        bar = drawing.colorbar(shades, ax=axes, fraction=0.04, pad=0.02)
         bar.ax.grid(visible=False)
         bar.ax.collections[0].set_rasterized(False)
         bar.set_label(plain(heat.label))

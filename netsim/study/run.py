@@ -15,6 +15,7 @@ from netsim.storage import write_atomically
 from netsim.study.kinds import Conclusion, Finding, Outcome, Point, Settings, SettingsT, Study
 from netsim.study.pool import backend, check_jobs, measured
 from netsim.study.store import Store, code_version
+from netsim.system import surroundings
 
 SCHEMA = "netsim.study/1"
 MOST_POINTS = 100_000
@@ -153,7 +154,14 @@ def _write(
     }
     for name, text in texts.items():
         write_atomically(out / name, text)
-    reproduce = {"command": command, "version": code_version(), "points": f"{len(findings):,}"}
+    reproduce = {
+        "command": command,
+        "version": code_version(),
+        "settings": json.dumps(data["settings"], ensure_ascii=False),
+        "points": f"{len(findings):,}",
+        "times": "SIMULATED on charges that are ASSUMED; none was measured",
+        **surroundings(),
+    }
     document = Document(study.title, conclusion.sentences, conclusion.sections, conclusion.limits, reproduce)
     return [*write_report(document, out / REPORT), *(out / name for name in texts)]
 
