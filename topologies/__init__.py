@@ -1,12 +1,15 @@
 """Topologies: functions that return a network of hosts, switches and cables.
 
 To add one: a file with a function ``(Shape, keys...) -> Graph``, and a line below. On the command line a
-topology is ``NAME`` or ``NAME:key=value,...``; the keys are the function's parameters.
+topology is ``NAME`` or ``NAME:key=value,...``; the keys are the function's parameters, and `hash`, the seed of
+the hash that picks one of several equal routes. Or it is the name of a file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 from netsim.errors import UsageError, unknown
 from netsim.network.graph import Graph
@@ -14,6 +17,7 @@ from topologies import spec
 from topologies.builder import Shape
 from topologies.dragonfly import dragonfly
 from topologies.fat_tree import fat_tree
+from topologies.from_file import is_file, read_graph
 from topologies.star import parameter_server, star
 from topologies.torus import ring, torus
 from topologies.tree import racks, tree
@@ -33,26 +37,42 @@ TOPOLOGIES: dict[str, Callable[..., Graph]] = {
 
 
 def check_topology(topology: object) -> None:
-    """Raise UsageError unless this names a topology, and its keys have values that they can have."""
+    """Raise UsageError unless this names a topology with keys that it takes, or a file with a network."""
     if not isinstance(topology, str):
         raise UsageError(f"topology {topology!r} must be a name; known: {', '.join(TOPOLOGIES)}")
-    name, _ = spec.split(topology)
+    name = spec.name_of(topology)
+    if is_file(name):
+        spec.arguments(topology, _of_file)
+        read_graph(Path(name))
+        return
     if name not in TOPOLOGIES:
-        raise unknown("topology", name, TOPOLOGIES)
-    spec.parameters(topology, TOPOLOGIES[name])
+        raise unknown("topology", name, [*TOPOLOGIES, "or a file: FILE.json, FILE.graphml"])
+    spec.arguments(topology, TOPOLOGIES[name])
 
 
 def build(topology: str, shape: Shape) -> Graph:
-    """Return the network that `topology` names, for so many workers."""
+    """Return the network that `topology` names, for so many workers, or that is in the file it names."""
     check_topology(topology)
-    function = TOPOLOGIES[spec.split(topology)[0]]
-    return function(shape, **spec.parameters(topology, function))
+    name = spec.name_of(topology)
+    if is_file(name):
+        arguments = spec.arguments(topology, _of_file)
+        graph = read_graph(Path(name))
+    else:
+        arguments = spec.arguments(topology, TOPOLOGIES[name])
+        graph = TOPOLOGIES[name](shape, **{key: value for key, value in arguments.items() if key != "hash"})
+    return replace(graph, hash_seed=arguments.get("hash", 0))
 
 
 def servers_of(topology: str) -> int:
     """Return how many hosts a topology keeps for parameter servers."""
-    name, _ = spec.split(topology)
+    name = spec.name_of(topology)
+    if is_file(name):
+        return len(read_graph(Path(name)).servers)
     if name != "ps":
         return 0
-    servers: int = spec.parameters(topology, parameter_server).get("servers", 1)
+    servers: int = spec.arguments(topology, parameter_server).get("servers", 1)
     return servers
+
+
+def _of_file(shape: Shape) -> None:
+    """Stand for a file among topologies: it takes no keys of its own."""

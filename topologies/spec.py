@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, get_args, get_type_hints
 
-from netsim.errors import UsageError, check_choice, unknown
+from netsim.errors import UsageError, unknown
 from netsim.units import parse_bandwidth, parse_duration
 
 
@@ -53,52 +53,49 @@ Duration: TypeAlias = Annotated[float, functools.partial(parse_duration, what="l
 File: TypeAlias = Annotated[Path, Path]
 
 
-def takes(build: Callable[..., Any]) -> dict[str, tuple[Callable[[str], Any], Any]]:
-    """Return the keys that a topology takes, with what reads a value and the default."""
+def keys_of(build: Callable[..., Any]) -> dict[str, tuple[str, Callable[[str], Any]]]:
+    """Return the keys that a topology takes, each with the parameter it sets and what reads its value."""
     hints = get_type_hints(build, include_extras=True)
-    keys: dict[str, tuple[Callable[[str], Any], Any]] = {}
-    for name, parameter in list(inspect.signature(build).parameters.items())[1:]:
-        hint = hints[name]
-        annotated = next((each for each in (hint, *get_args(hint)) if hasattr(each, "__metadata__")), None)
-        assert annotated is not None, f"{build.__name__}: parameter {name} has no reader"
-        keys[name.rstrip("_").replace("_", "-")] = (annotated.__metadata__[0], parameter.default)
-    return keys
+    keys: dict[str, tuple[str, Callable[[str], Any]]] = {}
+    for name in list(inspect.signature(build).parameters)[1:]:
+        annotated = next(each for each in (hints[name], *get_args(hints[name])) if hasattr(each, "__metadata__"))
+        keys[name.rstrip("_").replace("_", "-")] = (name, annotated.__metadata__[0])
+    return keys | {"hash": ("hash", _number)}
 
 
-def split(text: str) -> tuple[str, list[tuple[str, str]]]:
-    """Return the name, and the keys with their values as they were written."""
-    name, _, rest = text.partition(":")
-    pairs = []
-    for item in rest.split(",") if rest else []:
-        key, equals, value = item.partition("=")
-        if not equals or not key.strip() or not value.strip():
-            raise UsageError(f"topology {text!r}: {item!r} must be key=value, such as {name}:key=4")
-        pairs.append((key.strip().replace("_", "-"), value.strip()))
-    return name, pairs
+def name_of(text: str) -> str:
+    """Return the name that a topology begins with."""
+    return text.partition(":")[0]
 
 
-def parameters(text: str, build: Callable[..., Any]) -> dict[str, Any]:
-    """Return the arguments that `text` gives to a topology's function; raise UsageError naming key and value."""
-    name, pairs = split(text)
-    keys = takes(build)
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key not in keys:
-            raise (
-                unknown(f"key of topology {name}", key, keys)
-                if keys
-                else UsageError(f"topology {text!r}: {name} takes no keys; write {name}")
-            )
-        argument = next(
-            each for each in (key.replace("-", "_"), f"{key}_") if each in inspect.signature(build).parameters
-        )
-        if argument in found:
-            raise UsageError(f"topology {text!r}: {key} was given twice; give it once")
-        try:
-            found[argument] = keys[key][0](value)
-        except UsageError as error:
-            raise UsageError(f"topology {text!r}: {key} {str(error).removeprefix(f'{key} ')}") from None
+def several(text: str) -> list[str]:
+    """Return the topologies in a list with commas: what looks like key=value belongs to the one before it."""
+    found: list[str] = []
+    for part in text.split(","):
+        if found and "=" in part and ":" not in part.partition("=")[0]:
+            found[-1] += f",{part}"
+        else:
+            found.append(part.strip())
     return found
 
 
-__all__ = ["Bandwidth", "Count", "Duration", "File", "Ratio", "Seed", "Sides", "check_choice", "parameters", "takes"]
+def arguments(text: str, build: Callable[..., Any]) -> dict[str, Any]:
+    """Return the arguments that `text` gives to a topology's function; raise UsageError naming key and value."""
+    name, _, rest = text.partition(":")
+    keys = keys_of(build)
+    found: dict[str, Any] = {}
+    for item in rest.split(",") if rest else []:
+        key, _, value = (part.strip() for part in item.partition("="))
+        key = key.replace("_", "-")
+        if not key or not value:
+            raise UsageError(f"topology {text!r}: {item!r} must be key=value, such as {name}:{next(iter(keys))}=4")
+        if key not in keys:
+            raise unknown(f"key of topology {name!r}", key, keys)
+        parameter, read = keys[key]
+        if parameter in found:
+            raise UsageError(f"topology {text!r}: {key} was given twice; give it once")
+        try:
+            found[parameter] = read(value)
+        except UsageError as error:
+            raise UsageError(f"topology {text!r}, {key}: {error}") from None
+    return found

@@ -69,8 +69,7 @@ class Fabric:
 
     Rank r of the workers is on the host ``order[r]`` of the graph, r if there is no order; parameter
     servers come after the last worker. `graph` may also be a networkx graph, as
-    :func:`netsim.network.graph.from_networkx` takes it. `seed` is that of the hash that picks one of
-    several equal routes.
+    :func:`netsim.network.graph.from_networkx` takes it.
     """
 
     def __init__(
@@ -78,7 +77,6 @@ class Fabric:
         graph: Graph | nx.Graph[Any],
         workers: int | None = None,
         order: Sequence[int] | IntArray | None = None,
-        seed: int = 0,
     ) -> None:
         self.graph = graph if isinstance(graph, Graph) else from_networkx(graph)
         available = len(self.graph.hosts)
@@ -99,7 +97,6 @@ class Fabric:
         self.bandwidth_bps: IntArray = self.graph.bandwidth_bps
         self.links: Sequence[Link] = _Links(self.graph, self._names)
         self._ranks = {host: rank for rank, host in enumerate(self.hosts)}
-        self._seed = seed
         self._routes: dict[tuple[str, str], Route] = {}
 
     def _named(self, chosen: IntArray) -> list[str]:
@@ -125,7 +122,7 @@ class Fabric:
         apart several connections of the same pair, which may take different routes among equals.
         """
         here, there = self._nodes[np.asarray(sources, np.int64)], self._nodes[np.asarray(targets, np.int64)]
-        paths = self.graph.router.paths(here, there, flow_hash(here, there, flows, self._seed))
+        paths = self.graph.router.paths(here, there, flow_hash(here, there, flows, self.graph.hash_seed))
         owners = np.repeat(np.arange(len(here)), paths.counts)
         # Summed before rounding, so that two halves of a latency make the whole.
         seconds = np.bincount(owners, self.graph.latency_s[paths.links], len(here))

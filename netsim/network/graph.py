@@ -29,7 +29,8 @@ class Graph:
     somebody says otherwise; `servers` are hosts kept for parameter servers; all other nodes are switches.
     `groups` tells which hosts share a machine, rack or site: a number for each of `hosts`. `near` lists
     `hosts` (by position) so that neighbours in the list are neighbours in the network; None where nobody
-    said. Hosts are `anonymous` if their names may be replaced by those of the workers on them.
+    said. Hosts are `anonymous` if their names may be replaced by those of the workers on them. `hash_seed` is
+    that of the hash that picks one of several equal routes.
     """
 
     names: list[str]
@@ -44,6 +45,7 @@ class Graph:
     groups: IntArray
     near: IntArray | None = None
     anonymous: bool = False
+    hash_seed: int = 0
 
     @property
     def switches(self) -> IntArray:

@@ -1,0 +1,136 @@
+"""Networks from files: networkx node-link JSON, and GraphML.
+
+Everything is checked when the file is read; an error names the file, the node or edge, and the value.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import networkx as nx
+
+from netsim.errors import UsageError
+from netsim.network.graph import Graph, from_networkx
+
+SUFFIXES = (".json", ".graphml")
+
+
+def is_file(name: str) -> bool:
+    """Return whether a topology's name is a file's."""
+    return "/" in name or "\\" in name or Path(name).suffix.lower() in (*SUFFIXES, ".xml", ".gml", ".yaml", ".yml")
+
+
+def read_graph(path: Path) -> Graph:
+    """Return the network in a file; raise UsageError where it cannot be read or makes no sense."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"topology {str(path)!r}: expected a file that ends in {' or '.join(SUFFIXES)}")
+    try:
+        facts = path.stat()
+    except OSError as error:
+        raise UsageError(f"topology {str(path)!r} cannot be read: {error.strerror}") from None
+    return _read(path, facts.st_mtime_ns, facts.st_size)
+
+
+@functools.lru_cache(maxsize=4)
+def _read(path: Path, changed_ns: int, size: int) -> Graph:
+    origin = f"topology {str(path)!r}: "
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"topology {str(path)!r} cannot be read: {error.strerror}") from None
+    read = _from_json if path.suffix.lower() == ".json" else _from_graphml
+    graph = read(content, origin)
+    if not any(data.get("kind") == "host" and data.get("role") != "server" for _, data in graph.nodes(data=True)):
+        raise UsageError(f"{origin}there is no host; give the nodes that compute a kind of 'host'")
+    return from_networkx(graph, origin)
+
+
+def _from_json(content: bytes, origin: str) -> nx.Graph[Any]:
+    def not_finite(constant: str) -> NoReturn:
+        raise ValueError(f"{constant} is not a number")
+
+    try:
+        document = json.loads(content, parse_constant=not_finite, object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{origin}not JSON: {error}") from None
+    if not isinstance(document, dict) or not isinstance(document.get("nodes"), list):
+        raise UsageError(f"{origin}expected an object with 'nodes' and 'edges', as networkx.node_link_data makes it")
+    edges = document.get("edges", document.get("links"))
+    if not isinstance(edges, list):
+        raise UsageError(f"{origin}'edges' {edges!r} must be a list of edges")
+    graph: nx.Graph[Any] = nx.DiGraph() if document.get("directed") else nx.Graph()
+    for number, node in enumerate(document["nodes"]):
+        if not isinstance(node, dict) or not isinstance(node.get("id"), str | int):
+            raise UsageError(f"{origin}node number {number} {node!r:.80} must be an object with an 'id'")
+        name = _name(node["id"], origin)
+        if name in graph:
+            raise UsageError(f"{origin}node {name!r} is there twice; give every node an id of its own")
+        graph.add_node(name, **{key: value for key, value in node.items() if key != "id"})
+    for number, edge in enumerate(edges):
+        if not isinstance(edge, dict) or not {"source", "target"} <= edge.keys():
+            raise UsageError(f"{origin}edge number {number} {edge!r:.80} must be an object with 'source' and 'target'")
+        ends = [str(edge["source"]), str(edge["target"])]
+        for end in ends:
+            if end not in graph:
+                raise UsageError(f"{origin}link {ends[0]}→{ends[1]}: there is no node {end!r}")
+        _check_new(graph.has_edge(*ends), ends[0], ends[1], origin)
+        graph.add_edge(*ends, **{key: value for key, value in edge.items() if key not in ("source", "target")})
+    return graph
+
+
+def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of its pairs; JSON itself would let the last of two equal keys win."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key!r} is there twice in one object")
+        found[key] = value
+    return found
+
+
+def _from_graphml(content: bytes, origin: str) -> nx.Graph[Any]:
+    """Read GraphML; what declares entities or a document type is refused before any other parser sees it."""
+    from xml.etree.ElementTree import ParseError
+
+    from defusedxml import DefusedXmlException
+    from defusedxml.ElementTree import fromstring
+
+    try:
+        root = fromstring(content, forbid_dtd=True)
+        graph: nx.Graph[Any] = nx.read_graphml(io.BytesIO(content))
+    except DefusedXmlException:
+        raise UsageError(f"{origin}it declares a document type or entities, which are not read; remove them") from None
+    except (ParseError, nx.NetworkXError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{origin}not GraphML: {error}") from None
+    counts = Counter(element.get("id") for element in root.iter() if element.tag.rpartition("}")[2] == "node")
+    for name, count in counts.items():
+        if count > 1:
+            raise UsageError(f"{origin}node {name!r} is there twice; give every node an id of its own")
+    for node in graph:
+        _name(node, origin)
+    seen: set[Any] = set()
+    for source, target in graph.edges():
+        pair = (source, target) if graph.is_directed() else frozenset((source, target))
+        _check_new(pair in seen, source, target, origin)
+        seen.add(pair)
+    return nx.DiGraph(graph) if graph.is_directed() else nx.Graph(graph)
+
+
+def _name(name: object, origin: str) -> str:
+    text = str(name)
+    if not text or not text.isprintable():
+        raise UsageError(f"{origin}node {text!r}: a node's id must be printable text")
+    return text
+
+
+def _check_new(there: bool, source: str, target: str, origin: str) -> None:
+    if source == target:
+        raise UsageError(f"{origin}link {source}→{target}: a node is not linked to itself; remove it")
+    if there:
+        raise UsageError(f"{origin}link {source}→{target} is there twice; add up what the two can carry")
