@@ -8,6 +8,7 @@ from __future__ import annotations
 from algorithms.dense import DenseRing
 from algorithms.dense_tree import DenseTree
 from algorithms.gtopk import GTopK
+from algorithms.gtopk_hier import GTopKHierarchical
 from algorithms.gtopk_naive import GTopKNaive
 from algorithms.lag import LAG
 from algorithms.lasg import LASGPS, LASGWK1, LASGWK2
@@ -21,7 +22,7 @@ from netsim.algorithm import Algorithm
 ALGORITHMS: dict[str, type[Algorithm]] = {
     algorithm.name: algorithm
     for algorithm in (
-        *(DenseRing, DenseTree, TopK, GTopK, GTopKNaive, RandK),
+        *(DenseRing, DenseTree, TopK, GTopK, GTopKNaive, GTopKHierarchical, RandK),
         *(ParameterServer, ParameterServerTopK, LAG, LASGWK1, LASGWK2, LASGPS, SASG),
     )
 }

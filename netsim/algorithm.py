@@ -31,6 +31,8 @@ class Algorithm:
     title: ClassVar[str]
     sparse: ClassVar[bool] = False
     uses_server: ClassVar[bool] = False
+    grouped: ClassVar[bool] = False
+    """Whether it takes `groups`: which ranks share a machine, rack or site."""
     accumulates: ClassVar[bool] = False
     """Whether an exchange takes a vector that is not computed yet, to add it where it is wanted."""
     remembers: ClassVar[tuple[type, ...]] = ()

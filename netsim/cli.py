@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from netsim.commands.fetch import fetch
+from netsim.commands.flows import flows
 from netsim.commands.recommend import recommend
 from netsim.commands.run import run
 from netsim.commands.simulate import simulate
@@ -25,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (simulate, run, fetch, study, recommend):
+for command in (simulate, run, fetch, flows, study, recommend):
     app.command()(command)
 
 

@@ -7,7 +7,7 @@ The order in which operands are combined is fixed, so results agree bit for bit 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from netsim.payload import Bundle, Flag, Payload, Vector, add, concatenate, split
@@ -104,30 +104,54 @@ async def tree_reduce(worker: Worker, own: PayloadT, combine: Combine[PayloadT])
     In round s, rank r with r mod 2^(s+1) = 0 absorbs rank r + 2^s. A partner that does not exist
     (P is not a power of two) is passed over. `combine` need not be associative: the tree is fixed.
     """
-    distance = 1
-    while distance < worker.workers:
-        if worker.rank % (2 * distance):
-            await worker.send(worker.rank - distance, own)
-            return None
-        if worker.rank + distance < worker.workers:
-            theirs = await worker.recv(worker.rank + distance, like=own)
-            own = await combine(own, theirs)
-        distance *= 2
-    return own
+    return await _reduce(worker, range(worker.workers), own, combine)
 
 
 @collective
 async def tree_broadcast(worker: Worker, own: PayloadT | None, like: PayloadT) -> PayloadT:
     """Return rank 0's payload everywhere, over the same tree: log₂P (α + d β)."""
-    distance = 1 << (worker.workers - 1).bit_length()
+    return await _broadcast(worker, range(worker.workers), own, like)
+
+
+@collective
+async def tree_reduce_among(
+    worker: Worker, ranks: Sequence[int], own: PayloadT, combine: Combine[PayloadT]
+) -> PayloadT | None:
+    """Combine over the binomial tree of some ranks, this one among them; the first gets the result, the others None."""
+    return await _reduce(worker, ranks, own, combine)
+
+
+@collective
+async def tree_broadcast_among(worker: Worker, ranks: Sequence[int], own: PayloadT | None, like: PayloadT) -> PayloadT:
+    """Return the payload of the first of some ranks to all of them, over the same tree."""
+    return await _broadcast(worker, ranks, own, like)
+
+
+async def _reduce(worker: Worker, ranks: Sequence[int], own: PayloadT, combine: Combine[PayloadT]) -> PayloadT | None:
+    place = ranks.index(worker.rank)
+    distance = 1
+    while distance < len(ranks):
+        if place % (2 * distance):
+            await worker.send(ranks[place - distance], own)
+            return None
+        if place + distance < len(ranks):
+            theirs = await worker.recv(ranks[place + distance], like=own)
+            own = await combine(own, theirs)
+        distance *= 2
+    return own
+
+
+async def _broadcast(worker: Worker, ranks: Sequence[int], own: PayloadT | None, like: PayloadT) -> PayloadT:
+    place = ranks.index(worker.rank)
+    distance = 1 << (len(ranks) - 1).bit_length()
     while distance > 1:
         distance //= 2
-        if worker.rank % (2 * distance) == distance:
-            own = await worker.recv(worker.rank - distance, like=like)
-        elif worker.rank % (2 * distance) == 0 and worker.rank + distance < worker.workers:
+        if place % (2 * distance) == distance:
+            own = await worker.recv(ranks[place - distance], like=like)
+        elif place % (2 * distance) == 0 and place + distance < len(ranks):
             if own is None:
                 raise ValueError(f"rank {worker.rank} has nothing to broadcast")
-            await worker.send(worker.rank + distance, own)
+            await worker.send(ranks[place + distance], own)
     if own is None:
         raise ValueError(f"rank {worker.rank} has nothing to broadcast")
     return own

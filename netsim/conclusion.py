@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from netsim.errors import InfeasibleError
+from netsim.experiment import Experiment
 from netsim.results import Result
 from netsim.simulation import Laboratory
 from netsim.training import TimingOnly
@@ -92,12 +94,22 @@ def _best(best: Result, ranked: Sequence[Result]) -> str:
     return f"With {workers} {who} fastest: {took}" + (f"; {others}." if others else ".")
 
 
+def _has_room(experiment: Experiment, workers: int) -> bool:
+    try:
+        experiment.for_workers(workers).fabric()
+    except InfeasibleError:
+        return False
+    return True
+
+
 def _order(results: Sequence[Result], laboratory: Laboratory) -> str:
     titles = {result.algorithm: result.title for result in results}
-    sizes = [2**power for power in range(1, LARGEST.bit_length())]
+    sizes = [2**power for power in range(1, LARGEST.bit_length()) if _has_room(laboratory.experiment, 2**power)]
+    if len(sizes) < 2:
+        return "No other number of workers fits on this network."
     crossovers = Scaling(laboratory).crossovers(list(titles), sizes)
     first, *later = [(workers, titles[name]) for workers, name in crossovers]
-    span = f"P = 2 to {LARGEST} on this network"
+    span = f"P = 2 to {sizes[-1]} on this network"
     if not later:
         return f"The fastest stays {first[1]} for all of {span}."
     changes = ", ".join(f"{title} from P = {workers}" for workers, title in later)

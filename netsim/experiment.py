@@ -23,6 +23,7 @@ from netsim.worker import Work
 from netsim.workloads import DEFAULT, WORKLOADS, check_workload
 from topologies import build, check_topology, servers_of
 from topologies.builder import Shape
+from topologies.placement import PLACEMENTS, place
 
 if TYPE_CHECKING:
     from netsim.network.fabric import Fabric
@@ -49,6 +50,8 @@ class Experiment:
     latency_s: float = 50e-6
     topology: str = "star"
     fan_out: int = 8
+    placement: str = "given"
+    group_size: int | None = None
     sharing: str = "maxmin"
     k: int | None = None
     density: float | None = None
@@ -131,6 +134,9 @@ class Experiment:
                 raise UsageError(f"algorithm {name!r} was named twice; name each once")
         check_device(self.device)
         check_topology(self.topology)
+        check_choice("placement", self.placement, PLACEMENTS)
+        if self.group_size is not None:
+            _check_integer("group-size", self.group_size, 1)
         check_choice("sharing", self.sharing, SHARINGS)
         check_workload(self.workload, self.data, self.split, self.sampling)
         check_choice("residual rule", self.residual, RESIDUALS)
@@ -233,6 +239,7 @@ class Experiment:
             "delay": self.delay,
             "alpha": self.alpha,
             "serial": self.serial_server,
+            "groups": self._groups() if ALGORITHMS[name].grouped else None,
         }
         return build_algorithm(name, options, strict=False)
 
@@ -254,12 +261,18 @@ class Experiment:
         """Whether the topology has a host of its own for a parameter server."""
         return servers_of(self.topology) > 0
 
-    def fabric(self) -> Fabric:
-        """Return the simulated network."""
+    def fabric(self, *, everywhere: bool = False) -> Fabric:
+        """Return the simulated network with the workers placed on its hosts, or with one on every host."""
         from netsim.network.fabric import Fabric
 
-        shape = Shape(self.workers, self.bandwidth_bps, self.latency_s, self.fan_out)
-        return Fabric(build(self.topology, shape), self.workers)
+        graph = build(self.topology, Shape(self.workers, self.bandwidth_bps, self.latency_s, self.fan_out))
+        if everywhere:
+            return Fabric(graph, len(graph.hosts))
+        return Fabric(graph, self.workers, place(graph, self.workers, self.placement, self.seed))
+
+    def _groups(self) -> int | tuple[int, ...]:
+        """Return which ranks share a machine, rack or site: as the user says, or the topology."""
+        return self.group_size or tuple(self.fabric().groups.tolist())
 
     def assumed_costs(self) -> dict[Work, float]:
         """Return the seconds of work that the user gave rather than have measured."""

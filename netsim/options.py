@@ -60,13 +60,21 @@ def algorithms(
     algorithm: Annotated[
         str,
         option(
-            "dense, dense-tree, topk, gtopk, gtopk-naive, randk, ps, ps-topk, lag, lasg-wk1, lasg-wk2, "
+            "dense, dense-tree, topk, gtopk, gtopk-naive, gtopk-hier, randk, ps, ps-topk, lag, lasg-wk1, lasg-wk2, "
             "lasg-ps, sasg; several with commas."
         ),
     ] = "dense,topk,gtopk,ps",
     topology: Annotated[
-        str, option("star, ps, ring, torus, tree, racks, fat-tree, dragonfly, wan; with keys: fat-tree:k=8.")
+        str,
+        option(
+            "star, ps, ring, torus, tree, racks, fat-tree, dragonfly or wan, with keys, such as fat-tree:k=8; or a "
+            "file: FILE.json, FILE.graphml."
+        ),
     ] = "star",
+    placement: Annotated[str, option("Of ranks on hosts: given, locality, cyclic or random.")] = "given",
+    group_size: Annotated[
+        int | None, option("gtopk-hier: consecutive ranks of a group. [default: the topology's racks]")
+    ] = None,
     density: Annotated[
         float | None, option("Fraction of entries that sparse algorithms select. [default: 0.001]")
     ] = None,

@@ -55,6 +55,8 @@ def test_parameters_and_bytes_are_equal_in_memory_simulated_and_real(workers: in
         {"algorithm": "gtopk", "residual": "index-intersection"},
         {"algorithm": "topk", "gather": "doubling"},
         {"algorithm": "ps,gtopk", "topology": "ps"},
+        {"algorithm": "gtopk-hier", "group_size": 2},
+        {"algorithm": "gtopk-hier", "topology": "racks:size=2", "placement": "cyclic"},
     ],
 )
 def test_options_change_both_worlds_alike(options: dict[str, Any]) -> None:

@@ -48,17 +48,22 @@ def deliver(report: Report, experiment: Experiment, as_json: bool, out: Path | N
     from netsim.render import render
 
     if out is not None:
-        from netsim.storage import write_atomically
-
-        try:
-            write_atomically(out, report.to_json() + "\n")
-        except OSError as error:
-            raise NetsimError(f"out {str(out)!r} could not be written: {error.strerror}") from error
+        write_out(out, report.to_json())
     with reader_may_go():
         if as_json:
             print(report.to_json())  # noqa: T201
         else:
             render(report, experiment)
+
+
+def write_out(out: Path, text: str) -> None:
+    """Write a result to the file `out`, whole or not at all."""
+    from netsim.storage import write_atomically
+
+    try:
+        write_atomically(out, text + "\n")
+    except OSError as error:
+        raise NetsimError(f"out {str(out)!r} could not be written: {error.strerror}") from error
 
 
 def say(text: str) -> None:

@@ -1,0 +1,82 @@
+"""Hierarchical gTop-k: trees of merges inside groups, then across: 2 log₂m (α₁ + 2kβ₁) + 2 log₂g (α₂ + 2kβ₂).
+
+m workers share a machine, rack or site, and there are g of those; α₁ and β₁ are latency and time of an element
+inside, α₂ and β₂ across. Of each group one worker alone sends across.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from algorithms.compression import merge, restore
+from algorithms.feedback import ErrorFeedback, Feedback
+from algorithms.selection import Selector
+from netsim.collectives import tree_broadcast_among, tree_reduce_among
+from netsim.errors import UsageError
+from netsim.payload import Vector
+from netsim.worker import Compute, Worker
+
+
+class GTopKHierarchical(ErrorFeedback):
+    """gTop-k whose tree follows the network: members of a group merge first, then the groups' lowest ranks.
+
+    `groups` tells the group of every rank, or is the size of groups of consecutive ranks; None is one
+    group of all, which is gTop-k itself. The worker that merges keeps what it drops, so gradient mass is conserved.
+    """
+
+    name = "gtopk-hier"
+    title = "gTop-k (hierarchical)"
+    grouped: ClassVar[bool] = True
+
+    def __init__(
+        self, selector: Selector, momentum_correction: float = 0.0, groups: Sequence[int] | int | None = None
+    ) -> None:
+        super().__init__(selector, momentum_correction)
+        self.groups = groups
+        self._known: tuple[list[list[int]], list[int]] | None = None
+
+    async def exchange(
+        self, worker: Worker, vector: Vector | Compute[Vector] | None, memory: Feedback, like: Vector
+    ) -> tuple[Vector, Feedback]:
+        assert vector is not None
+        selector = self.selector.at(worker.step, like.size)
+        local, memory = await self.compress(worker, vector, memory)
+        members, leaders = self.around(worker)
+        dropped: list[Vector] = []
+
+        async def combine(mine: Vector, theirs: Vector) -> Vector:
+            merged = await worker.compute("merge", merge, mine, theirs, selector)
+            dropped.append(merged.dropped)
+            return merged.kept
+
+        total = await tree_reduce_among(worker, members, local, combine)
+        if total is not None:
+            root = await tree_reduce_among(worker, leaders, total, combine)
+            total = await tree_broadcast_among(worker, leaders, root, like=local)
+        total = await tree_broadcast_among(worker, members, total, like=local)
+        residual = await worker.compute("merge", restore, memory.residual, *dropped)
+        return total, memory._replace(residual=residual)
+
+    def around(self, worker: Worker) -> tuple[list[int], list[int]]:
+        """Return the ranks of the worker's group, and the lowest rank of every group, both ascending."""
+        if self._known is None:
+            self._known = members_and_leaders(self.groups, worker.workers)
+        members, leaders = self._known
+        return members[worker.rank], leaders
+
+
+def members_and_leaders(groups: Sequence[int] | int | None, workers: int) -> tuple[list[list[int]], list[int]]:
+    """Return for every rank the ranks of its group, and the lowest rank of every group, ascending."""
+    if groups is None:
+        groups = workers
+    if isinstance(groups, int):
+        if groups < 1:
+            raise UsageError(f"groups {groups!r} must be a size of at least 1, or the group of every rank")
+        groups = [rank // groups for rank in range(workers)]
+    if len(groups) != workers:
+        raise UsageError(f"groups for {len(groups)} ranks were given, and there are {workers}")
+    found: dict[int, list[int]] = {}
+    for rank, group in enumerate(groups):
+        found.setdefault(group, []).append(rank)
+    return [found[group] for group in groups], [ranks[0] for ranks in found.values()]

@@ -1,0 +1,146 @@
+"""``netsim flows``: any traffic on any network."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from netsim.experiment import Experiment
+from netsim.network.flowfile import GivenFlow
+from netsim.replay import replay
+from tests.command import run
+from tests.test_flows import reference_finish
+
+PS = 10**12
+HEADER = "src,dst,bytes,start_s\n"
+
+
+def flows_file(folder: Path, text: str) -> Path:
+    path = folder / "flows.csv"
+    path.write_text(text)
+    return path
+
+
+def documented(capsys: pytest.CaptureFixture[str], arguments: str) -> dict[str, Any]:
+    ran = run(capsys, f"flows {arguments} --json")
+    assert (ran.code, ran.err) == (0, "")
+    return json.loads(ran.out)
+
+
+def test_flows_share_and_end_as_computed_by_hand(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """At 1 MB/s two flows of 1 MB into worker 2 have half each from 1 ms on, so they end at 2.001 s.
+
+    The third drains from 0.501 s at the half that worker 0's link has left, and the last 0.25 MB at full speed.
+    """
+    path = flows_file(
+        tmp_path, HEADER + "worker0,worker2,1000000,0\nworker1,worker2,1000000,0\nworker0,worker1,1000000,0.5\n"
+    )
+    done = documented(capsys, f"--topology star --workers 3 --bandwidth 8Mbps --latency 1ms --flows {path}")
+    assert [flow["finish_s"] for flow in done["flows"]] == pytest.approx([2.001, 2.001, 2.251], rel=1e-12)
+    assert [flow["duration_s"] for flow in done["flows"]] == pytest.approx([2.001, 2.001, 1.751], rel=1e-12)
+    links = {link["name"]: link for link in done["links"]}
+    assert links["switch→worker2"]["bytes"] == 2_000_000
+    assert links["switch→worker2"]["utilisation"] == pytest.approx(2 / 2.251, rel=1e-12)
+    assert links["worker1→switch"]["utilisation"] == pytest.approx(1 / 2.251, rel=1e-12)
+    assert done["makespan_s"] == pytest.approx(2.251, rel=1e-12)
+    assert "worker0→switch" in done["conclusion"][0]
+
+
+FORMS = [
+    "star",
+    "tree:fan-out=2",
+    "racks:size=3,oversubscription=2",
+    "fat-tree",
+    "torus",
+    "dragonfly",
+    "wan:latency=1ms",
+]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(FORMS), st.integers(0, 2**32), st.integers(1, 30))
+def test_on_every_topology_flows_end_when_the_reference_says(form: str, seed: int, count: int) -> None:
+    """The reference knows links and routes only; its flows enter when their latency is over."""
+    drawn = random.Random(seed)
+    fabric = Experiment.of(workers=12, topology=form, bandwidth="10Mbps").fabric()
+    flows = []
+    for _ in range(count):
+        source, target = drawn.sample(fabric.workers, 2)
+        flows.append(GivenFlow(source, target, drawn.randint(1, 10**6), drawn.choice([0, 0.25, 0.5])))
+    done = replay(fabric, flows)
+    wanted = []
+    for outcome in done.flows:
+        latency = round(PS * sum(link.latency_s for link in outcome.route))
+        start = round(PS * outcome.given.start_s) + latency
+        wanted.append(([link.index for link in outcome.route], outcome.given.nbytes, start))
+    expected = reference_finish(fabric.bandwidth_bps.tolist(), wanted)
+    assert [outcome.finish_s for outcome in done.flows] == pytest.approx(expected, rel=1e-6, abs=1e-9)
+    assert sum(use.nbytes for use in done.links) == sum(
+        outcome.given.nbytes * len(outcome.route) for outcome in done.flows
+    )
+    assert all(0 < use.utilisation <= 1 + 1e-9 for use in done.links)
+
+
+def test_flows_of_one_pair_may_take_several_of_equal_routes() -> None:
+    fabric = Experiment.of(workers=16, topology="fat-tree:k=4").fabric()
+    done = replay(fabric, [GivenFlow("worker0", "worker15", 10**6, 0.0)] * 40)
+    assert len({outcome.route for outcome in done.flows}) == 4
+
+
+def test_the_table_ends_with_the_busiest_link(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = flows_file(tmp_path, HEADER + "".join(f"worker{i},worker8,1000,0\n" for i in range(1, 8)) * 5)
+    ran = run(capsys, f"flows --topology racks:size=4,uplink=500Mbps --workers 12 --flows {path}")
+    assert (ran.code, ran.err) == (0, "")
+    assert "and 11 more flows" in ran.out
+    assert ran.out.splitlines()[-1].startswith("The busiest link is core→rack2: it carries 35 kB of 35 flows")
+
+
+def test_out_is_the_same_document(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path, out = flows_file(tmp_path, HEADER + "worker0,worker1,1000,0\n"), tmp_path / "done.json"
+    ran = run(capsys, f"flows --topology star --flows {path} --json --out {out}")
+    assert out.read_text() == ran.out
+    assert json.loads(ran.out)["schema"] == "netsim.flows/1"
+
+
+WRONG = [
+    ("src,dst,bytes\n", "has no column 'start_s'"),
+    ("", "has no column 'src'"),
+    (HEADER, "has no flows"),
+    (
+        HEADER + "worker0,worker1,1000,0\nworker0,wroker1,1000,0\n",
+        "line 3, column dst: 'wroker1' is not a host (did you mean",
+    ),
+    (HEADER + "worker99,worker1,1000,0\n", "line 2, column src: 'worker99' is not a host"),
+    (HEADER + "worker1,worker1,1000,0\n", "line 2, column dst: 'worker1' is the sender itself"),
+    (HEADER + "worker0,worker1,-5,0\n", "line 2, column bytes: '-5'"),
+    (HEADER + "worker0,worker1,1e6,0\n", "line 2, column bytes: '1e6'"),
+    (HEADER + "worker0,worker1," + "9" * 5000 + ",0\n", "line 2, column bytes: "),
+    (HEADER + "worker0,worker1,1000,nan\n", "line 2, column start_s: 'nan'"),
+    (HEADER + "worker0,worker1,1000,-1\n", "line 2, column start_s: '-1'"),
+    (HEADER + "worker0,worker1,1000,\n", "line 2, column start_s: ''"),
+    (HEADER + "worker0,worker1,1000\n", "line 2, column start_s: ''"),
+    (HEADER + "worker0,worker1,1000,0,5\n", "line 2: ['5'] is one value too many"),
+    (HEADER + '"worker0,worker1,1000,0\n', "cannot be read"),
+]
+
+
+@pytest.mark.parametrize(("text", "said"), WRONG, ids=[said for _, said in WRONG])
+def test_what_is_wrong_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str, said: str) -> None:
+    path = flows_file(tmp_path, text)
+    ran = run(capsys, f"flows --topology star --flows {path}")
+    assert (ran.code, ran.out) == (2, "")
+    assert re.fullmatch(r"netsim: [^\n]+\n", ran.err)
+    assert said in ran.err
+    assert repr(str(path)) in ran.err
+
+
+def test_a_file_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    ran = run(capsys, "flows --topology star --flows nowhere.csv")
+    assert (ran.code, ran.err) == (2, "netsim: flows 'nowhere.csv' cannot be read: No such file or directory\n")

@@ -1,0 +1,67 @@
+"""Which worker is on which host: the order of ranks decides whose messages cross the network's narrow places."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from netsim.network.graph import Graph
+from netsim.network.routing import IntArray
+
+PLACEMENTS = ("given", "locality", "cyclic", "random")
+"""As the topology lists hosts; neighbours in rank are neighbours in the network; one rack after the other in
+turn, as schedulers spread jobs; by chance."""
+
+
+def place(graph: Graph, workers: int, placement: str, seed: int) -> IntArray:
+    """Return the host of each rank, as a position in ``graph.hosts``; `seed` is for ``random``."""
+    hosts = len(graph.hosts)
+    match placement:
+        case "locality":
+            order = tour(graph) if graph.near is None else graph.near
+        case "cyclic":
+            order = np.lexsort((graph.groups, _turns(graph.groups)))
+        case "random":
+            order = np.random.default_rng(seed).permutation(hosts)
+        case _:
+            order = np.arange(hosts)
+    return order[:workers]
+
+
+def _turns(groups: IntArray) -> IntArray:
+    """Return of every host how many of its group come before it."""
+    by_group = np.argsort(groups, kind="stable")
+    first = np.searchsorted(groups[by_group], groups[by_group])
+    turns = np.empty_like(groups)
+    turns[by_group] = np.arange(len(groups)) - first
+    return turns
+
+
+def tour(graph: Graph) -> IntArray:
+    """Return the hosts in an order in which each is followed by the nearest that is left: of least latency, then links.
+
+    Hosts that hang on the same single switch are one stop of the tour.
+    """
+    stops, where = np.unique(_stops(graph), return_inverse=True)
+    first = np.full(len(stops), len(where))
+    np.minimum.at(first, where, np.arange(len(where)))
+    by_first = np.argsort(first)  # so that equals are visited in the order of the file
+    left = by_first.tolist()
+    visited = [left.pop(0)]
+    while left:
+        here = stops[visited[-1]]
+        paths = graph.router.paths(stops[left], np.full(len(left), here), np.zeros(len(left), np.uint64))
+        owners = np.repeat(np.arange(len(left)), paths.counts)
+        # To a tenth of a picosecond: sums of equal latencies in another order are equal.
+        seconds = np.rint(1e13 * np.bincount(owners, graph.latency_s[paths.links], len(left)))
+        visited.append(left.pop(int(np.lexsort((paths.counts, seconds))[0])))
+    position = np.empty(len(stops), np.int64)
+    position[visited] = np.arange(len(stops))
+    return np.argsort(position[where], kind="stable")
+
+
+def _stops(graph: Graph) -> IntArray:
+    """Return for every host the one node that it is linked to, or itself where there are several."""
+    ways = np.bincount(graph.sources, minlength=len(graph.names))
+    neighbour = np.zeros(len(graph.names), np.int64)
+    neighbour[graph.sources] = graph.targets
+    return np.where(ways[graph.hosts] == 1, neighbour[graph.hosts], graph.hosts)
