@@ -228,6 +228,9 @@ def test_a_study_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     planned = json.loads(dry.out)
     assert (planned["known"], len(planned["points"])) == (4, 4)
     assert run(capsys, f"study {own} --dry-run").out.startswith("sweep: ")
+    again = run(capsys, f"study {own} --jobs 1 --json --out {tmp_path / 'out'}")
+    assert "holds 4 of the points; --resume would use them" in again.err
+    assert run(capsys, f"study {own} --jobs 1 --json --resume --out {tmp_path / 'out'}") == (0, ran.out, "")
 
 
 @pytest.mark.parametrize(

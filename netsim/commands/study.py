@@ -51,6 +51,8 @@ def study(
         plan = plan_study(found, settings, folder)
         say(json.dumps(_as_json(found, plan), indent=2, ensure_ascii=False) if as_json else _in_words(found, plan))
         return
+    if not resume and (kept := plan_study(found, settings, folder).known):
+        typer.echo(f"netsim: {str(folder)!r} holds {kept:,} of the points; --resume would use them", err=True)
     command = shlex.join(["netsim", "study", name, *(["--quick"] if quick else []), *_sets(sets), "--out", "DIR"])
     try:
         with points_progress(found.name) as on_point:
