@@ -37,14 +37,6 @@ def number(text: str) -> float:
         raise typer.BadParameter(f"{text!r} is not a number; write it like 0.1") from None
 
 
-def listed(text: str) -> list[str]:
-    """Return what stands between semicolons, or, where there are none, between commas.
-
-    A topology with keys has commas of its own: ``racks:size=8,oversubscription=4;star``.
-    """
-    return [each.strip() for each in text.split(";" if ";" in text else ",") if each.strip()]
-
-
 def network(
     bandwidth: Annotated[str, option("Of every link, each way: 1Gbps, 100Mbit/s, 25GiB/s.")] = "1Gbps",
     latency: Annotated[str, option("One way, host to host across one switch: 50us, 1ms.")] = "50us",

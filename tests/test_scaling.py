@@ -184,7 +184,7 @@ def test_many_flows_through_one_uplink_are_told(tmp_path: Path) -> None:
 
     sets = [
         "workers=2,4,8,16,32", "algorithms=topk:doubling", "densities=0.1", "bandwidths=1Gbps", "latency=1ns",
-        "topologies=star; racks:size=4,oversubscription=4",
+        "topologies=star, racks:size=4,oversubscription=4",
     ]  # fmt: skip
     study = load_study("scaling")
     ran = run_study(study, settings_of(study, sets=sets), tmp_path, jobs=1)

@@ -120,6 +120,17 @@ def test_a_point_is_known_by_its_configuration_seed_measurement_and_version(
     assert all(re.fullmatch("[0-9a-f]{64}", key) for key in keys)
 
 
+def test_a_network_in_a_file_is_known_by_what_is_in_it(tmp_path: Path) -> None:
+    store, file = Store(tmp_path, square), tmp_path / "net.json"
+    point = {"topology": f"{file}:hash=1"}
+    keys = [store.key(point)]
+    for text in ("one", "two", "one"):
+        file.write_text(text)
+        keys.append(store.key(point))
+    assert len(set(keys)) == 3
+    assert keys[1] == keys[3]
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), object(), {1, 2}])
 def test_what_json_cannot_hold_is_no_point(tmp_path: Path, value: object) -> None:
     with pytest.raises(UsageError, match="cannot be written as JSON"):
@@ -158,7 +169,7 @@ def test_settings_come_from_defaults_then_quick_then_the_file_then_the_command()
     assert of(quick=True, given={"xs": [5, 6]}).xs == (5, 6)
     assert of(quick=True, given={"xs": [5, 6]}, sets=["xs=7"]).xs == (7,)
     assert of(sets=["scale=2"]).scale == 2.0
-    assert of(sets=["xs=4;5; 6 ;"]).xs == (4, 5, 6)
+    assert of(sets=["xs=4,5, 6,"]).xs == (4, 5, 6)
 
 
 @pytest.mark.parametrize(

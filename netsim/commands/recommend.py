@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from netsim.commands.common import points_progress, reader_may_go, say
 from netsim.errors import UsageError
-from netsim.options import listed, option, whole
+from netsim.options import option, whole
 
 if TYPE_CHECKING:
     from netsim.recommend import Ranked, Recommendation
@@ -22,9 +22,7 @@ def recommend(
     ] = None,
     bandwidth: Annotated[str, option("Of every link, each way: 1Gbps, 10Gbps.")] = "1Gbps",
     latency: Annotated[str, option("One way, host to host across one switch.")] = "50us",
-    topology: Annotated[
-        str, option("The network's topology, or with commas (semicolons where they have keys) several to choose from.")
-    ] = "star",
+    topology: Annotated[str, option("The network's topology, or with commas several to choose from.")] = "star",
     algorithm: Annotated[
         str | None, option("Candidates, with commas. [default: all that keep what they hold back]")
     ] = None,
@@ -37,10 +35,11 @@ def recommend(
     """Rank algorithms and densities for a model on a network, and say how sure the order is."""
     from netsim.recommend import ALL, candidates
     from netsim.recommend import recommend as ranked
+    from topologies.spec import several
 
     if (model is None) == (elements is None):
         raise UsageError("of model and elements one must be given, such as --model resnet50")
-    tried = candidates(listed(algorithm) if algorithm else ALL, _numbers(density), listed(topology))
+    tried = candidates(several(algorithm) if algorithm else ALL, _numbers(density), several(topology))
     options = {"workers": workers, "model": model, "elements": elements, "bandwidth": bandwidth, "latency": latency}
     options |= {"compute_time": compute_time, "select_time": select_time, "merge_time": merge_time}
     with points_progress("simulating") as on_point:

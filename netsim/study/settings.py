@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from netsim.errors import UsageError, check_choice, unknown
-from netsim.options import listed
 from netsim.study.kinds import SettingsT, Study
+from topologies.spec import several
 
 LARGEST_FILE = 1_000_000
 """Bytes of a TOML file; a study that says what varies needs a thousandth of it."""
@@ -65,8 +65,8 @@ def settings_of(
         table, _, key = name.partition(".")
         default = known[table].get_default(call_default_factory=True) if table in known else None
         if key and isinstance(default, dict):
-            several = any(isinstance(each, tuple) for each in default.values())
-            values[table] = dict(values.get(table, default)) | {key: _read(written.strip(), several)}
+            list_of = any(isinstance(each, tuple) for each in default.values())
+            values[table] = dict(values.get(table, default)) | {key: _read(written.strip(), list_of)}
         else:
             values[name] = _read(written.strip(), isinstance(default, tuple))
     for name in values:
@@ -78,10 +78,10 @@ def settings_of(
         raise UsageError(_one_line(error)) from None
 
 
-def _read(text: str, several: bool) -> Any:
-    """Return the value, or with `several` the values between commas or semicolons: whole numbers, numbers, or text."""
-    if several:
-        return tuple(_read(each, False) for each in listed(text))
+def _read(text: str, list_of: bool) -> Any:
+    """Return the value, or with `list_of` the values between commas: whole numbers, numbers, or text."""
+    if list_of:
+        return tuple(_read(each, False) for each in several(text) if each)
     for kind in (int, float):
         try:
             return kind(text)

@@ -13,6 +13,8 @@ from netsim.errors import NetsimError, UsageError
 from netsim.storage import write_atomically
 from netsim.study.kinds import Outcome, Point
 from netsim.system import version
+from topologies.from_file import is_file
+from topologies.spec import name_of as name_of_topology
 
 SCHEMA = "netsim.point/1"
 SHOWN = ("cli.py", "commands", "conclusion.py", "launch.py", "render.py", "report", "study")
@@ -63,7 +65,7 @@ class Store:
     def key(self, point: Point) -> str:
         """Return the SHA-256 of the point's configuration and seed, of the measurement, and of the code's version."""
         config = {name: value for name, value in point.items() if name != "seed"}
-        whole = {"config": config, "seed": point.get("seed", 0)} | self._decides
+        whole = {"config": config, "seed": point.get("seed", 0), **_network_in_file(point)} | self._decides
         return hashlib.sha256(canonical(whole).encode()).hexdigest()
 
     def load(self, point: Point) -> Outcome | None:
@@ -95,6 +97,14 @@ class Store:
 
     def _path(self, point: Point) -> Path:
         return self.folder / f"{self.key(point)}.json"
+
+
+def _network_in_file(point: Point) -> dict[str, str]:
+    """Return the SHA-256 of the file that a point's network is in, if it is: its name says nothing of what it holds."""
+    name = name_of_topology(str(point.get("topology", "")))
+    if not is_file(name) or not Path(name).is_file():
+        return {}
+    return {"network": hashlib.sha256(Path(name).read_bytes()).hexdigest()}
 
 
 def _seal(outcome: Mapping[str, Any]) -> str:
