@@ -70,7 +70,7 @@ def simulate_experiment(
         results = [lab.simulate(name, on_round, emit, checkpoint, traces.get(name)) for name in experiment.algorithms]
         if trace is not None:
             write_chrome_trace(list(traces.values()), trace, found | {"config": experiment.config()})
-        return Report(experiment.config(), results, conclude(results, lab), found)
+        return Report(experiment.config(), results, conclude(results, lab), found, experiment.effects.shown())
 
 
 def run(
@@ -101,6 +101,8 @@ def check_real(experiment: Experiment) -> None:
         raise UsageError("timing-only was given, but a real run exchanges real gradients; use netsim simulate")
     if experiment.assumed_costs():
         raise UsageError("an assumed compute, select or merge time was given, but a real run measures; leave it out")
+    for name in experiment.effects.shown():
+        raise UsageError(f"{name} was given, but a real run has the effects of its own network; use netsim simulate")
 
 
 def real_report(experiment: Experiment, results: list[Any], backend: str) -> Report:

@@ -22,7 +22,9 @@ def bound_by(totals: Counter[Hashable], server_host: str | None) -> str:
     candidates = {
         "compute": sum(totals[work] for work in COMPUTE),
         "selection": sum(totals[work] for work in SELECT),
-        "latency": totals["latency"],
+        "latency": totals["latency"] + totals["switching"],
+        "host overhead": totals["host overhead"],
+        "slow start": totals["slow start"] + totals["handshake"],
         "links": links.total(),
     }
     greatest = max(candidates, key=lambda name: candidates[name])

@@ -72,7 +72,7 @@ def conclude(results: Sequence[Result], laboratory: Laboratory | None) -> list[s
     ranked = sorted(results, key=lambda result: result.round_time_s)
     best = ranked[0]
     sentences = [_best(best, ranked)]
-    if laboratory is not None and len(results) > 1:
+    if laboratory is not None and len(results) > 1 and not laboratory.experiment.effects.local:
         sentences.append(_order(results, laboratory))
     return sentences
 

@@ -42,6 +42,10 @@ class DeadlockError(NetsimError):
     """Nothing can happen any more, but some ranks still wait, or some messages were never received."""
 
 
+class LinkDownError(NetsimError):
+    """A link is down and stays down, and all that could still happen waits for it."""
+
+
 class ProtocolError(NetsimError):
     """A message is not the one its receiver asked for."""
 

@@ -15,6 +15,8 @@ from algorithms.topk import GATHERS
 from netsim.algorithm import Algorithm
 from netsim.catalogue import MODELS, parameters_of, tensors_of
 from netsim.device import check_device
+from netsim.effects import NAMES as EFFECTS
+from netsim.effects import NONE, Effects
 from netsim.errors import UsageError, check_choice, unknown
 from netsim.network.sharing import SHARINGS
 from netsim.sgd import Aggregate, Recipe
@@ -89,11 +91,14 @@ class Experiment:
     timing_only: bool = False
     elements: int | None = None
     model: str | None = None
+    effects: Effects = NONE
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Experiment:
         """Return the experiment whose :meth:`config` this is, also after a trip through JSON."""
         options: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in config.items()}
+        if "effects" in options:
+            options["effects"] = Effects(**options["effects"])
         return cls(**options)
 
     @classmethod
@@ -115,8 +120,10 @@ class Experiment:
             given["lr_decay_at"] = tuple(_whole_number("lr-decay-at", at) for at in given["lr_decay_at"].split(","))
         if "lr" in given:
             given["learning_rate"] = given.pop("lr")
+        if "effects" not in given:
+            given["effects"] = Effects.of(given)
         if wrong := sorted(given.keys() - cls.__slots__):
-            raise unknown("option", wrong[0], [option_of(name) for name in cls.__slots__])
+            raise unknown("option", wrong[0], [*(option_of(name) for name in cls.__slots__), *EFFECTS])
         return cls(**given)
 
     def __post_init__(self) -> None:
@@ -133,6 +140,7 @@ class Experiment:
             if self.algorithms.count(name) > 1:
                 raise UsageError(f"algorithm {name!r} was named twice; name each once")
         check_device(self.device)
+        self.effects.check_workers(self.workers)
         check_topology(self.topology)
         check_choice("placement", self.placement, PLACEMENTS)
         if self.group_size is not None:

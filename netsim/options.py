@@ -48,6 +48,35 @@ def network(
     """Template: the simulated network."""
 
 
+def effects(
+    protocol: Annotated[str, option("ideal, or tcp: headers, connections, slow start.")] = "ideal",
+    initial_window: Annotated[int, option("tcp: segments that slow start begins with.")] = 10,
+    connections: Annotated[
+        str, option("tcp: established, or opened at a round trip per-pair of hosts or per-message.")
+    ] = "established",
+    switching: Annotated[str, option("ideal (a message flows), cut-through or store-and-forward.")] = "ideal",
+    message_overhead: Annotated[str | None, option("Time that a message takes each of its hosts: 20us.")] = None,
+    byte_cost: Annotated[str | None, option("Time that each byte of a message takes both hosts: 0.1ns.")] = None,
+    compute_jitter: Annotated[
+        str | None, option("Factor on a worker's compute times, by step: lognormal:0.2, exponential:0.5, uniform:0.1.")
+    ] = None,
+    straggler: Annotated[
+        str | None, option("3:2.5 (worker 3 is 2.5 times slower), 5%:4 (one step in 20), or several with commas.")
+    ] = None,
+    latency_jitter: Annotated[str | None, option("Factor on a message's latency: lognormal:0.5, for example.")] = None,
+    background: Annotated[
+        str | None, option("Traffic of others: a load on every link, like 0.3, or a CSV file of src,dst,bytes,start_s.")
+    ] = None,
+    background_size: Annotated[
+        str, option("Of their flows: exponential:1MB, fixed:100kB, lognormal:1MB:1.5.")
+    ] = "exponential:1MB",
+    link_event: Annotated[
+        str | None, option("'worker3->switch@0.5s=100Mbps' (or =down, =up; <-> both ways); several with commas.")
+    ] = None,
+) -> None:
+    """Template: what slows real networks, each off unless asked for."""
+
+
 def algorithms(
     algorithm: Annotated[
         str,

@@ -49,6 +49,8 @@ def _header(first: Result, experiment: Experiment, report: Report) -> list[str]:
     else:
         backend = report.environment.get("backend", "")
         lines.append(f"network  {first.workers} workers over torch.distributed ({backend})   MEASURED")
+    if report.effects:
+        lines.append(f"Effects: {'; '.join(report.effects.values())}")
     device = report.environment.get("device")
     where = f" on {device}" if device else ""
     lines.append(

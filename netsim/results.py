@@ -150,6 +150,8 @@ class Report:
     results: list[Result]
     conclusion: list[str] = field(default_factory=list)
     environment: Mapping[str, Any] = field(default_factory=dict)
+    effects: Mapping[str, str] = field(default_factory=dict)
+    """What was simulated beyond an ideal network, in words, by option."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as documented in the README, in SI units."""
@@ -157,6 +159,7 @@ class Report:
             "schema": SCHEMA,
             "config": dict(self.config),
             "environment": dict(self.environment),
+            "effects": dict(self.effects),
             "results": [asdict(result) for result in self.results],
             "conclusion": list(self.conclusion),
         }

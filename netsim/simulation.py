@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from netsim.algorithm import Algorithm
 from netsim.backends.cooperative import Cooperative, Medium
 from netsim.backends.cooperative import Task as RankTask
+from netsim.backends.disturbed import DisturbedMedium
 from netsim.backends.local import Instant
 from netsim.backends.path import Path as EventPath
 from netsim.backends.simulated import SimulatedMedium
@@ -117,8 +118,14 @@ class Laboratory:
         return result
 
     def _medium(self, fabric: Fabric, standing: Standing, trace: Trace | None) -> Medium:
-        sharing = cast(Sharing, self.experiment.sharing)
-        medium = SimulatedMedium(fabric, fabric.hosts, self.costs, self._executor, standing.path.total(), sharing)
+        """Return the network, where it stands, with the effects that were asked for."""
+        experiment, now = self.experiment, standing.path.total()
+        network = (fabric, fabric.hosts, self.costs, self._executor, now, cast(Sharing, experiment.sharing))
+        medium: SimulatedMedium
+        if experiment.effects.any:
+            medium = DisturbedMedium(*network, effects=experiment.effects, seed=experiment.seed)
+        else:
+            medium = SimulatedMedium(*network)
         return medium if trace is None else TracedMedium(medium, trace)
 
     def in_memory(self, name: str) -> list[RankOutcome]:

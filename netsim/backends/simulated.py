@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Any, Protocol
@@ -13,6 +14,7 @@ from netsim.backends.cooperative import Done
 from netsim.backends.path import Path
 from netsim.network.fabric import Fabric, Link
 from netsim.network.flows import Flow, Network
+from netsim.network.hosts import Host
 from netsim.network.sharing import Sharing
 from netsim.payload import nbytes
 from netsim.worker import Compute, Recv, Send, Worker, stages
@@ -23,6 +25,14 @@ class Costs(Protocol):
 
     def picoseconds(self, request: Compute[Any], settle: Callable[[], None]) -> int:
         """Return the time to charge for `request`; call `settle` first if it must be timed undisturbed."""
+
+
+Note = Callable[[Worker, str, int, int], None]
+"""Called with what a worker computes, from when until when."""
+
+
+def _nobody(worker: Worker, work: str, start: int, end: int) -> None:
+    """Take no note."""
 
 
 WORTH_A_THREAD = 500 * 10**6
@@ -51,6 +61,8 @@ class SimulatedMedium:
         self._hosts = hosts
         self._costs = costs
         self._backlog = Backlog(executor)
+        self._computers: defaultdict[int, Host[Path]] = defaultdict(Host)
+        self.note: Note = _nobody
 
     @property
     def now(self) -> int:
@@ -80,16 +92,18 @@ class SimulatedMedium:
         """Sends are eager: a flow starts when its send is posted."""
 
     def compute(self, worker: Worker, request: Compute[Any], call: Callable[[], Any], path: Path, done: Done) -> None:
+        host = self._computers[worker.rank]
         charge = 0
         for stage in stages(request):
-            duration = self._charge(worker, stage)
-            charge, path = charge + duration, path.then(stage.work, duration)
+            if duration := self._charge(worker, stage):
+                charge, path = charge + duration, host.occupy(self.now, path, stage.work, duration)
+                self.note(worker, stage.work, host.free_at - duration, host.free_at)
         if not charge:
             done(call(), path)
             return
         long = charge >= WORTH_A_THREAD or any(stage.work == "gradient" for stage in stages(request))
         finish = self._backlog.add(request) if long and not request.replicated else call
-        timeout = self._environment.timeout(charge)
+        timeout = self._environment.timeout(host.free_at - self.now)
         timeout.callbacks.append(lambda _: done(finish(), path))
 
     def _charge(self, worker: Worker, stage: Compute[Any]) -> int:

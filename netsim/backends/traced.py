@@ -18,6 +18,7 @@ class TracedMedium:
 
     def __init__(self, medium: SimulatedMedium, trace: Trace) -> None:
         self._medium = medium
+        medium.note = self._note
         self._trace = trace
 
     @property
@@ -44,20 +45,10 @@ class TracedMedium:
         self._medium.expect(worker, request)
 
     def compute(self, worker: Worker, request: Compute[Any], call: Callable[[], Any], path: Path, done: Done) -> None:
-        step = worker.step
+        self._medium.compute(worker, request, call, path, done)
 
-        def finished(answer: Any, alone: Path) -> None:
-            """Note each stage of the computation, which took the last time until now."""
-            stages = [(work, duration) for work, duration in reversed(alone.totals().items()) if duration]
-            end = self.now - sum(duration for _, duration in stages)
-            whole = path
-            for work, duration in stages:
-                start, end, whole = end, end + duration, whole.then(work, duration)
-                self._trace.add(Computation(worker.rank, str(work), step, start, end))
-            done(answer, whole)
-
-        # On a path of its own, which then says what the computation was made of.
-        self._medium.compute(worker, request, call, Path.start(0), finished)
+    def _note(self, worker: Worker, work: str, start: int, end: int) -> None:
+        self._trace.add(Computation(worker.rank, work, worker.step, start, end))
 
     def advance(self) -> bool:
         went_on = self._medium.advance()

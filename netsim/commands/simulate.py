@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from netsim.commands.common import check_file, deliver, progress
 from netsim.errors import InterruptedRunError
-from netsim.options import algorithms, charges, long_runs, network, option, output, takes, training
+from netsim.options import algorithms, charges, effects, long_runs, network, option, output, takes, training
 
 if TYPE_CHECKING:
     from netsim.checkpoint import Checkpoint
 
 
-@takes(network, algorithms, training, charges, long_runs, output)
+@takes(network, effects, algorithms, training, charges, long_runs, output)
 def simulate(
     workers: Annotated[int, option("How many workers train.")] = 8,
     metrics: Path | None = None,

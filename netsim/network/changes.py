@@ -1,0 +1,82 @@
+"""Links that degrade, fail and come back while a simulation runs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from netsim.errors import UsageError, suggestion
+from netsim.network.fabric import Link
+from netsim.units import parse_bandwidth, parse_duration, picoseconds
+
+EXAMPLE = "'worker3->switch@0.5s=100Mbps', '=down' or '=up'"
+_EVENT = re.compile(r"\s*(.+?)\s*(<->|->|↔|→)\s*(.+?)\s*@\s*(.+?)\s*=\s*(.+?)\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class LinkEvent:
+    """From `at_ps` on, a link has a bandwidth in bit/s: 0 is down, None what it had at first."""
+
+    source: str
+    target: str
+    both_ways: bool
+    at_ps: int
+    bandwidth_bps: int | None
+
+    @classmethod
+    def several(cls, text: str) -> tuple[LinkEvent, ...]:
+        """Read ``worker3->switch@0.5s=100Mbps``, or several with commas; ``<->`` is both directions of a cable."""
+        return tuple(cls._of(part) for part in text.split(","))
+
+    @classmethod
+    def _of(cls, text: str) -> LinkEvent:
+        match = _EVENT.fullmatch(text)
+        if match is None:
+            raise UsageError(f"link event {text!r} is not LINK@TIME=BANDWIDTH; write it like {EXAMPLE}")
+        source, arrow, target, at, value = match.groups()
+        at_ps = picoseconds(parse_duration(at, f"time of link event {text!r}:", zero=True))
+        if value in ("down", "up"):
+            bandwidth = 0 if value == "down" else None
+        elif not value[0].isdigit():
+            close = suggestion(value, ["down", "up"])
+            raise UsageError(f"link event {text!r} has an unknown value {value!r}{close}; write it like {EXAMPLE}")
+        else:
+            bandwidth = parse_bandwidth(value)
+        return cls(source, target, arrow in ("<->", "↔"), at_ps, bandwidth)
+
+    def links(self, links: Iterable[Link]) -> tuple[Link, ...]:
+        """Return the links that change; raise UsageError unless they are there."""
+        known = {(link.source, link.target): link for link in links}
+        wanted = [(self.source, self.target), (self.target, self.source)][: 1 + self.both_ways]
+        for source, target in wanted:
+            if (source, target) not in known:
+                names = [link.name for link in known.values()]
+                asked = f"{source}→{target}"
+                close = suggestion(asked, names) or f"; there is {', '.join(names[:4])}" + (
+                    f" and {len(names) - 4} more" if len(names) > 4 else ""
+                )
+                raise UsageError(f"link event names link {asked!r}, which this topology does not have{close}")
+        return tuple(known[pair] for pair in wanted)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What happens to one link."""
+
+    at_ps: int
+    link: Link
+    bandwidth_bps: float
+
+
+def changes_of(events: Sequence[LinkEvent], links: Iterable[Link]) -> list[Change]:
+    """Return the changes that the events make, in order of time; of equal times the later named comes later."""
+    links = list(links)
+    return sorted(
+        (
+            Change(event.at_ps, link, link.bandwidth_bps if event.bandwidth_bps is None else event.bandwidth_bps)
+            for event in events
+            for link in event.links(links)
+        ),
+        key=lambda change: change.at_ps,
+    )

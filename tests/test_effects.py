@@ -1,0 +1,448 @@
+"""Each effect against a closed form, a published model or a packet-level reference; off by default."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import netsim
+from netsim.backends.cooperative import Cooperative
+from netsim.backends.disturbed import DisturbedMedium
+from netsim.costs import AssumedCosts
+from netsim.effects import Effects
+from netsim.errors import LinkDownError
+from netsim.experiment import Experiment
+from netsim.network.fabric import Fabric, Link, Route
+from netsim.network.switching import extra_ps
+from netsim.payload import SizeOnly
+from netsim.worker import Worker
+from tests.command import run
+from tests.packets import ACKNOWLEDGEMENT, cut, slow_start, through_switches
+
+PS = 10**12
+GIGABIT = 10**9
+
+
+def round_time(algorithm: str, **options: Any) -> float:
+    report = netsim.simulate(algorithm=algorithm, timing_only=True, **options)
+    return report.results[0].round_time_s
+
+
+def cable(bandwidth: int = GIGABIT, latency: float = 50e-6) -> Fabric:
+    """Return two hosts and a cable between them."""
+    graph: nx.Graph[str] = nx.Graph()
+    for rank in range(2):
+        graph.add_node(f"worker{rank}", kind="host")
+    graph.add_edge("worker0", "worker1", bandwidth_bps=bandwidth, latency_s=latency)
+    return Fabric(graph)
+
+
+def one_message(effects: Effects, nbytes: int, seed: int = 0, fabric: Fabric | None = None) -> float:
+    """Return the seconds that a message of `nbytes` takes from rank 0 to rank 1 over a cable."""
+    fabric = fabric or cable()
+    medium = DisturbedMedium(fabric, fabric.hosts, AssumedCosts({}), effects=effects, seed=seed)
+    ends: list[int] = []
+
+    async def program(worker: Worker) -> None:
+        if worker.rank == 0:
+            await worker.send(1, SizeOnly(nbytes // 4))
+        else:
+            await worker.recv(0, SizeOnly(nbytes // 4))
+            ends.append(medium.now)
+
+    tasks = Cooperative[None](medium).run([Worker(rank, 2) for rank in range(2)], program)
+    assert tasks[1].path.totals().total() == ends[0]
+    return ends[0] / PS
+
+
+# Off unless asked for.
+
+
+def test_no_effect_is_on_by_default_and_none_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert not Experiment().effects.any
+    assert json.loads(run(capsys, "simulate --timing-only --elements 1000 --json").out)["effects"] == {}
+    assert "Effects" not in run(capsys, "simulate --timing-only --elements 1000").out
+
+
+EVERYTHING = {
+    "protocol": "tcp",
+    "initial_window": 4,
+    "connections": "per-pair",
+    "switching": "store-and-forward",
+    "message_overhead": "20us",
+    "byte_cost": "0.1ns",
+    "compute_jitter": "lognormal:0.2",
+    "straggler": "1:2.5,5%:4",
+    "latency_jitter": "exponential:0.5",
+    "background": 0.3,
+    "background_size": "lognormal:100kB:1",
+    "link_event": "worker1->switch@1ms=100Mbps,worker1<->switch@4ms=up",
+}
+
+
+def test_what_is_on_is_named_in_table_and_json_and_comes_back_from_a_configuration(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    experiment = Experiment.of(**EVERYTHING)
+    assert Experiment.from_config(json.loads(json.dumps(experiment.config()))).effects == experiment.effects
+    options = " ".join(f"--{name.replace('_', '-')} '{value}'" for name, value in EVERYTHING.items())
+    shown = json.loads(run(capsys, f"simulate --timing-only --elements 1000 --workers 4 --json {options}").out)
+    named = {name.replace("_", "-") for name in EVERYTHING} - {"initial-window", "connections", "background-size"}
+    assert set(shown["effects"]) == named
+    table = run(capsys, f"simulate --timing-only --elements 1000 --workers 4 {options}").out
+    (line,) = (line for line in table.splitlines() if line.startswith("Effects: "))
+    assert all(words in line for words in shown["effects"].values())
+
+
+def test_one_seed_gives_the_same_bytes_whatever_the_order_of_hashes() -> None:
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in EVERYTHING.items()]
+    command = [sys.executable, "-m", "netsim", "simulate", "--timing-only", "--elements=20000", "--workers=5"]
+    command += ["--rounds=3", "--compute-time=1ms", "--json", *options]
+    outputs = {
+        subprocess.run(command, check=True, capture_output=True, env=os.environ | {"PYTHONHASHSEED": seed}).stdout
+        for seed in ("0", "4711")
+    }
+    assert len(outputs) == 1
+    assert json.loads(outputs.pop())["effects"]
+
+
+@settings(max_examples=25)
+@given(st.integers(1, 6), st.integers(0, 2**16), st.booleans())
+def test_the_parts_of_every_path_still_sum_to_the_clock(ranks: int, seed: int, tcp: bool) -> None:
+    off = {"straggler", "link_event", "protocol", "connections", "initial_window"}
+    options = {name: value for name, value in EVERYTHING.items() if name not in off}
+    if tcp:
+        options |= {name: EVERYTHING[name] for name in ("protocol", "connections", "initial_window")}
+    experiment = Experiment.of(workers=ranks, timing_only=True, elements=1000, **options)
+    fabric = experiment.fabric()
+    costs = AssumedCosts({"merge": 123e-6, "select": 7e-6})
+    medium = DisturbedMedium(fabric, fabric.hosts, costs, effects=experiment.effects, seed=seed)
+    ends: dict[int, int] = {}
+
+    async def program(worker: Worker) -> None:
+        for step in range(3):
+            worker.step = step
+            if (seed >> (worker.rank + step)) & 1:
+                await worker.compute("merge", max, 1, 2)
+            for rank in range(worker.workers):
+                if rank == worker.rank:
+                    others = [other for other in range(worker.workers) if other != rank]
+                    for handle in [await worker.start_send(other, SizeOnly(1 + seed % 9999)) for other in others]:
+                        await handle
+                else:
+                    await worker.recv(rank, SizeOnly(1 + seed % 9999))
+        ends[worker.rank] = medium.now
+
+    for task in Cooperative[None](medium).run([Worker(rank, ranks) for rank in range(ranks)], program):
+        assert task.path.totals().total() == ends[task.worker.rank]
+
+
+# TCP.
+
+sizes = st.integers(1, 400_000).map(lambda elements: 4 * elements)
+
+
+@settings(max_examples=60)
+@given(sizes, st.integers(1, 10**10), st.sampled_from([10**8, 10**9, 10**10]), st.integers(1, 40))
+def test_tcp_takes_what_a_packet_simulator_says(nbytes: int, latency_ps: int, bandwidth: int, window: int) -> None:
+    latency = Fraction(latency_ps, PS)
+    expected = slow_start(nbytes, latency, bandwidth, window)
+    effects = Effects(protocol="tcp", initial_window=window)
+    took = one_message(effects, nbytes, fabric=cable(bandwidth, float(latency)))
+    assert took == pytest.approx(float(expected), rel=1e-9, abs=1e-10)
+
+
+@pytest.mark.parametrize("segments", [5, 10, 11, 30, 31, 70, 500, 1270])
+def test_slow_start_takes_the_rounds_of_cardwell_savage_and_anderson(segments: int) -> None:
+    """Modeling TCP latency (INFOCOM 2000), eq. (15) with γ = 2: d segments take log₂(d/w₁ + 1) round trips.
+
+    Theirs ends with the last acknowledgement, half a round trip after ours, and does not round up.
+    """
+    latency, first = 10e-3, 10
+    rounds = math.log2(segments / first + 1)
+    took = one_message(Effects(protocol="tcp"), 1448 * segments, fabric=cable(10**13, latency))
+    assert (took + latency) / (2 * latency) == pytest.approx(math.ceil(rounds - 1e-9), rel=1e-3)
+
+
+def test_a_long_message_costs_its_headers_and_connections_a_round_trip() -> None:
+    nbytes = 1448 * 100_000
+    bulk = nbytes * 8 * 1538 / 1448 / GIGABIT
+    for connections, opening in (("established", 0), ("per-pair", 100e-6), ("per-message", 100e-6)):
+        took = one_message(Effects(protocol="tcp", connections=connections), nbytes)
+        assert took == pytest.approx(opening + 50e-6 + bulk, rel=1e-6)
+    options = {"workers": 2, "elements": 1000, "protocol": "tcp"}
+    established = round_time("dense-tree", **options)  # two messages, one each way
+    assert round_time("dense-tree", connections="per-pair", **options) == pytest.approx(established + 1e-4)
+    assert round_time("dense-tree", connections="per-message", **options) == pytest.approx(established + 2e-4)
+
+
+def test_the_gtopk_tree_is_near_a_packet_simulator_and_far_from_factors_made_for_bulk() -> None:
+    """k = 25,000 on a star of 1 Gbit/s and 2 × 25 µs: log₂P messages of 200 kB up, and as many down.
+
+    The reference sends every segment and acknowledgement through both links, and opens each connection with a round
+    trip. LV08 of SimGrid multiplies the latency by 13.01 and the bandwidth by 0.97.
+    """
+    options = {"workers": 64, "elements": 25_000_000, "k": 25_000, "latency": "50us", "bandwidth": "1Gbps"}
+    ideal = round_time("gtopk", **options)
+    message = slow_start(200_000, Fraction(50, 10**6), GIGABIT, 10, hops=2, ack=ACKNOWLEDGEMENT)
+    reference = float(12 * message + 6 * Fraction(100, 10**6))
+    ours = round_time("gtopk", protocol="tcp", connections="per-pair", switching="store-and-forward", **options)
+    bulk = 12 * (13.01 * 50e-6 + 1.6e-3 / 0.97)
+    assert bulk / ideal == pytest.approx(1.39, abs=0.01)
+    assert reference / ideal == pytest.approx(1.10, abs=0.01)
+    assert ours / reference == pytest.approx(1, abs=0.005)
+
+
+# Hosts.
+
+overheads = st.integers(0, 10**8).map(lambda ps: ps / PS)
+
+
+@settings(max_examples=40)
+@given(sizes, overheads, st.integers(0, 1000).map(lambda ps: ps / PS))
+def test_a_message_costs_both_hosts_as_in_loggp(nbytes: int, overhead: float, byte_cost: float) -> None:
+    """Alexandrov et al. 1995, section 2: o + L + G n + o, here with a host's own time a byte beside o."""
+    effects = Effects(message_overhead_s=overhead, byte_cost_s=byte_cost)
+    expected = 2 * (overhead + byte_cost * nbytes) + 50e-6 + 8 * nbytes / GIGABIT
+    assert one_message(effects, nbytes) == pytest.approx(expected, rel=1e-12, abs=5e-12)
+
+
+@pytest.mark.parametrize("workers", [2, 8, 32])
+def test_a_tree_pays_both_hosts_at_every_level(workers: int) -> None:
+    took = round_time("dense-tree", workers=workers, elements=1000, message_overhead="20us", byte_cost="1ns")
+    level = 50e-6 + 32e-6 + 2 * (20e-6 + 4000e-9)
+    assert took == pytest.approx(2 * math.log2(workers) * level, rel=1e-9)
+
+
+@pytest.mark.parametrize("workers", [2, 9, 33])
+def test_a_server_takes_messages_in_and_out_one_after_another(workers: int) -> None:
+    """With an overhead larger than a message's time on the wire, the server's processor is the bottleneck."""
+    overhead, others = 1e-3, workers - 1
+    took = round_time("ps", workers=workers, elements=1000, message_overhead="1ms")
+    up = overhead + 50e-6 + others * 32e-6 + others * overhead
+    down = others * overhead + 50e-6 + 32e-6 + overhead
+    assert took == pytest.approx(up + down, rel=1e-9)
+
+
+def test_a_host_computes_and_takes_messages_in_one_after_another() -> None:
+    """Rank 0 computes for 1 ms from 0 on; a message that arrives meanwhile is taken in afterwards."""
+    fabric = cable()
+    effects = Effects(message_overhead_s=100e-6)
+    medium = DisturbedMedium(fabric, fabric.hosts, AssumedCosts({"merge": 1e-3}), effects=effects, seed=0)
+    ends: dict[str, int] = {}
+
+    async def program(worker: Worker) -> None:
+        if worker.rank == 1:
+            await worker.send(0, SizeOnly(1000))
+            ends["sent"] = medium.now
+            return
+        await worker.compute("merge", max, 1, 2)
+        ends["computed"] = medium.now
+        await worker.recv(1, SizeOnly(1000))
+        ends["received"] = medium.now
+
+    Cooperative[None](medium).run([Worker(rank, 2) for rank in range(2)], program)
+    assert ends == {"sent": 182 * 10**6, "computed": 10**9, "received": 1_100 * 10**6}
+
+
+# Switches.
+
+
+@settings(max_examples=100)
+@given(st.lists(st.integers(10**6, 10**10), min_size=1, max_size=6), st.integers(1, 10**5), st.integers(1, 9000))
+def test_store_and_forward_takes_what_the_packets_take_one_by_one(
+    bandwidths: list[int], nbytes: int, packet: int
+) -> None:
+    links = tuple(Link(number, f"{number}", f"{number + 1}", rate, 0.0) for number, rate in enumerate(bandwidths))
+    expected = through_switches(cut(nbytes, packet), bandwidths) - Fraction(8 * nbytes, min(bandwidths))
+    assert extra_ps("store-and-forward", Route(links, 0), nbytes, packet) == round(expected * PS)
+
+
+@pytest.mark.parametrize(("switching", "unit"), [("ideal", 0), ("cut-through", 22), ("store-and-forward", 1500)])
+@pytest.mark.parametrize("fan_out", [2, 64])
+def test_switches_add_their_unit_a_hop(switching: str, unit: int, fan_out: int) -> None:
+    """Workers 0 and 32 of a tree of fan-out 2 are 12 links apart, on one switch 2: L + (M + (n - 1) u) β."""
+    options = {"workers": 64, "elements": 3000, "topology": "tree", "fan_out": fan_out, "algorithm": "dense-tree"}
+    ideal, switched = (
+        netsim.simulate(timing_only=True, switching=how, **options).results[0].round_time_s
+        for how in ("ideal", switching)
+    )
+    hops = [2] * 6 if fan_out == 64 else [2, 4, 6, 8, 10, 12]
+    assert switched - ideal == pytest.approx(2 * sum(n - 1 for n in hops) * unit * 8e-9, rel=1e-9, abs=1e-15)
+
+
+# Stragglers and jitter.
+
+
+def mean_of_largest(quantile: Any, workers: int) -> float:
+    """Return E[max of P] by integrating the quantile function over the density of the largest of P uniforms."""
+    from scipy import integrate
+
+    mean, _ = integrate.quad(lambda u: quantile(u) * workers * u ** (workers - 1), 0, 1, limit=200)
+    return float(mean)
+
+
+def lognormal(sigma: float) -> Any:
+    from scipy import stats
+
+    return stats.lognorm(sigma, scale=math.exp(-(sigma**2) / 2)).ppf
+
+
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        ("exponential:1", lambda p: sum(1 / n for n in range(1, p + 1))),
+        ("exponential:0.3", lambda p: 0.7 + 0.3 * sum(1 / n for n in range(1, p + 1))),
+        ("uniform:0.5", lambda p: 1 + 0.5 * (p - 1) / (p + 1)),
+        ("lognormal:0.2", lambda p: mean_of_largest(lognormal(0.2), p)),
+        ("lognormal:1", lambda p: mean_of_largest(lognormal(1.0), p)),
+    ],
+)
+@pytest.mark.parametrize("workers", [1, 8])
+def test_a_round_waits_for_the_slowest_of_its_workers(option: str, expected: Any, workers: int) -> None:
+    rounds = 700
+    options = {"workers": workers, "elements": 1, "compute_time": 1.0, "compute_jitter": option, "seed": 7}
+    report = netsim.simulate(algorithm="dense-tree", timing_only=True, rounds=rounds, **options)
+    mean = report.results[0].compute_time_s
+    spread = 1.5 if option in ("exponential:1", "lognormal:1") else 0.5
+    assert mean == pytest.approx(expected(workers), abs=4 * spread / math.sqrt(rounds))
+
+
+def test_stragglers_by_name_and_by_chance() -> None:
+    options = {"workers": 4, "elements": 1000, "compute_time": "100ms"}
+    plain = round_time("gtopk", **options)
+    assert round_time("gtopk", straggler="3:2.5", **options) == pytest.approx(plain + 150e-3, rel=1e-9)
+    assert round_time("gtopk", straggler="3:2,3:3", **options) == pytest.approx(plain + 500e-3, rel=1e-9)
+    by_chance = round_time("gtopk", straggler="10%:4", rounds=1000, **options)
+    assert by_chance - plain == pytest.approx(0.3 * (1 - 0.9**4), abs=0.3 * 4 * 0.5 / math.sqrt(1000))
+
+
+def test_a_factor_depends_on_seed_rank_and_step_and_nothing_else() -> None:
+    speeds = Effects(compute_jitter="lognormal:0.2", straggler="5%:4").speeds(3)
+    assert speeds is not None
+    forwards = [speeds.factor(rank, step) for rank in range(5) for step in range(5)]
+    backwards = [speeds.factor(rank, step) for rank in reversed(range(5)) for step in reversed(range(5))]
+    assert forwards == backwards[::-1]
+    assert len(set(forwards)) == 25
+
+
+def test_latencies_vary_around_their_mean() -> None:
+    effects = Effects(latency_jitter="uniform:0.5")
+    took = np.array([one_message(effects, 4, seed) for seed in range(800)]) - 32e-9
+    assert took.min() >= 25e-6
+    assert took.max() <= 75e-6
+    assert took.mean() == pytest.approx(50e-6, abs=4 * 14.5e-6 / math.sqrt(800))
+
+
+# Traffic of others.
+
+
+@pytest.mark.parametrize("size", ["exponential:50kB", "fixed:50kB", "lognormal:50kB:1"])
+@pytest.mark.parametrize("load", [0.3, 0.6])
+def test_a_message_among_cross_traffic_takes_what_processor_sharing_says(size: str, load: float) -> None:
+    """b / (B (1 - ρ)) in the mean, whatever the distribution of sizes (Kleinrock, Queueing Systems II, section 4.4)."""
+    effects = Effects(background=str(load), background_size=size)
+    nbytes, fabric = 100_000, cable(latency=1e-6)
+    took = np.array([one_message(effects, nbytes, seed, fabric) for seed in range(500)]) - 1e-6
+    error = took.std() / math.sqrt(len(took))
+    assert error < 0.05 * took.mean()
+    assert took.mean() == pytest.approx(8 * nbytes / GIGABIT / (1 - load), abs=4 * error)
+
+
+def test_background_from_a_file_shares_links_as_messages_do(tmp_path: Path) -> None:
+    """A flow on worker0's uplink from 0 on takes half of it from a message that begins then, until it ends."""
+    flows = tmp_path / "flows.csv"
+    flows.write_text("src,dst,bytes,start_s\nworker0,worker1,125000,0\n")
+    took = one_message(Effects(background=str(flows)), 1_000_000)
+    assert took == pytest.approx(50e-6 + 9e-3, rel=1e-9)
+
+
+# Links that change.
+
+
+def test_a_link_that_degrades_fails_and_comes_back_delays_what_is_on_it() -> None:
+    """8 Mbit over 1 Gbit/s take 8 ms: 3 ms at full rate, 4 at a tenth, 2 at nothing, then the rest."""
+    event = "worker0->worker1@3.05ms=100Mbps,worker0->worker1@7.05ms=down,worker0->worker1@9.05ms=up"
+    took = one_message(Effects(link_event=event), 1_000_000)
+    assert took == pytest.approx(50e-6 + 3e-3 + 4e-3 + 2e-3 + 4.6e-3, rel=1e-9)
+
+
+@pytest.mark.parametrize("background", ["", " --background 0.2"])
+def test_a_run_that_can_never_finish_says_which_link_and_who_waits(
+    capsys: pytest.CaptureFixture[str], background: str
+) -> None:
+    command = "simulate --workers 4 --timing-only --elements 100000 --algorithm gtopk,dense --link-event "
+    ran = run(capsys, command + "'worker3->switch@10us=down'" + background)
+    assert (ran.code, ran.out) == (1, "")
+    for words in ("worker3→switch", "10 µs", "rank 3 to rank 2", "tree_reduce", "step 0", "=up"):
+        assert words in ran.err
+    again = run(capsys, command + "'worker3<->switch@10us=down,worker3<->switch@2s=up'" + background)
+    assert again.code == 0
+
+
+def test_a_link_down_that_nobody_needs_stops_nobody() -> None:
+    took = one_message(Effects(link_event="worker1->worker0@0s=down"), 1_000_000)
+    assert took == pytest.approx(50e-6 + 8e-3)
+    with pytest.raises(LinkDownError):
+        one_message(Effects(link_event="worker0->worker1@0s=down"), 1_000_000)
+
+
+# Wrong input.
+
+TIMED = "simulate --timing-only --elements 1000 "
+WRONG = [
+    ("--protocol tpc", ["unknown protocol 'tpc'", "did you mean 'tcp'?"]),
+    ("--protocol tcp --initial-window 0", ["initial-window 0", "such as 10"]),
+    ("--initial-window 4", ["protocol is ideal", "add --protocol tcp"]),
+    ("--protocol tcp --connections perpair", ["unknown connections 'perpair'", "'per-pair'"]),
+    ("--switching store", ["unknown switching 'store'"]),
+    ("--message-overhead 20", ["message-overhead '20'", "no unit"]),
+    ("--byte-cost=-1ns", ["byte-cost '-1ns'", "zero or more"]),
+    ("--compute-jitter lognorm:0.2", ["unknown shape 'lognorm'", "did you mean 'lognormal'?"]),
+    ("--compute-jitter lognormal", ["compute-jitter 'lognormal'", "lognormal:0.2"]),
+    ("--compute-jitter lognormal:inf", ["'lognormal:inf'", "spread"]),
+    ("--latency-jitter uniform:2", ["latency-jitter 'uniform:2'", "at most 1"]),
+    ("--straggler 3", ["straggler '3'", "3:2.5"]),
+    ("--straggler 8:2", ["straggler 8", "0 to 7"]),
+    ("--straggler 0%:2", ["'0%:2'", "more than 0%"]),
+    ("--straggler x:2", ["'x:2'", "number"]),
+    ("--straggler 1:nan", ["'1:nan'", "how many times"]),
+    ("--background 1.0", ["background '1.0'", "less than 1"]),
+    ("--background nan", ["background 'nan'", "less than 1"]),
+    ("--background nowhere.csv", ["nowhere.csv", "cannot be read"]),
+    ("--background 0.3 --background-size exponentail:1MB", ["did you mean 'exponential'?"]),
+    ("--background 0.3 --background-size fixed:1", ["'1' has no unit"]),
+    ("--background-size fixed:1MB", ["without a load", "add --background 0.3"]),
+    ("--link-event worker3->switch", ["'worker3->switch'", "LINK@TIME=BANDWIDTH"]),
+    ("--link-event worker9->switch@1s=down", ["'worker9→switch'", "did you mean"]),
+    ("--link-event worker3->switch@1s=dwon", ["unknown value 'dwon'", "did you mean 'down'?"]),
+    ("--link-event worker3->switch@1s=10Mpbs", ["unknown unit 'Mpbs'"]),
+    ("--link-event worker3->switch@soon=down", ["'soon'", "50us"]),
+]
+
+
+@pytest.mark.parametrize(("options", "words"), WRONG, ids=[options for options, _ in WRONG])
+def test_a_wrong_effect_is_one_line(capsys: pytest.CaptureFixture[str], options: str, words: list[str]) -> None:
+    ran = run(capsys, TIMED + options.replace("->", "'->'"))
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith("netsim: ")
+    assert ran.err.count("\n") == 1
+    for word in words:
+        assert word in ran.err
+
+
+def test_a_real_run_has_no_simulated_effects() -> None:
+    with pytest.raises(netsim.UsageError, match="protocol was given, but a real run"):
+        netsim.run(workers=2, protocol="tcp")
