@@ -15,6 +15,7 @@ from netsim.commands.recommend import recommend
 from netsim.commands.run import run
 from netsim.commands.simulate import simulate
 from netsim.commands.study import study
+from netsim.commands.topology import app as topology
 from netsim.errors import NetsimError
 
 INTERRUPTED = 130
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 for command in (simulate, run, fetch, flows, study, recommend):
     app.command()(command)
+app.add_typer(topology, name="topology")
 
 
 def _version(wanted: bool) -> None:

@@ -42,7 +42,7 @@ class Wiring:
     """Collects nodes and links, columns at a time; hosts come first, in the order of the ranks."""
 
     def __init__(self, shape: Shape, hosts: int | None = None) -> None:
-        """Begin with so many hosts, one for each worker if not said."""
+        """Begin with so many hosts, which may be too few for the workers; one for each if not said."""
         self._shape = shape
         count = shape.workers if hosts is None else hosts
         self.hosts = np.arange(count)

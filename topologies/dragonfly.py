@@ -6,7 +6,7 @@ from typing import Annotated, TypeAlias
 
 import numpy as np
 
-from netsim.errors import InfeasibleError, check_choice
+from netsim.errors import check_choice
 from netsim.network.graph import Graph
 from netsim.network.routing import NO_LINK, HashArray, IntArray, Paths, choice
 from topologies.builder import Shape, Wiring
@@ -43,10 +43,6 @@ def dragonfly(
         a, p, h = _smallest(shape.workers, a, p, h)
     groups = a * h + 1
     hosts = groups * a * p
-    if hosts < shape.workers:
-        raise InfeasibleError(
-            f"topology dragonfly:a={a},p={p},h={h} has {hosts} hosts, and there are {shape.workers} workers"
-        )
     wiring = Wiring(shape, hosts)
     routers = wiring.switches([f"router{group}.{number}" for group in range(groups) for number in range(a)])
     wiring.cables(wiring.hosts, routers[wiring.hosts // p])

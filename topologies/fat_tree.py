@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from netsim.errors import InfeasibleError, UsageError
+from netsim.errors import UsageError
 from netsim.network.graph import Graph
 from netsim.network.routing import NO_LINK, HashArray, IntArray, Paths, choice
 from topologies.builder import Shape, Wiring
@@ -23,12 +23,10 @@ def fat_tree(shape: Shape, k: Count | None = None) -> Graph:
     if k % 2:
         raise UsageError(f"topology fat-tree: k {k} must be even: half of a switch's ports go up, and half down")
     half, hosts = k // 2, k**3 // 4
-    if hosts < shape.workers:
-        raise InfeasibleError(f"topology fat-tree:k={k} has {hosts} hosts, and there are {shape.workers} workers")
     wiring = Wiring(shape, hosts)
     pods = range(k)
     edge = wiring.switches([f"edge{pod}.{number}" for pod in pods for number in range(half)])
-    above = wiring.switches([f"aggregation{pod}.{number}" for pod in pods for number in range(half)])
+    above = wiring.switches([f"agg{pod}.{number}" for pod in pods for number in range(half)])
     core = wiring.switches([f"core{group}.{number}" for group in range(half) for number in range(half)])
     every = np.arange(hosts)  # also the number of cables between edge and aggregation, and of those to the core
     wiring.cables(every, edge[every // half])

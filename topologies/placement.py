@@ -27,6 +27,11 @@ def place(graph: Graph, workers: int, placement: str, seed: int) -> IntArray:
     return order[:workers]
 
 
+def orders(graph: Graph) -> list[IntArray]:
+    """Return the orders of all hosts that keep neighbours together: as given, and by locality."""
+    return [place(graph, len(graph.hosts), placement, 0) for placement in ("given", "locality")]
+
+
 def _turns(groups: IntArray) -> IntArray:
     """Return of every host how many of its group come before it."""
     by_group = np.argsort(groups, kind="stable")
@@ -47,9 +52,10 @@ def tour(graph: Graph) -> IntArray:
     by_first = np.argsort(first)  # so that equals are visited in the order of the file
     left = by_first.tolist()
     visited = [left.pop(0)]
+    hosts = graph.hosts[first]
     while left:
-        here = stops[visited[-1]]
-        paths = graph.router.paths(stops[left], np.full(len(left), here), np.zeros(len(left), np.uint64))
+        here = np.full(len(left), hosts[visited[-1]])
+        paths = graph.router.paths(hosts[left], here, np.zeros(len(left), np.uint64))
         owners = np.repeat(np.arange(len(left)), paths.counts)
         # To a tenth of a picosecond: sums of equal latencies in another order are equal.
         seconds = np.rint(1e13 * np.bincount(owners, graph.latency_s[paths.links], len(left)))

@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 
-from netsim.errors import InfeasibleError
 from netsim.network.graph import Graph
 from netsim.network.routing import NO_LINK, HashArray, IntArray, Paths, choice
 from topologies.builder import Shape, Wiring
@@ -28,9 +27,6 @@ def torus(shape: Shape, sides: Sides | None = None) -> Graph:
         side = math.isqrt(shape.workers - 1) + 1
         sides = (-(-shape.workers // side), side)
     hosts = math.prod(sides)
-    if hosts < shape.workers:
-        shown = "x".join(map(str, sides))
-        raise InfeasibleError(f"topology torus:sides={shown} has {hosts} hosts, and there are {shape.workers} workers")
     wiring = Wiring(shape, hosts)
     places = np.arange(hosts).reshape(sides)
     plus = np.full((len(sides), hosts), NO_LINK, np.int64)

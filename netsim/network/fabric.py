@@ -90,12 +90,12 @@ class Fabric:
         self.groups: IntArray = self.graph.groups[chosen]
         """Of every worker: the number of the machine, rack or site that it shares with others."""
         self._nodes = np.concatenate([self.graph.hosts[chosen], self.graph.servers])
-        self._names = self._named(chosen)
-        self.hosts: list[str] = [self._names[node] for node in self._nodes.tolist()]
+        self.names = self._named(chosen)
+        self.hosts: list[str] = [self.names[node] for node in self._nodes.tolist()]
         self.workers = self.hosts[:workers]
         self.server_host: str | None = self.hosts[workers] if len(self.hosts) > workers else None
         self.bandwidth_bps: IntArray = self.graph.bandwidth_bps
-        self.links: Sequence[Link] = _Links(self.graph, self._names)
+        self.links: Sequence[Link] = _Links(self.graph, self.names)
         self._ranks = {host: rank for rank, host in enumerate(self.hosts)}
         self._routes: dict[tuple[str, str], Route] = {}
 

@@ -1,0 +1,107 @@
+"""A network as a picture: hosts below their switches where there are levels, else where springs would hold them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from netsim.errors import UsageError
+from netsim.network.fabric import Fabric
+from netsim.network.routing import IntArray
+from netsim.report.canvas import canvas, legend, plain, to_svg
+from netsim.units import format_bandwidth, format_duration
+
+MOST_NODES = 600
+MOST_NAMES = 40
+MOST_KINDS = 6
+"""Kinds of cable that have a colour of their own."""
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+
+
+def draw_network(fabric: Fabric, order: IntArray) -> str:
+    """Return the network as SVG, with the hosts along `order` where they stand in a row."""
+    graph, names = fabric.graph, fabric.names
+    if len(names) > MOST_NODES:
+        raise UsageError(f"{len(names)} nodes are too many to draw; take fewer --workers or keys of a smaller network")
+    in_levels = _levels(fabric, order)
+    places = _springs(fabric) if in_levels is None else in_levels
+    from matplotlib.collections import LineCollection
+
+    kinds = [(int(bps), float(s)) for bps, s in zip(graph.bandwidth_bps, graph.latency_s, strict=True)]
+    ends = zip(graph.sources.tolist(), graph.targets.tolist(), strict=True)
+    cables = {(min(pair), max(pair)): kind for pair, kind in zip(ends, kinds, strict=True)}
+    with canvas(height=4.2) as (drawing, axes):
+        shown: list[tuple[Any, str]] = []
+        for number, kind in enumerate(sorted(set(cables.values()), reverse=True)):
+            lines = LineCollection(
+                [(places[one], places[other]) for (one, other), of in cables.items() if of == kind],
+                colors=COLOURS[min(number, MOST_KINDS - 1)], linewidths=max(0.5, 1.6 - 0.25 * number),
+                alpha=0.35 if len(cables) > 300 else 0.8, zorder=1,
+            )  # fmt: skip
+            axes.add_collection(lines)
+            if number < MOST_KINDS:
+                shown.append((lines, f"{format_bandwidth(kind[0])}, {format_duration(kind[1])}"))
+        size = max(6.0, 60 - 0.2 * len(names))
+        for nodes, marker, colour, label in (
+            (graph.hosts, "o", "#444444", "host"),
+            (graph.servers, "D", "#d55e00", "server"),
+            (graph.switches, "s", "#999999", "switch"),
+        ):
+            if len(nodes):
+                dots = axes.scatter(
+                    places[nodes, 0], places[nodes, 1], s=size, marker=marker, color=colour, zorder=2, linewidths=0
+                )
+                shown.append((dots, label))
+        if len(names) <= MOST_NAMES:
+            hosts = set(graph.hosts.tolist())
+            for node, (place, name) in enumerate(zip(places, names, strict=True)):
+                below = in_levels is not None and node in hosts
+                axes.annotate(
+                    plain(name), place, (0, -6 if below else 5), textcoords="offset points", size=6.5, ha="center",
+                    va="top" if below else "bottom", rotation=90 if below and len(hosts) > 8 else 0,
+                )  # fmt: skip
+        axes.set_axis_off()
+        axes.margins(0.06)
+        legend(drawing, shown)
+        return to_svg(drawing)
+
+
+def _levels(fabric: Fabric, order: IntArray) -> np.ndarray | None:
+    """Return places level by level, by the distance from the nearest host; None if cables join nodes of one level."""
+    graph = fabric.graph
+    nodes = len(fabric.names)
+    level = np.full(nodes, -1)
+    level[graph.hosts] = level[graph.servers] = 0
+    for rise in range(nodes):
+        fresh = graph.targets[(level[graph.sources] == rise) & (level[graph.targets] < 0)]
+        if not len(fresh):
+            break
+        level[fresh] = rise + 1
+    if (level[graph.sources] == level[graph.targets]).any():
+        return None
+    x = np.zeros(nodes)
+    row = np.concatenate([graph.hosts[order], graph.servers])
+    for rise in range(level.max() + 1):
+        if rise:
+            below = level[graph.targets] == rise - 1
+            at, where = graph.sources[below], x[graph.targets[below]]
+            middle = np.bincount(at, where, nodes) / np.maximum(1, np.bincount(at, minlength=nodes))
+            row = np.flatnonzero(level == rise)
+            row = row[np.argsort(middle[row], kind="stable")]
+        x[row] = (np.arange(len(row)) + 0.5) / len(row)
+    return np.stack([x, 0.6 * level], 1)
+
+
+def _springs(fabric: Fabric) -> np.ndarray:
+    import networkx as nx
+
+    graph: nx.Graph[int] = nx.Graph()
+    graph.add_nodes_from(range(len(fabric.names)))
+    graph.add_edges_from(zip(fabric.graph.sources.tolist(), fabric.graph.targets.tolist(), strict=True))
+    start = nx.circular_layout(graph)
+    if len(graph) <= 150:
+        found = nx.kamada_kawai_layout(graph, pos=start)
+    else:
+        found = nx.spring_layout(graph, pos=start, iterations=100, seed=0)
+    return np.array([found[node] for node in range(len(fabric.names))])
