@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from algorithms import kernels
 from algorithms.selection import Selector, on_kernels
 from netsim.payload import Dense, SizeOnly, Sparse, Vector, add_all, in_place, size_rule
+from netsim.sgd import Scaled, product, scaled
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,16 +40,16 @@ def select(vector: Dense, selector: Selector) -> Selected:
 
 @in_place
 @size_rule(lambda residual, vector, selector: select(vector, selector))
-def accumulate_and_select(residual: Dense, vector: Dense, selector: Selector) -> Selected:
+def accumulate_and_select(residual: Dense, vector: Dense | Scaled, selector: Selector) -> Selected:
     """Return TopK(residual + vector) and the new residual (gTop-k paper, algorithm 1, lines 3 to 5)."""
-    rest = residual.values
+    rest, (values, factor) = residual.values, scaled(vector)
     if selector.how == "exact" and on_kernels(rest):
         if selector.blocks:
-            found = kernels.accumulate_select_blocks(rest.numpy(), vector.values.numpy(), *selector.bounds())
+            found = kernels.accumulate_select_blocks(rest.numpy(), values.numpy(), *selector.bounds(), factor)
         else:
-            found = kernels.accumulate_select(rest.numpy(), vector.values.numpy(), selector.k)
-        return Selected(_sparse(*found, vector.size), _changed(rest))
-    rest += vector.values
+            found = kernels.accumulate_select(rest.numpy(), values.numpy(), selector.k, factor)
+        return Selected(_sparse(*found, residual.size), _changed(rest))
+    rest += product(vector)
     return take_out(rest, selector.positions(rest))
 
 
@@ -175,6 +176,6 @@ def without(vector: Dense, entries: Sparse) -> Dense:
 
 @in_place
 @size_rule(lambda velocity, vector, momentum: vector)
-def accelerate(velocity: Dense, vector: Dense, momentum: float) -> Dense:
+def accelerate(velocity: Dense, vector: Dense | Scaled, momentum: float) -> Dense:
     """Return μ u + g: momentum before selection (Deep Gradient Compression, "momentum correction")."""
-    return Dense(velocity.values.mul_(momentum).add_(vector.values))
+    return Dense(velocity.values.mul_(momentum).add_(product(vector)))

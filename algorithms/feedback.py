@@ -6,7 +6,7 @@ from typing import ClassVar, NamedTuple
 
 from algorithms.compression import Selected, accelerate, accumulate_and_select, without
 from algorithms.selection import Selector
-from netsim.algorithm import Algorithm
+from netsim.algorithm import Algorithm, Contribution
 from netsim.payload import Sparse, Vector
 from netsim.sgd import zeros
 from netsim.worker import Compute, Worker
@@ -44,15 +44,11 @@ class ErrorFeedback(Algorithm):
     def residual(self, memory: Feedback) -> Vector:
         return memory.residual
 
-    async def select(
-        self, worker: Worker, residual: Vector, vector: Vector | Compute[Vector], selector: Selector
-    ) -> Selected:
+    async def select(self, worker: Worker, residual: Vector, vector: Contribution, selector: Selector) -> Selected:
         """Return the entries of residual + vector to send, and the rest."""
         return await worker.compute("select", accumulate_and_select, residual, vector, selector)
 
-    async def compress(
-        self, worker: Worker, vector: Vector | Compute[Vector], memory: Feedback
-    ) -> tuple[Vector, Feedback]:
+    async def compress(self, worker: Worker, vector: Contribution, memory: Feedback) -> tuple[Vector, Feedback]:
         """Return the entries to send, and the memory without them."""
         velocity = memory.velocity
         if velocity is not None:

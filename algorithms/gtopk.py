@@ -7,10 +7,11 @@ from typing import Literal
 from algorithms.compression import merge, outside, restore
 from algorithms.feedback import ErrorFeedback, Feedback
 from algorithms.selection import Selector
+from netsim.algorithm import Contribution
 from netsim.collectives import tree_broadcast, tree_reduce
 from netsim.errors import check_choice
 from netsim.payload import Vector
-from netsim.worker import Compute, Worker
+from netsim.worker import Worker
 
 Residual = Literal["keep-at-merge", "index-intersection"]
 RESIDUALS: tuple[Residual, ...] = ("keep-at-merge", "index-intersection")
@@ -37,7 +38,7 @@ class GTopK(ErrorFeedback):
         self.rule = residual
 
     async def exchange(
-        self, worker: Worker, vector: Vector | Compute[Vector] | None, memory: Feedback, like: Vector
+        self, worker: Worker, vector: Contribution | None, memory: Feedback, like: Vector
     ) -> tuple[Vector, Feedback]:
         assert vector is not None
         selector = self.selector.at(worker.step, like.size)

@@ -12,10 +12,11 @@ from typing import ClassVar
 from algorithms.compression import merge, restore
 from algorithms.feedback import ErrorFeedback, Feedback
 from algorithms.selection import Selector
+from netsim.algorithm import Contribution
 from netsim.collectives import tree_broadcast_among, tree_reduce_among
 from netsim.errors import UsageError
 from netsim.payload import Vector
-from netsim.worker import Compute, Worker
+from netsim.worker import Worker
 
 
 class GTopKHierarchical(ErrorFeedback):
@@ -37,7 +38,7 @@ class GTopKHierarchical(ErrorFeedback):
         self._known: tuple[list[list[int]], list[int]] | None = None
 
     async def exchange(
-        self, worker: Worker, vector: Vector | Compute[Vector] | None, memory: Feedback, like: Vector
+        self, worker: Worker, vector: Contribution | None, memory: Feedback, like: Vector
     ) -> tuple[Vector, Feedback]:
         assert vector is not None
         selector = self.selector.at(worker.step, like.size)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from algorithms.compression import outside, restore, select, total
 from algorithms.feedback import ErrorFeedback, Feedback
+from netsim.algorithm import Contribution
 from netsim.collectives import ring_all_gather
 from netsim.payload import Vector
-from netsim.worker import Compute, Worker
+from netsim.worker import Worker
 
 
 class GTopKNaive(ErrorFeedback):
@@ -16,7 +17,7 @@ class GTopKNaive(ErrorFeedback):
     title = "gTop-k (naive)"
 
     async def exchange(
-        self, worker: Worker, vector: Vector | Compute[Vector] | None, memory: Feedback, like: Vector
+        self, worker: Worker, vector: Contribution | None, memory: Feedback, like: Vector
     ) -> tuple[Vector, Feedback]:
         assert vector is not None
         selector = self.selector.at(worker.step, like.size)

@@ -35,8 +35,9 @@ LARGEST = 2**31 - 1
 
 STRIDE, GROUP = 32 * 29, 32
 """The sample: of every STRIDE elements the largest of GROUP; 29 is coprime to the widths of usual layers."""
-WIDE, NARROW = 64, 8
-"""How many elements are tested against the floor at once, and again if one of them exceeds it."""
+STRIP, WIDE, NARROW = 1024, 64, 8
+"""How many elements are added to before they are looked at; how many are then tested against the floor at once, and
+again if one of them exceeds it."""
 ROOM = 256
 """The least room for candidates beyond k."""
 SLAB = 2**17
@@ -48,35 +49,38 @@ def available() -> bool:
     return isinstance(_kernels(), CompiledKernels)
 
 
-def accumulate_select(residual: Floats, vector: Floats, k: int) -> tuple[Int32s, Floats]:
-    """Add `vector` to `residual` in place, take the k largest out of it, and return (indices, values).
+def accumulate_select(residual: Floats, vector: Floats, k: int, factor: float = 1.0) -> tuple[Int32s, Floats]:
+    """Add `factor` times `vector` to `residual` in place, take the k largest out, and return (indices, values).
 
-    residual, vector: (d,), one dtype; `residual` ends as the rest, zero where entries were taken.
+    residual, vector: (d,), one dtype; `residual` ends as the rest, zero where entries were taken. The product
+    is rounded before it is added.
     """
     _check_pair(residual, vector)
-    positions = _kernels().select(residual, vector, _checked_k(k))
+    positions = _kernels().select(residual, vector, residual.dtype.type(factor), _checked_k(k))
     return positions, _taken_out(residual, positions)
 
 
 def accumulate_select_blocks(
-    residual: Floats, vector: Floats, bounds: ArrayLike, ks: ArrayLike
+    residual: Floats, vector: Floats, bounds: ArrayLike, ks: ArrayLike, factor: float = 1.0
 ) -> tuple[Int32s, Floats]:
     """Do as :func:`accumulate_select` with the ks[b] largest of every block bounds[b]:bounds[b + 1]."""
     _check_pair(residual, vector)
-    positions = _kernels().select_blocks(residual, vector, *_checked_blocks(bounds, ks, residual.size))
+    blocks = _checked_blocks(bounds, ks, residual.size)
+    positions = _kernels().select_blocks(residual, vector, residual.dtype.type(factor), *blocks)
     return positions, _taken_out(residual, positions)
 
 
 def top_positions(values: Floats, k: int) -> Int64s:
     """Return the positions, ascending, of the k largest magnitudes of `values` (d,), which stays as it is."""
     _check(values)
-    return _kernels().select(values, values[:0], _checked_k(k)).astype(np.int64)
+    return _kernels().select(values, values[:0], values.dtype.type(1), _checked_k(k)).astype(np.int64)
 
 
 def top_positions_blocks(values: Floats, bounds: ArrayLike, ks: ArrayLike) -> Int64s:
     """Return the positions, ascending, of the ks[b] largest magnitudes of every block bounds[b]:bounds[b + 1]."""
     _check(values)
-    return _kernels().select_blocks(values, values[:0], *_checked_blocks(bounds, ks, values.size)).astype(np.int64)
+    blocks = _checked_blocks(bounds, ks, values.size)
+    return _kernels().select_blocks(values, values[:0], values.dtype.type(1), *blocks).astype(np.int64)
 
 
 def merge(
@@ -120,10 +124,10 @@ def add_at(total: Floats, indices: Int32s, values: Floats) -> None:
 class Kernels(Protocol):
     """What there is of each kind. Arguments were checked; `vector` is empty where nothing is to be added."""
 
-    def select(self, residual: Floats, vector: Floats, k: int) -> Int32s:
-        """Add, and return the positions of the k largest."""
+    def select(self, residual: Floats, vector: Floats, factor: Any, k: int) -> Int32s:
+        """Add `factor` times the vector, and return the positions of the k largest."""
 
-    def select_blocks(self, residual: Floats, vector: Floats, bounds: Int64s, ks: Int64s) -> Int32s:
+    def select_blocks(self, residual: Floats, vector: Floats, factor: Any, bounds: Int64s, ks: Int64s) -> Int32s:
         """Add, and return the positions of the ks[b] largest of every block."""
 
     def merge(self, ia: Int32s, va: Floats, ib: Int32s, vb: Floats, k: int) -> tuple[Int32s, Floats, Int32s, Floats]:
@@ -136,17 +140,17 @@ class Kernels(Protocol):
 class NumpyKernels:
     """The kernels in NumPy."""
 
-    def select(self, residual: Floats, vector: Floats, k: int) -> Int32s:
-        floor = self._guess(residual, vector, k)
-        positions = self._scan(residual, vector, k, floor)
+    def select(self, residual: Floats, vector: Floats, factor: Any, k: int) -> Int32s:
+        floor = self._guess(residual, vector, factor, k)
+        positions = self._scan(residual, vector, factor, k, floor)
         if positions.size < k and floor > 0:
-            positions = self._scan(residual, vector[:0], k, 0)
+            positions = self._scan(residual, vector[:0], factor, k, 0)
         return positions
 
-    def select_blocks(self, residual: Floats, vector: Floats, bounds: Int64s, ks: Int64s) -> Int32s:
+    def select_blocks(self, residual: Floats, vector: Floats, factor: Any, bounds: Int64s, ks: Int64s) -> Int32s:
         found = [np.empty(0, np.int32)]
         for start, stop, k in zip(bounds[:-1].tolist(), bounds[1:].tolist(), ks.tolist(), strict=True):
-            found.append(self.select(residual[start:stop], vector[start:stop], k) + np.int32(start))
+            found.append(self.select(residual[start:stop], vector[start:stop], factor, k) + np.int32(start))
         return np.concatenate(found)
 
     def merge(self, ia: Int32s, va: Floats, ib: Int32s, vb: Floats, k: int) -> tuple[Int32s, Floats, Int32s, Floats]:
@@ -167,7 +171,7 @@ class NumpyKernels:
         total[indices] += values
         return True
 
-    def _scan(self, residual: Floats, vector: Floats, k: int, floor: int) -> Int32s:
+    def _scan(self, residual: Floats, vector: Floats, factor: Any, k: int, floor: int) -> Int32s:
         """Add, and return the positions of the k largest among what exceeds `floor`."""
         positions, keys = np.empty(0, np.int64), np.empty(0, KEYS[residual.dtype])
         magnitudes = np.empty(min(SLAB, residual.size), keys.dtype)
@@ -175,7 +179,7 @@ class NumpyKernels:
         for start in range(0, residual.size, SLAB):
             slab = residual[start : start + SLAB]
             if vector.size:
-                slab += vector[start : start + SLAB]
+                slab += factor * vector[start : start + SLAB]
             among = _magnitudes(slab, magnitudes[: slab.size])
             found = np.flatnonzero(np.greater(among, floor, out=exceed[: slab.size]))
             if found.size:
@@ -186,7 +190,7 @@ class NumpyKernels:
                 floor = int(keys.min(initial=np.iinfo(keys.dtype).max))
         return positions[self._largest(keys, k)].astype(np.int32)
 
-    def _guess(self, residual: Floats, vector: Floats, k: int) -> int:
+    def _guess(self, residual: Floats, vector: Floats, factor: Any, k: int) -> int:
         """Return a floor from the sample, or 0 if a guess is not worth it."""
         groups = residual.size // STRIDE
         rank = _rank(residual.size, k)
@@ -194,7 +198,7 @@ class NumpyKernels:
             return 0
         sample = residual[: groups * STRIDE].reshape(groups, STRIDE)[:, :GROUP]
         if vector.size:
-            sample = sample + vector[: groups * STRIDE].reshape(groups, STRIDE)[:, :GROUP]
+            sample = sample + factor * vector[: groups * STRIDE].reshape(groups, STRIDE)[:, :GROUP]
         largest = _magnitudes(np.ascontiguousarray(sample)).max(axis=1)
         return max(int(np.partition(largest, groups - rank)[groups - rank]) - 1, 0)
 
@@ -236,21 +240,21 @@ class CompiledKernels:
             names[loop.__name__] = numba.njit(nogil=True, cache=cache)(copy)
         return SimpleNamespace(**{loop.__name__: names[loop.__name__] for loop in LOOPS})
 
-    def select(self, residual: Floats, vector: Floats, k: int) -> Int32s:
-        found: Int32s = self._loops._select(*self._three(residual, vector), k)
+    def select(self, residual: Floats, vector: Floats, factor: Any, k: int) -> Int32s:
+        found: Int32s = self._loops._select(*self._four(residual, vector, factor), k)
         return found
 
-    def select_blocks(self, residual: Floats, vector: Floats, bounds: Int64s, ks: Int64s) -> Int32s:
-        found: Int32s = self._loops._select_blocks(*self._three(residual, vector), bounds, ks)
+    def select_blocks(self, residual: Floats, vector: Floats, factor: Any, bounds: Int64s, ks: Int64s) -> Int32s:
+        found: Int32s = self._loops._select_blocks(*self._four(residual, vector, factor), bounds, ks)
         return found
 
-    def _three(self, residual: Floats, vector: Floats) -> tuple[Floats, Floats, Keys]:
-        """Return what to add to, what to add and the bits to look at; nothing to add to may be read-only."""
+    def _four(self, residual: Floats, vector: Floats, factor: Any) -> tuple[Floats, Floats, Any, Keys]:
+        """Return what to add to, what, times what, and the bits to look at; nothing to add to may be read-only."""
         bits = residual.view(KEYS[residual.dtype])
         if vector.size:
-            return residual, vector, bits
+            return residual, vector, factor, bits
         nothing = np.empty(0, residual.dtype)
-        return nothing, nothing, bits
+        return nothing, nothing, factor, bits
 
     def merge(self, ia: Int32s, va: Floats, ib: Int32s, vb: Floats, k: int) -> tuple[Int32s, Floats, Int32s, Floats]:
         indices, values = np.empty(ia.size + ib.size, np.int32), np.empty(ia.size + ib.size, va.dtype)
@@ -352,18 +356,21 @@ def _rank(size: int, k: int) -> int:
     return int(expected + 3 * expected**0.5 + 4)
 
 
-def _select(residual: Floats, vector: Floats, bits: Keys, k: int) -> Int32s:
-    """Add `vector`, unless it is empty; return the positions of the k largest. `bits` are those of `residual`."""
+def _select(residual: Floats, vector: Floats, factor: Any, bits: Keys, k: int) -> Int32s:
+    """Add `factor` times `vector`, unless it is empty; return the positions of the k largest.
+
+    `bits` are those of `residual`.
+    """
     room = min(bits.size, max(2 * k, k + ROOM)) + WIDE
     positions, keys = np.empty(room, np.int32), np.empty(room, bits.dtype)
-    floor = _guess(residual, vector, bits, k)
-    count = _scan(residual, vector, bits, k, floor, positions, keys)
+    floor = _guess(residual, vector, factor, bits, k)
+    count = _scan(residual, vector, factor, bits, k, floor, positions, keys)
     if count < k and floor > 0:
-        count = _scan(residual, vector[:0], bits, k, bits.dtype.type(0), positions, keys)
+        count = _scan(residual, vector[:0], factor, bits, k, bits.dtype.type(0), positions, keys)
     return positions[:count].copy()
 
 
-def _select_blocks(residual: Floats, vector: Floats, bits: Keys, bounds: Int64s, ks: Int64s) -> Int32s:
+def _select_blocks(residual: Floats, vector: Floats, factor: Any, bits: Keys, bounds: Int64s, ks: Int64s) -> Int32s:
     """Do so for every block, with positions counted from the start of the vector."""
     total = 0
     for b in range(ks.size):
@@ -373,53 +380,57 @@ def _select_blocks(residual: Floats, vector: Floats, bits: Keys, bounds: Int64s,
     for b in range(ks.size):
         start, stop = bounds[b], bounds[b + 1]
         addend = vector[start:stop] if vector.size else vector
-        found = _select(residual[start:stop], addend, bits[start:stop], ks[b])
+        found = _select(residual[start:stop], addend, factor, bits[start:stop], ks[b])
         for i in range(found.size):
             positions[count + i] = start + found[i]
         count += found.size
     return positions[:count].copy()
 
 
-def _scan(residual: Floats, vector: Floats, bits: Keys, k: int, floor: Any, positions: Int32s, keys: Keys) -> int:
+def _scan(
+    residual: Floats, vector: Floats, factor: Any, bits: Keys, k: int, floor: Any, positions: Int32s, keys: Keys
+) -> int:
     """Add, and leave in `positions` and `keys` the k largest, or fewer, of what exceeds `floor`; return how many.
 
     One function, since a call for what a wide block holds made it a sixth slower.
     """
-    tail = bits.size - bits.size % WIDE
+    mask = bits.dtype.type(np.iinfo(bits.dtype).max)
     count = 0
-    for start in range(0, tail, WIDE):
+    for start in range(0, bits.size, STRIP):
+        strip = bits[start : start + STRIP]  # slices: their indices start at 0, so that none is taken for negative
         if vector.size:
-            for i in range(start, start + WIDE):
-                residual[i] += vector[i]
-        largest = bits.dtype.type(0)
-        for i in range(start, start + WIDE):
-            largest = max(largest, bits[i] & np.iinfo(bits.dtype).max)
-        if largest > floor:
-            for near in range(start, start + WIDE, NARROW):
-                largest = bits.dtype.type(0)
-                for i in range(near, near + NARROW):
-                    largest = max(largest, bits[i] & np.iinfo(bits.dtype).max)
-                if largest > floor:
-                    for i in range(near, near + NARROW):
-                        key = bits[i] & np.iinfo(bits.dtype).max
-                        positions[count], keys[count] = i, key
-                        count += key > floor
-            if count > positions.size - WIDE:
-                floor = _prune(positions, keys[:count], k, floor)
-                count = k
-    for i in range(tail, bits.size):
-        if vector.size:
-            residual[i] += vector[i]
-        key = bits[i] & np.iinfo(bits.dtype).max
-        positions[count], keys[count] = i, key
-        count += key > floor
+            sums, addends = residual[start : start + STRIP], vector[start : start + STRIP]
+            for i in range(sums.size):
+                sums[i] += factor * addends[i]
+        tail = strip.size - strip.size % WIDE
+        for near in range(0, tail, WIDE):
+            exceeds = bits.dtype.type(0)
+            for i in range(near, near + WIDE):
+                exceeds |= bits.dtype.type((strip[i] & mask) > floor)
+            if exceeds:
+                for close in range(near, near + WIDE, NARROW):
+                    exceeds = bits.dtype.type(0)
+                    for i in range(close, close + NARROW):
+                        exceeds |= bits.dtype.type((strip[i] & mask) > floor)
+                    if exceeds:
+                        for i in range(close, close + NARROW):
+                            key = strip[i] & mask
+                            positions[count], keys[count] = start + i, key
+                            count += key > floor
+                if count > positions.size - WIDE:
+                    floor = _prune(positions, keys[:count], k, floor)
+                    count = k
+        for i in range(tail, strip.size):
+            key = strip[i] & mask
+            positions[count], keys[count] = start + i, key
+            count += key > floor
     if count > k:
         _prune(positions, keys[:count], k, floor)
         count = k
     return count
 
 
-def _guess(residual: Floats, vector: Floats, bits: Keys, k: int) -> Any:
+def _guess(residual: Floats, vector: Floats, factor: Any, bits: Keys, k: int) -> Any:
     """Return a floor from the sample, or 0 if a guess is not worth it."""
     none = bits.dtype.type(0)
     groups, rank = bits.size // STRIDE, _rank(bits.size, k)
@@ -432,7 +443,7 @@ def _guess(residual: Floats, vector: Floats, bits: Keys, k: int) -> Any:
         largest = none
         if vector.size:
             for j in range(GROUP):
-                sums[j] = residual[g * STRIDE + j] + vector[g * STRIDE + j]
+                sums[j] = residual[g * STRIDE + j] + factor * vector[g * STRIDE + j]
             for j in range(GROUP):
                 largest = max(largest, sums_bits[j] & np.iinfo(bits.dtype).max)
         else:

@@ -6,8 +6,9 @@ from algorithms.compression import no_entries
 from algorithms.feedback import ErrorFeedback, Feedback
 from algorithms.selection import Selector
 from algorithms.server import OverServer
+from netsim.algorithm import Contribution
 from netsim.payload import Vector
-from netsim.worker import Compute, Worker
+from netsim.worker import Worker
 
 
 class ParameterServerTopK(ErrorFeedback, OverServer):
@@ -21,7 +22,7 @@ class ParameterServerTopK(ErrorFeedback, OverServer):
         OverServer.__init__(self, serial)
 
     async def exchange(
-        self, worker: Worker, vector: Vector | Compute[Vector] | None, memory: Feedback, like: Vector
+        self, worker: Worker, vector: Contribution | None, memory: Feedback, like: Vector
     ) -> tuple[Vector, Feedback]:
         local = None
         if vector is not None:

@@ -9,9 +9,11 @@ import numpy as np
 from algorithms.compression import Selected, take_out
 from algorithms.feedback import ErrorFeedback, Feedback
 from algorithms.selection import Selector
+from netsim.algorithm import Contribution
 from netsim.collectives import ring_all_reduce
 from netsim.payload import Dense, SizeOnly, Sparse, Vector, in_place, size_rule
-from netsim.worker import Compute, Worker
+from netsim.sgd import Scaled, product
+from netsim.worker import Worker
 
 if TYPE_CHECKING:
     import torch
@@ -26,13 +28,11 @@ class RandK(ErrorFeedback):
     name = "randk"
     title = "Random-k"
 
-    async def select(
-        self, worker: Worker, residual: Vector, vector: Vector | Compute[Vector], selector: Selector
-    ) -> Selected:
+    async def select(self, worker: Worker, residual: Vector, vector: Contribution, selector: Selector) -> Selected:
         return await worker.compute("select", pick, residual, vector, selector, worker.step)
 
     async def exchange(
-        self, worker: Worker, vector: Vector | Compute[Vector] | None, memory: Feedback, like: Vector
+        self, worker: Worker, vector: Contribution | None, memory: Feedback, like: Vector
     ) -> tuple[Vector, Feedback]:
         assert vector is not None
         picked, memory = await self.compress(worker, vector, memory)
@@ -53,11 +53,11 @@ def random_positions(size: int, selector: Selector, step: int) -> torch.Tensor:
 @size_rule(
     lambda residual, vector, selector, step: Selected(SizeOnly(vector.size, min(selector.k, vector.size)), vector)
 )
-def pick(residual: Dense, vector: Dense, selector: Selector, step: int) -> Selected:
+def pick(residual: Dense, vector: Dense | Scaled, selector: Selector, step: int) -> Selected:
     """Return the picked entries of residual + vector, zeros among them, and the rest."""
     rest = residual.values
-    rest += vector.values
-    return take_out(rest, random_positions(vector.size, selector, step).to(rest.device))
+    rest += product(vector)
+    return take_out(rest, random_positions(residual.size, selector, step).to(rest.device))
 
 
 @size_rule(lambda picked: SizeOnly(picked.entries))

@@ -7,10 +7,11 @@ from typing import Literal
 from algorithms.compression import sum_to_dense
 from algorithms.feedback import ErrorFeedback, Feedback
 from algorithms.selection import Selector
+from netsim.algorithm import Contribution
 from netsim.collectives import doubling_all_gather, ring_all_gather
 from netsim.errors import check_choice
 from netsim.payload import Vector
-from netsim.worker import Compute, Worker
+from netsim.worker import Worker
 
 Gather = Literal["ring", "doubling"]
 GATHERS = {"ring": ring_all_gather, "doubling": doubling_all_gather}
@@ -32,7 +33,7 @@ class TopK(ErrorFeedback):
         self._gather = GATHERS[gather]
 
     async def exchange(
-        self, worker: Worker, vector: Vector | Compute[Vector] | None, memory: Feedback, like: Vector
+        self, worker: Worker, vector: Contribution | None, memory: Feedback, like: Vector
     ) -> tuple[Vector, Feedback]:
         assert vector is not None
         local, memory = await self.compress(worker, vector, memory)

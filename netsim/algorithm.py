@@ -10,11 +10,15 @@ from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 from netsim.payload import Vector
-from netsim.sgd import Recipe, descend, prepare
+from netsim.sgd import Recipe, Scaled, descend, prepare, weigh
 from netsim.worker import Compute, Worker
 
 Gradient: TypeAlias = Callable[[Vector], Compute[Vector]]
 """The gradient of the worker's mini-batch of this step at given parameters; to be awaited, or an argument."""
+
+
+Contribution: TypeAlias = Vector | Compute[Vector | Scaled]
+"""What a worker puts into an exchange, or how it is made."""
 
 
 class State(NamedTuple):
@@ -45,8 +49,8 @@ class Algorithm:
     async def exchange(self, worker: Worker, vector: Any, memory: Any, like: Vector) -> tuple[Vector, Any]:
         """Return the (possibly compressed) sum of all workers' vectors, and the new memory.
 
-        `vector` is a Vector, or, if the algorithm `accumulates`, possibly the Compute that makes it; None
-        at a server that has a host of its own and no data. `like` is any vector of d elements.
+        `vector` is a Vector, or, if the algorithm `accumulates`, any Contribution; None at a server that
+        has a host of its own and no data. `like` is any vector of d elements.
         """
         raise NotImplementedError(f"{type(self).__name__} does not say how it exchanges vectors")
 
@@ -70,14 +74,15 @@ class Algorithm:
 
     async def contribution(
         self, worker: Worker, fresh: Compute[Vector], parameters: Vector, recipe: Recipe
-    ) -> Vector | Compute[Vector]:
+    ) -> Contribution:
         """Return what a worker puts into the exchange, or, where nobody need see it before, how to make it."""
-        if worker.observer is None:
-            vector: Compute[Vector] = worker.compute("update", prepare, fresh, parameters, recipe, worker.step)
-            return vector if self.accumulates else await vector
-        seen = await fresh
-        worker.observe("gradient", seen)
-        return await worker.compute("update", prepare, seen, parameters, recipe, worker.step)
+        gradient: Vector | Compute[Vector] = fresh
+        if worker.observer is not None:
+            gradient = await fresh
+            worker.observe("gradient", gradient)
+        elif self.accumulates:
+            return worker.compute("update", weigh, gradient, parameters, recipe, worker.step)
+        return await worker.compute("update", prepare, gradient, parameters, recipe, worker.step)
 
     async def apply(
         self, worker: Worker, parameters: Vector, total: Vector, recipe: Recipe, state: State

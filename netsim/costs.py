@@ -96,7 +96,7 @@ class MeasuredCosts:
 def _elements(arg: Any) -> int:
     match arg:
         case Compute():  # a gradient is as large as the parameters, and what is made of it as large as that
-            return _elements(arg.args[0])
+            return max(map(_elements, arg.args), default=0)
         case Dense():
             return arg.size
         case Sparse():

@@ -50,9 +50,26 @@ class Moved(NamedTuple):
     velocity: Vector | None
 
 
+class Scaled(NamedTuple):
+    """A vector that is not multiplied by its factor yet: who adds it somewhere does both at once."""
+
+    vector: Dense
+    factor: float
+
+
+def scaled(vector: Dense | Scaled) -> tuple[torch.Tensor, float]:
+    """Return the values of a vector, and what they are to be multiplied by."""
+    return (vector.vector.values, vector.factor) if isinstance(vector, Scaled) else (vector.values, 1.0)
+
+
+def product(vector: Dense | Scaled) -> torch.Tensor:
+    """Return the values of a vector, multiplied in place."""
+    return vector.vector.values.mul_(vector.factor) if isinstance(vector, Scaled) else vector.values
+
+
 @in_place
 @size_rule(lambda gradient, parameters, recipe, step: gradient)
-def prepare(gradient: Dense, parameters: Dense, recipe: Recipe, step: int) -> Dense:
+def weigh(gradient: Dense, parameters: Dense, recipe: Recipe, step: int) -> Scaled:
     """Make of g what a worker puts into the exchange: γ (g + λ x), with g + λ x cut to the norm `clip`.
 
     γ multiplies before the exchange (gTop-k paper, algorithm 1, line 3), so that a residual keeps the
@@ -65,8 +82,14 @@ def prepare(gradient: Dense, parameters: Dense, recipe: Recipe, step: int) -> De
     if recipe.clip is not None:
         norm = float(values.norm())
         rate *= min(1.0, recipe.clip / norm) if norm else 1.0
-    values *= rate
-    return Dense(values)
+    return Scaled(Dense(values), rate)
+
+
+@in_place
+@size_rule(lambda gradient, parameters, recipe, step: gradient)
+def prepare(gradient: Dense, parameters: Dense, recipe: Recipe, step: int) -> Dense:
+    """Return what :func:`weigh` does, multiplied."""
+    return Dense(product(weigh(gradient, parameters, recipe, step)))
 
 
 @size_rule(lambda parameters, total, velocity, recipe, workers: Moved(parameters, velocity))

@@ -21,6 +21,11 @@ class Task(Protocol):
     def gradient(self, parameters: Vector, rank: int, step: int) -> Vector:
         """Return the gradient of worker `rank`'s mini-batch of `step`, newly made; a pure function."""
 
+    @property
+    def shares_passes(self) -> bool:
+        """Whether :meth:`gradients` of several workers at once are faster."""
+        return False
+
     def gradients(self, calls: Sequence[tuple[Vector, int, int]]) -> Iterator[Vector]:
         """Yield what :meth:`gradient` returns for each of `calls`, its arguments, bit for bit."""
         return itertools.starmap(self.gradient, calls)
@@ -70,7 +75,12 @@ async def train(
     del start  # a residual must go when the next one comes
 
     def gradient(at: Vector) -> Compute[Vector]:
-        return Compute("gradient", task.gradient, (at, worker.rank, worker.step), many=task.gradients)
+        return Compute(
+            "gradient",
+            task.gradient,
+            (at, worker.rank, worker.step),
+            many=task.gradients if task.shares_passes else None,
+        )
 
     for worker.step in range(first, rounds):
         own = gradient if worker.trains else None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -11,17 +13,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from algorithms.compression import accumulate_and_select, restore
+from algorithms.selection import Selector
 from netsim.backends.cooperative import Cooperative, Operation
 from netsim.backends.local import Instant
 from netsim.backends.path import LONGEST, Path
 from netsim.backends.replicas import ReplicaMemo
 from netsim.backends.simulated import SimulatedMedium
 from netsim.collectives import doubling_all_gather, ring_all_gather, tree_broadcast
-from netsim.costs import AssumedCosts
+from netsim.costs import AssumedCosts, MeasuredCosts
 from netsim.errors import DeadlockError, ProtocolError
 from netsim.network.fabric import Fabric
-from netsim.payload import Dense, SizeOnly, add
-from netsim.worker import Worker
+from netsim.payload import Dense, SizeOnly, Sparse, add
+from netsim.worker import Compute, Worker
 from topologies import TOPOLOGIES
 from topologies.builder import Shape
 
@@ -241,3 +245,79 @@ def test_a_run_leaves_no_cycles_that_would_keep_payloads_until_the_collector_com
         gc.garbage.clear()
         gc.enable()
     assert not left, f"{len(left)} objects of 1,120 messages wait for the garbage collector"
+
+
+# What is made of what nobody has seen.
+
+
+@both
+def test_an_argument_may_be_a_computation_that_is_charged_for_itself(medium: str) -> None:
+    async def program(worker: Worker) -> float:
+        inner = worker.compute("gradient", lambda: vector(2.0))
+        middle = worker.compute("update", add, inner, vector(1.0))
+        total = await worker.compute("merge", add, vector(10.0), middle)
+        return float(total.values)
+
+    assert run(program, 1, medium) == [13.0]
+    fabric = Fabric(TOPOLOGIES["star"](Shape(2, 10**9, 50e-6)))
+    costs = AssumedCosts({"gradient": 5e-6, "update": 3e-6, "merge": 1e-6})
+    simulated = SimulatedMedium(fabric, fabric.hosts, costs)
+    (task, _) = Cooperative[float](simulated).run([Worker(rank, 2) for rank in range(2)], program)
+    assert task.path.totals() == {"start": 0, "gradient": 5 * 10**6, "update": 3 * 10**6, "merge": 10**6}
+
+
+@pytest.mark.parametrize("threads", [None, 1, 3])
+def test_what_is_asked_for_together_is_made_together_and_answered_in_turn(threads: int | None) -> None:
+    made: list[list[int]] = []
+
+    def many(calls: Sequence[tuple[int]]) -> Iterator[Dense]:
+        made.append([number for (number,) in calls])
+        return (vector(float(number)) for (number,) in calls)
+
+    async def program(worker: Worker) -> list[float]:
+        answers = []
+        for _ in range(2):
+            number: Compute[Dense] = Compute("gradient", pytest.fail, (worker.rank,), many=many)
+            own = await worker.compute("merge", add, number, vector(0.5))
+            answers.append(float(own.values))
+            await worker.sendrecv((worker.rank + 1) % 6, own, (worker.rank - 1) % 6, like=own)
+        return answers
+
+    fabric = Fabric(TOPOLOGIES["star"](Shape(6, 10**9, 50e-6)))
+    with ExitStack() as stack:
+        pool = None if threads is None else stack.enter_context(ThreadPoolExecutor(threads))
+        medium = SimulatedMedium(fabric, fabric.hosts, AssumedCosts({"gradient": 1e-3}), pool)
+        tasks = Cooperative[list[float]](medium).run([Worker(rank, 6) for rank in range(6)], program)
+    assert [task.result for task in tasks] == [[rank + 0.5] * 2 for rank in range(6)]
+    assert sorted(map(len, made)) == ([2] * 6 if threads == 3 else [6] * 2)
+    assert sorted(rank for some in made for rank in some) == sorted([*range(6)] * 2)
+
+
+def test_a_vector_written_by_numpy_counts_as_changed() -> None:
+    """So a sender that works on what it sent is caught, whatever it works with."""
+
+    async def program(worker: Worker) -> None:
+        if worker.rank == 0:
+            residual = Dense(torch.ones(5))
+            handle = await worker.start_send(1, residual)
+            await worker.compute("merge", restore, residual, Sparse(torch.tensor([1]).int(), torch.ones(1), 5))
+            await handle
+        else:
+            await worker.recv(0, like=Dense(torch.ones(5)))
+
+    with pytest.raises(ProtocolError, match="the sender changed"):
+        run(program, 2, "simulated")
+
+
+def test_timing_a_computation_leaves_what_it_overwrites_alone() -> None:
+    async def program(worker: Worker) -> list[float]:
+        residual = Dense(torch.ones(4))
+        fresh = worker.compute("gradient", lambda: Dense(torch.tensor([1.0, 5.0, 2.0, 3.0])))
+        selected = await worker.compute("select", accumulate_and_select, residual, fresh, Selector(1))
+        assert isinstance(selected.rest, Dense)
+        return [*selected.rest.values.tolist(), *selected.local.values.tolist()]  # type: ignore[union-attr]
+
+    fabric = Fabric(TOPOLOGIES["star"](Shape(2, 10**9, 50e-6)))
+    medium = SimulatedMedium(fabric, fabric.hosts, MeasuredCosts({}))
+    (task, _) = Cooperative[list[float]](medium).run([Worker(rank, 2) for rank in range(2)], program)
+    assert task.result == [2.0, 0.0, 3.0, 4.0, 6.0]

@@ -78,13 +78,13 @@ def by_torch(values: np.ndarray, *ks: int) -> list[np.ndarray]:
     return [torch.sort(order[:k]).values.numpy() for k in ks]
 
 
-def check_selection(residual: np.ndarray, vector: np.ndarray, *ks: int) -> None:
+def check_selection(residual: np.ndarray, vector: np.ndarray, *ks: int, factor: float = 1.0) -> None:
     """Accumulate and select, and compare everything with torch."""
-    total = (torch.from_numpy(residual) + torch.from_numpy(vector)).numpy()
+    total = (torch.from_numpy(residual) + torch.from_numpy(vector) * factor).numpy()
     for k, positions in zip(ks, by_torch(total, *ks), strict=True):
         np.testing.assert_array_equal(kernels.top_positions(total, k), positions)
         left, added = residual.copy(), vector.copy()
-        indices, values = kernels.accumulate_select(left, added, k)
+        indices, values = kernels.accumulate_select(left, added, k, factor)
         assert indices.dtype == np.int32
         np.testing.assert_array_equal(indices, positions)
         check_bits(values, total[positions])
@@ -119,6 +119,7 @@ def test_selects_what_torch_selects_of_ties_denormals_and_zeros(drawn: list[floa
 @given(st.integers(0, 3000), st.integers(0, 3000), st.sampled_from(KINDS), st.integers(0, 99))
 def test_selects_what_torch_selects_of_any_length(size: int, k: int, kind: str, seed: int) -> None:
     check_selection(drawn(kind, size, np.float32, seed), drawn("normal", size, np.float32), k)
+    check_selection(drawn(kind, size, np.float32, seed), drawn("normal", size, np.float32), k, factor=0.1)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -126,6 +127,7 @@ def test_selects_what_torch_selects_of_any_length(size: int, k: int, kind: str, 
 def test_selects_what_torch_selects_of_long_vectors(kind: str, dtype: Any) -> None:
     vector, ks = drawn(kind, 70_001, dtype), (0, 1, 70, 3_000, 69_999, 80_000)
     check_selection(np.zeros_like(vector), vector, *ks)
+    check_selection(drawn("normal", vector.size, dtype, 1), vector, *ks, factor=1 / 3)
     check_selection(drawn("normal", vector.size, dtype, 1), vector, *ks)
 
 

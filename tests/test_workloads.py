@@ -276,6 +276,9 @@ def test_a_gradient_is_that_of_plain_autograd_through_the_module(name: str) -> N
         # A ReLU flips where its input is within rounding of zero: with batches of 2 and 8, plain float32 differs
         # from float64 by up to 0.005 here, and ours, whose convolutions sum in another order, by up to 0.008.
         assert float((ours - theirs).norm() / theirs.norm()) < 0.02
+    elif task.shares_passes:
+        # Products of matrices have other rows besides, and may add in another order: 1e-5 is 100 roundings.
+        assert float((ours - theirs).norm() / theirs.norm()) < 1e-5
     else:
         assert torch.equal(ours, theirs)
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from netsim.worker import Compute, evaluate, stages
 
-TOGETHER = 8
-"""How many workers' computations are made together, and given to a thread at once."""
+TOGETHER = 32
+"""How many workers' computations are made together at the most."""
 
 
 class Entry:
@@ -30,10 +30,11 @@ class Entry:
 
 
 class Backlog:
-    """Holds requests until the answer to one is needed, and then makes all; by the threads of `executor`, if any."""
+    """Holds requests until the answer to one is needed, and then makes all; by the `threads` of `executor`, if any."""
 
-    def __init__(self, executor: Executor | None = None) -> None:
+    def __init__(self, executor: Executor | None = None, threads: int = 1) -> None:
         self._executor = executor
+        self._threads = threads
         self._entries: list[Entry] = []
         self._running: set[Future[None]] = set()
 
@@ -57,8 +58,10 @@ class Backlog:
 
     def _begin(self) -> None:
         entries, self._entries = self._entries, []
-        for first in range(0, len(entries), TOGETHER):
-            some = entries[first : first + TOGETHER]
+        shared = any(stage.many for entry in entries if entry.request for stage in stages(entry.request))
+        size = min(TOGETHER, -(-len(entries) // self._threads)) if shared else 1
+        for first in range(0, len(entries), size):
+            some = entries[first : first + size]
             if self._executor is None:
                 make(some)
                 continue

@@ -60,7 +60,7 @@ class SimulatedMedium:
         self._fabric = fabric
         self._hosts = hosts
         self._costs = costs
-        self._backlog = Backlog(executor)
+        self._backlog = Backlog(executor, getattr(executor, "_max_workers", 1))
         self._computers: defaultdict[int, Host[Path]] = defaultdict(Host)
         self.note: Note = _nobody
 

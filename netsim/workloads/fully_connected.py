@@ -25,6 +25,15 @@ class FullyConnected(nn.Sequential):
         return scores
 
 
+LEAST = 16
+"""Rows that a product of matrices has at the least. MKL has kernels of their own for fewer, which add in another
+order; from here on a row has the same bits however many rows there are, on the CPUs that were tried."""
+
+
+LARGEST = 1e37
+"""Below what float32 holds, by more than all roundings of a sum."""
+
+
 class Pass:
     """The way of some workers' mini-batches through the layers and back, up to a matrix product a worker and layer.
 
@@ -38,7 +47,9 @@ class Pass:
     ) -> None:
         self._batch_size = len(labels) // workers
         weights, biases = parameters[::2], parameters[1::2]
-        self._values = [images.flatten(1)]
+        spare = max(0, LEAST - len(labels))
+        labels = torch.nn.functional.pad(labels, (0, spare))
+        self._values = [torch.nn.functional.pad(images.flatten(1), (0, 0, 0, spare))]
         for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
             self._values.append(torch.addmm(bias, self._values[-1], weight.t()).relu_())
         logs = torch.addmm(biases[-1], self._values[-1], weights[-1].t()).log_softmax(1)
@@ -48,6 +59,11 @@ class Pass:
         for weight, values in zip(weights[:0:-1], self._values[:0:-1], strict=True):
             slope = torch.mm(slope, weight).masked_fill_(values <= 0, 0)
             self._slopes.insert(0, slope)
+        self.finite = all(
+            float(slope.abs().max()) * max(1.0, float(values.abs().max())) * self._batch_size < LARGEST
+            for slope, values in zip(self._slopes, self._values, strict=True)
+        )
+        """Whether the sums of products that gradients are cannot overflow; if not they still may be finite."""
 
     @torch.no_grad()
     def write(self, worker: int, out: list[torch.Tensor]) -> None:

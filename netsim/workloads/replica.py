@@ -50,14 +50,15 @@ class Replica:
 
     def passes(
         self, flat: torch.Tensor, inputs: torch.Tensor, labels: torch.Tensor, workers: int
-    ) -> Callable[[int, torch.Tensor], None]:
-        """Return a function that writes one worker's gradient of its mean cross-entropy at `flat` (d,) into a row (d,).
+    ) -> tuple[Callable[[int, torch.Tensor], None], bool]:
+        """Return what writes one worker's gradient of its mean cross-entropy at `flat` (d,) into a row (d,).
 
-        The samples are those of one worker after another.
+        The samples are those of one worker after another. The second answer is whether all of it is known to
+        be finite.
         """
         if isinstance(self.model, FullyConnected):
             shared = Pass(self._pieces(flat), inputs, labels, workers)
-            return lambda worker, row: shared.write(worker, self._pieces(row))
+            return lambda worker, row: shared.write(worker, self._pieces(row)), shared.finite
         batch_size = len(labels) // workers
 
         def write(worker: int, row: torch.Tensor) -> None:
@@ -68,10 +69,11 @@ class Replica:
             for piece, gradient in zip(self._pieces(row), gradients, strict=True):
                 piece.copy_(gradient)
 
-        return write
+        return write, False
 
     def _pieces(self, flat: torch.Tensor) -> list[torch.Tensor]:
-        return [piece.view(shape) for piece, shape in zip(torch.split(flat, self._sizes), self._shapes, strict=True)]
+        pieces = flat.split_with_sizes(self._sizes)
+        return [piece.view(shape) for piece, shape in zip(pieces, self._shapes, strict=True)]
 
     def _laid_out(self, tensor: torch.Tensor) -> torch.Tensor:
         if self._channels_last and tensor.dim() == 4:

@@ -133,6 +133,11 @@ class DataParallelTask:
         assert isinstance(parameters, Dense)
         return next(self._in_one_pass(parameters, [rank], step))
 
+    @property
+    def shares_passes(self) -> bool:
+        """Whether :meth:`gradients` of several workers at once are faster."""
+        return self._replica_of_thread().shares_passes
+
     def gradients(self, calls: Sequence[tuple[Vector, int, int]]) -> Iterator[Dense]:
         """Yield what :meth:`gradient` returns for each of `calls` (parameters, rank, step), bit for bit.
 
@@ -156,12 +161,12 @@ class DataParallelTask:
     def _in_one_pass(self, parameters: Dense, ranks: Sequence[int], step: int) -> Iterator[Dense]:
         numbers = np.concatenate([self.batch(rank, step) for rank in ranks])
         inputs, labels = self._training.take(torch.from_numpy(numbers).to(self._device))
-        write = self._replica_of_thread().passes(parameters.values, inputs, labels, len(ranks))
+        write, finite = self._replica_of_thread().passes(parameters.values, inputs, labels, len(ranks))
         for number, rank in enumerate(ranks):
             row = torch.empty_like(parameters.values)
             write(number, row)
             # A sum is finite only if all of it is, and costs 1/40 of asking every element.
-            if not math.isfinite(float(row.sum())) and (bad := self._first_bad(row)):
+            if not finite and not math.isfinite(float(row.sum())) and (bad := self._first_bad(row)):
                 raise NonFiniteGradientError(
                     f"worker {rank}, step {step}: the gradient of {bad} is not finite; "
                     "lower --lr (the training diverged) or check the data"
