@@ -25,9 +25,14 @@ Work: TypeAlias = Literal["gradient", "select", "merge", "update"]
 """What a computation is for; its time is charged and reported under this name."""
 
 
+Sends: TypeAlias = Literal["acknowledged", "eager"]
+"""When a send is done: when its receiver has the last byte, or as soon as the network takes it off the sender."""
+SENDS: tuple[Sends, ...] = ("acknowledged", "eager")
+
+
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send `payload` to rank `dst`; done when the last byte has arrived. Answers None."""
+    """Send `payload` to rank `dst`; done when the last byte has arrived, or before (:data:`Sends`). Answers None."""
 
     dst: int
     payload: Payload

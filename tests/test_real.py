@@ -93,13 +93,13 @@ def test_torchrun_does_what_the_launcher_does(tmp_path: Path) -> None:
 def run_and_disturb(monkeypatch: pytest.MonkeyPatch, disturb: Any) -> str:
     """Start a long real run of three ranks, disturb them once they have begun, return the error."""
     started: list[subprocess.Popen[bytes]] = []
-    begin = launching._start_rank
+    begin = launching._start
 
     def remember(*args: Any) -> subprocess.Popen[bytes]:
         started.append(begin(*args))
         return started[-1]
 
-    monkeypatch.setattr(launching, "_start_rank", remember)
+    monkeypatch.setattr(launching, "_start", remember)
     going = threading.Event()
 
     def on_round(algorithm: str, step: int) -> None:

@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
-from collections.abc import Callable, Coroutine
+from collections import defaultdict, deque
+from collections.abc import Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
+from netsim.backends.messages import HEADER, Incoming, Outgoing, Transfer, transfer_tag
 from netsim.backends.wire import HEADER_WORDS, Header, decode, encode
-from netsim.errors import NetsimError, ProtocolError
+from netsim.errors import ProtocolError
 from netsim.payload import Bundle, Payload, check_like
-from netsim.worker import EXPAND, Collective, Compute, Handle, Recv, Send, SendRecv, Start, Worker, evaluate
+from netsim.worker import EXPAND, Collective, Compute, Recv, Send, SendRecv, Sends, Start, Worker, evaluate
 
 T = TypeVar("T")
-
-
-class Underway(Handle[Any]):
-    """A send or receive that was started; `finish` waits for it and returns its answer."""
-
-    __slots__ = ("finish",)
-
-    def __init__(self, finish: Callable[[], Any]) -> None:
-        self.finish = finish
+RECEIPTS_KEPT = 4096
+"""The kernel has a receipt, a byte whose receiver is waiting, long before so many later ones were sent."""
 
 
 class Real:
@@ -34,11 +29,14 @@ class Real:
     main memory: under nccl the process group has both backends, ``cpu:gloo,cuda:nccl``.
     """
 
-    def __init__(self, worker: Worker, device: str, backend: str) -> None:
+    def __init__(self, worker: Worker, device: str, backend: str, sends: Sends = "eager") -> None:
         self._worker = worker
         self._device = device
         self._on_gpu = backend == "nccl"
-        self._receiving: dict[tuple[int, int], Underway] = {}
+        # A receipt does not keep nccl's stream from running ahead, and there the batch is the pair's own.
+        self._acknowledged = sends == "acknowledged" and not self._on_gpu
+        self._receiving: dict[tuple[int, int], Incoming] = {}
+        self._receipts: deque[Transfer] = deque(maxlen=RECEIPTS_KEPT)
         self.seconds: defaultdict[str, float] = defaultdict(float)
 
     def run(self, program: Coroutine[Any, Any, T]) -> T:
@@ -58,12 +56,12 @@ class Real:
                 return EXPAND
             case Compute():
                 return evaluate(request, self._compute)
-            case Underway():
+            case Outgoing() | Incoming():
                 return request.finish()
             case Start(Send() as send):
                 return self._start_send(send)
             case Start(Recv() as recv):
-                return self._start_recv(recv)
+                return self._receive_in_background(recv)
             case Send():
                 return self._start_send(request).finish()
             case Recv():
@@ -80,67 +78,80 @@ class Real:
         self.seconds[request.work] += time.perf_counter() - started
         return result
 
-    def _start_send(self, request: Send) -> Underway:
-        header, body = self._pack(request)
-        # Held with their tensors, which must live until they are sent.
-        sent = [(self._isend(header, request.dst, 2 * request.tag), header)]
-        if body.numel():
-            sent.append((self._isend(body, request.dst, 2 * request.tag + 1), body))
+    def _start_send(self, request: Send) -> Outgoing:
+        outgoing = self._outgoing(request)
+        outgoing.send_body()
+        return outgoing
+
+    def _outgoing(self, request: Send) -> Outgoing:
         where = self._where(f"sending to rank {request.dst}")
+        return Outgoing(*self._pack(request), request.dst, request.tag, where, self._acknowledged)
 
-        def finish() -> None:
-            for work, _ in sent:
-                self._wait(work, where)
-            sent.clear()
-
-        return Underway(finish)
-
-    def _start_recv(self, request: Recv[Any]) -> Underway:
+    def _start_recv(self, request: Recv[Any]) -> Incoming:
         """Post the receive of the header: gloo moves no data before the receiver is ready."""
         channel = (request.src, request.tag)
         if (earlier := self._receiving.get(channel)) is not None:
             earlier.finish()  # headers and bodies of one channel must come in turn
         where = self._where(f"receiving from rank {request.src}")
-        operation, step = self._worker.operation, self._worker.step
-        words = torch.empty(HEADER_WORDS, dtype=torch.int64)
-        posted = self._irecv(words, request.src, 2 * request.tag)
-        received: list[Payload] = []
+        check = partial(
+            Header.decode,
+            operation=self._worker.operation,
+            step=self._worker.step,
+            tag=request.tag,
+            where=where,
+        )
 
-        def finish() -> Payload:
-            if not received:
-                self._wait(posted, where)
-                header = Header.decode(words, operation, step, request.tag, where)
-                body = torch.empty(header.body_bytes, dtype=torch.uint8, device=self._wire_device)
-                if header.body_bytes:
-                    self._wait(self._irecv(body, request.src, 2 * request.tag + 1), where)
-                received.append(self._unpack(body, header, request, where))
-                self._receiving.pop(channel, None)
-            return received[0]
+        def unpack(body: torch.Tensor, header: Header) -> Payload:
+            self._receiving.pop(channel, None)
+            self._keep_receipt(incoming)
+            return self._unpack(body, header, request, where)
 
-        self._receiving[channel] = Underway(finish)
-        return self._receiving[channel]
+        incoming = Incoming(request.src, request.tag, self._wire_device, where, check, unpack, self._acknowledged)
+        self._receiving[channel] = incoming
+        return incoming
+
+    def _receive_in_background(self, request: Recv[Any]) -> Incoming:
+        incoming = self._start_recv(request)
+        if not self._on_gpu:
+            incoming.in_background()
+        return incoming
+
+    def _keep_receipt(self, incoming: Incoming) -> None:
+        """Hold the receipt that was sent until gloo no longer needs its tensor."""
+        if incoming.receipt is not None:
+            self._receipts.append(incoming.receipt)
 
     def _exchange(self, request: SendRecv[Any]) -> Payload:
-        if not self._on_gpu:
-            incoming = self._start_recv(request.recv)
-            outgoing = self._start_send(request.send)
-            payload = incoming.finish()
-            outgoing.finish()
-            return payload  # type: ignore[no-any-return]
-        # nccl runs a pair's sends and receives one after the other, so both bodies go as one batch.
+        if self._on_gpu:
+            return self._exchange_bodies_at_once(request)
+        incoming = self._start_recv(request.recv)
+        outgoing = self._outgoing(request.send)
+        if request.send.dst == request.recv.src:
+            # One connection carries both: that we are ready must not queue behind our own body.
+            incoming.make_ready()
+        outgoing.send_body()
+        payload = incoming.finish()
+        outgoing.finish()
+        return payload  # type: ignore[no-any-return]
+
+    def _exchange_bodies_at_once(self, request: SendRecv[Any]) -> Payload:
+        """nccl runs a pair's sends and receives one after the other, so both bodies go as one batch."""
         send, recv = request.send, request.recv
         where = self._where(f"exchanging with ranks {send.dst} and {recv.src}")
         header, body = self._pack(send)
         words = torch.empty(HEADER_WORDS, dtype=torch.int64)
-        headers = [self._irecv(words, recv.src, 2 * recv.tag), self._isend(header, send.dst, 2 * send.tag)]
-        for work in headers:
-            self._wait(work, where)
+        headers = [
+            Transfer.into(words, recv.src, transfer_tag(recv.tag, HEADER)),
+            Transfer.out(header, send.dst, transfer_tag(send.tag, HEADER)),
+        ]
+        for transfer in headers:
+            transfer.wait(where)
         theirs = Header.decode(words, self._worker.operation, self._worker.step, recv.tag, where)
         buffer = torch.empty(theirs.body_bytes, dtype=torch.uint8, device=self._wire_device)
         batch = [dist.P2POp(dist.isend, body, send.dst)] if body.numel() else []
         batch += [dist.P2POp(dist.irecv, buffer, recv.src)] if buffer.numel() else []
         for work in dist.batch_isend_irecv(batch) if batch else ():
-            self._wait(work, where)
+            Transfer(work, buffer).wait(where)
         return self._unpack(buffer, theirs, recv, where)
 
     @property
@@ -159,24 +170,6 @@ class Real:
         check_like(payload, request.like, where)
         self._worker.traffic.received(payload)
         return payload
-
-    def _isend(self, tensor: torch.Tensor, dst: int, tag: int) -> dist.Work:
-        return self._posted(dist.isend(tensor, dst, tag=tag))
-
-    def _irecv(self, tensor: torch.Tensor, src: int, tag: int) -> dist.Work:
-        return self._posted(dist.irecv(tensor, src, tag=tag))
-
-    @staticmethod
-    def _posted(work: dist.Work | None) -> dist.Work:
-        assert work is not None, "this process is not in the group"
-        return work
-
-    @staticmethod
-    def _wait(work: dist.Work, where: str) -> None:
-        try:
-            work.wait()
-        except RuntimeError as error:
-            raise NetsimError(f"{where}: {str(error).splitlines()[0]}") from error
 
     def _where(self, doing: str) -> str:
         return f"rank {self._worker.rank}, {self._worker.operation}, step {self._worker.step}, {doing}"

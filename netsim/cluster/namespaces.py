@@ -1,0 +1,131 @@
+"""Network namespaces without names: each lives as long as somebody holds it open, and leaves nothing behind.
+
+A namespace is made by entering it, and kept by its file descriptor. When the process that holds the
+descriptors ends, however it ends, the kernel takes down the namespaces with their cables and bridges.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from shutil import which
+
+from netsim.cluster import plan
+from netsim.cluster.plan import Cluster
+from netsim.errors import InfeasibleError, NetsimError
+
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWNET = 0x40000000
+TOOL_FOLDERS = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+"""Where ip and tc are looked for: ordinary users often lack the last two."""
+SETTINGS = {
+    "ipv6/conf/all/disable_ipv6": "1",
+    "ipv4/tcp_no_metrics_save": "1",
+}
+"""Of a host's namespace: nothing but the ranks speaks, and no connection begins with what another learned."""
+
+
+def become_owner() -> None:
+    """Enter a new network namespace, in which this process may do everything, as any user if the kernel lets it.
+
+    The process must have one thread. Raises InfeasibleError with the reason where the kernel refuses.
+    """
+    if sys.platform != "linux":
+        raise InfeasibleError("a shaped cluster is made of network namespaces, which only Linux has")
+    for tool in ("ip", "tc"):
+        if which(tool, path=TOOL_FOLDERS) is None:
+            raise InfeasibleError(f"the command {tool!r} is missing; install iproute2")
+    uid, gid = os.geteuid(), os.getegid()
+    try:
+        if uid == 0:
+            try:
+                _unshare(CLONE_NEWNET)
+            except OSError:  # root of a container, without the right
+                _unshare(CLONE_NEWUSER | CLONE_NEWNET)
+                _map_root(uid, gid)
+        else:
+            _unshare(CLONE_NEWUSER | CLONE_NEWNET)
+            _map_root(uid, gid)
+    except OSError as error:
+        raise InfeasibleError(
+            f"this kernel refuses user and network namespaces ({error.strerror}): look at "
+            "/proc/sys/user/max_user_namespaces and kernel.apparmor_restrict_unprivileged_userns, "
+            "or run as root in a container that is allowed to"
+        ) from None
+
+
+def _map_root(uid: int, gid: int) -> None:
+    process = Path("/proc/self")
+    (process / "setgroups").write_text("deny")
+    (process / "uid_map").write_text(f"0 {uid} 1")
+    (process / "gid_map").write_text(f"0 {gid} 1")
+
+
+def _unshare(flags: int) -> None:
+    _call("unshare", flags)
+
+
+def enter(namespace: int) -> None:
+    """Move this thread, and what it starts from now on, into the network namespace of a descriptor."""
+    _call("setns", namespace, CLONE_NEWNET)
+
+
+def _call(name: str, *arguments: int) -> None:
+    if getattr(ctypes.CDLL(None, use_errno=True), name)(*arguments):
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+def _here() -> int:
+    return os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+
+@contextmanager
+def within(namespace: int) -> Iterator[None]:
+    """Be in a namespace for a while."""
+    before = _here()
+    try:
+        enter(namespace)
+        yield
+    finally:
+        enter(before)
+        os.close(before)
+
+
+def build(cluster: Cluster) -> list[int]:
+    """Make the cluster out of the namespace that this process owns, which gets the switches.
+
+    Returns descriptors, which keep the namespaces of the ranks' hosts alive.
+    """
+    switches = _here()
+    hosts = []
+    for _ in range(cluster.ranks):
+        _unshare(CLONE_NEWNET)
+        hosts.append(_here())
+    enter(switches)
+    os.close(switches)
+    _tool("ip", plan.cables(cluster, [f"/proc/{os.getpid()}/fd/{namespace}" for namespace in hosts]))
+    for rank, namespace in enumerate(hosts):
+        with within(namespace):
+            for setting, value in SETTINGS.items():
+                if (path := Path("/proc/sys/net") / setting).exists():
+                    path.write_text(value)
+            _tool("ip", plan.host(cluster, rank))
+            _tool("tc", plan.host_shaping(cluster, rank))
+    _tool("tc", plan.switch_shaping(cluster))
+    return hosts
+
+
+def _tool(name: str, commands: str) -> None:
+    """Run `ip` or `tc` on a batch of commands, here and now."""
+    done = subprocess.run(
+        [which(name, path=TOOL_FOLDERS) or name, "-batch", "-"], input=commands, capture_output=True, text=True
+    )
+    if done.returncode:
+        said = " ".join(done.stderr.split())
+        raise NetsimError(f"the shaped cluster could not be built: {name} said {said!r}; try netsim doctor")

@@ -1,0 +1,19 @@
+"""What ranks of a job can be asked to do, by name."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from netsim.experiment import Experiment
+from netsim.job import OnRound, Work
+from netsim.real import run_rank
+
+
+def train(details: dict[str, Any], rank: int, on_round: OnRound) -> list[dict[str, Any]]:
+    """Run all algorithms of an experiment."""
+    experiment = Experiment.from_config(details["experiment"])
+    return [asdict(result) for result in run_rank(experiment, details["backend"], rank, on_round)]
+
+
+WORKS: dict[str, Work] = {"train": train}
