@@ -21,6 +21,7 @@ from netsim.errors import NonFiniteGradientError, UsageError
 from netsim.payload import Dense
 from netsim.workloads import WORKLOADS, check_workload, load_workload
 from netsim.workloads.data import Shape
+from netsim.workloads.fully_connected import LEAST
 from netsim.workloads.lstm import FrameTagger
 from netsim.workloads.samples import Samples
 from netsim.workloads.workload import DataParallelTask, Workload
@@ -400,17 +401,17 @@ def test_gradients_of_several_workers_are_those_of_each(name: str) -> None:
 
 def test_passes_are_not_shared_where_that_would_change_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     """A product of matrices that adds in another order for more rows: the gradients stay those of each alone."""
-    task = make_task("fc-mnist", workers=4, batch_size=4)
+    task = make_task("fc-mnist", workers=8, batch_size=4)
     start = task.initial_parameters()
-    expected = [task.gradient(start, rank, 0).values for rank in range(4)]
+    expected = [task.gradient(start, rank, 0).values for rank in range(8)]
     plain = torch.addmm
 
     def backwards(bias: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-        return plain(bias, left, right) if len(left) == 4 else plain(bias, left.flip(1), right.flip(0))
+        return plain(bias, left, right) if len(left) == LEAST else plain(bias, left.flip(1), right.flip(0))
 
     monkeypatch.setattr(torch, "addmm", backwards)
-    found = [gradient.values for gradient in task.gradients([(start, rank, 0) for rank in range(4)])]
-    assert task.shares == {4: False}
+    found = [gradient.values for gradient in task.gradients([(start, rank, 0) for rank in range(8)])]
+    assert task.shares == {8: False}
     assert all(map(torch.equal, found, expected))
 
 
