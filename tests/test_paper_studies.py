@@ -37,7 +37,7 @@ TINY: dict[str, dict[str, Any]] = {
 @pytest.fixture(scope="module")
 def sizes() -> list[Finding]:
     """What the SASG study finds with sizes only."""
-    points = sasg_paper.points(sasg_paper.SasgSettings(seeds=(0,), mix=None))
+    points = sasg_paper.points(sasg_paper.SasgSettings(seeds=(0,), mix="none"))
     return [Finding(point, sasg_paper.measure(point)) for point in points if point.get("timing_only")]
 
 

@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Drawing
 
-WIDTH, HEIGHT = 5.2, 3.5
+WIDTH, HEIGHT = 4.9, 3.4
 """Inches; narrow, so that letters stay legible when a telephone shows the whole picture."""
 
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none", "svg.hashsalt": "netsim", "text.parse_math": False, "font.family": "DejaVu Sans",
-    "font.size": 9, "axes.titlesize": 9, "axes.labelsize": 9, "xtick.labelsize": 8.5, "ytick.labelsize": 8.5,
-    "legend.fontsize": 8.5, "legend.frameon": False, "axes.spines.top": False, "axes.spines.right": False,
+    "font.size": 9.5, "axes.titlesize": 9.5, "axes.labelsize": 9.5, "xtick.labelsize": 9, "ytick.labelsize": 9,
+    "legend.fontsize": 9, "legend.frameon": False, "axes.spines.top": False, "axes.spines.right": False,
     "axes.grid": True, "grid.color": "black", "grid.alpha": 0.13, "grid.linewidth": 0.6, "lines.linewidth": 1.5,
     "lines.markersize": 4.5, "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none",
     "axes.axisbelow": True, "axes.unicode_minus": True,
@@ -84,7 +84,7 @@ def legend(drawing: Drawing, shown: Sequence[tuple[Any, str]]) -> None:
     longest = max(len(name) for _, name in shown)
     drawing.legend(
         [handle for handle, _ in shown], [plain(name) for _, name in shown], loc="outside upper left",
-        ncols=max(1, min(len(shown), 62 // (longest + 8))), handlelength=2.2, columnspacing=1.2, borderaxespad=0,
+        ncols=max(1, min(len(shown), 56 // (longest + 8))), handlelength=2.2, columnspacing=1.2, borderaxespad=0,
     )  # fmt: skip
 
 
