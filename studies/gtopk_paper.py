@@ -204,4 +204,6 @@ STUDY = Study(
         "ratios": (100, 1000, 5000), "residual_task": "fc-mnist:digits", "residual_rounds": 100,
         "residual_workers": (4, 8), "seeds": (0,),
     },
+    needs="CIFAR-10 and MNIST (netsim fetch cifar10 --data-dir DATA), ptb.train.txt and ptb.test.txt of the Penn "
+    "Treebank in DATA/ptb, --data-dir DATA, and a GPU",
 )  # fmt: skip

@@ -293,4 +293,5 @@ STUDY = Study(
         "data": "digits", "rounds": 240, "evaluations": 24, "target": 0.88, "seeds": (0,),
         "densities": (0.1, 0.01), "mix": "digits", "mix_workload": "fc-mnist", "mix_split": "by-class",
     },
+    needs="MNIST and CIFAR-10 (netsim fetch mnist --data-dir DATA), --data-dir DATA, and a GPU for ResNet-18",
 )  # fmt: skip

@@ -15,14 +15,18 @@ from netsim.errors import UsageError, check_choice
 from netsim.experiment import Experiment
 from netsim.report import Figure, Section, Table
 from netsim.report.drawing import Axis, Mark, Series, lines, stacked_bars
-from netsim.study import Conclusion, Finding, Point, Settings, Study
+from netsim.study import Conclusion, Finding, Outcome, Point, Settings, Study
 from netsim.study.fits import FEWEST
-from netsim.study.growth import COMMUNICATION, ROUND, Condition, Growth
+from netsim.study.growth import COMMUNICATION, ROUND, Condition, Growth, condition_of, title_of, variant_of
 from netsim.study.simulated import simulate_point
+from netsim.study.traced import RANKS, gantt_of, links_of, trace_point
 from netsim.study.words import in_words
+from netsim.trace import Trace
 
 PROVENANCE = "SIMULATED; charges for computing ASSUMED"
 SELECTION = ("select_time", "merge_time")
+DRAWN = "drawn"
+"""Marks the points of which the report shows a round."""
 
 
 class ScalingSettings(Settings):
@@ -56,12 +60,33 @@ def points(settings: ScalingSettings) -> list[Point]:
     found = [
         _point(settings, Condition(topology, bandwidth, density), algorithm, workers)
         for topology, bandwidth, algorithm in networks
-        for density in (settings.densities if ALGORITHMS[algorithm.partition(":")[0]].sparse else (None,))
+        for density in (settings.densities if _sparse(algorithm) else (None,))
         for workers in sorted(set(settings.workers))
     ]
     for point in found:
         Experiment.of(**point)
-    return found
+    return found + _rounds_to_draw(settings)
+
+
+def _rounds_to_draw(settings: ScalingSettings) -> list[Point]:
+    """Return a round of every algorithm to draw, on every topology at the first bandwidth and density."""
+    at_most = [workers for workers in settings.workers if workers <= RANKS] or [min(settings.workers)]
+    return [
+        {**_point(settings, Condition(topology, settings.bandwidths[0], density), algorithm, max(at_most)), DRAWN: True}
+        for topology in settings.topologies
+        for algorithm in settings.algorithms
+        for density in (settings.densities[0] if _sparse(algorithm) else None,)
+    ]
+
+
+def _sparse(algorithm: str) -> bool:
+    return ALGORITHMS[algorithm.partition(":")[0]].sparse
+
+
+def measure(point: Point) -> Outcome:
+    """Return what one algorithm took, or, where it is to be drawn, all that went on."""
+    options = {name: value for name, value in point.items() if name != DRAWN}
+    return trace_point(options) if DRAWN in point else simulate_point(options)
 
 
 def _point(settings: ScalingSettings, condition: Condition, algorithm: str, workers: int) -> Point:
@@ -74,16 +99,22 @@ def _point(settings: ScalingSettings, condition: Condition, algorithm: str, work
 
 def refine(settings: ScalingSettings, findings: Sequence[Finding]) -> list[Point]:
     """Ask for the middle of every bracket in which the faster of two algorithms changes."""
-    growth = Growth(findings, settings.workers, settings.seed)
+    growth = Growth(_fitted(findings), settings.workers, settings.seed)
     return [_point(settings, *wanted) for wanted in growth.open_brackets(settings.exact_up_to)]
 
 
 def conclude(settings: ScalingSettings, findings: Sequence[Finding]) -> Conclusion:
     """Fit, compare, and say it."""
-    growth = Growth(findings, settings.workers, settings.seed)
-    sections = [_curves(growth, settings), _crossings(growth), _rounds(growth, settings), _fits(growth)]
+    growth = Growth(_fitted(findings), settings.workers, settings.seed)
+    drawn = [each for each in findings if DRAWN in each.point]
+    sections = [_curves(growth, settings), _crossings(growth), _rounds(growth, settings), _as_it_goes(drawn, settings),
+                _fits(growth)]  # fmt: skip
     data = {"fits": [], "crossovers": []} | growth.as_json() | {"scaling": _efficiencies(growth, settings)}
     return Conclusion(in_words(growth), data, sections, _limits(settings))
+
+
+def _fitted(findings: Sequence[Finding]) -> list[Finding]:
+    return [each for each in findings if DRAWN not in each.point]
 
 
 def _curves(growth: Growth, settings: ScalingSettings) -> Section:
@@ -112,13 +143,9 @@ def _scaling_figure(growth: Growth, condition: Condition) -> Figure:
             name = f"{title}: {fitted.form}"
             series.append(Series(name, growth.grid, [float(each) for each in curve], like=title, points=False))
     marks = [
-        Mark(
-            _mark(growth, each.crossover.after),
-            float(each.crossover.workers),
-            *(each.crossover.interval or (None, None)),
-        )
-        for each in growth.crossovers
-        if each.condition in (condition, condition.dense()) and each.crossover.workers is not None
+        Mark(f"→ {growth.titles[only.after]}", float(only.workers), *(only.interval or (None, None)))
+        for (where, _), (only, *others) in growth.changes().items()
+        if where in (condition, condition.dense()) and only.workers is not None and not others
     ]
     x, y = Axis("workers P", 2), Axis("exposed communication (s)", 10)
     title = f"Communication time: {condition.in_words()}"
@@ -126,24 +153,21 @@ def _scaling_figure(growth: Growth, condition: Condition) -> Figure:
     return Figure(title, caption, lines(series, x, y, marks), PROVENANCE)
 
 
-def _mark(growth: Growth, algorithm: str) -> str:
-    return f"→ {growth.titles[algorithm]}"
-
-
 def _crossings(growth: Growth) -> Section:
-    columns = ["topology", "bandwidth", "density", "faster before", "faster after", "from P", "last P before",
-               "fitted P", "95% from", "to"]  # fmt: skip
+    columns = ["topology", "bandwidth", "density", "faster at first", "faster at last", "changes", "from P",
+               "last P before", "fitted P", "95% from", "to"]  # fmt: skip
     rows = []
-    for condition, each in growth.crossovers:
-        before, after = each.bracket or (None, None)
-        low, high = each.interval or (None, None)
-        rows.append(
-            [*condition, growth.titles[each.before], growth.titles[each.after], after, before, each.fitted, low, high]
-        )
+    for (condition, _), changes in growth.changes().items():
+        last = changes[-1]
+        before, after = last.bracket or (None, None)
+        low, high = last.interval or (None, None)
+        rows.append([*condition, growth.titles[changes[0].before], growth.titles[last.after], len(changes), after,
+                     before, last.fitted, low, high])  # fmt: skip
     text = (
         "Where the faster of two algorithms changes, in the time of a whole round. “from P” is simulated, and exact "
         "where “last P before” is the number before it; “fitted P” is where the fitted curves cross, with its "
-        "bootstrap interval. A row without “from P” was not simulated: the curves cross beyond the largest P. Pairs "
+        "bootstrap interval. Of an order that goes to and fro the last change stands here, and all of them in "
+        "conclusion.json. A row without “from P” was not simulated: the curves cross beyond the largest P. Pairs "
         "that are not here keep their order."
     )
     return Section("Crossovers", text, tables=[Table("crossovers", columns, rows, PROVENANCE)])
@@ -214,6 +238,19 @@ def _rounds(growth: Growth, settings: ScalingSettings) -> Section:
     return Section("Whole rounds", text, figures, [Table(f"rounds with {last} workers", columns, rows, PROVENANCE)])
 
 
+def _as_it_goes(drawn: Sequence[Finding], settings: ScalingSettings) -> Section:
+    """Return a Gantt chart of every algorithm on the first topology, and heat maps of the links of the others, too."""
+    figures = []
+    for point, found in drawn:
+        trace = Trace.from_dict(found["trace"])
+        title = title_of(variant_of(point)) + f" on {point['topology']}"
+        network = f"{point['workers']} workers, {condition_of(point).in_words()}"
+        if point["topology"] == settings.topologies[0]:
+            figures.append(gantt_of(trace, title, network))
+        figures.append(links_of(trace, title, network))
+    return Section("One round, as it goes", figures=figures)
+
+
 def _fits(growth: Growth) -> Section:
     columns = ["algorithm", "topology", "bandwidth", "density", "k", "form", "intercept (s)", "slope (s)", "slope from",
                "slope to", "chosen again", "worst error"]  # fmt: skip
@@ -239,8 +276,9 @@ def _limits(settings: ScalingSettings) -> list[str]:
         "headers, no other traffic.",
         "Computing and communication do not overlap.",
         "Only sizes are simulated: how many rounds a density needs to reach an accuracy is another question.",
-        f"Crossovers up to P = {settings.exact_up_to} are simulated at every P that decides them; those above lie "
-        "between two simulated P.",
+        f"Crossovers up to P = {settings.exact_up_to} are exact: every P from the power of two below to the one above "
+        "is simulated; those above lie between two simulated P. An order that changes and changes back between two P "
+        "of the grid, far from any crossover, is not seen.",
     ]
 
 
@@ -249,13 +287,13 @@ STUDY = Study(
     title="How communication grows with the number of workers",
     settings=ScalingSettings,
     points=points,
-    measure=simulate_point,
+    measure=measure,
     refine=refine,
     conclude=conclude,
     quick={
         "workers": (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96),
-        "algorithms": ("dense", "topk", "gtopk"),
+        "algorithms": ("dense", "topk", "topk:doubling", "gtopk"),
         "bandwidths": ("1Gbps", "10Gbps"),
-        "exact_up_to": 96,
+        "exact_up_to": 32,
     },
 )

@@ -224,4 +224,5 @@ STUDY = Study(
         "data": "digits", "rounds": 150, "evaluations": 30, "target": 0.85,
         "algorithms": ("dense", "topk", "gtopk", "ps-topk", "sasg"), "bandwidths": ("10Mbps", "100Mbps", "1Gbps"),
     },
+    needs="MNIST (netsim fetch mnist --data-dir DATA) and --data-dir DATA; no GPU",
 )  # fmt: skip

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netsim.errors import UsageError
-from netsim.study.crossovers import brackets, crossovers
+from netsim.study.crossovers import brackets, crossovers, turns, unsettled
 from netsim.study.fits import fit, per_entry
 from tests.browser import CHROMIUM, CUT, OVERLAPPING, browser
 from tests.command import run
@@ -111,6 +111,44 @@ def test_two_lines_cross_where_they_cross(crossing: int, slope: float) -> None:
 def test_equal_times_are_no_change() -> None:
     assert brackets({2: 1.0, 4: 2.0, 8: 3.0}, {2: 1.0, 4: 2.0, 8: 4.0}) == []
     assert brackets({2: 1.0, 4: 2.0, 8: 5.0}, {2: 2.0, 4: 2.0, 8: 4.0}) == [(2, 8, True)]
+
+
+def tree(workers: int) -> float:
+    """Messages one after another in gTop-k's trees up and down."""
+    return 2.0 * math.ceil(math.log2(workers))
+
+
+@given(st.floats(0.3, 3), st.floats(-3, 3), st.integers(0, 3))
+def test_an_order_that_goes_to_and_fro_is_told_exactly(slope: float, offset: float, shape: int) -> None:
+    """A tree's steps against a line: what refining finds, octave by octave, is what comparing every P finds."""
+    grid, most = [(2, 3, 4, 6, 8, 12, 16, 24, 32), (2, 4, 8, 16, 32), (2, 5, 9, 17, 31), (3, 7, 20, 32)][shape], 32
+
+    def line(workers: int) -> float:
+        return max(0.01, offset + slope * workers)
+
+    one, other = ({workers: time(workers) for workers in grid} for time in (tree, line))
+    while asked := unsettled(one, other, most):
+        assert not set(asked) & one.keys()
+        assert max(asked) <= most
+        one |= {workers: tree(workers) for workers in asked}
+        other |= {workers: line(workers) for workers in asked}
+    every = brackets(*({workers: time(workers) for workers in range(2, most + 1)} for time in (tree, line)))
+    found = brackets(one, other)
+    assert set(found) <= set(every), "a change is not exact"
+    for low, high, _ in found:
+        octave = range(1 << (low.bit_length() - 1), 2 + (1 << (high - 1).bit_length()))
+        assert [each for each in every if each[0] in octave and each[1] in octave] == [
+            each for each in found if each[0] in octave and each[1] in octave
+        ]
+
+
+def test_turns_are_the_numbers_between_changes() -> None:
+    """Log₂ steps against a constant rate: ahead at 4, 8 and 16 alone, as doubling is of a ring."""
+    ahead = {workers: 1.0 if workers in (4, 8, 16) else 3.0 for workers in range(2, 21)}
+    flat = dict.fromkeys(ahead, 2.0)
+    fits = tuple(fit(list(each), list(each.values()), resamples=20) for each in (ahead, flat))
+    changes = crossovers(("steps", "flat"), (ahead, flat), (fits[0], fits[1]))
+    assert turns(changes, 2) == {"flat": [(2, 3), (5, 7), (9, 15), (17, None)], "steps": [(4, 4), (8, 8), (16, 16)]}
 
 
 SMALL = (
@@ -222,7 +260,7 @@ def test_a_browser_shows_the_report(small: Path, tmp_path: Path, width: int) -> 
         assert page.requests == [address]
         assert page.complaints == []
         page.look(width)
-        assert page.evaluate("document.querySelectorAll('figure svg').length") == 4
+        assert page.evaluate("document.querySelectorAll('figure svg').length") == 4 + 3 + 6
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         assert page.evaluate(CUT) == []
         assert page.evaluate(OVERLAPPING) == []

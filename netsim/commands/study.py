@@ -18,18 +18,26 @@ if TYPE_CHECKING:
 
 
 def study(
-    name: Annotated[str, typer.Argument(help="scaling, sweep, or a TOML file that says which, and its settings.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="gtopk-paper, sasg-paper, scaling, sweep, time-to-accuracy; or a TOML file that says which."
+        ),
+    ],
     sets: Annotated[
         list[str] | None,
         option(
             "A setting of the study: --set workers=2,4,8; several times for several.", "--set", metavar="KEY=VALUES"
         ),
     ] = None,
-    quick: Annotated[bool, option("A smaller study, of minutes on two cores.", "--quick")] = False,
+    quick: Annotated[
+        bool, option("A smaller study: two minutes on two cores, with data that is bundled.", "--quick")
+    ] = False,
     out: Annotated[Path | None, option("The folder for the report, the conclusion and the points.")] = None,
     resume: Annotated[bool, option("Use the points that an earlier run left in --out.", "--resume")] = False,
     dry_run: Annotated[bool, option("Say what would be simulated, and simulate nothing.", "--dry-run")] = False,
     jobs: Annotated[int, option("Points at once; 0: as many as there are cores.", parser=whole, metavar="N")] = 0,
+    data_dir: Annotated[str | None, option("Folder that holds the data sets of studies that train.")] = None,
     cluster: Annotated[str | None, option("Use the cores of this Dask cluster: dask://host:port.")] = None,
     as_json: Annotated[bool, option("Print one JSON document instead of sentences.", "--json")] = False,
 ) -> None:
@@ -49,16 +57,30 @@ def study(
     folder = _folder(out)
     if dry_run:
         plan = plan_study(found, settings, folder)
-        say(json.dumps(_as_json(found, plan), indent=2, ensure_ascii=False) if as_json else _in_words(found, plan))
+        said = found.setting(settings)
+        say(json.dumps(_as_json(found, plan, said), indent=2, ensure_ascii=False) if as_json
+            else _in_words(found, plan, said))  # fmt: skip
         return
     if not resume and (kept := plan_study(found, settings, folder).known):
         typer.echo(f"netsim: {str(folder)!r} holds {kept:,} of the points; --resume would use them", err=True)
-    command = shlex.join(["netsim", "study", name, *(["--quick"] if quick else []), *_sets(sets), "--out", "DIR"])
+    command = shlex.join(
+        [
+            "netsim",
+            "study",
+            name,
+            *(["--quick"] if quick else []),
+            *_sets(sets),
+            *(["--data-dir", "DATA"] if data_dir else []),
+            "--out",
+            "DIR",
+        ]
+    )
     try:
         with points_progress(found.name) as on_point:
             ran = run_study(
-                found, settings, folder, command=command, jobs=jobs, cluster=cluster, resume=resume, on_point=on_point
-            )
+                found, settings, folder, command=command, jobs=jobs, cluster=cluster, resume=resume, data_dir=data_dir,
+                on_point=on_point,
+            )  # fmt: skip
     except KeyboardInterrupt:
         raise InterruptedRunError(
             f"interrupted; every point that was ready is kept in {str(folder)!r}: give the same options and --resume "
@@ -89,16 +111,18 @@ def _folder(out: Path | None) -> Path:
     return out
 
 
-def _as_json(study: Study[Any], plan: Plan) -> dict[str, Any]:
+def _as_json(study: Study[Any], plan: Plan, setting: str) -> dict[str, Any]:
     return {
         "study": study.name,
         "title": study.title,
+        "setting": setting,
+        "full_setting_needs": study.needs,
         "known": plan.known,
         "points": [dict(each) for each in plan.points],
     }
 
 
-def _in_words(study: Study[Any], plan: Plan) -> str:
+def _in_words(study: Study[Any], plan: Plan, setting: str) -> str:
     """Return how many points there are, and what varies in them."""
     names = dict.fromkeys(name for point in plan.points for name in point)
     values = {name: dict.fromkeys(str(point.get(name, "default")) for point in plan.points) for name in names}
@@ -106,6 +130,7 @@ def _in_words(study: Study[Any], plan: Plan) -> str:
     fixed = [f"  {key}: {next(iter(each))}" for key, each in values.items() if len(each) == 1]
     return "\n".join([
         f"{study.name}: {study.title}",
+        setting + (f"; the full one needs {study.needs}" if study.needs else ""),
         f"{len(plan.points):,} points, of which {plan.known:,} are kept already; a study may ask for more later",
         *(["vary", *varied] if varied else []),
         *(["the same everywhere", *fixed] if fixed else []),

@@ -58,7 +58,8 @@ class Document:
     """A whole report, in the order in which it is read: what was found comes first.
 
     `limits` says what was assumed and left out, a sentence each. `reproduce` maps what somebody needs to
-    get the same again (such as "command", "version", "seed", "hardware") to its value.
+    get the same again (such as "command", "version", "seed", "hardware") to its value. `setting` says how thoroughly
+    it was looked, such as "quick setting", and stands at the title and at every picture and table.
     """
 
     title: str
@@ -66,3 +67,4 @@ class Document:
     sections: Sequence[Section]
     limits: Sequence[str] = ()
     reproduce: Mapping[str, str] = field(default_factory=dict)
+    setting: str = ""

@@ -84,7 +84,7 @@ def lines(
         scale(axes, x, y)
         for number, mark in enumerate(marks):
             axes.annotate(plain(mark.name), (mark.x, 1), xycoords=("data", "axes fraction"), fontsize=8, ha="left",
-                          va="top", xytext=(3, -2 - 11 * number), textcoords="offset points")  # fmt: skip
+                          va="bottom", xytext=(-3, 2 + 11 * number), textcoords="offset points")  # fmt: skip
         legend(drawing, shown)
         return to_svg(drawing)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeAlias
 
 import numpy as np
 
@@ -35,6 +36,26 @@ class Crossover:
         return None if self.bracket is None else self.bracket[1]
 
 
+Turn: TypeAlias = tuple[int, int | None]
+"""The P's from one change to the next; None: to the end."""
+
+
+def turns(changes: Sequence[Crossover], first: int) -> dict[str, list[Turn]]:
+    """Return, for each of two algorithms, the P's in which it is the faster, from `first` on.
+
+    Between the two P of an inexact change nobody is.
+    """
+    known = [each for each in changes if each.bracket is not None]
+    found: dict[str, list[Turn]] = {}
+    since = first
+    for each in known:
+        assert each.bracket is not None
+        found.setdefault(each.before, []).append((since, each.bracket[0]))
+        since = each.bracket[1]
+    found.setdefault(known[-1].after, []).append((since, None))
+    return found
+
+
 def brackets(one: Mapping[int, float], other: Mapping[int, float]) -> list[tuple[int, int, bool]]:
     """Return (P before, P after, whether `one` is faster before) of each change along the P's that both have.
 
@@ -43,6 +64,23 @@ def brackets(one: Mapping[int, float], other: Mapping[int, float]) -> list[tuple
     common = sorted(one.keys() & other.keys())
     differing = [(workers, one[workers] < other[workers]) for workers in common if one[workers] != other[workers]]
     return [(low, high, first) for (low, first), (high, then) in pairwise(differing) if first != then]
+
+
+def unsettled(one: Mapping[int, float], other: Mapping[int, float], most: int) -> list[int]:
+    """Return the P's, up to `most`, to simulate next to know exactly where the faster of two changes.
+
+    First the middle of a bracket; then, where a change is exact, the rest of its octave, from the power of two below to
+    the one above and the P after it: there trees change their depth, and an order may go to and fro.
+    """
+    known = one.keys() & other.keys()
+    found: set[int] = set()
+    for low, high, _ in brackets(one, other):
+        if high > most:
+            continue
+        middle = (low + high) // 2
+        octave = range(1 << (low.bit_length() - 1), min(most, 1 + (1 << (high - 1).bit_length())) + 1)
+        found |= {middle} - known if high - low > 1 and middle not in known else set(octave) - known - {1}
+    return sorted(found)
 
 
 def crossovers(

@@ -9,7 +9,7 @@ from itertools import combinations
 from typing import Any, NamedTuple
 
 from algorithms import ALGORITHMS
-from netsim.study.crossovers import Crossover, brackets, crossovers
+from netsim.study.crossovers import Crossover, crossovers, unsettled
 from netsim.study.fits import Fit, PerEntry, fit, per_entry
 from netsim.study.kinds import Finding, Outcome, Point
 
@@ -74,6 +74,11 @@ class Law:
         return f"O({growth.replace('k P', 'kP') or '1'})"
 
 
+def condition_of(point: Point) -> Condition:
+    """Return what a point's network and density are."""
+    return Condition(point["topology"], point["bandwidth"], point.get("density"))
+
+
 def variant_of(point: Point) -> str:
     """Return the algorithm, with how it gathers where the point says so: ``topk:doubling``."""
     return ":".join(point[name] for name in ("algorithm", "gather") if name in point)
@@ -93,8 +98,7 @@ class Growth:
         self.seed = seed
         self.curves: dict[tuple[Condition, str], dict[int, Outcome]] = {}
         for point, outcome in findings:
-            condition = Condition(point["topology"], point["bandwidth"], point.get("density"))
-            self.curves.setdefault((condition, variant_of(point)), {})[point["workers"]] = outcome
+            self.curves.setdefault((condition_of(point), variant_of(point)), {})[point["workers"]] = outcome
         self.titles = {name: title_of(name) for _, name in self.curves}
 
     @cached_property
@@ -137,11 +141,16 @@ class Growth:
             found += [Crossed(condition, each) for each in crossovers(pair, (seconds[0], seconds[1]), fits)]
         return found
 
+    def changes(self) -> dict[tuple[Condition, frozenset[str]], list[Crossover]]:
+        """Return the crossovers by condition and pair; those of an order that goes to and fro stand together."""
+        found: dict[tuple[Condition, frozenset[str]], list[Crossover]] = {}
+        for condition, each in self.crossovers:
+            found.setdefault((condition, frozenset((each.before, each.after))), []).append(each)
+        return found
+
     def never_cross(self) -> list[tuple[Condition, str, str]]:
         """Return (condition, faster, slower) of the pairs whose order never changes."""
-        crossing = {
-            (each.condition, frozenset((each.crossover.before, each.crossover.after))) for each in self.crossovers
-        }
+        crossing = self.changes()
         found = []
         for condition, pair in self.pairs():
             if (condition, frozenset(pair)) not in crossing:
@@ -160,14 +169,12 @@ class Growth:
                     yield (condition if any(key[0].density for key in keys) else condition.dense()), pair
 
     def open_brackets(self, most: int) -> list[tuple[Condition, str, int]]:
-        """Return what to simulate to halve the brackets of crossovers at up to `most` workers."""
+        """Return what to simulate next so that every crossover at up to `most` workers is exact."""
         wanted: dict[tuple[Condition, str, int], None] = {}
         for condition, pair in self.pairs():
             one, other = (self.seconds(condition, algorithm, ROUND) for algorithm in pair)
-            for low, high, _ in brackets(one, other):
-                middle = (low + high) // 2
-                if high <= most and high - low > 1 and not (middle in one and middle in other):
-                    wanted |= {(*self._key(condition, algorithm), middle): None for algorithm in pair}
+            for workers in unsettled(one, other, most):
+                wanted |= {(*self._key(condition, algorithm), workers): None for algorithm in pair}
         return list(wanted)
 
     def _key(self, condition: Condition, algorithm: str) -> tuple[Condition, str]:

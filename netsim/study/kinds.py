@@ -61,7 +61,8 @@ class Study(Generic[SettingsT]):
     `points` says what to measure; `measure` is a pure function of the standard library's kind that other processes
     can import by name; `refine` may ask for further points in the light of what was found, as often as it returns
     new ones; `conclude` draws the conclusion from all findings, in the order in which they were asked for.
-    `quick` holds the settings that ``--quick`` changes.
+    `quick` holds the settings that ``--quick`` changes; `needs` says in a sentence what the full setting asks of a
+    machine.
     """
 
     name: str
@@ -72,3 +73,17 @@ class Study(Generic[SettingsT]):
     conclude: Callable[[SettingsT, Sequence[Finding]], Conclusion]
     refine: Callable[[SettingsT, Sequence[Finding]], Sequence[Point]] = nothing_more
     quick: Mapping[str, Any] = field(default_factory=dict)
+    needs: str = ""
+
+    def setting(self, settings: SettingsT) -> str:
+        """Return in words whether this is the quick or the full setting, whichever is nearer, and what differs."""
+        known = {"full setting": self.settings()}
+        if self.quick:
+            known["quick setting"] = self.settings(**self.quick)
+        fields = self.settings.model_fields
+        changed = {
+            name: [key for key in fields if getattr(settings, key) != getattr(base, key)]
+            for name, base in known.items()
+        }
+        nearest = min(changed, key=lambda name: len(changed[name]))
+        return nearest + (f", but {', '.join(changed[nearest])}" if changed[nearest] else "")

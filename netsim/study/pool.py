@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -59,20 +60,24 @@ def backend(cluster: str | None) -> Iterator[None]:
 
 
 def measured(
-    measure: Callable[[Point], Outcome], points: Sequence[Point], jobs: int
+    measure: Callable[[Point], Outcome], points: Sequence[Point], jobs: int, data_dir: str | None = None
 ) -> Iterator[tuple[Point, Outcome]]:
     """Measure `points`, `jobs` at once, and yield each with what was found, as it comes.
 
-    Where a point fails, raises NetsimError naming it.
+    Those that name data have it in `data_dir`. Where a point fails, raises NetsimError naming it.
     """
     import joblib
 
     # One point a batch: a batch that is lost would be several points lost.
     parallel = joblib.Parallel(n_jobs=jobs, batch_size=1, return_as="generator_unordered")
     task = joblib.delayed(_measure_one)
-    asked = (task(measure, number, point, code_version()) for number, point in enumerate(points))
+    place = {} if data_dir is None else {"data_dir": data_dir}
+    placed = (dict(point) | (place if "data" in point else {}) for point in points)
+    asked = (task(measure, number, point, code_version()) for number, point in enumerate(placed))
     for number, outcome, failure in parallel(asked):
         if outcome is None:
+            # What is still being measured is given up: joblib would print that, too.
+            warnings.filterwarnings("ignore", message=".*tasks which were still being processed", category=UserWarning)
             raise NetsimError(f"point {_words(points[number])} failed: {failure}")
         yield points[number], outcome
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,9 +13,10 @@ from netsim.errors import UsageError
 from netsim.report import Document, Table, write_report
 from netsim.report.files import as_csv
 from netsim.storage import write_atomically
-from netsim.study.kinds import Conclusion, Finding, Outcome, Point, Settings, SettingsT, Study
+from netsim.study.kinds import Conclusion, Finding, Outcome, Point, SettingsT, Study
 from netsim.study.pool import backend, check_jobs, measured
 from netsim.study.store import Store, code_version
+from netsim.study.trained import check_data
 from netsim.system import surroundings
 
 SCHEMA = "netsim.study/1"
@@ -63,16 +65,20 @@ def run_study(
     jobs: int = 0,
     cluster: str | None = None,
     resume: bool = False,
+    data_dir: str | None = None,
     on_point: OnPoint = ignore,
 ) -> Ran:
     """Run `study` into the folder `out`, and return what it concludes.
 
     Every point is kept in ``out/points`` as soon as it is measured. With `resume`, those that an earlier run kept
     are used; without, all are measured again. `jobs` points are measured at once (0: as many as there are cores),
-    or as many as the `cluster` has cores. `command` is how to get the same again.
+    or as many as the `cluster` has cores. `data_dir` holds data sets, on every machine that measures; results do not
+    depend on where it is. `command` is how to get the same again. Raises InfeasibleError where a data set is missing.
     """
     jobs = check_jobs(jobs)
     points = _points_of(study, settings)
+    if cluster is None:
+        check_data(points, data_dir)
     store = Store(out / POINTS, study.measure)
     found: dict[str, Finding] = {}
     count = 0
@@ -82,21 +88,21 @@ def run_study(
             asked = {key: point for key, point in asked.items() if key not in found}
             if not asked:
                 break
-            outcomes, fresh = _measure(study.measure, asked, store, jobs, resume, len(found), on_point)
+            measure = partial(measured, study.measure, jobs=jobs, data_dir=data_dir)
+            outcomes, fresh = _measure(measure, asked, store, resume, len(found), on_point)
             found |= {key: Finding(point, outcomes[key]) for key, point in asked.items()}
             count += fresh
             points = study.refine(settings, list(found.values()))
     conclusion = study.conclude(settings, list(found.values()))
     data = _as_json(study, settings, conclusion)
-    files = _write(study, list(found.values()), conclusion, data, out, command)
+    files = _write(study, settings, list(found.values()), conclusion, data, out, command)
     return Ran(conclusion, data, files, count)
 
 
 def _measure(
-    measure: Callable[[Point], Outcome],
+    measure: Callable[[Sequence[Point]], Iterator[tuple[Point, Outcome]]],
     asked: dict[str, Point],
     store: Store,
-    jobs: int,
     resume: bool,
     before: int,
     on_point: OnPoint,
@@ -108,7 +114,7 @@ def _measure(
     # In the order of keys, which is no order: what is left is then like what was done, and so is the time it takes.
     missing = [asked[key] for key in sorted(asked.keys() - outcomes.keys())]
     on_point(before + len(outcomes), before + len(asked))
-    for point, outcome in measured(measure, missing, jobs) if missing else ():
+    for point, outcome in measure(missing) if missing else ():
         outcomes[store.key(point)] = store.save(point, outcome)
         on_point(before + len(outcomes), before + len(asked))
     return outcomes, len(missing)
@@ -123,12 +129,13 @@ def _points_of(study: Study[SettingsT], settings: SettingsT) -> Sequence[Point]:
     return points
 
 
-def _as_json(study: Study[Any], settings: Settings, conclusion: Conclusion) -> dict[str, Any]:
+def _as_json(study: Study[SettingsT], settings: SettingsT, conclusion: Conclusion) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "study": study.name,
         "title": study.title,
         "version": code_version(),
+        "setting": study.setting(settings),
         "settings": settings.model_dump(mode="json"),
         "conclusion": list(conclusion.sentences),
         "limits": list(conclusion.limits),
@@ -136,7 +143,8 @@ def _as_json(study: Study[Any], settings: Settings, conclusion: Conclusion) -> d
 
 
 def _write(
-    study: Study[Any],
+    study: Study[SettingsT],
+    settings: SettingsT,
     findings: Sequence[Finding],
     conclusion: Conclusion,
     data: dict[str, Any],
@@ -157,13 +165,21 @@ def _write(
     reproduce = {
         "command": command,
         "version": code_version(),
+        "seed": _seeds(findings),
+        "setting": study.setting(settings) + (f"; the full one needs {study.needs}" if study.needs else ""),
         "settings": json.dumps(data["settings"], ensure_ascii=False),
         "points": f"{len(findings):,}",
         "times": "SIMULATED on charges that are ASSUMED; none was measured",
         **surroundings(),
     }
-    document = Document(study.title, conclusion.sentences, conclusion.sections, conclusion.limits, reproduce)
+    document = Document(
+        study.title, conclusion.sentences, conclusion.sections, conclusion.limits, reproduce, data["setting"]
+    )
     return [*write_report(document, out / REPORT), *(out / name for name in texts)]
+
+
+def _seeds(findings: Sequence[Finding]) -> str:
+    return ", ".join(map(str, sorted({finding.point.get("seed", 0) for finding in findings})))
 
 
 def _cell(value: Any) -> str | int | float | bool | None:

@@ -12,7 +12,7 @@ from netsim.simulation import laboratory
 from netsim.study.kinds import Finding, Outcome, Point
 from netsim.trace import Trace
 
-RANKS, LINKS = 10, 12
+RANKS, LINKS = 16, 16
 """That are drawn at most."""
 
 
@@ -28,21 +28,29 @@ def trace_point(point: Point) -> Outcome:
 
 def one_round(findings: Sequence[Finding], network: str) -> Section:
     """Return a section with a Gantt chart and a heat map of every trace in `findings`."""
-    figures = []
-    for _, found in findings:
-        trace = Trace.from_dict(found["trace"])
-        figures += [
-            Figure(
-                f"A round of {found['title']}",
-                f"What each worker is at, on {network}; at most {RANKS} ranks are shown.",
-                draw_round(trace, 0, RANKS),
-                "SIMULATED, charges ASSUMED",
-            ),
-            Figure(
-                f"Links in a round of {found['title']}",
-                f"How full the busiest links are, at most {LINKS} of {len(trace.levels)} that carried anything.",
-                draw_links(trace, LINKS),
-                "SIMULATED",
-            ),
-        ]
+    drawn = ((Trace.from_dict(found["trace"]), found["title"]) for _, found in findings)
+    figures = [figure(trace, title, network) for trace, title in drawn for figure in (gantt_of, links_of)]
     return Section("One round, as it goes", figures=figures)
+
+
+def gantt_of(trace: Trace, title: str, network: str) -> Figure:
+    """Return what the workers do in a round, as a Gantt chart."""
+    shown = "" if len(trace.hosts) <= RANKS else f"; the first {RANKS} of {len(trace.hosts)} ranks"
+    return Figure(
+        f"A round of {title}",
+        f"What each worker is at, on {network}{shown}.",
+        draw_round(trace, 0, RANKS),
+        "SIMULATED, charges ASSUMED",
+    )
+
+
+def links_of(trace: Trace, title: str, network: str) -> Figure:
+    """Return how full the links are in a round, as a heat map."""
+    count = len(trace.levels)
+    shown = f"all {count} links" if count <= LINKS else f"the {LINKS} busiest of {count} links"
+    return Figure(
+        f"Links in a round of {title}",
+        f"How full they are, on {network}: {shown} that carried anything.",
+        draw_links(trace, LINKS),
+        "SIMULATED",
+    )

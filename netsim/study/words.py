@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from netsim.study.crossovers import Crossover
+from collections.abc import Sequence
+
+from netsim.study.crossovers import Crossover, turns
 from netsim.study.fits import Fit
-from netsim.study.growth import Broken, Condition, Growth, Law
+from netsim.study.growth import BREAKS, Broken, Condition, Growth, Law
 from netsim.units import format_duration
 
 BASIS = {"1": "", "log2(P)": "log₂P", "(P-1)/P": "(P−1)/P", "P": "P", "sqrt(P)": "√P"}
@@ -17,11 +19,13 @@ def in_words(growth: Growth) -> list[str]:
     first = growth.conditions[0]
     laws = [law for law in growth.laws if (law.topology, law.bandwidth) == (first.topology, first.bandwidth)]
     span = f"P = {growth.grid[0]} to {growth.grid[-1]}"
-    return [
+    sentences = [
         *(_law(growth, law, first, span) for law in laws),
         *_broken(growth),
+        *_kept(growth),
         *_orders(growth, first, span),
     ]
+    return [each[0].upper() + each[1:] if each.startswith("dense") else each for each in sentences]
 
 
 def _law(growth: Growth, law: Law, first: Condition, span: str) -> str:
@@ -37,7 +41,7 @@ def _law(growth: Growth, law: Law, first: Condition, span: str) -> str:
     if law.entry is not None and law.entry.proportional:
         low, high = (format_duration(bound) for bound in law.entry.interval)
         basis = f" · {BASIS[law.form]}" if law.form != "1" else ""
-        sentence += f"; a selected entry more costs {format_duration(law.entry.seconds)}{basis} ({low} to {high})"
+        sentence += f"; each further selected entry costs {format_duration(law.entry.seconds)}{basis} ({low} to {high})"
     if found.worst > LARGE_ERROR:
         sentence += f"; no one form describes it: this one is up to {found.worst:.0%} off"
     return sentence + "."
@@ -48,8 +52,9 @@ def _formula(found: Fit) -> str:
         low, high = (format_duration(bound) for bound in found.intercept_interval)
         return f"{format_duration(found.intercept)} (95% interval {low} to {high})"
     low, high = (format_duration(bound) for bound in found.slope_interval)
+    sign = "−" if found.intercept < 0 else "+"
     return (
-        f"{format_duration(found.intercept)} + {format_duration(found.slope)} · {BASIS[found.form]} "
+        f"{format_duration(found.slope)} · {BASIS[found.form]} {sign} {format_duration(abs(found.intercept))} "
         f"(95% interval of the slope {low} to {high})"
     )
 
@@ -75,24 +80,35 @@ def _broken(growth: Growth) -> list[str]:
     return sentences
 
 
+def _kept(growth: Growth) -> list[str]:
+    """Return a sentence that names, for every other topology, the algorithms that are as fast there, or nearly."""
+    slower = {(each.condition.topology, each.algorithm) for each in growth.broken()}
+    topologies = dict.fromkeys(condition.topology for condition in growth.conditions[1:])
+    reference = growth.conditions[0].topology
+    kept = {
+        topology: [growth.titles[name] for name in growth.algorithms() if (topology, name) not in slower]
+        for topology in topologies
+        if topology != reference
+    }
+    return [
+        f"On {topology}, {' and '.join(names)} take under {BREAKS:g}× as long as on {reference}, at every bandwidth "
+        "and density."
+        for topology, names in kept.items()
+        if names
+    ]
+
+
 def _severity(each: Broken) -> tuple[bool, float]:
     return each.form != each.reference, each.times_as_long
 
 
 def _orders(growth: Growth, first: Condition, span: str) -> list[str]:
     """Return the crossovers of the first condition, and the pairs that keep their order there."""
-    pairs: dict[frozenset[str], list[Crossover]] = {}
-    for condition, each in growth.crossovers:
-        if condition in (first, first.dense()):
-            pairs.setdefault(frozenset((each.before, each.after)), []).append(each)
+    here = [changes for (condition, _), changes in growth.changes().items() if condition in (first, first.dense())]
     sentences = []
-    for changes in pairs.values():
+    for changes in here:
         if len(changes) > 1:
-            one, other = growth.titles[changes[0].before], growth.titles[changes[0].after]
-            at = ", ".join(str(each.workers) for each in changes)
-            sentences.append(
-                f"The order of {one} and {other} changes {len(changes)} times, at P = {at}; {one} is first."
-            )
+            sentences.append(_to_and_fro(growth, changes, first))
         else:
             sentences.append(_change(growth, changes[0], first))
     kept = [
@@ -103,6 +119,21 @@ def _orders(growth: Growth, first: Condition, span: str) -> list[str]:
     if kept:
         sentences.append(f"The order stays for all of {span}: {', '.join(kept)} ({first.in_words()}).")
     return sentences
+
+
+def _to_and_fro(growth: Growth, changes: Sequence[Crossover], condition: Condition) -> str:
+    """Say of an order that changes several times where the one is ahead whose turns hold fewer P."""
+    last = growth.grid[-1]
+    by = turns(changes, growth.grid[0])
+    counts = {name: sum((end or last) - start + 1 for start, end in spans) for name, spans in by.items()}
+    ahead, other = sorted(counts, key=lambda name: counts[name])
+    told = [
+        str(start) if start == end else f"{start} {'on' if end is None else f'to {end}'}" for start, end in by[ahead]
+    ]
+    return (
+        f"The order of {growth.titles[other]} and {growth.titles[ahead]} goes to and fro: of the P simulated, "
+        f"{growth.titles[ahead]} is the faster only at {', '.join(told)} ({condition.in_words()})."
+    )
 
 
 def _change(growth: Growth, each: Crossover, condition: Condition) -> str:
