@@ -6,6 +6,7 @@ and :mod:`netsim.report.rounds` draws it.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -137,7 +138,12 @@ class Trace:
         """Return the names of the links that carried most for their bandwidth, at most so many, the busiest first."""
         whole = [self.start, max(self.end, self.start + 1)]
         used = {link: self.utilisation(link, whole)[0] for link in self.levels}
-        return sorted(used, key=lambda link: (-used[link], link))[:most]
+        return sorted(used, key=lambda link: (-round(used[link], 9), _by_number(link)))[:most]
+
+
+def _by_number(name: str) -> list[tuple[int, str]]:
+    """Return what puts worker10 after worker9."""
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
 
 
 def _activities(start: int, changes: Sequence[tuple[int, int, str, Computation | None]]) -> list[Activity]:

@@ -260,7 +260,7 @@ def test_a_browser_shows_the_report(small: Path, tmp_path: Path, width: int) -> 
         assert page.requests == [address]
         assert page.complaints == []
         page.look(width)
-        assert page.evaluate("document.querySelectorAll('figure svg').length") == 4 + 3 + 6
+        assert page.evaluate("document.querySelectorAll('figure svg').length") == 4 + 2 * 3
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         assert page.evaluate(CUT) == []
         assert page.evaluate(OVERLAPPING) == []

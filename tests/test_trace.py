@@ -222,6 +222,24 @@ def test_a_trace_survives_json() -> None:
     assert asdict(Trace.from_dict(json.loads(json.dumps(asdict(trace))))) == asdict(trace)
 
 
+def test_a_picture_may_begin_before_the_first_message() -> None:
+    """Computing takes the first 10 of 13 ms; from 9 ms on, the axis and all bars begin there."""
+    _, trace = traced("gtopk", workers=2, rounds=1)
+    whole, late = draw_round(trace), draw_round(trace, since=9 * MS)
+    assert "compute" in whole
+    assert "select" in late
+    assert len(late) < len(whole)
+    assert draw_links(trace, since=9 * MS) != draw_links(trace)
+
+
+def test_links_that_are_as_busy_stand_in_order_of_their_numbers() -> None:
+    trace = Trace(
+        "dense", levels={f"w{n}": [(0, 0.5)] for n in (10, 9, 1)}, messages=[Message(0, 1, 1, "", 0, 0, 0, 1, 2)]
+    )
+    trace.levels["w2"] = [(0, 0.75)]
+    assert trace.busiest(4) == ["w2", "w1", "w9", "w10"]
+
+
 def test_a_round_and_its_links_can_be_drawn() -> None:
     _, trace = traced("gtopk")
     assert "time in round 2 (ms)" in draw_round(trace, 1)

@@ -90,9 +90,12 @@ def crossovers(
 ) -> list[Crossover]:
     """Return every change of the faster of two algorithms, from their simulated seconds and their fits."""
     found = []
-    for low, high, first in brackets(*seconds):
+    changes = brackets(*seconds)
+    for low, high, first in changes:
         before, after = names if first else names[::-1]
-        near, interval = _fitted_crossing(fits, low / 2, high * 2, falling=not first)
+        near, interval = None, None
+        if len(changes) == 1:  # smooth curves do not go to and fro: which of the changes theirs would be, nothing says
+            near, interval = _fitted_crossing(fits, low / 2, high * 2, falling=not first)
         found.append(Crossover(before, after, (low, high), near, interval))
     if found:
         return found

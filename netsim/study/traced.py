@@ -11,6 +11,7 @@ from netsim.report.rounds import draw_links, draw_round
 from netsim.simulation import laboratory
 from netsim.study.kinds import Finding, Outcome, Point
 from netsim.trace import Trace
+from netsim.units import PICOSECONDS, format_duration
 
 RANKS, LINKS = 16, 16
 """That are drawn at most."""
@@ -38,8 +39,8 @@ def gantt_of(trace: Trace, title: str, network: str) -> Figure:
     shown = "" if len(trace.hosts) <= RANKS else f"; the first {RANKS} of {len(trace.hosts)} ranks"
     return Figure(
         f"A round of {title}",
-        f"What each worker is at, on {network}{shown}.",
-        draw_round(trace, 0, RANKS),
+        f"What each worker is at, on {network}{shown}{_left_out(trace)}.",
+        draw_round(trace, 0, RANKS, _since(trace)),
         "SIMULATED, charges ASSUMED",
     )
 
@@ -50,7 +51,18 @@ def links_of(trace: Trace, title: str, network: str) -> Figure:
     shown = f"all {count} links" if count <= LINKS else f"the {LINKS} busiest of {count} links"
     return Figure(
         f"Links in a round of {title}",
-        f"How full they are, on {network}: {shown} that carried anything.",
-        draw_links(trace, LINKS),
+        f"How full they are, on {network}: {shown} that carried anything{_left_out(trace)}.",
+        draw_links(trace, LINKS, _since(trace)),
         "SIMULATED",
     )
+
+
+def _since(trace: Trace) -> int:
+    """Return an instant shortly before the first message: a long computation would hide how messages go."""
+    first = min((message.start for message in trace.messages), default=trace.start)
+    return max(trace.start, first - (trace.end - first) // 8)
+
+
+def _left_out(trace: Trace) -> str:
+    since = (_since(trace) - trace.start) / PICOSECONDS
+    return f"; the first {format_duration(since)}, in which all compute, are left out" if since else ""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from netsim.study.crossovers import Crossover, turns
 from netsim.study.fits import Fit
-from netsim.study.growth import BREAKS, Broken, Condition, Growth, Law
+from netsim.study.growth import BREAKS, ROUND, Broken, Condition, Growth, Law
 from netsim.units import format_duration
 
 BASIS = {"1": "", "log2(P)": "log₂P", "(P-1)/P": "(P−1)/P", "P": "P", "sqrt(P)": "√P"}
@@ -20,12 +20,26 @@ def in_words(growth: Growth) -> list[str]:
     laws = [law for law in growth.laws if (law.topology, law.bandwidth) == (first.topology, first.bandwidth)]
     span = f"P = {growth.grid[0]} to {growth.grid[-1]}"
     sentences = [
+        _headline(growth, laws, first),
         *(_law(growth, law, first, span) for law in laws),
         *_broken(growth),
         *_kept(growth),
         *_orders(growth, first, span),
     ]
     return [each[0].upper() + each[1:] if each.startswith("dense") else each for each in sentences]
+
+
+def _headline(growth: Growth, laws: Sequence[Law], first: Condition) -> str:
+    """Return the orders of all algorithms, and who is the fastest of them from which P on."""
+    orders = ", ".join(f"{growth.titles[law.algorithm]} in {law.order}" for law in laws)
+    rounds = {name: growth.seconds(first, name, ROUND) for name in growth.algorithms()}
+    grid = growth.grid
+    fastest = [min(rounds, key=lambda name: rounds[name][workers]) for workers in grid]
+    told, last = f"Communication on {first.topology} grows: {orders}.", growth.titles[fastest[-1]]
+    since = next((at + 1 for at in reversed(range(len(grid))) if fastest[at] != fastest[-1]), 0)
+    before = " or ".join(growth.titles[name] for name in dict.fromkeys(fastest[:since]))
+    below = f"; at fewer, {before}" if before else ""
+    return f"{told} With {grid[since]} to {grid[-1]} workers {last} has the shortest round{below} ({first.in_words()})."
 
 
 def _law(growth: Growth, law: Law, first: Condition, span: str) -> str:

@@ -1,0 +1,176 @@
+"""What the scaling study shows: sections of its report, from what was found along P."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from netsim.report import Figure, Section, Table
+from netsim.report.drawing import Axis, Mark, Series, lines, stacked_bars
+from netsim.study import Finding
+from netsim.study.growth import COMMUNICATION, ROUND, Condition, Growth, condition_of, title_of, variant_of
+from netsim.study.traced import gantt_of, links_of
+from netsim.trace import Trace
+
+PROVENANCE = "SIMULATED; charges for computing ASSUMED"
+
+
+def curves(growth: Growth, topologies: Sequence[str], bandwidths: Sequence[str], density: float) -> Section:
+    """Return the scaling pictures: one for every network at the first density."""
+    conditions = [Condition(topology, bandwidths[0], density) for topology in topologies]
+    conditions += [Condition(topologies[0], other, density) for other in bandwidths[1:]]
+    figures = [_scaling_figure(growth, condition) for condition in conditions]
+    text = (
+        "Points are simulated; lines are the form that AIC chose of 1, log₂P, (P−1)/P, P and √P, fitted by relative "
+        "error. Vertical lines are crossovers of whole rounds, with the bootstrap interval of the fitted curves shaded."
+    )
+    return Section("Communication along P", text, figures)
+
+
+def _scaling_figure(growth: Growth, condition: Condition) -> Figure:
+    series = []
+    for algorithm in growth.algorithms():
+        seconds = growth.seconds(condition, algorithm, COMMUNICATION)
+        title = growth.titles[algorithm]
+        key = condition if (condition, algorithm) in growth.fits else condition.dense()
+        fitted = growth.fits[key, algorithm]
+        series.append(Series(title, growth.grid, [seconds[workers] for workers in growth.grid], line=False))
+        curve = fitted.at(growth.grid)
+        if (curve > 0).all():
+            name = f"{title}: {fitted.form}"
+            series.append(Series(name, growth.grid, [float(each) for each in curve], like=title, points=False))
+    marks = [
+        Mark(f"→ {growth.titles[only.after]}", float(only.workers), *(only.interval or (None, None)))
+        for (where, _), (only, *others) in growth.changes().items()
+        if where in (condition, condition.dense()) and only.workers is not None and not others
+    ]
+    x, y = Axis("workers P", 2, growth.grid[0] / 1.15, growth.grid[-1] * 1.15), Axis("exposed communication (s)", 10)
+    title = f"Communication time: {condition.in_words()}"
+    caption = f"Communication time of a round from P = {growth.grid[0]} to {growth.grid[-1]}, both axes logarithmic."
+    return Figure(title, caption, lines(series, x, y, marks), PROVENANCE)
+
+
+def crossings(growth: Growth) -> Section:
+    columns = ["topology", "bandwidth", "density", "faster at first", "faster at last", "changes", "from P",
+               "last P before", "fitted P", "95% from", "to"]  # fmt: skip
+    rows = []
+    for (condition, _), changes in growth.changes().items():
+        last = changes[-1]
+        before, after = last.bracket or (None, None)
+        low, high = last.interval or (None, None)
+        rows.append([*condition, growth.titles[changes[0].before], growth.titles[last.after], len(changes), after,
+                     before, last.fitted, low, high])  # fmt: skip
+    text = (
+        "Where the faster of two algorithms changes, in the time of a whole round. “from P” is simulated, and exact "
+        "where “last P before” is the number before it; “fitted P” is where the fitted curves cross, with its "
+        "bootstrap interval. Of an order that goes to and fro the last change stands here, and all of them in "
+        "conclusion.json. A row without “from P” was not simulated: the curves cross beyond the largest P. Pairs "
+        "that are not here keep their order."
+    )
+    return Section("Crossovers", text, tables=[Table("crossovers", columns, rows, PROVENANCE)])
+
+
+def efficiencies(growth: Growth) -> list[dict[str, Any]]:
+    """Return round time, efficiency and speed-up for every curve and P, each worker having its own batch."""
+    return [
+        condition._asdict()
+        | {"algorithm": algorithm, "workers": workers, "round_time_s": outcomes[workers][ROUND]}
+        | _efficiency(outcomes[workers], workers)
+        for (condition, algorithm), outcomes in growth.curves.items()
+        for workers in growth.grid
+    ]
+
+
+def _efficiency(outcome: Mapping[str, Any], workers: int) -> dict[str, float]:
+    efficiency = outcome["compute_time_s"] / outcome[ROUND]
+    return {"scaling_efficiency": efficiency, "speed_up": workers * efficiency}
+
+
+def rounds(growth: Growth) -> Section:
+    columns = [
+        "topology",
+        "bandwidth",
+        "density",
+        "algorithm",
+        "workers",
+        "round (s)",
+        "scaling efficiency",
+        "speed-up",
+    ]
+    condition, last = growth.conditions[0], growth.grid[-1]
+    rows = [
+        list((each | {"algorithm": growth.titles[each["algorithm"]]}).values())
+        for each in efficiencies(growth)
+        if each["workers"] == last
+    ]
+    outcomes = {growth.titles[name]: growth.outcomes(condition, name)[last] for name in growth.algorithms()}
+    parts = {
+        part: [outcome[key] for outcome in outcomes.values()]
+        for part, key in (
+            ("compute", "compute_time_s"),
+            ("selection", "select_time_s"),
+            ("exposed communication", COMMUNICATION),
+        )
+    }
+    speed_up = [
+        Series(
+            growth.titles[name],
+            growth.grid,
+            [_efficiency(growth.outcomes(condition, name)[workers], workers)["speed_up"] for workers in growth.grid],
+        )
+        for name in growth.algorithms()
+    ]
+    ideal = Series("ideal", growth.grid, [float(workers) for workers in growth.grid], points=False)
+    figures = [
+        Figure(
+            f"One round with {last} workers: {condition.in_words()}",
+            "Compute, selection and exposed communication of a round, stacked; they sum to the round.",
+            stacked_bars(list(outcomes), parts, Axis("seconds a round (s)")),
+            PROVENANCE,
+        ),
+        Figure(
+            f"Speed-up: {condition.in_words()}",
+            "Speed-up over one worker, each worker having its own mini-batch; the line is the ideal.",
+            lines([*speed_up, ideal], Axis("workers P", 2), Axis("speed-up (workers' worth)", 2)),
+            PROVENANCE,
+        ),
+    ]
+    text = "Other numbers of workers are in conclusion.json, under “scaling”."
+    return Section("Whole rounds", text, figures, [Table(f"rounds with {last} workers", columns, rows, PROVENANCE)])
+
+
+def as_it_goes(growth: Growth, drawn: Sequence[Finding]) -> Section:
+    """Return a Gantt chart of every algorithm on the first topology; heat maps of links there, and where it is slow."""
+    slower = {(each.condition.topology, each.algorithm) for each in growth.broken()}
+    first = growth.conditions[0].topology
+    figures = []
+    for point, found in drawn:
+        trace = Trace.from_dict(found["trace"])
+        title = title_of(variant_of(point)) + f" on {point['topology']}"
+        network = f"{point['workers']} workers, {condition_of(point).in_words()}"
+        if point["topology"] == first:
+            figures.append(gantt_of(trace, title, network))
+        if point["topology"] == first or (point["topology"], variant_of(point)) in slower:
+            figures.append(links_of(trace, title, network))
+    text = (
+        "The links of other topologies are shown where they make an algorithm take much longer. A round is that of the "
+        "first bandwidth and density."
+    )
+    return Section("One round, as it goes", text, figures)
+
+
+def fits(growth: Growth) -> Section:
+    columns = ["algorithm", "topology", "bandwidth", "density", "k", "form", "intercept (s)", "slope (s)", "slope from",
+               "slope to", "chosen again", "worst error"]  # fmt: skip
+    rows = []
+    for (condition, algorithm), each in growth.fits.items():
+        selected = growth.curves[condition, algorithm][growth.grid[0]]["k"]
+        rows.append([growth.titles[algorithm], *condition, selected, each.form, each.intercept, each.slope,
+                     *each.slope_interval, each.support, each.worst])  # fmt: skip
+    text = (
+        "time = intercept + slope · form(P). “chosen again” is the share of bootstrap resamples that choose the same "
+        "form; “worst error” the largest relative distance from a simulated point. Simulated points are exact, so the "
+        "intervals come from what the form misses, not from noise: an exact form has an interval of no width, and no "
+        "interval says how far the model of the network is from a real one."
+    )
+    return Section("Fits", text, tables=[Table("fits", columns, rows, PROVENANCE)])
