@@ -13,7 +13,7 @@ from algorithms.compression import merge, restore
 from algorithms.feedback import ErrorFeedback, Feedback
 from algorithms.selection import Selector
 from netsim.algorithm import Contribution
-from netsim.collectives import tree_broadcast_among, tree_reduce_among
+from netsim.collectives import tree_broadcast_back, tree_reduce_level_by_level
 from netsim.errors import UsageError
 from netsim.payload import Vector
 from netsim.worker import Worker
@@ -35,7 +35,7 @@ class GTopKHierarchical(ErrorFeedback):
     ) -> None:
         super().__init__(selector, momentum_correction)
         self.groups = groups
-        self._known: tuple[list[list[int]], list[int]] | None = None
+        self._levels: tuple[list[list[int]], list[list[int]]] | None = None
 
     async def exchange(
         self, worker: Worker, vector: Contribution | None, memory: Feedback, like: Vector
@@ -43,7 +43,7 @@ class GTopKHierarchical(ErrorFeedback):
         assert vector is not None
         selector = self.selector.at(worker.step, like.size)
         local, memory = await self.compress(worker, vector, memory)
-        members, leaders = self.around(worker)
+        levels = self.levels(worker.workers)
         dropped: list[Vector] = []
 
         async def combine(mine: Vector, theirs: Vector) -> Vector:
@@ -51,24 +51,21 @@ class GTopKHierarchical(ErrorFeedback):
             dropped.append(merged.dropped)
             return merged.kept
 
-        total = await tree_reduce_among(worker, members, local, combine)
-        if total is not None:
-            root = await tree_reduce_among(worker, leaders, total, combine)
-            total = await tree_broadcast_among(worker, leaders, root, like=local)
-        total = await tree_broadcast_among(worker, members, total, like=local)
+        root = await tree_reduce_level_by_level(worker, levels, local, combine)
+        total = await tree_broadcast_back(worker, levels, root, like=local)
         residual = await worker.compute("merge", restore, memory.residual, *dropped)
         return total, memory._replace(residual=residual)
 
-    def around(self, worker: Worker) -> tuple[list[int], list[int]]:
-        """Return the ranks of the worker's group, and the lowest rank of every group, both ascending."""
-        if self._known is None:
-            self._known = members_and_leaders(self.groups, worker.workers)
-        members, leaders = self._known
-        return members[worker.rank], leaders
+    def levels(self, workers: int) -> tuple[list[list[int]], list[list[int]]]:
+        """Return the ranks of every group, and, as one group of their own, the lowest rank of each."""
+        if self._levels is None:
+            members = groups_of_ranks(self.groups, workers)
+            self._levels = members, [[ranks[0] for ranks in members]]
+        return self._levels
 
 
-def members_and_leaders(groups: Sequence[int] | int | None, workers: int) -> tuple[list[list[int]], list[int]]:
-    """Return for every rank the ranks of its group, and the lowest rank of every group, ascending."""
+def groups_of_ranks(groups: Sequence[int] | int | None, workers: int) -> list[list[int]]:
+    """Return the ranks of every group, ascending."""
     if groups is None:
         groups = workers
     if isinstance(groups, int):
@@ -80,4 +77,4 @@ def members_and_leaders(groups: Sequence[int] | int | None, workers: int) -> tup
     found: dict[int, list[int]] = {}
     for rank, group in enumerate(groups):
         found.setdefault(group, []).append(rank)
-    return [found[group] for group in groups], [ranks[0] for ranks in found.values()]
+    return list(found.values())

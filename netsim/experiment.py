@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 DEFAULT_ALGORITHMS = ("dense", "topk", "gtopk", "ps")
 DEFAULT_DENSITY = 1e-3
 ROUNDS = 5
+WAYS = ("auto", "messages", "batched")
+"""How simulated times are had: the fastest exact one, or the one that was named."""
 MOST_ELEMENTS = 2**31 - 1
 """An index is an int32."""
 
@@ -91,6 +93,7 @@ class Experiment:
     timing_only: bool = False
     elements: int | None = None
     model: str | None = None
+    way: str = "auto"
     effects: Effects = NONE
 
     @classmethod
@@ -146,6 +149,7 @@ class Experiment:
         if self.group_size is not None:
             _check_integer("group-size", self.group_size, 1)
         check_choice("sharing", self.sharing, SHARINGS)
+        check_choice("way", self.way, WAYS)
         check_workload(self.workload, self.data, self.split, self.sampling)
         check_choice("residual rule", self.residual, RESIDUALS)
         check_choice("gather", self.gather, GATHERS)

@@ -14,7 +14,7 @@ from netsim.device import one_thread_each, resolve_device
 from netsim.errors import UsageError, unknown
 from netsim.experiment import Experiment
 from netsim.payload import Dense
-from netsim.results import RankOutcome, Result, Timing, sha256_of, summarise
+from netsim.results import RankOutcome, Ranks, Result, Timing, sha256_of, summarise
 from netsim.simulation import OnRound, ignore, judge, load_task, make_workers
 from netsim.training import train
 from netsim.worker import Worker
@@ -83,7 +83,7 @@ def run_rank(experiment: Experiment, backend: str, rank: int, on_round: OnRound 
             if rank == 0:
                 results.append(
                     summarise(
-                        ranks=outcomes,
+                        ranks=Ranks.of(outcomes),
                         server=workers[0].server if algorithm.uses_server else None,
                         timing=timing,
                         rounds=experiment.round_count,

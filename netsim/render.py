@@ -33,6 +33,8 @@ def render(report: Report, experiment: Experiment, console: Console | None = Non
     for line in _header(first, experiment, report):
         console.print(escape(line), highlight=False, soft_wrap=True)
     console.print(_table(report.results))
+    if ways := _ways(report.results):
+        console.print(escape(ways), highlight=False, soft_wrap=True)
     for sentence in report.conclusion:
         console.print(escape(sentence), highlight=False, soft_wrap=True)
 
@@ -58,6 +60,25 @@ def _header(first: Result, experiment: Experiment, report: Report) -> list[str]:
         f"selection {first.select_provenance}   {rounds}   seed {experiment.seed}"
     )
     return lines
+
+
+WAYS = {
+    "messages": "a message at a time",
+    "batched": "rounds of all ranks at once",
+    "memoised": "rounds of all ranks at once, a step that repeats solved once",
+    "closed-form": "closed form",
+}
+
+
+def _ways(results: list[Result]) -> str:
+    """Say how the simulated times were had, of whom if not of all alike."""
+    whose: dict[str, list[str]] = {}
+    for result in results:
+        if result.way is not None:
+            because = f" ({result.way_reason})" if result.way_reason else ""
+            whose.setdefault(WAYS[result.way] + because, []).append(result.title)
+    told = [way if len(whose) == 1 else f"{way}: {', '.join(titles)}" for way, titles in whose.items()]
+    return f"Simulated {'; '.join(told)}." if told else ""
 
 
 def _data(experiment: Experiment, report: Report) -> str:

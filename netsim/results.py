@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from netsim.costs import Provenance
 from netsim.errors import ReplicasDivergedError
@@ -19,6 +23,9 @@ if TYPE_CHECKING:
 
 SCHEMA = "netsim.report/1"
 Mode = Literal["simulated", "real"]
+Way = Literal["messages", "batched", "memoised", "closed-form"]
+"""How a simulated time was had: message by message; in rounds of all ranks at once; the same, with steps that repeat
+each other solved once; by the formulas of the literature."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +85,9 @@ class Result:
     final_accuracy: float | None
     parameters_sha256: str | None
     bound_by: str
+    way: Way | None = None
+    way_reason: str | None = None
+    """Why no faster way was taken, if one was wanted."""
     bytes_sent_by_rank: list[int] = field(default_factory=list)
 
     def __getitem__(self, key: str) -> Any:
@@ -86,34 +96,56 @@ class Result:
         return getattr(self, key)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Ranks:
+    """What all ranks did, a number a rank, and what they counted in all."""
+
+    value_bytes_up: npt.NDArray[np.int64]
+    index_bytes_up: npt.NDArray[np.int64]
+    bytes_up: npt.NDArray[np.int64]
+    bytes_down: npt.NDArray[np.int64]
+    tally: Mapping[str, int]
+    stored_value_bytes: int = 0
+    parameters_sha256: str | None = None
+
+    @classmethod
+    def of(cls, outcomes: Sequence[RankOutcome]) -> Ranks:
+        """Return what these ranks did; raise ReplicasDivergedError unless all end with the same parameters."""
+        for outcome in outcomes:
+            if outcome.parameters_sha256 != outcomes[0].parameters_sha256:
+                raise ReplicasDivergedError(
+                    f"rank {outcome.rank} ended with other parameters than rank 0: a replica diverged"
+                )
+        tally: Counter[str] = Counter()
+        for outcome in outcomes:
+            tally.update(outcome.tally)
+        values, indices, up, down = (
+            np.array([getattr(outcome.traffic, name) for outcome in outcomes], np.int64)
+            for name in ("value_bytes_up", "index_bytes_up", "bytes_up", "bytes_down")
+        )
+        stored = max(outcome.tally.get("stored_value_bytes", 0) for outcome in outcomes)
+        return cls(values, indices, up, down, tally, stored, outcomes[0].parameters_sha256)
+
+
 def summarise(
     *,
-    ranks: Sequence[RankOutcome],
+    ranks: Ranks,
     server: int | None,
     timing: Timing,
     rounds: int,
     **others: Any,
 ) -> Result:
-    """Return the result of an algorithm from what its ranks did; `server` is the rank that served, if any.
-
-    Raises ReplicasDivergedError unless all ranks end with the same parameters.
-    """
-    hashes = {outcome.parameters_sha256 for outcome in ranks}
-    if len(hashes) != 1:
-        first = next(outcome for outcome in ranks if outcome.parameters_sha256 != ranks[0].parameters_sha256)
-        raise ReplicasDivergedError(f"rank {first.rank} ended with other parameters than rank 0: a replica diverged")
-    uploading = [outcome.traffic for outcome in ranks if outcome.rank != server]
-    share = rounds * max(1, len(uploading))
+    """Return the result of an algorithm from what its ranks did; `server` is the rank that served, if any."""
+    uploading = np.arange(len(ranks.bytes_up)) != (-1 if server is None else server)
+    value_up, index_up, down = (
+        int(column[uploading].sum()) for column in (ranks.value_bytes_up, ranks.index_bytes_up, ranks.bytes_down)
+    )
+    share = rounds * max(1, int(uploading.sum()))
     if server is None:
-        uploads = rounds * len(ranks)
-        value_bits, index_bits = (
-            8 * sum(getattr(each, up) for each in uploading) for up in ("value_bytes_up", "index_bytes_up")
-        )
+        uploads, value_bits, index_bits = rounds * len(uploading), 8 * value_up, 8 * index_up
     else:
         # A worker on the server's own host uploads, too, though over no link.
-        uploads, value_bits, index_bits = (
-            sum(outcome.tally.get(what, 0) for outcome in ranks) for what in ("uploads", "value_bits", "index_bits")
-        )
+        uploads, value_bits, index_bits = (ranks.tally.get(what, 0) for what in ("uploads", "value_bits", "index_bits"))
     return Result(
         rounds=rounds,
         round_time_s=timing.round_s,
@@ -121,17 +153,17 @@ def summarise(
         select_time_s=timing.select_s,
         comm_time_s=timing.comm_s,
         bound_by=timing.bound_by,
-        value_bytes_up=sum(traffic.value_bytes_up for traffic in uploading) / share,
-        index_bytes_up=sum(traffic.index_bytes_up for traffic in uploading) / share,
-        bytes_down=sum(traffic.bytes_down for traffic in uploading) / share,
+        value_bytes_up=value_up / share,
+        index_bytes_up=index_up / share,
+        bytes_down=down / share,
         uploads=uploads,
         value_bits_up=value_bits,
         index_bits_up=index_bits,
-        stored_value_bytes=max(outcome.tally.get("stored_value_bytes", 0) for outcome in ranks),
-        bits_down=8 * sum(traffic.bytes_down for traffic in uploading),
+        stored_value_bytes=ranks.stored_value_bytes,
+        bits_down=8 * down,
         scaling_efficiency=timing.compute_s / timing.round_s if timing.compute_s else None,
-        parameters_sha256=ranks[0].parameters_sha256,
-        bytes_sent_by_rank=[outcome.traffic.bytes_up for outcome in ranks],
+        parameters_sha256=ranks.parameters_sha256,
+        bytes_sent_by_rank=ranks.bytes_up.tolist(),
         **others,
     )
 

@@ -19,19 +19,21 @@ from netsim.backends.local import Instant
 from netsim.backends.path import Path as EventPath
 from netsim.backends.simulated import SimulatedMedium
 from netsim.backends.traced import TracedMedium
-from netsim.bottleneck import COMPUTE, SELECT, bound_by
+from netsim.bottleneck import SELECT
 from netsim.checkpoint import Checkpoint, Standing
 from netsim.costs import AssumedCosts, MeasuredCosts
 from netsim.device import one_thread_each, resolve_device
-from netsim.errors import NonFiniteGradientError
+from netsim.errors import InfeasibleError, NonFiniteGradientError
 from netsim.experiment import Experiment
 from netsim.metrics import Emit, Recorder
 from netsim.network.sharing import Sharing
 from netsim.payload import Dense, Vector
-from netsim.results import RankOutcome, Result, Timing, sha256_of, summarise
+from netsim.results import RankOutcome, Ranks, Result, Timing, Way, sha256_of, summarise
+from netsim.rounds import NoScheduleError, World
 from netsim.trace import Trace
 from netsim.training import Task, TimingOnly, Trained, train
 from netsim.units import PICOSECONDS
+from netsim.ways import Found, Training, batched, timing
 from netsim.worker import Worker
 from netsim.workloads import WORKLOADS, load_workload
 
@@ -92,6 +94,16 @@ class Laboratory:
         experiment = self.experiment
         algorithm = experiment.algorithm(name, self.tensors)
         fabric = experiment.fabric()
+        reason = self._in_the_way(emit, checkpoint, trace)
+        if reason is None:
+            try:
+                found = self._at_once(algorithm, fabric)
+                on_round(name, experiment.round_count - 1)
+                return found
+            except NoScheduleError as error:
+                reason = str(error)
+        if experiment.way not in ("auto", "messages"):
+            raise InfeasibleError(f"way {experiment.way!r} cannot be taken for {name}: {reason}; use --way auto")
         workers = make_workers(algorithm, experiment.workers, fabric.server_host is not None)
         if trace is not None:
             trace.hosts = fabric.hosts[: len(workers)]
@@ -112,7 +124,15 @@ class Laboratory:
             del tasks  # what the ranks hold must go when they replace it
             checkpoint.save(name, standing, workers)
         server_host = fabric.hosts[workers[0].server] if algorithm.uses_server else None
-        result = self._summarise(algorithm, tasks, _timing(tasks, experiment.round_count, server_host))
+        assert tasks[0].result is not None
+        result = self._summarise(
+            algorithm,
+            Ranks.of(_outcomes(tasks)),
+            _timing(tasks, experiment.round_count, server_host),
+            "messages",
+            judge(self.task, tasks[0].result.parameters),
+            reason or None,
+        )
         if checkpoint is not None:
             checkpoint.finish(result)
         return result
@@ -172,12 +192,42 @@ class Laboratory:
             worker.observer = recorder.observe
         return recorder
 
-    def _summarise(self, algorithm: Algorithm, tasks: list[RankTask[Trained]], timing: Timing) -> Result:
-        assert tasks[0].result is not None
-        parameters = tasks[0].result.parameters
+    def _in_the_way(self, emit: Emit | None, checkpoint: Checkpoint | None, trace: Trace | None) -> str | None:
+        """Return why messages have to be simulated one by one, "" if somebody wants that; None if they have not."""
+        if self.experiment.way == "messages":
+            return ""
+        reasons = {
+            "gradients are computed": not isinstance(self.task, TimingOnly),
+            "effects were asked for": self.experiment.effects.any,
+            "sharing is weighted": self.experiment.sharing != "maxmin",
+            "rows of metrics were asked for": emit is not None,
+            "a checkpoint was asked for": checkpoint is not None,
+            "a trace was asked for": trace is not None,
+        }
+        return next((reason for reason, present in reasons.items() if present), None)
+
+    def _at_once(self, algorithm: Algorithm, fabric: Fabric) -> Result:
+        """Return the result of an algorithm whose ranks can be taken all at once; raise NoScheduleError otherwise."""
+        experiment = self.experiment
+        dedicated = fabric.server_host is not None and algorithm.uses_server
+        world = World(experiment.workers, experiment.workers if dedicated else 0)
+        training = Training(algorithm, self.task, experiment.recipe(), experiment.round_count)
+        found: Found = batched(training, world, fabric, self.costs)
+        return self._summarise(algorithm, found.ranks, found.timing, found.way)
+
+    def _summarise(
+        self,
+        algorithm: Algorithm,
+        ranks: Ranks,
+        timing: Timing,
+        way: Way,
+        judged: dict[str, float | None] | None = None,
+        reason: str | None = None,
+    ) -> Result:
+        dedicated = len(ranks.bytes_up) > self.experiment.workers
         return summarise(
-            ranks=_outcomes(tasks),
-            server=tasks[0].worker.server if algorithm.uses_server else None,
+            ranks=ranks,
+            server=(self.experiment.workers if dedicated else 0) if algorithm.uses_server else None,
             timing=timing,
             rounds=self.experiment.round_count,
             algorithm=algorithm.name,
@@ -188,7 +238,9 @@ class Laboratory:
             k=self.experiment.selector(self.tensors).k if algorithm.sparse else None,
             compute_provenance=self.costs.provenance("gradient"),
             select_provenance=self.costs.provenance(*SELECT),
-            **judge(self.task, parameters),
+            way=way,
+            way_reason=reason,
+            **(judged or {"final_loss": None, "final_accuracy": None}),
         )
 
 
@@ -291,17 +343,4 @@ def _timing(tasks: list[RankTask[Trained]], rounds: int, server_host: str | None
     totals: Counter[Hashable] = Counter()
     for path in last:
         totals.update(path)
-
-    def seconds(picoseconds: int) -> float:
-        return picoseconds / (PICOSECONDS * rounds * len(last))
-
-    compute = sum(totals[work] for work in COMPUTE)
-    select = sum(totals[work] for work in SELECT)
-    whole = totals.total()
-    return Timing(
-        seconds(whole),
-        seconds(compute),
-        seconds(select),
-        seconds(whole - compute - select),
-        bound_by(totals, server_host),
-    )
+    return timing(totals, totals.total(), len(last), rounds, server_host)

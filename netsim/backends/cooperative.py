@@ -205,18 +205,23 @@ class Cooperative(Generic[T]):
         return operation
 
     def _both(self, task: Task[T], request: SendRecv[Any]) -> Operation:
-        """Begin both; the pair is done when both are, and answers what was received."""
+        """Begin both; the pair is done when both are, and answers what was received.
+
+        The path is that of the later; of two at one instant, of the message received, whichever is handled first.
+        """
         operation = Operation(request)
         received = self._receive(task, request.recv)
         sent = self._send(task, request.send)
         pending = [part for part in (received, sent) if not part.done]
+        latest: list[tuple[int, bool, Path]] = []
 
-        def part_done(_: Any, path: Path) -> None:
+        def part_done(part: Operation, _: Any, path: Path) -> None:
+            latest.append((self._medium.now, part is received, path))
             if received.done and sent.done:
-                self._finish(operation, received.answer, path)
+                self._finish(operation, received.answer, max(latest, key=lambda each: each[:2])[2])
 
         for part in pending:
-            part.tell = part_done
+            part.tell = partial(part_done, part)
         if not pending:
             self._finish(operation, received.answer, task.path)
         return operation
@@ -251,8 +256,10 @@ class Cooperative(Generic[T]):
             tell(answer, path)
 
     def _wake(self, task: Task[T], answer: Any, path: Path) -> None:
-        # The task stood still until now, so what it waited for is what its own path led through.
-        task.path, task.waits_for = path, None
+        # If it stood still until now, what it waited for is what its own path leads through.
+        if self._medium.now > task.blocked_since:
+            task.path = path
+        task.waits_for = None
         self._ready.append((task, answer))
 
     def _check_finished(self, tasks: Sequence[Task[T]]) -> None:

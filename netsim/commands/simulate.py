@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 @takes(network, effects, algorithms, training, charges, long_runs, output)
 def simulate(
     workers: Annotated[int, option("How many workers train.")] = 8,
+    way: Annotated[
+        str, option("To simulated times: auto (the fastest exact one), messages (one by one) or batched.")
+    ] = "auto",
     metrics: Path | None = None,
     checkpoint: Path | None = None,
     checkpoint_every: int | None = None,
@@ -30,7 +33,7 @@ def simulate(
     from netsim.checkpoint import checkpoint_of
     from netsim.experiment import Experiment
 
-    experiment = Experiment.of(workers=workers, **options)
+    experiment = Experiment.of(workers=workers, way=way, **options)
     for name, path in (("out", out), ("metrics", metrics), ("checkpoint", checkpoint), ("trace", trace)):
         check_file(name, path)
     saved = checkpoint_of(experiment, checkpoint, checkpoint_every, resume)

@@ -1,0 +1,200 @@
+"""Rounds of all ranks at once give what a message at a time gives: the same messages, instants and reasons."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from algorithms import ALGORITHMS
+from netsim.backends.batched import Players, play_all
+from netsim.backends.cooperative import Cooperative
+from netsim.backends.local import Instant
+from netsim.backends.path import Path
+from netsim.backends.spmd import Recorder
+from netsim.collectives import ring_all_gather
+from netsim.costs import AssumedCosts
+from netsim.errors import InfeasibleError
+from netsim.experiment import Experiment
+from netsim.payload import SizeOnly
+from netsim.results import Result
+from netsim.rounds import NoScheduleError, World, size_of
+from netsim.sgd import Recipe
+from netsim.simulation import laboratory, make_workers
+from netsim.training import TimingOnly, train
+from netsim.worker import Recv, Send, Worker
+
+Sent = dict[int, list[tuple[int, tuple[int, int, int]]]]
+
+
+class Watched(Instant):
+    """Delivers at once, and writes down who sends what to whom, and who is ready to receive from whom."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent: Sent = defaultdict(list)
+        self.expected: dict[int, list[int]] = defaultdict(list)
+
+    def carry(self, worker: Worker, request: Send, path: Path, sent: Any, arrived: Any) -> None:
+        self.sent[worker.rank].append((request.dst, size_of(request.payload)))
+        super().carry(worker, request, path, sent, arrived)
+
+    def expect(self, worker: Worker, request: Recv[Any]) -> None:
+        self.expected[worker.rank].append(request.src)
+
+
+def algorithm_of(name: str, workers: int, **options: Any) -> Any:
+    return Experiment(workers=workers, timing_only=True, elements=100, k=7, **options).algorithm(name, (100,))
+
+
+@pytest.mark.parametrize("options", [{}, {"gather": "doubling", "serial_server": True, "group_size": 3}], ids=str)
+@pytest.mark.parametrize("dedicated", [False, True])
+@pytest.mark.parametrize("workers", [1, 2, 3, 7, 8])
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_schedules_are_the_messages_of_the_coroutines(
+    name: str, workers: int, dedicated: bool, options: dict[str, Any]
+) -> None:
+    """Per rank, in order: what is sent to whom, and who is awaited."""
+    algorithm = algorithm_of(name, workers, **options)
+    ranks = make_workers(algorithm, workers, dedicated)
+    medium, task, recipe = Watched(), TimingOnly(100), Recipe(0.1)
+    Cooperative[Any](medium).run(ranks, lambda worker: train(worker, algorithm, task, 2, recipe))
+
+    recorder = Recorder(World(workers, ranks[0].server), AssumedCosts({}))
+    recorder.run(lambda worker: train(worker, algorithm, task, 2, recipe, lambda worker, _: recorder.end(worker)))
+    sent: Sent = defaultdict(list)
+    expected: dict[int, list[int]] = defaultdict(list)
+    for part in (part for step in recorder.steps for part in step):
+        for round_ in part.rounds:
+            for src, dst, which in zip(round_.pairs.src, round_.pairs.dst, round_.which, strict=True):
+                sent[int(src)].append((int(dst), tuple(round_.sizes[which].tolist())))
+                expected[int(dst)].append(int(src))
+    assert sent == medium.sent
+    assert expected == medium.expected
+
+
+def results_of(way: str, **options: Any) -> list[Result]:
+    with laboratory(Experiment.of(timing_only=True, way=way, **options)) as lab:
+        return [lab.simulate(name) for name in lab.experiment.algorithms]
+
+
+def same_but_for_the_way(one: Result, other: Result) -> None:
+    ways = {"way": None, "way_reason": None}
+    assert asdict(one) | ways == asdict(other) | ways
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("topology", ["star", "ps"])
+def test_every_algorithm_is_batched_where_no_link_is_shared_by_rounds(name: str, topology: str) -> None:
+    options = {"workers": 32, "elements": 10_007, "algorithm": name, "topology": topology}
+    (one,), (other,) = results_of("messages", **options), results_of("batched", **options)
+    assert (one.way, other.way) == ("messages", "batched")
+    same_but_for_the_way(one, other)
+
+
+times = st.sampled_from([None, "1us", "300us", "7ms"])
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    workers=st.integers(1, 20),
+    elements=st.integers(1, 10**6),
+    algorithm=st.sampled_from(list(ALGORITHMS)),
+    topology=st.sampled_from(
+        ["star", "star:up=300Mbps", "ps", "ps:servers=2", "ring", "torus", "tree", "racks", "fat-tree", "dragonfly"]
+    ),
+    latency=st.sampled_from(["1ns", "50us", "3ms"]),
+    bandwidth=st.sampled_from(["1Mbps", "1Gbps", "70.3Gbps"]),
+    placement=st.sampled_from(["given", "cyclic", "random"]),
+    rounds=st.integers(1, 4),
+    gather=st.sampled_from(["ring", "doubling"]),
+    serial_server=st.booleans(),
+    density_warmup=st.integers(0, 2),
+    compute_time=times,
+    select_time=times,
+    merge_time=times,
+)
+def test_the_fastest_way_says_what_a_message_at_a_time_says(**options: Any) -> None:
+    """To the picosecond, and with the same chain of events, whatever way was taken."""
+    (one,), (other,) = results_of("messages", **options), results_of("auto", **options)
+    same_but_for_the_way(one, other)
+
+
+def test_a_step_that_repeats_is_played_once() -> None:
+    options = {"workers": 8, "elements": 1000, "algorithm": "gtopk", "compute_time": "1ms", "merge_time": "10us"}
+    (one,), (other,) = results_of("messages", rounds=50, **options), results_of("auto", rounds=50, **options)
+    assert other.way == "memoised"
+    same_but_for_the_way(one, other)
+    (warming,) = results_of("auto", rounds=50, density_warmup=10, **options)
+    assert warming.way == "memoised"
+    same_but_for_the_way(warming, results_of("messages", rounds=50, density_warmup=10, **options)[0])
+
+
+def test_ranks_out_of_step_are_not_taken_for_a_step_that_repeats() -> None:
+    """With 7 workers a ring of uneven chunks ends at different instants, and the next round begins at those."""
+    options = {"workers": 7, "elements": 10, "algorithm": "dense", "latency": "1ns", "bandwidth": "1Mbps", "rounds": 9}
+    same_but_for_the_way(results_of("messages", **options)[0], results_of("auto", **options)[0])
+
+
+def record(program: Callable[[Worker], Any], workers: int = 4) -> Recorder:
+    recorder = Recorder(World(workers), AssumedCosts({"merge": 1e-6}))
+    recorder.run(program)
+    return recorder
+
+
+async def by_rank(worker: Worker) -> None:
+    if worker.rank % 2:
+        await ring_all_gather(worker, SizeOnly(5))
+
+
+async def by_itself(worker: Worker) -> None:
+    await worker.send(1, SizeOnly(5))
+
+
+async def apart(worker: Worker) -> None:
+    if worker.rank == 0:
+        await ring_all_gather(worker, SizeOnly(5))
+
+
+async def of_different_sizes(worker: Worker) -> None:
+    await ring_all_gather(worker, SizeOnly(5 if worker.rank == 0 else 6))
+
+
+@pytest.mark.parametrize(
+    ("program", "why"),
+    [
+        (by_rank, "by rank"),
+        (by_itself, "messages by itself"),
+        (apart, "the same collectives"),
+        (of_different_sizes, "different sizes"),
+    ],
+)
+def test_what_cannot_be_known_from_a_few_ranks_is_refused(program: Callable[[Worker], Any], why: str) -> None:
+    with pytest.raises(NoScheduleError, match=why):
+        record(program)
+
+
+def test_a_way_that_cannot_be_taken_says_why() -> None:
+    with pytest.raises(InfeasibleError, match=r"'batched' cannot be taken for gtopk: links carry flows of .*auto"):
+        results_of("batched", workers=3, elements=100, algorithm="gtopk")
+    (result,) = results_of("auto", workers=3, elements=100, algorithm="gtopk", straggler="1:2", compute_time="1ms")
+    assert (result.way, result.way_reason) == ("messages", "effects were asked for")
+
+
+def test_rounds_that_share_links_with_each_other_are_noticed() -> None:
+    """Rank 2 of three sends to rank 0 at once, while rank 1 still does."""
+    experiment = Experiment(workers=3, timing_only=True, elements=1000, k=10)
+    fabric, algorithm = experiment.fabric(), experiment.algorithm("gtopk", (1000,))
+    recorder = Recorder(World(3), AssumedCosts({}))
+    recorder.run(
+        lambda worker: train(
+            worker, algorithm, TimingOnly(1000), 1, Recipe(0.1), lambda worker, _: recorder.end(worker)
+        )
+    )
+    with pytest.raises(NoScheduleError, match="different rounds"):
+        play_all(Players(fabric, World(3)), recorder.steps)
