@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import networkx as nx
 import numpy as np
 import pytest
@@ -11,8 +13,9 @@ from hypothesis import strategies as st
 
 from netsim.errors import UsageError
 from netsim.network.fabric import Fabric, Link, Route
-from netsim.network.flows import Flow, Network, max_min
-from tests import oracles
+from netsim.network.flows import Flow, Network, Solver, max_min
+from tests import oracles, progressive
+from tests.progressive import Wanted
 
 PS = 10**12
 
@@ -44,56 +47,114 @@ def test_rates_are_max_min_fair(traffic: tuple[list[int], list[tuple[list[int], 
         assert fair[flow][1] in flow.route.links
 
 
-def reference_finish(capacities: list[int], flows: list[tuple[list[int], int, int]]) -> list[float]:
-    """Seconds at which each flow ends, by stepping from event to event with the reference's rates."""
-    left = [8.0 * size for _, size, _ in flows]
-    start = [begin / PS for _, _, begin in flows]
-    finish = [begin if not size else -1.0 for (_, size, _), begin in zip(flows, start, strict=True)]
-    now = 0.0
-    while any(end < 0 for end in finish):
-        active = [i for i, end in enumerate(finish) if end < 0 and start[i] <= now + 1e-12]
-        later = [start[i] for i, end in enumerate(finish) if end < 0 and start[i] > now + 1e-12]
-        rates = dict(
-            zip(active, oracles.max_min([flows[i][0] for i in active], [*map(float, capacities)]), strict=True)
-        )
-        until = min([now + left[i] / rates[i] for i in active] + later)
-        for i in active:
-            left[i] -= rates[i] * (until - now)
-            if left[i] <= 1e-6 * rates[i] * 1e-3:
-                finish[i] = until
-        now = until
-    return finish
+SOLVERS = [
+    "python",
+    pytest.param("compiled", marks=pytest.mark.skipif(find_spec("numba") is None, reason="numba is not installed")),
+]
 
 
-@settings(max_examples=300, deadline=None)
-@given(traffics())
-def test_flows_end_when_the_reference_says(traffic: tuple[list[int], list[tuple[list[int], int, int]]]) -> None:
+def check_ends(solver: Solver, traffic: tuple[list[int], list[Wanted]]) -> None:
+    """Run traffic through a network; hold every end to the reference, and every instant to the laws of links."""
     capacities, wanted = traffic
     links = make_links(capacities)
     environment = simpy.Environment(initial_time=0)
-    network = Network(environment)
-    finish = [-1.0] * len(wanted)
+    network = Network(environment, solver=solver)
+    finish = [-1] * len(wanted)
+    carried = [0.0] * len(wanted)
+    numbers: dict[Flow, int] = {}
 
     def begin(number: int) -> None:
-        route, size, _ = wanted[number]
+        flow = wanted[number]
 
         def done(_: Flow) -> None:
-            finish[number] = environment.now / PS
+            finish[number] = environment.now
 
-        network.start(Route(tuple(links[i] for i in route), 0), size, done)
+        route = Route(tuple(links[i] for i in flow.links), 0)
+        options = {"weight": float(flow.weight), "cap_bps": flow.cap}
+        numbers[network.start(route, flow.bits // 8, done, **options)] = number
 
-    for number, (_, _, start) in enumerate(wanted):
-        environment.timeout(start).callbacks.append(lambda _, number=number: begin(number))
+    for number, flow in enumerate(wanted):
+        environment.timeout(flow.at).callbacks.append(lambda _, number=number: begin(number))
     while environment.peek() != float("inf"):
         environment.step()
         used: dict[Link, float] = {}
+        ahead = environment.peek() - environment.now
         for flow, rate in network.rates().items():
             assert rate > 0, "a flow starves"
+            carried[numbers[flow]] += rate * ahead / PS
             for link in flow.route.links:
                 used[link] = used.get(link, 0.0) + rate
         for link, rate in used.items():
             assert rate <= link.bandwidth_bps * (1 + 1e-9), "a link carries more than it can"
-    np.testing.assert_allclose(finish, reference_finish(capacities, wanted), rtol=1e-6, atol=1e-9)
+    expected = [float(end) for end in progressive.finish(wanted, capacities)]
+    # Each end is rounded to a picosecond, and may be late by as much as those before it were.
+    np.testing.assert_allclose(finish, expected, rtol=1e-6, atol=len(wanted))
+    np.testing.assert_allclose(carried, [flow.bits for flow in wanted], rtol=1e-9, atol=0.01 * len(wanted))
+
+
+@pytest.mark.parametrize("kind", ["plain", "weighted", "capped", "both"])
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_flows_end_when_the_reference_says(solver: Solver, kind: str) -> None:
+    @settings(max_examples=50, deadline=None)
+    @given(progressive.traffics(kind))
+    def check(traffic: tuple[list[int], list[Wanted]]) -> None:
+        check_ends(solver, traffic)
+
+    check()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_flows_end_when_the_reference_says_in_a_thousand_networks(solver: Solver) -> None:
+    @settings(max_examples=1000, deadline=None)
+    @given(progressive.traffics())
+    def check(traffic: tuple[list[int], list[Wanted]]) -> None:
+        check_ends(solver, traffic)
+
+    check()
+
+
+def racks(solver: Solver, hosts: int, flows: int) -> tuple[list[int], list[list[tuple[object, int]]], Network]:
+    """Send `flows` between hosts in racks of 8; return when each was over, what held it back, and the network."""
+    random = np.random.default_rng(7)
+    # All bandwidths differ, so that no two links are ever full at one level.
+    bandwidths = [10**9] * (2 * hosts) + [2 * 10**9] * (hosts // 4)
+    links = make_links([bandwidth + 10007 * number for number, bandwidth in enumerate(bandwidths)])
+    environment = simpy.Environment(initial_time=0)
+    network = Network(environment, solver=solver)
+    ends, held = [-1] * flows, [[] for _ in range(flows)]
+    for number in range(flows):
+        src, dst = (int(host) for host in random.integers(0, hosts, 2))
+        route = [src, 2 * hosts + src // 8, 2 * hosts + hosts // 8 + dst // 8, hosts + dst]
+        nbytes = int(random.lognormal(12, 1.5))
+
+        def done(flow: Flow, number: int = number) -> None:
+            ends[number], held[number] = environment.now, [(str(at), time) for at, time in flow.bottlenecks]
+
+        latency = int(random.integers(0, PS // 1000))
+        network.start(Route(tuple(links[link] for link in route), latency), nbytes, done)
+    environment.run()
+    return ends, held, network
+
+
+@pytest.mark.skipif(find_spec("numba") is None, reason="numba is not installed")
+def test_plain_python_compiled_code_and_changing_over_agree() -> None:
+    slow, held, _ = racks("python", 32, 300)
+    fast, held_fast, _ = racks("compiled", 32, 300)
+    mixed, held_mixed, network = racks("auto", 32, 300)
+    assert not network._may_change_over, "it never changed over"
+    np.testing.assert_allclose(fast, slow, rtol=1e-9)
+    np.testing.assert_allclose(mixed, slow, rtol=1e-9)
+    for one, two, three in zip(held, held_fast, held_mixed, strict=True):
+        assert sum(time for _, time in one) == pytest.approx(sum(time for _, time in two), rel=1e-9, abs=3)
+        assert {at for at, time in one if time > 10} == {at for at, time in two if time > 10}
+        assert {at for at, time in one if time > 10} == {at for at, time in three if time > 10}
+
+
+def test_without_numba_it_stays_with_plain_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = racks("python", 32, 300)[:2]
+    monkeypatch.setattr("netsim.network.flows.find_spec", lambda name: None)
+    assert racks("auto", 32, 300)[:2] == expected
 
 
 def test_a_flow_alone_takes_exactly_latency_and_bits_over_bandwidth() -> None:

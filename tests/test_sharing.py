@@ -9,7 +9,7 @@ import simpy
 
 from netsim.errors import UsageError
 from netsim.network.fabric import Link, Route
-from netsim.network.flows import CAP, Flow, Network
+from netsim.network.flows import CAP, Flow, Network, Solver
 
 PS = 10**12
 MB = 10**6 // 8
@@ -19,9 +19,11 @@ MB = 10**6 // 8
 class Bench:
     """A network, the instants at which flows end in seconds, and something to happen at a time."""
 
+    solver: Solver = "python"
+
     def __init__(self, **options: object) -> None:
         self.environment = simpy.Environment(initial_time=0)
-        self.network = Network(self.environment, **options)  # type: ignore[arg-type]
+        self.network = Network(self.environment, solver=self.solver, **options)  # type: ignore[arg-type]
         self.flows: list[Flow] = []
         self.ended: dict[int, float] = {}
 
@@ -37,6 +39,13 @@ class Bench:
 
     def at(self, seconds: float, action: Callable[[], None]) -> None:
         self.environment.timeout(round(seconds * PS)).callbacks.append(lambda _: action())
+
+
+@pytest.fixture(autouse=True, params=["python", "compiled"])
+def _solver(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "compiled":
+        pytest.importorskip("numba", reason="numba is not installed")
+    monkeypatch.setattr(Bench, "solver", request.param)
 
 
 def link(index: int = 0, bandwidth: int = 10**6) -> Link:

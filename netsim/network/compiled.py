@@ -151,36 +151,42 @@ def jit(function: F) -> F:
 
 def new_core(bandwidth_bps: NDArray[Any], flows: int = 256, knots: int = 1024) -> Core:
     """Return an idle network with room for so many flows, waiting ones included, and links of all their routes."""
-    count = len(bandwidth_bps)
-    links = np.zeros(count, LINK)
-    links["capacity"] = bandwidth_bps
-    links["first"] = links["last"] = NONE
-    empty = Core(
-        np.zeros(1, HEAD), links, np.zeros(0, FLOW), np.zeros(0, KNOT),
-        np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(count, np.int32), np.zeros(count, np.int32),
-        np.zeros(count, np.float64), np.zeros(count, np.int32),
-    )  # fmt: skip
-    empty.head["free_flow"] = empty.head["free_knot"] = NONE
-    return grow(empty, max(1, flows), max(1, knots))
+    no_ints, no_floats = np.zeros(0, np.int32), np.zeros(0, np.float64)
+    head = np.zeros(1, HEAD)
+    head["free_flow"] = head["free_knot"] = NONE
+    links, nobody, no_knots = (np.zeros(0, kind) for kind in (LINK, FLOW, KNOT))
+    empty = Core(head, links, nobody, no_knots, no_ints, no_ints, no_ints, no_ints, no_floats, no_ints)
+    core = grow(empty, max(1, flows), max(1, knots), len(bandwidth_bps))
+    core.links["capacity"] = bandwidth_bps
+    return core
 
 
-def grow(core: Core, flows: int, knots: int) -> Core:
-    """Return the same state with room for so many flows and knots more."""
-    count, had_flows, had_knots = len(core.links), len(core.flows), len(core.knots)
-    more_flows, more_knots = np.zeros(flows, FLOW), np.zeros(knots, KNOT)
-    # What is free forms a chain, through `knot` and `following`.
-    more_flows["knot"] = np.append(np.arange(had_flows + 1, had_flows + flows), core.head["free_flow"])
-    more_knots["following"] = np.append(np.arange(had_knots + 1, had_knots + knots), core.head["free_knot"])
+def grow(core: Core, flows: int = 0, knots: int = 0, links: int = 0) -> Core:
+    """Return the same state with room for so many flows, knots and links more."""
+    had_flows, had_knots = len(core.flows), len(core.knots)
+    more_links, more_flows, more_knots = np.zeros(links, LINK), np.zeros(flows, FLOW), np.zeros(knots, KNOT)
+    more_links["first"] = more_links["last"] = NONE
     head = core.head.copy()
-    head["free_flow"], head["free_knot"] = had_flows, had_knots
-    room = had_flows + flows
-    agenda = np.zeros(room, np.int32)
-    agenda[:had_flows] = core.agenda
-    return core._replace(
-        head=head, flows=np.concatenate([core.flows, more_flows]), knots=np.concatenate([core.knots, more_knots]),
-        agenda=agenda, members=np.zeros(room, np.int32),
-        keys=np.zeros(count + room, np.float64), ids=np.zeros(count + room, np.int32),
-    )  # fmt: skip
+    # What is free forms a chain, through `knot` and `following`.
+    if flows:
+        more_flows["knot"] = np.append(np.arange(had_flows + 1, had_flows + flows), head["free_flow"])
+        head["free_flow"] = had_flows
+    if knots:
+        more_knots["following"] = np.append(np.arange(had_knots + 1, had_knots + knots), head["free_knot"])
+        head["free_knot"] = had_knots
+    room, all_links = had_flows + flows, len(core.links) + links
+    return Core(
+        head,
+        np.concatenate([core.links, more_links]),
+        np.concatenate([core.flows, more_flows]),
+        np.concatenate([core.knots, more_knots]),
+        np.concatenate([core.agenda, np.zeros(flows, np.int32)]),
+        np.zeros(room, np.int32),
+        np.zeros(all_links, np.int32),
+        np.concatenate([core.changed, np.zeros(links, np.int32)]),
+        np.zeros(all_links + room, np.float64),
+        np.zeros(all_links + room, np.int32),
+    )
 
 
 # What others call.
@@ -231,6 +237,21 @@ def free(core: Core, number: int) -> None:
         index = following
     flow.knot = head.free_flow
     head.free_flow = number
+
+
+@jit
+def take(core: Core, number: int, held: NDArray[np.int64]) -> int:
+    """Read of a flow that is over for how many picoseconds each link of its route held it back, and free it.
+
+    Return for how many its own cap did.
+    """
+    index, position = core.flows[number].knot, 0
+    while index != NONE:
+        held[position] = core.knots[index].held
+        position += 1
+        index = core.knots[index].following
+    free(core, number)
+    return int(core.flows[number].capped)
 
 
 @jit

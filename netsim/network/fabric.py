@@ -14,7 +14,8 @@ Two ways to ask for routes, with the same answers:
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
@@ -49,11 +50,12 @@ class Route:
 
     links: tuple[Link, ...]
     latency_ps: int
+    narrowest: Link | None = field(init=False)
+    """The link of least bandwidth, the first of several; None for a host's route to itself."""
 
-    @property
-    def narrowest(self) -> Link | None:
-        """The link of least bandwidth, the first of several; None for a host's route to itself."""
-        return min(self.links, key=lambda link: link.bandwidth_bps, default=None)
+    def __post_init__(self) -> None:
+        narrowest = min(self.links, key=attrgetter("bandwidth_bps"), default=None)
+        object.__setattr__(self, "narrowest", narrowest)
 
 
 class Routes(NamedTuple):
