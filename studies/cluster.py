@@ -153,7 +153,8 @@ def _section(rows: list[list[Any]], hosts: list[list[Any]], fitted: list[Series]
         Figure(
             "What the fit leaves over", "At P = 4 and 8, which it was made from: how well one network term and one "
             "host term explain three algorithms.",
-            against(fitted, Axis("published (samples/s)", 10), Axis("fitted (samples/s)", 10)), "PUBLISHED, FITTED",
+            against(fitted, Axis("published (samples/s)", 10), Axis("fitted (samples/s)", 10), "fitted = published"),
+            "PUBLISHED, FITTED",
         )
     )  # fmt: skip
     text = (

@@ -13,13 +13,13 @@ from pydantic import Field
 
 from netsim.experiment import Experiment
 from netsim.report import Figure, Section, Table
-from netsim.report.drawing import Axis, Series, lines
 from netsim.simulation import laboratory
 from netsim.study import Conclusion, Finding, Outcome, Point, Settings, Study
 from netsim.study.trained import train_point
 from netsim.trace import Trace
 from netsim.units import PICOSECONDS
 from studies.published import SASG_TABLE_2, SASG_TABLE_3
+from studies.sasg_figures import TRAINED, figure_2, figure_3, figure_4, figure_5
 
 METHODS = {"ps": "SGD", "ps-topk": "Sparse", "lasg-wk2": "LASG", "sasg": "SASG"}
 TASKS = {
@@ -31,7 +31,6 @@ ITERATIONS_3 = 100
 """Of Table III: with so many, 9 serial uploads of 32 d bits at 1 Gbit/s take the published time to 1.8 %."""
 OWN_DATA = ("mnist", "cifar10", "cifar100")
 COMMON = {"workers": 10, "per_tensor": True, "history": 10}
-TRAINED = "SIMULATED network, real gradients; compute ASSUMED"
 MIB = 2**20
 
 
@@ -131,7 +130,7 @@ def conclude(settings: SasgSettings, findings: Sequence[Finding]) -> Conclusion:
         [
             Section("Tables II and III", "Computed columns come from running the algorithms with sizes only; published "
                     "ones were typed in from the paper and are used for nothing else.", tables=[second, third]),
-            _figures(settings, main, runs),
+            Section("Figures 2 to 5", figures=_drawn(settings, main, runs)),
             Section("What training reached", tables=[_runs(runs)]),
         ],
         [
@@ -213,61 +212,26 @@ def _reached(settings: SasgSettings, main: Sequence[Finding]) -> tuple[dict[str,
     )
 
 
-def _figures(settings: SasgSettings, main: Sequence[Finding], runs: Sequence[Finding]) -> Section:
+def _drawn(settings: SasgSettings, main: Sequence[Finding], runs: Sequence[Finding]) -> list[Figure]:
+    """Return the figures of the first seed."""
     seed = settings.seeds[0]
-    of_seed = {each.point["algorithm"]: each.outcome for each in main if each.point["seed"] == seed}
     on = f"{settings.workload} on {settings.data}, seed {seed}"
-    uploads, accuracy, loss = (
-        Axis("uploads of single workers"),
-        Axis("test accuracy (fraction)"),
-        Axis("test loss (nats)"),
-    )
-    by = {METHODS[name]: outcome["curve"] for name, outcome in of_seed.items()}
-    sparse = {METHODS[name]: of_seed[name] for name in ("ps-topk", "sasg")}
-    figures = [
-        Figure("Fig. 2: accuracy against uploads", f"{on}. The same accuracy with fewer uploads is better.",
-               _curves(by, "uploads", "test_accuracy", uploads, accuracy), TRAINED),
-        Figure("Fig. 2: loss against uploads", f"{on}.", _curves(by, "uploads", "test_loss", uploads, loss), TRAINED),
-        Figure("Fig. 3a: accuracy against time", f"{on}; 1 Gbit/s, uploads one by one, 5 ms a gradient.",
-               _curves(by, "time_s", "test_accuracy", Axis("simulated time (s)", 10), accuracy), TRAINED),
-        Figure("Fig. 3c: uploads in every round", f"{on}; means of {_window(settings)} rounds. SASG "
-               "skips; Sparse never does.",
-               lines([Series(name, *_smooth(outcome["steps"]["uploads"], _window(settings)))
-                      for name, outcome in sparse.items()], Axis("round"), Axis("uploads a round", least=0),
-                     order=list(METHODS.values())), TRAINED),
-    ]  # fmt: skip
+    by = {METHODS[point["algorithm"]]: found for point, found in main if point["seed"] == seed}
     by_density = {
-        f"{METHODS[each.point['algorithm']]}, k/d = {each.point['density']:g}": each.outcome["curve"]
-        for each in runs
-        if each.point["algorithm"] in ("ps-topk", "sasg") and each.point["seed"] == seed
-        and each.point["data"] == settings.data and each.point["split"] == "iid"
+        f"{METHODS[point['algorithm']]}, k/d = {point['density']:g}": found
+        for point, found in runs
+        if point["algorithm"] in ("ps-topk", "sasg") and point["seed"] == seed
+        and point["data"] == settings.data and point["split"] == "iid"
     }  # fmt: skip
-    figures.append(Figure("Fig. 4: other densities", f"{on}. The paper: density alone changes accuracy little, and the "
-                          "sparser the messages, the more uploads SASG skips.",
-                          _curves(by_density, "uploads", "test_accuracy", uploads, accuracy), TRAINED))  # fmt: skip
     mixed = {
-        METHODS[each.point["algorithm"]]: each.outcome["curve"] for each in runs
-        if each.point["split"] == settings.mix_split and each.point["data"] == settings.mix
+        METHODS[point["algorithm"]]: found for point, found in runs
+        if point["split"] == settings.mix_split and point["data"] == settings.mix
     }  # fmt: skip
+    figures = [*figure_2(by, on), *figure_3(by, on, max(1, settings.rounds // 30)), figure_4(by_density, on)]
     if mixed:
-        figures.append(Figure("Fig. 5: workers with different data",
-                              f"{settings.mix_workload} on {settings.mix}, split {settings.mix_split}, seed {seed}.",
-                              _curves(mixed, "uploads", "test_accuracy", uploads, accuracy), TRAINED))  # fmt: skip
-    return Section("Figures 2 to 5", figures=figures)
-
-
-def _curves(by: Mapping[str, Mapping[str, Any]], x: str, y: str, across: Axis, up: Axis) -> str:
-    return lines([Series(name, curve[x], curve[y]) for name, curve in by.items()], across, up)
-
-
-def _window(settings: SasgSettings) -> int:
-    return max(1, settings.rounds // 30)
-
-
-def _smooth(values: Sequence[float], window: int) -> tuple[list[float], list[float]]:
-    """Return the middles of windows without overlap, and the means of the values in them."""
-    starts = range(0, len(values) - window + 1, window)
-    return [start + window / 2 for start in starts], [sum(values[at : at + window]) / window for at in starts]
+        heterogeneous = f"{settings.mix_workload} on {settings.mix}, split {settings.mix_split}, seed {seed}"
+        figures.append(figure_5(mixed, heterogeneous))
+    return figures
 
 
 def _runs(runs: Sequence[Finding]) -> Table:

@@ -108,7 +108,7 @@ def rounds(growth: Growth) -> Section:
         part: [outcome[key] for outcome in outcomes.values()]
         for part, key in (
             ("compute", "compute_time_s"),
-            ("selection", "select_time_s"),
+            ("selection and merging", "select_time_s"),
             ("exposed communication", COMMUNICATION),
         )
     }

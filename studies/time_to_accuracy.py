@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from pydantic import Field
@@ -36,18 +37,19 @@ class TimeSettings(Settings):
     select_time: str = "1ms"
     merge_time: str = "0.1ms"
     target: float = Field(default=0.95, gt=0, le=1)
-    seed: int = 0
+    seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
 
 
 def points(settings: TimeSettings) -> list[Point]:
     """Return every algorithm on every network; training is the same on each, only the clock is another."""
-    same = settings.model_dump(exclude={"algorithms", "bandwidths", "evaluations", "target"})
+    same = settings.model_dump(exclude={"algorithms", "bandwidths", "evaluations", "target", "seeds"})
     same |= {"aggregate": "sum", "per_tensor": True, "sampling": "epochs"}
     same["eval_every"] = max(1, settings.rounds // settings.evaluations)
     found: list[Point] = [
-        same | {"algorithm": algorithm, "bandwidth": bandwidth}
+        same | {"algorithm": algorithm, "bandwidth": bandwidth, "seed": seed}
         for bandwidth in settings.bandwidths
         for algorithm in settings.algorithms
+        for seed in settings.seeds
     ]
     shown = {"bandwidth": _middle(settings), "timing_only": True, "rounds": 1, "eval_every": 0}
     return found + [same | shown | {"algorithm": algorithm} for algorithm in settings.algorithms]
@@ -76,24 +78,27 @@ def conclude(settings: TimeSettings, findings: Sequence[Finding]) -> Conclusion:
     """Say who reaches the target first on each network, with the fewest bytes, and with the fewest uploads."""
     traced = [each for each in findings if each.point.get("timing_only")]
     findings = [each for each in findings if not each.point.get("timing_only")]
-    rows = [_row(settings, finding) for finding in findings]
+    rows = [
+        _row(settings, bandwidth, [each for each in findings if _is(each, bandwidth, algorithm)])
+        for bandwidth in settings.bandwidths
+        for algorithm in settings.algorithms
+    ]
     sentences, winners = _winners(settings, rows)
-    columns = ["bandwidth", "algorithm", "time to target (s)", "bytes up to target (B)", "uploads to target",
-               "final accuracy", "round (s)", "exposed communication (s)"]  # fmt: skip
-    table = Table(f"To {settings.target:.0%} test accuracy", columns, [list(row.values()) for row in rows], PROVENANCE)
+    shown = [each for each in findings if each.point["seed"] == settings.seeds[0]]
     return Conclusion(
         sentences,
         {"target": settings.target, "winners": winners},
         [
-            *_by_time(settings, findings),
-            _by_bytes(settings, findings),
-            _parts(settings, findings),
+            *_by_time(settings, shown),
+            _by_bytes(settings, shown),
+            _parts(settings, shown),
             one_round(traced, f"links of {_middle(settings)}"),
-            Section("All of it", tables=[table]),
+            Section("All of it", tables=[_table(settings, rows)]),
         ],
         [
             f"Trained: {settings.workload} on {settings.data}, {settings.rounds:,} rounds, {settings.workers} workers, "
-            f"one seed ({settings.seed}); another task may order the algorithms differently.",
+            f"seeds {', '.join(map(str, settings.seeds))}, of which curves show the first; another task may order the "
+            "algorithms differently.",
             f"A gradient is charged {settings.compute_time}, a selection {settings.select_time} and a merge "
             f"{settings.merge_time}: ASSUMED, so that results do not depend on the machine. Rules that compare two "
             "gradients are charged two.",
@@ -105,47 +110,85 @@ def conclude(settings: TimeSettings, findings: Sequence[Finding]) -> Conclusion:
     )
 
 
-def _row(settings: TimeSettings, finding: Finding) -> dict[str, Any]:
-    curve, outcome = finding.outcome["curve"], finding.outcome
-    at = reached(curve, settings.target)
+def _is(finding: Finding, bandwidth: str, algorithm: str) -> bool:
+    return (finding.point["bandwidth"], finding.point["algorithm"]) == (bandwidth, algorithm)
+
+
+def _row(settings: TimeSettings, bandwidth: str, findings: Sequence[Finding]) -> dict[str, Any]:
+    """Return what one algorithm reached on one network: means over seeds, None where a seed never got there.
+
+    ``times`` holds each seed's seconds.
+    """
+    outcomes = [each.outcome for each in findings]
+    ends = [(outcome["curve"], reached(outcome["curve"], settings.target)) for outcome in outcomes]
+    known = [(curve, at) for curve, at in ends if at is not None]
+    times = [curve["time_s"][at] for curve, at in known]
+    everywhere = len(known) == len(ends)
     return {
-        "bandwidth": finding.point["bandwidth"],
-        "algorithm": outcome["title"],
-        "time_s": None if at is None else curve["time_s"][at],
-        "bytes": None if at is None else bytes_up(curve, at),
-        "uploads": None if at is None else curve["uploads"][at],
-        "accuracy": outcome["final_accuracy"],
-        "round_s": outcome["round_time_s"],
-        "comm_s": outcome["comm_time_s"],
+        "bandwidth": bandwidth,
+        "algorithm": outcomes[0]["title"],
+        "time_s": fmean(times) if everywhere else None,
+        "times": times if everywhere else None,
+        "bytes": fmean(bytes_up(curve, at) for curve, at in known) if everywhere else None,
+        "uploads": fmean(curve["uploads"][at] for curve, at in known) if everywhere else None,
+        "accuracy": fmean(each["final_accuracy"] for each in outcomes),
+        "round_s": fmean(each["round_time_s"] for each in outcomes),
+        "comm_s": fmean(each["comm_time_s"] for each in outcomes),
     }
+
+
+def _table(settings: TimeSettings, rows: Sequence[dict[str, Any]]) -> Table:
+    columns = ["bandwidth", "algorithm", "time to target (s)", "least (s)", "greatest (s)", "bytes up to target (B)",
+               "uploads to target", "final accuracy", "round (s)", "exposed communication (s)"]  # fmt: skip
+    cells = [
+        [row["bandwidth"], row["algorithm"], row["time_s"], *((min(row["times"]), max(row["times"]))
+         if row["times"] else (None, None)), row["bytes"], row["uploads"], row["accuracy"], row["round_s"],
+         row["comm_s"]]
+        for row in rows
+    ]  # fmt: skip
+    title = f"To {settings.target:.0%} test accuracy, means of {_count(settings)}"
+    return Table(title, columns, cells, PROVENANCE)
+
+
+def _count(settings: TimeSettings) -> str:
+    return f"{len(settings.seeds)} seed{'' if len(settings.seeds) == 1 else 's'}"
 
 
 def _winners(settings: TimeSettings, rows: Sequence[dict[str, Any]]) -> tuple[list[str], dict[str, Any]]:
     winners: dict[str, Any] = {"time": {}}
     told = []
     for bandwidth in settings.bandwidths:
-        there = [row for row in rows if row["bandwidth"] == bandwidth and row["time_s"] is not None]
+        there = [row for row in rows if row["bandwidth"] == bandwidth and row["times"]]
         if not there:
             continue
         first, *others = sorted(there, key=lambda row: row["time_s"])
         winners["time"][bandwidth] = first["algorithm"]
-        behind = f" ({others[0]['algorithm']} takes {others[0]['time_s'] / first['time_s']:.2f}×)" if others else ""
-        told.append(f"{first['algorithm']} at {bandwidth} after {format_duration(first['time_s'])}{behind}")
+        told.append(f"{first['algorithm']} at {bandwidth} after {format_duration(first['time_s'])}"
+                    + (_lead(first, others) if others else ""))  # fmt: skip
     if not told:
         best = max(rows, key=lambda row: row["accuracy"])
-        return [f"Nobody reached {settings.target:.0%}: the best was {best['algorithm']} with {best['accuracy']:.1%}. "
-                "Give more rounds, or a lower target."], winners  # fmt: skip
-    sentences = [f"First to {settings.target:.0%} test accuracy: " + "; ".join(told) + "."]
+        return [f"Nobody reached {settings.target:.0%} with every seed: the best was {best['algorithm']} with "
+                f"{best['accuracy']:.1%}. Give more rounds, or a lower target."], winners  # fmt: skip
+    means = f" (means of {_count(settings)})" if len(settings.seeds) > 1 else ""
+    sentences = [f"First to {settings.target:.0%} test accuracy{means}: " + "; ".join(told) + "."]
     least, fewest = (
         min((row for row in rows if row[key] is not None), key=lambda row: row[key]) for key in ("bytes", "uploads")
     )
     winners |= {"bytes": least["algorithm"], "uploads": fewest["algorithm"]}
     sentences.append(
         f"Fewest bytes up: {least['algorithm']} ({format_bytes(least['bytes'])}); fewest uploads: "
-        f"{fewest['algorithm']} ({fewest['uploads']:,}); neither depends on the bandwidth."
+        f"{fewest['algorithm']} ({fewest['uploads']:,.0f}); neither depends on the bandwidth."
     )
-    never = sorted({row["algorithm"] for row in rows if row["time_s"] is None})
-    return sentences + ([f"Not reached by {', '.join(never)}."] if never else []), winners
+    never = sorted({row["algorithm"] for row in rows if row["times"] is None})
+    return sentences + ([f"Not reached with every seed by {', '.join(never)}."] if never else []), winners
+
+
+def _lead(first: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> str:
+    """Return how long the second takes, and with how many seeds the first is ahead of all others."""
+    ahead = sum(all(time < other["times"][seed] for other in others) for seed, time in enumerate(first["times"]))
+    count = len(first["times"])
+    seeds = f", first with {ahead} of {count} seeds" if count > 1 else ""
+    return f" ({others[0]['algorithm']} takes {others[0]['time_s'] / first['time_s']:.2f}×{seeds})"
 
 
 def _by_time(settings: TimeSettings, findings: Sequence[Finding]) -> list[Section]:
@@ -176,7 +219,7 @@ def _parts(settings: TimeSettings, findings: Sequence[Finding]) -> Section:
             name: [1e3 * each[key] for each in there]
             for name, key in (
                 ("compute", "compute_time_s"),
-                ("selection", "select_time_s"),
+                ("selection and merging", "select_time_s"),
                 ("exposed communication", "comm_time_s"),
             )
         }

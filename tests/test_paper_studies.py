@@ -14,8 +14,9 @@ from netsim.errors import UsageError
 from netsim.study import Finding, Study, run_study
 from netsim.study.calibration import calibrate, intervals
 from netsim.study.trained import curve, train_point
-from studies import STUDIES, cluster, gtopk_paper, load_study, sasg_paper, time_to_accuracy
+from studies import STUDIES, cluster, gtopk_paper, load_study, sasg_figures, sasg_paper, time_to_accuracy
 from studies.published import ALPHA_S, BETA_S, THROUGHPUT
+from tests.command import run
 
 TINY: dict[str, dict[str, Any]] = {
     "gtopk-paper": {
@@ -131,6 +132,29 @@ def test_curves_count_until_an_evaluation() -> None:
     assert [time_to_accuracy.reached(found, target) for target in (0.5, 0.6, 0.95)] == [0, 1, None]
 
 
+def test_who_is_first_is_told_with_how_many_seeds() -> None:
+    """Of three seeds A is ahead of both others with two; means are 2, 2.5 and 9 seconds. C missed the target once."""
+
+    def row(name: str, times: list[float] | None) -> dict[str, Any]:
+        mean = None if times is None else sum(times) / len(times)
+        return {"bandwidth": "1Gbps", "algorithm": name, "time_s": mean, "times": times, "bytes": mean,
+                "uploads": mean, "accuracy": 0.9}  # fmt: skip
+
+    settings = time_to_accuracy.TimeSettings(bandwidths=("1Gbps",), seeds=(0, 1, 2))
+    rows = [row("A", [1.0, 1.5, 3.5]), row("B", [2.0, 2.5, 3.0]), row("C", None), row("D", [9.0, 9.0, 9.0])]
+    (said, least, never), winners = time_to_accuracy._winners(settings, rows)
+    assert "A at 1Gbps after 2 s (B takes 1.25×, first with 2 of 3 seeds)" in said
+    assert winners["time"] == {"1Gbps": "A"}
+    assert "Fewest bytes up: A" in least
+    assert never == "Not reached with every seed by C."
+
+
+def test_communication_time_is_bits_at_a_gigabit_a_second() -> None:
+    curve = {"value_bits_up": [10**9, 3 * 10**9], "index_bits_up": [0, 10**9], "test_accuracy": [0.1, 0.2]}
+    assert sasg_figures._timed(curve)["up_s"] == [1.0, 4.0]
+    assert sasg_figures._upload_s({"value_bits_up": 10**9, "index_bits_up": 10**9, "uploads": 4}) == 0.5
+
+
 def test_a_study_does_not_measure_its_machine() -> None:
     with pytest.raises(UsageError, match="must all be given"):
         train_point({"algorithm": "dense", "workload": "fc-mnist", "data": "digits", "rounds": 1})
@@ -148,6 +172,40 @@ def test_a_study_ends_in_a_report(name: str, tmp_path: Path) -> None:
     for section in ran.conclusion.sections:
         assert all(figure.caption and figure.provenance for figure in section.figures)
         assert all(table.provenance for table in section.tables)
+
+
+def test_every_picture_and_table_says_which_setting_it_is(tmp_path: Path) -> None:
+    study = load_study("time-to-accuracy")
+    settings = study.settings(**(dict(study.quick) | TINY["time-to-accuracy"]))
+    run_study(study, settings, tmp_path, jobs=1)
+    page = (tmp_path / "report.html").read_text("utf-8")
+    said = study.setting(settings)
+    assert said.startswith("quick setting, but rounds, ") or said.startswith("quick setting, but algorithms, ")
+    assert page.count(f'<span class="provenance">{said}</span>') == page.count("<figure") + page.count("<table")
+    assert study.setting(study.settings()) == "full setting"
+    assert study.setting(study.settings(**study.quick)) == "quick setting"
+    assert study.setting(study.settings(latency="1ms")) == "full setting, but latency"
+    assert "the full one needs MNIST" in page
+
+
+def test_a_full_setting_without_its_data_ends_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ran = run(capsys, f"study sasg-paper --data-dir {tmp_path} --out {tmp_path / 'out'}")
+    assert (ran.code, ran.out) == (3, "")
+    assert "netsim fetch cifar10" in ran.err
+    assert ran.err.count("\n") == 1
+
+
+def test_data_is_found_where_it_is_said_to_be_and_that_is_no_part_of_a_point(tmp_path: Path) -> None:
+    """MNIST's format, made up: 40 + 20 images; a study that trains on them keeps nothing of the place."""
+    from tests.test_data import write_mnist
+
+    write_mnist(tmp_path / "data" / "mnist")
+    study = load_study("time-to-accuracy")
+    tiny = TINY["time-to-accuracy"] | {"data": "mnist", "rounds": 1, "bandwidths": ("1Gbps",), "algorithms": ("ps",),
+                                       "seeds": (0,), "batch_size": 2, "target": 0.01}  # fmt: skip
+    run_study(study, study.settings(**tiny), tmp_path / "out", jobs=1, data_dir=str(tmp_path / "data"))
+    kept = "".join(path.read_text() for path in (tmp_path / "out" / "points").iterdir())
+    assert str(tmp_path) not in kept
 
 
 def test_quick_settings_are_settings() -> None:

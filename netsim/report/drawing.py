@@ -212,8 +212,8 @@ def heat_map(heat: Heat, unit: Axis) -> str:
         return to_svg(drawing)
 
 
-def against(series: Sequence[Series], x: Axis, y: Axis) -> str:
-    """Draw predicted (y) against measured (x) in one unit, with the line on which they agree."""
+def against(series: Sequence[Series], x: Axis, y: Axis, same: str = "predicted = measured") -> str:
+    """Draw predicted (y) against measured (x) in one unit, with the line on which they agree, called `same`."""
     with canvas(height=4.2) as (drawing, axes):
         styles = _styles(series)
         shown: list[tuple[Any, str]] = []
@@ -225,9 +225,9 @@ def against(series: Sequence[Series], x: Axis, y: Axis) -> str:
             shown.append((drawn, each.name))
         every = [value for each in series for value in (*each.x, *each.y) if value > 0 or not x.log]
         least, most = min(every), max(every)
-        (same,) = axes.plot([least, most], [least, most], color="black", linewidth=1, linestyle=(0, (2, 2)))
+        (agreeing,) = axes.plot([least, most], [least, most], color="black", linewidth=1, linestyle=(0, (2, 2)))
         scale(axes, x, y)
-        legend(drawing, [*shown, (same, "predicted = measured")])
+        legend(drawing, [*shown, (agreeing, same)])
         return to_svg(drawing)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -56,7 +57,7 @@ def to_html(document: Document, stem: str = "report") -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"cell": shown, "numeric": _is_number}
+    environment.filters |= {"cell": shown, "numeric": _is_number, "numeric_column": _holds_numbers}
     template = environment.from_string(files("netsim.report").joinpath("page.html").read_text("utf-8"))
     return template.render(
         document=document,
@@ -70,6 +71,13 @@ def to_html(document: Document, stem: str = "report") -> str:
 def _table_names(document: Document, stem: str) -> list[list[str]]:
     taken: set[str] = set()
     return [[file_name(stem, table.title, taken) for table in section.tables] for section in document.sections]
+
+
+def _holds_numbers(place: tuple[Sequence[Sequence[Cell]], int]) -> bool:
+    """Return whether a column, of these rows and that number, holds numbers and nothing else."""
+    rows, column = place
+    known = [row[column] for row in rows if row[column] is not None]
+    return bool(known) and all(map(_is_number, known))
 
 
 def _is_number(cell: Any) -> bool:

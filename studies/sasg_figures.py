@@ -1,0 +1,93 @@
+"""Figures 2 to 5 of the SASG paper, from what was trained here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from netsim.report import Figure
+from netsim.report.drawing import Axis, Series, lines
+from netsim.study import Outcome
+
+TRAINED = "SIMULATED network, real gradients; compute ASSUMED"
+COUNTED = "COMPUTED from bits; real gradients"
+ONE_BY_ONE = "Uploads one after another at 1 Gbit/s, values and indices; nothing else takes time."
+BITS_PER_S = 1e9
+SPARSE = ("Sparse", "SASG")
+UPLOADS, ACCURACY = Axis("uploads of single workers"), Axis("test accuracy (fraction)")
+
+ByMethod = Mapping[str, Outcome]
+
+
+def figure_2(by: ByMethod, on: str) -> list[Figure]:
+    """Return accuracy and loss against uploads; `on` says what was trained."""
+    curves = {name: outcome["curve"] for name, outcome in by.items()}
+    loss = Axis("test loss (nats)")
+    return [
+        Figure("Fig. 2: accuracy against uploads", f"{on}. The same accuracy with fewer uploads is better.",
+               _curves(curves, "uploads", "test_accuracy", UPLOADS, ACCURACY), TRAINED),
+        Figure("Fig. 2: loss against uploads", f"{on}. The paper shows training loss, this the test set's.",
+               _curves(curves, "uploads", "test_loss", UPLOADS, loss), TRAINED),
+    ]  # fmt: skip
+
+
+def figure_3(by: ByMethod, on: str, window: int) -> list[Figure]:
+    """Return accuracy against communication time, that of every round in means of `window`, and time in all."""
+    timed = {name: _timed(outcome["curve"]) for name, outcome in by.items()}
+    sparse = {name: timed[name] for name in SPARSE}
+    rounds = [
+        Series(name, *_smooth([1e3 * _upload_s(by[name]) * count for count in by[name]["steps"]["uploads"]], window))
+        for name in SPARSE
+    ]
+    log, plain = Axis("communication time (s)", 10), Axis("communication time (s)")
+    return [
+        Figure("Fig. 3a: accuracy against communication time", f"{on}. {ONE_BY_ONE}",
+               _curves(timed, "up_s", "test_accuracy", log, ACCURACY), COUNTED),
+        Figure("Fig. 3b: the two sparse methods", f"{on}. {ONE_BY_ONE}",
+               _curves(sparse, "up_s", "test_accuracy", plain, ACCURACY, by), COUNTED),
+        Figure("Fig. 3c: communication time of every round", f"{on}; means of {window} rounds. SASG skips; Sparse "
+               f"never does. {ONE_BY_ONE}",
+               lines(rounds, Axis("round"), Axis("communication of a round (ms)", least=0), order=list(by)), COUNTED),
+        Figure("Accuracy against time, computing included", f"{on}; 1 Gbit/s, uploads one by one, the dense model "
+               "down, 5 ms a gradient (SASG and LASG take two).",
+               _curves({name: outcome["curve"] for name, outcome in by.items()}, "time_s", "test_accuracy",
+                       Axis("simulated time (s)", 10), ACCURACY), TRAINED),
+    ]  # fmt: skip
+
+
+def figure_4(by_density: ByMethod, on: str) -> Figure:
+    """Return accuracy against uploads at several densities."""
+    curves = {name: outcome["curve"] for name, outcome in by_density.items()}
+    return Figure("Fig. 4: other densities", f"{on}. The paper: density alone changes accuracy little, and the "
+                  "sparser the messages, the more uploads SASG skips.",
+                  _curves(curves, "uploads", "test_accuracy", UPLOADS, ACCURACY), TRAINED)  # fmt: skip
+
+
+def figure_5(by: ByMethod, on: str) -> Figure:
+    """Return accuracy against uploads where workers hold different data."""
+    curves = {name: outcome["curve"] for name, outcome in by.items()}
+    return Figure("Fig. 5: workers with different data", f"{on}.",
+                  _curves(curves, "uploads", "test_accuracy", UPLOADS, ACCURACY), TRAINED)  # fmt: skip
+
+
+def _curves(
+    by: Mapping[str, Mapping[str, Any]], x: str, y: str, across: Axis, up: Axis, order: Iterable[str] = ()
+) -> str:
+    return lines([Series(name, curve[x], curve[y]) for name, curve in by.items()], across, up, order=list(order))
+
+
+def _timed(curve: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
+    """Return the curve with the seconds that all bits up until each evaluation take one after another."""
+    bits = zip(curve["value_bits_up"], curve["index_bits_up"], strict=True)
+    return dict(curve) | {"up_s": [(values + indices) / BITS_PER_S for values, indices in bits]}
+
+
+def _upload_s(outcome: Mapping[str, Any]) -> float:
+    bits: int = outcome["value_bits_up"] + outcome["index_bits_up"]
+    return bits / int(outcome["uploads"]) / BITS_PER_S
+
+
+def _smooth(values: Sequence[float], window: int) -> tuple[list[float], list[float]]:
+    """Return the middles of windows without overlap, and the means of the values in them."""
+    starts = range(0, len(values) - window + 1, window)
+    return [start + window / 2 for start in starts], [sum(values[at : at + window]) / window for at in starts]
