@@ -50,6 +50,22 @@ class ProtocolError(NetsimError):
     """A message is not the one its receiver asked for."""
 
 
+class PeerError(NetsimError):
+    """A rank could not go on for something that happened elsewhere; `peer` is the rank it waited for, if known."""
+
+    def __init__(self, message: str, peer: int | None = None) -> None:
+        super().__init__(message)
+        self.peer = peer
+
+
+class PeerSilentError(PeerError):
+    """Nothing came from a peer, or went to it, for as long as the timeout."""
+
+
+class PeerLostError(PeerError):
+    """A peer ended, or gave up: mostly the consequence of an error that another rank tells of."""
+
+
 def suggestion(value: str, choices: Iterable[str]) -> str:
     """Return `` (did you mean 'x'?)`` for the choice closest to `value`, or an empty string."""
     choices = list(choices)

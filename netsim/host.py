@@ -1,7 +1,7 @@
-"""The process that owns a shaped cluster: it makes the namespaces, forks a rank into each, and waits for them.
+"""The process that forks a job's ranks, on loopback or each into a namespace of a shaped cluster, and waits for them.
 
-It begins with nothing imported, since only a process of one thread may enter a user namespace. Then it
-imports torch once for all ranks. When it ends, the kernel ends the ranks and takes the cluster down.
+It imports torch once for all ranks. In a cluster it begins with nothing imported, since only a process of one
+thread may enter a user namespace. When it ends, the kernel ends the ranks and takes the cluster down.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
-from netsim.cluster.namespaces import become_owner, build, enter
-from netsim.cluster.plan import INTERFACE, Cluster
 from netsim.errors import NetsimError
-from netsim.job import JOB, LAUNCHER, Forked, Job, die_with, run_rank_of, stop, supervise
+from netsim.job import HOST, JOB, LAUNCHER, Forked, Job, Work, die_with, ended_politely, run_rank_of, stop, supervise
+
+LOOPBACK = "lo"
 
 
 def main() -> int:
@@ -21,37 +22,54 @@ def main() -> int:
     die_with(int(os.environ[LAUNCHER]))
     job = Job(Path(os.environ[JOB]))
     details = job.read()
-    cluster = Cluster(**details["cluster"])
     ranks: list[Forked] = []
     try:
-        become_owner()
-        namespaces = build(cluster)
-        from netsim.ranks import WORKS
+        with ended_politely():
+            namespaces = _cluster(details)
+            from netsim.ranks import WORKS
 
-        work = WORKS[details["work"]]
-        for rank, namespace in enumerate(namespaces):
-            ranks.append(_fork(job, rank, namespace, cluster.ranks, work))
-        supervise(ranks, job, [job.stderr(rank) for rank in range(cluster.ranks)], lambda what, step: None)
+            work = WORKS[details["work"]]
+            ranks.extend(_fork(job, rank, namespaces, details["ranks"], work) for rank in range(details["ranks"]))
+            supervise(ranks, job, range(len(ranks)), lambda what, step: None)
     except NetsimError as error:
-        print(f"netsim: {error}", file=sys.stderr, flush=True)  # noqa: T201
+        job.tell(HOST, type(error).__name__, str(error), error.exit_code)
         return error.exit_code
+    except KeyboardInterrupt:
+        return 130
     finally:
         stop(ranks)
     return 0
 
 
-def _fork(job: Job, rank: int, namespace: int, world_size: int, work: object) -> Forked:
+def _cluster(details: dict[str, Any]) -> list[int] | None:
+    """Build the cluster that the job asks for, if any, and return its namespaces."""
+    if "cluster" not in details:
+        return None
+    from netsim.cluster.namespaces import become_owner, build
+    from netsim.cluster.plan import Cluster
+
+    become_owner()
+    return build(Cluster(**details["cluster"]))
+
+
+def _fork(job: Job, rank: int, namespaces: list[int] | None, world_size: int, work: Work) -> Forked:
     parent = os.getpid()
     if pid := os.fork():
         return Forked(pid)
     code = 1
     try:
         die_with(parent)
-        enter(namespace)
-        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        interface = LOOPBACK
+        if namespaces is not None:
+            from netsim.cluster.namespaces import enter
+            from netsim.cluster.plan import INTERFACE
+
+            interface = INTERFACE
+            enter(namespaces[rank])
+        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size)}
         stderr = os.open(job.stderr(rank), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         os.dup2(stderr, 2)
-        code = run_rank_of(job, rank, world_size, INTERFACE, work)  # type: ignore[arg-type]
+        code = run_rank_of(job, rank, world_size, interface, work)
     except BaseException:
         import traceback
 

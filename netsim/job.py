@@ -11,38 +11,43 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from netsim.errors import NetsimError
+from netsim.endings import Ending, RankFailedError, Word, is_halted, what_happened
+from netsim.storage import write_atomically
+from netsim.whereabouts import taking_part
 
 POLL_S = 0.05
-GRACE_S = 2.0
+GRACE_S = 0.7
+"""Between asking a process to end and ending it."""
+PATIENCE_S = 0.3
+"""For ranks that fail together: one may be about to say why."""
 JOB = "NETSIM_JOB"
-"""The environment variable that tells a rank its job's folder."""
+"""The environment variable that tells a job's folder."""
 LAUNCHER = "NETSIM_LAUNCHER"
-"""The environment variable that tells a rank who launched it, and anybody whose a rank is."""
+"""The environment variable that tells who launched a job, and anybody whose a process is."""
+HOST = "host"
+"""The name in a job of the process that forks its ranks."""
+
+PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15
 
 OnRound = Callable[[str, int], None]
 Work = Callable[[dict[str, Any], int, OnRound], list[dict[str, Any]]]
 """``work(details, rank, on_round)`` runs as one rank of the joined group; rank 0 returns results, others []."""
 
 
-class RankFailedError(NetsimError):
-    """A rank ended with an error; the others were stopped."""
-
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message, exit_code)
-        self.exit_code = exit_code
-
-    def __str__(self) -> str:
-        return str(self.args[0])
-
-
 class Process(Protocol):
     """A child process, as :class:`subprocess.Popen` has them."""
+
+    @property
+    def pid(self) -> int: ...
 
     def poll(self) -> int | None: ...
     def terminate(self) -> None: ...
@@ -111,6 +116,17 @@ class Job:
     def stderr(self, who: int | str) -> Path:
         return self.folder / f"stderr-{who}"
 
+    def tell(self, who: int | str, kind: str, message: str, exit_code: int, peer: int | None = None) -> None:
+        """Write down why a process of this job ends."""
+        word = Word(kind, message, exit_code, peer)
+        write_atomically(self.folder / f"last-{who}.json", json.dumps(asdict(word)))
+
+    def last_word(self, who: int | str) -> tuple[Word | None, str]:
+        """Return what a process said of its end, if it could, and the last line that it wrote to stderr."""
+        said = self.folder / f"last-{who}.json"
+        lines = self.stderr(who).read_text(errors="replace").strip().splitlines() if self.stderr(who).exists() else []
+        return Word(**json.loads(said.read_text())) if said.exists() else None, lines[-1] if lines else ""
+
     def progressed(self, what: str, step: int) -> None:
         with (self.folder / "progress").open("a") as progress:
             progress.write(f"{what} {step}\n")
@@ -124,44 +140,45 @@ class Job:
         self._reported += len(lines)
 
 
-def supervise(processes: Sequence[Process], job: Job, said: Sequence[Path], on_round: OnRound) -> None:
-    """Wait until all processes have ended well; raise RankFailedError when one has not. `said`: their stderr."""
+def supervise(processes: Sequence[Process], job: Job, names: Sequence[int | str], on_round: OnRound) -> None:
+    """Wait until all processes have ended well; when one has not, end the others and raise RankFailedError.
+
+    `names` are the processes' names in the job: ranks, or that of the host that forks them.
+    """
     while True:
         codes = [process.poll() for process in processes]
         job.report_progress(on_round)
         if any(codes):
-            time.sleep(POLL_S)  # ranks that fail together: prefer the one that says why
-            raise _failure(processes, said)
+            raise _failure(processes, job, names)
         if all(code == 0 for code in codes):
             return
         time.sleep(POLL_S)
 
 
-def _failure(processes: Sequence[Process], said: Sequence[Path]) -> RankFailedError:
-    failures = []
-    for number, process in enumerate(processes):
-        code = process.poll()
-        if not code:
-            continue
-        lines = said[number].read_text(errors="replace").strip().splitlines()
-        reason = next((line for line in reversed(lines) if line.startswith("netsim: ")), None)
-        if reason is not None:
-            failures.append((0 if code == 2 else 1, reason.removeprefix("netsim: "), code))
-        else:
-            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit status {code}"
-            failures.append((2, f"rank {number} {how}" + (f": {lines[-1]}" if lines else ""), 1))
-    _, message, code = min(failures)
-    return RankFailedError(message, code)
+def _failure(processes: Sequence[Process], job: Job, names: Sequence[int | str]) -> RankFailedError:
+    """End all processes, and return the error that says what happened, from their last words."""
+    patience = time.monotonic() + PATIENCE_S
+    while any(process.poll() is None for process in processes) and time.monotonic() < patience:
+        time.sleep(POLL_S)
+    endings = {}
+    for name, process in zip(names, processes, strict=True):
+        halted = process.poll() is None and is_halted(process.pid)
+        endings[name] = Ending(name, process.poll(), halted, *job.last_word(name))
+    stop(processes)
+    for name, ending in endings.items():
+        if ending.word is None:  # asked to stop, it says where it was
+            endings[name] = replace(ending, word=job.last_word(name)[0])
+    return RankFailedError(*what_happened(endings))
 
 
-def stop(processes: Sequence[Process]) -> None:
+def stop(processes: Sequence[Process], grace_s: float = GRACE_S) -> None:
     """End the processes that still run, first politely."""
     import subprocess
 
     for process in processes:
         if process.poll() is None:
             process.terminate()
-    deadline = time.monotonic() + GRACE_S
+    deadline = time.monotonic() + grace_s
     for process in processes:
         try:
             process.wait(max(0.0, deadline - time.monotonic()))
@@ -170,29 +187,42 @@ def stop(processes: Sequence[Process]) -> None:
             process.wait()
 
 
-def die_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent dies, however that happens; leave interrupts to it."""
+@contextmanager
+def ended_politely() -> Iterator[None]:
+    """Take SIGTERM and SIGHUP for an interrupt within this, so that nothing is left behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {each: signal.signal(each, signal.default_int_handler) for each in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def die_with(parent: int, *, heed_interrupts: bool = False) -> None:
+    """Have the kernel kill this process when its parent dies, however that happens; mostly leave interrupts to it."""
     if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         sys.exit(1)  # it died before the kernel was asked
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if not heed_interrupts:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def run_rank_of(job: Job, rank: int, world_size: int, interface: str, work: Work) -> int:
     """Do this rank's part of a job; return the exit status, and write the results if this is rank 0."""
     from netsim.real import process_group
 
-    details = job.read()
-    os.environ["GLOO_SOCKET_IFNAME"] = interface
-    try:
-        with process_group(details["backend"], details["timeout_s"], job.rendezvous, rank, world_size):
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_NAME, f"netsim rank {rank}".encode())  # as ps and top show it
+    with taking_part(rank, partial(job.tell, rank)):
+        details = job.read()
+        os.environ["GLOO_SOCKET_IFNAME"] = interface
+        group = process_group(details["backend"], details["timeout_s"], job.rendezvous, rank, world_size, details)
+        with group:
             results = work(details, rank, job.progressed)
         if rank == 0:
             job.write_results(results)
-    except NetsimError as error:
-        print(f"netsim: {error}", file=sys.stderr, flush=True)  # noqa: T201
-        # A peer that still waits for this rank would keep the interpreter from ending.
-        os._exit(error.exit_code)
     return 0

@@ -11,21 +11,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from netsim.endings import RankFailedError
 from netsim.errors import UsageError
 from netsim.experiment import Experiment
-from netsim.job import JOB, LAUNCHER, Job, RankFailedError, die_with, run_rank_of, stop, supervise
-from netsim.ranks import WORKS
+from netsim.job import GRACE_S, HOST, JOB, LAUNCHER, Job, die_with, ended_politely, stop, supervise
 from netsim.real import check_backend, process_group, ranks_of, run_rank
 from netsim.results import Result
 from netsim.simulation import OnRound, ignore, load_task
+from netsim.system import where_it_listens
+from netsim.whereabouts import taking_part
 from topologies import servers_of
 
 if TYPE_CHECKING:
     from netsim.cluster.plan import Cluster
 
 __all__ = ["RankFailedError", "join", "launch", "launch_work", "under_launcher"]
-
-LOOPBACK = "lo"
 
 
 def launch(
@@ -45,28 +45,23 @@ def launch_work(
     details: dict[str, Any], ranks: int, on_round: OnRound = ignore, cluster: Cluster | None = None
 ) -> list[dict[str, Any]]:
     """Have so many ranks do the work that `details` name, and return what rank 0 says came out."""
-    with tempfile.TemporaryDirectory(prefix="netsim-") as folder:
+    with tempfile.TemporaryDirectory(prefix="netsim-") as folder, ended_politely():
         job = Job(Path(folder))
-        job.write(details | ({} if cluster is None else {"cluster": asdict(cluster)}))
-        processes: list[subprocess.Popen[bytes]] = []
-        names: list[int | str] = list(range(ranks)) if cluster is None else ["host"]
+        job.write(details | {"ranks": ranks} | ({} if cluster is None else {"cluster": asdict(cluster)}))
+        host = _start(job)
         try:
-            processes.extend(_start(job, name, ranks) for name in names)
-            supervise(processes, job, [job.stderr(name) for name in names], on_round)
+            supervise([host], job, [HOST], on_round)
         finally:
-            stop(processes)
+            stop([host], 2 * GRACE_S)  # it ends its ranks first
         return job.results()
 
 
-def _start(job: Job, name: int | str, world_size: int) -> subprocess.Popen[bytes]:
-    """Start a rank, or the host of a shaped cluster, which forks its ranks."""
-    environment = os.environ | {JOB: str(job.folder), LAUNCHER: str(os.getpid()), "WORLD_SIZE": str(world_size)}
-    if name != "host":
-        environment |= {"RANK": str(name), "LOCAL_RANK": str(name)}
-    module = "netsim.host" if name == "host" else "netsim.launch"
-    with job.stderr(name).open("wb") as stderr:
+def _start(job: Job) -> subprocess.Popen[bytes]:
+    """Start the process that forks the ranks."""
+    environment = os.environ | {JOB: str(job.folder), LAUNCHER: str(os.getpid())}
+    with job.stderr(HOST).open("wb") as stderr:
         return subprocess.Popen(
-            [sys.executable, "-m", module], env=environment, stdin=subprocess.DEVNULL, stderr=stderr
+            [sys.executable, "-m", "netsim.host"], env=environment, stdin=subprocess.DEVNULL, stderr=stderr
         )
 
 
@@ -80,9 +75,9 @@ def join(
 ) -> tuple[Experiment, list[Result]]:
     """Take part as one rank of torchrun's job; `options(workers)` is the experiment for so many workers.
 
-    Returns the results on rank 0, an empty list elsewhere.
+    Returns the results on rank 0, an empty list elsewhere. An error ends this process, saying where it was.
     """
-    world_size, rank = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
+    rank, world_size = _given("RANK"), _given("WORLD_SIZE")
     workers = world_size - (servers_of(topology) > 0)
     if workers < 1:
         raise UsageError(
@@ -90,16 +85,18 @@ def join(
         )
     experiment = options(workers)
     check_backend(backend, experiment.device)
-    with process_group(backend, timeout_s, "env://", rank, world_size):
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        die_with(os.getppid(), heed_interrupts=True)
+    claim = {"backend": backend} | experiment.config() | {"data_dir": None}  # which may differ from host to host
+    with taking_part(rank), process_group(backend, timeout_s, "env://", rank, world_size, claim):
+        if rank == 0:
+            print(f"netsim: rank 0 {where_it_listens()}", file=sys.stderr, flush=True)  # noqa: T201
         return experiment, run_rank(experiment, backend, rank, on_round)
 
 
-def _rank_main() -> int:
-    die_with(int(os.environ[LAUNCHER]))
-    job = Job(Path(os.environ[JOB]))
-    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    return run_rank_of(job, rank, world_size, LOOPBACK, WORKS[job.read()["work"]])
-
-
-if __name__ == "__main__":
-    sys.exit(_rank_main())
+def _given(name: str) -> int:
+    """Return a whole number that torchrun put into the environment."""
+    try:
+        return int(os.environ[name])
+    except ValueError:
+        raise UsageError(f"{name} {os.environ[name]!r} must be a whole number, as torchrun sets it") from None

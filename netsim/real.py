@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -13,10 +13,12 @@ from netsim.bottleneck import COMPUTE, SELECT
 from netsim.device import one_thread_each, resolve_device
 from netsim.errors import UsageError, unknown
 from netsim.experiment import Experiment
+from netsim.meeting import agree, meet
 from netsim.payload import Dense
 from netsim.results import RankOutcome, Ranks, Result, Timing, sha256_of, summarise
 from netsim.simulation import OnRound, ignore, judge, load_task, make_workers
 from netsim.training import train
+from netsim.whereabouts import HERE
 from netsim.worker import Worker
 
 BACKENDS = ("gloo", "nccl", "mpi")
@@ -45,26 +47,32 @@ def ranks_of(experiment: Experiment) -> int:
 
 
 @contextmanager
-def process_group(backend: str, timeout_s: float, init_method: str, rank: int, world_size: int) -> Iterator[None]:
-    """Join the process group. Its traffic stays on loopback if the rendezvous does."""
+def process_group(
+    backend: str, timeout_s: float, init_method: str, rank: int, world_size: int, claim: Mapping[str, Any]
+) -> Iterator[None]:
+    """Join the process group, whose members must all make the same `claim` of what they are going to do.
+
+    Its traffic stays on loopback if the rendezvous does. Raises NetsimError, with the ranks that did not come
+    or want something else, within the timeout.
+    """
     import torch
     import torch.distributed as dist
 
     if backend == "nccl":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    address = os.environ.get("MASTER_ADDR", "localhost")
-    if init_method.startswith("file:") or address == "localhost" or address.startswith("127."):
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if backend == "nccl" else backend,
-        init_method=init_method,
-        rank=rank,
-        world_size=world_size,
-        timeout=timedelta(seconds=timeout_s),
-    )
-    try:
-        yield
-    finally:
+    with HERE.between(f"joining the group of {world_size}", "before step 0"):
+        store, serves = meet(init_method, rank, world_size, timeout_s)
+        agree(store, rank, world_size, timeout_s, claim, serves)
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if backend == "nccl" else backend,
+            store=store,
+            rank=rank,
+            world_size=world_size,
+            timeout=timedelta(seconds=timeout_s),
+        )
+    yield
+    # Not after an error: it would wait for peers that are gone.
+    with HERE.between("leaving the group", "after the last step"):
         dist.destroy_process_group()
 
 
@@ -119,7 +127,8 @@ def _run_algorithm(
     judged: dict[str, float | None] = {}
     if worker is not None:
         task.gradient(task.initial_parameters(), 0, 0)  # the first call also loads kernels
-    dist.barrier()
+    with HERE.between(f"barrier before {algorithm.name}", "before step 0"):
+        dist.barrier()
     if worker is not None:
         interpreter = Real(worker, device, backend)
         report = (lambda worker, _: on_round(algorithm.name, worker.step)) if worker.rank == 0 else None
@@ -132,7 +141,8 @@ def _run_algorithm(
         if worker.rank == 0:
             judged = judge(task, trained.parameters)
     everyones: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(everyones, (outcome, spent, elapsed))
+    with HERE.between(f"gathering the results of {algorithm.name}", f"after step {experiment.round_count - 1}"):
+        dist.all_gather_object(everyones, (outcome, spent, elapsed))
     present = [each for each in everyones if each[0] is not None]
     slowest = max(present, key=lambda each: each[2])
     timing = _timing(slowest[1], slowest[2], experiment.round_count)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -53,3 +55,36 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.machine()
+
+
+def listening(pid: int | str = "self") -> list[tuple[str, int]]:
+    """Return the addresses and TCP ports at which a process listens, as Linux tells them in /proc."""
+    owned = set()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):  # it may be gone again
+            owned.add(str(descriptor.readlink()))
+    found = []
+    for table in ("tcp", "tcp6"):
+        rows = Path(f"/proc/{pid}/net/{table}")
+        for row in rows.read_text(encoding="ascii").splitlines()[1:] if rows.exists() else ():
+            columns = row.split()
+            if columns[3] == "0A" and f"socket:[{columns[9]}]" in owned:
+                address, _, port = columns[1].partition(":")
+                found.append((_address(address), int(port, 16)))
+    return sorted(found)
+
+
+def _address(text: str) -> str:
+    """Return an address of /proc/net/tcp, whose words of 32 bits are in the machine's byte order."""
+    words = [int(text[start : start + 8], 16).to_bytes(4, sys.byteorder) for start in range(0, len(text), 8)]
+    return str(ip_address(b"".join(words)))
+
+
+def where_it_listens() -> str:
+    """Say at which addresses this process listens, and which of them are every address of this machine."""
+    if not Path("/proc/self/fd").exists():
+        return "listens where gloo chose to"
+    addresses = sorted({address for address, _ in listening()})
+    everywhere = [address for address in addresses if ip_address(address).is_unspecified]
+    warning = f" (warning: {', '.join(everywhere)} is every address of this host)" if everywhere else ""
+    return f"listens at {', '.join(addresses) or 'no address'}{warning}"

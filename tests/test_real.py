@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +11,6 @@ import pytest
 
 import netsim
 from algorithms import ALGORITHMS
-from netsim import launch as launching
-from netsim.errors import NetsimError
 from netsim.experiment import Experiment
 from netsim.simulation import laboratory
 
@@ -88,80 +82,3 @@ def test_torchrun_does_what_the_launcher_does(tmp_path: Path) -> None:
     assert result["parameters_sha256"] == simulated.parameters_sha256
     assert result["workers"] == 2
     assert result["compute_provenance"] == "MEASURED"
-
-
-def run_and_disturb(monkeypatch: pytest.MonkeyPatch, disturb: Any) -> str:
-    """Start a long real run of three ranks, disturb them once they have begun, return the error."""
-    started: list[subprocess.Popen[bytes]] = []
-    begin = launching._start
-
-    def remember(*args: Any) -> subprocess.Popen[bytes]:
-        started.append(begin(*args))
-        return started[-1]
-
-    monkeypatch.setattr(launching, "_start", remember)
-    going = threading.Event()
-
-    def on_round(algorithm: str, step: int) -> None:
-        if not going.is_set():
-            going.set()
-            disturb(started)
-
-    with pytest.raises(NetsimError) as error:
-        netsim.run(workers=3, algorithm="dense", rounds=100_000, timeout=5.0, on_round=on_round)
-    assert going.is_set(), str(error.value)
-    assert all(rank.poll() is not None for rank in started), "a rank was left behind"
-    return str(error.value)
-
-
-@pytest.mark.real
-@pytest.mark.slow
-def test_a_killed_rank_ends_the_run_and_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    message = run_and_disturb(monkeypatch, lambda ranks: os.kill(ranks[2].pid, signal.SIGKILL))
-    assert "rank" in message
-    assert "Traceback" not in message
-
-
-@pytest.mark.real
-@pytest.mark.slow
-def test_a_stopped_rank_is_noticed_by_its_peers(monkeypatch: pytest.MonkeyPatch) -> None:
-    message = run_and_disturb(monkeypatch, lambda ranks: os.kill(ranks[1].pid, signal.SIGSTOP))
-    assert "step" in message
-    assert "rank" in message
-
-
-@pytest.mark.real
-@pytest.mark.slow
-def test_ranks_die_with_a_launcher_that_is_killed(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "netsim", "run", "--nproc", "2", "--rounds", "100000", "--algorithm", "dense"]
-    environment = os.environ | {"TMPDIR": str(tmp_path)}
-    launcher = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("netsim-*/progress")) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    ranks = [pid for pid in _processes() if _environment(pid).get("NETSIM_LAUNCHER") == str(launcher.pid)]
-    assert len(ranks) == 2
-    launcher.kill()
-    launcher.wait()
-    while any(_is_running(pid) for pid in ranks) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not any(_is_running(pid) for pid in ranks)
-
-
-def _processes() -> list[int]:
-    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
-
-
-def _environment(pid: int) -> dict[str, str]:
-    try:
-        raw = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
-    except OSError:
-        return {}
-    return dict(entry.split("=", 1) for entry in raw.split("\0") if "=" in entry)
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netsim.backends.wire import Header, decode, encode
+from netsim.backends.wire import HEADER_WORDS, Header, decode, encode
 from netsim.errors import ProtocolError
 from netsim.payload import Bundle, Dense, Payload, SizeOnly, Sparse, nbytes
 
@@ -50,7 +50,11 @@ def test_a_payload_comes_back_as_it_went(payload: Payload) -> None:
 
 @pytest.mark.parametrize(
     ("changed", "named"),
-    [({"step": 4}, "step 4, tag 1"), ({"tag": 2}, "step 3, tag 2"), ({"operation": "scatter"}, "another operation")],
+    [
+        ({"step": 4}, "gather, step 4, tag 1"),
+        ({"tag": 2}, "gather, step 3, tag 2"),
+        ({"operation": "scatter"}, "scatter, step 3, tag 1"),
+    ],
 )
 def test_a_message_of_another_time_or_place_is_refused(changed: dict[str, object], named: str) -> None:
     fields = {"operation": "gather", "step": 3, "tag": 1} | changed
@@ -61,7 +65,7 @@ def test_a_message_of_another_time_or_place_is_refused(changed: dict[str, object
 
 def test_noise_is_not_taken_for_a_message() -> None:
     with pytest.raises(ProtocolError, match="not a netsim message"):
-        Header.decode(torch.zeros(8, dtype=torch.int64), "gather", 0, 0, "rank 0")
+        Header.decode(torch.zeros(HEADER_WORDS, dtype=torch.int64), "gather", 0, 0, "rank 0")
 
 
 def test_sizes_alone_cannot_be_sent() -> None:

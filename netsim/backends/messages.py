@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 
 from netsim.backends.wire import HEADER_WORDS, Header
-from netsim.errors import NetsimError
+from netsim.whereabouts import failure
 from netsim.worker import Handle
 
 HEADER, BODY, RECEIPT = range(3)
@@ -29,27 +29,35 @@ def transfer_tag(tag: int, kind: int) -> int:
 class Transfer:
     """A tensor under way, held until it has arrived or left."""
 
-    __slots__ = ("_work", "tensor")
+    __slots__ = ("_peer", "_work", "tensor")
 
-    def __init__(self, work: dist.Work | None, tensor: torch.Tensor) -> None:
+    def __init__(self, work: dist.Work | None, tensor: torch.Tensor, peer: int) -> None:
         assert work is not None, "this process is not in the group"
-        self._work = work
+        self._work, self._peer = work, peer
         self.tensor = tensor
 
     @classmethod
-    def out(cls, tensor: torch.Tensor, dst: int, tag: int) -> Transfer:
-        return cls(dist.isend(tensor, dst, tag=tag), tensor)
+    def out(cls, tensor: torch.Tensor, dst: int, tag: int, where: str) -> Transfer:
+        return cls(_begin(dist.isend, tensor, dst, tag, where), tensor, dst)
 
     @classmethod
-    def into(cls, tensor: torch.Tensor, src: int, tag: int) -> Transfer:
-        return cls(dist.irecv(tensor, src, tag=tag), tensor)
+    def into(cls, tensor: torch.Tensor, src: int, tag: int, where: str) -> Transfer:
+        return cls(_begin(dist.irecv, tensor, src, tag, where), tensor, src)
 
     def wait(self, where: str) -> torch.Tensor:
+        """Wait until it has arrived or left; raise PeerSilentError after the group's timeout, or PeerLostError."""
         try:
             self._work.wait()
         except RuntimeError as error:
-            raise NetsimError(f"{where}: {str(error).splitlines()[0]}") from error
+            raise failure(where, error, self._peer) from error
         return self.tensor
+
+
+def _begin(begin: Callable[..., dist.Work | None], tensor: torch.Tensor, peer: int, tag: int, where: str) -> Any:
+    try:
+        return begin(tensor, peer, tag=tag)
+    except RuntimeError as error:  # the connection is known to be gone
+        raise failure(where, error, peer) from error
 
 
 class Outgoing(Handle[Any]):
@@ -64,15 +72,15 @@ class Outgoing(Handle[Any]):
         self._dst, self._tag, self._where = dst, tag, where
         self._receipt = None
         if acknowledged:
-            self._receipt = Transfer.into(torch.empty(1, dtype=torch.uint8), dst, transfer_tag(tag, RECEIPT))
-        self._header = Transfer.out(header, dst, transfer_tag(tag, HEADER))
+            self._receipt = Transfer.into(torch.empty(1, dtype=torch.uint8), dst, transfer_tag(tag, RECEIPT), where)
+        self._header = Transfer.out(header, dst, transfer_tag(tag, HEADER), where)
         self._pending: torch.Tensor | None = body if body.numel() else None
         self._body: Transfer | None = None
 
     def send_body(self) -> None:
         """Let the body follow the header."""
         if self._pending is not None:
-            self._body = Transfer.out(self._pending, self._dst, transfer_tag(self._tag, BODY))
+            self._body = Transfer.out(self._pending, self._dst, transfer_tag(self._tag, BODY), self._where)
             self._pending = None
 
     def finish(self) -> None:
@@ -106,7 +114,8 @@ class Incoming(Handle[Any]):
     ) -> None:
         self._src, self._tag, self._device, self._where = src, tag, device, where
         self._check, self._unpack, self._acknowledged = check, unpack, acknowledged
-        self._header = Transfer.into(torch.empty(HEADER_WORDS, dtype=torch.int64), src, transfer_tag(tag, HEADER))
+        words = torch.empty(HEADER_WORDS, dtype=torch.int64)
+        self._header = Transfer.into(words, src, transfer_tag(tag, HEADER), where)
         self._body: Transfer | None = None
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
@@ -120,7 +129,7 @@ class Incoming(Handle[Any]):
             self.header = self._check(self._header.wait(self._where))
             body = torch.empty(self.header.body_bytes, dtype=torch.uint8, device=self._device)
             if self.header.body_bytes:
-                self._body = Transfer.into(body, self._src, transfer_tag(self._tag, BODY))
+                self._body = Transfer.into(body, self._src, transfer_tag(self._tag, BODY), self._where)
         return self.header
 
     def in_background(self) -> None:
@@ -134,9 +143,8 @@ class Incoming(Handle[Any]):
             if self._body is not None:
                 self._body.wait(self._where)
             if self._acknowledged:
-                self.receipt = Transfer.out(
-                    torch.zeros(1, dtype=torch.uint8), self._src, transfer_tag(self._tag, RECEIPT)
-                )
+                byte = torch.zeros(1, dtype=torch.uint8)
+                self.receipt = Transfer.out(byte, self._src, transfer_tag(self._tag, RECEIPT), self._where)
         except BaseException as error:
             self._error = error
 

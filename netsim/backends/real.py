@@ -15,6 +15,7 @@ from netsim.backends.messages import HEADER, Incoming, Outgoing, Transfer, trans
 from netsim.backends.wire import HEADER_WORDS, Header, decode, encode
 from netsim.errors import ProtocolError
 from netsim.payload import Bundle, Payload, check_like
+from netsim.whereabouts import HERE
 from netsim.worker import EXPAND, Collective, Compute, Recv, Send, SendRecv, Sends, Start, Worker, evaluate
 
 T = TypeVar("T")
@@ -37,11 +38,13 @@ class Real:
         self._acknowledged = sends == "acknowledged" and not self._on_gpu
         self._receiving: dict[tuple[int, int], Incoming] = {}
         self._receipts: deque[Transfer] = deque(maxlen=RECEIPTS_KEPT)
+        self._request: Any = None
         self.seconds: defaultdict[str, float] = defaultdict(float)
 
     def run(self, program: Coroutine[Any, Any, T]) -> T:
         """Drive `program` to its end and return its result."""
         answer = None
+        HERE.follow(self._worker, self._doing)
         try:
             while True:
                 answer = self._answer(program.send(answer))
@@ -50,7 +53,23 @@ class Real:
         finally:
             program.close()
 
+    def _doing(self) -> str:
+        """Say what is being done, in the middle of it."""
+        match self._request:
+            case Compute(work=work):
+                return f"computing ({work})"
+            case Send(dst=dst) | Start(Send(dst=dst)):
+                return f"sending to rank {dst}"
+            case Recv(src=src) | Start(Recv(src=src)):
+                return f"receiving from rank {src}"
+            case SendRecv(send=Send(dst=dst), recv=Recv(src=src)):
+                return f"sending to rank {dst} and receiving from rank {src}"
+            case Outgoing() | Incoming():
+                return "finishing what it started"
+        return ""
+
     def _answer(self, request: Any) -> Any:
+        self._request = request
         match request:
             case Collective():
                 return EXPAND
@@ -141,8 +160,8 @@ class Real:
         header, body = self._pack(send)
         words = torch.empty(HEADER_WORDS, dtype=torch.int64)
         headers = [
-            Transfer.into(words, recv.src, transfer_tag(recv.tag, HEADER)),
-            Transfer.out(header, send.dst, transfer_tag(send.tag, HEADER)),
+            Transfer.into(words, recv.src, transfer_tag(recv.tag, HEADER), where),
+            Transfer.out(header, send.dst, transfer_tag(send.tag, HEADER), where),
         ]
         for transfer in headers:
             transfer.wait(where)
@@ -151,7 +170,7 @@ class Real:
         batch = [dist.P2POp(dist.isend, body, send.dst)] if body.numel() else []
         batch += [dist.P2POp(dist.irecv, buffer, recv.src)] if buffer.numel() else []
         for work in dist.batch_isend_irecv(batch) if batch else ():
-            Transfer(work, buffer).wait(where)
+            Transfer(work, buffer, recv.src).wait(where)
         return self._unpack(buffer, theirs, recv, where)
 
     @property

@@ -1,6 +1,6 @@
 """Payloads as bytes: what one rank sends another besides the message's own header.
 
-A message is a header of eight int64 and, unless empty, a body of bytes: first a table of four int64
+A message is a header of twelve int64 and, unless empty, a body of bytes: first a table of four int64
 a part (kind, element type, entries, size), then each part's values and indices, padded to eight bytes.
 Operation, step and tag are in the header, and the receiver checks them: torch.distributed would
 deliver a wrong message silently, reinterpret its bits, or keep a stale tail.
@@ -8,6 +8,7 @@ deliver a wrong message silently, reinterpret its bits, or keep a stale tail.
 
 from __future__ import annotations
 
+import struct
 import zlib
 from dataclasses import dataclass
 
@@ -16,7 +17,9 @@ import torch
 from netsim.errors import ProtocolError
 from netsim.payload import Bundle, Dense, Flag, Payload, SizeOnly, Sparse, Vector
 
-HEADER_WORDS = 8
+NAME_WORDS = 4
+"""Of the operation, in UTF-8: what is longer is cut, and told by its checksum."""
+HEADER_WORDS = 8 + NAME_WORDS
 MAGIC = 0x6E657473696D31  # "netsim1"
 DENSE, SPARSE, FLAG = 0, 1, 2
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -39,17 +42,21 @@ class Header:
     def encode(self) -> torch.Tensor:
         """Return the header as (HEADER_WORDS,) int64."""
         fields = [MAGIC, _code(self.operation), self.step, self.tag, self.parts, int(self.bundled), self.body_bytes, 0]
-        return torch.tensor(fields, dtype=torch.int64)
+        name = self.operation.encode()[: NAME_WORDS * _WORD].ljust(NAME_WORDS * _WORD, b"\0")
+        return torch.tensor([*fields, *struct.unpack(f"<{NAME_WORDS}q", name)], dtype=torch.int64)
 
     @classmethod
     def decode(cls, words: torch.Tensor, operation: str, step: int, tag: int, where: str) -> Header:
         """Return the header; raise ProtocolError unless it is of this operation, step and tag."""
-        magic, code, its_step, its_tag, parts, bundled, body_bytes, _ = words.tolist()
+        magic, code, its_step, its_tag, parts, bundled, body_bytes, _, *name = words.tolist()
         if magic != MAGIC:
             raise ProtocolError(f"{where}: received something that is not a netsim message; do all ranks run netsim?")
         if (code, its_step, its_tag) != (_code(operation), step, tag):
-            what = "another operation" if code != _code(operation) else f"step {its_step}, tag {its_tag}"
-            raise ProtocolError(f"{where}: received a message of {what}, expected {operation}, step {step}, tag {tag}")
+            theirs = struct.pack(f"<{NAME_WORDS}q", *name).rstrip(b"\0").decode(errors="replace")
+            raise ProtocolError(
+                f"{where}: received a message of {theirs}, step {its_step}, tag {its_tag}, "
+                f"expected {operation}, step {step}, tag {tag}; do all ranks run the same?"
+            )
         return cls(operation, its_step, its_tag, parts, bool(bundled), body_bytes)
 
 

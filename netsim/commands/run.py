@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,6 +31,8 @@ def run(
 
     Starts the ranks on this machine, over loopback; under torchrun, takes part as one of its ranks.
     """
+    # What torch's own code has to say of lost peers, netsim says with rank, operation and step.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
     from netsim.api import check_real, real_report
     from netsim.experiment import Experiment
     from netsim.launch import join, launch, under_launcher

@@ -1,0 +1,125 @@
+"""How ranks meet before there is a process group, who is still missing, and whether all want the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from netsim.errors import NetsimError, PeerSilentError, ProtocolError, UsageError
+from netsim.system import version
+from netsim.whereabouts import HERE
+
+LOOK_S = 0.01
+LINGER_S = 0.5
+
+
+def meet(init_method: str, rank: int, world_size: int, timeout_s: float) -> tuple[Any, bool]:
+    """Return the store where the ranks meet, and whether this rank serves it.
+
+    It is a file (``file://``), or what ``env://`` means under torchrun.
+    """
+    from torch._C import _distributed_c10d as stores  # where torch.distributed, which does not export them, has them
+
+    if not 0 <= rank < world_size:
+        raise UsageError(f"rank {rank} is not one of a world of {world_size}: RANK must be 0 to WORLD_SIZE - 1")
+    if init_method.startswith("file://"):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        return stores.FileStore(init_method.removeprefix("file://"), world_size), False
+    try:
+        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    except (KeyError, ValueError):
+        raise UsageError("MASTER_ADDR and MASTER_PORT must say where ranks meet, as torchrun sets them") from None
+    if is_loopback(address):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    agents = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    serves = rank == 0 and not agents
+    if not serves:
+        wait_for_listener(address, port, timeout_s)
+    store = stores.TCPStore(
+        address,
+        port,
+        is_master=serves,
+        timeout=timedelta(seconds=timeout_s),
+        wait_for_workers=False,
+        master_listen_fd=listener(address, port) if serves else None,
+    )
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return stores.PrefixStore(f"netsim/attempt-{attempt}", store), serves
+
+
+def wait_for_listener(address: str, port: int, timeout_s: float) -> None:
+    """Wait until somebody listens there; torch's own wait was seen to take three times its timeout."""
+    deadline = time.monotonic() + timeout_s
+    while (left := deadline - time.monotonic()) > 0:
+        try:
+            socket.create_connection((address, port), timeout=left).close()
+        except OSError:  # not there yet, or not known to the name service yet
+            time.sleep(min(LOOK_S, max(0.0, left)))
+        else:
+            return
+    raise PeerSilentError(f"{HERE}: nobody to meet at {address}:{port} within {timeout_s:g} s; is rank 0 there?", 0)
+
+
+def is_loopback(address: str) -> bool:
+    """Return whether an address is this machine's own."""
+    return address in ("localhost", "::1") or address.startswith("127.")
+
+
+def listener(address: str, port: int) -> int:
+    """Return the descriptor of a socket that listens at this address alone; torch's own would at every one."""
+    family, _, _, _, where = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind(where)
+    except OSError as error:
+        raise NetsimError(
+            f"{HERE}: cannot listen at {address}:{port} ({error.strerror}); "
+            "MASTER_ADDR must be an address of rank 0's host, and MASTER_PORT free there"
+        ) from error
+    listening.listen(512)
+    return listening.detach()
+
+
+def agree(
+    store: Any, rank: int, world_size: int, timeout_s: float, claim: Mapping[str, Any], serves: bool = False
+) -> None:
+    """Wait until every rank has made its claim; raise ProtocolError where one differs, PeerSilentError without it.
+
+    Who `serves` the store stays until all have come, or the time is up, so that they learn what is wrong, too.
+    """
+    mine = json.loads(json.dumps({"world size": world_size, "netsim": version()} | dict(claim)))
+    store.set(f"claim-{rank}", json.dumps(mine))
+    missing, wrong = list(range(world_size)), ""
+    deadline = time.monotonic() + timeout_s
+    while missing and time.monotonic() < deadline and not (wrong and not serves):
+        for other in [each for each in missing if store.check([f"claim-{each}"])]:
+            missing.remove(other)
+            if difference := _difference("", mine, json.loads(store.get(f"claim-{other}"))):
+                wrong = wrong or f"rank {other} has {difference}; all ranks must be started alike"
+        time.sleep(LOOK_S)
+    if serves and (wrong or missing):
+        time.sleep(LINGER_S)
+    if wrong:
+        raise ProtocolError(f"{HERE}: {wrong}")
+    if missing:
+        raise PeerSilentError(
+            f"{HERE}: rank{'s' * (len(missing) > 1)} {', '.join(map(str, missing))} did not come within "
+            f"{timeout_s:g} s; did all start, with the same world size?",
+            missing[0],
+        )
+
+
+def _difference(name: str, mine: Any, theirs: Any) -> str:
+    """Say what differs first between two claims."""
+    if isinstance(mine, dict) and isinstance(theirs, dict):
+        for key in [*mine, *(key for key in theirs if key not in mine)]:
+            if found := _difference(key, mine.get(key), theirs.get(key)):
+                return found
+        return ""
+    return "" if mine == theirs else f"{name} {theirs!r}, this rank {mine!r}"

@@ -1,0 +1,137 @@
+"""Where this process is in a real run, and its last word when an error or a signal ends it.
+
+One process is one rank, so there is one :data:`HERE`. A rank that waits in gloo runs no Python, and so none of
+Python's signal handlers, for as long as the timeout: a thread of its own, which the C handler wakes, speaks instead.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from netsim.errors import NetsimError, PeerLostError, PeerSilentError
+
+if TYPE_CHECKING:
+    from netsim.worker import Worker
+
+Tell = Callable[[str, str, int, int | None], None]
+"""``tell(kind, message, exit_code, peer)`` hands on why a rank ends: the error's class, and which rank it is about."""
+
+HINT = " (is that rank stuck or stopped, or a link down?)"
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Whereabouts:
+    """Which rank this is, and what it is doing; the worker that runs, if any, knows operation and step."""
+
+    def __init__(self) -> None:
+        self.rank = 0
+        self._worker: Worker | None = None
+        self._doing: Callable[[], str] = str
+        self._between = "starting, before step 0"
+
+    def follow(self, worker: Worker, doing: Callable[[], str]) -> None:
+        """Be where `worker` is from now on; `doing()` says what it does there."""
+        self._worker, self._doing = worker, doing
+
+    def __str__(self) -> str:
+        if self._worker is None:
+            return f"rank {self.rank}, {self._between}"
+        doing = self._doing()
+        return f"rank {self.rank}, {self._worker.operation}, step {self._worker.step}" + (f", {doing}" if doing else "")
+
+    @contextmanager
+    def between(self, operation: str, when: str) -> Iterator[None]:
+        """Do something of torch.distributed that no worker asked for, such as a barrier; its errors say where."""
+        self._worker, self._between = None, f"{operation}, {when}"
+        try:
+            yield
+        except NetsimError:
+            raise
+        except RuntimeError as error:
+            raise failure(str(self), error) from error
+
+
+HERE = Whereabouts()
+
+
+def failure(where: str, error: RuntimeError, peer: int | None = None) -> NetsimError:
+    """Return what an error of torch.distributed means, said of a rank in an operation at a step."""
+    said = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if "Timed out" in said or "timeout" in said.lower():
+        what = "nothing came" if "recv" in said else "it did not go on"
+        limit = _limit(said)
+        return PeerSilentError(f"{where}: {what}{limit}{HINT}", peer)
+    if any(
+        sign in said for sign in ("closed by peer", "reset by peer", "Broken pipe", "pair closure", "likely closed")
+    ):
+        return PeerLostError(f"{where}: the other end closed the connection", peer)
+    return NetsimError(f"{where}: {said}")
+
+
+def _limit(said: str) -> str:
+    milliseconds = "".join(filter(str.isdecimal, said.partition("Timed out waiting ")[2].partition("ms")[0]))
+    return f" for {int(milliseconds) / 1000:g} s" if milliseconds else " within the timeout"
+
+
+@contextmanager
+def taking_part(rank: int, tell: Tell | None = None) -> Iterator[None]:
+    """Be a rank within this: whatever goes wrong ends the process at once, with a last word on stderr.
+
+    Not by an exception, since a peer that still waits for this rank would keep the interpreter from ending.
+    """
+    HERE.rank = rank
+    try:
+        with _heeding_signals(tell):
+            yield
+    except NetsimError as error:
+        end(type(error).__name__, str(error), error.exit_code, tell, getattr(error, "peer", None))
+    except Exception as error:
+        import traceback
+
+        traceback.print_exc()
+        end("", f"{HERE}: {type(error).__name__}: {error}", 1, tell)
+
+
+def end(kind: str, message: str, code: int, tell: Tell | None, peer: int | None = None) -> None:
+    """End this process with a last word."""
+    if tell is not None:
+        tell(kind, message, code, peer)
+    print(f"netsim: {message}", file=sys.stderr, flush=True)  # noqa: T201
+    os._exit(code)
+
+
+@contextmanager
+def _heeding_signals(tell: Tell | None) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may say how signals are handled
+        return
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+
+    def heed() -> None:
+        if woken := os.read(reader, 1):
+            number = woken[0]
+            end("Stopped", f"{HERE}: ended by {signal.Signals(number).name}", 128 + number, tell)
+
+    before: dict[int, Any] = {each: signal.getsignal(each) for each in ENDING_SIGNALS}
+    for each, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(each, lambda *_: None)
+    waking = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    watcher = threading.Thread(target=heed, name="signals", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(waking)
+        for each, handler in before.items():
+            signal.signal(each, handler)
+        os.close(writer)
+        watcher.join()
+        os.close(reader)

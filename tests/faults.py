@@ -1,0 +1,301 @@
+"""Real runs to which something happens, several at once: ``python -m tests.faults FAULT,FAULT REPEATS FOLDER``.
+
+Torch is imported once, and every launcher is a fork; the launcher, the host and the ranks then run netsim's own
+code. Prints a JSON list with what became of each run; :mod:`tests.test_faults` judges it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from netsim import host, launch, ranks, real
+from netsim.backends.real import Real
+from netsim.cli import main
+from netsim.cluster.plan import Cluster
+from netsim.collectives import ring_all_reduce, tree_reduce
+from netsim.errors import NetsimError
+from netsim.job import JOB, LAUNCHER, Forked, Job, OnRound
+from netsim.payload import Dense, add
+from netsim.system import listening
+from netsim.worker import Worker
+
+WORLD = 3
+TIMEOUT_S = 3.0
+PATIENCE_S = 60.0
+BEAT_S = 0.02
+ODD_AT = 5
+"""The step in which the rank that differs differs."""
+
+
+def beat(details: dict[str, Any], rank: int, on_round: OnRound) -> list[dict[str, Any]]:
+    """Exchange a little, over and over; `details` may have rank 1 do something else from a step on."""
+    worker = Worker(rank, WORLD)
+
+    async def program() -> None:
+        for worker.step in range(details["steps"]):
+            odd = details.get("odd") if rank == 1 and worker.step >= ODD_AT else None
+            if odd == "step":
+                worker.step += 1
+            own = Dense(torch.ones(999 if odd == "size" else 1000, dtype=torch.float64 if odd == "dtype" else None))
+            if odd == "operation":
+                await tree_reduce(worker, own, add)
+            else:
+                await ring_all_reduce(worker, own)
+            await worker.compute("gradient", time.sleep, BEAT_S)
+            if rank == 0:
+                on_round("beat", worker.step)
+
+    Real(worker, "cpu", "gloo").run(program())
+    return [{"steps": details["steps"]}] if rank == 0 else []
+
+
+def start_by_fork(job: Job) -> Forked:
+    """Start the host of a job as :func:`netsim.launch._start` does, without a new interpreter."""
+    launcher = os.getpid()
+    if pid := os.fork():
+        return Forked(pid)
+    os.environ |= {JOB: str(job.folder), LAUNCHER: str(launcher)}
+    os.dup2(os.open(job.stderr("host"), os.O_WRONLY | os.O_CREAT, 0o600), 2)
+    os._exit(host.main())
+
+
+@dataclass
+class Run:
+    """A run under way: its processes, and what was seen of them while it went."""
+
+    folder: Path
+    launcher: Forked
+    people: dict[str, int] = field(default_factory=dict)
+    """Process by its name: host, rank 0 …"""
+    seen: dict[str, Any] = field(default_factory=dict)
+    disturbed_at: float = 0.0
+    ended_at: float = 0.0
+
+    def going(self) -> bool:
+        return any(len(path.read_text().splitlines()) >= ODD_AT for path in self.folder.glob("netsim-*/progress"))
+
+    def look(self) -> None:
+        """Note processes, listening sockets and namespaces."""
+        for pid in descendants(self.launcher.pid):
+            name = Path(f"/proc/{pid}/comm").read_text().strip()
+            self.people[name.removeprefix("netsim ") if name.startswith("netsim rank") else "host"] = pid
+        of_ranks = [pid for name, pid in self.people.items() if name.startswith("rank")]
+        self.seen["ranks"] = len(of_ranks)
+        self.seen["listening"] = sorted({address for pid in of_ranks for address, _ in listening(pid)})
+        self.seen["ports"] = sorted(port for pid in of_ranks for _, port in listening(pid))
+        self.seen["namespaces"] = sorted({namespace(pid) for pid in of_ranks} - {namespace(os.getpid())})
+
+    def outcome(self) -> dict[str, Any]:
+        """Return how it ended, with whatever is left of it a moment later."""
+        # The kernel ends the ranks of a host that was killed, but not at once.
+        wait_until(lambda: not (self.left() or self.ports_left()), 1.0)
+        namespaces = {namespace(pid) for pid in processes()}
+        return {
+            "code": self.launcher.poll(),
+            "message": (self.folder / "message").read_text() if (self.folder / "message").exists() else "",
+            "seconds": self.ended_at - self.began(),
+            "left": self.left(),
+            "ports_left": self.ports_left(),
+            "namespaces_left": [each for each in self.seen.get("namespaces", []) if each in namespaces],
+            "folders_left": [path.name for path in self.folder.glob("netsim-*")],
+            **self.seen,
+        }
+
+    def began(self) -> float:
+        """Return when its fault did: a rank of a world that never was begins with its own start to join it."""
+        met = self.folder / "met"
+        return float(met.read_text()) if met.exists() else self.disturbed_at
+
+    def left(self) -> list[str]:
+        return [name for name, pid in self.people.items() if alive(pid)]
+
+    def ports_left(self) -> list[int]:
+        """Return the ports that still answer; those in a namespace went with it."""
+        return [port for port in self.seen.get("ports", []) if not self.seen["namespaces"] and answers(port)]
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as caller:
+        return caller.connect_ex(("127.0.0.1", port)) == 0
+
+
+def start(folder: Path, details: dict[str, Any], cluster: Cluster | None = None) -> Run:
+    """Start a launcher with its host and ranks."""
+    folder.mkdir()
+    if pid := os.fork():
+        return Run(folder, Forked(pid))
+    code = 1
+    try:
+        tempfile.tempdir = str(folder)
+        sys.stdout = sys.stderr
+        launch.launch_work({"work": "beat", "backend": "gloo"} | details, WORLD, cluster=cluster)
+        code = 0
+    except KeyboardInterrupt:
+        code = 130
+    except NetsimError as error:
+        (folder / "message").write_text(str(error))
+        code = error.exit_code
+    finally:
+        os._exit(code)
+
+
+def start_ranks_of_torchrun(folder: Path, worlds: list[int]) -> list[Run]:
+    """Start ranks as torchrun would, one a given world size, to train on loopback."""
+    folder.mkdir()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    runs = []
+    for rank, world in enumerate(worlds):
+        own = folder / str(rank)
+        own.mkdir()
+        if pid := os.fork():
+            runs.append(Run(own, Forked(pid)))
+            continue
+        os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        os.dup2(os.open(own / "message", os.O_WRONLY | os.O_CREAT, 0o600), 2)
+        sys.stdout = sys.stderr
+        real.meet = partial(noting_when, own / "met", real.meet)  # type: ignore[attr-defined]
+        os._exit(main(["run", "--algorithm", "dense", "--rounds", "100000", "--timeout", f"{TIMEOUT_S:g}s"]))
+    return runs
+
+
+def noting_when(path: Path, function: Callable[..., Any], *args: Any) -> Any:
+    path.write_text(str(time.monotonic()))
+    return function(*args)
+
+
+def descendants(pid: int) -> list[int]:
+    children = [each for each in processes() if parent(each) == pid]
+    return children + [each for child in children for each in descendants(child)]
+
+
+def processes() -> Iterator[int]:
+    return (int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal())
+
+
+def parent(pid: int) -> int | None:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+    except OSError:
+        return None
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def namespace(pid: int) -> str:
+    try:
+        return str(Path(f"/proc/{pid}/ns/net").readlink())
+    except OSError:
+        return ""
+
+
+def link(run: Run, rank: int, state: str) -> None:
+    """Bring the port of a rank's cable at the switch up or down, inside the namespace of this run's host."""
+    pid = str(run.people["host"])
+    same_user = Path("/proc/self/ns/user").readlink() == Path(f"/proc/{pid}/ns/user").readlink()
+    user = [] if same_user else ["--user", "--preserve-credentials"]
+    inside = ["nsenter", "--target", pid, *user, "--net"]
+    subprocess.run([*inside, "ip", "link", "set", f"port{rank}", state], check=True)
+
+
+def kill(who: str, number: signal.Signals) -> Callable[[Run], None]:
+    def disturb(run: Run) -> None:
+        os.kill(run.launcher.pid if who == "launcher" else run.people[who], number)
+
+    return disturb
+
+
+def nothing(run: Run) -> None:
+    """Let it go on: it has its fault in itself."""
+
+
+LONG = {"steps": 100_000, "timeout_s": TIMEOUT_S}
+CLUSTER = Cluster(ranks=WORLD, bandwidth_bps=100_000_000)
+FAULTS: dict[str, tuple[dict[str, Any], Cluster | None, Callable[[Run], None]]] = {
+    "killed": (LONG, None, kill("rank 2", signal.SIGKILL)),
+    "stopped": (LONG, None, kill("rank 1", signal.SIGSTOP)),
+    "interrupted": (LONG, None, kill("launcher", signal.SIGINT)),
+    "terminated": (LONG, None, kill("launcher", signal.SIGTERM)),
+    "launcher-killed": (LONG, None, kill("launcher", signal.SIGKILL)),
+    "host-killed": (LONG, None, kill("host", signal.SIGKILL)),
+    "link-down": (LONG, CLUSTER, lambda run: link(run, 1, "down")),
+    "link-cut": ({"steps": 100, "timeout_s": 20.0}, CLUSTER, lambda run: link(run, 1, "down")),
+    "killed-in-namespace": (LONG, CLUSTER, kill("rank 2", signal.SIGKILL)),
+    "launcher-killed-in-namespace": (LONG, CLUSTER, kill("launcher", signal.SIGKILL)),
+} | {f"odd-{odd}": (LONG | {"odd": odd}, None, nothing) for odd in ("size", "dtype", "operation", "step")}
+WORLDS = {"wrong-world": [3, 4, 3], "missing-rank": [3, 3]}
+CUT_S = 3.0
+
+
+def happen(faults: list[str], repeats: int, folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Start runs of every fault, disturb each as soon as it goes, and return what became of them."""
+    happening: dict[str, list[Run]] = {fault: [] for fault in faults}
+    for fault, repeat in itertools.product(faults, range(repeats)):
+        own = folder / f"{fault}-{repeat}"
+        if fault in WORLDS:
+            happening[fault] += start_ranks_of_torchrun(own, WORLDS[fault])
+        else:
+            happening[fault].append(start(own, *FAULTS[fault][:2]))
+    for fault, runs in happening.items():
+        for run in runs:
+            if fault in FAULTS:
+                wait_until(lambda run=run: run.going() or run.launcher.poll() is not None)  # type: ignore[misc]
+            if fault in FAULTS and "odd" not in FAULTS[fault][0]:
+                run.look()
+    for fault, runs in happening.items():
+        for run in runs:
+            run.disturbed_at = time.monotonic()
+            if fault in FAULTS and run.launcher.poll() is None:
+                FAULTS[fault][2](run)
+    everyone = [run for runs in happening.values() for run in runs]
+    if cut := happening.get("link-cut"):
+        watch(everyone, CUT_S)
+        for run in cut:
+            link(run, 1, "up")
+    watch(everyone, PATIENCE_S)
+    return {fault: [run.outcome() for run in runs] for fault, runs in happening.items()}
+
+
+def watch(runs: list[Run], patience_s: float) -> None:
+    """Wait until all have ended, but not for long, and note when each did."""
+
+    def all_ended() -> bool:
+        for run in runs:
+            if not run.ended_at and run.launcher.poll() is not None:
+                run.ended_at = time.monotonic()
+        return all(run.ended_at for run in runs)
+
+    wait_until(all_ended, patience_s)
+
+
+def wait_until(condition: Callable[[], bool], patience_s: float = PATIENCE_S) -> None:
+    deadline = time.monotonic() + patience_s
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+if __name__ == "__main__":
+    ranks.WORKS["beat"] = beat
+    launch._start = start_by_fork  # type: ignore[assignment]
+    print(json.dumps(happen(sys.argv[1].split(","), int(sys.argv[2]), Path(sys.argv[3]))))  # noqa: T201

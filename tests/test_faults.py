@@ -1,0 +1,124 @@
+"""Real runs that fail say who, in which operation and step, end in time, and leave nothing behind.
+
+:mod:`tests.faults` makes the faults. Each happens once in the quick part, and ten times, at once, in the slow one.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster import why_no_cluster
+from tests.faults import CUT_S, FAULTS, TIMEOUT_S, WORLDS
+
+pytestmark = pytest.mark.real
+
+MARGIN_S = 2.0
+WHERE = r"rank \d, (ring_reduce_scatter|ring_all_gather|ring_all_reduce|tree_reduce|point-to-point), step \d+"
+JOINING = r"rank \d, joining the group of \d, before step 0: "
+EXPECTED = {
+    "killed": (1, rf"^rank 2 was killed by SIGKILL; {WHERE}"),
+    "stopped": (1, rf"^rank 1 is stopped.*; {WHERE}, .*rank 1: "),
+    "interrupted": (130, ""),
+    "terminated": (130, ""),
+    "launcher-killed": (-9, ""),
+    "host-killed": (1, "^the host of the ranks was killed by SIGKILL"),
+    "link-down": (1, rf"{WHERE}, (receiving from|sending to|sending to rank \d and receiving from) rank \d"),
+    "link-cut": (0, ""),
+    "killed-in-namespace": (1, rf"^rank 2 was killed by SIGKILL; {WHERE}"),
+    "launcher-killed-in-namespace": (-9, ""),
+    "odd-size": (1, rf"{WHERE}, receiving from rank [01]: received .* (333|334) elements of float32, expected "),
+    "odd-dtype": (1, rf"{WHERE}, receiving from rank [01]: received .* of (float32|float64), expected "),
+    "odd-operation": (1, rf"{WHERE}.*(expected ring_reduce_scatter|tree_reduce)"),
+    "odd-step": (1, rf"{WHERE}.*(step 6, tag 0, expected .*step 5|step 5, tag 0, expected .*step 6)"),
+    "wrong-world": (1, JOINING),
+    "missing-rank": (1, JOINING),
+}
+"""Exit status and message. Of an operation that differs, who waits for whom decides what is noticed first."""
+WITHIN_S = {
+    "interrupted": MARGIN_S,
+    "terminated": MARGIN_S,
+    "launcher-killed": MARGIN_S,
+    "launcher-killed-in-namespace": MARGIN_S,
+    "link-cut": 15.0,  # it goes on, 100 steps of it, once TCP has tried again
+}
+
+
+def happen(faults: list[str], repeats: int, folder: Path) -> dict[str, list[dict[str, Any]]]:
+    command = [sys.executable, "-m", "tests.faults", ",".join(faults), str(repeats), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=Path(__file__).parent.parent)
+    assert done.returncode == 0, done.stderr
+    happened: dict[str, list[dict[str, Any]]] = json.loads(done.stdout)
+    return happened
+
+
+def in_namespaces(fault: str) -> bool:
+    return fault in FAULTS and FAULTS[fault][1] is not None
+
+
+def skip_where_refused(fault: str) -> None:
+    if in_namespaces(fault) and (why := why_no_cluster()):
+        pytest.skip(why)
+
+
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
+    """What became of one run a fault, all at the same time."""
+    faults = [fault for fault in EXPECTED if not (in_namespaces(fault) and why_no_cluster())]
+    return happen(faults, 1, tmp_path_factory.mktemp("faults"))
+
+
+def judge(fault: str, outcome: dict[str, Any]) -> None:
+    code, message = EXPECTED[fault]
+    assert outcome["code"] == code, outcome
+    assert re.search(message, outcome["message"]), outcome
+    assert "Traceback" not in outcome["message"], outcome
+    assert outcome["seconds"] <= WITHIN_S.get(fault, TIMEOUT_S + MARGIN_S), outcome
+    for left in ("left", "ports_left", "namespaces_left"):
+        assert outcome[left] == [], outcome
+    if not fault.startswith("launcher-killed"):  # SIGKILL leaves it no time to remove its folder
+        assert outcome["folders_left"] == [], outcome
+
+
+def test_every_fault_is_judged() -> None:
+    assert set(EXPECTED) == set(FAULTS) | set(WORLDS)
+
+
+@pytest.mark.parametrize("fault", EXPECTED)
+def test_a_fault_is_named_in_time_and_leaves_nothing(fault: str, once: dict[str, list[dict[str, Any]]]) -> None:
+    skip_where_refused(fault)
+    for outcome in once[fault]:
+        judge(fault, outcome)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", EXPECTED)
+def test_ten_times_the_same_fault_is_named_in_time_ten_times(fault: str, tmp_path: Path) -> None:
+    skip_where_refused(fault)
+    outcomes = happen([fault], 10, tmp_path)[fault]
+    assert len(outcomes) == 10 * len(WORLDS.get(fault, [1]))
+    for outcome in outcomes:
+        judge(fault, outcome)
+
+
+def test_a_link_that_was_cut_for_three_seconds_is_survived(once: dict[str, list[dict[str, Any]]]) -> None:
+    skip_where_refused("link-cut")
+    (outcome,) = once["link-cut"]
+    assert outcome["code"] == 0, outcome
+    assert outcome["seconds"] > CUT_S, "the cut did not touch the run"
+
+
+def test_ranks_listen_at_the_addresses_of_their_own_links_only(once: dict[str, list[dict[str, Any]]]) -> None:
+    """The oracle is /proc/net/tcp and tcp6 of every rank, while it runs."""
+    (on_loopback,) = once["stopped"]
+    assert on_loopback["ranks"] == 3
+    assert on_loopback["listening"] == ["127.0.0.1"]
+    skip_where_refused("link-down")
+    (in_cluster,) = once["link-down"]
+    assert in_cluster["listening"] == ["10.77.0.1", "10.77.0.2", "10.77.0.3"]
