@@ -53,6 +53,7 @@ class Lazy(OverServer):
     α_d = alpha / γ, with γ the rate of a summed update. During the first D steps everybody uploads.
     """
 
+    overlaps: ClassVar[bool] = False  # a rule looks at the whole gradient
     default_alpha: float | None = None
     remembers: ClassVar[tuple[type, ...]] = (LazyMemory, Feedback)
 

@@ -39,6 +39,8 @@ class Algorithm:
     """Whether it takes `groups`: which ranks share a machine, rack or site."""
     accumulates: ClassVar[bool] = False
     """Whether an exchange takes a vector that is not computed yet, to add it where it is wanted."""
+    overlaps: ClassVar[bool] = True
+    """Whether an exchange of a piece of the gradient may begin before the rest is known."""
     remembers: ClassVar[tuple[type, ...]] = ()
     """The classes, all NamedTuples, that a memory is made of; a checkpoint saves and loads no others."""
 
@@ -73,12 +75,12 @@ class Algorithm:
         return await self.apply(worker, parameters, total, recipe, state._replace(memory=memory))
 
     async def contribution(
-        self, worker: Worker, fresh: Compute[Vector], parameters: Vector, recipe: Recipe
+        self, worker: Worker, fresh: Vector | Compute[Vector], parameters: Vector, recipe: Recipe
     ) -> Contribution:
         """Return what a worker puts into the exchange, or, where nobody need see it before, how to make it."""
-        gradient: Vector | Compute[Vector] = fresh
+        gradient = fresh
         if worker.observer is not None:
-            gradient = await fresh
+            gradient = await fresh if isinstance(fresh, Compute) else fresh
             worker.observe("gradient", gradient)
         elif self.accumulates:
             return worker.compute("update", weigh, gradient, parameters, recipe, worker.step)

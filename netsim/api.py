@@ -101,6 +101,8 @@ def check_real(experiment: Experiment) -> None:
         raise UsageError("timing-only was given, but a real run exchanges real gradients; use netsim simulate")
     if experiment.assumed_costs():
         raise UsageError("an assumed compute, select or merge time was given, but a real run measures; leave it out")
+    if experiment.ready is not None:
+        raise UsageError(f"ready {experiment.ready!r} was given, but a real run's buckets are there when they are")
     for name in experiment.effects.shown():
         raise UsageError(f"{name} was given, but a real run has the effects of its own network; use netsim simulate")
 

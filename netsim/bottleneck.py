@@ -6,10 +6,7 @@ from collections import Counter
 from collections.abc import Hashable
 
 from netsim.network.fabric import Link
-from netsim.worker import Work
-
-COMPUTE: tuple[Work, ...] = ("gradient", "update")
-SELECT: tuple[Work, ...] = ("select", "merge")
+from netsim.worker import COMPUTE, SELECT
 
 
 def bound_by(totals: Counter[Hashable], server_host: str | None) -> str:

@@ -18,13 +18,13 @@ REPEATS = 5
 
 
 class AssumedCosts:
-    """Charges fixed seconds a call; kinds of work that are not named take no time."""
+    """Charges fixed seconds a call, or part of them; kinds of work that are not named take no time."""
 
     def __init__(self, seconds: Mapping[Work, float]) -> None:
         self._picoseconds = {work: picoseconds(charge) for work, charge in seconds.items()}
 
     def picoseconds(self, request: Compute[Any], settle: Callable[[], None]) -> int:
-        return self._picoseconds.get(request.work, 0)
+        return _part(self._picoseconds.get(request.work, 0), request)
 
     def provenance(self, *works: Work) -> Provenance:
         """Return where the charges for these kinds of work come from."""
@@ -59,12 +59,24 @@ class MeasuredCosts:
         known = self.measured.setdefault(function, {})
         elements = sum(map(_elements, request.args))
         if any(isinstance(arg, SizeOnly) for arg in request.args):
-            return self._scaled(known, elements)
-        magnitude = elements.bit_length()
-        if magnitude not in known:
-            settle()
-            known[magnitude] = (elements, self._time(request))
-        return known[magnitude][1]
+            charge = self._scaled(known, elements)
+        else:
+            magnitude = elements.bit_length()
+            if magnitude not in known:
+                settle()
+                known[magnitude] = (elements, self._time(request))
+            charge = known[magnitude][1]
+        # Other pieces of vectors are measured as they are; a piece of a gradient is part of the whole one's time.
+        return _part(charge, request) if request.work == "gradient" else charge
+
+    def ready(self, gradual: Callable[[Callable[[Any, int], None]], Any]) -> list[float]:
+        """Return the share of a gradient's time after which each tensor is there; ``gradual(written)`` makes one."""
+        known = self.measured.setdefault("ready", {})
+        if not known:
+            runs = [_instants(gradual) for _ in range(WARM_UP + REPEATS)][WARM_UP:]
+            for number in runs[0]:
+                known[number] = (1, picoseconds(statistics.median(run[number] for run in runs)))
+        return [known[number][1] / known[WHOLE_GRADIENT][1] for number in sorted(known) if number != WHOLE_GRADIENT]
 
     @staticmethod
     def _scaled(known: Mapping[int, tuple[int, int]], elements: int) -> int:
@@ -74,10 +86,10 @@ class MeasuredCosts:
         return nearest[1] * elements // max(1, nearest[0])
 
     def _time(self, request: Compute[Any]) -> int:
-        args = [evaluate(arg) if isinstance(arg, Compute) else arg for arg in request.args]
+        args = [evaluate(arg, _on_copies) if isinstance(arg, Compute) else arg for arg in request.args]
         samples = []
         for repeat in range(WARM_UP + REPEATS):
-            own = [copied(args[0]), *args[1:]] if is_in_place(request.function) else args
+            own = _spared(request, args)
             self._synchronise()
             started = time.perf_counter()
             request.function(*own)
@@ -91,6 +103,37 @@ class MeasuredCosts:
             import torch
 
             torch.cuda.synchronize(self._device)
+
+
+def _spared(request: Compute[Any], args: list[Any]) -> list[Any]:
+    """Return the arguments, with a copy of that which the function overwrites."""
+    return [copied(args[0]), *args[1:]] if is_in_place(request.function) else args
+
+
+def _on_copies(request: Compute[Any], args: list[Any]) -> Any:
+    return request.function(*_spared(request, args))
+
+
+WHOLE_GRADIENT = -1
+
+
+def _instants(gradual: Callable[[Callable[[Any, int], None]], Any]) -> dict[int, float]:
+    """Return the seconds after which each tensor of a gradient was there, and all of it."""
+    found: dict[int, float] = {}
+    started = time.perf_counter()
+
+    def written(_: Any, number: int) -> None:
+        found[number] = time.perf_counter() - started
+
+    gradual(written)
+    found[WHOLE_GRADIENT] = time.perf_counter() - started
+    return found
+
+
+def _part(charge: int, request: Compute[Any]) -> int:
+    """Return what part of a charge falls to a piece; those of all pieces sum to the charge."""
+    start, end = request.part
+    return round(charge * end) - round(charge * start)
 
 
 def _elements(arg: Any) -> int:

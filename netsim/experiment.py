@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,6 +19,8 @@ from netsim.effects import NAMES as EFFECTS
 from netsim.effects import NONE, Effects
 from netsim.errors import UsageError, check_choice, unknown
 from netsim.network.sharing import SHARINGS
+from netsim.overlap import Bucket, Overlapped, Ready, at_shares, check_bucket, even, pieces_of, ready_by_elements
+from netsim.pieces import Piece
 from netsim.sgd import Aggregate, Recipe
 from netsim.units import parse_bandwidth, parse_duration
 from netsim.worker import Work
@@ -68,6 +70,8 @@ class Experiment:
     delay: int | None = None
     alpha: float | None = None
     serial_server: bool = False
+    overlap: str | None = None
+    ready: str | None = None
     workload: str = DEFAULT
     data: str | None = None
     data_dir: str | None = None
@@ -173,6 +177,7 @@ class Experiment:
             raise UsageError(f"momentum {self.momentum!r} must be at least 0 and less than 1, such as 0.9")
         if not (_is_number(self.weight_decay) and 0 <= self.weight_decay < math.inf):
             raise UsageError(f"weight-decay {self.weight_decay!r} must be finite and zero or more, such as 1e-4")
+        self._check_overlap()
         if self.per_tensor and self.k is not None:
             raise UsageError(f"k {self.k} was given with --per-tensor, which needs a density; give --density instead")
         if self.per_tensor and self.elements is not None:
@@ -195,6 +200,26 @@ class Experiment:
             if self.elements > MOST_ELEMENTS:
                 raise UsageError(f"elements {self.elements} must be at most {MOST_ELEMENTS}: an index is an int32")
             self.k_of(self.elements)
+
+    def _check_overlap(self) -> None:
+        if self.overlap is None:
+            if self.ready is not None:
+                raise UsageError(f"ready {self.ready!r} was given, but nothing overlaps; add --overlap 25MB")
+            return
+        check_bucket(self.overlap)
+        if self.ready is not None:
+            Ready.of(self.ready)
+        if self.clip is not None:
+            raise UsageError(
+                f"clip {self.clip} was given with --overlap, but a gradient's norm is known when all of it is; "
+                "leave one out"
+            )
+        for name in self.algorithms:
+            if not ALGORITHMS[name].overlaps:
+                raise UsageError(
+                    f"{name} was asked for with --overlap, but its rule looks at the whole gradient before anything "
+                    "is sent; leave one out"
+                )
 
     def _check_model(self, model: str) -> None:
         check_choice("model", model, MODELS)
@@ -223,7 +248,9 @@ class Experiment:
         """Return the sizes of the tensors that were named, by model or by number; empty if the workload decides."""
         if self.model is not None:
             return tuple(tensor.size for tensor in tensors_of(self.model))
-        return () if self.elements is None else (self.elements,)
+        if self.elements is None:
+            return ()
+        return (self.elements,) if self.overlap is None else even(self.elements, self.overlap)
 
     def k_of(self, elements: int) -> int:
         """Return how many of `elements` a sparse algorithm selects: k, or max(1, floor(density d))."""
@@ -234,16 +261,50 @@ class Experiment:
             raise UsageError(f"k {self.k} is more than the {elements} elements there are; give --k at most {elements}")
         return self.k
 
-    def selector(self, tensors: tuple[int, ...]) -> Selector:
-        """Return what sparse algorithms select of a vector made of `tensors` of so many elements."""
+    def selector(self, tensors: tuple[int, ...], piece: Piece | None = None) -> Selector:
+        """Return what sparse algorithms select of a vector made of `tensors` of so many elements, or of a piece."""
         density = DEFAULT_DENSITY if self.density is None else self.density
-        chosen = Selector.per_tensor(density, tensors) if self.per_tensor else Selector(self.k_of(sum(tensors)))
+        own = tensors if piece is None else tensors[slice(*piece.tensors)]
+        size, whole = sum(own), sum(tensors)
+        if self.per_tensor:
+            chosen = Selector.per_tensor(density, own)
+        elif self.k is not None:
+            chosen = Selector(max(1, self.k_of(whole) * size // whole))
+        else:
+            chosen = Selector(self.k_of(size))
         return replace(chosen, how=cast(How, self.select), warmup_rounds=self.density_warmup)
 
-    def algorithm(self, name: str, tensors: tuple[int, ...]) -> Algorithm:
-        """Return the algorithm of that name, with the options of this experiment that it takes."""
+    def k_in_all(self, tensors: tuple[int, ...]) -> int:
+        """Return how many entries sparse algorithms select of a vector, in all of its pieces."""
+        pieces = self.pieces(tensors)
+        if len(pieces) == 1:
+            return self.selector(tensors).k
+        return sum(self.selector(tensors, piece).k for piece in pieces)
+
+    def pieces(self, tensors: tuple[int, ...], measured: Sequence[float] | None = None) -> list[Piece]:
+        """Return the pieces of the gradient in the order in which they get ready; the whole, if nothing overlaps.
+
+        `measured` are the shares of a gradient's time after which each tensor is there, if somebody knows them.
+        """
+        if self.overlap is None:
+            return [Piece(0, sum(tensors), (0, len(tensors)), 1.0)]
+        ready = Ready() if self.ready is None else Ready.of(self.ready)
+        found = pieces_of(tensors, self.overlap, measured or ready_by_elements(tensors, ready.forward))
+        return at_shares(found, ready.shares) if ready.shares else found
+
+    def algorithm(self, name: str, tensors: tuple[int, ...], ready: Sequence[float] | None = None) -> Algorithm:
+        """Return the algorithm of that name, with the options of this experiment that it takes.
+
+        `ready` are the shares of a gradient's time after which each tensor is there, if they were measured.
+        """
+        pieces = self.pieces(tensors, ready)
+        if len(pieces) == 1:
+            return self._algorithm(name, self.selector(tensors))
+        return Overlapped([Bucket(piece, self._algorithm(name, self.selector(tensors, piece))) for piece in pieces])
+
+    def _algorithm(self, name: str, selector: Selector) -> Algorithm:
         options = {
-            "selector": self.selector(tensors) if ALGORITHMS[name].sparse else None,
+            "selector": selector if ALGORITHMS[name].sparse else None,
             "residual": self.residual,
             "gather": self.gather,
             "momentum_correction": self.momentum if self.momentum_correction else 0.0,

@@ -106,6 +106,13 @@ def algorithms(
     residual: Annotated[str, option("gtopk: keep-at-merge or index-intersection.")] = "keep-at-merge",
     gather: Annotated[str, option("topk: ring or doubling (recursive doubling).")] = "ring",
     serial_server: Annotated[bool, option("The server receives one worker after another.", "--serial-server")] = False,
+    overlap: Annotated[
+        str | None,
+        option(
+            "Exchange gradients while backward goes on, in buckets of up to 25MB (or another size), last layers first; "
+            "or tensor, a bucket for each. k is then per bucket."
+        ),
+    ] = None,
     history: Annotated[int, option("lag, lasg, sasg: D, the movements that the rule looks back at.")] = 10,
     delay: Annotated[int | None, option("lag, lasg, sasg: skips that force an upload. [default: D]")] = None,
     alpha: Annotated[
@@ -157,6 +164,13 @@ def charges(
     compute_time: Annotated[str | None, option("Charge this a step, ASSUMED, not measured: 60ms.")] = None,
     select_time: Annotated[str | None, option("Charge this a selection, ASSUMED, not measured.")] = None,
     merge_time: Annotated[str | None, option("Charge this a merge or sum, ASSUMED, not measured.")] = None,
+    ready: Annotated[
+        str | None,
+        option(
+            "--overlap: when buckets are there: measured, elements (ASSUMED; elements:0.5 if forward takes half, not a "
+            "third), or each one's share of the compute time, 0.5,0.8,1. [default: measured where compute times are]"
+        ),
+    ] = None,
     timing_only: Annotated[bool, option("No data, no gradients: only times and bytes.", "--timing-only")] = False,
     elements: Annotated[int | None, option("With --timing-only: elements of the gradient.")] = None,
     model: Annotated[

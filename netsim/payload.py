@@ -186,6 +186,36 @@ def split(vector: Vector, parts: int) -> list[Vector]:
     raise TypeError("a sparse vector cannot be split into chunks: make it dense first")
 
 
+@size_rule(lambda vector, first, last: SizeOnly(last - first))
+def cut(vector: Vector, first: int, last: int) -> Vector:
+    """Return elements `first` to `last` of a dense vector, with a version of their own: others may change meanwhile.
+
+    All of it is the vector itself.
+    """
+    assert isinstance(vector, Dense)
+    return vector if (first, last) == (0, vector.size) else Dense(vector.values[first:last].data)
+
+
+@size_rule(lambda *pieces: SizeOnly(sum(piece.size for piece in pieces), _entries(pieces)))
+def joined(*pieces: Vector) -> Vector:
+    """Put consecutive pieces of a vector together again, all dense or all sparse."""
+    import torch
+
+    values = torch.cat([piece.values for piece in pieces if not isinstance(piece, SizeOnly)])
+    if isinstance(pieces[0], Dense):
+        return Dense(values)
+    indices, size = [], 0
+    for piece in pieces:
+        assert isinstance(piece, Sparse)
+        indices.append(piece.indices + size)
+        size += piece.size
+    return Sparse(torch.cat(indices), values, size)
+
+
+def _entries(pieces: tuple[SizeOnly, ...]) -> int | None:
+    return None if pieces[0].entries is None else sum(piece.entries or 0 for piece in pieces)
+
+
 @size_rule(lambda *chunks: SizeOnly(sum(chunk.size for chunk in chunks)))
 def concatenate(*chunks: Dense) -> Dense:
     """Put the chunks of a vector together again."""

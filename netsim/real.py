@@ -9,15 +9,16 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-from netsim.bottleneck import COMPUTE, SELECT
 from netsim.device import one_thread_each, resolve_device
 from netsim.errors import UsageError, unknown
 from netsim.experiment import Experiment
 from netsim.meeting import agree, meet
+from netsim.overlap import described
 from netsim.payload import Dense
 from netsim.results import RankOutcome, Ranks, Result, Timing, sha256_of, summarise
 from netsim.simulation import OnRound, ignore, judge, load_task, make_workers
-from netsim.training import train
+from netsim.timeline import Spent
+from netsim.training import Trained, train
 from netsim.whereabouts import HERE
 from netsim.worker import Worker
 
@@ -100,7 +101,8 @@ def run_rank(experiment: Experiment, backend: str, rank: int, on_round: OnRound 
                         mode="real",
                         workers=experiment.workers,
                         elements=sum(tensors),
-                        k=experiment.selector(tensors).k if algorithm.sparse else None,
+                        k=experiment.k_in_all(tensors) if algorithm.sparse else None,
+                        **described(algorithm, None),
                         compute_provenance="MEASURED",
                         select_provenance="MEASURED",
                         **judged,
@@ -123,7 +125,7 @@ def _run_algorithm(
 
     from netsim.backends.real import Real
 
-    outcome, spent, elapsed = None, dict[str, float](), 0.0
+    outcome, spent, elapsed = None, Spent(), 0.0
     judged: dict[str, float | None] = {}
     if worker is not None:
         task.gradient(task.initial_parameters(), 0, 0)  # the first call also loads kernels
@@ -131,11 +133,16 @@ def _run_algorithm(
         dist.barrier()
     if worker is not None:
         interpreter = Real(worker, device, backend)
-        report = (lambda worker, _: on_round(algorithm.name, worker.step)) if worker.rank == 0 else None
+
+        def ended(worker: Worker, _: Trained) -> None:
+            nonlocal spent
+            spent = spent.plus(interpreter.timeline.spent())
+            if worker.rank == 0:
+                on_round(algorithm.name, worker.step)
+
         started = time.perf_counter()
-        trained = interpreter.run(train(worker, algorithm, task, experiment.round_count, experiment.recipe(), report))
+        trained = interpreter.run(train(worker, algorithm, task, experiment.round_count, experiment.recipe(), ended))
         elapsed = time.perf_counter() - started
-        spent = dict(interpreter.seconds)
         assert isinstance(trained.parameters, Dense)
         outcome = RankOutcome(worker.rank, worker.traffic, sha256_of(trained.parameters), dict(worker.tally))
         if worker.rank == 0:
@@ -149,10 +156,10 @@ def _run_algorithm(
     return [each[0] for each in present], timing, judged
 
 
-def _timing(spent: dict[str, float], elapsed: float, rounds: int) -> Timing:
+def _timing(spent: Spent, elapsed: float, rounds: int) -> Timing:
     """Return where the slowest rank's time went; what it did not compute, it communicated or waited."""
-    compute = sum(spent.get(work, 0.0) for work in COMPUTE) / rounds
-    select = sum(spent.get(work, 0.0) for work in SELECT) / rounds
+    compute, select = spent.compute / rounds, spent.select / rounds
     comm = elapsed / rounds - compute - select
     parts = {"compute": compute, "selection": select, "network": comm}
-    return Timing(elapsed / rounds, compute, select, comm, max(parts, key=lambda part: parts[part]))
+    bound_by = max(parts, key=lambda part: parts[part])
+    return Timing(elapsed / rounds, compute, select, comm, bound_by, spent.hidden / rounds)

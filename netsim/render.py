@@ -7,8 +7,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from netsim.experiment import Experiment
+from netsim.payload import VALUE_BYTES
 from netsim.results import Report, Result
 from netsim.units import format_bandwidth, format_bytes, format_duration
+
+MOST_BUCKETS = 5
+"""Buckets whose sizes are all told."""
 
 LEAST_WIDTH = 128
 """Narrower than this the table would wrap; output that is not a terminal has at least so many columns."""
@@ -43,6 +47,8 @@ def _header(first: Result, experiment: Experiment, report: Report) -> list[str]:
     data = _data(experiment, report)
     sparse = next((result for result in report.results if result.k is not None), None)
     chosen = f"   k {sparse.k:,} (density {sparse.k / sparse.elements:.3g})" if sparse and sparse.k else ""
+    if sparse and sparse.buckets:
+        chosen += f" = {_few([format(each['k'], ',') for each in sparse.buckets], ' + ')}, each bucket its own"
     rounds = f"{first.rounds} round{'s' if first.rounds != 1 else ''}"
     lines = [f"model    {data}   {first.elements:,} parameters{chosen}"]
     if first.mode == "simulated":
@@ -53,6 +59,7 @@ def _header(first: Result, experiment: Experiment, report: Report) -> list[str]:
         lines.append(f"network  {first.workers} workers over torch.distributed ({backend})   MEASURED")
     if report.effects:
         lines.append(f"Effects: {'; '.join(report.effects.values())}")
+    lines += [f"overlap  {_buckets(result)}" for result in report.results if result.buckets][:1]
     device = report.environment.get("device")
     where = f" on {device}" if device else ""
     lines.append(
@@ -81,6 +88,21 @@ def _ways(results: list[Result]) -> str:
     return f"Simulated {'; '.join(told)}." if told else ""
 
 
+def _buckets(result: Result) -> str:
+    """Return in words how the gradient is cut, and when buckets are there."""
+    assert result.buckets is not None
+    sizes = _few([format_bytes(VALUE_BYTES * each["elements"]) for each in result.buckets])
+    said = f"{len(result.buckets)} buckets, last layers first, of {sizes}"
+    if result.ready_provenance is not None:
+        ready = _few([f"{each['ready']:.0%}" for each in result.buckets])
+        said += f"   ready at {ready} of the compute time {result.ready_provenance}"
+    return said
+
+
+def _few(of_each: list[str], between: str = ", ") -> str:
+    return between.join(of_each if len(of_each) <= MOST_BUCKETS else [*of_each[: MOST_BUCKETS - 1], "…", of_each[-1]])
+
+
 def _data(experiment: Experiment, report: Report) -> str:
     if experiment.timing_only:
         of = experiment.model or ("" if experiment.elements else experiment.workload)
@@ -93,11 +115,13 @@ def _data(experiment: Experiment, report: Report) -> str:
 def _table(results: list[Result]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("algorithm", no_wrap=True)
+    overlaps = any(result.buckets for result in results)
     for name in (
         "round",
         "compute",
         "select",
         "exposed\ncomm",
+        *(["hidden\ncomm"] if overlaps else []),
         "up a\nworker",
         "down a\nworker",
         "scaling\nefficiency",
@@ -113,6 +137,7 @@ def _table(results: list[Result]) -> Table:
             format_duration(result.compute_time_s),
             format_duration(result.select_time_s),
             format_duration(result.comm_time_s),
+            *([format_duration(result.hidden_comm_time_s)] if overlaps else []),
             format_bytes(result.value_bytes_up + result.index_bytes_up),
             format_bytes(result.bytes_down),
             "–" if result.scaling_efficiency is None else f"{result.scaling_efficiency:.1%}",

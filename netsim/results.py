@@ -33,7 +33,7 @@ class Timing:
     """Where a round's seconds went, along the longest chain of events; the parts sum to the round.
 
     `compute_s` is gradients and updates, `select_s` selections and merges, `comm_s` communication
-    that no computation hid.
+    that no computation hid. `hidden_s` is what computation did hide, and no part of the sum.
     """
 
     round_s: float
@@ -41,6 +41,7 @@ class Timing:
     select_s: float
     comm_s: float
     bound_by: str
+    hidden_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,10 @@ class Result:
     way_reason: str | None = None
     """Why no faster way was taken, if one was wanted."""
     bytes_sent_by_rank: list[int] = field(default_factory=list)
+    hidden_comm_time_s: float = 0.0
+    buckets: list[dict[str, Any]] | None = None
+    """Where exchanges overlap with backward: `elements`, `k` and `ready` of each bucket, as they get ready."""
+    ready_provenance: Provenance | None = None
 
     def __getitem__(self, key: str) -> Any:
         if key not in {each.name for each in fields(self)}:
@@ -153,6 +158,7 @@ def summarise(
         select_time_s=timing.select_s,
         comm_time_s=timing.comm_s,
         bound_by=timing.bound_by,
+        hidden_comm_time_s=timing.hidden_s,
         value_bytes_up=value_up / share,
         index_bytes_up=index_up / share,
         bytes_down=down / share,

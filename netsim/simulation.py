@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -19,22 +20,24 @@ from netsim.backends.local import Instant
 from netsim.backends.path import Path as EventPath
 from netsim.backends.simulated import SimulatedMedium
 from netsim.backends.traced import TracedMedium
-from netsim.bottleneck import SELECT
+from netsim.backends.watched import Watched
 from netsim.checkpoint import Checkpoint, Standing
 from netsim.costs import AssumedCosts, MeasuredCosts
 from netsim.device import one_thread_each, resolve_device
-from netsim.errors import InfeasibleError, NonFiniteGradientError
+from netsim.errors import InfeasibleError, NonFiniteGradientError, UsageError
 from netsim.experiment import Experiment
 from netsim.metrics import Emit, Recorder
 from netsim.network.sharing import Sharing
+from netsim.overlap import Overlapped, described
 from netsim.payload import Dense, Vector
 from netsim.results import RankOutcome, Ranks, Result, Timing, Way, sha256_of, summarise
 from netsim.rounds import NoScheduleError, World
+from netsim.timeline import Timeline
 from netsim.trace import Trace
 from netsim.training import Task, TimingOnly, Trained, train
 from netsim.units import PICOSECONDS
 from netsim.ways import Found, Training, batched, timing
-from netsim.worker import Worker
+from netsim.worker import SELECT, Worker
 from netsim.workloads import WORKLOADS, load_workload
 
 if TYPE_CHECKING:
@@ -92,7 +95,7 @@ class Laboratory:
         if checkpoint is not None and (known := checkpoint.result(name)) is not None:
             return known
         experiment = self.experiment
-        algorithm = experiment.algorithm(name, self.tensors)
+        algorithm = experiment.algorithm(name, self.tensors, self.ready())
         fabric = experiment.fabric()
         reason = self._in_the_way(emit, checkpoint, trace)
         if reason is None:
@@ -115,9 +118,10 @@ class Laboratory:
         if recorder is not None and standing.step:
             recorder.resume(workers, standing.trained, standing.skipped)
         while True:
-            medium = self._medium(fabric, standing, trace)
+            timelines = [Timeline() for _ in workers] if isinstance(algorithm, Overlapped) else []
+            medium = self._medium(fabric, standing, trace, timelines)
             until = min(standing.step + every, experiment.round_count)
-            tasks = self._run(medium, algorithm, workers, until, standing, on_round, recorder)
+            tasks = self._run(medium, algorithm, workers, until, standing, on_round, recorder, timelines)
             if checkpoint is None or until == experiment.round_count:
                 break
             standing = _standing(until, tasks, recorder)
@@ -125,10 +129,13 @@ class Laboratory:
             checkpoint.save(name, standing, workers)
         server_host = fabric.hosts[workers[0].server] if algorithm.uses_server else None
         assert tasks[0].result is not None
+        timing = _timing(tasks, experiment.round_count, server_host)
+        if isinstance(algorithm, Overlapped):
+            timing = _overlapped(timing, tasks, experiment.round_count)
         result = self._summarise(
             algorithm,
             Ranks.of(_outcomes(tasks)),
-            _timing(tasks, experiment.round_count, server_host),
+            timing,
             "messages",
             judge(self.task, tasks[0].result.parameters),
             reason or None,
@@ -137,8 +144,22 @@ class Laboratory:
             checkpoint.finish(result)
         return result
 
-    def _medium(self, fabric: Fabric, standing: Standing, trace: Trace | None) -> Medium:
-        """Return the network, where it stands, with the effects that were asked for."""
+    @property
+    def measures_ready(self) -> bool:
+        """Whether it is measured when the buckets of a gradient are there: if asked for, or else as its time is."""
+        ready = self.experiment.ready
+        return ready == "measured" or (ready is None and self.costs.provenance("gradient") == "MEASURED")
+
+    def ready(self) -> list[float] | None:
+        """Return the share of a gradient's time after which each tensor is there, if somebody wants it measured."""
+        if self.experiment.overlap is None or not self.measures_ready:
+            return None
+        assert isinstance(self.costs, MeasuredCosts)
+        task = self.task
+        return self.costs.ready(lambda written: task.gradual(written, task.initial_parameters(), 0, 0))
+
+    def _medium(self, fabric: Fabric, standing: Standing, trace: Trace | None, timelines: Sequence[Timeline]) -> Medium:
+        """Return the network, where it stands, with the effects that were asked for; it fills `timelines`."""
         experiment, now = self.experiment, standing.path.total()
         network = (fabric, fabric.hosts, self.costs, self._executor, now, cast(Sharing, experiment.sharing))
         medium: SimulatedMedium
@@ -146,6 +167,8 @@ class Laboratory:
             medium = DisturbedMedium(*network, effects=experiment.effects, seed=experiment.seed)
         else:
             medium = SimulatedMedium(*network)
+        if timelines:
+            medium.note = lambda worker, work, start, end: timelines[worker.rank].computed(work, start, end)
         return medium if trace is None else TracedMedium(medium, trace)
 
     def in_memory(self, name: str) -> list[RankOutcome]:
@@ -163,8 +186,9 @@ class Laboratory:
         standing: Standing,
         on_round: OnRound = ignore,
         recorder: Recorder | None = None,
+        timelines: Sequence[Timeline] = (),
     ) -> list[RankTask[Trained]]:
-        """Run an algorithm from where it stands until there were so many rounds."""
+        """Run an algorithm from where it stands until there were so many rounds; `timelines` are watched, if any."""
         recipe = self.experiment.recipe()
 
         def ended(worker: Worker, trained: Trained) -> None:
@@ -172,12 +196,16 @@ class Laboratory:
                 on_round(algorithm.name, worker.step)
             if recorder is not None:
                 recorder.finished(worker, trained)
+            if timelines:
+                spent = timelines[worker.rank].spent()
+                worker.tally.update({name: int(time) for name, time in spent._asdict().items()})
 
         def program(worker: Worker) -> Any:
             start = standing.trained.pop(worker.rank, None)
             return train(worker, algorithm, self.task, until, recipe, ended, standing.step, start)
 
-        return Cooperative[Trained](medium).run(workers, program, EventPath.after(standing.path))
+        ranks = Watched[Trained](medium, timelines) if timelines else Cooperative[Trained](medium)
+        return ranks.run(workers, program, EventPath.after(standing.path))
 
     def _recorder(
         self, algorithm: Algorithm, workers: list[Worker], now: Callable[[], int], emit: Emit | None
@@ -197,6 +225,7 @@ class Laboratory:
         if self.experiment.way == "messages":
             return ""
         reasons = {
+            "exchanges overlap with backward": self.experiment.overlap is not None,
             "gradients are computed": not isinstance(self.task, TimingOnly),
             "effects were asked for": self.experiment.effects.any,
             "sharing is weighted": self.experiment.sharing != "maxmin",
@@ -235,7 +264,8 @@ class Laboratory:
             mode="simulated",
             workers=self.experiment.workers,
             elements=self.elements,
-            k=self.experiment.selector(self.tensors).k if algorithm.sparse else None,
+            k=self.experiment.k_in_all(self.tensors) if algorithm.sparse else None,
+            **described(algorithm, self.measures_ready),
             compute_provenance=self.costs.provenance("gradient"),
             select_provenance=self.costs.provenance(*SELECT),
             way=way,
@@ -248,6 +278,8 @@ class Laboratory:
 def laboratory(experiment: Experiment) -> Iterator[Laboratory]:
     """Prepare an experiment: its data and device, and a pool that computes gradients of several workers."""
     if experiment.timing_only:
+        if experiment.ready == "measured":
+            raise UsageError("ready 'measured' was given with --timing-only, which computes nothing; leave one out")
         tensors = experiment.known_tensors() or _tensors_of_workload(experiment)
         yield Laboratory(experiment, TimingOnly(sum(tensors)), tensors, AssumedCosts(experiment.assumed_costs()))
         return
@@ -333,6 +365,25 @@ def _standing(step: int, tasks: list[RankTask[Trained]], recorder: Recorder | No
     path = max((task.path.totals() for task in tasks), key=Counter.total)
     trained = {task.worker.rank: task.result for task in tasks if task.result is not None}
     return Standing(step, path, trained, {} if recorder is None else recorder.staleness)
+
+
+def _overlapped(timing: Timing, tasks: list[RankTask[Trained]], rounds: int) -> Timing:
+    """Return where the time of those workers went who end last: with overlap it lies beside a chain of events, too."""
+    training = [task for task in tasks if task.worker.trains]
+    ends = [task.path.totals().total() for task in training]
+    last = [task.worker.tally for task, end in zip(training, ends, strict=True) if end == max(ends)]
+
+    def seconds(name: str) -> float:
+        return sum(tally[name] for tally in last) / (PICOSECONDS * rounds * len(last))
+
+    compute, select = seconds("compute"), seconds("select")
+    return replace(
+        timing,
+        compute_s=compute,
+        select_s=select,
+        comm_s=timing.round_s - compute - select,
+        hidden_s=seconds("hidden"),
+    )
 
 
 def _timing(tasks: list[RankTask[Trained]], rounds: int, server_host: str | None) -> Timing:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from netsim.payload import Payload
 
@@ -32,6 +32,11 @@ class Traffic:
         self.value_bytes_down += payload.value_bytes
         self.index_bytes_down += payload.index_bytes
         self.control_bytes_down += payload.control_bytes
+
+    def add(self, other: Traffic) -> None:
+        """Count in what another counted."""
+        for each in fields(self):
+            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
 
     @property
     def bytes_up(self) -> int:

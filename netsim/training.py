@@ -11,6 +11,9 @@ from netsim.payload import SizeOnly, Vector
 from netsim.sgd import Recipe
 from netsim.worker import Compute, Worker
 
+Written = Callable[[Vector, int], None]
+"""Called with a vector that is not complete, and the number of a tensor that is there."""
+
 
 class Task(Protocol):
     """What is trained: initial parameters, and each worker's gradients of its own data."""
@@ -20,6 +23,13 @@ class Task(Protocol):
 
     def gradient(self, parameters: Vector, rank: int, step: int) -> Vector:
         """Return the gradient of worker `rank`'s mini-batch of `step`, newly made; a pure function."""
+
+    def gradual(self, written: Written, parameters: Vector, rank: int, step: int) -> Vector:
+        """Return what :meth:`gradient` returns, bit for bit; call ``written(vector, n)`` when tensor n of it is there.
+
+        Whether it does is the task's own affair: what was not announced is there at the end.
+        """
+        return self.gradient(parameters, rank, step)
 
     @property
     def shares_passes(self) -> bool:
@@ -80,6 +90,7 @@ async def train(
             task.gradient,
             (at, worker.rank, worker.step),
             many=task.gradients if task.shares_passes else None,
+            gradual=task.gradual,
         )
 
     for worker.step in range(first, rounds):

@@ -11,13 +11,13 @@ import numpy as np
 from netsim.algorithm import Algorithm
 from netsim.backends.batched import Players, Walk, play_all
 from netsim.backends.spmd import Recorder
-from netsim.bottleneck import COMPUTE, SELECT, bound_by
+from netsim.bottleneck import bound_by
 from netsim.results import Ranks, Timing, Way
 from netsim.rounds import World
 from netsim.sgd import Recipe
 from netsim.training import Task, Trained, train
 from netsim.units import PICOSECONDS
-from netsim.worker import Worker
+from netsim.worker import COMPUTE, SELECT, Worker
 
 if TYPE_CHECKING:
     from netsim.backends.spmd import Costs

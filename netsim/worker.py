@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Concatenate, Final, Generic, Literal, ParamSpec, TypeAlias, TypeVar
 
@@ -23,6 +23,13 @@ PayloadT = TypeVar("PayloadT", bound=Payload)
 
 Work: TypeAlias = Literal["gradient", "select", "merge", "update"]
 """What a computation is for; its time is charged and reported under this name."""
+COMPUTE: tuple[Work, ...] = ("gradient", "update")
+SELECT: tuple[Work, ...] = ("select", "merge")
+
+
+Part: TypeAlias = tuple[float, float]
+"""What a piece is of a whole: from which share of it to which."""
+WHOLE: Final[Part] = (0.0, 1.0)
 
 
 Sends: TypeAlias = Literal["acknowledged", "eager"]
@@ -81,7 +88,10 @@ class Compute(Generic[R]):
     `replicated` says that every worker makes this same call on the same arguments, so an
     interpreter that holds many workers may make it once and hand all of them the one result.
     `many`, given the arguments of several such calls, yields their results in turn, bit for bit, and
-    is faster.
+    is faster. ``gradual(written, *args)`` returns the same result, and calls ``written(result so far, n)`` as
+    soon as tensor n of it is there.
+
+    `part` says what it is of the computation that an assumed charge is for: from which share of that to which.
     """
 
     work: Work
@@ -89,6 +99,8 @@ class Compute(Generic[R]):
     args: tuple[Any, ...]
     replicated: bool = False
     many: Callable[[Sequence[Any]], Iterator[R]] | None = None
+    gradual: Callable[..., R] | None = None
+    part: Part = WHOLE
 
     def __await__(self) -> Generator[Any, Any, R]:
         answer: R = yield self
@@ -131,8 +143,23 @@ class Handle(Generic[R]):
         return answer
 
 
+@dataclass(frozen=True, slots=True)
+class Fork(Generic[R]):
+    """Run `coroutine` beside the one that asks; it asks as `worker`, a :meth:`Worker.branch` of the same rank.
+
+    It runs until it waits for something, then the one that asks goes on. Answers a :class:`Handle`.
+    """
+
+    worker: Worker
+    coroutine: Coroutine[Any, Any, R]
+
+    def __await__(self) -> Generator[Any, Any, Handle[R]]:
+        answer: Handle[R] = yield self
+        return answer
+
+
 class _Expand:
-    """The answer by which an interpreter declines to perform a collective natively."""
+    """The answer by which an interpreter declines to do natively what can be expanded."""
 
 
 EXPAND: Final = _Expand()
@@ -175,6 +202,9 @@ def collective(
     return request
 
 
+TAGS = 1024
+"""Tags that an algorithm may use: 0 to one less."""
+
 Observer: TypeAlias = Callable[..., None]
 """Called with a worker, a name and payloads; see :meth:`Worker.observe`."""
 
@@ -186,9 +216,12 @@ class Worker:
     parameter server: one of the workers (rank 0), or, where the server has a host of its own, the
     rank after the last worker. `step` and `operation` say where it is, for headers and messages.
     `tally` counts what an algorithm wants counted, such as uploads, and `traffic` what an interpreter sent.
+    `part` is what its vectors are of a whole one.
     """
 
-    __slots__ = ("observer", "operation", "rank", "server", "step", "tally", "traffic", "workers")
+    __slots__ = (
+        *("_first_tag", "observer", "operation", "part", "rank", "server", "step", "tally", "traffic", "workers"),
+    )
 
     def __init__(self, rank: int, workers: int, server: int = 0, observer: Observer | None = None) -> None:
         self.rank = rank
@@ -199,6 +232,18 @@ class Worker:
         self.tally: Counter[str] = Counter()
         self.traffic = Traffic()
         self.observer = observer
+        self.part = WHOLE
+        self._first_tag = 0
+
+    def branch(self, number: int, part: Part, observer: Observer | None = None) -> Worker:
+        """Return what a coroutine sees that runs beside others of this rank: they differ in `number`, from 0.
+
+        Their messages do not meet. It sees vectors that are a `part` of whole ones, and counts by itself.
+        """
+        branch = Worker(self.rank, self.workers, self.server, observer)
+        branch.step, branch.operation, branch.part = self.step, self.operation, part
+        branch._first_tag = self._first_tag + number * TAGS
+        return branch
 
     def observe(self, what: str, *payloads: Payload) -> None:
         """Show payloads to whoever watches this run; they are not sent anywhere."""
@@ -218,12 +263,12 @@ class Worker:
     def send(self, dst: int, payload: Payload, tag: int = 0) -> Send:
         """Return the request to send `payload` to rank `dst`."""
         self._check(dst, "send to")
-        return Send(dst, payload, tag)
+        return Send(dst, payload, self._first_tag + tag)
 
     def recv(self, src: int, like: PayloadT, tag: int = 0) -> Recv[PayloadT]:
         """Return the request to receive from rank `src` something like `like`."""
         self._check(src, "receive from")
-        return Recv(src, like, tag)
+        return Recv(src, like, self._first_tag + tag)
 
     def sendrecv(self, dst: int, payload: Payload, src: int, like: PayloadT, tag: int = 0) -> SendRecv[PayloadT]:
         """Return the request to send to `dst` and to receive from `src` at once."""
@@ -237,13 +282,17 @@ class Worker:
         """Return the request to begin a receive; its answer is a handle."""
         return Start(self.recv(src, like, tag))
 
+    def fork(self, branch: Worker, coroutine: Coroutine[Any, Any, R]) -> Fork[R]:
+        """Return the request to run a coroutine beside this one, as `branch`; its answer is a handle."""
+        return Fork(branch, coroutine)
+
     def compute(self, work: Work, function: Callable[..., R], *args: Any) -> Compute[R]:
         """Return the request to call ``function(*args)`` and charge its time as `work`; see :class:`Compute`."""
-        return Compute(work, function, args)
+        return Compute(work, function, args, part=self.part)
 
     def replicated(self, work: Work, function: Callable[..., R], *args: Any) -> Compute[R]:
         """Like :meth:`compute`, for a call that every worker makes on the same arguments."""
-        return Compute(work, function, args, replicated=True)
+        return Compute(work, function, args, replicated=True, part=self.part)
 
     def _check(self, peer: int, verb: str) -> None:
         if not 0 <= peer < self.world_size or peer == self.rank:

@@ -16,8 +16,9 @@ from netsim.backends.path import Path
 from netsim.backends.replicas import ReplicaMemo
 from netsim.errors import DeadlockError, ProtocolError
 from netsim.payload import Payload, check_like, describe
+from netsim.pieces import InPieces
 from netsim.units import PICOSECONDS, format_duration
-from netsim.worker import EXPAND, Collective, Compute, Handle, Recv, Send, SendRecv, Start, Worker, evaluate
+from netsim.worker import EXPAND, Collective, Compute, Fork, Handle, Recv, Send, SendRecv, Start, Worker, evaluate
 
 T = TypeVar("T")
 Done = Callable[[Any, Path], None]
@@ -75,14 +76,17 @@ class Message:
 
 
 class Task(Generic[T]):
-    """One rank's coroutine and where it stands."""
+    """A coroutine and where it stands: a rank's own, or one that it forked, whose `end` it may await."""
 
-    __slots__ = ("blocked_since", "coroutine", "finished", "path", "result", "waits_for", "worker")
+    __slots__ = ("blocked_since", "coroutine", "end", "finished", "path", "result", "waits_for", "worker")
 
-    def __init__(self, worker: Worker, coroutine: Coroutine[Any, Any, T], start: Path) -> None:
+    def __init__(
+        self, worker: Worker, coroutine: Coroutine[Any, Any, T], start: Path, end: Operation | None = None
+    ) -> None:
         self.worker = worker
         self.coroutine = coroutine
         self.path = start
+        self.end = end
         self.waits_for: Operation | None = None
         self.blocked_since = 0
         self.finished = False
@@ -106,6 +110,7 @@ class Cooperative(Generic[T]):
         self._medium = medium
         self._channels: defaultdict[tuple[int, int, int], Channel] = defaultdict(Channel)
         self._ready: deque[tuple[Task[T], Any]] = deque()
+        self._forked: dict[Task[Any], None] = {}
         self._replicas = ReplicaMemo()
 
     def run(
@@ -121,6 +126,7 @@ class Cooperative(Generic[T]):
         start = Path.start(self._medium.now) if start is None else start
         tasks = [Task(worker, program(worker), start) for worker in workers]
         with ExitStack() as stack:
+            stack.callback(self._close_forked)
             for task in tasks:
                 stack.callback(task.coroutine.close)
             self._ready.extend((task, None) for task in tasks)
@@ -129,7 +135,7 @@ class Cooperative(Generic[T]):
                     self._resume(*self._ready.popleft())
                 if not self._medium.advance():
                     break
-        self._check_finished(tasks)
+            self._check_finished([*tasks, *self._forked])
         return tasks
 
     def _resume(self, task: Task[T], answer: Any) -> None:
@@ -138,12 +144,15 @@ class Cooperative(Generic[T]):
                 request = task.coroutine.send(answer)
             except StopIteration as stop:
                 task.finished, task.result = True, stop.value
+                if task.end is not None:
+                    del self._forked[task]
+                    self._finish(task.end, stop.value, task.path)
                 return
-            if isinstance(request, Collective):
+            if isinstance(request, Collective | InPieces):
                 answer = EXPAND
                 continue
             operation = self._begin(task, request)
-            if isinstance(request, Start):
+            if isinstance(request, Start | Fork):
                 answer = operation
                 continue
             if not operation.done:
@@ -166,6 +175,8 @@ class Cooperative(Generic[T]):
                 return self._both(task, request)
             case Compute():
                 return self._compute(task, request)
+            case Fork():
+                return self._fork(task, request)
         raise ProtocolError(
             f"rank {task.worker.rank} awaited {request!r}, which is not a netsim request: "
             "algorithms await only the requests of netsim.worker"
@@ -239,6 +250,18 @@ class Cooperative(Generic[T]):
         )
         return operation
 
+    def _fork(self, task: Task[T], request: Fork[Any]) -> Operation:
+        """Run a coroutine beside `task`, at first until it waits for something."""
+        operation = Operation(request)
+        forked: Task[Any] = Task(request.worker, request.coroutine, task.path, operation)
+        self._forked[forked] = None
+        self._resume(forked, None)
+        return operation
+
+    def _close_forked(self) -> None:
+        for forked in self._forked:
+            forked.coroutine.close()
+
     def _deliver(self, message: Message, operation: Operation, task: Task[T]) -> None:
         where = f"rank {task.worker.rank}, {message.operation}, step {task.worker.step}, from rank {message.src}"
         if message.payload.version() != message.version:
@@ -263,7 +286,9 @@ class Cooperative(Generic[T]):
         self._ready.append((task, answer))
 
     def _check_finished(self, tasks: Sequence[Task[T]]) -> None:
-        problems = [self._why(task) for task in tasks if not task.finished]
+        stuck = [task for task in tasks if not task.finished]
+        # Who waits for a coroutine that it forked is told of by that.
+        problems = [self._why(task) for task in stuck if not isinstance(_awaited(task), Fork)]
         problems += [
             f"rank {src} sent rank {dst} {describe(message.payload)} (tag {tag}, {message.operation}) "
             f"at {_clock(message.posted_at)} that nobody received"
@@ -277,7 +302,7 @@ class Cooperative(Generic[T]):
     @staticmethod
     def _why(task: Task[T]) -> str:
         worker = task.worker
-        request = task.waits_for.request if task.waits_for is not None else None
+        request = _awaited(task)
         if isinstance(request, SendRecv):
             request = request.recv
         if isinstance(request, Recv):
@@ -285,6 +310,10 @@ class Cooperative(Generic[T]):
         else:
             awaited = repr(request)
         return f"rank {worker.rank} waits for {awaited} since {_clock(task.blocked_since)}"
+
+
+def _awaited(task: Task[Any]) -> Any:
+    return None if task.waits_for is None else task.waits_for.request
 
 
 def _clock(picoseconds: int) -> str:

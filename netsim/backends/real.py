@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
+from netsim.backends.beside import Backward, Forked
 from netsim.backends.messages import HEADER, Incoming, Outgoing, Transfer, transfer_tag
 from netsim.backends.wire import HEADER_WORDS, Header, decode, encode
-from netsim.errors import ProtocolError
+from netsim.errors import ProtocolError, UsageError
 from netsim.payload import Bundle, Payload, check_like
+from netsim.pieces import InPieces
+from netsim.timeline import Timeline
 from netsim.whereabouts import HERE
-from netsim.worker import EXPAND, Collective, Compute, Recv, Send, SendRecv, Sends, Start, Worker, evaluate
+from netsim.worker import EXPAND, Collective, Compute, Fork, Recv, Send, SendRecv, Sends, Start, Worker, evaluate
 
 T = TypeVar("T")
 RECEIPTS_KEPT = 4096
@@ -32,22 +36,31 @@ class Real:
 
     def __init__(self, worker: Worker, device: str, backend: str, sends: Sends = "eager") -> None:
         self._worker = worker
-        self._device = device
+        self._device, self._backend, self._sends = device, backend, sends
         self._on_gpu = backend == "nccl"
         # A receipt does not keep nccl's stream from running ahead, and there the batch is the pair's own.
         self._acknowledged = sends == "acknowledged" and not self._on_gpu
         self._receiving: dict[tuple[int, int], Incoming] = {}
         self._receipts: deque[Transfer] = deque(maxlen=RECEIPTS_KEPT)
         self._request: Any = None
-        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self._backward: ThreadPoolExecutor | None = None
+        self.timeline = Timeline()
+        """In seconds, of this coroutine and of those that it forked."""
 
     def run(self, program: Coroutine[Any, Any, T]) -> T:
         """Drive `program` to its end and return its result."""
-        answer = None
         HERE.follow(self._worker, self._doing)
+        return self._drive(program)
+
+    def _drive(self, program: Coroutine[Any, Any, T]) -> T:
+        answer = None
         try:
             while True:
-                answer = self._answer(program.send(answer))
+                request = program.send(answer)
+                started = time.perf_counter()
+                answer = self._answer(request)
+                if isinstance(request, Send | Recv | SendRecv | Outgoing | Incoming):
+                    self.timeline.communicated(started, time.perf_counter())
         except StopIteration as stop:
             return stop.value  # type: ignore[no-any-return]
         finally:
@@ -66,6 +79,8 @@ class Real:
                 return f"sending to rank {dst} and receiving from rank {src}"
             case Outgoing() | Incoming():
                 return "finishing what it started"
+            case Fork() | Forked() | InPieces():
+                return "computing (gradient) or exchanging what is there of it"
         return ""
 
     def _answer(self, request: Any) -> Any:
@@ -87,6 +102,12 @@ class Real:
                 return self._start_recv(request).finish()
             case SendRecv():
                 return self._exchange(request)
+            case Fork():
+                return self._fork(request)
+            case Forked():
+                return request.finish()
+            case InPieces():
+                return self._in_pieces(request)
         raise ProtocolError(f"rank {self._worker.rank} awaited {request!r}, which is not a netsim request")
 
     def _compute(self, request: Compute[Any], args: list[Any]) -> Any:
@@ -94,8 +115,24 @@ class Real:
         result = request.function(*args)
         if self._device.startswith("cuda"):
             torch.cuda.synchronize(self._device)
-        self.seconds[request.work] += time.perf_counter() - started
+        self.timeline.computed(request.work, started, time.perf_counter())
         return result
+
+    def _fork(self, request: Fork[Any]) -> Forked:
+        """Let a thread answer the requests of a coroutine that runs beside this one."""
+        if self._on_gpu:
+            raise UsageError(
+                "exchanges that overlap with backward need --backend gloo: nccl would mix up their messages"
+            )
+        beside = Real(request.worker, self._device, self._backend, self._sends)
+        beside.timeline = self.timeline
+        return Forked(partial(beside._drive, request.coroutine))
+
+    def _in_pieces(self, request: InPieces) -> Backward:
+        if self._backward is None:
+            # One thread for all steps: it keeps a copy of the model, and torch's number of threads is its own.
+            self._backward = ThreadPoolExecutor(1, "backward", torch.set_num_threads, (torch.get_num_threads(),))
+        return Backward(request, self._backward, self.timeline, self._device)
 
     def _start_send(self, request: Send) -> Outgoing:
         outgoing = self._outgoing(request)

@@ -18,7 +18,7 @@ class TracedMedium:
 
     def __init__(self, medium: SimulatedMedium, trace: Trace) -> None:
         self._medium = medium
-        medium.note = self._note
+        self._also, medium.note = medium.note, self._note
         self._trace = trace
 
     @property
@@ -49,6 +49,7 @@ class TracedMedium:
 
     def _note(self, worker: Worker, work: str, start: int, end: int) -> None:
         self._trace.add(Computation(worker.rank, work, worker.step, start, end))
+        self._also(worker, work, start, end)
 
     def advance(self) -> bool:
         went_on = self._medium.advance()

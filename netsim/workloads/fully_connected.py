@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
@@ -43,8 +44,14 @@ class Pass:
 
     @torch.no_grad()
     def __init__(
-        self, parameters: list[torch.Tensor], images: torch.Tensor, labels: torch.Tensor, workers: int
+        self,
+        parameters: list[torch.Tensor],
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        workers: int,
+        reached: Callable[[Pass, int], None] | None = None,
     ) -> None:
+        """Go there and back; ``reached(self, n)`` is called on the way back, when layer n's gradient can be written."""
         self._batch_size = len(labels) // workers
         weights, biases = parameters[::2], parameters[1::2]
         spare = max(0, LEAST - len(labels))
@@ -55,23 +62,31 @@ class Pass:
         logs = torch.addmm(biases[-1], self._values[-1], weights[-1].t()).log_softmax(1)
         picked = torch.zeros_like(logs).scatter_(1, labels[:, None], -1 / self._batch_size)
         slope = torch.ops.aten._log_softmax_backward_data(picked, logs, 1, logs.dtype)
-        self._slopes = [slope]
-        for weight, values in zip(weights[:0:-1], self._values[:0:-1], strict=True):
-            slope = torch.mm(slope, weight).masked_fill_(values <= 0, 0)
-            self._slopes.insert(0, slope)
+        self._slopes = [slope] * len(weights)
+        for layer in range(len(weights) - 1, -1, -1):
+            if layer + 1 < len(weights):
+                slope = torch.mm(slope, weights[layer + 1]).masked_fill_(self._values[layer + 1] <= 0, 0)
+            self._slopes[layer] = slope
+            if reached is not None:
+                reached(self, layer)
         self.finite = all(
             float(slope.abs().max()) * max(1.0, float(values.abs().max())) * self._batch_size < LARGEST
             for slope, values in zip(self._slopes, self._values, strict=True)
         )
         """Whether the sums of products that gradients are cannot overflow; if not they still may be finite."""
 
-    @torch.no_grad()
     def write(self, worker: int, out: list[torch.Tensor]) -> None:
         """Write the gradient of one worker's mean cross-entropy into `out`, a tensor for each parameter."""
+        for layer in range(len(self._slopes)):
+            self.write_layer(layer, worker, out)
+
+    @torch.no_grad()
+    def write_layer(self, layer: int, worker: int, out: list[torch.Tensor]) -> None:
+        """Write two tensors of `out`, those of one layer."""
         own = slice(worker * self._batch_size, (worker + 1) * self._batch_size)
-        for slope, values, weight, bias in zip(self._slopes, self._values, out[::2], out[1::2], strict=True):
-            torch.mm(slope[own].t(), values[own], out=weight)
-            torch.sum(slope[own], 0, out=bias)
+        slope, values = self._slopes[layer][own], self._values[layer][own]
+        torch.mm(slope.t(), values, out=out[2 * layer])
+        torch.sum(slope, 0, out=out[2 * layer + 1])
 
 
 def digits_mlp(shape: Shape) -> nn.Module:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import torch
 from torch import nn
@@ -70,6 +71,46 @@ class Replica:
                 piece.copy_(gradient)
 
         return write, False
+
+    def gradual(
+        self,
+        flat: torch.Tensor,
+        inputs: torch.Tensor,
+        labels: torch.Tensor,
+        row: torch.Tensor,
+        written: Callable[[int], None],
+    ) -> None:
+        """Write one worker's gradient at `flat` (d,) into `row` (d,); call ``written(n)`` when tensor n is there."""
+        pieces = self._pieces(row)
+        if isinstance(self.model, FullyConnected):
+
+            def reached(halfway: Pass, layer: int) -> None:
+                halfway.write_layer(layer, 0, pieces)
+                written(2 * layer + 1)
+                written(2 * layer)
+
+            Pass(self._pieces(flat), inputs, labels, 1, reached)
+            return
+
+        def take(number: int, gradient: torch.Tensor) -> None:
+            pieces[number].copy_(gradient)
+            left.discard(number)
+            written(number)
+
+        left = set(range(len(pieces)))
+        self.hold(flat)
+        loss = nn.functional.cross_entropy(self.scores(inputs), labels.flatten())
+        hooks = [
+            each.register_hook(partial(take, number))  # type: ignore[no-untyped-call]
+            for number, each in enumerate(self._parameters)
+        ]
+        try:
+            gradients = torch.autograd.grad(loss, self._parameters, allow_unused=True, materialize_grads=True)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        for number in sorted(left):  # tensors that the loss does not depend on
+            take(number, gradients[number])
 
     def _pieces(self, flat: torch.Tensor) -> list[torch.Tensor]:
         pieces = flat.split_with_sizes(self._sizes)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -165,13 +166,30 @@ class DataParallelTask:
         for number, rank in enumerate(ranks):
             row = torch.empty_like(parameters.values)
             write(number, row)
-            # A sum is finite only if all of it is, and costs 1/40 of asking every element.
-            if not finite and not math.isfinite(float(row.sum())) and (bad := self._first_bad(row)):
-                raise NonFiniteGradientError(
-                    f"worker {rank}, step {step}: the gradient of {bad} is not finite; "
-                    "lower --lr (the training diverged) or check the data"
-                )
+            if not finite:
+                self._check_finite(row, rank, step)
             yield Dense(row)
+
+    def gradual(self, written: Callable[[Vector, int], None], parameters: Vector, rank: int, step: int) -> Dense:
+        """Return what :meth:`gradient` returns, bit for bit; call ``written(vector, n)`` when tensor n of it is there.
+
+        Whether it is finite is known only when it is complete.
+        """
+        assert isinstance(parameters, Dense)
+        inputs, labels = self._training.take(torch.from_numpy(self.batch(rank, step)).to(self._device))
+        gradient = Dense(torch.empty_like(parameters.values))
+        note = partial(written, gradient)
+        self._replica_of_thread().gradual(parameters.values, inputs, labels, gradient.values, note)
+        self._check_finite(gradient.values, rank, step)
+        return gradient
+
+    def _check_finite(self, row: torch.Tensor, rank: int, step: int) -> None:
+        # A sum is finite only if all of it is, and costs 1/40 of asking every element.
+        if not math.isfinite(float(row.sum())) and (bad := self._first_bad(row)):
+            raise NonFiniteGradientError(
+                f"worker {rank}, step {step}: the gradient of {bad} is not finite; "
+                "lower --lr (the training diverged) or check the data"
+            )
 
     def _may_share(self, parameters: Dense, ranks: Sequence[int], step: int) -> bool:
         """Return whether so many workers share a pass, and find out if that changes bits."""
