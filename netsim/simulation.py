@@ -225,7 +225,7 @@ class Laboratory:
         if self.experiment.way == "messages":
             return ""
         reasons = {
-            "exchanges overlap with backward": self.experiment.overlap is not None,
+            "exchanges overlap with backward": len(self.experiment.pieces(self.tensors)) > 1,
             "gradients are computed": not isinstance(self.task, TimingOnly),
             "effects were asked for": self.experiment.effects.any,
             "sharing is weighted": self.experiment.sharing != "maxmin",
