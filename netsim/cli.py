@@ -16,6 +16,7 @@ from netsim.commands.run import run
 from netsim.commands.simulate import simulate
 from netsim.commands.study import study
 from netsim.commands.topology import app as topology
+from netsim.commands.validate import validate
 from netsim.errors import NetsimError
 
 INTERRUPTED = 130
@@ -27,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (simulate, run, fetch, flows, study, recommend):
+for command in (simulate, run, fetch, flows, study, recommend, validate):
     app.command()(command)
 app.add_typer(topology, name="topology")
 

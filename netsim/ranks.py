@@ -8,6 +8,7 @@ from typing import Any
 from netsim.experiment import Experiment
 from netsim.job import OnRound, Work
 from netsim.real import run_rank
+from netsim.validation.cells import measured
 
 
 def train(details: dict[str, Any], rank: int, on_round: OnRound) -> list[dict[str, Any]]:
@@ -16,4 +17,9 @@ def train(details: dict[str, Any], rank: int, on_round: OnRound) -> list[dict[st
     return [asdict(result) for result in run_rank(experiment, details["backend"], rank, on_round)]
 
 
-WORKS: dict[str, Work] = {"train": train}
+def validate(details: dict[str, Any], rank: int, on_round: OnRound) -> list[dict[str, Any]]:
+    """Measure point-to-point messages, then every cell: exchanges and rounds of training."""
+    return measured(details["cells"], details["large_bytes"], rank, on_round)
+
+
+WORKS: dict[str, Work] = {"train": train, "validate": validate}

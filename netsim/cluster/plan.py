@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from netsim.errors import UsageError, check_choice
+from netsim.network.wire import HEADER_BYTES, Wire
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -23,8 +24,8 @@ PLACEMENTS: tuple[Placement, ...] = ("contiguous", "interleaved")
 INTERFACE = "eth0"
 FRAME_BYTES = 1514
 """What the kernel charges a full frame of a veth: MTU 1500 and 14 of Ethernet, no preamble, no checksum."""
-SEGMENT_BYTES = 1448
-"""Payload of a full frame: MTU less 20 of IP, 20 of TCP and 12 of its time stamp."""
+ACK_BYTES = 66
+"""Of an acknowledgement on a veth: 14 of Ethernet, 20 of IP, 20 of TCP and 12 of its time stamp."""
 BURST_BYTES = 4096
 """What an idle link lets through at once. A third of it loses rate to late timers; more falsifies short messages."""
 QUEUE_BYTES = 16 * 2**20
@@ -65,6 +66,11 @@ class Cluster:
     def racks(self) -> int:
         return 1 if self.trunk_bps is None else 2
 
+    @property
+    def wire(self) -> Wire:
+        """What the kernel counts on a veth, and what an idle link lets through at once."""
+        return Wire(header_bytes=HEADER_BYTES["virtual"], ack_bytes=ACK_BYTES, credit_bytes=BURST_BYTES)
+
     def rack(self, rank: int) -> int:
         """Return which rack the host of `rank` is in."""
         if self.placement == "interleaved":
@@ -72,21 +78,18 @@ class Cluster:
         return rank * self.racks // self.ranks
 
     def graph(self) -> nx.Graph[Any]:
-        """Return the cluster as the simulator takes it: links by the payload that they carry a second."""
+        """Return the cluster as the simulator takes it, its bandwidths in whole frames as the kernel counts them."""
         import networkx as nx
 
         graph: nx.Graph[Any] = nx.Graph()
-        payload = SEGMENT_BYTES / FRAME_BYTES
         for rank in range(self.ranks):
             graph.add_node(f"worker{rank}", kind="host")
         for rank in range(self.ranks):
             switch = f"switch{self.rack(rank)}"
             graph.add_node(switch, kind="switch")
-            graph.add_edge(
-                *(f"worker{rank}", switch), bandwidth_bps=self.bandwidth_bps * payload, latency_s=self.latency_s / 2
-            )
+            graph.add_edge(f"worker{rank}", switch, bandwidth_bps=self.bandwidth_bps, latency_s=self.latency_s / 2)
         if self.trunk_bps is not None:
-            graph.add_edge("switch0", "switch1", bandwidth_bps=self.trunk_bps * payload, latency_s=0.0)
+            graph.add_edge("switch0", "switch1", bandwidth_bps=self.trunk_bps, latency_s=0.0)
         return graph
 
 

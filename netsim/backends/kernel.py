@@ -1,0 +1,198 @@
+"""The simulated network with sends as they are: gloo over the kernel's TCP, on hosts that may share cores.
+
+What :mod:`netsim.backends.messages` does is modelled step by step. A message is
+
+1. packed by its sender: a third of `work_s`, and `byte_s` for each of its bytes;
+2. announced by a header, once its receiver is there (gloo's rendezvous): 2/3 of `wake_s`, and a third of
+   `work_s` at the receiver;
+3. drained through the links: :mod:`netsim.network.shaped`;
+4. taken in by its receiver: the rest of `wake_s` and of `work_s`.
+
+An eager send is done when the kernel holds the body, which is at once, as its buffers are larger than the
+messages: so the next message shares the link with the last. An acknowledged one is done when the receiver's
+word is back, another third of `wake_s` later.
+
+Work is done on processors: that of one rank in turn, on one core at most; ranks of one machine share its
+`cores`. These terms come from point-to-point messages (:mod:`netsim.validation.points`), the rest from
+what the kernel counts (:mod:`netsim.network.wire`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import simpy
+
+from netsim.backends.cooperative import Done
+from netsim.backends.path import Path
+from netsim.backends.simulated import Costs
+from netsim.network.fabric import Fabric, Link, Route
+from netsim.network.flows import Flow, Network
+from netsim.network.shaped import ShapedNetwork, Stream
+from netsim.network.wire import Wire
+from netsim.payload import nbytes
+from netsim.units import PICOSECONDS, picoseconds
+from netsim.worker import Compute, Recv, Send, Sends, Worker, stages
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostTerms:
+    """What a message costs besides its bytes on the links, in seconds.
+
+    `wake_s`: waiting until threads are awake, which costs no processor. `work_s`: processors' time for a
+    message, and `byte_s` for each of its bytes. `cores`: processors that all ranks share, None if each has
+    its own.
+    """
+
+    wake_s: float = 0.0
+    work_s: float = 0.0
+    byte_s: float = 0.0
+    cores: int | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Posted:
+    """A message that its sender has packed, and where it stands."""
+
+    worker: Worker
+    request: Send
+    path: Path
+    since: int
+    sent: Done
+    arrived: Done
+
+
+class KernelMedium:
+    """A simulated cluster of real hosts; rank r lives on ``fabric.hosts[r]``."""
+
+    def __init__(
+        self, fabric: Fabric, wire: Wire, terms: HostTerms, costs: Costs, sends: Sends = "eager", now: int = 0
+    ) -> None:
+        self._environment = simpy.Environment(initial_time=now)
+        self._network = ShapedNetwork(self._environment, wire)
+        self._processors = Network(self._environment)
+        self._fabric, self._wire, self._costs = fabric, wire, costs
+        self._acknowledged = sends == "acknowledged"
+        self._wake, self._work = picoseconds(terms.wake_s) // 3, picoseconds(terms.work_s) // 3
+        self._byte = terms.byte_s * PICOSECONDS
+        self._cores = _cores(len(fabric.hosts), terms.cores)
+        self._posted: defaultdict[tuple[int, int, int], deque[Posted]] = defaultdict(deque)
+        self._expected: Counter[tuple[int, int, int]] = Counter()
+        self._free_at: dict[int, deque[Callable[[], None]]] = {}
+
+    @property
+    def now(self) -> int:
+        return int(self._environment.now)
+
+    # Messages.
+
+    def carry(self, worker: Worker, request: Send, path: Path, sent: Done, arrived: Done) -> None:
+        def packed(path: Path) -> None:
+            channel = (worker.rank, request.dst, request.tag)
+            self._posted[channel].append(Posted(worker, request, path, self.now, sent, arrived))
+            self._match(channel)
+
+        charge = self._work + round(self._byte * nbytes(request.payload))
+        self._occupy(worker.rank, "packing", charge, path, packed)
+
+    def expect(self, worker: Worker, request: Recv[Any]) -> None:
+        channel = (request.src, worker.rank, request.tag)
+        self._expected[channel] += 1
+        self._match(channel)
+
+    def _match(self, channel: tuple[int, int, int]) -> None:
+        while self._posted[channel] and self._expected[channel]:
+            self._expected[channel] -= 1
+            self._depart(self._posted[channel].popleft())
+
+    def _depart(self, message: Posted) -> None:
+        """Send a message that is packed to a receiver that is there."""
+        here, there = message.worker.rank, message.request.dst
+        source, target = self._fabric.hosts[here], self._fabric.hosts[there]
+        route, back = self._fabric.route(source, target), self._fabric.route(target, source)
+        path = message.path.then("rendezvous", self.now - message.since).then("waking", 2 * self._wake)
+
+        def leave(path: Path) -> None:
+            def drained(stream: Stream) -> None:
+                end = path.then("latency", route.latency_ps)
+                for link, duration in stream.held_by:
+                    end = end.then(link, duration)
+                end = end.then("waking", self._wake)
+                self._after(self._wake, lambda: self._occupy(there, "taking in", self._work, end, taken_in))
+
+            if not self._acknowledged:
+                message.sent(None, path)
+            self._network.start(route, back, self._wire.bytes_of(nbytes(message.request.payload)), drained)
+
+        def taken_in(path: Path) -> None:
+            message.arrived(None, path)
+            if self._acknowledged:
+                word = self._wake + back.latency_ps
+                self._after(word, lambda: message.sent(None, path.then("receipt", word)))
+
+        self._after(2 * self._wake, lambda: self._occupy(there, "taking in", self._work, path, leave))
+
+    # Computing.
+
+    def compute(self, worker: Worker, request: Compute[Any], call: Callable[[], Any], path: Path, done: Done) -> None:
+        parts = [(stage.work, self._costs.picoseconds(stage, lambda: None)) for stage in stages(request)]
+
+        def go_on(path: Path) -> None:
+            if not parts:
+                done(call(), path)
+                return
+            work, charge = parts.pop(0)
+            self._occupy(worker.rank, work, charge, path, go_on)
+
+        go_on(path)
+
+    def _occupy(self, rank: int, what: str, charge: int, path: Path, then: Callable[[Path], None]) -> None:
+        """Have a rank, which does one thing after another, compute for `charge` picoseconds of one core."""
+        if not charge:
+            then(path)
+            return
+        waiting = self._free_at.setdefault(rank, deque())
+        asked = self.now
+
+        def begin() -> None:
+            self._processors.start(self._cores[rank], _work(charge), ended, cap_bps=float(PICOSECONDS))
+
+        def ended(_: Flow) -> None:
+            waiting.popleft()
+            if waiting:
+                waiting[0]()
+            then(path.then(what, self.now - asked))
+
+        waiting.append(begin)
+        if len(waiting) == 1:
+            begin()
+
+    # Going on.
+
+    def _after(self, wait: int, call: Callable[[], Any]) -> None:
+        self._environment.timeout(wait).callbacks.append(lambda _: call())
+
+    def advance(self) -> bool:
+        try:
+            self._environment.step()
+        except simpy.core.EmptySchedule:
+            return False
+        return True
+
+
+def _work(charge: int) -> int:
+    """Return a charge in "bytes" of a link on which a whole core carries a picosecond's bit a picosecond."""
+    return math.ceil(charge / 8)
+
+
+def _cores(ranks: int, shared: int | None) -> Sequence[Route]:
+    """Return what each rank computes on, as a route: of its own or shared, a core's speed is 10¹² a second."""
+    if shared is None:
+        links = [Link(rank, "core", f"core of rank {rank}", PICOSECONDS, 0.0) for rank in range(ranks)]
+    else:
+        links = [Link(0, "cores", f"{shared} cores", shared * PICOSECONDS, 0.0)] * ranks
+    return [Route((link,), 0) for link in links]

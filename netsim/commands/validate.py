@@ -1,0 +1,234 @@
+"""``netsim validate``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from netsim.commands.common import reader_may_go, say, write_out
+from netsim.errors import UsageError, check_choice
+from netsim.options import option
+
+if TYPE_CHECKING:
+    from netsim.cluster.plan import Cluster
+    from netsim.validate import OnProgress, Setting, Validation
+    from netsim.validation.cells import Cell
+    from netsim.worker import Sends
+
+VALIDATION_FAILED = 4
+DEFAULT_ALGORITHMS = "dense,topk,gtopk,ps"
+
+
+def validate(
+    *,
+    local: Annotated[str, option("Ranks in a cluster on this machine; several with commas: 4,8,16.")],
+    bandwidth: Annotated[str, option("Of every link, each way; several with commas.")] = "100Mbps",
+    sizes: Annotated[str, option("Of the vectors that are exchanged, with commas.")] = "100KB,400KB,2MB",
+    exchange: Annotated[str, option("Names with commas, all or none.")] = "all",
+    algorithm: Annotated[
+        str, option("Whose rounds of training are compared: with commas, all or none.")
+    ] = DEFAULT_ALGORITHMS,
+    rounds: Annotated[int, option("Of training, in one repeat.")] = 2,
+    density: Annotated[float, option("Of the sparse algorithms.")] = 0.01,
+    repeats: Annotated[int, option("Of every measurement, after one that is left out.")] = 7,
+    sends: Annotated[str | None, option("eager or acknowledged. [default: eager, and trees both ways]")] = None,
+    shaping: Annotated[str, option("Of links: fair, or tbf (plain token buckets).")] = "fair",
+    trunk: Annotated[str | None, option("Two racks, with a link of this bandwidth between them.")] = None,
+    placement: Annotated[str, option("Of ranks in two racks: contiguous or interleaved.")] = "contiguous",
+    latency: Annotated[str | None, option("One way, where the kernel has netem. [default: the machine's own]")] = None,
+    tolerance: Annotated[str, option("Exit with status 4 where a prediction is off by more.")] = "10%",
+    timeout: Annotated[str, option("An operation that waits longer fails.")] = "60s",
+    out: Annotated[
+        Path | None, option("A folder for the scatter plot, CSV and JSON; settings that it has are not measured again.")
+    ] = None,
+    as_json: Annotated[bool, option("Print one JSON document instead of the table.", "--json")] = False,
+) -> None:
+    """Build a real cluster on this machine, run the same exchanges over it, and compare with what netsim predicts."""
+    import typer
+
+    from netsim.units import parse_duration
+    from netsim.validate import conclude
+    from netsim.validate import validate as run
+
+    config: dict[str, Any] = {
+        "local": local, "bandwidth": bandwidth, "sizes": sizes, "exchange": exchange, "algorithm": algorithm,
+        "rounds": rounds, "density": density, "repeats": repeats, "sends": sends, "shaping": shaping, "trunk": trunk,
+        "placement": placement, "latency": latency, "tolerance": tolerance,
+    }  # fmt: skip
+    allowed = _tolerance(tolerance)
+    settings = _settings(config, parse_duration(timeout, "timeout"))
+    points = None
+    if out is not None:
+        points = out / "points"
+        try:
+            points.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"out {str(out)!r} cannot be made: {error.strerror}; name a folder") from None
+    with _progress(settings) as on_progress:
+        found = run(settings, allowed, on_progress, points)
+    sentences = conclude(found, allowed)
+    document = found.as_json(config, sentences)
+    if out is not None:
+        _write(out, found, document)
+    if as_json:
+        say(document)
+    else:
+        _render(found, sentences)
+    if any(each.verdict == "off" for each in found.comparison):
+        raise typer.Exit(VALIDATION_FAILED)
+
+
+def _tolerance(text: str) -> float:
+    number, percent = text.strip().removesuffix("%"), text.strip().endswith("%")
+    try:
+        value = float(number) / (100 if percent else 1)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < float("inf"):
+        raise UsageError(f"tolerance {text!r} must be more than zero; write it like 10% or 0.1")
+    return value
+
+
+def _settings(config: dict[str, Any], timeout_s: float) -> list[Setting]:
+    """Return a setting for every number of ranks and bandwidth."""
+    from netsim.cluster.plan import Cluster
+    from netsim.units import parse_bandwidth, parse_duration
+    from netsim.validate import Setting
+
+    if config["repeats"] < 1:
+        raise UsageError(f"repeats {config['repeats']} must be at least 1")
+    settings = []
+    for text in _listed(config["local"]):
+        if not text.isdecimal() or int(text) < 2:
+            raise UsageError(f"local {text!r} must be a number of ranks, at least 2, such as 8")
+        for bandwidth in _listed(config["bandwidth"]):
+            cluster = Cluster(
+                ranks=int(text),
+                bandwidth_bps=parse_bandwidth(bandwidth),
+                trunk_bps=None if config["trunk"] is None else parse_bandwidth(config["trunk"]),
+                placement=config["placement"],
+                shaping=config["shaping"],
+                latency_s=0.0 if config["latency"] is None else parse_duration(config["latency"], "latency"),
+            )
+            settings.append(Setting(cluster=cluster, cells=tuple(_cells(config, cluster)), timeout_s=timeout_s))
+    return settings
+
+
+def _cells(config: dict[str, Any], cluster: Cluster) -> Iterator[Cell]:
+    from algorithms import ALGORITHMS
+    from netsim.units import parse_size
+    from netsim.validation.cells import Cell
+    from netsim.validation.exchanges import EXCHANGES
+
+    if config["sends"] is not None:
+        check_choice("sends", config["sends"], ("eager", "acknowledged"))
+    for size in _listed(config["sizes"]):
+        for name in _chosen("exchange", config["exchange"], EXCHANGES):
+            both: tuple[Sends, ...] = ("eager", "acknowledged") if "tree" in name else ("eager",)
+            for sends in both if config["sends"] is None else (config["sends"],):
+                yield Cell(name=name, bytes=parse_size(size), sends=sends, repeats=config["repeats"])
+    for name in _chosen("algorithm", config["algorithm"], ALGORITHMS):
+        yield _round(config, name, cluster)
+
+
+def _round(config: dict[str, Any], name: str, cluster: Cluster) -> Cell:
+    """Return the cell that compares an algorithm's rounds."""
+    from algorithms import ALGORITHMS
+    from netsim.experiment import Experiment
+    from netsim.payload import INDEX_BYTES, VALUE_BYTES
+    from netsim.simulation import _tensors_of_workload
+    from netsim.validation.cells import Cell
+
+    experiment = Experiment.of(
+        workers=cluster.ranks, algorithm=name, rounds=config["rounds"], density=config["density"], device="cpu"
+    )
+    elements = sum(_tensors_of_workload(experiment))
+    sparse = ALGORITHMS[name].sparse
+    nbytes = experiment.k_of(elements) * (VALUE_BYTES + INDEX_BYTES) if sparse else elements * VALUE_BYTES
+    sends: Sends = config["sends"] or "eager"
+    return Cell(name=name, bytes=nbytes, sends=sends, repeats=config["repeats"], experiment=experiment.config())
+
+
+def _chosen(kind: str, text: str, known: Any) -> list[str]:
+    if text == "none":
+        return []
+    names = list(known) if text == "all" else _listed(text)
+    for name in names:
+        check_choice(kind, name, known)
+    return names
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+@contextmanager
+def _progress(settings: list[Setting]) -> Iterator[OnProgress]:
+    """Show what is being measured and the time left, on stderr if that is a terminal; say the cost beforehand."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from netsim.units import format_duration
+
+    console = Console(stderr=True)
+    seconds = sum(
+        guess * (cell.repeats + 1)
+        for setting in settings
+        for guess, cell in zip(setting.seconds(), setting.cells, strict=True)
+    )
+    console.print(f"measuring takes about {format_duration(seconds + 5 * len(settings))}", highlight=False)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("left"), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
+        bar = shown.add_task("starting", total=seconds)
+        yield lambda what, done, total: shown.update(bar, completed=done, total=total, description=what)
+
+
+def _write(out: Path, found: Validation, document: str) -> None:
+    from netsim.report.document import Table
+    from netsim.report.drawing import Axis, Series, against
+    from netsim.report.files import as_csv
+
+    write_out(out / "validation.json", document)
+    rows = [each.as_json() for each in found.comparison]
+    columns = [name for name in rows[0] if name != "measured_ci_s"]
+    cells = [[*(row[name] for name in columns), *row["measured_ci_s"]] for row in rows]
+    table = Table("validation", [*columns, "measured_ci_low_s", "measured_ci_high_s"], cells)
+    write_out(out / "validation.csv", as_csv(table).rstrip("\n"))
+    series = []
+    for title in dict.fromkeys(each.title for each in found.comparison):
+        own = [each for each in found.comparison if each.title == title]
+        series.append(Series(title, [each.measured_s for each in own], [each.predicted_s for each in own]))
+    drawing = against(series, Axis("measured (s)", 10), Axis("predicted (s)", 10))
+    write_out(out / "validation.svg", drawing.rstrip("\n"))
+
+
+def _render(found: Validation, sentences: list[str]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from netsim.render import wide_console
+    from netsim.units import format_bytes, format_duration
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for name in ("what", "P", "network", "sends", "size", "predicted", "measured", "95 % interval", "error", ""):
+        table.add_column(name, justify="left" if name in ("what", "network", "sends", "") else "right", no_wrap=True)
+    for each in found.comparison:
+        table.add_row(
+            escape(each.title),
+            str(each.workers),
+            escape(each.network),
+            each.sends,
+            format_bytes(each.bytes),
+            format_duration(each.predicted_s),
+            format_duration(each.measured_s),
+            " to ".join(map(format_duration, each.measured_ci_s)),
+            f"{each.error:+.1%}",
+            each.verdict,
+        )
+    console = wide_console()
+    with reader_may_go():
+        console.print(table)
+        for sentence in sentences:
+            console.print(escape(sentence), highlight=False, soft_wrap=True)

@@ -1,0 +1,40 @@
+"""What a message of so many bytes costs a link that counts frames, and what links let through besides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SEGMENT_BYTES = 1448
+"""Payload of a full frame: MTU 1500 less 20 of IP, 20 of TCP and 12 of its time stamp."""
+HEADER_BYTES = {"virtual": 66, "physical": 90}
+"""Of a frame: those 52 and 14 of Ethernet, which is all that a veth's queue counts; on a cable also the checksum,
+preamble and gap."""
+ENVELOPE_BYTES = 48 + 32
+"""gloo's own header of a transfer, and the table that begins a body of ours."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wire:
+    """How bytes become frames, and what the receiver's acknowledgements and a shaper's credit come to.
+
+    `header_bytes` a segment; `ack_bytes` an acknowledgement on the way back, of which TCP sends one for
+    every `ack_every` segments; `credit_bytes` is what an idle link lets through at once.
+    """
+
+    header_bytes: int = HEADER_BYTES["physical"]
+    ack_bytes: int = 84
+    ack_every: int = 2
+    credit_bytes: int = 0
+
+    def bytes_of(self, nbytes: int) -> int:
+        """Return what a message of `nbytes` of values and indices puts on a link."""
+        body = nbytes + ENVELOPE_BYTES
+        return body + self.header_bytes * -(-body // SEGMENT_BYTES)
+
+    @property
+    def ack_share(self) -> float:
+        """Bytes of acknowledgement on the way back for a byte on the way there."""
+        return self.ack_bytes / (self.ack_every * (SEGMENT_BYTES + self.header_bytes))
+
+
+IDEAL_CABLE = Wire()

@@ -1,0 +1,83 @@
+"""What is measured in one cluster, cell by cell, and what ranks and model make of a cell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from netsim.backends.kernel import HostTerms
+from netsim.network.fabric import Fabric
+from netsim.network.wire import Wire
+from netsim.validation.exchanges import EXCHANGES
+from netsim.worker import Sends
+
+OnRound = Callable[[str, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """An exchange of vectors of so many bytes, or rounds of an algorithm's training (`experiment`), and how it sends.
+
+    `experiment` is an :meth:`netsim.experiment.Experiment.config` with one algorithm.
+    """
+
+    name: str
+    bytes: int
+    sends: Sends
+    repeats: int
+    experiment: Mapping[str, Any] | None = None
+
+    @property
+    def kind(self) -> str:
+        return "exchange" if self.experiment is None else "round"
+
+    @property
+    def title(self) -> str:
+        if self.experiment is None:
+            return EXCHANGES[self.name].title
+        from algorithms import ALGORITHMS
+
+        return f"a round of {ALGORITHMS[self.name].title}"
+
+
+def measured(
+    cells: Sequence[Mapping[str, Any]], large_bytes: int, rank: int, on_repeat: OnRound
+) -> list[dict[str, Any]]:
+    """Return, on rank 0, what points cost (:func:`netsim.validation.measure.points`), and the times of each cell."""
+    from netsim.device import one_thread_each
+    from netsim.experiment import Experiment
+    from netsim.validation.measure import Start, before_others, measured_exchange, points
+    from netsim.validation.rounds import measured_rounds
+
+    with one_thread_each():
+        first = before_others()
+        start = Start()
+        found: list[dict[str, Any]] = [points(rank, start, large_bytes) | {"before_others": first}]
+        for number, given in enumerate(cells):
+            cell = Cell(**given)
+
+            def told(repeat: int, number: int = number) -> None:
+                if rank == 0:
+                    on_repeat(str(number), repeat + 1)
+
+            if cell.experiment is None:
+                times = measured_exchange(cell.name, cell.bytes, cell.sends, rank, cell.repeats, start, told)
+                found.append({"times": times})
+            else:
+                experiment = Experiment.from_config(cell.experiment)
+                found.append(measured_rounds(experiment, cell.sends, rank, cell.repeats, start, told))
+    return found if rank == 0 else []
+
+
+def predicted(
+    cell: Cell, fabric: Fabric, wire: Wire, terms: HostTerms, merge_s_per_byte: float
+) -> tuple[float, str | None]:
+    """Return the seconds that the model gives, and the parameters' SHA-256 of training."""
+    from netsim.experiment import Experiment
+    from netsim.validation.predict import predicted_exchange
+    from netsim.validation.rounds import predicted_rounds
+
+    if cell.experiment is None:
+        return predicted_exchange(cell.name, cell.bytes, cell.sends, fabric, wire, terms, merge_s_per_byte), None
+    return predicted_rounds(Experiment.from_config(cell.experiment), fabric, wire, terms, cell.sends)

@@ -1,0 +1,222 @@
+"""What a rank does to be measured: point-to-point messages, and exchanges that all ranks begin at one instant."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from netsim.payload import Dense, Sparse, Vector
+from netsim.validation.exchanges import EXCHANGES, SPREAD
+from netsim.worker import Sends, Worker
+
+AHEAD_S = 0.02
+"""How far off the instant is that all ranks are told to begin at; the network is idle by then."""
+OnRound = Callable[[str, int], None]
+
+
+class Start:
+    """Lets all ranks begin at once: at an instant of the clock that they share, or as they leave a barrier."""
+
+    def __init__(self) -> None:
+        import torch.distributed as dist
+
+        boots: list[str] = [""] * dist.get_world_size()
+        dist.all_gather_object(boots, _boot())
+        self._one_clock = len(set(boots)) == 1
+
+    def together(self) -> float:
+        """Wait until it begins; return when that was, on this rank's monotonic clock."""
+        import torch
+        import torch.distributed as dist
+
+        dist.barrier()
+        if not self._one_clock:
+            return time.monotonic()
+        instant = torch.tensor([time.monotonic() + AHEAD_S], dtype=torch.float64)
+        dist.broadcast(instant, 0)
+        begin = float(instant)
+        time.sleep(max(0.0, begin - time.monotonic()))
+        return begin
+
+
+def _boot() -> str:
+    """Return what is the same only for processes of one running kernel."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return f"process {os.getpid()}"
+
+
+def before_others() -> bool:
+    """Have the kernel wake this rank's threads before other processes' where it lets us; return whether it does."""
+    threads = [int(task.name) for task in Path("/proc/self/task").iterdir()] if sys.platform == "linux" else []
+    try:
+        for thread in threads:
+            os.sched_setscheduler(thread, os.SCHED_RR, os.sched_param(1))
+    except OSError:
+        return False
+    return bool(threads)
+
+
+def vector_of(exchange: str, nbytes: int, rank: int) -> Vector:
+    """Return what a rank puts into an exchange: its own number everywhere, at evenly spread indices if sparse."""
+    import torch
+
+    like = EXCHANGES[exchange].size_only(nbytes)
+    if like.entries is None:
+        return Dense(torch.full((like.size,), float(rank + 1)))
+    indices = torch.arange(0, like.size, SPREAD, dtype=torch.int32)
+    return Sparse(indices, torch.full((like.entries,), float(rank + 1)), like.size)
+
+
+def measured_exchange(
+    exchange: str, nbytes: int, sends: Sends, rank: int, repeats: int, start: Start, on_repeat: Callable[[int], None]
+) -> list[float]:
+    """Return the seconds that the slowest rank took, of every repeat; the first, which opens connections, is left out.
+
+    Raises NetsimError where an exchange of known vectors does not give what it must.
+    """
+    import torch.distributed as dist
+
+    own: list[float] = []
+    vector = vector_of(exchange, nbytes, rank)
+    for repeat in range(-1, repeats):
+        began = start.together()
+        result = run(exchange, vector, sends, rank, repeat + 1)
+        own.append(time.monotonic() - began)
+        check(exchange, result, rank, dist.get_world_size())
+        on_repeat(repeat)
+    everyones: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyones, own)
+    return [max(times) for times in zip(*everyones, strict=True)][1:]
+
+
+def run(exchange: str, vector: Vector, sends: Sends, rank: int, step: int) -> Any:
+    """Make one exchange for real, as one rank."""
+    import torch.distributed as dist
+
+    from netsim.backends.real import Real
+
+    worker = Worker(rank, dist.get_world_size())
+    worker.step = step
+    return Real(worker, "cpu", dist.get_backend(), sends).run(_program(exchange, worker, vector))
+
+
+async def _program(exchange: str, worker: Worker, vector: Vector) -> Any:
+    return await EXCHANGES[exchange].program(worker, vector)
+
+
+def check(exchange: str, result: Any, rank: int, ranks: int) -> None:
+    """Raise NetsimError unless a rank got what the exchange owes it: sums, everybody's, or the first rank's."""
+    from netsim.errors import NetsimError
+
+    everyones = [float(number) for number in range(1, ranks + 1)]
+    expected: list[float] | None = {
+        "ring-all-reduce": [sum(everyones)],
+        "tree-all-reduce": [sum(everyones)],
+        "all-gather": everyones,
+        "gtopk-tree": [1.0],
+        "ps-in": everyones if rank == 0 else None,
+        "ps-out": [1.0],
+    }[exchange]
+    got = result if result is None or isinstance(result, list) else [result]
+    if expected is None and got is None:
+        return
+    if expected is None or got is None or [_only(vector) for vector in got] != expected:
+        raise NetsimError(f"rank {rank}: {exchange} gave something else than the vectors that were put in make")
+
+
+def _only(vector: Dense | Sparse) -> float | None:
+    """Return the value that all entries have, None if they differ."""
+    first = float(vector.values[0])
+    return first if bool((vector.values == first).all()) else None
+
+
+SMALL_BYTES = 4
+HOLD_BACK_S = 0.004
+"""How long a sender waits, so that its receiver is there and all is as idle as when a long message is under way."""
+
+
+def points(rank: int, start: Start, large_bytes: int, repeats: int = 15) -> dict[str, Any]:
+    """Measure what messages between two ranks cost, and adding vectors; the same answer on every rank, in seconds.
+
+    ``small_s``: a small message from rank 0 to rank 1, which waits for it, and ``large_s`` one of `large_bytes`.
+    ``all_s``: small messages both ways in all pairs of ranks at once. All ranks have been idle before, as they
+    are while a message of some size is under way; a ping-pong of small messages is several times as fast.
+    """
+    import torch.distributed as dist
+
+    ranks = dist.get_world_size()
+    everybody = [(each, each + 1) for each in range(0, ranks - 1, 2)]
+    cases = {"small_s": (SMALL_BYTES, False), "all_s": (SMALL_BYTES, True), "large_s": (large_bytes, False)}
+    own: dict[str, list[float]] = {}
+    for name, (nbytes, all_pairs) in cases.items():
+        pair = next((each for each in (everybody if all_pairs else [(0, 1)]) if rank in each), None)
+        times = [_message(rank, pair, start, nbytes, both_ways=all_pairs) for _ in range(repeats + 2)]
+        own[name] = [each for each in times[2:] if each]
+    merging = _merging() if rank == 0 else 0.0
+    everyones: list[Any] = [None] * ranks
+    dist.all_gather_object(everyones, (own, merging))
+    found: dict[str, Any] = {
+        name: statistics.median([time for times, _ in everyones for time in times[name]]) for name in own
+    }
+    at_once = 2 * len(everybody)
+    return found | {"large_bytes": large_bytes, "at_once": at_once, "merge_s_per_byte": everyones[0][1]}
+
+
+def _message(rank: int, pair: tuple[int, int] | None, start: Start, nbytes: int, *, both_ways: bool) -> float:
+    """Send a message from the first of a pair to the second, or both ways; return its time at receivers, else 0."""
+    import torch
+
+    vector = Dense(torch.ones(nbytes // 4))
+    began = start.together()
+    if pair is None:
+        return 0.0
+    sends, receives = both_ways or rank == pair[0], both_ways or rank == pair[1]
+    peer = pair[1] if rank == pair[0] else pair[0]
+    ended = 0.0
+
+    async def program(worker: Worker) -> None:
+        nonlocal ended
+        receiving = await worker.start_recv(peer, like=vector) if receives else None
+        time.sleep(max(0.0, began + HOLD_BACK_S - time.monotonic()))
+        if sends:
+            await worker.send(peer, vector)
+        if receiving is not None:
+            await receiving
+            ended = time.monotonic() - began - HOLD_BACK_S
+
+    _drive(program, rank)
+    return ended
+
+
+def _drive(program: Callable[[Worker], Any], rank: int) -> None:
+    import torch.distributed as dist
+
+    from netsim.backends.real import Real
+
+    worker = Worker(rank, dist.get_world_size())
+    Real(worker, "cpu", dist.get_backend()).run(program(worker))
+
+
+def _merging(nbytes: int = 2 * 10**6, repeats: int = 9) -> float:
+    """Return the seconds that a byte of two vectors takes which are added, after something else was in the cache."""
+    import torch
+
+    from netsim.payload import add
+
+    vector, other = Dense(torch.ones(nbytes // 4)), torch.ones(8 * 10**6)
+    samples = []
+    for _ in range(repeats):
+        other.mul_(1.0)
+        time.sleep(0.002)
+        began = time.monotonic()
+        kept = add(vector, vector)
+        samples.append(time.monotonic() - began)
+        del kept
+    return statistics.median(samples[2:]) / (2 * nbytes)

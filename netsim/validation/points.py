@@ -1,0 +1,23 @@
+"""What point-to-point measurements say of the terms of the model; no collective is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from netsim.backends.kernel import HostTerms
+from netsim.network.wire import Wire
+
+
+def host_terms(points: Mapping[str, Any], wire: Wire, bandwidth_bps: float, cores: int | None) -> HostTerms:
+    """Return the terms that explain :func:`netsim.validation.measure.points`.
+
+    n messages at once take wake + work max(1, n / cores), which tells work from waking. The large message's
+    time beyond the small one's is what it needs of the link, and of the processors for each of its bytes.
+    """
+    crowd = 1.0 if cores is None else max(1.0, points["at_once"] / cores)
+    work = max(0.0, points["all_s"] - points["small_s"]) / (crowd - 1) if crowd > 1 else 0.0
+    work = min(work, points["small_s"])
+    drained = 8 * max(0, wire.bytes_of(points["large_bytes"]) - wire.credit_bytes) / bandwidth_bps
+    beyond = max(0.0, points["large_s"] - points["small_s"] - drained)
+    return HostTerms(wake_s=points["small_s"] - work, work_s=work, byte_s=beyond / points["large_bytes"], cores=cores)

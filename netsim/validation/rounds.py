@@ -1,0 +1,78 @@
+"""Whole rounds of training, as one rank of a real cluster and over the simulated one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from netsim.backends.cooperative import Cooperative
+from netsim.backends.kernel import HostTerms, KernelMedium
+from netsim.costs import MeasuredCosts
+from netsim.device import one_thread_each
+from netsim.experiment import Experiment
+from netsim.network.fabric import Fabric
+from netsim.network.wire import Wire
+from netsim.payload import Dense
+from netsim.results import sha256_of
+from netsim.simulation import load_task, make_workers
+from netsim.training import Trained, train
+from netsim.units import PICOSECONDS
+from netsim.validation.measure import Start
+from netsim.worker import Sends, Worker
+
+
+def measured_rounds(
+    experiment: Experiment, sends: Sends, rank: int, repeats: int, start: Start, on_repeat: Callable[[int], None]
+) -> dict[str, Any]:
+    """Train anew `repeats` times, after once that is left out; return seconds a round, and the parameters' SHA-256.
+
+    Of `experiment` the first algorithm is run. Times are of the slowest rank.
+    """
+    import torch.distributed as dist
+
+    from netsim.backends.real import Real
+
+    task, tensors, _ = load_task(experiment, "cpu")
+    algorithm = experiment.algorithm(experiment.algorithms[0], tensors)
+    own: list[float] = []
+    sha256 = ""
+    for repeat in range(-1, repeats):
+        worker = make_workers(algorithm, experiment.workers, experiment.dedicated_server)[rank]
+        interpreter = Real(worker, "cpu", dist.get_backend(), sends)
+        began = start.together()
+        trained = interpreter.run(train(worker, algorithm, task, experiment.round_count, experiment.recipe()))
+        own.append((time.monotonic() - began) / experiment.round_count)
+        assert isinstance(trained.parameters, Dense)
+        sha256 = sha256_of(trained.parameters)
+        on_repeat(repeat)
+    everyones: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyones, (own, sha256))
+    times = [max(each) for each in zip(*(own for own, _ in everyones), strict=True)][1:]
+    return {"times": times, "sha256": sorted({each for _, each in everyones})}
+
+
+def predicted_rounds(
+    experiment: Experiment, fabric: Fabric, wire: Wire, terms: HostTerms, sends: Sends
+) -> tuple[float, str]:
+    """Return seconds a round of the first algorithm over the simulated cluster, and the parameters' SHA-256.
+
+    Computations are charged what they take here, measured one at a time.
+    """
+    with one_thread_each():
+        task, tensors, _ = load_task(experiment, "cpu")
+        algorithm = experiment.algorithm(experiment.algorithms[0], tensors)
+        medium = KernelMedium(fabric, wire, terms, MeasuredCosts({}), sends)
+        ends: list[int] = []
+
+        async def program(worker: Worker) -> Trained:
+            trained = await train(worker, algorithm, task, experiment.round_count, experiment.recipe())
+            ends.append(medium.now)
+            return trained
+
+        workers = make_workers(algorithm, experiment.workers, experiment.dedicated_server)
+        tasks = Cooperative[Trained](medium).run(workers, program)
+    trained = tasks[0].result
+    assert trained is not None
+    assert isinstance(trained.parameters, Dense)
+    return max(ends) / PICOSECONDS / experiment.round_count, sha256_of(trained.parameters)

@@ -1,0 +1,242 @@
+"""Predicted against measured: the model of sends in closed form, statistics, and the command on a real cluster."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import simpy
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from netsim.backends.cooperative import Cooperative
+from netsim.backends.kernel import HostTerms, KernelMedium
+from netsim.cli import main
+from netsim.cluster.plan import Cluster
+from netsim.costs import AssumedCosts
+from netsim.network.fabric import Fabric, Link, Route
+from netsim.network.shaped import ShapedNetwork, Stream, max_min
+from netsim.network.wire import Wire
+from netsim.payload import SizeOnly
+from netsim.units import PICOSECONDS
+from netsim.validation.comparison import interval_of_median
+from netsim.validation.exchanges import EXCHANGES
+from netsim.validation.points import host_terms
+from netsim.validation.predict import predicted_exchange
+from netsim.worker import Sends, Worker
+from tests.cluster import why_no_cluster
+
+RATE = 100_000_000
+NO_ACKS = Wire(header_bytes=66, ack_bytes=0)
+IDEAL = HostTerms()
+
+
+def predicted(exchange: str, size: int, ranks: int, sends: Sends, wire: Wire = NO_ACKS) -> float:
+    fabric = Fabric(Cluster(ranks=ranks, bandwidth_bps=RATE).graph())
+    return predicted_exchange(exchange, size, sends, fabric, wire, IDEAL)
+
+
+def drain(nbytes: float, wire: Wire = NO_ACKS) -> float:
+    return 8 * wire.bytes_of(math.ceil(nbytes)) / RATE
+
+
+def test_a_message_is_frames_of_1448_bytes_with_66_of_headers_as_a_veth_counts_them() -> None:
+    wire = Wire(header_bytes=66, ack_bytes=66)
+    assert wire.bytes_of(1448 - 80) == 1514
+    assert wire.bytes_of(1448 - 79) == 1449 + 2 * 66
+    assert wire.ack_share == pytest.approx(33 / 1514)
+
+
+@pytest.mark.parametrize("ranks", [4, 8, 16])
+def test_exchanges_on_ideal_hosts_take_their_closed_forms(ranks: int) -> None:
+    size, levels = 1_600_000, int(math.log2(ranks))
+    chunk, whole = drain(size / ranks), drain(size)
+    assert predicted("ring-all-reduce", size, ranks, "eager") == pytest.approx(2 * (ranks - 1) * chunk, rel=1e-9)
+    assert predicted("all-gather", size, ranks, "eager") == pytest.approx((ranks - 1) * whole, rel=1e-9)
+    assert predicted("ps-in", size, ranks, "eager") == pytest.approx((ranks - 1) * whole, rel=1e-9)
+    assert predicted("ps-out", size, ranks, "eager") == pytest.approx((ranks - 1) * whole, rel=1e-9)
+    assert predicted("gtopk-tree", size, ranks, "acknowledged") == pytest.approx(2 * levels * whole, rel=1e-9)
+
+
+def test_eager_sends_of_a_tree_share_the_roots_link_and_make_it_slower() -> None:
+    # Of four ranks, the root sends to 2 and to 1 at once: both take two messages' time, then 2 passes it on to 3.
+    whole = drain(10**6)
+    assert predicted("gtopk-tree", 10**6, 4, "eager") == pytest.approx((2 + 2 + 1) * whole, rel=1e-9)
+    assert predicted("gtopk-tree", 10**6, 4, "acknowledged") == pytest.approx((2 + 1 + 1) * whole, rel=1e-9)
+
+
+def test_acknowledgements_take_room_where_a_link_carries_data_both_ways() -> None:
+    wire = Wire(header_bytes=66, ack_bytes=66)
+    share = 33 / 1514
+    # In a ring every link also carries the acknowledgements of the neighbour's data; one-way traffic loses nothing.
+    ring = predicted("ring-all-reduce", 1_600_000, 4, "eager", wire)
+    assert ring == pytest.approx(6 * drain(400_000) * (1 + share), rel=1e-6)
+    assert predicted("ps-in", 10**6, 4, "eager", wire) == pytest.approx(3 * drain(10**6), rel=1e-9)
+
+
+def one_message(terms: HostTerms, sends: Sends, wire: Wire, late_s: float = 0.0) -> tuple[float, float]:
+    """Return when one message of 100 kB is there, and when its sender goes on; its receiver comes `late_s`."""
+    fabric = Fabric(Cluster(ranks=2, bandwidth_bps=RATE).graph())
+    medium = KernelMedium(fabric, wire, terms, AssumedCosts({"gradient": late_s}), sends)
+    ends = [0.0, 0.0]
+
+    async def program(worker: Worker) -> None:
+        payload = SizeOnly(25_000)
+        if worker.rank == 0:
+            await worker.send(1, payload)
+        else:
+            await worker.compute("gradient", lambda: None)
+            await worker.recv(0, like=payload)
+        ends[worker.rank] = medium.now / PICOSECONDS
+
+    Cooperative[None](medium).run([Worker(0, 2), Worker(1, 2)], program)
+    return ends[1], ends[0]
+
+
+def test_no_data_leaves_before_the_receiver_is_there() -> None:
+    terms = HostTerms(wake_s=3e-4, work_s=3e-4, byte_s=1e-9)
+    whole = drain(100_000)
+    there, sent = one_message(terms, "eager", NO_ACKS)
+    assert there == pytest.approx(6e-4 + 1e-4 + whole, rel=1e-6)
+    assert sent == pytest.approx(2e-4 + 2e-4 + 1e-4, rel=1e-6)  # packed, announced, taken by the kernel
+    late, sent_late = one_message(terms, "eager", NO_ACKS, late_s=0.05)
+    assert late == pytest.approx(0.05 + 2e-4 + 1e-4 + whole + 2e-4, rel=1e-6)  # all but the packing comes after
+    assert sent_late == pytest.approx(0.05 + 3e-4, rel=1e-6)
+    assert one_message(terms, "acknowledged", NO_ACKS)[1] == pytest.approx(there + 1e-4, rel=1e-6)
+
+
+def test_an_idle_link_lets_its_credit_through_at_once_and_earns_it_back() -> None:
+    wire = Wire(header_bytes=66, ack_bytes=0, credit_bytes=4096)
+    there, _ = one_message(IDEAL, "eager", wire)
+    assert there == pytest.approx(drain(100_000) - 8 * 4096 / RATE, rel=1e-9)
+    environment = simpy.Environment()
+    network = ShapedNetwork(environment, wire)
+    link, back = Link(0, "a", "b", RATE, 0.0), Link(1, "b", "a", RATE, 0.0)
+    ends: list[float] = []
+
+    def send(nbytes: int) -> None:
+        network.start(
+            Route((link,), 0), Route((back,), 0), nbytes, lambda _: ends.append(environment.now / PICOSECONDS)
+        )
+
+    def feed() -> Iterator[Any]:
+        send(4096)  # all credit
+        yield environment.timeout(round(0.5 * 8 * 4096 / RATE * PICOSECONDS))  # half of it is earned back
+        send(4096)
+
+    environment.process(feed())
+    environment.run()
+    assert ends[0] == 0
+    assert ends[1] == pytest.approx((0.5 + 0.5) * 8 * 4096 / RATE, rel=1e-9)
+
+
+def test_ranks_of_one_machine_share_its_cores() -> None:
+    terms = HostTerms(cores=2)
+    fabric = Fabric(Cluster(ranks=8, bandwidth_bps=RATE).graph())
+    medium = KernelMedium(fabric, NO_ACKS, terms, AssumedCosts({"gradient": 0.01}))
+
+    async def program(worker: Worker) -> float:
+        for _ in range(1 if worker.rank else 2):
+            await worker.compute("gradient", lambda: None)
+        return medium.now / PICOSECONDS
+
+    tasks = Cooperative[float](medium).run([Worker(rank, 8) for rank in range(8)], program)
+    ends = [task.result for task in tasks]
+    assert ends[1:] == [pytest.approx(0.04)] * 7  # eight computations on two cores
+    assert ends[0] == pytest.approx(0.05)  # and one more, alone on one of them
+
+
+LINKS = [Link(number, f"n{number}", "x", 1000 * (number + 1), 0.0) for number in range(5)]
+
+
+@given(st.lists(st.lists(st.sampled_from(LINKS), min_size=1, max_size=3, unique=True), min_size=1, max_size=8))
+@settings(deadline=None)
+def test_every_stream_has_a_full_link_on_which_nobody_is_faster(routes: list[list[Link]]) -> None:
+    streams = [Stream(tuple(route), (), 1, lambda _: None) for route in routes]
+    rates = {stream: rate for stream, (rate, _) in max_min(streams, {}).items()}
+    load = {link: sum(rates[stream] for stream in streams if link in stream.links) for link in LINKS}
+    assert all(load[link] <= link.bandwidth_bps * (1 + 1e-9) for link in LINKS)
+    for stream in streams:
+        assert any(
+            load[link] >= link.bandwidth_bps * (1 - 1e-9)
+            and all(rates[other] <= rates[stream] * (1 + 1e-9) for other in streams if link in other.links)
+            for link in stream.links
+        )
+
+
+@pytest.mark.parametrize(
+    ("values", "low", "high", "coverage"),
+    # Of n values the extremes enclose the median unless all lie on one side of it: 1 - 2 / 2ⁿ.
+    [([3, 1, 2], 1, 3, 0.75), (range(6), 0, 5, 1 - 2 / 64), (range(10), 1, 8, 1 - 2 * 11 / 1024), ([5], 5, 5, 0.0)],
+)
+def test_the_interval_of_the_median_is_that_of_order_statistics(
+    values: list[float], low: float, high: float, coverage: float
+) -> None:
+    assert interval_of_median(values) == (low, high, pytest.approx(coverage))
+
+
+def test_terms_are_found_again_from_points_that_follow_from_them() -> None:
+    terms, wire = HostTerms(wake_s=3e-4, work_s=2e-4, byte_s=1e-9, cores=2), Wire(credit_bytes=4096)
+    drained = 8 * (wire.bytes_of(10**6) - 4096) / RATE
+    points = {
+        "small_s": 5e-4,
+        "all_s": 3e-4 + 2e-4 * 8 / 2,
+        "at_once": 8,
+        "large_bytes": 10**6,
+        "large_s": 5e-4 + 1e-3 + drained,
+    }
+    found = host_terms(points, wire, RATE, 2)
+    assert (found.wake_s, found.work_s, found.byte_s) == pytest.approx((terms.wake_s, terms.work_s, terms.byte_s))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--local", "1"], "local '1' must be a number of ranks"),
+        (["--local", "4", "--bandwidth", "100"], "has no unit"),
+        (
+            ["--local", "4", "--exchange", "ring-all-reduse"],
+            "unknown exchange 'ring-all-reduse' (did you mean 'ring-all-reduce'?)",
+        ),
+        (["--local", "4", "--tolerance", "-1%"], "tolerance '-1%' must be more than zero"),
+        (["--local", "4", "--sends", "lazy"], "unknown sends 'lazy'"),
+        (["--local", "4", "--shaping", "fq"], "unknown shaping 'fq'"),
+    ],
+)
+def test_wrong_options_are_named_before_anything_is_built(
+    options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["validate", *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_all_exchanges_are_known_by_a_title() -> None:
+    assert len({exchange.title for exchange in EXCHANGES.values()}) == len(EXCHANGES) == 6
+
+
+@pytest.mark.real
+@pytest.mark.skipif(bool(why_no_cluster()), reason=why_no_cluster())
+def test_a_real_cluster_is_measured_and_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["validate", "--local", "3", "--bandwidth", "50Mbps", "--sizes", "20KB", "--repeats", "2", "--json"]
+    options += ["--algorithm", "gtopk,dense", "--rounds", "1", "--density", "0.001", "--out", str(tmp_path)]
+    assert main([*options, "--tolerance", "100000%"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    rows = document["comparison"]
+    assert {row["algorithm"] for row in rows} == {*EXCHANGES, "gtopk", "dense"}
+    for row in rows:
+        low, high = row["measured_ci_s"]
+        assert low <= row["measured_s"] <= high
+        assert row["error"] == pytest.approx(row["predicted_s"] / row["measured_s"] - 1)
+        # 20 kB need 3.2 ms of 50 Mbit/s, and no cluster is faster than its links but for 4 kB of credit.
+        assert row["measured_s"] > 2 * 1.5e-3
+    assert [row["same_parameters"] for row in rows if row["kind"] == "round"] == [True, True]
+    assert {path.name for path in tmp_path.iterdir()} >= {"validation.svg", "validation.csv", "validation.json"}
+    # What was measured is not measured again, and the verdict is that of the tolerance.
+    assert main([*options, "--tolerance", "0.000001%"]) == 4
+    again = json.loads(capsys.readouterr().out)["comparison"]
+    assert [row["measured_s"] for row in again] == [row["measured_s"] for row in rows]
+    assert {row["verdict"] for row in again} == {"off"}
