@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 DEFAULT_ALGORITHMS = ("dense", "topk", "gtopk", "ps")
 DEFAULT_DENSITY = 1e-3
 ROUNDS = 5
-WAYS = ("auto", "messages", "batched")
+WAYS = ("auto", "messages", "compiled", "batched")
 """How simulated times are had: the fastest exact one, or the one that was named."""
 MOST_ELEMENTS = 2**31 - 1
 """An index is an int32."""

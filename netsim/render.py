@@ -71,9 +71,10 @@ def _header(first: Result, experiment: Experiment, report: Report) -> list[str]:
 
 WAYS = {
     "messages": "a message at a time",
-    "batched": "rounds of all ranks at once",
-    "memoised": "rounds of all ranks at once, a step that repeats solved once",
-    "closed-form": "closed form",
+    "compiled": "a message at a time, in compiled code",
+    "batched": "in rounds of all ranks at once",
+    "memoised": "in steps of which those that repeat were solved once",
+    "closed-form": "in closed form",
 }
 
 

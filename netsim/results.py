@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 SCHEMA = "netsim.report/1"
 Mode = Literal["simulated", "real"]
-Way = Literal["messages", "batched", "memoised", "closed-form"]
-"""How a simulated time was had: message by message; in rounds of all ranks at once; the same, with steps that repeat
-each other solved once; by the formulas of the literature."""
+Way = Literal["messages", "compiled", "batched", "memoised", "closed-form"]
+"""How a simulated time was had: message by message; the same in compiled code, without coroutines; in rounds of all
+ranks at once; one of these, with steps that repeat each other solved once; by the formulas of the literature."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ from netsim.timeline import Timeline
 from netsim.trace import Trace
 from netsim.training import Task, TimingOnly, Trained, train
 from netsim.units import PICOSECONDS
-from netsim.ways import Found, Training, batched, timing
+from netsim.ways import Training, all_at_once, timing
 from netsim.worker import SELECT, Worker
 from netsim.workloads import WORKLOADS, load_workload
 
@@ -228,7 +228,6 @@ class Laboratory:
             "exchanges overlap with backward": len(self.experiment.pieces(self.tensors)) > 1,
             "gradients are computed": not isinstance(self.task, TimingOnly),
             "effects were asked for": self.experiment.effects.any,
-            "sharing is weighted": self.experiment.sharing != "maxmin",
             "rows of metrics were asked for": emit is not None,
             "a checkpoint was asked for": checkpoint is not None,
             "a trace was asked for": trace is not None,
@@ -241,7 +240,8 @@ class Laboratory:
         dedicated = fabric.server_host is not None and algorithm.uses_server
         world = World(experiment.workers, experiment.workers if dedicated else 0)
         training = Training(algorithm, self.task, experiment.recipe(), experiment.round_count)
-        found: Found = batched(training, world, fabric, self.costs)
+        sharing = cast(Sharing, experiment.sharing)
+        found = all_at_once(training, world, fabric, self.costs, sharing, experiment.way)
         return self._summarise(algorithm, found.ranks, found.timing, found.way)
 
     def _summarise(

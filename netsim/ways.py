@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections import Counter
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, NamedTuple
@@ -9,11 +10,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from netsim.algorithm import Algorithm
-from netsim.backends.batched import Players, Walk, play_all
-from netsim.backends.spmd import Recorder
+from netsim.backends.batched import Played, Players, Walk
+from netsim.backends.spmd import Part, Recorder
 from netsim.bottleneck import bound_by
+from netsim.network.sharing import Sharing
 from netsim.results import Ranks, Timing, Way
-from netsim.rounds import World
+from netsim.rounds import NoScheduleError, World
 from netsim.sgd import Recipe
 from netsim.training import Task, Trained, train
 from netsim.units import PICOSECONDS
@@ -41,17 +43,23 @@ class Training(NamedTuple):
     rounds: int
 
 
-def batched(training: Training, world: World, fabric: Fabric, costs: Costs) -> Found:
+WORTH_COMPILING = 20_000
+"""Messages from which compiled code is faster in spite of the time that it takes to load, or, once, to compile."""
+
+
+def all_at_once(
+    training: Training, world: World, fabric: Fabric, costs: Costs, sharing: Sharing, wanted: str = "auto"
+) -> Found:
     """Return what :mod:`netsim.backends.simulated` would, from rounds of all ranks at once.
 
-    Raises NoScheduleError where ranks cannot be taken all at once.
+    Raises NoScheduleError where ranks cannot be taken all at once, or not in the way `wanted`.
     """
     recorder = record(training, world, costs)
-    players = Players(fabric, world)
-    log = play_all(players, recorder.steps)
+    players = Players(fabric, world, sharing)
+    log = Log(players, recorder.steps, wanted)
     last = (players.clock == players.clock.max()).astype(np.int64)
     walk = Walk(players, last.copy(), len(fabric.bandwidth_bps))
-    for trail, times in reversed(log):
+    for trail, times in reversed(log.trails):
         walk.back(trail, times)
     totals = walk.totals
     for link in np.flatnonzero(walk.on_links).tolist():
@@ -61,8 +69,81 @@ def batched(training: Training, world: World, fabric: Fabric, costs: Costs) -> F
     return Found(
         did(recorder, players.sent, players.received),
         timing(totals, whole, int(last.sum()), training.rounds, server_host),
-        "batched" if len(log) == len(recorder.steps) else "memoised",
+        log.way,
     )
+
+
+class Log:
+    """Plays all steps; `trails` are what each leaves to be walked back, and how often in a row.
+
+    Where a step leaves ranks and links as it found them, but for the time, equal steps after it are the same
+    again, and are not played. Where rounds share links with each other, compiled code takes over from the last instant
+    at which all ranks were level.
+    """
+
+    def __init__(self, players: Players, steps: list[list[Part]], wanted: str = "auto") -> None:
+        self.trails: list[tuple[list[Played], int]] = []
+        self._players, self._steps, self._wanted = players, steps, wanted
+        self._compiled = wanted == "compiled"
+        number = level = 0
+        saved = players.saved()
+        while number < len(steps):
+            if players.level:
+                level, saved = number, players.saved()
+            try:
+                number += self._play(number)
+            except NoScheduleError:
+                if self._compiled or not self._worth_compiling():
+                    raise
+                self._compiled = True
+                players.restore(saved)
+                self.trails = self.trails[: self._at(level)]
+                number = level
+
+    def _at(self, step: int) -> int:
+        """Return how many trails lead up to a step."""
+        passed = np.cumsum([0, *(times for _, times in self.trails)])
+        return int(np.searchsorted(passed, step))
+
+    @property
+    def way(self) -> Way:
+        """How the steps were played."""
+        if any(times > 1 for _, times in self.trails):
+            return "memoised"
+        return "compiled" if self._compiled else "batched"
+
+    def _play(self, number: int) -> int:
+        """Play a step, and count those after it that are the same again; return how many those are in all."""
+        players, step = self._players, self._steps[number]
+        found, saved = players.standing(), players.saved()
+        trail = self._played(step)
+        times = 1
+        if players.stands_like(found):
+            same = [part.key for part in step]
+            while number + times < len(self._steps) and [part.key for part in self._steps[number + times]] == same:
+                times += 1
+            players.again(saved, times - 1)
+        elif self._compiled and number + 1 < len(self._steps):
+            # Ranks are apart, and the steps after this begin before it ends: all are one.
+            players.restore(saved)
+            trail = self._played([part for step in self._steps[number:] for part in step])
+            self.trails += [(trail, 1)]
+            return len(self._steps) - number
+        self.trails.append((trail, times))
+        return times
+
+    def _played(self, parts: list[Part]) -> list[Played]:
+        if not self._compiled:
+            return [played for part in parts for played in self._players.play(part)]
+        from netsim.backends.compiled import play_compiled
+
+        return play_compiled(self._players, parts)
+
+    def _worth_compiling(self) -> bool:
+        if self._wanted != "auto" or importlib.util.find_spec("numba") is None:
+            return False
+        messages = sum(len(round_.pairs.src) for step in self._steps for part in step for round_ in part.rounds)
+        return messages >= WORTH_COMPILING
 
 
 def record(training: Training, world: World, costs: Costs) -> Recorder:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from algorithms import ALGORITHMS
-from netsim.backends.batched import Players, play_all
+from netsim import ways
+from netsim.backends.batched import Players
 from netsim.backends.cooperative import Cooperative
 from netsim.backends.local import Instant
 from netsim.backends.path import Path
@@ -29,6 +31,7 @@ from netsim.simulation import laboratory, make_workers
 from netsim.training import TimingOnly, train
 from netsim.worker import Recv, Send, Worker
 
+NUMBA = find_spec("numba") is not None
 Sent = dict[int, list[tuple[int, tuple[int, int, int]]]]
 
 
@@ -118,10 +121,26 @@ times = st.sampled_from([None, "1us", "300us", "7ms"])
     compute_time=times,
     select_time=times,
     merge_time=times,
+    sharing=st.sampled_from(["maxmin", "rtt"]),
 )
-def test_the_fastest_way_says_what_a_message_at_a_time_says(**options: Any) -> None:
-    """To the picosecond, and with the same chain of events, whatever way was taken."""
-    (one,), (other,) = results_of("messages", **options), results_of("auto", **options)
+def test_the_faster_ways_say_what_a_message_at_a_time_says(**options: Any) -> None:
+    """To the picosecond, and with the same chain of events."""
+    (one,) = results_of("messages", **options)
+    for way in ("auto", *(("compiled",) if NUMBA else ())):
+        same_but_for_the_way(one, results_of(way, **options)[0])
+
+
+@pytest.mark.skipif(not NUMBA, reason="numba is not installed")
+def test_compiled_code_takes_over_where_rounds_share_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step is solved once as long as ranks are level after it; where they are not, all steps are one."""
+    monkeypatch.setattr(ways, "WORTH_COMPILING", 0)
+    options = {"elements": 1000, "algorithm": "gtopk", "merge_time": "3us", "rounds": 6, "density_warmup": 2}
+    for workers, way in ((11, "compiled"), (8, "memoised")):
+        (one,), (other,) = (results_of(way, workers=workers, **options) for way in ("messages", "auto"))
+        assert other.way == way
+        same_but_for_the_way(one, other)
+    server = {"workers": 9, "elements": 1000, "algorithm": "dense-tree", "topology": "ps", "rounds": 6}
+    (one,), (other,) = (results_of(way, **server) for way in ("messages", "auto"))
     same_but_for_the_way(one, other)
 
 
@@ -197,4 +216,4 @@ def test_rounds_that_share_links_with_each_other_are_noticed() -> None:
         )
     )
     with pytest.raises(NoScheduleError, match="different rounds"):
-        play_all(Players(fabric, World(3)), recorder.steps)
+        ways.Log(Players(fabric, World(3)), recorder.steps)

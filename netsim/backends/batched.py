@@ -19,7 +19,9 @@ from netsim.backends.spmd import Part
 from netsim.backends.together import alone, drain
 from netsim.network.fabric import Fabric
 from netsim.network.routing import IntArray
+from netsim.network.sharing import Sharing
 from netsim.rounds import NoScheduleError, Pairs, Round, World
+from netsim.units import PICOSECONDS
 
 BY_RECEIVER, BY_SENDER = 1, 2
 """Whether a message is what its receiver went on after, and whether its sender did."""
@@ -34,9 +36,8 @@ class Notes(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """The instant of the first rank, how far the others are ahead of it, and how long links are busy from then on."""
+    """How far ranks are ahead of the first, and how long links are busy from its instant on."""
 
-    now: int
     ahead: IntArray
     busy: IntArray
 
@@ -81,16 +82,14 @@ class Lines:
 class Players:
     """Where all ranks are: their instants, and what they have sent and received."""
 
-    def __init__(self, fabric: Fabric, world: World) -> None:
-        self._fabric = fabric
+    def __init__(self, fabric: Fabric, world: World, sharing: Sharing = "maxmin") -> None:
+        self.fabric, self.sharing = fabric, sharing
         self.clock: IntArray = np.zeros(world.size, np.int64)
         self.busy: IntArray = np.zeros(len(fabric.bandwidth_bps), np.int64)
         """Until when each link carries something."""
         self.sent: IntArray = np.zeros((world.size, 3), np.int64)
         self.received: IntArray = np.zeros((world.size, 3), np.int64)
         self.messages: IntArray = np.zeros(world.size, np.int64)
-        self.shared = 0
-        """Rounds in which flows shared links."""
         self._lines: dict[int, Lines] = {}
 
     def lines(self, pairs: Pairs) -> Lines:
@@ -98,7 +97,7 @@ class Players:
         if (known := self._lines.get(id(pairs))) is None:
             if len(self._lines) > 256:
                 self._lines.clear()
-            known = self._lines[id(pairs)] = Lines(self._fabric, pairs)
+            known = self._lines[id(pairs)] = Lines(self.fabric, pairs)
         return known
 
     def play(self, part: Part) -> list[Played]:
@@ -114,26 +113,48 @@ class Players:
                 self.clock[round_.then.at] += charges[round_.then.pick]
         return trail
 
+    def weights(self, latency: IntArray) -> npt.NDArray[np.float64]:
+        """Return by what flows share a link, from the latencies of their routes."""
+        if self.sharing == "maxmin":
+            return np.ones(len(latency))
+        if not latency.all():
+            raise NoScheduleError("a route has no latency to weigh by")
+        return PICOSECONDS / latency
+
+    @property
+    def level(self) -> bool:
+        """Whether all ranks are at one instant. The network is idle then: who sent or awaits anything waited for it."""
+        return bool((self.clock == self.clock[0]).all())
+
+    def saved(self) -> list[IntArray]:
+        """Return a copy of where everything stands and of what was counted."""
+        return [column.copy() for column in self._columns]
+
+    def restore(self, saved: list[IntArray]) -> None:
+        """Go back to where everything stood."""
+        for column, before in zip(self._columns, saved, strict=True):
+            column[:] = before
+
+    @property
+    def _columns(self) -> tuple[IntArray, ...]:
+        return self.clock, self.busy, self.sent, self.received, self.messages
+
     def standing(self) -> Standing:
         """Return where everything stands."""
         now = int(self.clock.min())
-        return Standing(now, self.clock - now, np.maximum(self.busy - now, 0))
-
-    def counted(self) -> list[IntArray]:
-        """Return copies of what was counted so far."""
-        return [counts.copy() for counts in (self.sent, self.received, self.messages)]
+        return Standing(self.clock - now, np.maximum(self.busy - now, 0))
 
     def stands_like(self, found: Standing) -> bool:
         """Return whether everything stands as it did, but later."""
-        _, ahead, busy = self.standing()
+        ahead, busy = self.standing()
         return bool((ahead == found.ahead).all() and (busy == found.busy).all())
 
-    def again(self, found: Standing, counted: list[IntArray], times: int) -> None:
+    def again(self, saved: list[IntArray], times: int) -> None:
         """Do all that happened since then so many times more."""
-        later = times * (int(self.clock.min()) - found.now)
+        later = times * int(self.clock.min() - saved[0].min())
         self.clock += later
         self.busy += later
-        for counts, before in zip((self.sent, self.received, self.messages), counted, strict=True):
+        for counts, before in zip(self._columns[2:], saved[2:], strict=True):
             counts += times * (counts - before)
 
     def _exchange(self, round_: Round) -> tuple[npt.NDArray[np.uint8], Notes | None]:
@@ -146,15 +167,17 @@ class Players:
             self.busy[lines.links] = leave[lines.owners]
         else:
             if _overlap(lines, enter, leave):
-                self.shared += 1
+                if self.sharing != "maxmin":
+                    raise NoScheduleError("links are shared by weight")
                 bits = 8 * round_.sizes.sum(1)[round_.which]
-                leave, *columns = drain(lines.owners, lines.links, enter, bits, self._fabric.bandwidth_bps)
+                leave, *columns = drain(lines.owners, lines.links, enter, bits, self.fabric.bandwidth_bps)
                 notes = Notes(*columns)
             np.maximum.at(self.busy, lines.links, leave[lines.owners])
-        self._count(round_, lines)
+        self.count(round_, lines)
         return self._go_on(lines, leave), notes
 
-    def _count(self, round_: Round, lines: Lines) -> None:
+    def count(self, round_: Round, lines: Lines) -> None:
+        """Count the messages of a round, and their bytes."""
         sizes = round_.sizes[round_.which]
         if lines.single:
             self.sent[round_.pairs.src] += sizes
@@ -205,28 +228,6 @@ def _overlap(lines: Lines, enter: IntArray, leave: IntArray) -> bool:
     order = np.lexsort((begin, link))
     link, begin, end = link[order], begin[order], end[order]
     return bool(((link[1:] == link[:-1]) & (begin[1:] < end[:-1])).any())
-
-
-def play_all(players: Players, steps: list[list[Part]]) -> list[tuple[list[Played], int]]:
-    """Play all steps; return what each leaves, and how often in a row.
-
-    Where a step leaves ranks and links as it found them, but for the time, equal steps after it are the same
-    again, and are not played.
-    """
-    log: list[tuple[list[Played], int]] = []
-    number = 0
-    while number < len(steps):
-        found, counted = players.standing(), players.counted()
-        trail = [played for part in steps[number] for played in players.play(part)]
-        times = 1
-        if players.stands_like(found):
-            same = [part.key for part in steps[number]]
-            while number + times < len(steps) and [part.key for part in steps[number + times]] == same:
-                times += 1
-            players.again(found, counted, times - 1)
-        log.append((trail, times))
-        number += times
-    return log
 
 
 class Walk:

@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 def simulate(
     workers: Annotated[int, option("How many workers train.")] = 8,
     way: Annotated[
-        str, option("To simulated times: auto (the fastest exact one), messages (one by one) or batched.")
+        str,
+        option(
+            "To simulated times: auto (the fastest exact one), messages (one by one), compiled (the same, in compiled "
+            "code) or batched (rounds of all ranks at once)."
+        ),
     ] = "auto",
     metrics: Path | None = None,
     checkpoint: Path | None = None,
