@@ -20,7 +20,7 @@ constexpr double GBIT = 125e6;       // 1 Gbit/s in bytes a second
 constexpr double LATENCY = 25e-6;    // of a link
 constexpr unsigned RACK = 16;        // hosts of a rack
 constexpr double UPLINK = RACK / 4;  // an uplink's bandwidth, in links of a host: 4:1
-constexpr uint64_t DENSE = 100'000'000, SPARSE = 25'000 * 16, BLOCK = 200'000;
+constexpr uint64_t DENSE = 100'000'000, BLOCK = 200'000;
 
 struct Flow {
   unsigned src, dst;
@@ -89,12 +89,12 @@ void tree(unsigned rank, unsigned count) {
     if (rank + distance < count)
       receive(rank)->wait();
   if (rank) {
-    send(rank - distance, SPARSE)->wait();
+    send(rank - distance, BLOCK)->wait();
     receive(rank)->wait();
   }
   for (distance /= 2; distance; distance /= 2)
     if (rank + distance < count)
-      send(rank + distance, SPARSE)->wait();
+      send(rank + distance, BLOCK)->wait();
 }
 
 void server(unsigned count) {
@@ -155,7 +155,7 @@ int main(int argc, char** argv) {
   }
   for (unsigned rank = 0; rank < count; rank++) {
     if (work == "w1")
-      sg4::Actor::create("w", hosts[rank], ring, rank, count, 2 * (count - 1), DENSE / count);
+      sg4::Actor::create("w", hosts[rank], ring, rank, count, 2 * (count - 1), DENSE / count / 4 * 4);
     else if (work == "w2")
       sg4::Actor::create("w", hosts[rank], tree, rank, count);
     else if (work == "w3")

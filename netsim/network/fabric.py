@@ -22,7 +22,7 @@ import numpy as np
 
 from netsim.errors import InfeasibleError
 from netsim.network.graph import Graph, from_networkx
-from netsim.network.routing import IntArray, flow_hash
+from netsim.network.routing import IntArray, TreeRouter, flow_hash
 from netsim.units import PICOSECONDS
 
 if TYPE_CHECKING:
@@ -133,10 +133,16 @@ class Fabric:
     def route(self, source: str, target: str) -> Route:
         """Return the route between two hosts by name, the same at every call."""
         if (known := self._routes.get((source, target))) is None:
-            _, links, latency_ps = self.links_of([self._ranks[source]], [self._ranks[target]])
-            known = Route(tuple(self.links[link] for link in links.tolist()), int(latency_ps[0]))
-            self._routes[source, target] = known
+            known = self._routes[source, target] = self._route(self._ranks[source], self._ranks[target])
         return known
+
+    def _route(self, source: int, target: int) -> Route:
+        router = self.graph.router
+        if isinstance(router, TreeRouter):
+            links = [self.links[link] for link in router.path(int(self._nodes[source]), int(self._nodes[target]))]
+            return Route(tuple(links), round(sum(link.latency_s for link in links) * PICOSECONDS))
+        _, numbers, latency_ps = self.links_of([source], [target])
+        return Route(tuple(self.links[link] for link in numbers.tolist()), int(latency_ps[0]))
 
 
 class _Links(Sequence[Link]):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections import OrderedDict
+from functools import cached_property
 from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
@@ -105,6 +106,25 @@ class TreeRouter:
         if not climb:
             return Paths.of_counts(np.zeros(len(sources), np.int64), np.zeros(0, np.int64))
         return Paths.of_matrix(np.stack(climb + descent[::-1], 1))
+
+    def path(self, source: int, target: int) -> list[int]:
+        """Return the links of one route: the same as :meth:`paths`, sooner for a single one."""
+        parents, up, down, depths = self._lists
+        climb: list[int] = []
+        descent: list[int] = []
+        while source != target:
+            deeper, lower = depths[source] >= depths[target], depths[target] >= depths[source]
+            if deeper:
+                climb.append(up[source])
+                source = parents[source]
+            if lower:
+                descent.append(down[target])
+                target = parents[target]
+        return climb + descent[::-1]
+
+    @cached_property
+    def _lists(self) -> tuple[list[int], list[int], list[int], list[int]]:
+        return self._parents.tolist(), self._up.tolist(), self._down.tolist(), self._depths.tolist()
 
 
 class ShortestPaths:
