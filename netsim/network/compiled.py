@@ -240,21 +240,6 @@ def free(core: Core, number: int) -> None:
 
 
 @jit
-def take(core: Core, number: int, held: NDArray[np.int64]) -> int:
-    """Read of a flow that is over for how many picoseconds each link of its route held it back, and free it.
-
-    Return for how many its own cap did.
-    """
-    index, position = core.flows[number].knot, 0
-    while index != NONE:
-        held[position] = core.knots[index].held
-        position += 1
-        index = core.knots[index].following
-    free(core, number)
-    return int(core.flows[number].capped)
-
-
-@jit
 def next_instant(core: Core) -> int:
     """Return when something happens next, NEVER if nothing does."""
     return int(core.flows[core.agenda[0]].due) if core.head[0].scheduled else NEVER
@@ -305,6 +290,27 @@ def settle(core: Core, now: int, done: NDArray[np.int32]) -> int:
     if head.members:
         _repair(core, now)
     return over
+
+
+@jit
+def settle_and_report(core: Core, now: int, done: NDArray[np.int32], report: NDArray[np.int64]) -> tuple[int, int]:
+    """Do as :func:`settle`, free the flows that are over, and return the length of the report, and the next instant.
+
+    The report holds of each flow its number, for how many picoseconds its own cap held it back, and for how many
+    each link of its route did; it takes two for each flow there is room for, and one for each knot.
+    """
+    size = 0
+    for position in range(settle(core, now, done)):
+        number = done[position]
+        report[size], report[size + 1] = number, core.flows[number].capped
+        size += 2
+        index = core.flows[number].knot
+        while index != NONE:
+            report[size] = core.knots[index].held
+            size += 1
+            index = core.knots[index].following
+        free(core, number)
+    return size, next_instant(core)
 
 
 @jit
@@ -601,17 +607,7 @@ def _fill(core: Core) -> None:
     """Progressive filling of what is left of the links: those of the lowest level are full first."""
     head, links, flows, knots = core.head[0], core.links, core.flows, core.knots
     first_flow = len(links)
-    head.filling = 0
-    for position in range(head.touched):
-        number = core.touched[position]
-        link = links[number]
-        link.spare, link.growing, link.unfixed = max(0.0, link.capacity - link.kept), link.weight, link.users
-        _push(core, link.spare / link.growing, number)
-    for position in range(head.members):
-        number = core.members[position]
-        flows[number].fixed = 0
-        if flows[number].cap < math.inf:
-            _push(core, flows[number].cap / flows[number].weight, first_flow + number)
+    _gather_limits(core)
     unfixed = head.members
     while unfixed:
         key, number = core.keys[0], core.ids[0]
@@ -619,7 +615,8 @@ def _fill(core: Core) -> None:
             _pop(core)
             flow = flows[number - first_flow]
             if not flow.fixed:
-                _fix(core, number - first_flow, flow.cap, key, CAP)
+                rate = flow.cap if flow.new_bottleneck == CAP else links[knots[flow.new_bottleneck].link].spare
+                _fix(core, number - first_flow, rate, key, flow.new_bottleneck)
                 unfixed -= 1
             continue
         link = links[number]
@@ -629,7 +626,7 @@ def _fill(core: Core) -> None:
         level = link.spare / link.growing
         if level > key:  # others have been fixed below its level since: it is full later than it seemed
             core.keys[0] = level
-            _settle_down(core)
+            _sink_limit(core, 0)
             continue
         _pop(core)
         index = link.first
@@ -640,6 +637,39 @@ def _fill(core: Core) -> None:
                 _fix(core, knots[index].flow, rate, level, index)
                 unfixed -= 1
             index = knots[index].next
+
+
+@jit
+def _gather_limits(core: Core) -> None:
+    """Make a heap of the levels at which links would be full, and flows at what limits them alone.
+
+    That is a flow's cap, or the least that is left of links that no other flow shares in.
+    """
+    head, links, flows, knots = core.head[0], core.links, core.flows, core.knots
+    head.filling = 0
+    for position in range(head.touched):
+        number = core.touched[position]
+        link = links[number]
+        link.spare, link.growing, link.unfixed = max(0.0, link.capacity - link.kept), link.weight, link.users
+        if link.users > 1:
+            core.keys[head.filling], core.ids[head.filling] = link.spare / link.growing, number
+            head.filling += 1
+    for position in range(head.members):
+        number = core.members[position]
+        flow = flows[number]
+        least, at = flow.cap, CAP
+        index = flow.knot
+        while index != NONE:
+            link = links[knots[index].link]
+            if link.users == 1 and (link.spare < least or (link.spare == least and at == CAP)):
+                least, at = link.spare, index
+            index = knots[index].following
+        flow.fixed, flow.new_bottleneck = 0, at
+        if least < math.inf:
+            core.keys[head.filling], core.ids[head.filling] = least / flow.weight, len(links) + number
+            head.filling += 1
+    for place in range(head.filling // 2 - 1, -1, -1):
+        _sink_limit(core, place)
 
 
 @jit
@@ -691,34 +721,19 @@ def _join_above(core: Core, number: int, level: float) -> None:
 
 
 @jit
-def _push(core: Core, key: float, number: int) -> None:
-    head, keys, ids = core.head[0], core.keys, core.ids
-    place = head.filling
-    head.filling += 1
-    while place:
-        above = (place - 1) // 2
-        if keys[above] < key or (keys[above] == key and ids[above] < number):
-            break
-        keys[place], ids[place] = keys[above], ids[above]
-        place = above
-    keys[place], ids[place] = key, number
-
-
-@jit
 def _pop(core: Core) -> None:
+    """Take off what is on top."""
     head = core.head[0]
     head.filling -= 1
     core.keys[0], core.ids[0] = core.keys[head.filling], core.ids[head.filling]
-    if head.filling:
-        _settle_down(core)
+    _sink_limit(core, 0)
 
 
 @jit
-def _settle_down(core: Core) -> None:
-    """Have what is on top of the heap sink to its place."""
+def _sink_limit(core: Core, place: int) -> None:
+    """Have an entry sink to where it belongs."""
     keys, ids, count = core.keys, core.ids, core.head[0].filling
-    key, number = keys[0], ids[0]
-    place = 0
+    key, number = keys[place], ids[place]
     while 2 * place + 1 < count:
         child = 2 * place + 1
         right = child + 1

@@ -97,7 +97,9 @@ class Fabric:
         self.workers = self.hosts[:workers]
         self.server_host: str | None = self.hosts[workers] if len(self.hosts) > workers else None
         self.bandwidth_bps: IntArray = self.graph.bandwidth_bps
-        self.links: Sequence[Link] = _Links(self.graph, self.names)
+        links = _Links(self.graph, self.names)
+        self.links: Sequence[Link] = links
+        self._numbered = links.numbered
         self._ranks = {host: rank for rank, host in enumerate(self.hosts)}
         self._routes: dict[tuple[str, str], Route] = {}
 
@@ -139,8 +141,8 @@ class Fabric:
     def _route(self, source: int, target: int) -> Route:
         router = self.graph.router
         if isinstance(router, TreeRouter):
-            links = [self.links[link] for link in router.path(int(self._nodes[source]), int(self._nodes[target]))]
-            return Route(tuple(links), round(sum(link.latency_s for link in links) * PICOSECONDS))
+            links = [*map(self._numbered, router.path(self._nodes.item(source), self._nodes.item(target)))]
+            return Route(tuple(links), round(sum([link.latency_s for link in links]) * PICOSECONDS))
         _, numbers, latency_ps = self.links_of([source], [target])
         return Route(tuple(self.links[link] for link in numbers.tolist()), int(latency_ps[0]))
 
@@ -162,17 +164,19 @@ class _Links(Sequence[Link]):
     def __getitem__(self, index: int | slice) -> Link | list[Link]:
         if isinstance(index, slice):
             return [self[number] for number in range(*index.indices(len(self)))]
-        number = range(len(self))[index]
+        return self.numbered(range(len(self))[index])
+
+    def numbered(self, number: int) -> Link:
+        """Return a link by its number, of which nobody doubts that it is there."""
         if (link := self._made.get(number)) is None:
-            graph = self._graph
-            link = Link(
+            graph, names = self._graph, self._names
+            link = self._made[number] = Link(
                 number,
-                self._names[int(graph.sources[number])],
-                self._names[int(graph.targets[number])],
-                int(graph.bandwidth_bps[number]),
-                float(graph.latency_s[number]),
+                names[graph.sources.item(number)],
+                names[graph.targets.item(number)],
+                graph.bandwidth_bps.item(number),
+                graph.latency_s.item(number),
             )
-            self._made[number] = link
         return link
 
     def __iter__(self) -> Iterator[Link]:

@@ -122,11 +122,12 @@ class Filling:
         """Return the flows that share links with `start`, directly or through others, itself included."""
         found = {start: None}
         frontier = [start]
+        passed: set[Link] = set()
         while frontier:
             for link in frontier.pop().route.links:
-                on_link = self._on_link[link]
-                if len(on_link) > 1:
-                    fresh = [flow for flow in on_link if flow not in found]
+                if link not in passed:
+                    passed.add(link)
+                    fresh = [flow for flow in self._on_link[link] if flow not in found]
                     found |= dict.fromkeys(fresh)
                     frontier += fresh
         return list(found)
