@@ -25,6 +25,7 @@ from netsim.network.fabric import Fabric, Route
 from netsim.network.flows import Flow, Network, Solver
 from netsim.network.sharing import Sharing
 from netsim.payload import SizeOnly
+from netsim.system import old_objects_set_aside
 from netsim.units import PICOSECONDS, picoseconds
 from netsim.worker import Worker
 from topologies import build
@@ -222,7 +223,8 @@ def main() -> None:
     for line in Path(rest[0]).read_text().splitlines() if rest else ():
         src, dst, nbytes, start = line.split()
         flows.append((int(src), int(dst), int(nbytes), float(start)))
-    WAYS[way](work, int(workers), flows)
+    with old_objects_set_aside():
+        WAYS[way](work, int(workers), flows)
 
 
 if __name__ == "__main__":

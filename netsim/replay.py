@@ -14,6 +14,7 @@ from netsim.network.fabric import Fabric, Link, Route
 from netsim.network.flowfile import GivenFlow
 from netsim.network.flows import Flow, Network
 from netsim.network.sharing import Sharing
+from netsim.system import old_objects_set_aside
 from netsim.units import PICOSECONDS, picoseconds
 
 
@@ -83,7 +84,8 @@ def replay(fabric: Fabric, given: Sequence[GivenFlow], sharing: Sharing = "maxmi
             begin(number)
 
     environment.process(feed())
-    environment.run()
+    with old_objects_set_aside():
+        environment.run()
     outcomes = [
         FlowOutcome(flow, end / PICOSECONDS, route.links)
         for flow, end, route in zip(given, finish, routes, strict=True)

@@ -32,6 +32,7 @@ from netsim.overlap import Overlapped, described
 from netsim.payload import Dense, Vector
 from netsim.results import RankOutcome, Ranks, Result, Timing, Way, sha256_of, summarise
 from netsim.rounds import NoScheduleError, World
+from netsim.system import old_objects_set_aside
 from netsim.timeline import Timeline
 from netsim.trace import Trace
 from netsim.training import Task, TimingOnly, Trained, train
@@ -281,7 +282,8 @@ def laboratory(experiment: Experiment) -> Iterator[Laboratory]:
         if experiment.ready == "measured":
             raise UsageError("ready 'measured' was given with --timing-only, which computes nothing; leave one out")
         tensors = experiment.known_tensors() or _tensors_of_workload(experiment)
-        yield Laboratory(experiment, TimingOnly(sum(tensors)), tensors, AssumedCosts(experiment.assumed_costs()))
+        with old_objects_set_aside():
+            yield Laboratory(experiment, TimingOnly(sum(tensors)), tensors, AssumedCosts(experiment.assumed_costs()))
         return
     task, tensors, device = load_task(experiment, experiment.device)
     costs = MeasuredCosts(experiment.assumed_costs(), device)

@@ -217,3 +217,15 @@ def test_another_seed_hashes_otherwise() -> None:
     for seed in range(8):
         routes.add(tuple(everyone(built(f"fat-tree:k=4,hash={seed}")).links_of([0] * 4, [4, 8, 12, 15]).links.tolist()))
     assert len(routes) > 1
+
+
+@pytest.mark.parametrize("form", ["star", "ps", "tree:fan-out=3", "racks:size=4", "wan", "fat-tree", "torus"])
+def test_one_route_is_what_many_at_once_are(form: str) -> None:
+    fabric = everyone(built(form))
+    hosts = range(len(fabric.hosts))
+    sources, targets = np.array([(src, dst) for src in hosts for dst in hosts]).T
+    first, links, latency_ps = fabric.links_of(sources, targets)
+    for number, (src, dst) in enumerate(zip(sources.tolist(), targets.tolist(), strict=True)):
+        route = fabric.route(fabric.hosts[src], fabric.hosts[dst])
+        assert [link.index for link in route.links] == links[first[number] : first[number + 1]].tolist()
+        assert route.latency_ps == latency_ps[number]

@@ -49,15 +49,10 @@ TOLERANCE: Final = 1e-12
 """Levels and sums that differ by less, relatively, are equal; what is above is repaired."""
 WAITING, DRAINING, OVER = range(3)
 
+# What repairs look at comes first, so that it lies together in the cache.
 LINK = np.dtype(
     [
-        ("capacity", "f8"),
         ("first", "i4"),  # knots of the flows on it, in order of arrival
-        ("last", "i4"),
-        ("flows", "i4"),
-        ("changed", "i4"),  # stamp of the change that concerned it last
-        ("repair", "i8"),  # stamp of the repair that touched it last
-        ("stale", "i4"),  # whether what follows must be summed anew
         ("users", "i4"),  # flows on it that are shared out,
         ("weight", "f8"),  # their weights,
         ("kept", "f8"),  # rates of the others,
@@ -66,29 +61,35 @@ LINK = np.dtype(
         ("spare", "f8"),  # while filling: what is left,
         ("growing", "f8"),  # for flows of this weight in all,
         ("unfixed", "i4"),  # and of this number
+        ("stale", "i4"),  # whether `users` to `held` must be summed anew
+        ("capacity", "f8"),
+        ("repair", "i8"),  # stamp of the repair that touched it last
+        ("last", "i4"),
+        ("flows", "i4"),
+        ("changed", "i4"),  # whether it is among the links that changed
     ],
     align=True,
 )
 FLOW = np.dtype(
     [
-        ("tag", "i8"),
-        ("bits", "i8"),
-        ("remaining", "f8"),
-        ("rate", "f8"),
-        ("level", "f8"),
-        ("weight", "f8"),
-        ("cap", "f8"),
-        ("updated", "i8"),
-        ("due", "i8"),
-        ("capped", "i8"),  # picoseconds at its cap
         ("knot", "i4"),  # its first
         ("bottleneck", "i4"),  # the knot of the link that holds it back, CAP or NONE
-        ("place", "i4"),  # in the heap of instants
-        ("phase", "i4"),
-        ("repair", "i8"),  # stamp of the repair that it takes part in
-        ("new_rate", "f8"),
         ("new_bottleneck", "i4"),
         ("fixed", "i4"),
+        ("repair", "i8"),  # stamp of the repair that it takes part in
+        ("weight", "f8"),
+        ("level", "f8"),
+        ("rate", "f8"),
+        ("new_rate", "f8"),
+        ("cap", "f8"),
+        ("due", "i8"),
+        ("tag", "i8"),
+        ("remaining", "f8"),
+        ("updated", "i8"),
+        ("bits", "i8"),
+        ("capped", "i8"),  # picoseconds at its cap
+        ("place", "i4"),  # in the heap of instants
+        ("phase", "i4"),
     ],
     align=True,
 )
@@ -130,6 +131,8 @@ class Core(NamedTuple):
     knots: Records
     agenda: NDArray[np.int32]
     """A heap of flows by (due, tag)."""
+    dues: NDArray[np.int64]
+    """When they are due."""
     members: NDArray[np.int32]
     """Flows that are shared out."""
     touched: NDArray[np.int32]
@@ -144,9 +147,9 @@ class Core(NamedTuple):
 def jit(function: F) -> F:
     """Compile without the GIL, cached on disk where that can be written."""
     try:
-        return cast(F, numba.njit(nogil=True, cache=True)(function))
+        return cast(F, numba.njit(nogil=True, cache=True, error_model="numpy")(function))
     except RuntimeError:
-        return cast(F, numba.njit(nogil=True)(function))
+        return cast(F, numba.njit(nogil=True, error_model="numpy")(function))
 
 
 def new_core(bandwidth_bps: NDArray[Any], flows: int = 256, knots: int = 1024) -> Core:
@@ -155,7 +158,8 @@ def new_core(bandwidth_bps: NDArray[Any], flows: int = 256, knots: int = 1024) -
     head = np.zeros(1, HEAD)
     head["free_flow"] = head["free_knot"] = NONE
     links, nobody, no_knots = (np.zeros(0, kind) for kind in (LINK, FLOW, KNOT))
-    empty = Core(head, links, nobody, no_knots, no_ints, no_ints, no_ints, no_ints, no_floats, no_ints)
+    dues = np.zeros(0, np.int64)
+    empty = Core(head, links, nobody, no_knots, no_ints, dues, no_ints, no_ints, no_ints, no_floats, no_ints)
     core = grow(empty, max(1, flows), max(1, knots), len(bandwidth_bps))
     core.links["capacity"] = bandwidth_bps
     return core
@@ -181,6 +185,7 @@ def grow(core: Core, flows: int = 0, knots: int = 0, links: int = 0) -> Core:
         np.concatenate([core.flows, more_flows]),
         np.concatenate([core.knots, more_knots]),
         np.concatenate([core.agenda, np.zeros(flows, np.int32)]),
+        np.concatenate([core.dues, np.zeros(flows, np.int64)]),
         np.zeros(room, np.int32),
         np.zeros(all_links, np.int32),
         np.concatenate([core.changed, np.zeros(links, np.int32)]),
@@ -240,9 +245,24 @@ def free(core: Core, number: int) -> None:
 
 
 @jit
+def take(core: Core, number: int, held: NDArray[np.int64]) -> int:
+    """Read of a flow that is over for how many picoseconds each link of its route held it back, and free it.
+
+    Return for how many its own cap did.
+    """
+    index, position = core.flows[number].knot, 0
+    while index != NONE:
+        held[position] = core.knots[index].held
+        position += 1
+        index = core.knots[index].following
+    free(core, number)
+    return int(core.flows[number].capped)
+
+
+@jit
 def next_instant(core: Core) -> int:
     """Return when something happens next, NEVER if nothing does."""
-    return int(core.flows[core.agenda[0]].due) if core.head[0].scheduled else NEVER
+    return int(core.dues[0]) if core.head[0].scheduled else NEVER
 
 
 @jit
@@ -254,7 +274,7 @@ def settle(core: Core, now: int, done: NDArray[np.int32]) -> int:
     head, links, flows, knots = core.head[0], core.links, core.flows, core.knots
     over = 0
     entering = 0  # they come last in `done`, which has room for all flows
-    while head.scheduled and flows[core.agenda[0]].due <= now:
+    while head.scheduled and core.dues[0] <= now:
         number = core.agenda[0]
         _unschedule(core, number)
         flow = flows[number]
@@ -301,15 +321,11 @@ def settle_and_report(core: Core, now: int, done: NDArray[np.int32], report: NDA
     """
     size = 0
     for position in range(settle(core, now, done)):
-        number = done[position]
-        report[size], report[size + 1] = number, core.flows[number].capped
-        size += 2
-        index = core.flows[number].knot
+        number, index, links = done[position], core.flows[done[position]].knot, 0
         while index != NONE:
-            report[size] = core.knots[index].held
-            size += 1
-            index = core.knots[index].following
-        free(core, number)
+            links, index = links + 1, core.knots[index].following
+        report[size], report[size + 1] = number, take(core, number, report[size + 2 :])
+        size += 2 + links
     return size, next_instant(core)
 
 
@@ -437,11 +453,16 @@ def _set_rate(core: Core, number: int, rate: float, bottleneck: int, now: int) -
         _progress(core, number, now)
         same = rate == flow.rate
         flow.rate, flow.bottleneck = rate, bottleneck
-        if not same or flow.place == NONE:
+        if same and flow.place != NONE:
+            return
+        if rate == 0.0:
             if flow.place != NONE:
                 _unschedule(core, number)
-            if rate > 0.0:
-                _schedule(core, number, now + _time_left(flow))
+        elif flow.place == NONE:
+            _schedule(core, number, now + _time_left(flow))
+        else:
+            flow.due = min(now + _time_left(flow), NEVER)
+            _move(core, number, flow.place)
 
 
 @jit
@@ -466,64 +487,72 @@ def _time_left(flow: Any) -> int:
 
 
 @jit
-def _before(flows: Records, one: int, other: int) -> bool:
-    if flows[one].due != flows[other].due:
-        return bool(flows[one].due < flows[other].due)
-    return bool(flows[one].tag < flows[other].tag)
+def _before(core: Core, due: int, number: int, place: int) -> bool:
+    """Return whether a flow that is due then comes before the one at a place of the heap."""
+    if due != core.dues[place]:
+        return bool(due < core.dues[place])
+    return bool(core.flows[number].tag < core.flows[core.agenda[place]].tag)
 
 
 @jit
 def _schedule(core: Core, number: int, due: int) -> None:
     """Put a flow on the agenda."""
-    head, flows = core.head[0], core.flows
-    flows[number].due = min(due, NEVER)
-    head.scheduled += 1
-    _rise(core, number, head.scheduled - 1)
+    core.flows[number].due = min(due, NEVER)
+    core.head[0].scheduled += 1
+    _rise(core, number, core.head[0].scheduled - 1)
 
 
 @jit
 def _unschedule(core: Core, number: int) -> None:
     """Take a flow off the agenda."""
-    head, flows, agenda = core.head[0], core.flows, core.agenda
-    place = flows[number].place
-    flows[number].place = NONE
+    head = core.head[0]
+    place = core.flows[number].place
+    core.flows[number].place = NONE
     head.scheduled -= 1
-    last = agenda[head.scheduled]
+    last = core.agenda[head.scheduled]
     if last != number:
-        if place and _before(flows, last, agenda[(place - 1) // 2]):
-            _rise(core, last, place)
-        else:
-            _sink(core, last, place)
+        _move(core, last, place)
+
+
+@jit
+def _move(core: Core, number: int, place: int) -> None:
+    """Have a flow that is put at a place of the heap, or due at another instant, go to where it belongs."""
+    if place and _before(core, core.flows[number].due, number, (place - 1) // 2):
+        _rise(core, number, place)
+    else:
+        _sink(core, number, place)
+
+
+@jit
+def _put(core: Core, number: int, due: int, place: int) -> None:
+    core.agenda[place], core.dues[place] = number, due
+    core.flows[number].place = place
 
 
 @jit
 def _rise(core: Core, number: int, place: int) -> None:
-    flows, agenda = core.flows, core.agenda
+    due = core.flows[number].due
     while place:
-        above = agenda[(place - 1) // 2]
-        if not _before(flows, number, above):
+        above = (place - 1) // 2
+        if not _before(core, due, number, above):
             break
-        agenda[place] = above
-        flows[above].place = place
-        place = (place - 1) // 2
-    agenda[place] = number
-    flows[number].place = place
+        _put(core, core.agenda[above], core.dues[above], place)
+        place = above
+    _put(core, number, due, place)
 
 
 @jit
 def _sink(core: Core, number: int, place: int) -> None:
-    flows, agenda, count = core.flows, core.agenda, core.head[0].scheduled
+    due, count = core.flows[number].due, core.head[0].scheduled
     while 2 * place + 1 < count:
         child = 2 * place + 1
-        if child + 1 < count and _before(flows, agenda[child + 1], agenda[child]):
+        if child + 1 < count and _before(core, core.dues[child + 1], core.agenda[child + 1], child):
             child += 1
-        if not _before(flows, agenda[child], number):
+        if _before(core, due, number, child):
             break
-        agenda[place] = agenda[child]
-        flows[agenda[place]].place = place
+        _put(core, core.agenda[child], core.dues[child], place)
         place = child
-    agenda[place] = number
-    flows[number].place = place
+    _put(core, number, due, place)
 
 
 # Sharing.
@@ -691,13 +720,16 @@ def _look(core: Core, count: int) -> None:
     head, links, flows, knots = core.head[0], core.links, core.flows, core.knots
     for position in range(count):
         flow = flows[core.members[position]]
+        above = flow.level * (1 + TOLERANCE)
         index = flow.knot
         while index != NONE:
             link = links[knots[index].link]
-            if index == flow.new_bottleneck and link.highest > flow.level * (1 + TOLERANCE):
-                _join_above(core, knots[index].link, flow.level * (1 + TOLERANCE))
+            if index == flow.new_bottleneck and link.highest > above:
+                _join_above(core, knots[index].link, above)
+                link.highest = above
             if link.held >= 0.0 and flow.level > link.held * (1 + TOLERANCE):
                 _join_held(core, knots[index].link)
+                link.held = -1.0
             index = knots[index].following
     for position in range(head.touched):
         link = links[core.touched[position]]
