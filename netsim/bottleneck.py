@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 
 from netsim.network.fabric import Link
 from netsim.worker import COMPUTE, SELECT
 
 
-def bound_by(totals: Counter[Hashable], server_host: str | None) -> str:
+def bound_by(totals: Counter[Hashable], server_hosts: Collection[str]) -> str:
     """Return "compute", "selection", "latency", "server NIC", or the link that took most of the time.
 
-    `server_host` is the host whose links belong to a parameter server. Where no link took half of
+    `server_hosts` are those whose links belong to parameter servers. Where no link took half of
     all links' time, many alike share it and the first of them stands for all.
     """
     links: Counter[Link] = Counter({what: time for what, time in totals.items() if isinstance(what, Link)})
@@ -29,9 +29,9 @@ def bound_by(totals: Counter[Hashable], server_host: str | None) -> str:
         return "nothing"
     if greatest != "links":
         return greatest
-    at_server = sum(time for link, time in links.items() if server_host in (link.source, link.target))
-    if 2 * at_server > links.total():
-        return f"server NIC ({server_host})"
+    at_servers = {host: sum(time for link, time in links.items() if host in link.ends) for host in server_hosts}
+    if 2 * sum(at_servers.values()) > links.total():
+        return f"server NIC ({max(at_servers, key=lambda host: at_servers[host])})"
     busiest = max(links, key=lambda link: (links[link], -link.index))
     if 2 * links[busiest] > links.total():
         return f"link {busiest.name}"

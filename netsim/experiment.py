@@ -19,7 +19,17 @@ from netsim.effects import NAMES as EFFECTS
 from netsim.effects import NONE, Effects
 from netsim.errors import UsageError, check_choice, unknown
 from netsim.network.sharing import SHARINGS
-from netsim.overlap import Bucket, Overlapped, Ready, at_shares, check_bucket, even, pieces_of, ready_by_elements
+from netsim.overlap import (
+    Bucket,
+    Overlapped,
+    Ready,
+    at_shares,
+    check_bucket,
+    even,
+    pieces_of,
+    ready_by_elements,
+    shards,
+)
 from netsim.pieces import Piece
 from netsim.sgd import Aggregate, Recipe
 from netsim.units import parse_bandwidth, parse_duration
@@ -178,6 +188,7 @@ class Experiment:
         if not (_is_number(self.weight_decay) and 0 <= self.weight_decay < math.inf):
             raise UsageError(f"weight-decay {self.weight_decay!r} must be finite and zero or more, such as 1e-4")
         self._check_overlap()
+        self._check_servers()
         if self.per_tensor and self.k is not None:
             raise UsageError(f"k {self.k} was given with --per-tensor, which needs a density; give --density instead")
         if self.per_tensor and self.elements is not None:
@@ -220,6 +231,20 @@ class Experiment:
                     f"{name} was asked for with --overlap, but its rule looks at the whole gradient before anything "
                     "is sent; leave one out"
                 )
+
+    def _check_servers(self) -> None:
+        if self.servers < 2:
+            return
+        for name in (each for each in self.algorithms if ALGORITHMS[each].uses_server):
+            why = None
+            if not ALGORITHMS[name].overlaps:
+                why = f"{name} looks at the whole gradient, and each server has a part of it"
+            elif self.clip is not None:
+                why = f"clip {self.clip} is of the whole gradient, and each server has a part of it"
+            elif self.per_tensor and ALGORITHMS[name].sparse and self.overlap is None:
+                why = "per-tensor was given, and servers share the gradient out evenly; add --overlap tensor"
+            if why is not None:
+                raise UsageError(f"topology {self.topology!r} has {self.servers} servers: {why}; or take one server")
 
     def _check_model(self, model: str) -> None:
         check_choice("model", model, MODELS)
@@ -265,7 +290,8 @@ class Experiment:
         """Return what sparse algorithms select of a vector made of `tensors` of so many elements, or of a piece."""
         density = DEFAULT_DENSITY if self.density is None else self.density
         own = tensors if piece is None else tensors[slice(*piece.tensors)]
-        size, whole = sum(own), sum(tensors)
+        whole = sum(tensors)
+        size = whole if piece is None else piece.last - piece.first
         if self.per_tensor:
             chosen = Selector.per_tensor(density, own)
         elif self.k is not None:
@@ -274,9 +300,9 @@ class Experiment:
             chosen = Selector(self.k_of(size))
         return replace(chosen, how=cast(How, self.select), warmup_rounds=self.density_warmup)
 
-    def k_in_all(self, tensors: tuple[int, ...]) -> int:
-        """Return how many entries sparse algorithms select of a vector, in all of its pieces."""
-        pieces = self.pieces(tensors)
+    def k_in_all(self, name: str, tensors: tuple[int, ...]) -> int:
+        """Return how many entries an algorithm selects of a vector, in all of its pieces."""
+        pieces, _ = self._exchanged(name, tensors)
         if len(pieces) == 1:
             return self.selector(tensors).k
         return sum(self.selector(tensors, piece).k for piece in pieces)
@@ -297,10 +323,25 @@ class Experiment:
 
         `ready` are the shares of a gradient's time after which each tensor is there, if they were measured.
         """
-        pieces = self.pieces(tensors, ready)
+        pieces, servers = self._exchanged(name, tensors, ready)
         if len(pieces) == 1:
             return self._algorithm(name, self.selector(tensors))
-        return Overlapped([Bucket(piece, self._algorithm(name, self.selector(tensors, piece))) for piece in pieces])
+        return Overlapped(
+            [
+                Bucket(piece, self._algorithm(name, self.selector(tensors, piece)), number % servers)
+                for number, piece in enumerate(pieces)
+            ]
+        )
+
+    def _exchanged(
+        self, name: str, tensors: tuple[int, ...], ready: Sequence[float] | None = None
+    ) -> tuple[list[Piece], int]:
+        """Return the pieces of the gradient that an algorithm exchanges by themselves, and over how many servers."""
+        servers = max(1, self.servers) if ALGORITHMS[name].uses_server else 1
+        pieces = self.pieces(tensors, ready)
+        if servers > 1 and len(pieces) == 1:
+            pieces = shards(sum(tensors), len(tensors), servers)
+        return pieces, servers
 
     def _algorithm(self, name: str, selector: Selector) -> Algorithm:
         options = {
@@ -330,9 +371,9 @@ class Experiment:
         )
 
     @property
-    def dedicated_server(self) -> bool:
-        """Whether the topology has a host of its own for a parameter server."""
-        return servers_of(self.topology) > 0
+    def servers(self) -> int:
+        """How many hosts of their own the topology has for parameter servers."""
+        return servers_of(self.topology)
 
     def fabric(self, *, everywhere: bool = False) -> Fabric:
         """Return the simulated network with the workers placed on its hosts, or with one on every host."""

@@ -78,10 +78,11 @@ def join(
     Returns the results on rank 0, an empty list elsewhere. An error ends this process, saying where it was.
     """
     rank, world_size = _given("RANK"), _given("WORLD_SIZE")
-    workers = world_size - (servers_of(topology) > 0)
+    workers = world_size - servers_of(topology)
     if workers < 1:
         raise UsageError(
-            f"topology {topology} needs at least 2 ranks, a server and a worker, but torchrun started {world_size}"
+            f"topology {topology} needs at least {servers_of(topology) + 1} ranks, servers and a worker, but torchrun "
+            f"started {world_size}"
         )
     experiment = options(workers)
     check_backend(backend, experiment.device)

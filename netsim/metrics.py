@@ -117,7 +117,7 @@ class Recorder:
         if not self._algorithm.uses_server:
             bits = (8 * traffic.value_bytes_up, 8 * traffic.index_bytes_up, 8 * traffic.bytes_down)
             return Totals(worker.rank, worker.trains, norm, worker.step + 1, *bits)
-        down = 0 if worker.rank == worker.server else 8 * traffic.bytes_down
+        down = 0 if worker.rank == worker.server or not worker.trains else 8 * traffic.bytes_down
         tally = worker.tally
         counted = (tally["uploads"], tally["value_bits"], tally["index_bits"])
         return Totals(worker.rank, worker.trains, norm, *counted, down)

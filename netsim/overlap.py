@@ -1,7 +1,7 @@
-"""Exchanges that go on while gradients are still being computed (wait-free back-propagation).
+"""Exchanges that go on while gradients are still being computed (wait-free back-propagation), or beside each other.
 
 Backward computes the last layers' gradients first. Consecutive tensors make a bucket, and as soon as a bucket's
-gradient is there, an exchange of its own begins.
+gradient is there, an exchange of its own begins. Several parameter servers serve a bucket each, or several.
 """
 
 from __future__ import annotations
@@ -28,17 +28,21 @@ TENSOR = "tensor"
 
 
 class Bucket(NamedTuple):
-    """A piece of the gradient, and the algorithm that exchanges it: with a memory, and a k, of its own."""
+    """A piece of the gradient, and the algorithm that exchanges it: with a memory, and a k, of its own.
+
+    `server` is the number of the parameter server for it, if there are any.
+    """
 
     piece: Piece
     algorithm: Algorithm
+    server: int = 0
 
 
 class Overlapped(Algorithm):
     """An algorithm bucket by bucket; `buckets` are in the order in which they get ready, the last layers first.
 
     Every bucket is exchanged by a coroutine of its own, all at the same time if need be. With one bucket it is the
-    algorithm itself.
+    algorithm itself. A rank that serves some of the buckets holds parameters that nobody moves.
     """
 
     def __init__(self, buckets: Sequence[Bucket]) -> None:
@@ -54,7 +58,7 @@ class Overlapped(Algorithm):
         return tuple(bucket.algorithm.initial_memory(piece) for bucket, piece in zip(self.buckets, pieces, strict=True))
 
     def selected(self, size: int, step: int) -> int:
-        return sum(algorithm.selected(piece.last - piece.first, step) for piece, algorithm in self.buckets)
+        return sum(algorithm.selected(piece.last - piece.first, step) for piece, algorithm, _ in self.buckets)
 
     def residual(self, memory: tuple[Any, ...]) -> Vector | None:
         parts = [bucket.algorithm.residual(own) for bucket, own in zip(self.buckets, memory, strict=True)]
@@ -67,19 +71,23 @@ class Overlapped(Algorithm):
         backward: Pieces | None = None
         if gradient is not None:
             backward = await InPieces(gradient(parameters), [bucket.piece for bucket in self.buckets])
-        branches, exchanges = [], []
+        branches, exchanges = [], {}
         for number, piece in enumerate(self._cut(parameters)):
+            if backward is None and self._server(worker, number) != worker.rank:
+                continue
             own = None if backward is None else await backward.next()
             branch = self._branch(worker, number, parameters.size)
             exchange = self._exchange(branch, number, own, piece, recipe, state.memory[number])
             branches.append(branch)
-            exchanges.append(await worker.fork(branch, exchange))
-        done = [await exchange for exchange in exchanges]
+            exchanges[number] = await worker.fork(branch, exchange)
+        done = {number: await exchange for number, exchange in exchanges.items()}
         _count(worker, branches)
-        totals = [total for total, _ in reversed(done)]
+        state = state._replace(memory=tuple(done[n][1] if n in done else state.memory[n] for n in self._numbers))
+        if len(done) < len(self.buckets):
+            return parameters, state
+        totals = [done[number][0] for number in reversed(self._numbers)]
         total = totals[0] if len(totals) == 1 else await worker.replicated("update", joined, *totals)
-        memory = tuple(memory for _, memory in done)
-        return await self.apply(worker, parameters, total, recipe, state._replace(memory=memory))
+        return await self.apply(worker, parameters, total, recipe, state)
 
     async def _exchange(
         self, worker: Worker, number: int, own: Vector | None, parameters: Vector, recipe: Recipe, memory: Any
@@ -90,17 +98,26 @@ class Overlapped(Algorithm):
 
     def _branch(self, worker: Worker, number: int, size: int) -> Worker:
         first, last = self.buckets[number].piece[:2]
+        server = self._server(worker, number)
 
         def observe(_: Worker, what: str, *vectors: Vector) -> None:
             worker.observe(what, *(_placed(vector, first, size) for vector in vectors))
 
         part = (first / size, last / size)
-        return worker.branch(number, part, None if worker.observer is None else observe)
+        return worker.branch(number, part, None if worker.observer is None else observe, server)
+
+    def _server(self, worker: Worker, number: int) -> int:
+        """Return the rank that serves a bucket: servers with hosts of their own come after the workers."""
+        return worker.server + self.buckets[number].server
+
+    @property
+    def _numbers(self) -> range:
+        return range(len(self.buckets))
 
     def _cut(self, vector: Vector) -> list[Vector]:
         """Return the pieces of a vector, the same objects whenever it is the same vector: workers share them."""
         if vector not in self._pieces:
-            self._pieces[vector] = [cut(vector, piece.first, piece.last) for piece, _ in self.buckets]
+            self._pieces[vector] = [cut(vector, piece.first, piece.last) for piece, *_ in self.buckets]
         return self._pieces[vector]
 
 
@@ -116,8 +133,9 @@ def described(algorithm: Algorithm, measured: bool | None) -> dict[str, Any]:
             "elements": piece.last - piece.first,
             "k": own.selected(piece.last - piece.first, sys.maxsize) if own.sparse else None,
             "ready": None if measured is None else piece.ready,
+            "server": server if own.uses_server else None,
         }
-        for piece, own in algorithm.buckets
+        for piece, own, server in algorithm.buckets
     ]
     provenance = None if measured is None else "MEASURED" if measured else "ASSUMED"
     return {"buckets": buckets, "ready_provenance": provenance}
@@ -209,6 +227,12 @@ def pieces_of(tensors: Sequence[int], bucket: str, ready: Sequence[float]) -> li
         pieces.append(Piece(starts[first], starts[until], (first, until), max(earlier, *ready[first:until])))
         until = first
     return [*pieces[:-1], pieces[-1]._replace(ready=1.0)]
+
+
+def shards(size: int, tensors: int, servers: int) -> list[Piece]:
+    """Return even pieces, one a server, of a gradient of so many `tensors`, exchanged when all of them are there."""
+    ends = [size * number // servers for number in range(servers + 1)]
+    return [Piece(first, last, (0, tensors), 1.0) for first, last in pairwise(ends)][::-1]
 
 
 def at_shares(pieces: Sequence[Piece], shares: Sequence[float]) -> list[Piece]:

@@ -16,7 +16,7 @@ from netsim.meeting import agree, meet
 from netsim.overlap import described
 from netsim.payload import Dense
 from netsim.results import RankOutcome, Ranks, Result, Timing, sha256_of, summarise
-from netsim.simulation import OnRound, ignore, judge, load_task, make_workers
+from netsim.simulation import OnRound, holds_a_part, ignore, judge, load_task, make_workers
 from netsim.timeline import Spent
 from netsim.training import Trained, train
 from netsim.whereabouts import HERE
@@ -43,8 +43,8 @@ def check_backend(backend: str, device: str) -> None:
 
 
 def ranks_of(experiment: Experiment) -> int:
-    """Return how many ranks a real run has: the workers, and a server if the topology gives it a host."""
-    return experiment.workers + (experiment.dedicated_server)
+    """Return how many ranks a real run has: the workers, and the servers that the topology gives hosts."""
+    return experiment.workers + experiment.servers
 
 
 @contextmanager
@@ -86,7 +86,7 @@ def run_rank(experiment: Experiment, backend: str, rank: int, on_round: OnRound 
         results = []
         for name in experiment.algorithms:
             algorithm = experiment.algorithm(name, tensors)
-            workers = make_workers(algorithm, experiment.workers, experiment.dedicated_server)
+            workers = make_workers(algorithm, experiment.workers, experiment.servers)
             mine = workers[rank] if rank < len(workers) else None
             outcomes, timing, judged = _run_algorithm(experiment, algorithm, task, mine, device, backend, on_round)
             if rank == 0:
@@ -101,7 +101,7 @@ def run_rank(experiment: Experiment, backend: str, rank: int, on_round: OnRound 
                         mode="real",
                         workers=experiment.workers,
                         elements=sum(tensors),
-                        k=experiment.k_in_all(tensors) if algorithm.sparse else None,
+                        k=experiment.k_in_all(name, tensors) if algorithm.sparse else None,
                         **described(algorithm, None),
                         compute_provenance="MEASURED",
                         select_provenance="MEASURED",
@@ -144,7 +144,9 @@ def _run_algorithm(
         trained = interpreter.run(train(worker, algorithm, task, experiment.round_count, experiment.recipe(), ended))
         elapsed = time.perf_counter() - started
         assert isinstance(trained.parameters, Dense)
-        outcome = RankOutcome(worker.rank, worker.traffic, sha256_of(trained.parameters), dict(worker.tally))
+        part = holds_a_part(worker, ranks_of(experiment))
+        sha256 = None if part else sha256_of(trained.parameters)
+        outcome = RankOutcome(worker.rank, worker.traffic, sha256, dict(worker.tally))
         if worker.rank == 0:
             judged = judge(task, trained.parameters)
     everyones: list[Any] = [None] * dist.get_world_size()

@@ -48,7 +48,7 @@ def _header(first: Result, experiment: Experiment, report: Report) -> list[str]:
     sparse = next((result for result in report.results if result.k is not None), None)
     chosen = f"   k {sparse.k:,} (density {sparse.k / sparse.elements:.3g})" if sparse and sparse.k else ""
     if sparse and sparse.buckets:
-        chosen += f" = {_few([format(each['k'], ',') for each in sparse.buckets], ' + ')}, each bucket its own"
+        chosen += f" = {_few([format(each['k'], ',') for each in sparse.buckets], ' + ')}, each part its own"
     rounds = f"{first.rounds} round{'s' if first.rounds != 1 else ''}"
     lines = [f"model    {data}   {first.elements:,} parameters{chosen}"]
     if first.mode == "simulated":
@@ -59,7 +59,12 @@ def _header(first: Result, experiment: Experiment, report: Report) -> list[str]:
         lines.append(f"network  {first.workers} workers over torch.distributed ({backend})   MEASURED")
     if report.effects:
         lines.append(f"Effects: {'; '.join(report.effects.values())}")
-    lines += [f"overlap  {_buckets(result)}" for result in report.results if result.buckets][:1]
+    in_parts = [result for result in report.results if result.buckets]
+    if in_parts and experiment.overlap is not None:
+        lines.append(f"overlap  {_buckets(in_parts[0])}")
+    elif in_parts:
+        titles = " and ".join(result.title for result in in_parts)
+        lines.append(f"servers  {experiment.servers}, each with an equal part of the gradient: {titles}")
     device = report.environment.get("device")
     where = f" on {device}" if device else ""
     lines.append(

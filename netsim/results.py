@@ -92,7 +92,8 @@ class Result:
     bytes_sent_by_rank: list[int] = field(default_factory=list)
     hidden_comm_time_s: float = 0.0
     buckets: list[dict[str, Any]] | None = None
-    """Where exchanges overlap with backward: `elements`, `k` and `ready` of each bucket, as they get ready."""
+    """Where parts of the gradient are exchanged by themselves: `elements`, `k`, `ready` and `server` of each, the last
+    part first."""
     ready_provenance: Provenance | None = None
 
     def __getitem__(self, key: str) -> Any:
@@ -117,7 +118,7 @@ class Ranks:
     def of(cls, outcomes: Sequence[RankOutcome]) -> Ranks:
         """Return what these ranks did; raise ReplicasDivergedError unless all end with the same parameters."""
         for outcome in outcomes:
-            if outcome.parameters_sha256 != outcomes[0].parameters_sha256:
+            if outcome.parameters_sha256 not in (None, outcomes[0].parameters_sha256):
                 raise ReplicasDivergedError(
                     f"rank {outcome.rank} ended with other parameters than rank 0: a replica diverged"
                 )
@@ -141,7 +142,8 @@ def summarise(
     **others: Any,
 ) -> Result:
     """Return the result of an algorithm from what its ranks did; `server` is the rank that served, if any."""
-    uploading = np.arange(len(ranks.bytes_up)) != (-1 if server is None else server)
+    numbers = np.arange(len(ranks.bytes_up))
+    uploading = (numbers < others["workers"]) & (numbers != (-1 if server is None else server))
     value_up, index_up, down = (
         int(column[uploading].sum()) for column in (ranks.value_bytes_up, ranks.index_bytes_up, ranks.bytes_down)
     )

@@ -98,7 +98,7 @@ class Laboratory:
         experiment = self.experiment
         algorithm = experiment.algorithm(name, self.tensors, self.ready())
         fabric = experiment.fabric()
-        reason = self._in_the_way(emit, checkpoint, trace)
+        reason = self._in_the_way(algorithm, emit, checkpoint, trace)
         if reason is None:
             try:
                 found = self._at_once(algorithm, fabric)
@@ -108,7 +108,7 @@ class Laboratory:
                 reason = str(error)
         if experiment.way not in ("auto", "messages"):
             raise InfeasibleError(f"way {experiment.way!r} cannot be taken for {name}: {reason}; use --way auto")
-        workers = make_workers(algorithm, experiment.workers, fabric.server_host is not None)
+        workers = make_workers(algorithm, experiment.workers, experiment.servers)
         if trace is not None:
             trace.hosts = fabric.hosts[: len(workers)]
         every, standing = experiment.round_count, Standing()
@@ -128,9 +128,9 @@ class Laboratory:
             standing = _standing(until, tasks, recorder)
             del tasks  # what the ranks hold must go when they replace it
             checkpoint.save(name, standing, workers)
-        server_host = fabric.hosts[workers[0].server] if algorithm.uses_server else None
+        server_hosts = fabric.hosts[workers[0].server :][: max(1, experiment.servers)] if algorithm.uses_server else []
         assert tasks[0].result is not None
-        timing = _timing(tasks, experiment.round_count, server_host)
+        timing = _timing(tasks, experiment.round_count, server_hosts)
         if isinstance(algorithm, Overlapped):
             timing = _overlapped(timing, tasks, experiment.round_count)
         result = self._summarise(
@@ -175,7 +175,7 @@ class Laboratory:
     def in_memory(self, name: str) -> list[RankOutcome]:
         """Run one algorithm without a network or time; return what each rank did."""
         algorithm = self.experiment.algorithm(name, self.tensors)
-        workers = make_workers(algorithm, self.experiment.workers, self.experiment.dedicated_server)
+        workers = make_workers(algorithm, self.experiment.workers, self.experiment.servers)
         return _outcomes(self._run(Instant(), algorithm, workers, self.experiment.round_count, Standing()))
 
     def _run(
@@ -221,12 +221,14 @@ class Laboratory:
             worker.observer = recorder.observe
         return recorder
 
-    def _in_the_way(self, emit: Emit | None, checkpoint: Checkpoint | None, trace: Trace | None) -> str | None:
+    def _in_the_way(
+        self, algorithm: Algorithm, emit: Emit | None, checkpoint: Checkpoint | None, trace: Trace | None
+    ) -> str | None:
         """Return why messages have to be simulated one by one, "" if somebody wants that; None if they have not."""
         if self.experiment.way == "messages":
             return ""
         reasons = {
-            "exchanges overlap with backward": len(self.experiment.pieces(self.tensors)) > 1,
+            "parts of a gradient are exchanged by themselves": isinstance(algorithm, Overlapped),
             "gradients are computed": not isinstance(self.task, TimingOnly),
             "effects were asked for": self.experiment.effects.any,
             "rows of metrics were asked for": emit is not None,
@@ -265,7 +267,7 @@ class Laboratory:
             mode="simulated",
             workers=self.experiment.workers,
             elements=self.elements,
-            k=self.experiment.k_in_all(self.tensors) if algorithm.sparse else None,
+            k=self.experiment.k_in_all(algorithm.name, self.tensors) if algorithm.sparse else None,
             **described(algorithm, self.measures_ready),
             compute_provenance=self.costs.provenance("gradient"),
             select_provenance=self.costs.provenance(*SELECT),
@@ -343,10 +345,15 @@ def _sizes(tensors: tuple[tuple[str, int], ...]) -> tuple[int, ...]:
     return tuple(size for _, size in tensors)
 
 
-def make_workers(algorithm: Algorithm, workers: int, dedicated_server: bool) -> list[Worker]:
-    """Return a worker a rank; a dedicated server is the rank after the last one that trains."""
-    server = workers if dedicated_server and algorithm.uses_server else 0
-    return [Worker(rank, workers, server) for rank in range(max(workers, server + 1))]
+def make_workers(algorithm: Algorithm, workers: int, servers: int) -> list[Worker]:
+    """Return a worker a rank; `servers` that have hosts of their own are the ranks after the last one that trains."""
+    serving = servers if algorithm.uses_server else 0
+    return [Worker(rank, workers, workers if serving else 0) for rank in range(workers + serving)]
+
+
+def holds_a_part(worker: Worker, ranks: int) -> bool:
+    """Return whether a rank is one of several servers: then it does not have all parameters."""
+    return not worker.trains and ranks > worker.workers + 1
 
 
 def _outcomes(tasks: list[RankTask[Trained]]) -> list[RankOutcome]:
@@ -354,6 +361,9 @@ def _outcomes(tasks: list[RankTask[Trained]]) -> list[RankOutcome]:
     outcomes = []
     for task in tasks:
         assert task.result is not None
+        if holds_a_part(task.worker, len(tasks)):
+            outcomes.append(RankOutcome(task.worker.rank, task.worker.traffic, None, dict(task.worker.tally)))
+            continue
         parameters = task.result.parameters
         if id(parameters) not in known:
             known[id(parameters)] = sha256_of(parameters) if isinstance(parameters, Dense) else None
@@ -388,7 +398,7 @@ def _overlapped(timing: Timing, tasks: list[RankTask[Trained]], rounds: int) -> 
     )
 
 
-def _timing(tasks: list[RankTask[Trained]], rounds: int, server_host: str | None) -> Timing:
+def _timing(tasks: list[RankTask[Trained]], rounds: int, server_hosts: Sequence[str]) -> Timing:
     """Return where the time went on the way to the end; the mean, where several ranks end last."""
     paths = [task.path.totals() for task in tasks]
     end = max(path.total() for path in paths)
@@ -396,4 +406,4 @@ def _timing(tasks: list[RankTask[Trained]], rounds: int, server_host: str | None
     totals: Counter[Hashable] = Counter()
     for path in last:
         totals.update(path)
-    return timing(totals, totals.total(), len(last), rounds, server_host)
+    return timing(totals, totals.total(), len(last), rounds, server_hosts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -65,10 +65,10 @@ def all_at_once(
     for link in np.flatnonzero(walk.on_links).tolist():
         totals[fabric.links[link]] = walk.on_links[link]
     whole = int(players.clock.max()) * int(last.sum())
-    server_host = fabric.hosts[world.server] if training.algorithm.uses_server else None
+    server_hosts = [fabric.hosts[world.server]] if training.algorithm.uses_server else []
     return Found(
         did(recorder, players.sent, players.received),
-        timing(totals, whole, int(last.sum()), training.rounds, server_host),
+        timing(totals, whole, int(last.sum()), training.rounds, server_hosts),
         log.way,
     )
 
@@ -169,7 +169,7 @@ def did(recorder: Recorder, sent: np.ndarray, received: np.ndarray) -> Ranks:
     return Ranks(sent[:, 0], sent[:, 1], sent.sum(1), received.sum(1), tally, stored)
 
 
-def timing(totals: Counter[Hashable], whole: int, chains: int, rounds: int, server_host: str | None) -> Timing:
+def timing(totals: Counter[Hashable], whole: int, chains: int, rounds: int, server_hosts: Sequence[str]) -> Timing:
     """Return where a round's time went, along so many longest chains of events; `whole` is how long they are in all."""
 
     def seconds(picoseconds: int) -> float:
@@ -182,5 +182,5 @@ def timing(totals: Counter[Hashable], whole: int, chains: int, rounds: int, serv
         seconds(compute),
         seconds(select),
         seconds(whole - compute - select),
-        bound_by(totals, server_host),
+        bound_by(totals, server_hosts),
     )

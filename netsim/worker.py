@@ -235,12 +235,13 @@ class Worker:
         self.part = WHOLE
         self._first_tag = 0
 
-    def branch(self, number: int, part: Part, observer: Observer | None = None) -> Worker:
+    def branch(self, number: int, part: Part, observer: Observer | None = None, server: int | None = None) -> Worker:
         """Return what a coroutine sees that runs beside others of this rank: they differ in `number`, from 0.
 
-        Their messages do not meet. It sees vectors that are a `part` of whole ones, and counts by itself.
+        Their messages do not meet. It sees vectors that are a `part` of whole ones, perhaps another
+        server, and counts by itself.
         """
-        branch = Worker(self.rank, self.workers, self.server, observer)
+        branch = Worker(self.rank, self.workers, self.server if server is None else server, observer)
         branch.step, branch.operation, branch.part = self.step, self.operation, part
         branch._first_tag = self._first_tag + number * TAGS
         return branch

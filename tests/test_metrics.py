@@ -42,7 +42,7 @@ class Given(Task):
 def rows_of(name: str, gradients: np.ndarray, k: int, rate: float = 1.0, **options: Any) -> list[dict[str, Any]]:
     selected: Any = (Selector(k),) if ALGORITHMS[name].sparse else ()
     algorithm = ALGORITHMS[name](*selected, **options)
-    workers = make_workers(algorithm, gradients.shape[1], dedicated_server=False)
+    workers = make_workers(algorithm, gradients.shape[1], servers=0)
     rows: list[dict[str, Any]] = []
     recorder = Recorder(algorithm, workers, lambda: 0.0, rows.append)
     for worker in workers:

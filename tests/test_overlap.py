@@ -502,3 +502,57 @@ def test_gtopk_keeps_a_residual_for_each_bucket() -> None:
     whole = algorithm.residual(memory)
     assert whole is not None
     assert whole.size == 5
+
+
+# Several parameter servers.
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 5), st.integers(1, 10**5), st.sampled_from([10**8, 10**9, 10**10]))
+def test_servers_share_the_gradient_out(workers: int, servers: int, part: int, bandwidth: int) -> None:
+    """Each of S servers takes in d/S from every worker, and sends it back: 2 (α + n d β / S), or a worker's own link
+    is the narrow place: 2 (α + d β)."""
+    alpha, beta = 50_000_000, BITS * PS // bandwidth
+    (result,) = netsim.simulate(
+        workers=workers, timing_only=True, elements=part * servers, algorithm="ps", topology=f"ps:servers={servers}",
+        bandwidth=bandwidth, latency=alpha / PS,
+    ).results  # fmt: skip
+    expected = 2 * (alpha + max(workers, servers) * part * beta)
+    # Shares of a link by several are not whole bits a second, and are rounded to picoseconds now and then.
+    assert result.round_time_s * PS == pytest.approx(expected, abs=2 * servers, rel=1e-12)
+    assert result.uploads == workers
+    assert result.value_bytes_up == 4 * part * servers
+    assert len(result.bytes_sent_by_rank) == workers + servers
+    if servers < workers and part > 10**4:
+        assert result.bound_by.startswith("server NIC (server")
+
+
+@pytest.mark.real
+@pytest.mark.slow
+@pytest.mark.parametrize("overlap", [None, "2MB"])
+def test_several_servers_for_real(overlap: str | None) -> None:
+    options = {"algorithm": "ps,ps-topk,gtopk", "topology": "ps:servers=2", "overlap": overlap, "rounds": 4}
+    assert_three_worlds_agree(options, 3)
+
+
+def test_a_sum_over_several_servers_is_that_over_one() -> None:
+    """Every element is summed in the same order, so the parameters have the same bits."""
+    options: dict[str, Any] = {"workers": 3, "algorithm": "ps", "rounds": 4, "momentum": 0.9, **CHARGES}
+    (one,) = netsim.simulate(**options, topology="ps").results
+    (several,) = netsim.simulate(**options, topology="ps:servers=3").results
+    assert several.parameters_sha256 == one.parameters_sha256
+    assert several.round_time_s < one.round_time_s
+    assert [each["server"] for each in several.buckets or []] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"algorithm": "sasg"}, "has 2 servers: sasg looks at the whole gradient"),
+        ({"algorithm": "ps", "clip": 1.0}, "clip 1.0 is of the whole gradient"),
+        ({"algorithm": "ps-topk", "per_tensor": True}, "servers share the gradient out evenly"),
+    ],
+)
+def test_what_several_servers_cannot_do_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        netsim.simulate(workers=2, topology="ps:servers=2", **options)

@@ -43,6 +43,11 @@ class Link:
     def name(self) -> str:
         return f"{self.source}→{self.target}"
 
+    @property
+    def ends(self) -> tuple[str, str]:
+        """The names of the nodes that it links."""
+        return self.source, self.target
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Route:

@@ -38,7 +38,7 @@ def measured_rounds(
     own: list[float] = []
     sha256 = ""
     for repeat in range(-1, repeats):
-        worker = make_workers(algorithm, experiment.workers, experiment.dedicated_server)[rank]
+        worker = make_workers(algorithm, experiment.workers, experiment.servers)[rank]
         interpreter = Real(worker, "cpu", dist.get_backend(), sends)
         began = start.together()
         trained = interpreter.run(train(worker, algorithm, task, experiment.round_count, experiment.recipe()))
@@ -70,7 +70,7 @@ def predicted_rounds(
             ends.append(medium.now)
             return trained
 
-        workers = make_workers(algorithm, experiment.workers, experiment.dedicated_server)
+        workers = make_workers(algorithm, experiment.workers, experiment.servers)
         tasks = Cooperative[Trained](medium).run(workers, program)
     trained = tasks[0].result
     assert trained is not None
