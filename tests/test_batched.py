@@ -109,7 +109,7 @@ times = st.sampled_from([None, "1us", "300us", "7ms"])
     elements=st.integers(1, 10**6),
     algorithm=st.sampled_from(list(ALGORITHMS)),
     topology=st.sampled_from(
-        ["star", "star:up=300Mbps", "ps", "ps:servers=2", "ring", "torus", "tree", "racks", "fat-tree", "dragonfly"]
+        ["star", "star:up=300Mbps", "ps", "ps:up=2Gbps", "ring", "torus", "tree", "racks", "fat-tree", "dragonfly"]
     ),
     latency=st.sampled_from(["1ns", "50us", "3ms"]),
     bandwidth=st.sampled_from(["1Mbps", "1Gbps", "70.3Gbps"]),

@@ -300,7 +300,7 @@ def test_mass_is_conserved_bucket_by_bucket(name: str, ranks: int, tensors: list
         lambda worker: train(worker, algorithm, Given(gradients), steps, recipe),
     )
     applied = -tasks[0].result.parameters.values.numpy()
-    for number, (piece, own) in enumerate(algorithm.buckets):
+    for number, (piece, own, _) in enumerate(algorithm.buckets):
         residuals = [own.residual(task.result.state.memory[number]) for task in tasks]
         held = sum(residual.values.numpy() for residual in residuals if residual is not None)
         expected = gradients[:, :, piece.first : piece.last].sum((0, 1))
