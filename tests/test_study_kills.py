@@ -115,10 +115,12 @@ def test_two_runs_into_one_folder(own: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_interrupted_from_the_keyboard(own: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("measuring", [False, True])
+def test_interrupted_from_the_keyboard(own: Path, tmp_path: Path, measuring: bool) -> None:
+    """When points are measured, and as the processes that will measure them start."""
     process = started(own, tmp_path / "out", "--jobs", "2")
-    while not points(tmp_path / "out") and process.poll() is None:
-        time.sleep(0.05)
+    while not (points(tmp_path / "out") if measuring else len(of_session(process.pid)) > 2) and process.poll() is None:
+        time.sleep(0.01)
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130

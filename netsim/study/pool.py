@@ -41,7 +41,7 @@ def backend(cluster: str | None) -> Iterator[None]:
     import joblib
 
     if cluster is None:
-        with joblib.parallel_config(backend="loky", initializer=_end_with_parent, initargs=(os.getpid(),)):
+        with joblib.parallel_config(backend="loky", initializer=_begin_worker, initargs=(os.getpid(),)):
             yield
         return
     address = cluster_address(cluster)
@@ -74,7 +74,9 @@ def measured(
     place = {} if data_dir is None else {"data_dir": data_dir}
     placed = (dict(point) | (place if "data" in point else {}) for point in points)
     asked = (task(measure, number, point, code_version()) for number, point in enumerate(placed))
-    for number, outcome, failure in parallel(asked):
+    with _interrupts_held():
+        outcomes = parallel(asked)  # starts the processes
+    for number, outcome, failure in outcomes:
         if outcome is None:
             # What is still being measured is given up: joblib would print that, too.
             warnings.filterwarnings("ignore", message=".*tasks which were still being processed", category=UserWarning)
@@ -94,12 +96,35 @@ def _measure_one(
         return number, None, str(error)
 
 
-def _end_with_parent(parent: int) -> None:
-    """Have this process killed when the one that started it ends, however that ends."""
+def _begin_worker(parent: int) -> None:
+    """Have this process killed when the one that started it ends, however that ends; interrupts are for that one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it ended before
             os._exit(1)
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Have processes that are started meanwhile never get an interrupt; we get one that comes as soon as this ends.
+
+    From the keyboard it goes to all processes, and one that is still starting would print what it was at.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    from multiprocessing import resource_tracker
+
+    from joblib.externals.loky.backend import resource_tracker as of_loky
+
+    for tracker in (resource_tracker, of_loky):
+        tracker.ensure_running()  # to start one later would let interrupts through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _words(point: Point) -> str:
