@@ -28,11 +28,11 @@ DRAWN = "drawn"
 class ScalingSettings(Settings):
     """What varies (lists) and what does not; the first topology is the one that the others are compared with.
 
-    An algorithm may say how it gathers: ``topk:doubling``.
+    An algorithm may say how it gathers: ``topk:doubling``. `way` is how times are had, as ``--way`` of simulate.
     """
 
-    workers: tuple[int, ...] = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
-    algorithms: tuple[str, ...] = ("dense", "dense-tree", "topk", "topk:doubling", "gtopk", "ps")
+    workers: tuple[int, ...] = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024, 2048, 4096)
+    algorithms: tuple[str, ...] = ("dense", "dense-tree", "topk", "topk:doubling", "gtopk")
     topologies: tuple[str, ...] = ("star", "racks:size=8,oversubscription=8", "ring")
     bandwidths: tuple[str, ...] = ("1Gbps", "10Gbps", "100Gbps")
     densities: tuple[float, ...] = (0.001, 0.003, 0.01)
@@ -43,6 +43,7 @@ class ScalingSettings(Settings):
     select_time: str = "0s"
     merge_time: str = "0s"
     exact_up_to: int = 256
+    way: str = "auto"
     seed: int = 0
 
 
@@ -81,8 +82,9 @@ def _sparse(algorithm: str) -> bool:
 
 def measure(point: Point) -> Outcome:
     """Return what one algorithm took, or, where it is to be drawn, all that went on."""
-    options = {name: value for name, value in point.items() if name != DRAWN}
-    return trace_point(options) if DRAWN in point else simulate_point(options)
+    if DRAWN not in point:
+        return simulate_point(point)
+    return trace_point({name: value for name, value in point.items() if name not in (DRAWN, "way")})
 
 
 def _point(settings: ScalingSettings, condition: Condition, algorithm: str, workers: int) -> Point:
@@ -90,6 +92,7 @@ def _point(settings: ScalingSettings, condition: Condition, algorithm: str, work
     name, _, gather = algorithm.partition(":")
     point = {"workers": workers, "algorithm": name, "gather": gather or None} | condition._asdict()
     point |= {name: getattr(settings, name) for name in same} | {"timing_only": True}
+    point |= {} if settings.way == "auto" else {"way": settings.way}
     return {name: value for name, value in point.items() if value is not None}
 
 
@@ -141,7 +144,7 @@ STUDY = Study(
     refine=refine,
     conclude=conclude,
     quick={
-        "workers": (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96),
+        "workers": (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256, 512),
         "algorithms": ("dense", "topk", "topk:doubling", "gtopk"),
         "bandwidths": ("1Gbps", "10Gbps"),
         "exact_up_to": 32,

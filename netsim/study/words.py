@@ -152,11 +152,15 @@ def _to_and_fro(growth: Growth, changes: Sequence[Crossover], condition: Conditi
 
 def _change(growth: Growth, each: Crossover, condition: Condition) -> str:
     after, before = growth.titles[each.after], growth.titles[each.before]
-    interval = "" if each.interval is None else f" ({each.interval[0]:.3g} to {each.interval[1]:.3g})"
-    fitted = "" if each.fitted is None else f"the fitted curves cross at P = {each.fitted:.3g}{interval}"
+    interval = "" if each.interval is None else f" ({_number(each.interval[0])} to {_number(each.interval[1])})"
+    fitted = "" if each.fitted is None else f"the fitted curves cross at P = {_number(each.fitted)}{interval}"
     if each.bracket is None:
         return f"Beyond what was simulated, {after} overtakes {before}: {fitted} ({condition.in_words()})."
     low, high = each.bracket
     exact = "" if high - low == 1 else f" (or from one after P = {low})"
     fitted = f"; {fitted}" if fitted else ""
     return f"{after} is faster than {before} from P = {high}{exact}{fitted} ({condition.in_words()})."
+
+
+def _number(workers: float) -> str:
+    return f"{workers:,.0f}" if workers >= 100 else f"{workers:.3g}"
