@@ -21,6 +21,7 @@ from netsim.errors import NetsimError, UsageError
 from netsim.experiment import Experiment, option_of
 from netsim.network.fabric import Link
 from netsim.payload import Bundle, Dense, Flag, SizeOnly, Sparse
+from netsim.rates import RatedCosts
 from netsim.results import Result
 from netsim.sealed import as_written, sealed, write_sealed
 from netsim.system import version
@@ -93,8 +94,10 @@ class Checkpoint:
         """How far the file has come, in words; empty if there is none yet."""
         return ", ".join(f"{rounds} rounds of {name}" for name, rounds in self._done.items())
 
-    def begin(self, costs: AssumedCosts | MeasuredCosts, environment: Mapping[str, Any]) -> dict[str, Any]:
+    def begin(self, costs: AssumedCosts | MeasuredCosts | RatedCosts, environment: Mapping[str, Any]) -> dict[str, Any]:
         """Have `costs` charge what was measured before; return the other environments that the run was in."""
+        if isinstance(costs, RatedCosts):
+            costs = costs.rest
         if isinstance(costs, MeasuredCosts):
             costs.measured.update(self._measured)
             self._measured = costs.measured

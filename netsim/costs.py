@@ -24,7 +24,7 @@ class AssumedCosts:
         self._picoseconds = {work: picoseconds(charge) for work, charge in seconds.items()}
 
     def picoseconds(self, request: Compute[Any], settle: Callable[[], None]) -> int:
-        return _part(self._picoseconds.get(request.work, 0), request)
+        return part_of(self._picoseconds.get(request.work, 0), request)
 
     def provenance(self, *works: Work) -> Provenance:
         """Return where the charges for these kinds of work come from."""
@@ -57,7 +57,7 @@ class MeasuredCosts:
         # One task's gradient stands for another's: a prediction for other sizes is charged the same.
         function = "gradient" if request.work == "gradient" else request.function.__qualname__
         known = self.measured.setdefault(function, {})
-        elements = sum(map(_elements, request.args))
+        elements = sum(map(elements_of, request.args))
         if any(isinstance(arg, SizeOnly) for arg in request.args):
             charge = self._scaled(known, elements)
         else:
@@ -67,7 +67,7 @@ class MeasuredCosts:
                 known[magnitude] = (elements, self._time(request))
             charge = known[magnitude][1]
         # Other pieces of vectors are measured as they are; a piece of a gradient is part of the whole one's time.
-        return _part(charge, request) if request.work == "gradient" else charge
+        return part_of(charge, request) if request.work == "gradient" else charge
 
     def ready(self, gradual: Callable[[Callable[[Any, int], None]], Any]) -> list[float]:
         """Return the share of a gradient's time after which each tensor is there; ``gradual(written)`` makes one."""
@@ -130,16 +130,17 @@ def _instants(gradual: Callable[[Callable[[Any, int], None]], Any]) -> dict[int,
     return found
 
 
-def _part(charge: int, request: Compute[Any]) -> int:
+def part_of(charge: int, request: Compute[Any]) -> int:
     """Return what part of a charge falls to a piece; those of all pieces sum to the charge."""
     start, end = request.part
     return round(charge * end) - round(charge * start)
 
 
-def _elements(arg: Any) -> int:
+def elements_of(arg: Any) -> int:
+    """Return how many elements, or entries of a sparse vector, an argument of a computation holds."""
     match arg:
         case Compute():  # a gradient is as large as the parameters, and what is made of it as large as that
-            return max(map(_elements, arg.args), default=0)
+            return max(map(elements_of, arg.args), default=0)
         case Dense():
             return arg.size
         case Sparse():
@@ -147,5 +148,5 @@ def _elements(arg: Any) -> int:
         case SizeOnly():
             return arg.size if arg.entries is None else arg.entries
         case Bundle():
-            return sum(map(_elements, arg.parts))
+            return sum(map(elements_of, arg.parts))
     return 0

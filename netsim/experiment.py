@@ -31,6 +31,7 @@ from netsim.overlap import (
     shards,
 )
 from netsim.pieces import Piece
+from netsim.rates import STEP, Rate
 from netsim.sgd import Aggregate, Recipe
 from netsim.units import parse_bandwidth, parse_duration
 from netsim.worker import Work
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 DEFAULT_ALGORITHMS = ("dense", "topk", "gtopk", "ps")
 DEFAULT_DENSITY = 1e-3
 ROUNDS = 5
+BATCH_SIZE = 16
 WAYS = ("auto", "messages", "compiled", "batched")
 """How simulated times are had: the fastest exact one, or the one that was named."""
 MOST_ELEMENTS = 2**31 - 1
@@ -87,7 +89,7 @@ class Experiment:
     data_dir: str | None = None
     split: str = "iid"
     sampling: str = "random"
-    batch_size: int = 16
+    batch_size: int = BATCH_SIZE
     rounds: int | None = None
     learning_rate: float = 0.1
     lr_warmup: int = 0
@@ -109,6 +111,8 @@ class Experiment:
     model: str | None = None
     way: str = "auto"
     effects: Effects = NONE
+    profile: str | None = None
+    work_rates: tuple[tuple[str, float, float, float], ...] = ()
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Experiment:
@@ -137,6 +141,8 @@ class Experiment:
             given["lr_decay_at"] = tuple(_whole_number("lr-decay-at", at) for at in given["lr_decay_at"].split(","))
         if "lr" in given:
             given["learning_rate"] = given.pop("lr")
+        if "profile" in given:
+            _apply_profile(given)
         if "effects" not in given:
             given["effects"] = Effects.of(given)
         if wrong := sorted(given.keys() - cls.__slots__):
@@ -400,6 +406,10 @@ class Experiment:
             assumed["merge"] = self.merge_time_s
         return assumed
 
+    def rates(self) -> dict[str, Rate]:
+        """Return what a profile says that functions cost."""
+        return {name: Rate(*rate) for name, *rate in self.work_rates}
+
     def for_workers(self, workers: int) -> Experiment:
         """Return the same experiment for another number of workers."""
         return replace(self, workers=workers)
@@ -410,6 +420,25 @@ class Experiment:
             name: list(value) if isinstance(value, tuple) else value
             for name, value in (asdict(self) | {"rounds": self.round_count}).items()
         }
+
+
+def _apply_profile(given: dict[str, Any]) -> None:
+    """Have the profile that a file holds decide what no other option does."""
+    from netsim.profile import load_profile
+
+    profile = load_profile(given["profile"])
+    if given.get("protocol") == "tcp":
+        raise UsageError("protocol tcp was given with a profile, whose β holds TCP's headers already; leave one out")
+    given.setdefault("bandwidth_bps", max(1, round(profile.link.bandwidth_bps)))
+    given.setdefault("latency_s", profile.link.fixed_s)
+    given.setdefault("message_overhead", profile.message.fixed_s)
+    given.setdefault("byte_cost", profile.message.each_s)
+    rates = [(name, work.fixed_s, work.entry_s, work.element_s) for name, work in profile.work.items()]
+    trained = given.get("workload", DEFAULT), given.get("batch_size", BATCH_SIZE)
+    if (step := profile.step) is not None and trained == (step.workload, step.batch_size) and "model" not in given:
+        rates.append((STEP, step.seconds, 0.0, 0.0))
+    given["work_rates"] = tuple(rates)
+    given["profile"] = f"{given['profile']} ({profile.title()})"
 
 
 def option_of(name: str) -> str:

@@ -15,7 +15,8 @@ from netsim.endings import RankFailedError
 from netsim.errors import UsageError
 from netsim.experiment import Experiment
 from netsim.job import GRACE_S, HOST, JOB, LAUNCHER, Job, die_with, ended_politely, stop, supervise
-from netsim.real import check_backend, process_group, ranks_of, run_rank
+from netsim.ranks import WORKS
+from netsim.real import check_backend, process_group, ranks_of
 from netsim.results import Result
 from netsim.simulation import OnRound, ignore, load_task
 from netsim.system import where_it_listens
@@ -75,9 +76,9 @@ def join(
 ) -> tuple[Experiment, list[Result]]:
     """Take part as one rank of torchrun's job; `options(workers)` is the experiment for so many workers.
 
-    Returns the results on rank 0, an empty list elsewhere. An error ends this process, saying where it was.
+    Returns the results on rank 0, an empty list elsewhere.
     """
-    rank, world_size = _given("RANK"), _given("WORLD_SIZE")
+    world_size = _given("WORLD_SIZE")
     workers = world_size - servers_of(topology)
     if workers < 1:
         raise UsageError(
@@ -86,13 +87,23 @@ def join(
         )
     experiment = options(workers)
     check_backend(backend, experiment.device)
+    details = {"work": "train", "experiment": experiment.config(), "backend": backend, "timeout_s": timeout_s}
+    return experiment, [Result(**result) for result in join_work(details, on_round)]
+
+
+def join_work(details: dict[str, Any], on_round: OnRound = ignore) -> list[dict[str, Any]]:
+    """Do the work that `details` name as one rank of torchrun's job; an error ends this process, saying where it was.
+
+    Returns what came out on rank 0, an empty list elsewhere.
+    """
+    rank, world_size = _given("RANK"), _given("WORLD_SIZE")
     if "TORCHELASTIC_RUN_ID" in os.environ:
         die_with(os.getppid(), heed_interrupts=True)
-    claim = {"backend": backend} | experiment.config() | {"data_dir": None}  # which may differ from host to host
-    with taking_part(rank), process_group(backend, timeout_s, "env://", rank, world_size, claim):
+    group = process_group(details["backend"], details["timeout_s"], "env://", rank, world_size, details)
+    with taking_part(rank), group:
         if rank == 0:
             print(f"netsim: rank 0 {where_it_listens()}", file=sys.stderr, flush=True)  # noqa: T201
-        return experiment, run_rank(experiment, backend, rank, on_round)
+        return WORKS[details["work"]](details, rank, on_round)
 
 
 def _given(name: str) -> int:

@@ -38,8 +38,15 @@ def number(text: str) -> float:
 
 
 def network(
-    bandwidth: Annotated[str, option("Of every link, each way: 1Gbps, 100Mbit/s, 25GiB/s.")] = "1Gbps",
-    latency: Annotated[str, option("One way, host to host across one switch: 50us, 1ms.")] = "50us",
+    bandwidth: Annotated[
+        str | None, option("Of every link, each way: 1Gbps, 100Mbit/s, 25GiB/s. [default: the profile's, or 1Gbps]")
+    ] = None,
+    latency: Annotated[
+        str | None, option("One way, host to host across one switch: 50us. [default: the profile's, or 50us]")
+    ] = None,
+    profile: Annotated[
+        str | None, option("File of netsim calibrate: what was measured of network and hosts, unless said here.")
+    ] = None,
     fan_out: Annotated[int, option("Children of a switch in a tree.")] = 8,
     sharing: Annotated[
         str, option("Of a link by flows: maxmin (alike), or rtt (by 1 / latency of their routes).")

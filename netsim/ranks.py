@@ -22,4 +22,11 @@ def validate(details: dict[str, Any], rank: int, on_round: OnRound) -> list[dict
     return measured(details["cells"], details["large_bytes"], rank, on_round)
 
 
-WORKS: dict[str, Work] = {"train": train, "validate": validate}
+def calibrate(details: dict[str, Any], rank: int, on_round: OnRound) -> list[dict[str, Any]]:
+    """Measure messages between ranks 0 and 1, and work on rank 0."""
+    from netsim.calibration.run import measure
+
+    return measure(details, rank, on_round)
+
+
+WORKS: dict[str, Work] = {"train": train, "validate": validate, "calibrate": calibrate}

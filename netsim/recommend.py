@@ -13,7 +13,7 @@ from netsim.experiment import Experiment
 from netsim.study.kinds import Point
 from netsim.study.pool import backend, check_jobs, measured
 from netsim.study.simulated import simulate_point
-from netsim.units import format_duration, parse_bandwidth, parse_duration
+from netsim.units import format_duration, parse_duration
 
 SCHEMA = "netsim.recommend/1"
 ALL = ("dense", "dense-tree", "topk", "gtopk", "ps", "ps-topk")
@@ -109,11 +109,12 @@ def recommend(
     """Simulate the candidates, also with inputs that are wrong by a fifth, and rank them.
 
     `options` are those of :func:`netsim.simulate` that all share: ``model`` or ``elements``, ``workers``,
-    ``bandwidth``, ``latency``, ``compute_time`` and, if known, ``select_time`` and ``merge_time``.
+    ``bandwidth``, ``latency``, ``compute_time`` and, if known, ``select_time``, ``merge_time`` and a ``profile``.
     """
+    base = Experiment.of(**_point(tried[0], options))
     config = dict(options) | {
-        "bandwidth": parse_bandwidth(options["bandwidth"]),
-        "latency": parse_duration(options["latency"], "latency"),
+        "bandwidth": base.bandwidth_bps,
+        "latency": base.latency_s,
         "compute_time": parse_duration(options["compute_time"], "compute time"),
     }
     shares = (1 - SHARE, 1 + SHARE)
@@ -191,9 +192,12 @@ def _lead(best: Ranked, second: Ranked) -> str:
 
 def _limits(ranking: Sequence[Ranked], options: Mapping[str, Any]) -> list[str]:
     works = ("compute_time", "select_time", "merge_time")
-    charges = ", ".join(f"{work.replace('_', ' ')} {options.get(work) or '0'}" for work in works)
+    profile = options.get("profile")
+    given = [work for work in works if options.get(work) is not None or profile is None]
+    charges = ", ".join(f"{work.replace('_', ' ')} {options.get(work) or '0s'}" for work in given)
+    measured = f" Whatever else is said of network and hosts comes from the profile {profile}." if profile else ""
     return [
-        f"SIMULATED, from sizes only. ASSUMED, as given: {charges}.",
+        f"SIMULATED, from sizes only. ASSUMED, as given: {charges}.{measured}",
         "The margin of error against a real cluster is unknown: nothing here was compared with measurements of one. "
         f"The range behind each round says only what inputs wrong by {SHARE:.0%} would change.",
         "How many rounds a density needs to reach an accuracy is not simulated; communication overlaps no computing.",

@@ -57,6 +57,8 @@ def _header(first: Result, experiment: Experiment, report: Report) -> list[str]:
     else:
         backend = report.environment.get("backend", "")
         lines.append(f"network  {first.workers} workers over torch.distributed ({backend})   MEASURED")
+    if experiment.profile is not None and first.mode == "simulated":
+        lines.append(f"profile  {experiment.profile}: what is said of network and hosts comes from there")
     if report.effects:
         lines.append(f"Effects: {'; '.join(report.effects.values())}")
     in_parts = [result for result in report.results if result.buckets]

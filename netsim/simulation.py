@@ -30,6 +30,7 @@ from netsim.metrics import Emit, Recorder
 from netsim.network.sharing import Sharing
 from netsim.overlap import Overlapped, described
 from netsim.payload import Dense, Vector
+from netsim.rates import RatedCosts
 from netsim.results import RankOutcome, Ranks, Result, Timing, Way, sha256_of, summarise
 from netsim.rounds import NoScheduleError, World
 from netsim.system import old_objects_set_aside
@@ -67,7 +68,7 @@ class Laboratory:
         experiment: Experiment,
         task: Task,
         tensors: tuple[int, ...],
-        costs: MeasuredCosts | AssumedCosts,
+        costs: MeasuredCosts | AssumedCosts | RatedCosts,
         device: str | None = None,
         executor: Executor | None = None,
     ) -> None:
@@ -149,15 +150,21 @@ class Laboratory:
     def measures_ready(self) -> bool:
         """Whether it is measured when the buckets of a gradient are there: if asked for, or else as its time is."""
         ready = self.experiment.ready
-        return ready == "measured" or (ready is None and self.costs.provenance("gradient") == "MEASURED")
+        measured = isinstance(self._charges, MeasuredCosts) and self.costs.provenance("gradient") == "MEASURED"
+        return ready == "measured" or (ready is None and measured)
+
+    @property
+    def _charges(self) -> MeasuredCosts | AssumedCosts:
+        """What is charged where no profile says it."""
+        return self.costs.rest if isinstance(self.costs, RatedCosts) else self.costs
 
     def ready(self) -> list[float] | None:
         """Return the share of a gradient's time after which each tensor is there, if somebody wants it measured."""
         if self.experiment.overlap is None or not self.measures_ready:
             return None
-        assert isinstance(self.costs, MeasuredCosts)
-        task = self.task
-        return self.costs.ready(lambda written: task.gradual(written, task.initial_parameters(), 0, 0))
+        charges, task = self._charges, self.task
+        assert isinstance(charges, MeasuredCosts)
+        return charges.ready(lambda written: task.gradual(written, task.initial_parameters(), 0, 0))
 
     def _medium(self, fabric: Fabric, standing: Standing, trace: Trace | None, timelines: Sequence[Timeline]) -> Medium:
         """Return the network, where it stands, with the effects that were asked for; it fills `timelines`."""
@@ -284,15 +291,22 @@ def laboratory(experiment: Experiment) -> Iterator[Laboratory]:
         if experiment.ready == "measured":
             raise UsageError("ready 'measured' was given with --timing-only, which computes nothing; leave one out")
         tensors = experiment.known_tensors() or _tensors_of_workload(experiment)
+        charges = costs_of(experiment, AssumedCosts(experiment.assumed_costs()))
         with old_objects_set_aside():
-            yield Laboratory(experiment, TimingOnly(sum(tensors)), tensors, AssumedCosts(experiment.assumed_costs()))
+            yield Laboratory(experiment, TimingOnly(sum(tensors)), tensors, charges)
         return
     task, tensors, device = load_task(experiment, experiment.device)
-    costs = MeasuredCosts(experiment.assumed_costs(), device)
+    costs = costs_of(experiment, MeasuredCosts(experiment.assumed_costs(), device))
     with one_thread_each() as (threads, initializer), ThreadPoolExecutor(threads, "gradients", initializer) as pool:
         # A GPU is one device however many threads feed it.
         executor = pool if device == "cpu" else None
         yield Laboratory(experiment, task, tensors, costs, device, executor)
+
+
+def costs_of(experiment: Experiment, rest: MeasuredCosts | AssumedCosts) -> MeasuredCosts | AssumedCosts | RatedCosts:
+    """Return what computing is charged: by the experiment's profile, if it has one, and else by `rest`."""
+    rates = experiment.rates()
+    return RatedCosts(rates, set(experiment.assumed_costs()), rest) if rates else rest
 
 
 def load_task(experiment: Experiment, device: str) -> tuple[DataParallelTask, tuple[int, ...], str]:

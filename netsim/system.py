@@ -63,10 +63,10 @@ def surroundings() -> dict[str, str]:
     for name in ("torch", "numpy", "scikit-learn"):
         with suppress(PackageNotFoundError):
             versions.append(f"{name} {installed_version(name)}")
-    return {"versions": ", ".join(versions), "hardware": f"{_processor()}, {os.cpu_count()} cores"}
+    return {"versions": ", ".join(versions), "hardware": f"{processor()}, {os.cpu_count()} cores"}
 
 
-def _processor() -> str:
+def processor() -> str:
     """Return the processor's name where Linux tells it, and else its kind."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():

@@ -35,7 +35,7 @@ EXPECTED = {
     "launcher-killed-in-namespace": (-9, ""),
     "odd-size": (1, rf"{WHERE}, receiving from rank [01]: received .* (333|334) elements of float32, expected "),
     "odd-dtype": (1, rf"{WHERE}, receiving from rank [01]: received .* of (float32|float64), expected "),
-    "odd-operation": (1, rf"{WHERE}.*(expected ring_reduce_scatter|tree_reduce)"),
+    "odd-operation": (1, rf"{WHERE}.*expected ring_reduce_scatter|rank 1, tree_reduce, step 5"),
     "odd-step": (1, rf"{WHERE}.*(step 6, tag 0, expected .*step 5|step 5, tag 0, expected .*step 6)"),
     "wrong-world": (1, JOINING),
     "missing-rank": (1, JOINING),

@@ -23,6 +23,8 @@ from netsim.whereabouts import HERE
 from netsim.worker import EXPAND, Collective, Compute, Fork, Recv, Send, SendRecv, Sends, Start, Worker, evaluate
 
 T = TypeVar("T")
+PACKING = "packing"
+"""Of :attr:`Real.seconds`: what turning payloads into bytes and back takes, beside the kinds of work."""
 RECEIPTS_KEPT = 4096
 """The kernel has a receipt, a byte whose receiver is waiting, long before so many later ones were sent."""
 
@@ -215,14 +217,19 @@ class Real:
         return self._device if self._on_gpu else "cpu"
 
     def _pack(self, request: Send) -> tuple[torch.Tensor, torch.Tensor]:
+        started = time.perf_counter()
         body, parts = encode(request.payload)
         bundled = isinstance(request.payload, Bundle)
         header = Header(self._worker.operation, self._worker.step, request.tag, parts, bundled, body.numel())
         self._worker.traffic.sent(request.payload)
-        return header.encode(), body.to(self._wire_device)
+        packed = header.encode(), body.to(self._wire_device)
+        self.seconds[PACKING] += time.perf_counter() - started
+        return packed
 
     def _unpack(self, body: torch.Tensor, header: Header, request: Recv[Any], where: str) -> Payload:
+        started = time.perf_counter()
         payload = decode(body.to(self._device), header)
+        self.seconds[PACKING] += time.perf_counter() - started
         check_like(payload, request.like, where)
         self._worker.traffic.received(payload)
         return payload

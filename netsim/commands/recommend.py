@@ -20,15 +20,26 @@ def recommend(
     elements: Annotated[
         int | None, option("Elements of the gradient of a model of your own.", parser=whole, metavar="N")
     ] = None,
-    bandwidth: Annotated[str, option("Of every link, each way: 1Gbps, 10Gbps.")] = "1Gbps",
-    latency: Annotated[str, option("One way, host to host across one switch.")] = "50us",
+    bandwidth: Annotated[
+        str | None, option("Of every link, each way: 10Gbps. [default: the profile's, or 1Gbps]")
+    ] = None,
+    latency: Annotated[
+        str | None, option("One way, host to host across one switch. [default: the profile's, or 50us]")
+    ] = None,
+    profile: Annotated[
+        str | None, option("File of netsim calibrate: what was measured of network and hosts, unless said here.")
+    ] = None,
     topology: Annotated[str, option("The network's topology, or with commas several to choose from.")] = "star",
     algorithm: Annotated[
         str | None, option("Candidates, with commas. [default: all that keep what they hold back]")
     ] = None,
     density: Annotated[str, option("Densities that sparse candidates are tried with, with commas.")] = "0.001,0.01",
-    select_time: Annotated[str, option("What selecting takes, if you know it.")] = "0s",
-    merge_time: Annotated[str, option("What a merge or sum takes, if you know it.")] = "0s",
+    select_time: Annotated[
+        str | None, option("What selecting takes, if you know it. [default: the profile's, or 0]")
+    ] = None,
+    merge_time: Annotated[
+        str | None, option("What a merge or sum takes, if you know it. [default: the profile's, or 0]")
+    ] = None,
     jobs: Annotated[int, option("Simulations at once; 0: as many as there are cores.", parser=whole, metavar="N")] = 0,
     as_json: Annotated[bool, option("Print one JSON document instead of the table.", "--json")] = False,
 ) -> None:
@@ -41,7 +52,7 @@ def recommend(
         raise UsageError("of model and elements one must be given, such as --model resnet50")
     tried = candidates(several(algorithm) if algorithm else ALL, _numbers(density), several(topology))
     options = {"workers": workers, "model": model, "elements": elements, "bandwidth": bandwidth, "latency": latency}
-    options |= {"compute_time": compute_time, "select_time": select_time, "merge_time": merge_time}
+    options |= {"compute_time": compute_time, "select_time": select_time, "merge_time": merge_time, "profile": profile}
     with points_progress("simulating") as on_point:
         found = ranked(tried, options, jobs=jobs, on_point=on_point)
     if as_json:

@@ -1,0 +1,68 @@
+"""Computations charged by a profile: a fixed time, one for each entry, and one for each element, by function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Set
+from typing import Any, NamedTuple
+
+from netsim.costs import AssumedCosts, MeasuredCosts, Provenance, elements_of, part_of
+from netsim.payload import SizeOnly, Sparse, Vector
+from netsim.units import picoseconds
+from netsim.worker import Compute, Work
+
+STEP = "gradient"
+"""The name under which rates hold what computing a whole step takes, the update included."""
+SPARSE = "sparse_"
+"""Before the name of a function that is given sparse vectors: of those, an entry costs more."""
+
+
+class Rate(NamedTuple):
+    """Seconds of a call, of each entry that it is given, and of each element of the vectors that these are of."""
+
+    fixed_s: float
+    entry_s: float = 0.0
+    element_s: float = 0.0
+
+
+class Given(NamedTuple):
+    """What a computation is given: which function, entries in all, and the elements of the largest vector."""
+
+    function: str
+    entries: int
+    elements: int
+
+    @classmethod
+    def to(cls, request: Compute[Any]) -> Given:
+        first = next((arg for arg in request.args if isinstance(arg, Vector)), None)
+        sparse = isinstance(first, Sparse) or (isinstance(first, SizeOnly) and first.entries is not None)
+        elements = max((arg.size for arg in request.args if isinstance(arg, Vector)), default=0)
+        name = request.function.__qualname__
+        return cls(SPARSE + name if sparse else name, sum(map(elements_of, request.args)), elements)
+
+
+class RatedCosts:
+    """Charges what the rates say of a function, and what `rest` does for all others.
+
+    Kinds of work in `assumed` are left to `rest`: what the user assumes takes the place of what was measured.
+    """
+
+    def __init__(self, rates: Mapping[str, Rate], assumed: Set[Work], rest: MeasuredCosts | AssumedCosts) -> None:
+        self._rates, self._assumed, self.rest = rates, assumed, rest
+
+    def picoseconds(self, request: Compute[Any], settle: Callable[[], None]) -> int:
+        if request.work in self._assumed:
+            return self.rest.picoseconds(request, settle)
+        if request.work in ("gradient", "update") and STEP in self._rates:
+            return part_of(picoseconds(self._rates[STEP].fixed_s), request) if request.work == "gradient" else 0
+        given = Given.to(request)
+        if (rate := self._rates.get(given.function)) is None:
+            return self.rest.picoseconds(request, settle)
+        return picoseconds(rate.fixed_s + rate.entry_s * given.entries + rate.element_s * given.elements)
+
+    def provenance(self, *works: Work) -> Provenance:
+        """Return MEASURED where the profile's charges for these kinds of work are all there is, or the rest's too."""
+        if self._assumed & set(works):
+            return "ASSUMED"
+        if set(works) <= {"gradient", "update"} and STEP not in self._rates:
+            return self.rest.provenance(*works)
+        return "MEASURED"

@@ -1,0 +1,285 @@
+"""Calibration: known links and costs are recovered, profiles survive the file and decide what is simulated."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import netsim
+from netsim.backends.cooperative import Cooperative
+from netsim.calibration.fits import line, work
+from netsim.calibration.pingpong import SIZES, Trips, ping_pong
+from netsim.calibration.run import Calibration, lines_of, profile_of
+from netsim.costs import AssumedCosts
+from netsim.errors import UsageError
+from netsim.experiment import Experiment
+from netsim.launch import launch_work
+from netsim.payload import SizeOnly, add
+from netsim.profile import Line, Link, Profile, Provenance, Step, Work, load_profile, save_profile
+from netsim.rates import Given, Rate, RatedCosts
+from netsim.simulation import laboratory, make_workers
+from netsim.units import PICOSECONDS
+from netsim.worker import Compute, Worker
+from tests.cluster import why_no_cluster
+from tests.command import run
+
+FIT = {"residual_median": 0.01, "residual_worst": 0.05}
+
+
+def profile(**changes: Any) -> Profile:
+    """Return a profile of round numbers, but for `changes`."""
+    values: dict[str, Any] = {
+        "format": 1,
+        "provenance": Provenance(
+            kind="MEASURED",
+            date="2026-11-24T12:00:00Z",
+            command='netsim calibrate --out "p.toml"',
+            where="loopback",
+            backend="gloo",
+            ranks=2,
+            netsim="0.1.0",
+            python="3.11.7",
+            torch="2.13.0",
+            kernel="Linux 6.1",
+            machine='A "quoted" µ-processor \\ 3 GHz',
+            cores=2,
+            load=0.25,
+        ),
+        "link": Link(fixed_s=200e-6, each_s=80e-9, nominal_bps=1e8, efficiency=0.95, **FIT),
+        "message": Line(fixed_s=10e-6, each_s=0.5e-9, **FIT),
+        "work": {"add": Work(fixed_s=1e-6, entry_s=0.2e-9, element_s=0.0, **FIT)},
+        "step": Step(workload="digits-mlp", batch_size=16, elements=1_126_410, seconds=7e-3, repeats=5),
+    }
+    return Profile(**(values | changes))
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    save_profile(profile(), tmp_path / "p.toml")
+    return tmp_path / "p.toml"
+
+
+def trips_over(experiment: Experiment, budget_s: float = 60.0) -> list[Trips]:
+    """Return what the ping-pong between the first two of an experiment's simulated workers gives."""
+    with laboratory(experiment) as lab:
+        medium = lab._medium(experiment.fabric(), _standing(), None)
+
+        async def program(worker: Worker) -> list[Trips]:
+            return await ping_pong(worker, lambda: medium.now / PICOSECONDS, lambda: 0.0, budget_s)
+
+        workers = make_workers(experiment.algorithm("dense", (1,)), experiment.workers, False)
+        tasks = Cooperative[list[Trips]](medium).run(workers, program)
+        assert tasks[0].result is not None
+        return tasks[0].result
+
+
+def _standing() -> Any:
+    from netsim.checkpoint import Standing
+
+    return Standing()
+
+
+@settings(max_examples=10)
+@given(latency=st.floats(1e-6, 5e-3), bandwidth=st.floats(1e6, 1e11), workers=st.integers(2, 3))
+def test_the_terms_of_a_simulated_link_are_recovered(latency: float, bandwidth: float, workers: int) -> None:
+    """The oracle is the link that was put in: a message alone takes α + β bytes, to a picosecond."""
+    experiment = Experiment(workers=workers, latency_s=latency, bandwidth_bps=round(bandwidth), timing_only=True)
+    link, message = lines_of(trips_over(experiment))
+    assert link.fixed_s == pytest.approx(latency, rel=1e-4, abs=1e-11)
+    assert link.each_s == pytest.approx(8 / round(bandwidth), rel=1e-4, abs=1e-17)
+    assert link.residual_worst < 1e-4
+    assert message.fixed_s == message.each_s == 0
+
+
+def test_what_a_profile_says_is_what_a_simulated_message_takes(saved: Path) -> None:
+    """The law of a round trip: measuring the network that a profile describes gives the profile's numbers again."""
+    experiment = Experiment.of(workers=2, timing_only=True, elements=1, k=1, profile=str(saved))
+    link, _ = lines_of(trips_over(experiment))
+    assert link.fixed_s == pytest.approx(200e-6 + 2 * 10e-6, rel=1e-4)
+    assert link.each_s == pytest.approx(80e-9 + 2 * 0.5e-9, rel=1e-4)
+
+
+def test_what_would_take_longer_than_there_is_time_for_is_left_out() -> None:
+    slow = Experiment(workers=2, latency_s=1e-3, bandwidth_bps=10**6, timing_only=True)
+    trips = trips_over(slow, budget_s=10.0)
+    assert 3 <= len(trips) < len(SIZES)
+    assert sum(2 * sum(each.one_way_s) for each in trips) < 10.0
+
+
+costs = st.floats(1e-9, 1.0)
+
+
+@given(fixed=costs, each=st.floats(1e-12, 1e-6), outlier=st.integers(0, len(SIZES) - 1))
+def test_a_line_is_recovered_though_one_size_is_ten_times_off(fixed: float, each: float, outlier: int) -> None:
+    factors = [10.0 if number == outlier else 1.0 for number in range(len(SIZES))]
+    found = line(SIZES, [[(fixed + each * size) * factor] * 3 for size, factor in zip(SIZES, factors, strict=True)])
+    assert found.residual_median < 0.02
+    misses = [abs((found.fixed_s + found.each_s * size) / (fixed + each * size) - 1) for size in SIZES]
+    assert sorted(misses)[len(SIZES) // 2] < 0.02
+
+
+@given(fixed=st.floats(1e-6, 1e-3), entry=st.floats(1e-10, 1e-7), element=st.floats(1e-11, 1e-8))
+def test_what_an_entry_and_an_element_cost_is_told_apart(fixed: float, entry: float, element: float) -> None:
+    given_ = [(int(d * density), d) for d in (10_000, 100_000, 1_000_000) for density in (0.001, 0.01)]
+    found = work({(k, d): fixed + entry * k + element * d for k, d in given_})
+    for k, d in [(5_000, 100_000), (100, 1_000_000)]:
+        predicted = found.fixed_s + found.entry_s * k + found.element_s * d
+        assert predicted == pytest.approx(fixed + entry * k + element * d, rel=1e-3)
+
+
+def test_a_profile_comes_back_from_its_file(saved: Path) -> None:
+    assert load_profile(saved) == profile()
+    samples = [[0.0010001, 0.00102], [0.02, 0.03]]
+    measured = profile(message=line([4, 4096], samples), step=None)
+    save_profile(measured, saved)
+    assert load_profile(saved) == measured
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "named"),
+    [
+        ("each_s = 8e-08", "each_s = nan", "link.each_s nan"),
+        ("each_s = 8e-08", "each_s = inf", "link.each_s inf"),
+        ("each_s = 8e-08", "each_s = -8e-08", "link.each_s -8e-08"),
+        ("each_s = 8e-08", "each_s = 0.0", "link.each_s 0.0"),
+        ("each_s = 8e-08", 'each_s = "8e-08"', "link.each_s '8e-08'"),
+        ("each_s = 8e-08", "each_s = true", "link.each_s True"),
+        ("each_s = 8e-08", "", "link.each_s"),
+        ("each_s = 8e-08", "each_s = 8e-08\nspeed = 1", "link.speed 1"),
+        ("ranks = 2", "ranks = 2.5", "provenance.ranks 2.5"),
+        ('kind = "MEASURED"', 'kind = "ASSUMED"', "provenance.kind 'ASSUMED'"),
+        ('machine = "', 'machine = "\\u001b[31m', "provenance.machine"),
+        ("format = 1", "format = 2", "format 2"),
+        ("format = 1", "format = ", "is not TOML"),
+        ("[work.add]", "[work.\"__import__('os')\"]", "work.__import__('os')"),
+    ],
+)
+def test_a_profile_that_is_wrong_is_refused_by_file_key_and_value(
+    saved: Path, before: str, after: str, named: str
+) -> None:
+    text = saved.read_text(encoding="utf-8")
+    assert before in text
+    saved.write_text(text.replace(before, after, 1), encoding="utf-8")
+    with pytest.raises(UsageError) as refused:
+        load_profile(saved)
+    assert str(saved) in str(refused.value)
+    assert named in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_profile_that_is_not_there_says_what_writes_one(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"No such file.*netsim calibrate"):
+        load_profile(tmp_path / "p.toml")
+
+
+def test_a_timing_of_a_profile_is_its_arithmetic(saved: Path) -> None:
+    """Two workers' ring: two steps in which each packs, sends and receives half, unpacks it; then one sum of halves."""
+    d = 1_000_000
+    options: dict[str, Any] = {"workers": 2, "algorithm": "dense", "timing_only": True, "elements": d}
+    (result,) = netsim.simulate(**options, profile=saved).results
+    half = 4 * d // 2
+    step = 2 * (10e-6 + 0.5e-9 * half) + 200e-6 + 80e-9 * half
+    computing = 7e-3 + 1e-6 + 0.2e-9 * d  # both halves of the sum are entries
+    assert result.round_time_s == pytest.approx(2 * step + computing, rel=1e-6)
+    assert result.compute_provenance == "MEASURED"
+
+
+def test_what_is_said_beside_a_profile_takes_its_place(saved: Path) -> None:
+    experiment = Experiment.of(profile=str(saved), bandwidth="10Gbps", compute_time="1s", message_overhead="1us")
+    assert experiment.bandwidth_bps == 10**10
+    assert experiment.latency_s == 200e-6
+    assert experiment.effects.message_overhead_s == 1e-6
+    assert experiment.effects.byte_cost_s == 0.5e-9
+    (result,) = netsim.simulate(
+        workers=2, algorithm="dense", timing_only=True, elements=10, profile=saved, compute_time="1s"
+    ).results
+    assert result.compute_time_s == pytest.approx(1.0)
+    assert result.compute_provenance == "ASSUMED"
+
+
+def test_a_step_of_another_workload_is_not_charged(saved: Path) -> None:
+    assert "gradient" in Experiment.of(profile=str(saved)).rates()
+    assert "gradient" not in Experiment.of(profile=str(saved), batch_size=32).rates()
+    assert "gradient" not in Experiment.of(profile=str(saved), timing_only=True, model="resnet50").rates()
+
+
+def test_functions_that_a_profile_does_not_know_are_left_to_what_else_charges() -> None:
+    charges = RatedCosts({"add": Rate(1.0, 2.0)}, set(), AssumedCosts({"merge": 5.0}))
+    vector = SizeOnly(3)
+    assert charges.picoseconds(Compute("merge", add, (vector, vector)), lambda: None) == 13 * PICOSECONDS
+    assert charges.picoseconds(Compute("merge", sorted, (vector,)), lambda: None) == 5 * PICOSECONDS
+    sparse = SizeOnly(100, 3)
+    assert Given.to(Compute("merge", add, (sparse, sparse))) == ("sparse_add", 6, 100)
+
+
+def test_a_profile_goes_with_the_output(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    done = run(capsys, f"simulate --workers 2 --timing-only --elements 1000 --k 10 --profile {saved}")
+    assert done.code == 0, done.err
+    assert f"profile  {saved} (MEASURED 2026-11-24 on loopback" in done.out
+    done = run(capsys, f"recommend --workers 4 --model resnet18 --compute-time 60ms --jobs 1 --profile {saved}")
+    assert done.code == 0, done.err
+    assert f"comes from the profile {saved}" in done.out
+
+
+def test_headers_are_not_counted_twice(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    done = run(capsys, f"simulate --profile {saved} --protocol tcp")
+    assert done.code == 2
+    assert "headers already" in done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ("--local 4", "bandwidth"),
+        ("--local 1 --bandwidth 100Mbps", "local 1"),
+        ("--workload nothing", "nothing"),
+        ("--out nowhere/p.toml", "nowhere"),
+    ],
+)
+def test_a_calibration_that_cannot_be_is_refused(
+    arguments: str, named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = run(capsys, f"calibrate {arguments}")
+    assert done.code == 2
+    assert named in done.err
+
+
+@pytest.mark.real
+def test_two_ranks_on_loopback_are_calibrated(tmp_path: Path) -> None:
+    """A short one of the real thing: what it says is finite, positive, and survives its file."""
+    calibration = Calibration(where="loopback", command="a test", messages_s=0.5, elements=(2_000, 20_000))
+    details = {"work": "calibrate", "backend": "gloo", "timeout_s": 20.0, "calibration": asdict(calibration)}
+    stages: list[str] = []
+    (found,) = launch_work(details, 2, lambda what, _: stages.append(what))
+    measured = profile_of(calibration, json.loads(json.dumps(found)))
+    save_profile(measured, tmp_path / "p.toml")
+    assert load_profile(tmp_path / "p.toml") == measured
+    assert stages == ["messages", "selecting and merging", "a step of training"]
+    assert [point.size for point in measured.link.points][:3] == list(SIZES[:3])
+    assert {"accumulate_and_select", "add", "total", "sparse_merge", "sparse_sum_to_dense"} <= set(measured.work)
+    assert measured.step is not None
+    assert measured.step.elements == 1_126_410
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_a_shaped_link_is_calibrated_to_what_the_kernel_counts(tmp_path: Path) -> None:
+    """The oracle is the shaper: 1448 bytes of payload in every 1514 of a frame, at 50 Mbit/s.
+
+    Within 5 %: on a busy machine waking up takes milliseconds, and not always as many.
+    """
+    if why := why_no_cluster():
+        pytest.skip(why)
+    from netsim.cluster.plan import Cluster
+
+    calibration = Calibration(where="shaped cluster", command="a test", messages_s=12.0, elements=(2_000,))
+    details = {"work": "calibrate", "backend": "gloo", "timeout_s": 20.0, "calibration": asdict(calibration)}
+    (found,) = launch_work(details, 2, cluster=Cluster(ranks=2, bandwidth_bps=50_000_000))
+    link = profile_of(calibration, json.loads(json.dumps(found))).link
+    assert link.each_s == pytest.approx(8 / (50e6 * 1448 / 1514), rel=0.05)
