@@ -23,8 +23,6 @@ from netsim.whereabouts import HERE
 from netsim.worker import EXPAND, Collective, Compute, Fork, Recv, Send, SendRecv, Sends, Start, Worker, evaluate
 
 T = TypeVar("T")
-PACKING = "packing"
-"""Of :attr:`Real.seconds`: what turning payloads into bytes and back takes, beside the kinds of work."""
 RECEIPTS_KEPT = 4096
 """The kernel has a receipt, a byte whose receiver is waiting, long before so many later ones were sent."""
 
@@ -46,6 +44,8 @@ class Real:
         self._receipts: deque[Transfer] = deque(maxlen=RECEIPTS_KEPT)
         self._request: Any = None
         self._backward: ThreadPoolExecutor | None = None
+        self.packing_s = 0.0
+        """Spent on turning payloads into bytes and back."""
         self.timeline = Timeline()
         """In seconds, of this coroutine and of those that it forked."""
 
@@ -223,13 +223,13 @@ class Real:
         header = Header(self._worker.operation, self._worker.step, request.tag, parts, bundled, body.numel())
         self._worker.traffic.sent(request.payload)
         packed = header.encode(), body.to(self._wire_device)
-        self.seconds[PACKING] += time.perf_counter() - started
+        self.packing_s += time.perf_counter() - started
         return packed
 
     def _unpack(self, body: torch.Tensor, header: Header, request: Recv[Any], where: str) -> Payload:
         started = time.perf_counter()
         payload = decode(body.to(self._device), header)
-        self.seconds[PACKING] += time.perf_counter() - started
+        self.packing_s += time.perf_counter() - started
         check_like(payload, request.like, where)
         self._worker.traffic.received(payload)
         return payload

@@ -51,7 +51,7 @@ def measure(details: Mapping[str, Any], rank: int, stage: Any) -> list[dict[str,
     """
     import torch.distributed as dist
 
-    from netsim.backends.real import PACKING, Real
+    from netsim.backends.real import Real
     from netsim.device import one_thread_each
     from netsim.worker import Worker
 
@@ -66,7 +66,7 @@ def measure(details: Mapping[str, Any], rank: int, stage: Any) -> list[dict[str,
         worker = Worker(rank, world)
         worker.operation = "ping-pong"
         real = Real(worker, "cpu", calibration.backend)
-        trips = real.run(ping_pong(worker, time.perf_counter, lambda: real.seconds[PACKING], calibration.messages_s))
+        trips = real.run(ping_pong(worker, time.perf_counter, lambda: real.packing_s, calibration.messages_s))
         if rank != 0:
             return []
         stage("selecting and merging", 0)
