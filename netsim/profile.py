@@ -107,11 +107,13 @@ class Work(Table):
 class Link(Line):
     """A message between two hosts, besides what they do to it: ``fixed_s`` is α, ``each_s`` β, a byte's.
 
-    `nominal_bps` is what the link is said to carry, and `efficiency` which part of that messages get.
+    Its first `free_bytes` cost nothing: what an idle link that is shaped lets through at once; a simulation
+    charges them. `nominal_bps` is what the link is said to carry, `efficiency` which part of that messages get.
     """
 
     fixed_s: Positive
     each_s: Positive
+    free_bytes: NotNegative = 0.0
     nominal_bps: Positive | None = None
     efficiency: Positive | None = None
 

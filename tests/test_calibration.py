@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import netsim
 from netsim.backends.cooperative import Cooperative
-from netsim.calibration.fits import line, work
+from netsim.calibration.fits import line, link, work
 from netsim.calibration.pingpong import SIZES, Trips, ping_pong
 from netsim.calibration.run import Calibration, lines_of, profile_of
 from netsim.costs import AssumedCosts
@@ -24,6 +24,7 @@ from netsim.payload import SizeOnly, add
 from netsim.profile import Line, Link, Profile, Provenance, Step, Work, load_profile, save_profile
 from netsim.rates import Given, Rate, RatedCosts
 from netsim.simulation import laboratory, make_workers
+from netsim.timeline import Timeline
 from netsim.units import PICOSECONDS
 from netsim.worker import Compute, Worker
 from tests.cluster import why_no_cluster
@@ -68,7 +69,8 @@ def saved(tmp_path: Path) -> Path:
 def trips_over(experiment: Experiment, budget_s: float = 60.0) -> list[Trips]:
     """Return what the ping-pong between the first two of an experiment's simulated workers gives."""
     with laboratory(experiment) as lab:
-        medium = lab._medium(experiment.fabric(), _standing(), None)
+        timelines = [Timeline() for _ in range(experiment.workers)]
+        medium = lab._medium(experiment.fabric(), _standing(), None, timelines)
 
         async def program(worker: Worker) -> list[Trips]:
             return await ping_pong(worker, lambda: medium.now / PICOSECONDS, lambda: 0.0, budget_s)
@@ -110,6 +112,19 @@ def test_what_would_take_longer_than_there_is_time_for_is_left_out() -> None:
     trips = trips_over(slow, budget_s=10.0)
     assert 3 <= len(trips) < len(SIZES)
     assert sum(2 * sum(each.one_way_s) for each in trips) < 10.0
+
+
+@given(
+    fixed=st.floats(1e-5, 1e-3),
+    each=st.floats(1e-8, 1e-6),
+    free=st.sampled_from([0, 1500, 4096, 30_000]),
+)
+def test_what_an_idle_link_lets_through_at_once_is_told_from_its_alpha(fixed: float, each: float, free: int) -> None:
+    found = link(SIZES, [[fixed + each * max(0, size - free)] * 3 for size in SIZES])
+    assert found.each_s == pytest.approx(each, rel=0.01)
+    assert found.fixed_s == pytest.approx(fixed, rel=0.03)
+    # Where a burst is shorter than α, it is not to be seen, and does not matter.
+    assert found.free_bytes * each == pytest.approx(free * each, abs=0.03 * (fixed + free * each))
 
 
 costs = st.floats(1e-9, 1.0)
@@ -270,16 +285,21 @@ def test_two_ranks_on_loopback_are_calibrated(tmp_path: Path) -> None:
 @pytest.mark.real
 @pytest.mark.slow
 def test_a_shaped_link_is_calibrated_to_what_the_kernel_counts(tmp_path: Path) -> None:
-    """The oracle is the shaper: 1448 bytes of payload in every 1514 of a frame, at 50 Mbit/s.
+    """The oracle is the shaper: 1448 bytes of payload in every 1514 of a frame, at 50 Mbit/s, and a burst of 4096.
 
-    Within 5 %: on a busy machine waking up takes milliseconds, and not always as many.
+    Within 5 %: on a busy machine waking up takes milliseconds, and not always as many. Where no line fits, as
+    its own residuals say, it is measured again.
     """
     if why := why_no_cluster():
         pytest.skip(why)
-    from netsim.cluster.plan import Cluster
+    from netsim.cluster.plan import BURST_BYTES, Cluster
 
     calibration = Calibration(where="shaped cluster", command="a test", messages_s=12.0, elements=(2_000,))
     details = {"work": "calibrate", "backend": "gloo", "timeout_s": 20.0, "calibration": asdict(calibration)}
-    (found,) = launch_work(details, 2, cluster=Cluster(ranks=2, bandwidth_bps=50_000_000))
-    link = profile_of(calibration, json.loads(json.dumps(found))).link
+    for _ in range(3):
+        (found,) = launch_work(details, 2, cluster=Cluster(ranks=2, bandwidth_bps=50_000_000))
+        link = profile_of(calibration, json.loads(json.dumps(found))).link
+        if link.residual_median < 0.1:
+            break
     assert link.each_s == pytest.approx(8 / (50e6 * 1448 / 1514), rel=0.05)
+    assert link.free_bytes < 4 * BURST_BYTES

@@ -12,12 +12,16 @@ from netsim.profile import Line, Link, Point, Sample, Work
 TOLERATED = 0.02
 """An error of more than this part, or than the quartiles lie apart, counts by its size, no longer by its square
 (Huber): an outlier pulls no line."""
+FREE_BYTES = tuple(256 * 2**power for power in range(10))
+"""What an idle link may let through at once, to begin looking at: 256 B to 128 KiB."""
+NEGLIGIBLE = 1e-6
+"""An error, in squares of what is tolerated, that nothing need be done about."""
 
 
 def terms(
     columns: Sequence[Sequence[float]], seconds: Sequence[float], spreads: Sequence[float] | None = None
-) -> list[float]:
-    """Return what each column costs, none less than nothing, such that their sum is nearest to `seconds`.
+) -> tuple[list[float], float]:
+    """Return what each column costs, none less than nothing, such that their sum is nearest to `seconds`; and how near.
 
     Errors are relative, since a sum that is right for megabytes may miss an α by itself; and relative to the
     spread of what was measured, where that is wider than what is tolerated.
@@ -30,8 +34,9 @@ def terms(
     matrix = np.column_stack(list(map(np.array, columns)))[relevant] / allowed[:, None]
     scale = np.linalg.norm(matrix, axis=0)
     used = scale > 0
+    costs = np.zeros(len(columns))
     if not used.any():
-        return [0.0] * len(columns)
+        return costs.tolist(), 0.0
     matrix, scale, target = matrix[:, used] / scale[used], scale[used], wanted[relevant] / allowed
     start, _ = nnls(matrix, target)
     exact = {"xtol": 1e-14, "ftol": 1e-14, "gtol": 1e-14}
@@ -42,27 +47,48 @@ def terms(
         loss="huber",
         **exact,
     )
-    costs = np.zeros(len(columns))
     costs[used] = found.x / scale
-    return [float(cost) for cost in costs]
+    return costs.tolist(), float(found.cost)
 
 
 def line(sizes: Sequence[int], samples: Sequence[Sequence[float]]) -> Line:
     """Return the line through the medians of `samples`, seconds that were measured at each of `sizes`."""
-    measured = [Point.of(size, values) for size, values in zip(sizes, samples, strict=True)]
-    fixed, each = terms(
-        [[1.0] * len(sizes), sizes],
-        [point.seconds for point in measured],
-        [point.high_s - point.low_s for point in measured],
-    )
-    points = tuple(point.against(fixed + each * point.size) for point in measured)
-    return Line(fixed_s=fixed, each_s=each, points=points, **_residuals([point.residual for point in points]))
+    return _line([Point.of(size, values) for size, values in zip(sizes, samples, strict=True)], 0.0)[0]
+
+
+def link(sizes: Sequence[int], samples: Sequence[Sequence[float]], nominal_bps: float | None = None) -> Link:
+    """Return the link that messages were measured on: a line, but that its first bytes may cost nothing.
+
+    A link that was idle lets a burst through at once if a token bucket shapes it. How much is chosen by how well
+    the line then fits, and is nothing unless it fits twice as well.
+    """
+    from scipy.optimize import minimize_scalar
+
+    points = [Point.of(size, values) for size, values in zip(sizes, samples, strict=True)]
+    plain, error = _line(points, 0.0)
+    best = min(FREE_BYTES, key=lambda free: _line(points, free)[1])
+    finer = minimize_scalar(lambda free: _line(points, free)[1], bounds=(best / 2, best * 2), method="bounded")
+    free, fitted = 0.0, plain
+    if finer.fun < error / 2 and error > NEGLIGIBLE:
+        free, fitted = float(finer.x), _line(points, float(finer.x))[0]
+    efficiency = None if nominal_bps is None else 8 / fitted.each_s / nominal_bps
+    return Link(**dict(fitted), free_bytes=free, nominal_bps=nominal_bps, efficiency=efficiency)
+
+
+def _line(points: Sequence[Point], free: float) -> tuple[Line, float]:
+    """Return the line through points whose first `free` bytes cost nothing, and the error that it leaves."""
+    paid = [max(0.0, point.size - free) for point in points]
+    spreads = [point.high_s - point.low_s for point in points]
+    (fixed, each), error = terms([[1.0] * len(points), paid], [point.seconds for point in points], spreads)
+    found = tuple(point.against(fixed + each * beyond) for point, beyond in zip(points, paid, strict=True))
+    residuals = _residuals([point.residual for point in found])
+    return Line(fixed_s=fixed, each_s=each, points=found, **residuals), error
 
 
 def work(samples: Mapping[tuple[int, int], float]) -> Work:
     """Return what a function costs, from its median seconds by entries and elements."""
     entries, elements = zip(*samples, strict=True)
-    fixed, entry, element = terms([[1.0] * len(samples), entries, elements], list(samples.values()))
+    (fixed, entry, element), _ = terms([[1.0] * len(samples), entries, elements], list(samples.values()))
     found = tuple(
         Sample(
             entries=own,
@@ -79,9 +105,3 @@ def work(samples: Mapping[tuple[int, int], float]) -> Work:
 def _residuals(residuals: Sequence[float]) -> dict[str, float]:
     absolute = list(map(abs, residuals))
     return {"residual_median": median(absolute), "residual_worst": max(absolute)}
-
-
-def link_of(fitted: Line, nominal_bps: float | None) -> Link:
-    """Return a line through messages as a link, with the part of the nominal bandwidth that they get."""
-    efficiency = None if nominal_bps is None else 8 / fitted.each_s / nominal_bps
-    return Link(**dict(fitted), nominal_bps=nominal_bps, efficiency=efficiency)

@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 from statistics import median
 from typing import Any, Literal
 
-from netsim.calibration.fits import line, link_of, work
+from netsim.calibration.fits import line, link, work
 from netsim.calibration.pingpong import PAIR, Trips, ping_pong
 from netsim.calibration.work import ELEMENTS, step_samples, work_samples
 from netsim.errors import UsageError
-from netsim.profile import Profile, Provenance, Step
+from netsim.profile import Line, Link, Profile, Provenance, Step
 from netsim.system import processor, version
 
 MESSAGES_S = 15.0
@@ -79,14 +79,14 @@ def measure(details: Mapping[str, Any], rank: int, stage: Any) -> list[dict[str,
 
 def profile_of(calibration: Calibration, found: Mapping[str, Any]) -> Profile:
     """Return the profile that measurements make."""
-    link, message = lines_of([Trips(**each) for each in found["trips"]])
+    measured, message = lines_of([Trips(**each) for each in found["trips"]], calibration.nominal_bps)
     samples: dict[str, dict[tuple[int, int], float]] = {}
     for function, entries, elements, seconds in found["work"]:
         samples.setdefault(function, {})[entries, elements] = seconds
     return Profile(
         format=1,
         provenance=_provenance(calibration, found),
-        link=link_of(link, calibration.nominal_bps),
+        link=measured,
         message=message,
         work={function: work(samples[function]) for function in sorted(samples)},
         step=Step(
@@ -99,13 +99,15 @@ def profile_of(calibration: Calibration, found: Mapping[str, Any]) -> Profile:
     )
 
 
-def lines_of(trips: list[Trips]) -> tuple[Any, Any]:
-    """Return the lines of the link, and of what one host does to a message; together they are a trip one way."""
+def lines_of(trips: list[Trips], nominal_bps: float | None = None) -> tuple[Link, Line]:
+    """Return the link, and the line of what one host does to a message: once and twice that are a trip one way."""
     sizes = [each.size for each in trips]
     on_the_wire = [
         [whole - packing for whole, packing in zip(each.one_way_s, each.packing_s, strict=True)] for each in trips
     ]
-    return line(sizes, on_the_wire), line(sizes, [[value / 2 for value in each.packing_s] for each in trips])
+    return link(sizes, on_the_wire, nominal_bps), line(
+        sizes, [[value / 2 for value in each.packing_s] for each in trips]
+    )
 
 
 def _provenance(calibration: Calibration, found: Mapping[str, Any]) -> Provenance:

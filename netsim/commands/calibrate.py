@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from netsim.profile import Profile
 
 PROFILE = Path("profile.toml")
+FITS_BADLY = 0.1
 
 
 def calibrate(
@@ -110,13 +111,14 @@ def _render(profile: Profile, out: Path) -> None:
 
 
 def _summary(profile: Profile, out: Path) -> list[str]:
-    from netsim.units import format_bandwidth, format_duration
+    from netsim.units import format_bandwidth, format_bytes, format_duration
 
     link, message, source = profile.link, profile.message, profile.provenance
     efficiency = "" if link.efficiency is None else f", {link.efficiency:.1%} of the nominal bandwidth"
+    burst = f"   the first {format_bytes(link.free_bytes)} at once" if link.free_bytes else ""
     texts = [
         f"link     α {format_duration(link.fixed_s)} a message   β {format_duration(link.each_s)} a byte "
-        f"({format_bandwidth(link.bandwidth_bps)}{efficiency})   {_fit(link)}",
+        f"({format_bandwidth(link.bandwidth_bps)}{efficiency}){burst}   {_fit(link)}",
         f"message  {format_duration(message.fixed_s)} and {format_duration(message.each_s)} a byte on each host, to "
         f"pack or unpack   {_fit(message)}",
     ]
@@ -131,8 +133,8 @@ def _summary(profile: Profile, out: Path) -> list[str]:
         f"MEASURED {source.date} on {source.where}, {source.ranks} ranks, {source.machine}, {source.cores} cores, load "
         f"{source.load:.2f}; written to {out}."
     )
-    if source.load > source.cores / 2:
-        texts.append("Others were using the machine meanwhile: measure again when it is idle.")
+    if source.load > source.cores / 2 or link.residual_median > FITS_BADLY:
+        texts.append("The machine was busy, or the line fits badly: measure again when nothing else runs.")
     return texts
 
 
