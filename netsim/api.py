@@ -70,7 +70,7 @@ def simulate_experiment(
         results = [lab.simulate(name, on_round, emit, checkpoint, traces.get(name)) for name in experiment.algorithms]
         if trace is not None:
             write_chrome_trace(list(traces.values()), trace, found | {"config": experiment.config()})
-        return Report(experiment.config(), results, conclude(results, lab), found, experiment.effects.shown())
+        return Report(experiment.config(), results, conclude(results, lab), found, experiment.shown())
 
 
 def run(

@@ -17,7 +17,7 @@ from netsim.catalogue import MODELS, parameters_of, tensors_of
 from netsim.device import check_device
 from netsim.effects import NAMES as EFFECTS
 from netsim.effects import NONE, Effects
-from netsim.errors import UsageError, check_choice, unknown
+from netsim.errors import InfeasibleError, UsageError, check_choice, unknown
 from netsim.network.sharing import SHARINGS
 from netsim.overlap import (
     Bucket,
@@ -376,6 +376,11 @@ class Experiment:
             aggregate=cast(Aggregate, self.aggregate),
         )
 
+    def shown(self) -> dict[str, str]:
+        """Return what is simulated beyond an ideal network, in words, by the option that put it on."""
+        shown = self.effects.shown()
+        return shown if self.sharing == "maxmin" else {"sharing": "links shared by 1 / latency of routes (rtt)"} | shown
+
     @property
     def servers(self) -> int:
         """How many hosts of their own the topology has for parameter servers."""
@@ -388,6 +393,11 @@ class Experiment:
         graph = build(self.topology, Shape(self.workers, self.bandwidth_bps, self.latency_s, self.fan_out))
         if everywhere:
             return Fabric(graph, len(graph.hosts))
+        if self.workers > len(graph.hosts):
+            raise InfeasibleError(
+                f"topology {self.topology!r} has {len(graph.hosts)} hosts, and {self.workers} workers need as many; "
+                "take fewer workers or a larger topology"
+            )
         return Fabric(graph, self.workers, place(graph, self.workers, self.placement, self.seed))
 
     def _groups(self) -> int | tuple[int, ...]:

@@ -53,7 +53,8 @@ def _header(first: Result, experiment: Experiment, report: Report) -> list[str]:
     lines = [f"model    {data}   {first.elements:,} parameters{chosen}"]
     if first.mode == "simulated":
         speed = f"{format_bandwidth(experiment.bandwidth_bps)}   {format_duration(experiment.latency_s)} one way"
-        lines.append(f"network  {experiment.topology}   {first.workers} workers   {speed}   SIMULATED")
+        placed = "" if experiment.placement == "given" else f"   placement {experiment.placement}"
+        lines.append(f"network  {experiment.topology}{placed}   {first.workers} workers   {speed}   SIMULATED")
     else:
         backend = report.environment.get("backend", "")
         lines.append(f"network  {first.workers} workers over torch.distributed ({backend})   MEASURED")

@@ -106,6 +106,14 @@ def test_what_is_on_is_named_in_table_and_json_and_comes_back_from_a_configurati
     assert all(words in line for words in shown["effects"].values())
 
 
+def test_sharing_by_round_trip_time_is_named_like_an_effect(capsys: pytest.CaptureFixture[str]) -> None:
+    options = "simulate --timing-only --elements 1000 --workers 4 --sharing rtt --placement cyclic"
+    assert set(json.loads(run(capsys, f"{options} --json").out)["effects"]) == {"sharing"}
+    table = run(capsys, options).out
+    assert "Effects: links shared by 1 / latency of routes (rtt)" in table
+    assert "placement cyclic" in table
+
+
 def test_one_seed_gives_the_same_bytes_whatever_the_order_of_hashes() -> None:
     options = [f"--{name.replace('_', '-')}={value}" for name, value in EVERYTHING.items()]
     command = [sys.executable, "-m", "netsim", "simulate", "--timing-only", "--elements=20000", "--workers=5"]

@@ -8,10 +8,11 @@ from __future__ import annotations
 import functools
 import io
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import networkx as nx
 
@@ -52,11 +53,8 @@ def _read(path: Path, changed_ns: int, size: int) -> Graph:
 
 
 def _from_json(content: bytes, origin: str) -> nx.Graph[Any]:
-    def not_finite(constant: str) -> NoReturn:
-        raise ValueError(f"{constant} is not a number")
-
     try:
-        document = json.loads(content, parse_constant=not_finite, object_pairs_hook=_once)
+        document = json.loads(content, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{origin}not JSON: {error}") from None
     if not isinstance(document, dict) or not isinstance(document.get("nodes"), list):
@@ -71,7 +69,7 @@ def _from_json(content: bytes, origin: str) -> nx.Graph[Any]:
         name = _name(node["id"], origin)
         if name in graph:
             raise UsageError(f"{origin}node {name!r} is there twice; give every node an id of its own")
-        graph.add_node(name, **{key: value for key, value in node.items() if key != "id"})
+        graph.add_node(name, **_finite(node, ("id",), f"{origin}node {name!r}"))
     for number, edge in enumerate(edges):
         if not isinstance(edge, dict) or not {"source", "target"} <= edge.keys():
             raise UsageError(f"{origin}edge number {number} {edge!r:.80} must be an object with 'source' and 'target'")
@@ -80,8 +78,17 @@ def _from_json(content: bytes, origin: str) -> nx.Graph[Any]:
             if end not in graph:
                 raise UsageError(f"{origin}link {ends[0]}→{ends[1]}: there is no node {end!r}")
         _check_new(graph.has_edge(*ends), ends[0], ends[1], origin)
-        graph.add_edge(*ends, **{key: value for key, value in edge.items() if key not in ("source", "target")})
+        graph.add_edge(*ends, **_finite(edge, ("source", "target"), f"{origin}link {ends[0]}→{ends[1]}"))
     return graph
+
+
+def _finite(element: dict[str, Any], ids: tuple[str, ...], where: str) -> dict[str, Any]:
+    """Return the attributes of a node or an edge, all of whose numbers are finite: Python's parser takes NaN."""
+    attributes = {key: value for key, value in element.items() if key not in ids}
+    for key, value in attributes.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"{where}: {key} {value!r} is not finite; write a number")
+    return attributes
 
 
 def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
