@@ -7,7 +7,7 @@ import pytest
 
 import netsim
 from netsim.network.fabric import Fabric
-from topologies import TOPOLOGIES
+from topologies import TOPOLOGIES, build
 from topologies.builder import Shape
 
 
@@ -41,6 +41,20 @@ def test_a_switch_of_a_tree_has_at_most_fan_out_children() -> None:
 def time_of(algorithm: str, topology: str) -> float:
     options = {"workers": 64, "elements": 10**6, "timing_only": True, "algorithm": algorithm}
     return netsim.simulate(topology=topology, **options).results[0].round_time_s
+
+
+@pytest.mark.parametrize(
+    ("topology", "both_ways"),
+    [
+        ("star:up=100Mbps", (10**8, 10**9)),
+        ("star:down=100Mbps", (10**9, 10**8)),
+        ("ps:up=1Mbps,down=2Mbps", (10**6, 2 * 10**6)),
+    ],
+)
+def test_a_star_may_differ_up_and_down(topology: str, both_ways: tuple[int, int]) -> None:
+    fabric = Fabric(build(topology, Shape(2, 10**9, 50e-6)))
+    there, back = fabric.route("worker0", "worker1").links
+    assert (there.bandwidth_bps, back.bandwidth_bps) == both_ways
 
 
 def test_a_topology_visibly_changes_the_result() -> None:

@@ -13,9 +13,9 @@ from topologies.spec import Bandwidth, Count
 def star(shape: Shape, up: Bandwidth | None = None, down: Bandwidth | None = None) -> Graph:
     """Return one switch with all workers; a parameter server shares the host of worker 0.
 
-    `up` and `down` are the bandwidths from host to switch and back, where they differ.
+    `up` and `down` are the bandwidths from host to switch and back, where they are not that of all links.
     """
-    return _around_a_switch(Wiring(shape), up, down)
+    return _around_a_switch(shape, up, down)
 
 
 def parameter_server(
@@ -23,16 +23,18 @@ def parameter_server(
 ) -> Graph:
     """Return a star on which parameter servers, `servers` of them, have hosts of their own.
 
-    `up` and `down` are the bandwidths from a worker's host to the switch and back, where they differ.
+    `up` and `down` are the bandwidths from a worker's host to the switch and back, where they are not that of all
+    links; a server's are.
     """
-    wiring = Wiring(shape)
     names = ["server"] if servers == 1 else [f"server{number}" for number in range(servers)]
-    return _around_a_switch(wiring, up, down, names)
+    return _around_a_switch(shape, up, down, names)
 
 
-def _around_a_switch(wiring: Wiring, up: int | None, down: int | None, servers: list[str] | None = None) -> Graph:
+def _around_a_switch(shape: Shape, up: int | None, down: int | None, servers: list[str] | None = None) -> Graph:
+    wiring = Wiring(shape)
     branches = Branches(wiring)
     switch = wiring.switches(["switch"])
+    down = shape.bandwidth_bps if down is None else down
     branches.hang(wiring.hosts, np.repeat(switch, len(wiring.hosts)), up_bps=up, down_bps=down)
     if servers is not None:
         branches.hang(wiring.servers(servers), np.repeat(switch, len(servers)))
