@@ -65,7 +65,7 @@ class Setting:
         for cell in self.cells:
             exchange = cell if cell.experiment is None else _like_a_round(cell)
             rounds = 1 if cell.experiment is None else int(cell.experiment["rounds"])
-            guesses.append(rounds * predicted(exchange, fabric, wire, TYPICAL, 0.0)[0] + 0.05)
+            guesses.append(rounds * max(predicted(exchange, fabric, wire, TYPICAL, 0.0, {})[0]) + 0.05)
         return guesses
 
 
@@ -122,7 +122,7 @@ def validate(
 
 
 def _measure(setting: Setting, on_repeat: Callable[[str, int], None]) -> dict[str, Any]:
-    """Measure all cells of a setting, predict them, and return both."""
+    """Measure all cells of a setting."""
     cluster = setting.cluster
     large = min(LARGE_BYTES, int(LARGE_S * cluster.bandwidth_bps / 8))
     details = {
@@ -134,13 +134,6 @@ def _measure(setting: Setting, on_repeat: Callable[[str, int], None]) -> dict[st
     }
     before, began = os.getloadavg()[0], time.time()
     points, *cells = launch_work(details, cluster.ranks, on_repeat, cluster)
-    terms = host_terms(points, cluster.wire, cluster.bandwidth_bps, len(os.sched_getaffinity(0)))
-    fabric = Fabric(cluster.graph())
-    for cell, out in zip(setting.cells, cells, strict=True):
-        seconds, sha256 = predicted(cell, fabric, cluster.wire, terms, points["merge_s_per_byte"])
-        out["predicted_s"] = seconds
-        if sha256 is not None:
-            out["same_parameters"] = out.pop("sha256") == [sha256]
     return {
         "network": setting.network,
         "cluster": asdict(cluster),
@@ -148,28 +141,40 @@ def _measure(setting: Setting, on_repeat: Callable[[str, int], None]) -> dict[st
         "seconds": time.time() - began,
         "load_before": before,
         "points": points,
-        "terms": asdict(terms),
+        "cores": len(os.sched_getaffinity(0)),
         "cells": cells,
     }
 
 
 def _compare(setting: Setting, record: dict[str, Any], tolerance: float) -> list[Comparison]:
-    return [
-        Comparison.of(
-            out["predicted_s"],
-            out["times"],
-            tolerance,
-            kind=cell.kind,
-            algorithm=cell.name,
-            title=cell.title,
-            workers=setting.cluster.ranks,
-            bytes=cell.bytes,
-            sends=cell.sends,
-            network=setting.network,
-            same_parameters=out.get("same_parameters"),
-        )
-        for cell, out in zip(setting.cells, record["cells"], strict=True)
-    ]
+    """Predict all cells of a setting from its points, and compare."""
+    cluster, points = setting.cluster, record["points"]
+    terms = host_terms(points, cluster.wire, cluster.bandwidth_bps, record["cores"])
+    fabric = Fabric(cluster.graph())
+    rows: list[Comparison] = []
+    for cell, out in zip(setting.cells, record["cells"], strict=True):
+        local = out.get("local", {})
+        seconds, sha256 = predicted(cell, fabric, cluster.wire, terms, points["merge_s_per_byte"], local)
+        same = None if sha256 is None else out["sha256"] == [sha256]
+        compared = [(cell.title, max(seconds), out["times"])]
+        if cell.is_flows:
+            flows = zip(seconds, out["by_rank"], strict=True)
+            compared = [(cell.flow(rank, cluster.ranks), *flow) for rank, flow in enumerate(flows)]
+        rows += [
+            Comparison.of(
+                *(one, times, tolerance),
+                kind=cell.kind,
+                algorithm=cell.name,
+                title=title,
+                workers=cluster.ranks,
+                bytes=cell.bytes,
+                sends=cell.sends,
+                network=setting.network,
+                same_parameters=same,
+            )
+            for title, one, times in compared
+        ]
+    return rows
 
 
 def conclude(validation: Validation, tolerance: float) -> list[str]:

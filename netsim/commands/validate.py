@@ -26,7 +26,7 @@ def validate(
     local: Annotated[str, option("Ranks in a cluster on this machine; several with commas: 4,8,16.")],
     bandwidth: Annotated[str, option("Of every link, each way; several with commas.")] = "100Mbps",
     sizes: Annotated[str, option("Of the vectors that are exchanged, with commas.")] = "100KB,400KB,2MB",
-    exchange: Annotated[str, option("Names with commas, all or none.")] = "all",
+    exchange: Annotated[str, option("Names with commas, all or none; permutation is of single flows.")] = "all",
     algorithm: Annotated[
         str, option("Whose rounds of training are compared: with commas, all or none.")
     ] = DEFAULT_ALGORITHMS,
@@ -120,16 +120,17 @@ def _cells(config: dict[str, Any], cluster: Cluster) -> Iterator[Cell]:
     from algorithms import ALGORITHMS
     from netsim.units import parse_size
     from netsim.validation.cells import Cell
-    from netsim.validation.exchanges import EXCHANGES
+    from netsim.validation.exchanges import COLLECTIVES, EXCHANGES
 
     if config["sends"] is not None:
         check_choice("sends", config["sends"], ("eager", "acknowledged"))
     for size in _listed(config["sizes"]):
-        for name in _chosen("exchange", config["exchange"], EXCHANGES):
+        usual = COLLECTIVES if cluster.trunk_bps is None else list(EXCHANGES)
+        for name in _chosen("exchange", config["exchange"], EXCHANGES, usual):
             both: tuple[Sends, ...] = ("eager", "acknowledged") if "tree" in name else ("eager",)
             for sends in both if config["sends"] is None else (config["sends"],):
                 yield Cell(name=name, bytes=parse_size(size), sends=sends, repeats=config["repeats"])
-    for name in _chosen("algorithm", config["algorithm"], ALGORITHMS):
+    for name in _chosen("algorithm", config["algorithm"], ALGORITHMS, list(ALGORITHMS)):
         yield _round(config, name, cluster)
 
 
@@ -151,10 +152,10 @@ def _round(config: dict[str, Any], name: str, cluster: Cluster) -> Cell:
     return Cell(name=name, bytes=nbytes, sends=sends, repeats=config["repeats"], experiment=experiment.config())
 
 
-def _chosen(kind: str, text: str, known: Any) -> list[str]:
+def _chosen(kind: str, text: str, known: Any, usual: list[str]) -> list[str]:
     if text == "none":
         return []
-    names = list(known) if text == "all" else _listed(text)
+    names = usual if text == "all" else _listed(text)
     for name in names:
         check_choice(kind, name, known)
     return names

@@ -33,6 +33,17 @@ class Cell:
         return "exchange" if self.experiment is None else "round"
 
     @property
+    def is_flows(self) -> bool:
+        """Whether each rank's time is compared by itself."""
+        return self.experiment is None and EXCHANGES[self.name].flow is not None
+
+    def flow(self, rank: int, ranks: int) -> str:
+        """Return in words which flow a rank receives."""
+        words = EXCHANGES[self.name].flow
+        assert words is not None
+        return words(rank, ranks)
+
+    @property
     def title(self) -> str:
         if self.experiment is None:
             return EXCHANGES[self.name].title
@@ -63,7 +74,7 @@ def measured(
 
             if cell.experiment is None:
                 times = measured_exchange(cell.name, cell.bytes, cell.sends, rank, cell.repeats, start, told)
-                found.append({"times": times})
+                found.append({"times": [max(each) for each in times], "by_rank": list(zip(*times, strict=True))})
             else:
                 experiment = Experiment.from_config(cell.experiment)
                 found.append(measured_rounds(experiment, cell.sends, rank, cell.repeats, start, told))
@@ -71,13 +82,17 @@ def measured(
 
 
 def predicted(
-    cell: Cell, fabric: Fabric, wire: Wire, terms: HostTerms, merge_s_per_byte: float
-) -> tuple[float, str | None]:
-    """Return the seconds that the model gives, and the parameters' SHA-256 of training."""
+    cell: Cell, fabric: Fabric, wire: Wire, terms: HostTerms, merge_s_per_byte: float, local: Mapping[str, float]
+) -> tuple[list[float], str | None]:
+    """Return the seconds that the model gives each rank (one for training), and the parameters' SHA-256 of training.
+
+    `local` is what computations of a round were measured to cost ranks that only computed.
+    """
     from netsim.experiment import Experiment
     from netsim.validation.predict import predicted_exchange
     from netsim.validation.rounds import predicted_rounds
 
     if cell.experiment is None:
         return predicted_exchange(cell.name, cell.bytes, cell.sends, fabric, wire, terms, merge_s_per_byte), None
-    return predicted_rounds(Experiment.from_config(cell.experiment), fabric, wire, terms, cell.sends)
+    seconds, sha256 = predicted_rounds(Experiment.from_config(cell.experiment), fabric, wire, terms, cell.sends, local)
+    return [seconds], sha256

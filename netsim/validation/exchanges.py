@@ -24,11 +24,16 @@ Program = Callable[[Worker, Vector], Awaitable[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """An exchange of vectors; the `bytes` of one are those of what every rank holds: values, or values and indices."""
+    """An exchange of vectors; the `bytes` of one are those of what every rank holds: values, or values and indices.
+
+    Where ranks do not depend on each other, each one's time is compared by itself: `flow` says in words, of a
+    rank and their number, which flow it receives.
+    """
 
     title: str
     program: Program
     sparse: bool = False
+    flow: Callable[[int, int], str] | None = None
 
     def size_only(self, nbytes: int) -> SizeOnly:
         """Return a vector of so many bytes, to the nearest element, of which only the size is known."""
@@ -59,6 +64,17 @@ async def _out_of_server(worker: Worker, vector: Vector) -> Vector:
     return await broadcast_from_server(worker, vector, like=vector)
 
 
+def _shift(ranks: int) -> int:
+    """Return how far a permutation goes: in two contiguous racks some of its flows stay in theirs, and some do not."""
+    return max(1, ranks // 2 - 1)
+
+
+async def _permutation(worker: Worker, vector: Vector) -> Vector:
+    shift, ranks = _shift(worker.workers), worker.workers
+    there, here = (worker.rank + shift) % ranks, (worker.rank - shift) % ranks
+    return await worker.sendrecv(there, vector, here, like=vector)
+
+
 EXCHANGES: dict[str, Exchange] = {
     "ring-all-reduce": Exchange("ring all-reduce", ring_all_reduce),
     "tree-all-reduce": Exchange("tree all-reduce", tree_all_reduce),
@@ -66,4 +82,10 @@ EXCHANGES: dict[str, Exchange] = {
     "gtopk-tree": Exchange("gTop-k tree", _gtopk_tree, sparse=True),
     "ps-in": Exchange("parameter server, in", _into_server),
     "ps-out": Exchange("parameter server, out", _out_of_server),
+    "permutation": Exchange(
+        "permutation",
+        _permutation,
+        flow=lambda rank, ranks: f"flow {(rank - _shift(ranks)) % ranks}→{rank} of a permutation",
+    ),
 }
+COLLECTIVES = [name for name, exchange in EXCHANGES.items() if exchange.flow is None]

@@ -28,16 +28,15 @@ class MergeCosts:
 
 def predicted_exchange(
     exchange: str, size: int, sends: Sends, fabric: Fabric, wire: Wire, terms: HostTerms, merge_s_per_byte: float = 0.0
-) -> float:
-    """Return the seconds until the last rank is done with one exchange of `size` bytes on an idle network."""
+) -> list[float]:
+    """Return the seconds after which each rank is done with one exchange of `size` bytes on an idle network."""
     medium = KernelMedium(fabric, wire, terms, MergeCosts(merge_s_per_byte), sends)
     vector = EXCHANGES[exchange].size_only(size)
-    ends: list[int] = []
 
-    async def program(worker: Worker) -> None:
+    async def program(worker: Worker) -> float:
         await EXCHANGES[exchange].program(worker, vector)
-        ends.append(medium.now)
+        return medium.now / PICOSECONDS
 
     ranks = len(fabric.hosts)
-    Cooperative[None](medium).run([Worker(rank, ranks) for rank in range(ranks)], program)
-    return max(ends) / PICOSECONDS
+    tasks = Cooperative[float](medium).run([Worker(rank, ranks) for rank in range(ranks)], program)
+    return [task.result for task in tasks if task.result is not None]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from netsim.algorithm import Algorithm
 from netsim.backends.cooperative import Cooperative
 from netsim.backends.kernel import HostTerms, KernelMedium
-from netsim.costs import MeasuredCosts
 from netsim.device import one_thread_each
 from netsim.experiment import Experiment
 from netsim.network.fabric import Fabric
@@ -18,6 +18,7 @@ from netsim.results import sha256_of
 from netsim.simulation import load_task, make_workers
 from netsim.training import Trained, train
 from netsim.units import PICOSECONDS
+from netsim.validation.localwork import COMPANY, Timed, TimedCosts, medians
 from netsim.validation.measure import Start
 from netsim.worker import Sends, Worker
 
@@ -35,6 +36,7 @@ def measured_rounds(
 
     task, tensors, _ = load_task(experiment, "cpu")
     algorithm = experiment.algorithm(experiment.algorithms[0], tensors)
+    local = _local_work(experiment, task, algorithm, rank, start)
     own: list[float] = []
     sha256 = ""
     for repeat in range(-1, repeats):
@@ -49,20 +51,38 @@ def measured_rounds(
     everyones: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(everyones, (own, sha256))
     times = [max(each) for each in zip(*(own for own, _ in everyones), strict=True)][1:]
-    return {"times": times, "sha256": sorted({each for _, each in everyones})}
+    return {"times": times, "sha256": sorted({each for _, each in everyones}), "local": local}
+
+
+def _local_work(experiment: Experiment, task: Any, algorithm: Algorithm, rank: int, start: Start) -> dict[str, float]:
+    """Return what each computation costs, as the first ranks find; the others keep still."""
+    import torch.distributed as dist
+
+    seen: list[dict[str, list[float]]] = []
+    start.together()
+    for _ in range(2 if rank < COMPANY else 0):
+        medium = Timed()
+        workers = make_workers(algorithm, experiment.workers, experiment.servers)
+        Cooperative[Trained](medium).run(
+            workers, lambda worker: train(worker, algorithm, task, experiment.round_count, experiment.recipe())
+        )
+        seen.append(dict(medium.seconds))
+    everyones: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyones, seen[1:])  # the first run also loads code
+    return medians([seconds for each in everyones for seconds in each])
 
 
 def predicted_rounds(
-    experiment: Experiment, fabric: Fabric, wire: Wire, terms: HostTerms, sends: Sends
+    experiment: Experiment, fabric: Fabric, wire: Wire, terms: HostTerms, sends: Sends, local: Mapping[str, float]
 ) -> tuple[float, str]:
     """Return seconds a round of the first algorithm over the simulated cluster, and the parameters' SHA-256.
 
-    Computations are charged what they take here, measured one at a time.
+    Computations are charged what ranks that only computed measured (:mod:`netsim.validation.localwork`).
     """
     with one_thread_each():
         task, tensors, _ = load_task(experiment, "cpu")
         algorithm = experiment.algorithm(experiment.algorithms[0], tensors)
-        medium = KernelMedium(fabric, wire, terms, MeasuredCosts({}), sends)
+        medium = KernelMedium(fabric, wire, terms, TimedCosts(local), sends)
         ends: list[int] = []
 
         async def program(worker: Worker) -> Trained:

@@ -1,0 +1,140 @@
+"""The accuracy table of docs/validation.md: a real cluster on this machine against the model, piece by piece.
+
+    python benchmarks/validation.py FOLDER [PIECE...]      measure pieces (all, if none is named) that FOLDER lacks
+    python benchmarks/validation.py FOLDER --table         print the table of what FOLDER has, as Markdown
+
+A piece is one call of netsim validate and takes up to two minutes. It wants a machine that does nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from netsim.cli import main as netsim
+
+EXCHANGES = "--algorithm none --tolerance 1000%"
+ROUNDS = "--exchange none --tolerance 1000%"
+FAMILY = "dense,dense-tree,topk,gtopk,gtopk-naive,gtopk-hier,randk,ps,ps-topk,sasg"
+LAZY = "lag,lasg-wk1,lasg-wk2,lasg-ps"
+
+
+def pieces() -> dict[str, str]:
+    """Return the arguments of every piece by its name."""
+    found: dict[str, str] = {}
+    for ranks, rate in ((4, 25), (4, 50), (4, 100), (8, 25), (8, 50), (8, 100), (16, 25), (16, 50)):
+        slow = ranks * 100 / rate  # in proportion to the time that a byte takes
+        where = f"--local {ranks} --bandwidth {rate}Mbps {EXCHANGES}"
+        found[f"small-{ranks}-{rate}"] = f"{where} --sizes 1KB,10KB,40KB --repeats 7"
+        found[f"middle-{ranks}-{rate}"] = f"{where} --sizes 100KB,200KB --repeats {7 if slow <= 16 else 5}"
+        sizes = "400KB,1MB" if slow <= 8 else "400KB"
+        found[f"large-{ranks}-{rate}"] = f"{where} --sizes {sizes} --repeats {5 if slow <= 32 else 3}"
+    for ranks, rate, repeats in ((4, 50, 3), (4, 100, 5), (8, 50, 2), (8, 100, 3), (16, 50, 1)):
+        where = f"--local {ranks} --bandwidth {rate}Mbps {EXCHANGES}"
+        found[f"2MB-{ranks}-{rate}"] = f"{where} --sizes 2MB --repeats {repeats}"
+    found["8MB-4-100"] = f"--local 4 --bandwidth 100Mbps {EXCHANGES} --sizes 8MB --repeats 2"
+    found["8MB-8-100"] = f"--local 8 --bandwidth 100Mbps {EXCHANGES} --sizes 8MB --repeats 1"
+    for ranks, rate in ((4, 50), (8, 100), (16, 50)):
+        where = f"--local {ranks} --bandwidth {rate}Mbps --shaping tbf {EXCHANGES}"
+        found[f"tbf-{ranks}-{rate}"] = f"{where} --sizes 100KB,400KB --repeats 3"
+    for placement in ("contiguous", "interleaved"):
+        where = f"--local 8 --bandwidth 50Mbps --trunk 50Mbps --placement {placement} {EXCHANGES}"
+        found[f"racks-{placement}"] = f"{where} --sizes 400KB --repeats 3"
+    for ranks, rate in ((4, 50), (4, 100), (8, 100)):
+        where = f"--local {ranks} --bandwidth {rate}Mbps {ROUNDS} --rounds 2 --repeats 3"
+        found[f"rounds-{ranks}-{rate}"] = f"{where} --algorithm {FAMILY}"
+    found["rounds-lazy-4-100"] = f"--local 4 --bandwidth 100Mbps {ROUNDS} --rounds 2 --repeats 3 --algorithm {LAZY}"
+    for ranks, rate in ((4, 25), (4, 50), (4, 100), (8, 50), (8, 100)):
+        for density in (0.005, 0.05, 0.5):
+            if density < 0.5 or ranks * 100 / rate <= 8:
+                where = f"--local {ranks} --bandwidth {rate}Mbps {ROUNDS} --rounds 1 --repeats 2"
+                found[f"order-{ranks}-{rate}-{density}"] = f"{where} --algorithm dense,topk,gtopk --density {density}"
+    return found
+
+
+def measure(folder: Path, names: list[str]) -> int:
+    known = pieces()
+    for name in names or list(known):
+        if name not in known:
+            print(f"unknown piece {name!r}; known: {', '.join(known)}", file=sys.stderr)
+            return 2
+        if (folder / name / "validation.json").exists():
+            continue
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        print(f"netsim validate {known[name]}")
+        if status := netsim(["validate", *known[name].split(), "--out", str(folder / name)]):
+            return status
+    return 0
+
+
+def rows_of(folder: Path, prefix: str) -> list[dict[str, Any]]:
+    rows = []
+    for file in sorted(folder.glob(f"{prefix}-*/validation.json")):
+        rows += [row | {"piece": file.parent.name} for row in json.loads(file.read_text())["comparison"]]
+    return rows
+
+
+def share(rows: list[dict[str, Any]]) -> str:
+    """Return median and worst |error| and how many there are."""
+    errors = [abs(row["error"]) for row in rows]
+    worst = max(rows, key=lambda row: abs(row["error"]))
+    what = f"{worst['title']}, P = {worst['workers']}, {worst['network']}, {worst['bytes'] / 1e3:g} kB"
+    return f"{len(rows)} | {statistics.median(errors):.2%} | {max(errors):.1%} ({what})"
+
+
+def table(folder: Path) -> int:
+    exchanges = [row for prefix in ("small", "middle", "large", "2MB", "8MB") for row in rows_of(folder, prefix)]
+    bins = {
+        "400 kB to 8 MB": [row for row in exchanges if row["bytes"] >= 400_000],
+        "100 to 200 kB": [row for row in exchanges if 100_000 <= row["bytes"] < 400_000],
+        "1 to 40 kB": [row for row in exchanges if row["bytes"] < 100_000],
+        "two racks": rows_of(folder, "racks"),
+        "plain tbf, 400 kB and more": [row for row in rows_of(folder, "tbf") if row["bytes"] >= 400_000],
+        "plain tbf, 100 kB": [row for row in rows_of(folder, "tbf") if row["bytes"] < 400_000],
+        "rounds of training": rows_of(folder, "rounds"),
+    }
+    print("| what | compared | median of \\|error\\| | worst |\n|---|---|---|---|")
+    for name, rows in bins.items():
+        if rows:
+            print(f"| {name} | {share(rows)} |")
+    print("\n| P | 400 kB to 8 MB | | | 100 to 200 kB | | |\n|---|---|---|---|---|---|---|")
+    for ranks in (4, 8, 16):
+        parts = [[row for row in rows if row["workers"] == ranks] for rows in list(bins.values())[:2]]
+        print(f"| {ranks} | " + " | ".join(share(rows) for rows in parts if rows) + " |")
+    print("\n| exchange | sends | compared | median | worst |\n|---|---|---|---|---|")
+    groups: defaultdict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for row in exchanges:
+        if row["bytes"] >= 100_000:
+            groups[row["title"], row["sends"]].append(row)
+    for (title, sends), rows in groups.items():
+        print(f"| {title} | {sends} | {share(rows)} |")
+    order(rows_of(folder, "order"))
+    return 0
+
+
+def order(rows: list[dict[str, Any]]) -> None:
+    """Print which order of the algorithms was predicted and measured at every setting."""
+    print("\n| setting | predicted, fastest first | measured (ms) | same order |\n|---|---|---|---|")
+    for piece in dict.fromkeys(row["piece"] for row in rows):
+        own = [row for row in rows if row["piece"] == piece]
+        by = {key: [row["algorithm"] for row in sorted(own, key=lambda row: row[key])]
+              for key in ("predicted_s", "measured_s")}  # fmt: skip
+        measured = ", ".join(f"{row['algorithm']} {row['measured_s'] * 1e3:.0f}" for row in own)
+        same = "yes" if by["predicted_s"] == by["measured_s"] else "no"
+        print(f"| {piece.removeprefix('order-')} | {' < '.join(by['predicted_s'])} | {measured} | {same} |")
+
+
+def main(arguments: list[str]) -> int:
+    if not arguments:
+        print(__doc__, file=sys.stderr)
+        return 2
+    folder, *rest = arguments
+    return table(Path(folder)) if rest == ["--table"] else measure(Path(folder), rest)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
