@@ -300,3 +300,59 @@ def test_every_study_is_what_it_is_called(name: str) -> None:
     assert study.name == name
     for quick in (False, True):
         assert study.points(settings_of(study, quick=quick))
+
+
+def validated(folder: Path, **changed: Any) -> Path:
+    """Write what netsim validate writes, of two comparisons: 10 % off and 1 %; return the folder."""
+    rows = [
+        {"kind": "exchange", "algorithm": "ring-all-reduce", "title": "ring all-reduce", "workers": 4, "bytes": 400_000,
+         "sends": "eager", "network": "shaped 100Mbit/s", "predicted_s": 0.11, "measured_s": 0.1,
+         "measured_ci_s": [0.099, 0.102], "measured_ci_coverage": 0.96, "repeats": 9, "error": 0.1, "verdict": "off"},
+        {"kind": "round", "algorithm": "gtopk", "title": "gTop-k <round>", "workers": 4, "bytes": 8000,
+         "sends": "eager", "network": "shaped 100Mbit/s", "predicted_s": 0.099, "measured_s": 0.1, "measured_ci_s": [0.09, 0.11],
+         "measured_ci_coverage": 0.96, "repeats": 9, "error": -0.01, "verdict": "agrees", "same_parameters": True},
+    ]  # fmt: skip
+    document = {"schema": "netsim.validation/1", "config": {}, "environment": {"hardware": "a Xeon, 2 cores"},
+                "conclusion": ["All is well."], "settings": [], "comparison": rows} | changed  # fmt: skip
+    folder.mkdir()
+    (folder / "validation.json").write_text(json.dumps(document))
+    return folder
+
+
+def test_a_report_shows_predicted_against_measured_where_a_validation_exists(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own, folder = write_toml(tmp_path / "own.toml"), validated(tmp_path / "validation")
+    ran = run(capsys, f"study {own} --jobs 1 --validation {folder} --out {tmp_path / 'out'}")
+    assert ran.code == 0
+    assert (
+        "on a Xeon, 2 cores: 1 of 2 comparisons agree; the error is 5.5% in the median and 10.0% at the worst"
+        in ran.out
+    )
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Predicted against measured" in page
+    assert "predicted = measured" in page
+    assert "gTop-k &lt;round&gt;" in page
+    assert "--validation DIR" in page
+    assert len((tmp_path / "out" / "report-predicted-against-measured.csv").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"schema": "netsim.report/1"}, "schema"),
+        ({"comparison": []}, "comparison"),
+        ({"comparison": [{"kind": "exchange"}]}, "comparison 0"),
+    ],
+)
+def test_validations_that_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], changed: dict[str, Any], said: str
+) -> None:
+    own, folder = write_toml(tmp_path / "own.toml"), validated(tmp_path / "validation", **changed)
+    ran = run(capsys, f"study {own} --jobs 1 --validation {folder} --out {tmp_path / 'out'}")
+    assert (ran.code, ran.out) == (2, "")
+    assert said in ran.err
+    assert ran.err.count("\n") == 1
+    missing = run(capsys, f"study {own} --jobs 1 --validation {tmp_path / 'none'} --out {tmp_path / 'out'}")
+    assert missing.code == 2
+    assert "could not be read" in missing.err

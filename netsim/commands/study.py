@@ -38,6 +38,9 @@ def study(
     dry_run: Annotated[bool, option("Say what would be simulated, and simulate nothing.", "--dry-run")] = False,
     jobs: Annotated[int, option("Points at once; 0: as many as there are cores.", parser=whole, metavar="N")] = 0,
     data_dir: Annotated[str | None, option("Folder that holds the data sets of studies that train.")] = None,
+    validation: Annotated[
+        Path | None, option("Folder of netsim validate --out: predicted against measured, in the report, too.")
+    ] = None,
     cluster: Annotated[str | None, option("Use the cores of this Dask cluster: dask://host:port.")] = None,
     as_json: Annotated[bool, option("Print one JSON document instead of sentences.", "--json")] = False,
 ) -> None:
@@ -63,23 +66,15 @@ def study(
         return
     if not resume and (kept := plan_study(found, settings, folder).known):
         typer.echo(f"netsim: {str(folder)!r} holds {kept:,} of the points; --resume would use them", err=True)
+    more = [*(["--data-dir", "DATA"] if data_dir else []), *(["--validation", "DIR"] if validation else [])]
     command = shlex.join(
-        [
-            "netsim",
-            "study",
-            name,
-            *(["--quick"] if quick else []),
-            *_sets(sets),
-            *(["--data-dir", "DATA"] if data_dir else []),
-            "--out",
-            "DIR",
-        ]
+        ["netsim", "study", name, *(["--quick"] if quick else []), *_sets(sets), *more, "--out", "DIR"]
     )
     try:
         with points_progress(found.name) as on_point:
             ran = run_study(
                 found, settings, folder, command=command, jobs=jobs, cluster=cluster, resume=resume, data_dir=data_dir,
-                on_point=on_point,
+                validation=validation, on_point=on_point,
             )  # fmt: skip
     except KeyboardInterrupt:
         raise InterruptedRunError(

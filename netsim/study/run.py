@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ from netsim.study.kinds import Conclusion, Finding, Outcome, Point, SettingsT, S
 from netsim.study.pool import backend, check_jobs, measured
 from netsim.study.store import Store, code_version
 from netsim.study.trained import check_data
+from netsim.study.validated import read_validation, shown
 from netsim.system import surroundings
 
 SCHEMA = "netsim.study/1"
@@ -66,6 +67,7 @@ def run_study(
     cluster: str | None = None,
     resume: bool = False,
     data_dir: str | None = None,
+    validation: Path | None = None,
     on_point: OnPoint = ignore,
 ) -> Ran:
     """Run `study` into the folder `out`, and return what it concludes.
@@ -73,10 +75,12 @@ def run_study(
     Every point is kept in ``out/points`` as soon as it is measured. With `resume`, those that an earlier run kept
     are used; without, all are measured again. `jobs` points are measured at once (0: as many as there are cores),
     or as many as the `cluster` has cores. `data_dir` holds data sets, on every machine that measures; results do not
-    depend on where it is. `command` is how to get the same again. Raises InfeasibleError where a data set is missing.
+    depend on where it is. `validation` is what ``netsim validate`` wrote, to stand in the report, too. `command` is
+    how to get the same again. Raises InfeasibleError where a data set is missing.
     """
     jobs = check_jobs(jobs)
     points = _points_of(study, settings)
+    validated = None if validation is None else shown(read_validation(validation))
     if cluster is None:
         check_data(points, data_dir)
     store = Store(out / POINTS, study.measure)
@@ -94,6 +98,9 @@ def run_study(
             count += fresh
             points = study.refine(settings, list(found.values()))
     conclusion = study.conclude(settings, list(found.values()))
+    if validated is not None:
+        conclusion = replace(conclusion, sentences=[*conclusion.sentences, validated.sentence],
+                             sections=[*conclusion.sections, validated.section])  # fmt: skip
     data = _as_json(study, settings, conclusion)
     files = _write(study, settings, list(found.values()), conclusion, data, out, command)
     return Ran(conclusion, data, files, count)
