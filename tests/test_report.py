@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -172,6 +173,21 @@ def test_tables_beside_the_page(tmp_path: Path) -> None:
     lines_ = (tmp_path / "report-fits.jsonl").read_text().splitlines()
     assert json.loads(lines_[1]) == {"name": "+x", "=value": None, "n": 3}
     assert json.loads(lines_[2])["=value"] == 1e-9
+
+
+def test_pictures_beside_the_page_stand_alone(tmp_path: Path) -> None:
+    """Each is a file of its own, black on white, with nothing that runs or loads, and the same again."""
+    files = [each for each in write_report(document(), tmp_path / "report.html") if each.suffix == ".svg"]
+    assert len(files) == len(set(files)) == len(drawings())
+    for each in files:
+        picture = ElementTree.fromstring(each.read_text("utf-8"))
+        first = next(iter(picture))
+        assert (first.tag.rpartition("}")[2], first.get("fill"), first.get("width")) == ("rect", "#ffffff", "100%")
+        assert "currentColor" not in each.read_text("utf-8")
+        assert not re.search(r"<script|https?://(?!www\.w3\.org)", each.read_text("utf-8"))
+    before = [each.read_bytes() for each in files]
+    write_report(document(), tmp_path / "report.html")
+    assert [each.read_bytes() for each in files] == before
 
 
 def test_a_row_of_the_wrong_length_is_named() -> None:

@@ -309,8 +309,9 @@ def validated(folder: Path, **changed: Any) -> Path:
          "sends": "eager", "network": "shaped 100Mbit/s", "predicted_s": 0.11, "measured_s": 0.1,
          "measured_ci_s": [0.099, 0.102], "measured_ci_coverage": 0.96, "repeats": 9, "error": 0.1, "verdict": "off"},
         {"kind": "round", "algorithm": "gtopk", "title": "gTop-k <round>", "workers": 4, "bytes": 8000,
-         "sends": "eager", "network": "shaped 100Mbit/s", "predicted_s": 0.099, "measured_s": 0.1, "measured_ci_s": [0.09, 0.11],
-         "measured_ci_coverage": 0.96, "repeats": 9, "error": -0.01, "verdict": "agrees", "same_parameters": True},
+         "sends": "eager", "network": "shaped 100Mbit/s", "predicted_s": 0.099, "measured_s": 0.1,
+         "measured_ci_s": [0.09, 0.11], "measured_ci_coverage": 0.96, "repeats": 9, "error": -0.01, "verdict": "agrees",
+         "same_parameters": True},
     ]  # fmt: skip
     document = {"schema": "netsim.validation/1", "config": {}, "environment": {"hardware": "a Xeon, 2 cores"},
                 "conclusion": ["All is well."], "settings": [], "comparison": rows} | changed  # fmt: skip

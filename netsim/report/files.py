@@ -30,7 +30,7 @@ def as_json_lines(table: Table) -> str:
 
 
 def file_name(stem: str, title: str, taken: set[str]) -> str:
-    """Return a name for a table's files, without suffix, that is not among those `taken`; take it."""
+    """Return a name for the files of a table or picture, without suffix, that is not among those `taken`; take it."""
     words = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:60].rstrip("-") or "table"
     name, number = f"{stem}-{words}", 2
     while name in taken:

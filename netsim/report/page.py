@@ -14,15 +14,15 @@ from typing import Any
 from netsim.errors import NetsimError
 from netsim.report.document import Cell, Document, Section
 from netsim.report.files import as_csv, as_json_lines, file_name
-from netsim.report.svg import renamed, standalone
+from netsim.report.svg import on_white, renamed, standalone
 from netsim.storage import write_atomically
 
 
 def write_report(document: Document, path: Path) -> list[Path]:
-    """Write `document` to the HTML file `path` and its tables beside it; return all files, the page first.
+    """Write `document` to the HTML file `path`, its tables and pictures beside it; return all files, the page first.
 
-    Tables are named after the page and their title: ``report-fits.csv`` and ``.jsonl``. Every file is written
-    whole or not at all. Raises NetsimError where the folder cannot be written to.
+    They are named after the page and their title: ``report-fits.csv`` and ``.jsonl``, ``report-speed-up.svg``. Every
+    file is written whole or not at all. Raises NetsimError where the folder cannot be written to.
     """
     names = _table_names(document, path.stem)
     contents = {path: to_html(document, path.stem)}
@@ -30,6 +30,9 @@ def write_report(document: Document, path: Path) -> list[Path]:
         for table, name in zip(section.tables, of_section, strict=True):
             contents[path.with_name(f"{name}.csv")] = as_csv(table)
             contents[path.with_name(f"{name}.jsonl")] = as_json_lines(table)
+    taken: set[str] = set()
+    for figure in (figure for section in document.sections for figure in section.figures):
+        contents[path.with_name(f"{file_name(path.stem, figure.title, taken)}.svg")] = on_white(figure.svg)
     try:
         for each, text in contents.items():
             write_atomically(each, text)

@@ -89,3 +89,10 @@ def _drop_unused_names(root: ElementTree.Element) -> None:
 def renamed(svg: str, prefix: str) -> str:
     """Return a :func:`standalone` picture whose names begin with `prefix`, so that two pictures' do not clash."""
     return re.sub(r'(\bid="|href="#|url\(#)', lambda found: found[1] + prefix, svg)
+
+
+def on_white(svg: str) -> str:
+    """Return a picture as a file of its own: cleaned as for a page, but black on white, whatever is around it."""
+    picture = standalone(svg).replace("currentColor", INK)
+    start = picture.index(">") + 1
+    return f'{picture[:start]}<rect width="100%" height="100%" fill="#ffffff" />{picture[start:]}\n'
