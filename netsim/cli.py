@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from netsim.commands.calibrate import calibrate
+from netsim.commands.doctor import doctor
 from netsim.commands.fetch import fetch
 from netsim.commands.flows import flows
 from netsim.commands.recommend import recommend
@@ -29,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (simulate, run, fetch, flows, study, recommend, calibrate, validate):
+for command in (simulate, run, fetch, flows, study, recommend, calibrate, validate, doctor):
     app.command()(command)
 app.add_typer(topology, name="topology")
 

@@ -104,6 +104,11 @@ def build(cluster: Cluster) -> list[int]:
 
     Returns descriptors, which keep the namespaces of the ranks' hosts alive.
     """
+    if cluster.latency_s and not has_netem():
+        raise InfeasibleError(
+            f"a latency of {cluster.latency_s * 1e3:g} ms was asked for, but this kernel has no netem "
+            "(CONFIG_NET_SCH_NETEM); leave --latency out"
+        )
     switches = _here()
     hosts = []
     for _ in range(cluster.ranks):
@@ -121,6 +126,12 @@ def build(cluster: Cluster) -> list[int]:
             _tool("tc", plan.host_shaping(cluster, rank))
     _tool("tc", plan.switch_shaping(cluster))
     return hosts
+
+
+def has_netem() -> bool:
+    """Return whether this kernel can delay packets; ask in a namespace that this process owns."""
+    ask = [which("tc", path=TOOL_FOLDERS) or "tc", "qdisc", "add", "dev", "lo", "root", "netem", "delay", "1ms"]
+    return subprocess.run(ask, capture_output=True, check=False).returncode == 0
 
 
 def _tool(name: str, commands: str) -> None:

@@ -161,22 +161,28 @@ def switch_shaping(cluster: Cluster) -> str:
 
 
 def _shaped(cluster: Cluster, device: str, rate: int, peers: list[str]) -> str:
-    lines = _fair(device, rate, peers) if cluster.shaping == "fair" else _token_bucket(device, rate)
+    delayed = device == INTERFACE and cluster.latency_s
+    # A host's queues delay what goes through them; netem counts frames, of which none must be lost.
+    leaf = f"netem delay {round(cluster.latency_s * 1e6)}us limit {QUEUE_BYTES // FRAME_BYTES}" if delayed else ""
+    lines = _fair(device, rate, peers, leaf) if cluster.shaping == "fair" else _token_bucket(device, rate, leaf)
     return "\n".join(lines) + "\n"
 
 
-def _token_bucket(device: str, rate: int) -> Iterator[str]:
-    yield f"qdisc add dev {device} root tbf rate {rate}bit burst {BURST_BYTES} limit {QUEUE_BYTES}"
+def _token_bucket(device: str, rate: int, leaf: str) -> Iterator[str]:
+    yield f"qdisc add dev {device} root handle 1: tbf rate {rate}bit burst {BURST_BYTES} limit {QUEUE_BYTES}"
+    if leaf:
+        yield f"qdisc add dev {device} parent 1:1 {leaf}"
 
 
-def _fair(device: str, rate: int, peers: list[str]) -> Iterator[str]:
+def _fair(device: str, rate: int, peers: list[str], leaf: str) -> Iterator[str]:
     """One class a peer, equal among themselves; pure ACKs, by their length, before all of them."""
+    leaf = leaf or f"bfifo limit {QUEUE_BYTES}"
     burst = f"burst {BURST_BYTES} cburst {BURST_BYTES} quantum {FRAME_BYTES}"
     yield f"qdisc add dev {device} root handle 1: htb default {ACK_CLASS}"
     yield f"class add dev {device} parent 1: classid 1:1 htb rate {rate}bit ceil {rate}bit {burst}"
     acks = round(rate * (1 - PEERS_SHARE))
     yield f"class add dev {device} parent 1:1 classid 1:{ACK_CLASS} htb rate {acks}bit ceil {rate}bit prio 0 {burst}"
-    yield f"qdisc add dev {device} parent 1:{ACK_CLASS} bfifo limit {QUEUE_BYTES}"
+    yield f"qdisc add dev {device} parent 1:{ACK_CLASS} {leaf}"
     # IP total length 52 … 88 (u16 at 2): tested as 32 … 63 and 64 … 95 by their upper bits.
     for length in (0x0020, 0x0040):
         yield (
@@ -186,5 +192,5 @@ def _fair(device: str, rate: int, peers: list[str]) -> Iterator[str]:
     each = max(8, round(rate * PEERS_SHARE / max(1, len(peers))))
     for number, match in enumerate(peers, start=FIRST_PEER_CLASS):
         yield f"class add dev {device} parent 1:1 classid 1:{number:x} htb rate {each}bit ceil {rate}bit prio 1 {burst}"
-        yield f"qdisc add dev {device} parent 1:{number:x} bfifo limit {QUEUE_BYTES}"
+        yield f"qdisc add dev {device} parent 1:{number:x} {leaf}"
         yield f"filter add dev {device} parent 1: protocol ip prio 2 u32 {match} flowid 1:{number:x}"
