@@ -11,7 +11,9 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -34,8 +36,8 @@ from topologies.builder import Shape
 DENSE, BLOCK = 100_000_000, 200_000
 """Bytes of a dense vector, and of 25,000 values with their indices."""
 ENTRIES = BLOCK // 8
-Traffic: TypeAlias = tuple[int, int, int, float]
-"""From which host to which, bytes, start in seconds."""
+Traffic: TypeAlias = tuple[int, int, int, int]
+"""From which host to which, bytes, start in picoseconds."""
 
 
 def fabric_for(work: str, workers: int) -> Fabric:
@@ -131,22 +133,25 @@ class Events:
             self.send(rank, 0, BLOCK, arrived)
         self.environment.run()
 
-    def traffic(self, flows: list[tuple[int, int, int, float]]) -> list[float]:
+    def traffic(self, flows: list[Traffic]) -> list[float]:
         """Send the flows, each from its start on; return when each ended."""
-        ends = [0.0] * len(flows)
-
-        def begin(number: int) -> Callable[[Any], None]:
-            src, dst, nbytes, _ = flows[number]
-
-            def done(_: Flow) -> None:
-                ends[number] = self.environment.now / PICOSECONDS
-
-            return lambda _: self.send(src, dst, nbytes, done)
-
+        ends = [0] * len(flows)
+        of_instant: defaultdict[int, list[int]] = defaultdict(list)
         for number, flow in enumerate(flows):
-            self.environment.timeout(picoseconds(flow[3])).callbacks.append(begin(number))
+            of_instant[flow[3]].append(number)
+
+        def begin(timeout: Any) -> None:
+            for number in of_instant[timeout.value]:
+                src, dst, nbytes, _ = flows[number]
+                self.send(src, dst, nbytes, partial(done, number))
+
+        def done(number: int, _: Flow) -> None:
+            ends[number] = self.environment.now
+
+        for instant in of_instant:
+            self.environment.timeout(instant, instant).callbacks.append(begin)
         self.environment.run()
-        return ends
+        return [end / PICOSECONDS for end in ends]
 
 
 def by_events(work: str, workers: int, flows: list[Traffic]) -> None:
@@ -156,7 +161,7 @@ def by_events(work: str, workers: int, flows: list[Traffic]) -> None:
     if work == "w5":
         events = Events(fabric, "rtt", "compiled")
         # Two flows that share a link load what is compiled.
-        Events(fabric, "rtt", "compiled").traffic([(0, 1, 1000, 0.0), (0, 1, 1000, 0.0)])
+        Events(fabric, "rtt", "compiled").traffic([(0, 1, 1000, 0), (0, 1, 1000, 0)])
     ends: list[float] = []
     began = time.perf_counter()
     match work:
@@ -222,7 +227,7 @@ def main() -> None:
     flows: list[Traffic] = []
     for line in Path(rest[0]).read_text().splitlines() if rest else ():
         src, dst, nbytes, start = line.split()
-        flows.append((int(src), int(dst), int(nbytes), float(start)))
+        flows.append((int(src), int(dst), int(nbytes), picoseconds(float(start))))
     with old_objects_set_aside():
         WAYS[way](work, int(workers), flows)
 

@@ -14,7 +14,7 @@ Two ways to ask for routes, with the same answers:
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     import networkx as nx
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Link:
-    """One direction of a cable, or of a host's or switch's port."""
+    """One direction of a cable, or of a host's or switch's port. Never changed; a frozen one takes long to make."""
 
     index: int
     source: str
@@ -49,18 +49,16 @@ class Link:
         return self.source, self.target
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Route:
-    """The links from one host to another, in order, and their total latency."""
+    """The links from one host to another, in order, and their total latency. Never changed."""
 
-    links: tuple[Link, ...]
-    latency_ps: int
-    narrowest: Link | None = field(init=False)
-    """The link of least bandwidth, the first of several; None for a host's route to itself."""
+    __slots__ = ("latency_ps", "links", "narrowest")
 
-    def __post_init__(self) -> None:
-        narrowest = min(self.links, key=attrgetter("bandwidth_bps"), default=None)
-        object.__setattr__(self, "narrowest", narrowest)
+    def __init__(self, links: tuple[Link, ...], latency_ps: int) -> None:
+        self.links = links
+        self.latency_ps = latency_ps
+        self.narrowest = min(links, key=attrgetter("bandwidth_bps"), default=None)
+        """The link of least bandwidth, the first of several; None for a host's route to itself."""
 
 
 class Routes(NamedTuple):
