@@ -12,12 +12,13 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
-
-import networkx as nx
+from typing import TYPE_CHECKING, Any
 
 from netsim.errors import UsageError
 from netsim.network.graph import Graph, from_networkx
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 SUFFIXES = (".json", ".graphml")
 
@@ -53,6 +54,8 @@ def _read(path: Path, changed_ns: int, size: int) -> Graph:
 
 
 def _from_json(content: bytes, origin: str) -> nx.Graph[Any]:
+    import networkx as nx
+
     try:
         document = json.loads(content, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
@@ -105,6 +108,7 @@ def _from_graphml(content: bytes, origin: str) -> nx.Graph[Any]:
     """Read GraphML; what declares entities or a document type is refused before any other parser sees it."""
     from xml.etree.ElementTree import ParseError
 
+    import networkx as nx
     from defusedxml import DefusedXmlException
     from defusedxml.ElementTree import fromstring
 
