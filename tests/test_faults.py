@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +16,9 @@ from typing import Any
 
 import pytest
 
+from netsim.system import listening
 from tests.cluster import why_no_cluster
-from tests.faults import CUT_S, FAULTS, TIMEOUT_S, WORLDS
+from tests.faults import CUT_S, FAULTS, TIMEOUT_S, WORLDS, alive, descendants, wait_until
 
 pytestmark = pytest.mark.real
 
@@ -122,3 +125,47 @@ def test_ranks_listen_at_the_addresses_of_their_own_links_only(once: dict[str, l
     skip_where_refused("link-down")
     (in_cluster,) = once["link-down"]
     assert in_cluster["listening"] == ["10.77.0.1", "10.77.0.2", "10.77.0.3"]
+
+
+def torchrun(folder: Path, *options: str) -> subprocess.Popen[str]:
+    """Start two ranks with torchrun, and wait until they train."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    command += ["netsim", "run", "--algorithm", "dense", "--rounds", "1000000", "--timeout", "5s", *options]
+    with (folder / "said").open("w") as said:
+        return subprocess.Popen(command, stdout=said, stderr=said, text=True, cwd=folder)
+
+
+def ranks_of(agent: subprocess.Popen[str], folder: Path) -> list[int]:
+    """Return the ranks' processes, once rank 0 has said where it listens."""
+    wait_until(lambda: "rank 0 listens" in (folder / "said").read_text() or agent.poll() is not None)
+    return [pid for pid in descendants(agent.pid) if listening(pid)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("who", "number", "named"),
+    [
+        ("agent", signal.SIGKILL, ""),
+        ("agent", signal.SIGINT, r"rank \d, .*step \d+.*: ended by SIG(INT|TERM)"),
+        ("rank", signal.SIGKILL, r"rank \d, .*step \d+"),
+        ("rank", signal.SIGSTOP, r"rank 0, .*step \d+.*for 5 s"),
+    ],
+)
+def test_under_torchrun_too_no_rank_is_left(tmp_path: Path, who: str, number: signal.Signals, named: str) -> None:
+    agent = torchrun(tmp_path)
+    ranks = ranks_of(agent, tmp_path)
+    assert len(ranks) == 2, (tmp_path / "said").read_text()
+    addresses = {address for pid in ranks for address, _ in listening(pid)}
+    assert addresses == {"127.0.0.1"}
+    os.kill(agent.pid if who == "agent" else ranks[1], number)
+    others = ranks if who == "agent" else ranks[:1]
+    limit = MARGIN_S if number in (signal.SIGKILL, signal.SIGINT) else 5.0 + MARGIN_S
+    wait_until(lambda: not any(map(alive, others)), limit)
+    left = [pid for pid in others if alive(pid)]
+    for pid in [agent.pid, *ranks]:
+        if alive(pid):
+            os.kill(pid, signal.SIGKILL)
+    agent.wait()
+    said = (tmp_path / "said").read_text()
+    assert left == [], said
+    assert re.search(named, said), said
