@@ -253,8 +253,10 @@ def add_all(first: Dense, *others: Dense) -> Dense:
     return Dense(total)
 
 
-def check_like(payload: Payload, like: Payload, where: str) -> None:
-    """Raise ProtocolError unless `payload` is of the kind, size and type that the receiver expects."""
+def check_like(payload: Payload, like: Payload, where: object) -> None:
+    """Raise ProtocolError, with `where` as words, unless `payload` is of the kind, size and type that was expected."""
+    if payload is like:
+        return
     if isinstance(payload, Bundle | Flag) or isinstance(like, Bundle | Flag):
         matches = type(payload) is type(like)
     elif isinstance(payload, SizeOnly) or isinstance(like, SizeOnly):

@@ -10,7 +10,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from netsim.backends.path import Path
 from netsim.backends.replicas import ReplicaMemo
@@ -73,6 +73,17 @@ class Message:
         self.arrived = False
         self.path: Path | None = None
         self.claim: tuple[Operation, Task[Any]] | None = None
+
+
+class Place(NamedTuple):
+    """Where a message is received, in words if there is something to say about it."""
+
+    worker: Worker
+    message: Message
+
+    def __str__(self) -> str:
+        rank, step = self.worker.rank, self.worker.step
+        return f"rank {rank}, {self.message.operation}, step {step}, from rank {self.message.src}"
 
 
 class Task(Generic[T]):
@@ -224,15 +235,19 @@ class Cooperative(Generic[T]):
         received = self._receive(task, request.recv)
         sent = self._send(task, request.send)
         pending = [part for part in (received, sent) if not part.done]
-        latest: list[tuple[int, bool, Path]] = []
+        received_at: tuple[int, Path] | None = None
 
-        def part_done(part: Operation, _: Any, path: Path) -> None:
-            latest.append((self._medium.now, part is received, path))
-            if received.done and sent.done:
-                self._finish(operation, received.answer, max(latest, key=lambda each: each[:2])[2])
+        def part_done(_: Any, path: Path) -> None:
+            nonlocal received_at
+            if not sent.done:
+                received_at = (self._medium.now, path)
+            elif received.done:
+                if received_at is not None and received_at[0] == self._medium.now:
+                    path = received_at[1]
+                self._finish(operation, received.answer, path)
 
         for part in pending:
-            part.tell = partial(part_done, part)
+            part.tell = part_done
         if not pending:
             self._finish(operation, received.answer, task.path)
         return operation
@@ -263,7 +278,7 @@ class Cooperative(Generic[T]):
             forked.coroutine.close()
 
     def _deliver(self, message: Message, operation: Operation, task: Task[T]) -> None:
-        where = f"rank {task.worker.rank}, {message.operation}, step {task.worker.step}, from rank {message.src}"
+        where = Place(task.worker, message)
         if message.payload.version() != message.version:
             raise ProtocolError(f"{where}: the sender changed {describe(message.payload)} after sending it")
         check_like(message.payload, operation.request.like, where)

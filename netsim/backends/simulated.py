@@ -55,7 +55,7 @@ class SimulatedMedium:
         now: int = 0,
         sharing: Sharing = "maxmin",
     ) -> None:
-        self._environment = simpy.Environment(initial_time=now)
+        self._environment: Any = simpy.Environment(initial_time=now)  # its clock counts whole picoseconds
         self._network = Network(self._environment, sharing)
         self._fabric = fabric
         self._hosts = hosts
@@ -66,7 +66,7 @@ class SimulatedMedium:
 
     @property
     def now(self) -> int:
-        return int(self._environment.now)
+        return self._environment.now  # type: ignore[no-any-return]
 
     def utilisation(self) -> dict[str, float]:
         """Return the share of its bandwidth that is in use now, of every link that carries anything."""
