@@ -105,8 +105,8 @@ def _kept(growth: Growth) -> list[str]:
         if topology != reference
     }
     return [
-        f"On {topology}, {' and '.join(names)} take under {BREAKS:g}× as long as on {reference}, at every bandwidth "
-        "and density."
+        f"On {topology}, rounds of {', '.join(names)} communicate for less than {BREAKS:g}× as long as on {reference}, "
+        "at every bandwidth and density."
         for topology, names in kept.items()
         if names
     ]
