@@ -13,6 +13,7 @@ from netsim.experiment import Experiment
 from netsim.study.kinds import Point
 from netsim.study.pool import backend, check_jobs, measured
 from netsim.study.simulated import simulate_point
+from netsim.study.validated import Validation, shown
 from netsim.units import format_duration, parse_duration
 
 SCHEMA = "netsim.recommend/1"
@@ -104,12 +105,18 @@ def candidates(algorithms: Sequence[str], densities: Sequence[float], topologies
 
 
 def recommend(
-    tried: Sequence[Candidate], options: Mapping[str, Any], *, jobs: int = 0, on_point: OnPoint = lambda known, of: None
+    tried: Sequence[Candidate],
+    options: Mapping[str, Any],
+    *,
+    validation: Validation | None = None,
+    jobs: int = 0,
+    on_point: OnPoint = lambda known, of: None,
 ) -> Recommendation:
     """Simulate the candidates, also with inputs that are wrong by a fifth, and rank them.
 
     `options` are those of :func:`netsim.simulate` that all share: ``model`` or ``elements``, ``workers``,
     ``bandwidth``, ``latency``, ``compute_time`` and, if known, ``select_time``, ``merge_time`` and a ``profile``.
+    `validation` says how far predictions were off where something was measured.
     """
     base = Experiment.of(**_point(tried[0], options))
     config = dict(options) | {
@@ -131,7 +138,8 @@ def recommend(
     size = len(scenarios)
     rows = [[found[start + at] for at in range(size)] for start in range(0, len(asked), size)]
     ranking = _rank(tried, rows)
-    return Recommendation(config, ranking, _words(ranking, config), _limits(ranking, options))
+    words = _words(ranking, config) + ([] if validation is None else [_margin(ranking, validation)])
+    return Recommendation(config, ranking, words, _limits(options, validated=validation is not None))
 
 
 def _point(candidate: Candidate, scenario: Mapping[str, Any]) -> Point:
@@ -190,7 +198,19 @@ def _lead(best: Ranked, second: Ranked) -> str:
     )
 
 
-def _limits(ranking: Sequence[Ranked], options: Mapping[str, Any]) -> list[str]:
+def _margin(ranking: Sequence[Ranked], validation: Validation) -> str:
+    """Return how far predictions were off on a real network, and whether the first is further ahead than that."""
+    worst = max(abs(each.error) for each in validation.comparison)
+    told = shown(validation).sentence.rstrip(".")
+    if len(ranking) < 2:
+        return f"{told}."
+    lead = ranking[1].round_time_s / ranking[0].round_time_s - 1
+    if lead > worst:
+        return f"{told}; the next takes {lead:.1%} longer, which is more than that."
+    return f"{told}; the next takes only {lead:.1%} longer, so that an error like the worst could turn the order."
+
+
+def _limits(options: Mapping[str, Any], *, validated: bool) -> list[str]:
     works = ("compute_time", "select_time", "merge_time")
     profile = options.get("profile")
     given = [work for work in works if options.get(work) is not None or profile is None]
@@ -198,7 +218,12 @@ def _limits(ranking: Sequence[Ranked], options: Mapping[str, Any]) -> list[str]:
     measured = f" Whatever else is said of network and hosts comes from the profile {profile}." if profile else ""
     return [
         f"SIMULATED, from sizes only. ASSUMED, as given: {charges}.{measured}",
-        "The margin of error against a real cluster is unknown: nothing here was compared with measurements of one. "
-        f"The range behind each round says only what inputs wrong by {SHARE:.0%} would change.",
+        (
+            ""
+            if validated
+            else "The margin of error against a real cluster is unknown: nothing here was compared with "
+            "measurements of one (netsim validate makes them; --validation DIR). "
+        )
+        + f"The range behind each round says only what inputs wrong by {SHARE:.0%} would change.",
         "How many rounds a density needs to reach an accuracy is not simulated; communication overlaps no computing.",
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from netsim.commands.common import points_progress, reader_may_go, say
@@ -40,12 +41,16 @@ def recommend(
     merge_time: Annotated[
         str | None, option("What a merge or sum takes, if you know it. [default: the profile's, or 0]")
     ] = None,
+    validation: Annotated[
+        Path | None, option("Folder of netsim validate --out: how far predictions were off on a real network.")
+    ] = None,
     jobs: Annotated[int, option("Simulations at once; 0: as many as there are cores.", parser=whole, metavar="N")] = 0,
     as_json: Annotated[bool, option("Print one JSON document instead of the table.", "--json")] = False,
 ) -> None:
     """Rank algorithms and densities for a model on a network, and say how sure the order is."""
     from netsim.recommend import ALL, candidates
     from netsim.recommend import recommend as ranked
+    from netsim.study.validated import read_validation
     from topologies.spec import several
 
     if (model is None) == (elements is None):
@@ -54,7 +59,8 @@ def recommend(
     options = {"workers": workers, "model": model, "elements": elements, "bandwidth": bandwidth, "latency": latency}
     options |= {"compute_time": compute_time, "select_time": select_time, "merge_time": merge_time, "profile": profile}
     with points_progress("simulating") as on_point:
-        found = ranked(tried, options, jobs=jobs, on_point=on_point)
+        validated = None if validation is None else read_validation(validation)
+        found = ranked(tried, options, validation=validated, jobs=jobs, on_point=on_point)
     if as_json:
         say(json.dumps(found.to_dict(), indent=2, ensure_ascii=False, allow_nan=False))
     else:
