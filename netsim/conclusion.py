@@ -33,7 +33,7 @@ class Scaling:
         if key not in self._rounds:
             tensors, costs = self._laboratory.tensors, self._laboratory.costs
             experiment = self._laboratory.experiment
-            one = replace(experiment, workers=workers, timing_only=True, rounds=1)
+            one = replace(experiment, workers=workers, timing_only=True, rounds=1, way="auto")
             sizes = Laboratory(one, TimingOnly(sum(tensors)), tensors, costs)
             self._rounds[key] = sizes.simulate(algorithm).round_time_s
         return self._rounds[key]

@@ -47,7 +47,7 @@ DEFAULT_ALGORITHMS = ("dense", "topk", "gtopk", "ps")
 DEFAULT_DENSITY = 1e-3
 ROUNDS = 5
 BATCH_SIZE = 16
-WAYS = ("auto", "messages", "compiled", "batched")
+WAYS = ("auto", "messages", "compiled", "batched", "closed-form")
 """How simulated times are had: the fastest exact one, or the one that was named."""
 MOST_ELEMENTS = 2**31 - 1
 """An index is an int32."""

@@ -180,7 +180,8 @@ def split(vector: Vector, parts: int) -> list[Vector]:
     """Cut a dense vector into `parts` consecutive chunks whose sizes differ by at most one."""
     if isinstance(vector, SizeOnly):
         small, longer = divmod(vector.size, parts)
-        return [SizeOnly(small + (part < longer)) for part in range(parts)]
+        chunks: list[Vector] = [SizeOnly(small + 1)] * longer
+        return chunks + [SizeOnly(small)] * (parts - longer)
     if isinstance(vector, Dense):
         return [Dense(chunk) for chunk in vector.values.tensor_split(parts)]
     raise TypeError("a sparse vector cannot be split into chunks: make it dense first")

@@ -164,22 +164,25 @@ def schedule_of(collective: Callable[..., Collective[Any]]) -> Callable[[Schedul
 
 def has_schedule(call: Collective[Any]) -> bool:
     """Return whether a collective can be taken for all ranks at once."""
-    return _written(call) in _SCHEDULERS
+    return written(call) in _SCHEDULERS
 
 
-def _written(call: Collective[Any]) -> Any:
-    """Return the coroutine function that a collective was made of."""
+def written(call: Collective[Any]) -> Any:
+    """Return the coroutine function that a collective is made of."""
     return getattr(call.function, "func", call.function)
 
 
 def scheduled(world: World, calls: By[Collective[Any]]) -> Schedule:
     """Return the schedule of a collective that every representative calls."""
-    scheduler = _SCHEDULERS[_written(calls[0])]
-    parameters = inspect.signature(scheduler)
+    return called(_SCHEDULERS[written(calls[0])], calls, world)
+
+
+def called(function: Callable[..., T], calls: By[Collective[Any]], *first: Any) -> T:
+    """Call a function, after its first arguments, with those that each representative hands to a collective."""
+    parameters = inspect.signature(function)
     bound = []
     for call in calls:
-        keywords = getattr(call.function, "keywords", {})
-        arguments = parameters.bind(world, *call.args, **keywords)
+        arguments = parameters.bind(*first, *call.args, **getattr(call.function, "keywords", {}))
         arguments.apply_defaults()
-        bound.append(list(arguments.arguments.values())[1:])
-    return scheduler(world, *zip(*bound, strict=True))
+        bound.append(list(arguments.arguments.values())[len(first) :])
+    return function(*first, *zip(*bound, strict=True))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from netsim.algorithm import Algorithm
+from netsim.backends.closed_form import Star
 from netsim.backends.cooperative import Cooperative, Medium
 from netsim.backends.cooperative import Task as RankTask
 from netsim.backends.disturbed import DisturbedMedium
@@ -38,7 +39,7 @@ from netsim.timeline import Timeline
 from netsim.trace import Trace
 from netsim.training import Task, TimingOnly, Trained, train
 from netsim.units import PICOSECONDS
-from netsim.ways import Training, all_at_once, timing
+from netsim.ways import Training, all_at_once, closed_form, timing
 from netsim.worker import SELECT, Worker
 from netsim.workloads import WORKLOADS, load_workload
 
@@ -98,17 +99,17 @@ class Laboratory:
             return known
         experiment = self.experiment
         algorithm = experiment.algorithm(name, self.tensors, self.ready())
-        fabric = experiment.fabric()
         reason = self._in_the_way(algorithm, emit, checkpoint, trace)
         if reason is None:
             try:
-                found = self._at_once(algorithm, fabric)
+                found = self._at_once(algorithm)
                 on_round(name, experiment.round_count - 1)
                 return found
             except NoScheduleError as error:
                 reason = str(error)
         if experiment.way not in ("auto", "messages"):
             raise InfeasibleError(f"way {experiment.way!r} cannot be taken for {name}: {reason}; use --way auto")
+        fabric = experiment.fabric()
         workers = make_workers(algorithm, experiment.workers, experiment.servers)
         if trace is not None:
             trace.hosts = fabric.hosts[: len(workers)]
@@ -244,15 +245,28 @@ class Laboratory:
         }
         return next((reason for reason, present in reasons.items() if present), None)
 
-    def _at_once(self, algorithm: Algorithm, fabric: Fabric) -> Result:
+    def _at_once(self, algorithm: Algorithm) -> Result:
         """Return the result of an algorithm whose ranks can be taken all at once; raise NoScheduleError otherwise."""
         experiment = self.experiment
-        dedicated = fabric.server_host is not None and algorithm.uses_server
+        dedicated = experiment.servers > 0 and algorithm.uses_server
         world = World(experiment.workers, experiment.workers if dedicated else 0)
         training = Training(algorithm, self.task, experiment.recipe(), experiment.round_count)
-        sharing = cast(Sharing, experiment.sharing)
-        found = all_at_once(training, world, fabric, self.costs, sharing, experiment.way)
+        if experiment.way == "closed-form":
+            found = closed_form(training, world, self._star(), self.costs)
+        else:
+            sharing = cast(Sharing, experiment.sharing)
+            found = all_at_once(training, world, experiment.fabric(), self.costs, sharing, experiment.way)
         return self._summarise(algorithm, found.ranks, found.timing, found.way)
+
+    def _star(self) -> Star:
+        """Return the star that the network is; raise NoScheduleError if it is none whose links are all alike."""
+        experiment = self.experiment
+        if experiment.topology not in ("star", "ps"):
+            raise NoScheduleError(f"formulas are for a star whose links are all alike, not for {experiment.topology}")
+        latency_ps = round(experiment.latency_s * PICOSECONDS)
+        if experiment.sharing == "rtt" and not latency_ps:
+            raise NoScheduleError("a route has no latency to weigh by")
+        return Star(latency_ps, experiment.bandwidth_bps)
 
     def _summarise(
         self,

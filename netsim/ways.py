@@ -11,8 +11,10 @@ import numpy as np
 
 from netsim.algorithm import Algorithm
 from netsim.backends.batched import Played, Players, Walk
+from netsim.backends.closed_form import SERVER_LINK, WORKER_LINKS, Formulas, Star
 from netsim.backends.spmd import Part, Recorder
 from netsim.bottleneck import bound_by
+from netsim.network.fabric import Link
 from netsim.network.sharing import Sharing
 from netsim.results import Ranks, Timing, Way
 from netsim.rounds import NoScheduleError, World
@@ -43,6 +45,8 @@ class Training(NamedTuple):
     rounds: int
 
 
+MANY_MESSAGES = 20_000_000
+"""Messages from which a closed form is preferred, where there is one."""
 WORTH_COMPILING = 20_000
 """Messages from which compiled code is faster in spite of the time that it takes to load, or, once, to compile."""
 
@@ -54,7 +58,8 @@ def all_at_once(
 
     Raises NoScheduleError where ranks cannot be taken all at once, or not in the way `wanted`.
     """
-    recorder = record(training, world, costs)
+    recorder = Recorder(world, costs)
+    run(recorder, training)
     players = Players(fabric, world, sharing)
     log = Log(players, recorder.steps, wanted)
     last = (players.clock == players.clock.max()).astype(np.int64)
@@ -146,9 +151,35 @@ class Log:
         return messages >= WORTH_COMPILING
 
 
-def record(training: Training, world: World, costs: Costs) -> Recorder:
-    """Return what all ranks do, step by step."""
-    recorder = Recorder(world, costs)
+def closed_form(training: Training, world: World, star: Star, costs: Costs) -> Found:
+    """Return what the formulas of the literature say for an idle star; raise NoScheduleError where they do not hold."""
+    formulas = Formulas(world, costs, star)
+    run(formulas, training)
+    now, spent = formulas.last
+    served = training.algorithm.uses_server
+    server = "worker0" if world.server == 0 else "server"
+    first = 1 if served and world.server == 0 else 0
+    ranks = range(first, min(first + 8, max(world.workers, first + 1)))
+    stands_for = {
+        WORKER_LINKS: [(2 * rank, f"worker{rank}") for rank in ranks],  # of many alike
+        SERVER_LINK: [(2 * world.server, server)],
+    }
+    totals: Counter[Hashable] = Counter()
+    for what, picoseconds in spent.items():
+        for index, host in stands_for.get(what, []):
+            totals[Link(index, host, "switch", star.bandwidth_bps, 0.0)] += picoseconds / len(stands_for[what])  # type: ignore[assignment]
+        if what not in stands_for:
+            totals[what] = picoseconds
+    server_hosts = [server] if served else []
+    return Found(
+        did(formulas, formulas.sent, formulas.received),
+        timing(totals, now, 1, training.rounds, server_hosts),
+        "closed-form",
+    )
+
+
+def run(recorder: Recorder, training: Training) -> None:
+    """Have the representatives train."""
 
     def ended(worker: Worker, _: Trained) -> None:
         recorder.end(worker)
@@ -156,7 +187,6 @@ def record(training: Training, world: World, costs: Costs) -> Recorder:
     recorder.run(
         lambda worker: train(worker, training.algorithm, training.task, training.rounds, training.recipe, ended)
     )
-    return recorder
 
 
 def did(recorder: Recorder, sent: np.ndarray, received: np.ndarray) -> Ranks:

@@ -109,16 +109,24 @@ class Compute(Generic[R]):
 
 def stages(request: Compute[Any]) -> Iterator[Compute[Any]]:
     """Yield the computations that a request is made of, in the order in which they are made."""
-    for arg in request.args:
-        if isinstance(arg, Compute):
-            yield from stages(arg)
+    if _has_stages(request):
+        for arg in request.args:
+            if isinstance(arg, Compute):
+                yield from stages(arg)
     yield request
+
+
+def _has_stages(request: Compute[Any]) -> bool:
+    """Return whether an argument is itself a computation; there may be a million arguments."""
+    return Compute in set(map(type, request.args))
 
 
 def evaluate(request: Compute[R], call: Callable[[Compute[Any], list[Any]], Any] | None = None) -> R:
     """Make all stages of a request and return its answer; ``call(stage, args)`` makes one of them."""
-    args = [evaluate(arg, call) if isinstance(arg, Compute) else arg for arg in request.args]
-    answer: R = request.function(*args) if call is None else call(request, args)
+    args = request.args
+    if _has_stages(request):
+        args = tuple(evaluate(arg, call) if isinstance(arg, Compute) else arg for arg in args)
+    answer: R = request.function(*args) if call is None else call(request, list(args))
     return answer
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 from typing import Any
 
@@ -142,6 +142,75 @@ def test_compiled_code_takes_over_where_rounds_share_links(monkeypatch: pytest.M
     server = {"workers": 9, "elements": 1000, "algorithm": "dense-tree", "topology": "ps", "rounds": 6}
     (one,), (other,) = (results_of(way, **server) for way in ("messages", "auto"))
     same_but_for_the_way(one, other)
+
+
+def nearly_the_same(one: Result, other: Result) -> None:
+    """To 1e-9: a share of a link is a float where messages are simulated, and a formula's fraction is rounded once."""
+    timed = [name for name in asdict(one) if name.endswith("time_s")]
+    for name in timed:
+        assert getattr(one, name) == pytest.approx(getattr(other, name), rel=1e-9, abs=2e-12), name
+    # Of many links alike, a formula does not know which is the first.
+    one, other = (replace(each, bound_by=each.bound_by.split(", e.g.")[0]) for each in (one, other))
+    untimed = dict.fromkeys([*timed, "way", "way_reason", "scaling_efficiency"])
+    assert asdict(one) | untimed == asdict(other) | untimed
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("topology", ["star", "ps"])
+@settings(max_examples=15, deadline=None)
+@given(
+    workers=st.integers(1, 40),
+    chunk=st.integers(1, 10**5),
+    k=st.integers(1, 40),
+    latency=st.sampled_from(["1ns", "50us", "3ms"]),
+    bandwidth=st.sampled_from(["1Mbps", "1Gbps", "70.3Gbps"]),
+    serial_server=st.booleans(),
+    compute_time=times,
+    select_time=times,
+    merge_time=times,
+)
+def test_formulas_hold_on_an_idle_star(name: str, topology: str, workers: int, chunk: int, **options: Any) -> None:
+    """For any number of workers; with chunks of one size, also for several rounds of powers of two."""
+    rounds = 2 if workers & (workers - 1) == 0 and options["k"] % workers == 0 and not options["serial_server"] else 1
+    options |= {"workers": workers, "algorithm": name, "topology": topology, "rounds": rounds}
+    options["elements"] = 40 + chunk * workers * 8
+    (one,), (other,) = (results_of(way, **options) for way in ("messages", "closed-form"))
+    assert other.way == "closed-form"
+    if options["serial_server"]:  # the server's link, out, and the workers', in, are then half of the time each
+        one, other = (replace(each, bound_by="") for each in (one, other))
+    nearly_the_same(one, other)
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"topology": "fat-tree"}, "formulas are for a star whose links are all alike, not for fat-tree"),
+        ({"topology": "star:up=1Mbps"}, "formulas are for a star"),
+        ({"gather": "doubling", "workers": 6}, "6 workers are no power of two"),
+        ({"algorithm": "gtopk", "workers": 6, "rounds": 2}, "ranks are not in step"),
+        ({"algorithm": "gtopk-hier", "workers": 6, "group_size": 4}, "groups have different sizes, such as 2 and 4"),
+        ({"straggler": "1:2", "compute_time": "1ms"}, "effects were asked for"),
+    ],
+)
+def test_formulas_are_refused_where_they_do_not_hold(options: dict[str, Any], why: str) -> None:
+    with pytest.raises(InfeasibleError, match=why):
+        results_of("closed-form", **({"algorithm": "topk", "workers": 4, "elements": 1000} | options))
+
+
+def test_an_early_sender_shares_its_targets_link() -> None:
+    """Three workers, by hand: ranks 1 and 2 send to rank 0 at once, so both take α + 2mβ; then down twice."""
+    alpha, message = 50e-6, 8 * 80 / 1e6
+    (result,) = results_of("closed-form", workers=3, elements=100, k=10, algorithm="gtopk", bandwidth="1Mbps")
+    assert result.round_time_s == pytest.approx(alpha + 2 * message + 2 * (alpha + message), rel=1e-12)
+
+
+def test_a_million_workers() -> None:
+    """2 log₂P (α + mβ), 2(P-1)(α + ⌈d/P⌉β) and 2(α + (P-1) d β): worked out by hand."""
+    options = {"workers": 2**20, "elements": 2**20, "k": 1000, "algorithm": "gtopk,dense,ps"}
+    found = {result.algorithm: result.round_time_s for result in results_of("closed-form", **options)}
+    assert found["gtopk"] == pytest.approx(40 * (50e-6 + 64e-6), rel=1e-12)
+    assert found["dense"] == pytest.approx(2 * (2**20 - 1) * (50e-6 + 32e-9), rel=1e-12)
+    assert found["ps"] == pytest.approx(2 * (50e-6 + (2**20 - 1) * 2**20 * 32e-9), rel=1e-12)
 
 
 def test_a_step_that_repeats_is_played_once() -> None:

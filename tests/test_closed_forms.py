@@ -14,9 +14,14 @@ import netsim
 PS = 10**12
 
 
-def simulated(algorithm: str, **options: object) -> float:
-    report = netsim.simulate(algorithm=algorithm, timing_only=True, topology="star", **options)
+WAYS = ["messages", "batched", "closed-form"]
+every_way = pytest.mark.parametrize("way", WAYS)
+
+
+def simulated(algorithm: str, way: str = "auto", **options: object) -> float:
+    report = netsim.simulate(algorithm=algorithm, timing_only=True, topology="star", way=way, **options)
     assert report.results[0].round_time_s == report.results[0].comm_time_s
+    assert way in ("auto", report.results[0].way)
     return report.results[0].round_time_s
 
 
@@ -30,13 +35,14 @@ latencies = st.integers(1, 10**10).map(lambda picoseconds: picoseconds / PS)
 powers = st.integers(0, 6).map(lambda power: 2**power)
 
 
+@every_way
 @settings(max_examples=40, deadline=None)
 @given(powers, st.integers(1, 10**6), latencies, bandwidths)
-def test_dense_ring(workers: int, chunk: int, latency: float, bandwidth: int) -> None:
+def test_dense_ring(way: str, workers: int, chunk: int, latency: float, bandwidth: int) -> None:
     elements = chunk * workers
     alpha, beta = round(latency * PS), Fraction(32 * PS, bandwidth)
     expected = 2 * (workers - 1) * (alpha + chunk * beta)
-    time = simulated("dense", workers=workers, elements=elements, latency=latency, bandwidth=bandwidth)
+    time = simulated("dense", way, workers=workers, elements=elements, latency=latency, bandwidth=bandwidth)
     assert time == float(expected / PS)
 
 
@@ -52,64 +58,69 @@ def test_dense_ring_with_uneven_chunks_lies_between_even_ones(
     assert Fraction(time) * PS <= 2 * (workers - 1) * (alpha + most * beta) * (1 + Fraction(1, 10**12))
 
 
+@every_way
 @pytest.mark.parametrize("gather", ["ring", "doubling"])
 @settings(max_examples=40, deadline=None)
 @given(powers, st.integers(1, 10**6), latencies, bandwidths)
-def test_topk(gather: str, workers: int, k: int, latency: float, bandwidth: int) -> None:
+def test_topk(way: str, gather: str, workers: int, k: int, latency: float, bandwidth: int) -> None:
     alpha, beta = round(latency * PS), Fraction(32 * PS, bandwidth)
     messages = workers - 1 if gather == "ring" else workers.bit_length() - 1
     expected = messages * alpha + 2 * (workers - 1) * k * beta
     options = {"workers": workers, "elements": 10 * k, "k": k, "latency": latency, "bandwidth": bandwidth}
-    assert simulated("topk", gather=gather, **options) == float(expected / PS)
+    assert simulated("topk", way, gather=gather, **options) == float(expected / PS)
 
 
+@every_way
 @pytest.mark.parametrize("algorithm", ["gtopk", "dense-tree"])
 @settings(max_examples=40, deadline=None)
 @given(powers, st.integers(1, 10**6), latencies, bandwidths)
-def test_trees(algorithm: str, workers: int, size: int, latency: float, bandwidth: int) -> None:
+def test_trees(way: str, algorithm: str, workers: int, size: int, latency: float, bandwidth: int) -> None:
     """2 log₂P (α + m β), where a message m is 2k or d elements."""
     alpha, beta = round(latency * PS), Fraction(32 * PS, bandwidth)
     expected = 2 * rounds_of_tree(workers) * (alpha + (2 if algorithm == "gtopk" else 1) * size * beta)
     options = {"k": size, "elements": 10 * size} if algorithm == "gtopk" else {"elements": size}
-    time = simulated(algorithm, workers=workers, latency=latency, bandwidth=bandwidth, **options)
+    time = simulated(algorithm, way, workers=workers, latency=latency, bandwidth=bandwidth, **options)
     assert time == float(expected / PS)
 
 
+@pytest.mark.parametrize("way", ["messages", "auto", "closed-form"])
 @settings(max_examples=60, deadline=None)
 @given(st.integers(2, 70), st.integers(1, 10**6), latencies, bandwidths)
-def test_gtopk_with_any_number_of_workers(workers: int, k: int, latency: float, bandwidth: int) -> None:
+def test_gtopk_with_any_number_of_workers(way: str, workers: int, k: int, latency: float, bandwidth: int) -> None:
     """Where P is not a power of two, a rank without a partner sends early, and shares its target's link.
 
     That can only save time over the closed form; the way down still takes all its rounds.
     """
     message = round(latency * PS) + 2 * k * Fraction(32 * PS, bandwidth)
     rounds = rounds_of_tree(workers)
-    time = simulated("gtopk", workers=workers, elements=10 * k, k=k, latency=latency, bandwidth=bandwidth)
+    time = simulated("gtopk", way, workers=workers, elements=10 * k, k=k, latency=latency, bandwidth=bandwidth)
     assert float((rounds + 1) * message / PS) <= time * (1 + 1e-12)
     assert time <= float(2 * rounds * message / PS) * (1 + 1e-12)
 
 
+@every_way
 @pytest.mark.parametrize(("topology", "elsewhere"), [("star", -1), ("ps", 0)])
 @settings(max_examples=40, deadline=None)
 @given(workers=st.integers(2, 70), elements=st.integers(1, 10**6), latency=latencies, bandwidth=bandwidths)
 def test_parameter_server(
-    topology: str, elsewhere: int, workers: int, elements: int, latency: float, bandwidth: int
+    way: str, topology: str, elsewhere: int, workers: int, elements: int, latency: float, bandwidth: int
 ) -> None:
     """All workers that are not the server's own share its link, up and then down."""
     alpha, beta = round(latency * PS), Fraction(32 * PS, bandwidth)
     expected = 2 * (alpha + (workers + elsewhere) * elements * beta)
     options = {"workers": workers, "elements": elements, "latency": latency, "bandwidth": bandwidth}
-    report = netsim.simulate(algorithm="ps", timing_only=True, topology=topology, **options)
+    report = netsim.simulate(algorithm="ps", timing_only=True, topology=topology, way=way, **options)
     assert report.results[0].round_time_s == pytest.approx(float(expected / PS), rel=1e-12, abs=1e-12)
     if workers > 2 and alpha < elements * beta:
         assert report.results[0].bound_by.startswith("server NIC")
 
 
+@every_way
 @pytest.mark.parametrize(("algorithm", "seconds"), [("dense", 1.5813), ("topk", 0.10395), ("gtopk", 0.0198)])
-def test_the_figures_of_the_issue(algorithm: str, seconds: float) -> None:
+def test_the_figures_of_the_issue(way: str, algorithm: str, seconds: float) -> None:
     """1 Gbit/s, 50 µs, 64 workers, 25,000,000 elements, k = 25,000: worked out by hand from the closed forms."""
     options = {"workers": 64, "elements": 25_000_000, "k": 25_000, "latency": "50us", "bandwidth": "1Gbps"}
-    assert simulated(algorithm, **options) == pytest.approx(seconds, rel=1e-6)
+    assert simulated(algorithm, way, **options) == pytest.approx(seconds, rel=1e-6)
 
 
 @pytest.mark.parametrize("algorithm", ["dense", "dense-tree", "ps", "topk", "gtopk"])

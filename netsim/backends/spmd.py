@@ -28,6 +28,7 @@ from netsim.rounds import (
     kind_of,
     scheduled,
     size_of,
+    written,
 )
 from netsim.worker import EXPAND, Collective, Compute, Worker, evaluate, stages
 
@@ -108,7 +109,7 @@ class Recorder:
         self._costs = costs
         self.workers = [Representative(rank, world.workers, world.server) for rank in world.representatives]
         self.steps: list[list[Part]] = [[]]
-        self._uneven = False
+        self.uneven = False
 
     def run(self, program: Callable[[Worker], Coroutine[Any, Any, Any]]) -> list[Any]:
         """Run ``program(worker)`` for the representatives; return their results. It calls :meth:`end` after a step."""
@@ -144,20 +145,14 @@ class Recorder:
                 return None
             match request:
                 case Compute():
-                    self._since[role][-1].update(self._charge(request))
+                    self._since[role][-1].update(self.charge([request]))
                     answer = evaluate(request)
-                case Collective() if has_schedule(request):
+                case Collective() if self.knows(request):
                     return request
                 case Collective():
                     answer = EXPAND
                 case _:
                     raise NoScheduleError("it sends messages by itself")
-
-    def _charge(self, request: Compute[Any]) -> Counter[str]:
-        charge: Counter[str] = Counter()
-        for stage in stages(request):
-            charge[stage.work] += self._costs.picoseconds(stage, _nothing_runs)
-        return +charge
 
     def _note_computing(self) -> None:
         """Put down what was computed since the last collective, and which steps ended in between."""
@@ -165,28 +160,51 @@ class Recorder:
             raise NoScheduleError("ranks are not in the same step")
         for number, charges in enumerate(zip(*self._since, strict=True)):
             if number:
-                self.steps.append([])
+                self.step_ended()
             first, last = (charges[self.world.role[rank]] for rank in (0, self.world.workers - 1))
-            if self._uneven and first != last:
+            if self.uneven and first != last:
                 raise NoScheduleError("what ranks compute after a tree of merges depends on their place in it")
-            at = np.flatnonzero(np.array([bool(charge) for charge in charges])[self.world.role])
-            if len(at):
-                key = ("computing", *(frozenset(charge.items()) for charge in charges))
-                round_ = Round(NOBODY, np.zeros((0, 3), np.int64), NOBODY.src, Then(at, self.world.role[at]))
-                self.steps[-1].append(Part(key, [round_], charges))
+            if any(charges):
+                self.compute(charges)
         self._since = [[Counter()] for _ in self.workers]
 
     def _exchange(self, calls: By[Collective[Any] | None]) -> By[Any]:
         named = [call for call in calls if call is not None]
-        if len(named) < len(calls) or len({call.name for call in named}) > 1:
+        if len(named) < len(calls) or len({written(call) for call in named}) > 1:
             raise NoScheduleError("ranks do not take part in the same collectives")
-        schedule: Schedule = scheduled(self.world, named)
-        self._uneven |= schedule.uneven
-        charges = tuple(sum(map(self._charge, requests), Counter()) for requests in schedule.requests)
-        prints = tuple(_print((call.args, getattr(call.function, "keywords", {}))) for call in named)
-        key = (named[0].name, prints, *(frozenset(charge.items()) for charge in charges))
+        return self.exchange(named)
+
+    def knows(self, call: Collective[Any]) -> bool:
+        """Return whether a collective is taken whole, and not apart."""
+        return has_schedule(call)
+
+    def step_ended(self) -> None:
+        """Begin a new step."""
+        self.steps.append([])
+
+    def compute(self, charges: tuple[Counter[str], ...]) -> None:
+        """Put down what ranks compute, by their representatives."""
+        at = np.flatnonzero(np.array([bool(charge) for charge in charges])[self.world.role])
+        key = ("computing", *(frozenset(charge.items()) for charge in charges))
+        round_ = Round(NOBODY, np.zeros((0, 3), np.int64), NOBODY.src, Then(at, self.world.role[at]))
+        self.steps[-1].append(Part(key, [round_], charges))
+
+    def exchange(self, calls: By[Collective[Any]]) -> By[Any]:
+        """Put down a collective; return what each representative gets."""
+        schedule: Schedule = scheduled(self.world, calls)
+        self.uneven |= schedule.uneven
+        charges = tuple(map(self.charge, schedule.requests))
+        prints = tuple(_print((call.args, getattr(call.function, "keywords", {}))) for call in calls)
+        key = (calls[0].name, prints, *(frozenset(charge.items()) for charge in charges))
         self.steps[-1].append(Part(key, schedule.rounds, charges))
         return schedule.answers
+
+    def charge(self, requests: Sequence[Compute[Any]]) -> Counter[str]:
+        """Return the picoseconds of each kind of work that computations take."""
+        charge: Counter[str] = Counter()
+        for stage in (stage for request in requests for stage in stages(request)):
+            charge[stage.work] += self._costs.picoseconds(stage, _nothing_runs)
+        return +charge
 
 
 def _nothing_runs() -> None:

@@ -20,7 +20,7 @@ def simulate(
         str,
         option(
             "To simulated times: auto (the fastest exact one), messages (one by one), compiled (the same, in compiled "
-            "code) or batched (rounds of all ranks at once)."
+            "code), batched (rounds of all ranks at once) or closed-form (idle star, any number of workers)."
         ),
     ] = "auto",
     metrics: Path | None = None,
