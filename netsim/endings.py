@@ -54,8 +54,8 @@ class Ending:
         return f"{who} ended with exit status {self.code}" + (f": {self.last_line}" if self.last_line else "")
 
 
-def what_happened(endings: Mapping[int | str, Ending]) -> tuple[str, int]:
-    """Return the message and the exit status of a job of which a process failed.
+def what_happened(endings: Mapping[int | str, Ending], reached: str = "") -> tuple[str, int]:
+    """Return the message and the exit status of a job of which a process failed; `reached` says how far it was.
 
     An error of a rank's own comes first; then a rank that died without a word or is stopped, with where
     another was that waited for it; then who waited in vain for somebody who did not. That a connection was
@@ -70,7 +70,8 @@ def what_happened(endings: Mapping[int | str, Ending]) -> tuple[str, int]:
     if gone:
         name, how = gone[0]
         seen = sorted(words.values(), key=lambda word: (word.peer != name, word.kind == "Stopped"))
-        return "; ".join([how, *(word.message.removesuffix(HINT) for word in seen[:1])]), 1
+        where = [word.message.removesuffix(HINT) for word in seen[:1]] or [reached] * bool(reached)
+        return "; ".join([how, *where]), 1
     for kind in ("PeerSilentError", "PeerLostError", "Stopped"):
         waited = [word for word in words.values() if word.kind == kind]
         if not waited:

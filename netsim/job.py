@@ -131,6 +131,15 @@ class Job:
         with (self.folder / "progress").open("a") as progress:
             progress.write(f"{what} {step}\n")
 
+    def reached(self) -> str:
+        """Say how far rank 0 was, if it has said so; an empty text if not."""
+        progress = self.folder / "progress"
+        lines = progress.read_text().splitlines() if progress.exists() else []
+        if not lines or " " not in lines[-1]:
+            return ""
+        what, step = lines[-1].rsplit(" ", 1)
+        return f"rank 0 had ended {what}, step {step}"
+
     def report_progress(self, on_round: OnRound) -> None:
         progress = self.folder / "progress"
         lines = progress.read_text().splitlines()[self._reported :] if progress.exists() else []
@@ -168,7 +177,7 @@ def _failure(processes: Sequence[Process], job: Job, names: Sequence[int | str])
     for name, ending in endings.items():
         if ending.word is None:  # asked to stop, it says where it was
             endings[name] = replace(ending, word=job.last_word(name)[0])
-    return RankFailedError(*what_happened(endings))
+    return RankFailedError(*what_happened(endings, job.reached()))
 
 
 def stop(processes: Sequence[Process], grace_s: float = GRACE_S) -> None:

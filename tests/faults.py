@@ -29,7 +29,7 @@ from netsim.cli import main
 from netsim.cluster.plan import Cluster
 from netsim.collectives import ring_all_reduce, tree_reduce
 from netsim.errors import NetsimError
-from netsim.job import JOB, LAUNCHER, Forked, Job, OnRound
+from netsim.job import JOB, LAUNCHER, Forked, Job, OnRound, die_with
 from netsim.payload import Dense, add
 from netsim.system import listening
 from netsim.worker import Worker
@@ -85,6 +85,7 @@ class Run:
     seen: dict[str, Any] = field(default_factory=dict)
     disturbed_at: float = 0.0
     ended_at: float = 0.0
+    code: int | None = None
 
     def going(self) -> bool:
         return any(len(path.read_text().splitlines()) >= ODD_AT for path in self.folder.glob("netsim-*/progress"))
@@ -106,7 +107,7 @@ class Run:
         wait_until(lambda: not (self.left() or self.ports_left()), 1.0)
         namespaces = {namespace(pid) for pid in processes()}
         return {
-            "code": self.launcher.poll(),
+            "code": self.code,
             "message": (self.folder / "message").read_text() if (self.folder / "message").exists() else "",
             "seconds": self.ended_at - self.began(),
             "left": self.left(),
@@ -137,10 +138,12 @@ def answers(port: int) -> bool:
 def start(folder: Path, details: dict[str, Any], cluster: Cluster | None = None) -> Run:
     """Start a launcher with its host and ranks."""
     folder.mkdir()
+    forge = os.getpid()
     if pid := os.fork():
         return Run(folder, Forked(pid))
     code = 1
     try:
+        die_with(forge, heed_interrupts=True)
         tempfile.tempdir = str(folder)
         sys.stdout = sys.stderr
         launch.launch_work({"work": "beat", "backend": "gloo"} | details, WORLD, cluster=cluster)
@@ -160,13 +163,14 @@ def start_ranks_of_torchrun(folder: Path, worlds: list[int]) -> list[Run]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    runs = []
+    runs, forge = [], os.getpid()
     for rank, world in enumerate(worlds):
         own = folder / str(rank)
         own.mkdir()
         if pid := os.fork():
             runs.append(Run(own, Forked(pid)))
             continue
+        die_with(forge, heed_interrupts=True)
         os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         os.dup2(os.open(own / "message", os.O_WRONLY | os.O_CREAT, 0o600), 2)
         sys.stdout = sys.stderr
@@ -274,6 +278,8 @@ def happen(faults: list[str], repeats: int, folder: Path) -> dict[str, list[dict
         for run in cut:
             link(run, 1, "up")
     watch(everyone, PATIENCE_S)
+    for run in everyone:
+        run.launcher.kill()  # none has any business to go on
     return {fault: [run.outcome() for run in runs] for fault, runs in happening.items()}
 
 
@@ -283,7 +289,7 @@ def watch(runs: list[Run], patience_s: float) -> None:
     def all_ended() -> bool:
         for run in runs:
             if not run.ended_at and run.launcher.poll() is not None:
-                run.ended_at = time.monotonic()
+                run.ended_at, run.code = time.monotonic(), run.launcher.poll()
         return all(run.ended_at for run in runs)
 
     wait_until(all_ended, patience_s)
@@ -296,6 +302,7 @@ def wait_until(condition: Callable[[], bool], patience_s: float = PATIENCE_S) ->
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started us in the background ignores it
     ranks.WORKS["beat"] = beat
     launch._start = start_by_fork  # type: ignore[assignment]
     print(json.dumps(happen(sys.argv[1].split(","), int(sys.argv[2]), Path(sys.argv[3]))))  # noqa: T201

@@ -31,7 +31,7 @@ EXPECTED = {
     "interrupted": (130, ""),
     "terminated": (130, ""),
     "launcher-killed": (-9, ""),
-    "host-killed": (1, "^the host of the ranks was killed by SIGKILL"),
+    "host-killed": (1, r"^the host of the ranks was killed by SIGKILL; rank 0 had ended beat, step \d+"),
     "link-down": (1, rf"{WHERE}, (receiving from|sending to|sending to rank \d and receiving from) rank \d"),
     "link-cut": (0, ""),
     "killed-in-namespace": (1, rf"^rank 2 was killed by SIGKILL; {WHERE}"),
