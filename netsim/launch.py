@@ -106,6 +106,11 @@ def join_work(details: dict[str, Any], on_round: OnRound = ignore) -> list[dict[
         return WORKS[details["work"]](details, rank, on_round)
 
 
+def ranks_given() -> int:
+    """Return how many ranks torchrun has started."""
+    return _given("WORLD_SIZE")
+
+
 def _given(name: str) -> int:
     """Return a whole number that torchrun put into the environment."""
     try:

@@ -19,7 +19,7 @@ def train(details: dict[str, Any], rank: int, on_round: OnRound) -> list[dict[st
 
 def validate(details: dict[str, Any], rank: int, on_round: OnRound) -> list[dict[str, Any]]:
     """Measure point-to-point messages, then every cell: exchanges and rounds of training."""
-    return measured(details["cells"], details["large_bytes"], rank, on_round)
+    return measured(details["cells"], details["large_bytes"], details["backend"], rank, on_round)
 
 
 def calibrate(details: dict[str, Any], rank: int, on_round: OnRound) -> list[dict[str, Any]]:

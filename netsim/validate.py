@@ -14,14 +14,16 @@ from typing import Any
 
 from netsim.backends.kernel import HostTerms
 from netsim.cluster.plan import Cluster
-from netsim.launch import launch_work
+from netsim.launch import join_work, launch_work
 from netsim.network.fabric import Fabric
+from netsim.network.wire import IDEAL_CABLE, Wire
+from netsim.profile import Profile
 from netsim.storage import write_atomically
 from netsim.system import environment, surroundings
 from netsim.units import format_bandwidth
 from netsim.validation.cells import Cell, predicted
 from netsim.validation.comparison import Comparison, summary
-from netsim.validation.points import host_terms
+from netsim.validation.points import host_terms, measured_bandwidth, profile_terms
 
 SCHEMA = "netsim.validation/1"
 LARGE_S = 0.1
@@ -94,7 +96,11 @@ class Validation:
 
 
 def validate(
-    settings: Sequence[Setting], tolerance: float, on_progress: OnProgress, folder: Path | None = None
+    settings: Sequence[Setting],
+    tolerance: float,
+    on_progress: OnProgress,
+    folder: Path | None = None,
+    profile: Profile | None = None,
 ) -> Validation:
     """Measure and predict every setting; what is in `folder` already is taken from there, and what is new put there."""
     found = Validation()
@@ -116,61 +122,136 @@ def validate(
         if file is not None and not file.exists():
             write_atomically(file, json.dumps(record, indent=1) + "\n")
         found.settings.append({name: record[name] for name in record if name != "cells"})
-        found.comparison += _compare(setting, record, tolerance)
+        model = _model(setting, record, profile)
+        found.comparison += _compare(setting.cells, record, setting.cluster.ranks, model, tolerance)
         done += sum(cost)
     return found
 
 
-def _measure(setting: Setting, on_repeat: Callable[[str, int], None]) -> dict[str, Any]:
-    """Measure all cells of a setting."""
-    cluster = setting.cluster
-    large = min(LARGE_BYTES, int(LARGE_S * cluster.bandwidth_bps / 8))
-    details = {
-        "work": "validate",
-        "cells": [asdict(cell) for cell in setting.cells],
-        "large_bytes": large,
-        "backend": "gloo",
-        "timeout_s": setting.timeout_s,
-    }
+def join(cells: tuple[Cell, ...], network: Network, backend: str, timeout_s: float, tolerance: float) -> Validation:
+    """Take part as one rank of torchrun's job; rank 0 gets what was compared, the others nothing.
+
+    The network is a star whose links carry `network.bandwidth_bps`, or, if nobody says, what a large message
+    between two ranks got.
+    """
     before, began = os.getloadavg()[0], time.time()
-    points, *cells = launch_work(details, cluster.ranks, on_repeat, cluster)
+    found = join_work(_details(cells, LARGE_BYTES, backend, timeout_s))
+    if not found:
+        return Validation()
+    points, *measured = found
+    ranks = int(os.environ["WORLD_SIZE"])
+    record = _record(f"{backend}, {network.words(points)}", began, before, points, measured)
+    record["cores"] = record["cores"] if points["hosts"] == 1 else None
+    graph = Cluster(ranks=ranks, bandwidth_bps=round(network.payload_or_nominal(points))).graph()
+    model = Model(Fabric(graph), network.wire, network.terms(points, record["cores"]))
+    comparison = _compare(cells, record, ranks, model, tolerance)
+    return Validation(comparison, [{name: record[name] for name in record if name != "cells"}])
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """What is known of the real network under torchrun: what its links carry, and a profile."""
+
+    bandwidth_bps: int | None = None
+    profile: Profile | None = None
+
+    @property
+    def wire(self) -> Wire:
+        """Frames of a cable; none, where the bandwidth was measured as payload."""
+        return IDEAL_CABLE if self.bandwidth_bps is not None else Wire(header_bytes=0, ack_bytes=0)
+
+    def payload_or_nominal(self, points: dict[str, Any]) -> float:
+        """Return what links carry: as said, or in payload as the profile has it or as was measured."""
+        if self.bandwidth_bps is not None:
+            return self.bandwidth_bps
+        return measured_bandwidth(points) if self.profile is None else self.profile.link.bandwidth_bps
+
+    def words(self, points: dict[str, Any]) -> str:
+        said = "" if self.bandwidth_bps is not None else " MEASURED"
+        return f"links {format_bandwidth(self.payload_or_nominal(points))}{said}"
+
+    def terms(self, points: dict[str, Any], cores: int | None) -> HostTerms:
+        if self.profile is not None:
+            return profile_terms(self.profile, cores)
+        return host_terms(points, self.wire, self.payload_or_nominal(points), cores)
+
+
+def _details(cells: tuple[Cell, ...], large_bytes: int, backend: str, timeout_s: float) -> dict[str, Any]:
     return {
-        "network": setting.network,
-        "cluster": asdict(cluster),
+        "work": "validate",
+        "cells": [asdict(cell) for cell in cells],
+        "large_bytes": large_bytes,
+        "backend": backend,
+        "timeout_s": timeout_s,
+    }
+
+
+def _record(
+    network: str, began: float, load: float, points: dict[str, Any], cells: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Return what was measured, with when that was and how busy the machine."""
+    return {
+        "network": network,
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(began)),
         "seconds": time.time() - began,
-        "load_before": before,
+        "load_before": load,
         "points": points,
         "cores": len(os.sched_getaffinity(0)),
         "cells": cells,
     }
 
 
-def _compare(setting: Setting, record: dict[str, Any], tolerance: float) -> list[Comparison]:
-    """Predict all cells of a setting from its points, and compare."""
-    cluster, points = setting.cluster, record["points"]
-    terms = host_terms(points, cluster.wire, cluster.bandwidth_bps, record["cores"])
-    fabric = Fabric(cluster.graph())
+def _measure(setting: Setting, on_repeat: Callable[[str, int], None]) -> dict[str, Any]:
+    """Measure all cells of a setting."""
+    cluster = setting.cluster
+    large = min(LARGE_BYTES, int(LARGE_S * cluster.bandwidth_bps / 8))
+    before, began = os.getloadavg()[0], time.time()
+    details = _details(setting.cells, large, "gloo", setting.timeout_s)
+    points, *cells = launch_work(details, cluster.ranks, on_repeat, cluster)
+    return _record(setting.network, began, before, points, cells) | {"cluster": asdict(cluster)}
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What predictions are made with."""
+
+    fabric: Fabric
+    wire: Wire
+    terms: HostTerms
+
+
+def _model(setting: Setting, record: dict[str, Any], profile: Profile | None) -> Model:
+    cluster = setting.cluster
+    if profile is not None:
+        terms = profile_terms(profile, record["cores"])
+    else:
+        terms = host_terms(record["points"], cluster.wire, cluster.bandwidth_bps, record["cores"])
+    return Model(Fabric(cluster.graph()), cluster.wire, terms)
+
+
+def _compare(
+    cells: tuple[Cell, ...], record: dict[str, Any], ranks: int, model: Model, tolerance: float
+) -> list[Comparison]:
+    """Predict all cells of a record, and compare."""
     rows: list[Comparison] = []
-    for cell, out in zip(setting.cells, record["cells"], strict=True):
-        local = out.get("local", {})
-        seconds, sha256 = predicted(cell, fabric, cluster.wire, terms, points["merge_s_per_byte"], local)
-        same = None if sha256 is None else out["sha256"] == [sha256]
+    for cell, out in zip(cells, record["cells"], strict=True):
+        local, merging = out.get("local", {}), record["points"]["merge_s_per_byte"]
+        seconds, sha256 = predicted(cell, model.fabric, model.wire, model.terms, merging, local)
         compared = [(cell.title, max(seconds), out["times"])]
         if cell.is_flows:
             flows = zip(seconds, out["by_rank"], strict=True)
-            compared = [(cell.flow(rank, cluster.ranks), *flow) for rank, flow in enumerate(flows)]
+            compared = [(cell.flow(rank, ranks), *flow) for rank, flow in enumerate(flows)]
         rows += [
             Comparison.of(
                 *(one, times, tolerance),
                 kind=cell.kind,
                 algorithm=cell.name,
                 title=title,
-                workers=cluster.ranks,
+                workers=ranks,
                 bytes=cell.bytes,
                 sends=cell.sends,
-                network=setting.network,
-                same_parameters=same,
+                network=record["network"],
+                same_parameters=None if sha256 is None else out["sha256"] == [sha256],
             )
             for title, one, times in compared
         ]

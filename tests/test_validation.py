@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netsim.backends.cooperative import Cooperative
-from netsim.backends.kernel import HostTerms, KernelMedium
+from netsim.backends.kernel import COLD_S, WARM_S, HostTerms, KernelMedium
 from netsim.cli import main
 from netsim.cluster.plan import Cluster
 from netsim.costs import AssumedCosts
@@ -109,6 +110,15 @@ def test_no_data_leaves_before_the_receiver_is_there() -> None:
     assert one_message(terms, "acknowledged", NO_ACKS)[1] == pytest.approx(there + 1e-4, rel=1e-6)
 
 
+def test_a_rank_that_kept_still_for_long_takes_longer_to_wake() -> None:
+    warm = HostTerms(wake_s=3e-4)
+    cold = HostTerms(wake_s=3e-4, cold_s=6e-4)
+    # The receiver comes after 0.1 s, long after the message was packed, having just computed.
+    longer, usual = (one_message(terms, "eager", NO_ACKS, late_s=0.1)[0] for terms in (cold, warm))
+    still = drain(100_000) + 2e-4  # since it computed: the two first wakings, and while the message drains
+    assert longer - usual == pytest.approx(2e-4 * (still - WARM_S) / (COLD_S - WARM_S), rel=1e-3)
+
+
 def test_an_idle_link_lets_its_credit_through_at_once_and_earns_it_back() -> None:
     wire = Wire(header_bytes=66, ack_bytes=0, credit_bytes=4096)
     there, _ = one_message(IDEAL, "eager", wire)
@@ -180,17 +190,18 @@ def test_the_interval_of_the_median_is_that_of_order_statistics(
 
 
 def test_terms_are_found_again_from_points_that_follow_from_them() -> None:
-    terms, wire = HostTerms(wake_s=3e-4, work_s=2e-4, byte_s=1e-9, cores=2), Wire(credit_bytes=4096)
+    terms, wire = HostTerms(wake_s=3e-4, cold_s=3e-4, work_s=2e-4, byte_s=1e-9, cores=2), Wire(credit_bytes=4096)
     drained = 8 * (wire.bytes_of(10**6) - 4096) / RATE
     points = {
         "small_s": 5e-4,
+        "cold_s": 8e-4,
         "all_s": 3e-4 + 2e-4 * 8 / 2,
         "at_once": 8,
         "large_bytes": 10**6,
-        "large_s": 5e-4 + 1e-3 + drained,
+        "large_s": 5e-4 + 1e-3 + 1e-4 + drained,
     }
     found = host_terms(points, wire, RATE, 2)
-    assert (found.wake_s, found.work_s, found.byte_s) == pytest.approx((terms.wake_s, terms.work_s, terms.byte_s))
+    assert asdict(found) == pytest.approx(asdict(terms))
 
 
 @pytest.mark.parametrize(

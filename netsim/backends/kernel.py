@@ -38,17 +38,22 @@ from netsim.payload import nbytes
 from netsim.units import PICOSECONDS, picoseconds
 from netsim.worker import Compute, Recv, Send, Sends, Worker, stages
 
+WARM_S, COLD_S = 0.004, 0.05
+"""A rank that has kept still for less wakes in `wake_s`, for more in `cold_s` more, and in between in between."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostTerms:
     """What a message costs besides its bytes on the links, in seconds.
 
-    `wake_s`: waiting until threads are awake, which costs no processor. `work_s`: processors' time for a
+    `wake_s`: waiting until threads are awake, which costs no processor, and `cold_s` more of it after a long
+    time of stillness. `work_s`: processors' time for a
     message, and `byte_s` for each of its bytes. `cores`: processors that all ranks share, None if each has
     its own.
     """
 
     wake_s: float = 0.0
+    cold_s: float = 0.0
     work_s: float = 0.0
     byte_s: float = 0.0
     cores: int | None = None
@@ -77,12 +82,14 @@ class KernelMedium:
         self._processors = Network(self._environment)
         self._fabric, self._wire, self._costs = fabric, wire, costs
         self._acknowledged = sends == "acknowledged"
-        self._wake, self._work = picoseconds(terms.wake_s) // 3, picoseconds(terms.work_s) // 3
+        self._wake, self._cold = picoseconds(terms.wake_s) // 3, picoseconds(terms.cold_s) // 3
+        self._work = picoseconds(terms.work_s) // 3
         self._byte = terms.byte_s * PICOSECONDS
         self._cores = _cores(len(fabric.hosts), terms.cores)
         self._posted: defaultdict[tuple[int, int, int], deque[Posted]] = defaultdict(deque)
         self._expected: Counter[tuple[int, int, int]] = Counter()
         self._free_at: dict[int, deque[Callable[[], None]]] = {}
+        self._active: dict[int, int] = {}
 
     @property
     def now(self) -> int:
@@ -114,15 +121,17 @@ class KernelMedium:
         here, there = message.worker.rank, message.request.dst
         source, target = self._fabric.hosts[here], self._fabric.hosts[there]
         route, back = self._fabric.route(source, target), self._fabric.route(target, source)
-        path = message.path.then("rendezvous", self.now - message.since).then("waking", 2 * self._wake)
+        announcing = 2 * self._waking(there)
+        path = message.path.then("rendezvous", self.now - message.since).then("waking", announcing)
 
         def leave(path: Path) -> None:
             def drained(stream: Stream) -> None:
                 end = path.then("latency", route.latency_ps)
                 for link, duration in stream.held_by:
                     end = end.then(link, duration)
-                end = end.then("waking", self._wake)
-                self._after(self._wake, lambda: self._occupy(there, "taking in", self._work, end, taken_in))
+                waking = self._waking(there)
+                end = end.then("waking", waking)
+                self._after(waking, lambda: self._occupy(there, "taking in", self._work, end, taken_in))
 
             if not self._acknowledged:
                 message.sent(None, path)
@@ -131,10 +140,15 @@ class KernelMedium:
         def taken_in(path: Path) -> None:
             message.arrived(None, path)
             if self._acknowledged:
-                word = self._wake + back.latency_ps
+                word = self._waking(here) + back.latency_ps
                 self._after(word, lambda: message.sent(None, path.then("receipt", word)))
 
-        self._after(2 * self._wake, lambda: self._occupy(there, "taking in", self._work, path, leave))
+        self._after(announcing, lambda: self._occupy(there, "taking in", self._work, path, leave))
+
+    def _waking(self, rank: int) -> int:
+        """Return a third of what waking a rank takes, which depends on how long it has kept still."""
+        still = (self.now - self._active.get(rank, 0)) / PICOSECONDS
+        return self._wake + round(self._cold * min(1.0, max(0.0, (still - WARM_S) / (COLD_S - WARM_S))))
 
     # Computing.
 
@@ -162,6 +176,7 @@ class KernelMedium:
             self._processors.start(self._cores[rank], _work(charge), ended, cap_bps=float(PICOSECONDS))
 
         def ended(_: Flow) -> None:
+            self._active[rank] = self.now
             waiting.popleft()
             if waiting:
                 waiting[0]()

@@ -12,7 +12,7 @@ from netsim.errors import UsageError, check_choice
 from netsim.options import option
 
 if TYPE_CHECKING:
-    from netsim.cluster.plan import Cluster
+    from netsim.profile import Profile
     from netsim.validate import OnProgress, Setting, Validation
     from netsim.validation.cells import Cell
     from netsim.worker import Sends
@@ -23,8 +23,13 @@ DEFAULT_ALGORITHMS = "dense,topk,gtopk,ps"
 
 def validate(
     *,
-    local: Annotated[str, option("Ranks in a cluster on this machine; several with commas: 4,8,16.")],
-    bandwidth: Annotated[str, option("Of every link, each way; several with commas.")] = "100Mbps",
+    local: Annotated[
+        str | None, option("Ranks in a cluster on this machine; several with commas: 4,8,16. Not under torchrun.")
+    ] = None,
+    bandwidth: Annotated[
+        str | None,
+        option("Of every link, each way; several with commas. [default: 100Mbps; under torchrun it is measured]"),
+    ] = None,
     sizes: Annotated[str, option("Of the vectors that are exchanged, with commas.")] = "100KB,400KB,2MB",
     exchange: Annotated[str, option("Names with commas, all or none; permutation is of single flows.")] = "all",
     algorithm: Annotated[
@@ -39,15 +44,24 @@ def validate(
     placement: Annotated[str, option("Of ranks in two racks: contiguous or interleaved.")] = "contiguous",
     latency: Annotated[str | None, option("One way, where the kernel has netem. [default: the machine's own]")] = None,
     tolerance: Annotated[str, option("Exit with status 4 where a prediction is off by more.")] = "10%",
+    profile: Annotated[
+        str | None, option("A file of netsim calibrate, to predict with instead of what is measured on the way.")
+    ] = None,
+    backend: Annotated[str, option("Under torchrun: gloo, nccl or mpi.")] = "gloo",
     timeout: Annotated[str, option("An operation that waits longer fails.")] = "60s",
     out: Annotated[
         Path | None, option("A folder for the scatter plot, CSV and JSON; settings that it has are not measured again.")
     ] = None,
     as_json: Annotated[bool, option("Print one JSON document instead of the table.", "--json")] = False,
 ) -> None:
-    """Build a real cluster on this machine, run the same exchanges over it, and compare with what netsim predicts."""
+    """Run exchanges and training over a real network, and compare their times with what netsim predicts.
+
+    The network is a shaped cluster that --local builds on this machine, or, under torchrun, that of its job.
+    """
     import typer
 
+    from netsim.launch import under_launcher
+    from netsim.profile import load_profile
     from netsim.units import parse_duration
     from netsim.validate import conclude
     from netsim.validate import validate as run
@@ -57,8 +71,11 @@ def validate(
         "rounds": rounds, "density": density, "repeats": repeats, "sends": sends, "shaping": shaping, "trunk": trunk,
         "placement": placement, "latency": latency, "tolerance": tolerance,
     }  # fmt: skip
-    allowed = _tolerance(tolerance)
-    settings = _settings(config, parse_duration(timeout, "timeout"))
+    allowed, timeout_s = _tolerance(tolerance), parse_duration(timeout, "timeout")
+    known = None if profile is None else load_profile(profile)
+    if not under_launcher() and local is None:
+        raise UsageError("local is missing: say how many ranks the cluster has, such as --local 8, or use torchrun")
+    settings = [] if under_launcher() else _settings(config, timeout_s)
     points = None
     if out is not None:
         points = out / "points"
@@ -66,8 +83,13 @@ def validate(
             points.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"out {str(out)!r} cannot be made: {error.strerror}; name a folder") from None
-    with _progress(settings) as on_progress:
-        found = run(settings, allowed, on_progress, points)
+    if under_launcher():
+        found = _join(config, known, backend, timeout_s, allowed)
+        if not found.comparison:
+            return  # rank 0 reports
+    else:
+        with _progress(settings) as on_progress:
+            found = run(settings, allowed, on_progress, points, known)
     sentences = conclude(found, allowed)
     document = found.as_json(config, sentences)
     if out is not None:
@@ -78,6 +100,22 @@ def validate(
         _render(found, sentences)
     if any(each.verdict == "off" for each in found.comparison):
         raise typer.Exit(VALIDATION_FAILED)
+
+
+def _join(
+    config: dict[str, Any], profile: Profile | None, backend: str, timeout_s: float, tolerance: float
+) -> Validation:
+    """Take part in torchrun's job."""
+    from netsim.launch import ranks_given
+    from netsim.units import parse_bandwidth
+    from netsim.validate import Network, join
+
+    for name in ("local", "trunk", "latency"):
+        if config[name] is not None:
+            raise UsageError(f"{name} {config[name]!r} was given, but torchrun started the ranks; leave it out")
+    bandwidth = None if config["bandwidth"] is None else parse_bandwidth(config["bandwidth"])
+    cells = tuple(_cells(config, ranks_given()))
+    return join(cells, Network(bandwidth, profile), backend, timeout_s, tolerance)
 
 
 def _tolerance(text: str) -> float:
@@ -103,7 +141,7 @@ def _settings(config: dict[str, Any], timeout_s: float) -> list[Setting]:
     for text in _listed(config["local"]):
         if not text.isdecimal() or int(text) < 2:
             raise UsageError(f"local {text!r} must be a number of ranks, at least 2, such as 8")
-        for bandwidth in _listed(config["bandwidth"]):
+        for bandwidth in _listed(config["bandwidth"] or "100Mbps"):
             cluster = Cluster(
                 ranks=int(text),
                 bandwidth_bps=parse_bandwidth(bandwidth),
@@ -112,11 +150,16 @@ def _settings(config: dict[str, Any], timeout_s: float) -> list[Setting]:
                 shaping=config["shaping"],
                 latency_s=0.0 if config["latency"] is None else parse_duration(config["latency"], "latency"),
             )
-            settings.append(Setting(cluster=cluster, cells=tuple(_cells(config, cluster)), timeout_s=timeout_s))
+            settings.append(
+                Setting(
+                    cluster=cluster, cells=tuple(_cells(config, cluster.ranks, cluster.racks > 1)), timeout_s=timeout_s
+                )
+            )
     return settings
 
 
-def _cells(config: dict[str, Any], cluster: Cluster) -> Iterator[Cell]:
+def _cells(config: dict[str, Any], ranks: int, racks: bool = False) -> Iterator[Cell]:
+    """Yield the exchanges, and the rounds, that are compared; single flows, too, if there are `racks`."""
     from algorithms import ALGORITHMS
     from netsim.units import parse_size
     from netsim.validation.cells import Cell
@@ -125,16 +168,16 @@ def _cells(config: dict[str, Any], cluster: Cluster) -> Iterator[Cell]:
     if config["sends"] is not None:
         check_choice("sends", config["sends"], ("eager", "acknowledged"))
     for size in _listed(config["sizes"]):
-        usual = COLLECTIVES if cluster.trunk_bps is None else list(EXCHANGES)
+        usual = list(EXCHANGES) if racks else COLLECTIVES
         for name in _chosen("exchange", config["exchange"], EXCHANGES, usual):
             both: tuple[Sends, ...] = ("eager", "acknowledged") if "tree" in name else ("eager",)
             for sends in both if config["sends"] is None else (config["sends"],):
                 yield Cell(name=name, bytes=parse_size(size), sends=sends, repeats=config["repeats"])
     for name in _chosen("algorithm", config["algorithm"], ALGORITHMS, list(ALGORITHMS)):
-        yield _round(config, name, cluster)
+        yield _round(config, name, ranks)
 
 
-def _round(config: dict[str, Any], name: str, cluster: Cluster) -> Cell:
+def _round(config: dict[str, Any], name: str, ranks: int) -> Cell:
     """Return the cell that compares an algorithm's rounds."""
     from algorithms import ALGORITHMS
     from netsim.experiment import Experiment
@@ -143,7 +186,7 @@ def _round(config: dict[str, Any], name: str, cluster: Cluster) -> Cell:
     from netsim.validation.cells import Cell
 
     experiment = Experiment.of(
-        workers=cluster.ranks, algorithm=name, rounds=config["rounds"], density=config["density"], device="cpu"
+        workers=ranks, algorithm=name, rounds=config["rounds"], density=config["density"], device="cpu"
     )
     elements = sum(_tensors_of_workload(experiment))
     sparse = ALGORITHMS[name].sparse

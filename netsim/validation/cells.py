@@ -53,7 +53,7 @@ class Cell:
 
 
 def measured(
-    cells: Sequence[Mapping[str, Any]], large_bytes: int, rank: int, on_repeat: OnRound
+    cells: Sequence[Mapping[str, Any]], large_bytes: int, backend: str, rank: int, on_repeat: OnRound
 ) -> list[dict[str, Any]]:
     """Return, on rank 0, what points cost (:func:`netsim.validation.measure.points`), and the times of each cell."""
     from netsim.device import one_thread_each
@@ -63,7 +63,7 @@ def measured(
 
     with one_thread_each():
         first = before_others()
-        start = Start()
+        start = Start(backend)
         found: list[dict[str, Any]] = [points(rank, start, large_bytes) | {"before_others": first}]
         for number, given in enumerate(cells):
             cell = Cell(**given)

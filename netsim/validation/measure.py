@@ -8,11 +8,15 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from netsim.backends.kernel import COLD_S, WARM_S
 from netsim.payload import Dense, Sparse, Vector
 from netsim.validation.exchanges import EXCHANGES, SPREAD
 from netsim.worker import Sends, Worker
+
+if TYPE_CHECKING:
+    from netsim.backends.real import Real
 
 AHEAD_S = 0.02
 """How far off the instant is that all ranks are told to begin at; the network is idle by then."""
@@ -20,14 +24,19 @@ OnRound = Callable[[str, int], None]
 
 
 class Start:
-    """Lets all ranks begin at once: at an instant of the clock that they share, or as they leave a barrier."""
+    """Lets all ranks begin at once: at an instant of the clock that they share, or as they leave a barrier.
 
-    def __init__(self) -> None:
+    `hosts` is how many machines they are on, `device` what this rank's vectors are on.
+    """
+
+    def __init__(self, backend: str = "gloo") -> None:
         import torch.distributed as dist
 
         boots: list[str] = [""] * dist.get_world_size()
         dist.all_gather_object(boots, _boot())
-        self._one_clock = len(set(boots)) == 1
+        self.hosts = len(set(boots))
+        self.backend = backend
+        self.device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if backend == "nccl" else "cpu"
 
     def together(self) -> float:
         """Wait until it begins; return when that was, on this rank's monotonic clock."""
@@ -35,7 +44,7 @@ class Start:
         import torch.distributed as dist
 
         dist.barrier()
-        if not self._one_clock:
+        if self.hosts > 1:
             return time.monotonic()
         instant = torch.tensor([time.monotonic() + AHEAD_S], dtype=torch.float64)
         dist.broadcast(instant, 0)
@@ -63,15 +72,22 @@ def before_others() -> bool:
     return bool(threads)
 
 
-def vector_of(exchange: str, nbytes: int, rank: int) -> Vector:
+def interpreter(worker: Worker, start: Start, sends: Sends = "eager") -> Real:
+    """Return what answers a rank's requests."""
+    from netsim.backends.real import Real
+
+    return Real(worker, start.device, start.backend, sends)
+
+
+def vector_of(exchange: str, nbytes: int, rank: int, device: str = "cpu") -> Vector:
     """Return what a rank puts into an exchange: its own number everywhere, at evenly spread indices if sparse."""
     import torch
 
     like = EXCHANGES[exchange].size_only(nbytes)
     if like.entries is None:
-        return Dense(torch.full((like.size,), float(rank + 1)))
-    indices = torch.arange(0, like.size, SPREAD, dtype=torch.int32)
-    return Sparse(indices, torch.full((like.entries,), float(rank + 1)), like.size)
+        return Dense(torch.full((like.size,), float(rank + 1), device=device))
+    indices = torch.arange(0, like.size, SPREAD, dtype=torch.int32, device=device)
+    return Sparse(indices, torch.full((like.entries,), float(rank + 1), device=device), like.size)
 
 
 def measured_exchange(
@@ -84,27 +100,19 @@ def measured_exchange(
     import torch.distributed as dist
 
     own: list[float] = []
-    vector = vector_of(exchange, nbytes, rank)
+    vector = vector_of(exchange, nbytes, rank, start.device)
     for repeat in range(-1, repeats):
+        worker = Worker(rank, dist.get_world_size())
+        worker.step = repeat + 1
+        real = interpreter(worker, start, sends)
         began = start.together()
-        result = run(exchange, vector, sends, rank, repeat + 1)
+        result = real.run(_program(exchange, worker, vector))
         own.append(time.monotonic() - began)
         check(exchange, result, rank, dist.get_world_size())
         on_repeat(repeat)
     everyones: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(everyones, own)
     return [list(times) for times in zip(*everyones, strict=True)][1:]
-
-
-def run(exchange: str, vector: Vector, sends: Sends, rank: int, step: int) -> Any:
-    """Make one exchange for real, as one rank."""
-    import torch.distributed as dist
-
-    from netsim.backends.real import Real
-
-    worker = Worker(rank, dist.get_world_size())
-    worker.step = step
-    return Real(worker, "cpu", dist.get_backend(), sends).run(_program(exchange, worker, vector))
 
 
 async def _program(exchange: str, worker: Worker, vector: Vector) -> Any:
@@ -139,26 +147,29 @@ def _only(vector: Dense | Sparse) -> float | None:
 
 
 SMALL_BYTES = 4
-HOLD_BACK_S = 0.004
-"""How long a sender waits, so that its receiver is there and all is as idle as when a long message is under way."""
 
 
-def points(rank: int, start: Start, large_bytes: int, repeats: int = 15) -> dict[str, Any]:
+def points(rank: int, start: Start, large_bytes: int, repeats: int = 21) -> dict[str, Any]:
     """Measure what messages between two ranks cost, and adding vectors; the same answer on every rank, in seconds.
 
-    ``small_s``: a small message from rank 0 to rank 1, which waits for it, and ``large_s`` one of `large_bytes`.
-    ``all_s``: small messages both ways in all pairs of ranks at once. All ranks have been idle before, as they
-    are while a message of some size is under way; a ping-pong of small messages is several times as fast.
+    ``small_s``: a small message from rank 0 to rank 1, which waits for it, after a short while of stillness, and
+    ``cold_s`` after a longer one; ``large_s``: one of `large_bytes`. ``all_s``: small messages both ways in all
+    pairs of ranks at once. A ping-pong without stillness is several times as fast, but training is not one.
     """
     import torch.distributed as dist
 
     ranks = dist.get_world_size()
     everybody = [(each, each + 1) for each in range(0, ranks - 1, 2)]
-    cases = {"small_s": (SMALL_BYTES, False), "all_s": (SMALL_BYTES, True), "large_s": (large_bytes, False)}
+    cases = {
+        "small_s": (SMALL_BYTES, False, WARM_S),
+        "cold_s": (SMALL_BYTES, False, COLD_S),
+        "all_s": (SMALL_BYTES, True, WARM_S),
+        "large_s": (large_bytes, False, WARM_S),
+    }
     own: dict[str, list[float]] = {}
-    for name, (nbytes, all_pairs) in cases.items():
+    for name, (nbytes, all_pairs, still_s) in cases.items():
         pair = next((each for each in (everybody if all_pairs else [(0, 1)]) if rank in each), None)
-        times = [_message(rank, pair, start, nbytes, both_ways=all_pairs) for _ in range(repeats + 2)]
+        times = [_message(rank, pair, start, nbytes, still_s, both_ways=all_pairs) for _ in range(repeats + 2)]
         own[name] = [each for each in times[2:] if each]
     merging = _merging() if rank == 0 else 0.0
     everyones: list[Any] = [None] * ranks
@@ -167,14 +178,25 @@ def points(rank: int, start: Start, large_bytes: int, repeats: int = 15) -> dict
         name: statistics.median([time for times, _ in everyones for time in times[name]]) for name in own
     }
     at_once = 2 * len(everybody)
-    return found | {"large_bytes": large_bytes, "at_once": at_once, "merge_s_per_byte": everyones[0][1]}
+    return found | {
+        "large_bytes": large_bytes,
+        "at_once": at_once,
+        "hosts": start.hosts,
+        "merge_s_per_byte": everyones[0][1],
+    }
 
 
-def _message(rank: int, pair: tuple[int, int] | None, start: Start, nbytes: int, *, both_ways: bool) -> float:
-    """Send a message from the first of a pair to the second, or both ways; return its time at receivers, else 0."""
+def _message(
+    rank: int, pair: tuple[int, int] | None, start: Start, nbytes: int, still_s: float, *, both_ways: bool
+) -> float:
+    """Send a message from the first of a pair to the second, or both ways, after all kept still for `still_s`.
+
+    Returns its time at its receiver, else 0.
+    """
     import torch
+    import torch.distributed as dist
 
-    vector = Dense(torch.ones(nbytes // 4))
+    vector = Dense(torch.ones(nbytes // 4, device=start.device))
     began = start.together()
     if pair is None:
         return 0.0
@@ -185,24 +207,16 @@ def _message(rank: int, pair: tuple[int, int] | None, start: Start, nbytes: int,
     async def program(worker: Worker) -> None:
         nonlocal ended
         receiving = await worker.start_recv(peer, like=vector) if receives else None
-        time.sleep(max(0.0, began + HOLD_BACK_S - time.monotonic()))
+        time.sleep(max(0.0, began + still_s - time.monotonic()))
         if sends:
             await worker.send(peer, vector)
         if receiving is not None:
             await receiving
-            ended = time.monotonic() - began - HOLD_BACK_S
-
-    _drive(program, rank)
-    return ended
-
-
-def _drive(program: Callable[[Worker], Any], rank: int) -> None:
-    import torch.distributed as dist
-
-    from netsim.backends.real import Real
+            ended = time.monotonic() - began - still_s
 
     worker = Worker(rank, dist.get_world_size())
-    Real(worker, "cpu", dist.get_backend()).run(program(worker))
+    interpreter(worker, start).run(program(worker))
+    return ended
 
 
 def _merging(nbytes: int = 2 * 10**6, repeats: int = 9) -> float:

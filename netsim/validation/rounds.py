@@ -19,7 +19,7 @@ from netsim.simulation import load_task, make_workers
 from netsim.training import Trained, train
 from netsim.units import PICOSECONDS
 from netsim.validation.localwork import COMPANY, Timed, TimedCosts, medians
-from netsim.validation.measure import Start
+from netsim.validation.measure import Start, interpreter
 from netsim.worker import Sends, Worker
 
 
@@ -32,18 +32,16 @@ def measured_rounds(
     """
     import torch.distributed as dist
 
-    from netsim.backends.real import Real
-
-    task, tensors, _ = load_task(experiment, "cpu")
+    task, tensors, _ = load_task(experiment, start.device)
     algorithm = experiment.algorithm(experiment.algorithms[0], tensors)
     local = _local_work(experiment, task, algorithm, rank, start)
     own: list[float] = []
     sha256 = ""
     for repeat in range(-1, repeats):
         worker = make_workers(algorithm, experiment.workers, experiment.servers)[rank]
-        interpreter = Real(worker, "cpu", dist.get_backend(), sends)
+        real = interpreter(worker, start, sends)
         began = start.together()
-        trained = interpreter.run(train(worker, algorithm, task, experiment.round_count, experiment.recipe()))
+        trained = real.run(train(worker, algorithm, task, experiment.round_count, experiment.recipe()))
         own.append((time.monotonic() - began) / experiment.round_count)
         assert isinstance(trained.parameters, Dense)
         sha256 = sha256_of(trained.parameters)
