@@ -34,7 +34,7 @@ LARGEST = 2**31 - 1
 """Indices are int32."""
 
 STRIDE, GROUP = 32 * 29, 32
-"""The sample: of every STRIDE elements GROUP, as a cache fetches them; 29 is coprime to the widths of usual layers."""
+"""The sample: of every STRIDE elements the largest of GROUP; 29 is coprime to the widths of usual layers."""
 STRIP, WIDE, NARROW = 1024, 64, 8
 """How many elements are added to before they are looked at; how many are then tested against the floor at once, and
 again if one of them exceeds it."""
@@ -199,8 +199,8 @@ class NumpyKernels:
         sample = residual[: groups * STRIDE].reshape(groups, STRIDE)[:, :GROUP]
         if vector.size:
             sample = sample + factor * vector[: groups * STRIDE].reshape(groups, STRIDE)[:, :GROUP]
-        keys = _magnitudes(np.ascontiguousarray(sample).ravel())
-        return max(int(np.partition(keys, keys.size - rank)[keys.size - rank]) - 1, 0)
+        largest = _magnitudes(np.ascontiguousarray(sample)).max(axis=1)
+        return max(int(np.partition(largest, groups - rank)[groups - rank]) - 1, 0)
 
     def _largest(self, keys: Keys, k: int) -> NDArray[np.bool_]:
         """Return a mask of the k largest keys, ties to the lower position."""
@@ -351,7 +351,7 @@ def _checked_blocks(bounds: ArrayLike, ks: ArrayLike, size: int) -> tuple[Int64s
 
 
 def _rank(size: int, k: int) -> int:
-    """Return how far down the sample the floor is put: three standard deviations, and some."""
+    """Return how far down the sample's group maxima the floor is put: three standard deviations, and some."""
     expected = k * (size // STRIDE * GROUP) / max(size, 1)
     return int(expected + 3 * expected**0.5 + 4)
 
@@ -436,36 +436,21 @@ def _guess(residual: Floats, vector: Floats, factor: Any, bits: Keys, k: int) ->
     groups, rank = bits.size // STRIDE, _rank(bits.size, k)
     if 2 * rank > groups:
         return none
-    sample, largest = np.empty(groups * GROUP, bits.dtype), np.empty(groups, bits.dtype)
+    sample = np.empty(groups, bits.dtype)
     sums = np.empty(GROUP, residual.dtype)
     sums_bits = sums.view(bits.dtype)
     for g in range(groups):
-        group = sample[g * GROUP : (g + 1) * GROUP]
+        largest = none
         if vector.size:
             for j in range(GROUP):
                 sums[j] = residual[g * STRIDE + j] + factor * vector[g * STRIDE + j]
             for j in range(GROUP):
-                group[j] = sums_bits[j] & np.iinfo(bits.dtype).max
+                largest = max(largest, sums_bits[j] & np.iinfo(bits.dtype).max)
         else:
             for j in range(GROUP):
-                group[j] = bits[g * STRIDE + j] & np.iinfo(bits.dtype).max
-        most = none
-        for j in range(GROUP):
-            most = max(most, group[j])
-        largest[g] = most
-    # The rank-th largest of all is at least that of the groups' largest, so it is sought among few.
-    low, _ = _cut(largest, rank, none)
-    low = bits.dtype.type(max(low - 1, 0))
-    count = 0
-    for g in range(groups):
-        if largest[g] > low:
-            for j in range(g * GROUP, (g + 1) * GROUP):
-                if sample[j] > low:
-                    sample[count] = sample[j]
-                    count += 1
-    cut = low
-    if count > rank:
-        cut, _ = _cut(sample[:count], rank, low)
+                largest = max(largest, bits[g * STRIDE + j] & np.iinfo(bits.dtype).max)
+        sample[g] = largest
+    cut, _ = _cut(sample, rank, none)
     return bits.dtype.type(max(cut - 1, 0))
 
 
