@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from netsim.device import zero_row
 from netsim.errors import UsageError
 from netsim.payload import Dense, SizeOnly, Sparse, Vector, in_place, size_rule
 
@@ -127,6 +128,6 @@ def dense_values(vector: Dense | Sparse) -> torch.Tensor:
 
 @size_rule(lambda like: like)
 def zeros(like: Dense | SizeOnly) -> Dense | SizeOnly:
-    """Return the zero vector of the size, type and device of `like`."""
+    """Return the zero vector of the size, type and device of `like`, for who keeps it and works on it in place."""
     assert isinstance(like, Dense)
-    return Dense(like.values.new_zeros(like.size))
+    return Dense(zero_row(like.values))
