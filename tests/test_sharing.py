@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import simpy
 
-from netsim.errors import UsageError
+from netsim.errors import InfeasibleError, UsageError
 from netsim.network.fabric import Link, Route
 from netsim.network.flows import CAP, Flow, Network, Solver
 
@@ -122,3 +122,22 @@ def test_a_flow_on_a_link_that_stays_down_never_ends() -> None:
     bench.start((shared,), MB)
     bench.environment.run()
     assert bench.ended == {}
+
+
+def test_a_time_that_cannot_be_counted_is_an_error_unless_a_link_gets_faster_before() -> None:
+    """Two messages of 10⁶ bytes on a link of 1 bit/s take 185 days; compiled code counts up to 53."""
+    bench, slow = Bench(), link(bandwidth=1)
+    bench.start((slow,), 10**6)
+    bench.start((slow,), 10**6)
+    bench.at(100.0, lambda: bench.network.set_bandwidth(slow, 10**6))
+    bench.environment.run()
+    assert bench.ended == pytest.approx({0: 116.0 - 1e-4, 1: 116.0 - 1e-4})
+    bench = Bench()
+    bench.start((slow,), 10**6)
+    bench.start((slow,), 10**6)
+    if Bench.solver == "python":
+        bench.environment.run()
+        assert bench.ended == pytest.approx({0: 1.6e7, 1: 1.6e7})
+    else:
+        with pytest.raises(InfeasibleError, match="53 days"):
+            bench.environment.run()

@@ -41,7 +41,7 @@ NONE: Final = -1
 CAP: Final = -2
 """Stands for a knot where a flow is held back by its own cap."""
 NEVER: Final = 2**62
-"""The instant of what does not happen: 53 days, in picoseconds, after the first."""
+"""The instant of what does not happen: 53 days, in picoseconds. Later ones cannot be told from it."""
 SECOND: Final = 10**12
 LARGEST_RATE: Final = 9 * 10**15
 """Of whole bit/s up to this, times are computed in integers."""
@@ -318,6 +318,8 @@ def settle(core: Core, now: int, done: NDArray[np.int32]) -> int:
 def settle_and_report(core: Core, now: int, done: NDArray[np.int32], report: NDArray[np.int64]) -> tuple[int, int]:
     """Do as :func:`settle`, free the flows that are over, and return the length of the report, and the next instant.
 
+    That is NONE if there is none, and NEVER if it is further away than can be counted.
+
     The report holds of each flow its number, for how many picoseconds its own cap held it back, and for how many
     each link of its route did; it takes two for each flow there is room for, and one for each knot.
     """
@@ -328,7 +330,7 @@ def settle_and_report(core: Core, now: int, done: NDArray[np.int32], report: NDA
             links, index = links + 1, core.knots[index].following
         report[size], report[size + 1] = number, take(core, number, report[size + 2 :])
         size += 2 + links
-    return size, next_instant(core)
+    return size, int(core.dues[0]) if core.head[0].scheduled else NONE
 
 
 @jit
