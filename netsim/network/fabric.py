@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
@@ -57,8 +56,11 @@ class Route:
     def __init__(self, links: tuple[Link, ...], latency_ps: int) -> None:
         self.links = links
         self.latency_ps = latency_ps
-        self.narrowest = min(links, key=attrgetter("bandwidth_bps"), default=None)
+        self.narrowest: Link | None = None
         """The link of least bandwidth, the first of several; None for a host's route to itself."""
+        for link in links:
+            if self.narrowest is None or link.bandwidth_bps < self.narrowest.bandwidth_bps:
+                self.narrowest = link
 
 
 class Routes(NamedTuple):

@@ -125,9 +125,10 @@ class Filling:
         passed: set[Link] = set()
         while frontier:
             for link in frontier.pop().route.links:
-                if link not in passed:
+                on_link = self._on_link[link]
+                if len(on_link) > 1 and link not in passed:
                     passed.add(link)
-                    fresh = [flow for flow in self._on_link[link] if flow not in found]
+                    fresh = [flow for flow in on_link if flow not in found]
                     found |= dict.fromkeys(fresh)
                     frontier += fresh
         return list(found)
@@ -151,7 +152,7 @@ def max_min(
             capped.append((flow.cap / flow.weight, number, flow))
     heapq.heapify(capped)
     spare = {link: bandwidth(link) for link in unfixed}
-    weight = {link: math.fsum(flow.weight for flow in on_link) for link, on_link in unfixed.items()}
+    weight = {link: math.fsum([flow.weight for flow in on_link]) for link, on_link in unfixed.items()}
     fixed: dict[Flow, tuple[float, Bottleneck]] = {}
 
     def fix(flow: Flow, rate: float, at: Bottleneck) -> None:
