@@ -11,7 +11,7 @@ benchmarks/network_ways.py, which says what its ways are. Each run is a process 
 A ratio is SimGrid's median time by netsim's: above 1 netsim is faster. *Loop* is the simulation, from links and
 hosts being there to the last message, with the look-up of routes; *process* is all of it, from start to exit.
 
-    python benchmarks/network.py                                              # needs g++ and libsimgrid-dev
+    python benchmarks/network.py --way events,batched                         # needs g++ and libsimgrid-dev
     python benchmarks/network.py --work W1 --workers 64 --binding python3     # a Python that has SimGrid's binding
 """
 
@@ -35,10 +35,10 @@ import numpy as np
 
 HERE = Path(__file__).parent
 WORK = ("W1", "W2", "W3", "W4", "W5", "W5x")
-WAYS = ("events", "algorithms")
+WAYS = ("events", "algorithms", "batched")
 RACKS = ("W5", "W5x")
 CPP, BINDING = "SimGrid C++", "SimGrid Python"
-CANNOT = {"algorithms": RACKS, BINDING: ("W2", "W4", *RACKS)}
+CANNOT = {"algorithms": RACKS, "batched": RACKS, BINDING: ("W2", "W4", *RACKS)}
 """What was not written for a side: no algorithm sends random traffic, and in Python the rings are enough."""
 
 

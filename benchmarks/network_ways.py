@@ -3,7 +3,8 @@
     python benchmarks/network_ways.py WORK P WAY [TRAFFIC]      # TRAFFIC: lines "src dst bytes start_s", for w5
 
 It prints the seconds of the main loop, how many messages there were, when the last ended in simulated seconds,
-and for w5 when each did. Way `events` starts flows from plain callbacks; `algorithms` has coroutines ask for them.
+and for w5 when each did. Way `events` starts a flow a message from plain callbacks (Network.start); `algorithms` does
+the same from coroutines that ask for messages (netsim.collectives); `batched` takes rounds of all ranks at once.
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ from netsim.backends.cooperative import Cooperative
 from netsim.backends.simulated import SimulatedMedium
 from netsim.collectives import rings, server, trees
 from netsim.costs import AssumedCosts
+from netsim.experiment import Experiment
 from netsim.network.fabric import Fabric, Route
 from netsim.network.flows import Flow, Network, Solver
 from netsim.network.sharing import Sharing
 from netsim.payload import SizeOnly
+from netsim.simulation import laboratory
 from netsim.system import old_objects_set_aside
 from netsim.units import PICOSECONDS, picoseconds
 from netsim.worker import Worker
@@ -204,6 +207,21 @@ def by_algorithms(work: str, workers: int, _: list[Traffic]) -> None:
     report(began, sum(worker.traffic.messages_up for worker in ranks), medium.now, [])
 
 
+def by_rounds(work: str, workers: int, _: list[Traffic]) -> None:
+    """Do the work in rounds of all ranks at once, as algorithms whose exchange is just that; links are made within."""
+    algorithm = {"w1": "dense", "w2": "gtopk", "w3": "topk", "w4": "ps-topk"}[work]
+    elements = chunk(workers) // 4 * workers if work == "w1" else DENSE // 4
+    experiment = Experiment.of(
+        workers=workers, bandwidth="1Gbps", latency="50us", algorithm=algorithm, timing_only=True, elements=elements,
+        k=ENTRIES, rounds=1, way="batched",
+    )  # fmt: skip
+    with laboratory(experiment) as lab:
+        began = time.perf_counter()
+        result = lab.simulate(algorithm)
+        sent = {"w1": 2 * (workers - 1) * workers, "w3": (workers - 1) * workers}.get(work, 2 * (workers - 1))
+        report(began, sent, round(result.round_time_s * PICOSECONDS), [])
+
+
 async def first_of_two(own: SizeOnly, theirs: SizeOnly) -> SizeOnly:
     """Merge two selections of the same size, in no time."""
     return own
@@ -219,7 +237,11 @@ def report(began: float, messages: int, now: int, ends: list[float]) -> None:
     print(json.dumps({"loop_s": took, "messages": messages, "end_s": now / PICOSECONDS, "finish_s": ends}))
 
 
-WAYS: dict[str, Callable[[str, int, list[Traffic]], None]] = {"events": by_events, "algorithms": by_algorithms}
+WAYS: dict[str, Callable[[str, int, list[Traffic]], None]] = {
+    "events": by_events,
+    "algorithms": by_algorithms,
+    "batched": by_rounds,
+}
 
 
 def main() -> None:
