@@ -134,13 +134,13 @@ def join(cells: tuple[Cell, ...], network: Network, backend: str, timeout_s: flo
     The network is a star whose links carry `network.bandwidth_bps`, or, if nobody says, what a large message
     between two ranks got.
     """
-    before, began = os.getloadavg()[0], time.time()
+    machine = Machine()
     found = join_work(_details(cells, LARGE_BYTES, backend, timeout_s))
     if not found:
         return Validation()
     points, *measured = found
     ranks = int(os.environ["WORLD_SIZE"])
-    record = _record(f"{backend}, {network.words(points)}", began, before, points, measured)
+    record = machine.record(f"{backend}, {network.words(points)}", points, measured)
     record["cores"] = record["cores"] if points["hosts"] == 1 else None
     graph = Cluster(ranks=ranks, bandwidth_bps=round(network.payload_or_nominal(points))).graph()
     model = Model(Fabric(graph), network.wire, network.terms(points, record["cores"]))
@@ -186,29 +186,44 @@ def _details(cells: tuple[Cell, ...], large_bytes: int, backend: str, timeout_s:
     }
 
 
-def _record(
-    network: str, began: float, load: float, points: dict[str, Any], cells: list[dict[str, Any]]
-) -> dict[str, Any]:
-    """Return what was measured, with when that was and how busy the machine."""
-    return {
-        "network": network,
-        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(began)),
-        "seconds": time.time() - began,
-        "load_before": load,
-        "points": points,
-        "cores": len(os.sched_getaffinity(0)),
-        "cells": cells,
-    }
+class Machine:
+    """How busy this machine was before and while something was measured."""
+
+    def __init__(self) -> None:
+        self._load, self._began, self._ticks = os.getloadavg()[0], time.time(), _ticks()
+
+    def record(self, network: str, points: dict[str, Any], cells: list[dict[str, Any]]) -> dict[str, Any]:
+        """Return what was measured, with when that was and how busy the machine."""
+        busy, total = (after - before for after, before in zip(_ticks(), self._ticks, strict=True))
+        return {
+            "network": network,
+            "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(self._began)),
+            "seconds": time.time() - self._began,
+            "load_before": self._load,
+            "processors_busy": busy / total if total else None,
+            "points": points,
+            "cores": len(os.sched_getaffinity(0)),
+            "cells": cells,
+        }
+
+
+def _ticks() -> tuple[int, int]:
+    """Return for how long processors have been busy, and for how long they have been, in the kernel's own unit."""
+    try:
+        ticks = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    except OSError:
+        return 0, 0
+    return sum(ticks) - ticks[3] - ticks[4], sum(ticks)  # idle, and waiting for disks
 
 
 def _measure(setting: Setting, on_repeat: Callable[[str, int], None]) -> dict[str, Any]:
     """Measure all cells of a setting."""
     cluster = setting.cluster
     large = min(LARGE_BYTES, int(LARGE_S * cluster.bandwidth_bps / 8))
-    before, began = os.getloadavg()[0], time.time()
+    machine = Machine()
     details = _details(setting.cells, large, "gloo", setting.timeout_s)
     points, *cells = launch_work(details, cluster.ranks, on_repeat, cluster)
-    return _record(setting.network, began, before, points, cells) | {"cluster": asdict(cluster)}
+    return machine.record(setting.network, points, cells) | {"cluster": asdict(cluster)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,6 +86,40 @@ def test_a_folder_left_by_sigkill_is_offered_and_cleaned(
     assert not folder.exists()
 
 
+@pytest.mark.real
+@pytest.mark.skipif(bool(why_no_cluster()), reason=why_no_cluster())
+def test_a_validation_that_is_killed_leaves_a_folder_that_the_doctor_finds_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("netsim.doctor.FRESH_S", -1.0)
+    command = [
+        sys.executable,
+        "-m",
+        "netsim",
+        "validate",
+        "--local",
+        "2",
+        "--bandwidth",
+        "1Mbps",
+        "--algorithm",
+        "none",
+    ]
+    launcher = subprocess.Popen(command, env=os.environ | {"TMPDIR": str(tmp_path)}, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob("netsim-*/rendezvous")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    finally:
+        launcher.kill()
+        launcher.wait()
+    while [each for each in leftovers(tmp_path) if each.what == "process"] and time.monotonic() < deadline:
+        time.sleep(0.05)
+    (left,) = leftovers(tmp_path)  # the kernel ended host and ranks, and with them went namespaces and cables
+    assert left.what == "folder"
+    left.remove()
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_doctor_finds_what_the_machine_has(capsys: pytest.CaptureFixture[str]) -> None:
     findings = {each["name"]: each for each in json.loads(run(capsys, "doctor --json").out)["findings"]}
     assert findings["ip"]["state"] == (
