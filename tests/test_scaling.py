@@ -214,6 +214,24 @@ def test_the_crossover_is_the_one_that_simulation_finds(small: Path) -> None:
     assert crossing["interval"][0] <= crossing["fitted_workers"] <= crossing["interval"][1]
 
 
+def test_a_million_workers_by_closed_forms(tmp_path: Path) -> None:
+    """On an idle star, against the papers' forms: Top-k (P-1)(α + 2kβ), gTop-k 2 log₂P (α + 2kβ)."""
+    from netsim.study import run_study
+    from netsim.study.settings import settings_of
+    from studies import load_study
+
+    sets = ["way=closed-form", "workers=2,4,16,256,65536,1048576", "topologies=star", "bandwidths=1Gbps",
+            "densities=0.001", "algorithms=topk,gtopk", "exact_up_to=4"]  # fmt: skip
+    study = load_study("scaling")
+    ran = run_study(study, settings_of(study, sets=sets), tmp_path, jobs=1)
+    message = 50e-6 + 2 * 25_557 * 32e-9
+    found = {(each["algorithm"], each["workers"]): each["round_time_s"] for each in ran.data["scaling"]}
+    for workers in (65536, 1048576):
+        assert found["topk", workers] == pytest.approx(0.12 + (workers - 1) * message)
+        assert found["gtopk", workers] == pytest.approx(0.12 + 2 * math.log2(workers) * message)
+    assert "gTop-k in O(log P)" in ran.conclusion.sentences[0]  # one density says nothing of k
+
+
 def test_many_flows_through_one_uplink_are_told(tmp_path: Path) -> None:
     """By doubling all hosts of a rack of four send at once, through an uplink with the bandwidth of one."""
     from netsim.study import run_study

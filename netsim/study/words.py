@@ -18,7 +18,7 @@ def in_words(growth: Growth) -> list[str]:
     """Return what was found: the laws on the first network, what breaks them, and the crossovers there."""
     first = growth.conditions[0]
     laws = [law for law in growth.laws if (law.topology, law.bandwidth) == (first.topology, first.bandwidth)]
-    span = f"P = {growth.grid[0]} to {growth.grid[-1]}"
+    span = f"P = {growth.grid[0]} to {growth.grid[-1]:,}"
     sentences = [
         _headline(growth, laws, first),
         *(_law(growth, law, first, span) for law in laws),
@@ -26,7 +26,7 @@ def in_words(growth: Growth) -> list[str]:
         *_kept(growth),
         *_orders(growth, first, span),
     ]
-    return [each[0].upper() + each[1:] if each.startswith("dense") else each for each in sentences]
+    return [each if each.startswith("gTop-k") else each[0].upper() + each[1:] for each in sentences]
 
 
 def _headline(growth: Growth, laws: Sequence[Law], first: Condition) -> str:
@@ -39,7 +39,8 @@ def _headline(growth: Growth, laws: Sequence[Law], first: Condition) -> str:
     since = next((at + 1 for at in reversed(range(len(grid))) if fastest[at] != fastest[-1]), 0)
     before = " or ".join(growth.titles[name] for name in dict.fromkeys(fastest[:since]))
     below = f"; at fewer, {before}" if before else ""
-    return f"{told} With {grid[since]} to {grid[-1]} workers {last} has the shortest round{below} ({first.in_words()})."
+    span = f"{grid[since]:,} to {grid[-1]:,} workers"
+    return f"{told} With {span} {last} has the shortest round{below} ({first.in_words()})."
 
 
 def _law(growth: Growth, law: Law, first: Condition, span: str) -> str:
@@ -88,7 +89,7 @@ def _broken(growth: Growth) -> list[str]:
         if each.form == each.reference:
             what = f"keeps its law on {topology}, but"
         sentences.append(
-            f"{growth.titles[algorithm]} {what} with {growth.grid[-1]} workers it takes {each.times_as_long:.3g}× as "
+            f"{growth.titles[algorithm]} {what} with {growth.grid[-1]:,} workers it takes {each.times_as_long:.3g}× as "
             f"long as on {reference} ({each.condition.in_words()})."
         )
     return sentences
@@ -157,9 +158,9 @@ def _change(growth: Growth, each: Crossover, condition: Condition) -> str:
     if each.bracket is None:
         return f"Beyond what was simulated, {after} overtakes {before}: {fitted} ({condition.in_words()})."
     low, high = each.bracket
-    exact = "" if high - low == 1 else f" (or from one after P = {low})"
+    exact = "" if high - low == 1 else f" (or from one after P = {low:,})"
     fitted = f"; {fitted}" if fitted else ""
-    return f"{after} is faster than {before} from P = {high}{exact}{fitted} ({condition.in_words()})."
+    return f"{after} is faster than {before} from P = {high:,}{exact}{fitted} ({condition.in_words()})."
 
 
 def _number(workers: float) -> str:
