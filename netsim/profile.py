@@ -85,7 +85,7 @@ class Line(Table):
 
 
 class Sample(Table):
-    """The median time of a function that was given vectors of so many `entries` in all, of `elements` elements each."""
+    """The median time of a function, given so many `entries` of sparse vectors, and `elements` of dense ones."""
 
     entries: Annotated[int, Field(ge=0)]
     elements: Annotated[int, Field(ge=0)]

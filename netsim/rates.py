@@ -17,7 +17,7 @@ SPARSE = "sparse_"
 
 
 class Rate(NamedTuple):
-    """Seconds of a call, of each entry that it is given, and of each element of the vectors that these are of."""
+    """Seconds of a call, of each entry of sparse vectors that it is given, and of each element of dense ones."""
 
     fixed_s: float
     entry_s: float = 0.0
@@ -25,7 +25,10 @@ class Rate(NamedTuple):
 
 
 class Given(NamedTuple):
-    """What a computation is given: which function, entries in all, and the elements of the largest vector."""
+    """What a computation is given: which function, entries of sparse vectors, and elements of dense ones.
+
+    Where all vectors are sparse, the elements are those of one of them, since what comes out may be dense.
+    """
 
     function: str
     entries: int
@@ -33,11 +36,20 @@ class Given(NamedTuple):
 
     @classmethod
     def to(cls, request: Compute[Any]) -> Given:
+        sparse = [arg for arg in request.args if _is_sparse(arg)]
+        entries = sum(map(elements_of, sparse))
+        elements = sum(elements_of(arg) for arg in request.args if not _is_sparse(arg))
         first = next((arg for arg in request.args if isinstance(arg, Vector)), None)
-        sparse = isinstance(first, Sparse) or (isinstance(first, SizeOnly) and first.entries is not None)
-        elements = max((arg.size for arg in request.args if isinstance(arg, Vector)), default=0)
         name = request.function.__qualname__
-        return cls(SPARSE + name if sparse else name, sum(map(elements_of, request.args)), elements)
+        return cls(
+            SPARSE + name if _is_sparse(first) else name,
+            entries,
+            elements or max((vector.size for vector in sparse), default=0),
+        )
+
+
+def _is_sparse(arg: Any) -> bool:
+    return isinstance(arg, Sparse) or (isinstance(arg, SizeOnly) and arg.entries is not None)
 
 
 class RatedCosts:

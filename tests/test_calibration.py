@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from netsim.calibration.fits import line, link, work
 from netsim.calibration.pingpong import SIZES, Trips, ping_pong
 from netsim.calibration.run import Calibration, lines_of, profile_of
 from netsim.costs import AssumedCosts
-from netsim.errors import UsageError
+from netsim.errors import NetsimError, UsageError
 from netsim.experiment import Experiment
 from netsim.launch import launch_work
 from netsim.payload import SizeOnly, add
@@ -54,7 +55,7 @@ def profile(**changes: Any) -> Profile:
         ),
         "link": Link(fixed_s=200e-6, each_s=80e-9, nominal_bps=1e8, efficiency=0.95, **FIT),
         "message": Line(fixed_s=10e-6, each_s=0.5e-9, **FIT),
-        "work": {"add": Work(fixed_s=1e-6, entry_s=0.2e-9, element_s=0.0, **FIT)},
+        "work": {"add": Work(fixed_s=1e-6, entry_s=0.0, element_s=0.2e-9, **FIT)},
         "step": Step(workload="digits-mlp", batch_size=16, elements=1_126_410, seconds=7e-3, repeats=5),
     }
     return Profile(**(values | changes))
@@ -125,6 +126,11 @@ def test_what_an_idle_link_lets_through_at_once_is_told_from_its_alpha(fixed: fl
     assert found.fixed_s == pytest.approx(fixed, rel=0.03)
     # Where a burst is shorter than α, it is not to be seen, and does not matter.
     assert found.free_bytes * each == pytest.approx(free * each, abs=0.03 * (fixed + free * each))
+
+
+def test_messages_that_make_no_line_are_an_error_and_not_a_profile() -> None:
+    with pytest.raises(NetsimError, match=r"4 to 4194304 bytes make no line.*busy"):
+        link(SIZES, [[0.005] * 5 for _ in SIZES])
 
 
 costs = st.floats(1e-9, 1.0)
@@ -200,7 +206,7 @@ def test_a_timing_of_a_profile_is_its_arithmetic(saved: Path) -> None:
     (result,) = netsim.simulate(**options, profile=saved).results
     half = 4 * d // 2
     step = 2 * (10e-6 + 0.5e-9 * half) + 200e-6 + 80e-9 * half
-    computing = 7e-3 + 1e-6 + 0.2e-9 * d  # both halves of the sum are entries
+    computing = 7e-3 + 1e-6 + 0.2e-9 * d  # the sum is of two halves
     assert result.round_time_s == pytest.approx(2 * step + computing, rel=1e-6)
     assert result.compute_provenance == "MEASURED"
 
@@ -225,12 +231,13 @@ def test_a_step_of_another_workload_is_not_charged(saved: Path) -> None:
 
 
 def test_functions_that_a_profile_does_not_know_are_left_to_what_else_charges() -> None:
-    charges = RatedCosts({"add": Rate(1.0, 2.0)}, set(), AssumedCosts({"merge": 5.0}))
+    charges = RatedCosts({"add": Rate(1.0, 5.0, 2.0)}, set(), AssumedCosts({"merge": 5.0}))
     vector = SizeOnly(3)
     assert charges.picoseconds(Compute("merge", add, (vector, vector)), lambda: None) == 13 * PICOSECONDS
     assert charges.picoseconds(Compute("merge", sorted, (vector,)), lambda: None) == 5 * PICOSECONDS
     sparse = SizeOnly(100, 3)
     assert Given.to(Compute("merge", add, (sparse, sparse))) == ("sparse_add", 6, 100)
+    assert Given.to(Compute("merge", add, (vector, sparse))) == ("add", 3, 3)
 
 
 def test_a_profile_goes_with_the_output(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -265,17 +272,29 @@ def test_a_calibration_that_cannot_be_is_refused(
     assert named in done.err
 
 
+def calibrated(calibration: Calibration, *stage: Any, cluster: Any = None, well_fitted: float = math.inf) -> Profile:
+    """Return what is measured here, of three attempts the first whose own residuals do not say: too busy."""
+    details = {"work": "calibrate", "backend": "gloo", "timeout_s": 20.0, "calibration": asdict(calibration)}
+    for attempt in range(3):
+        (found,) = launch_work(details, 2, *stage, cluster=cluster)
+        try:
+            measured = profile_of(calibration, json.loads(json.dumps(found)))
+        except NetsimError:
+            continue
+        if measured.link.residual_median < well_fitted or attempt == 2:
+            return measured
+    pytest.fail("this machine is too busy to measure anything")
+
+
 @pytest.mark.real
 def test_two_ranks_on_loopback_are_calibrated(tmp_path: Path) -> None:
     """A short one of the real thing: what it says is finite, positive, and survives its file."""
-    calibration = Calibration(where="loopback", command="a test", messages_s=0.5, elements=(2_000, 20_000))
-    details = {"work": "calibrate", "backend": "gloo", "timeout_s": 20.0, "calibration": asdict(calibration)}
+    calibration = Calibration(where="loopback", command="a test", messages_s=1.0, elements=(2_000, 20_000))
     stages: list[str] = []
-    (found,) = launch_work(details, 2, lambda what, _: stages.append(what))
-    measured = profile_of(calibration, json.loads(json.dumps(found)))
+    measured = calibrated(calibration, lambda what, _: stages.append(what))
     save_profile(measured, tmp_path / "p.toml")
     assert load_profile(tmp_path / "p.toml") == measured
-    assert stages == ["messages", "selecting and merging", "a step of training"]
+    assert stages[:3] == ["messages", "selecting and merging", "a step of training"]
     assert [point.size for point in measured.link.points][:3] == list(SIZES[:3])
     assert {"accumulate_and_select", "add", "total", "sparse_merge", "sparse_sum_to_dense"} <= set(measured.work)
     assert measured.step is not None
@@ -295,10 +314,6 @@ def test_a_shaped_link_is_calibrated_to_what_the_kernel_counts(tmp_path: Path) -
     from netsim.cluster.plan import Cluster
 
     calibration = Calibration(where="shaped cluster", command="a test", messages_s=12.0, elements=(2_000,))
-    details = {"work": "calibrate", "backend": "gloo", "timeout_s": 20.0, "calibration": asdict(calibration)}
-    for _ in range(3):
-        (found,) = launch_work(details, 2, cluster=Cluster(ranks=2, bandwidth_bps=50_000_000))
-        link = profile_of(calibration, json.loads(json.dumps(found))).link
-        if link.residual_median < 0.1:
-            break
+    cluster = Cluster(ranks=2, bandwidth_bps=50_000_000)
+    link = calibrated(calibration, cluster=cluster, well_fitted=0.1).link
     assert link.each_s == pytest.approx(8 / (50e6 * 1448 / 1514), rel=0.05)

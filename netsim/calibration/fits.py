@@ -7,6 +7,7 @@ from statistics import median
 
 import numpy as np
 
+from netsim.errors import NetsimError
 from netsim.profile import Line, Link, Point, Sample, Work
 
 TOLERATED = 0.02
@@ -14,6 +15,8 @@ TOLERATED = 0.02
 (Huber): an outlier pulls no line."""
 FREE_BYTES = tuple(256 * 2**power for power in range(10))
 """What an idle link may let through at once, to begin looking at: 256 B to 128 KiB."""
+NOTHING = 1e-9
+"""The part of the longest time that a term does not even come to which is nothing."""
 NEGLIGIBLE = 1e-6
 """An error, in squares of what is tolerated, that nothing need be done about."""
 
@@ -48,6 +51,8 @@ def terms(
         **exact,
     )
     costs[used] = found.x / scale
+    largest = np.array([max(map(abs, column)) for column in columns])
+    costs[costs * largest < NOTHING * wanted.max()] = 0.0  # the bound is approached, not reached
     return costs.tolist(), float(found.cost)
 
 
@@ -60,7 +65,7 @@ def link(sizes: Sequence[int], samples: Sequence[Sequence[float]], nominal_bps: 
     """Return the link that messages were measured on: a line, but that its first bytes may cost nothing.
 
     A link that was idle lets a burst through at once if a token bucket shapes it. How much is chosen by how well
-    the line then fits, and is nothing unless it fits twice as well.
+    the line then fits, and is nothing unless it fits twice as well. Raises NetsimError where no line fits at all.
     """
     from scipy.optimize import minimize_scalar
 
@@ -71,6 +76,11 @@ def link(sizes: Sequence[int], samples: Sequence[Sequence[float]], nominal_bps: 
     free, fitted = 0.0, plain
     if finer.fun < error / 2 and error > NEGLIGIBLE:
         free, fitted = float(finer.x), _line(points, float(finer.x))[0]
+    if not (fitted.fixed_s > 0 and fitted.each_s > 0):
+        raise NetsimError(
+            f"messages of {sizes[0]} to {sizes[-1]} bytes make no line: longer ones took no more time, or short ones "
+            "none; is the machine busy with something else? Measure again when it is idle"
+        )
     efficiency = None if nominal_bps is None else 8 / fitted.each_s / nominal_bps
     return Link(**dict(fitted), free_bytes=free, nominal_bps=nominal_bps, efficiency=efficiency)
 

@@ -61,12 +61,13 @@ def calibrate(
     )
     details = {"work": "calibrate", "backend": backend, "timeout_s": parse_duration(timeout, "timeout")}
     details |= {"calibration": asdict(calibration)}
+    if os.environ.get("RANK", "0") == "0":
+        _say(calibration.cost())
     if under_launcher():
         found = join_work(details, _say_stage)
         if not found:
             return
     else:
-        _say(calibration.cost())
         found = launch_work(details, local or 2, _say_stage, _cluster(local, nominal))
     profile = profile_of(calibration, found[0])
     try:
