@@ -96,6 +96,10 @@ class LASGPS(_Published):
     def initial_memory(self, like: Vector) -> ServerMemory:  # type: ignore[override]
         return ServerMemory(like)
 
+    def upload_like(self, like: Vector) -> Bundle:
+        """Return an example of an upload, with its note of L."""
+        return Bundle((Flag(True), like, number(0.0, like)))
+
     async def step(
         self, worker: Worker, parameters: Vector, gradient: Gradient | None, recipe: Recipe, state: State
     ) -> tuple[Vector, State]:
@@ -147,8 +151,9 @@ def smoothness(fresh: Dense, stale: Dense, parameters: Dense, old: Dense) -> flo
 
 
 @size_rule(lambda number, like: SizeOnly(1))
-def number(number: float, like: Dense) -> Dense:
+def number(number: float, like: Vector) -> Vector:
     """Return a number as a payload of one element."""
+    assert isinstance(like, Dense)
     return Dense(like.values.new_tensor([number]))
 
 

@@ -13,7 +13,8 @@ from typing import Any, ClassVar, NamedTuple
 from algorithms.feedback import Feedback
 from algorithms.server import SKIP, OverServer, upload
 from netsim.algorithm import Gradient, State
-from netsim.payload import Bundle, Dense, Vector, size_rule
+from netsim.errors import UsageError
+from netsim.payload import Bundle, Dense, Flag, Vector, size_rule
 from netsim.sgd import Recipe, prepare
 from netsim.worker import Worker
 
@@ -61,6 +62,9 @@ class Lazy(OverServer):
         self, history: int = 10, delay: int | None = None, alpha: float | None = None, serial: bool = False
     ) -> None:
         super().__init__(serial)
+        for name, value in (("history", history), ("delay", delay), ("alpha", alpha)):
+            if value is not None and not value > 0:
+                raise UsageError(f"{name} {value!r} must be more than 0, such as 10")
         self.history = history
         self.delay = history if delay is None else delay
         self.alpha = self.default_alpha if alpha is None else alpha
@@ -77,6 +81,10 @@ class Lazy(OverServer):
     async def message(self, worker: Worker, vector: Vector, memory: LazyMemory) -> tuple[Vector, LazyMemory]:
         """Return what an upload of γ g holds, and the memory after it."""
         return vector, memory
+
+    def upload_like(self, like: Vector) -> Bundle:
+        """Return an example of an upload, of vectors like `like`."""
+        return Bundle((Flag(True), like))
 
     def weight(self, rate: float) -> float:
         """Return α_d, the weight of a movement, at the rate γ of a summed update."""
@@ -98,7 +106,7 @@ class Lazy(OverServer):
         if vector is not None:
             content, memory = await self.message(worker, vector, memory)
             own = upload(worker, content)
-        summed, latest = await self.sum_of_latest(worker, own, memory.latest, like)
+        summed, latest = await self.sum_of_latest(worker, own, memory.latest, like, self.upload_like(like))
         return summed, memory._replace(latest=latest)
 
     async def step(
@@ -127,7 +135,9 @@ class Lazy(OverServer):
     ) -> tuple[Vector, State]:
         """Aggregate, move, and remember how far; `message` is None at a dedicated server."""
         memory: LazyMemory = state.memory
-        summed, latest = await self.sum_of_latest(worker, message, memory.latest, like=parameters)
+        summed, latest = await self.sum_of_latest(
+            worker, message, memory.latest, parameters, self.upload_like(parameters)
+        )
         after, state = await self.apply(worker, parameters, summed, recipe, state)
         moved = await worker.replicated("update", squared_distance, after, parameters)
         movements = (moved, *memory.movements)[: self.history]

@@ -42,11 +42,15 @@ class RandK(ErrorFeedback):
 
 
 def random_positions(size: int, selector: Selector, step: int) -> torch.Tensor:
-    """Return k positions of `size`, ascending, drawn with NumPy from the step's number."""
+    """Return k positions of `size`, or each tensor's own k, ascending; drawn with NumPy from the step's number."""
     import torch
 
-    drawn = np.random.default_rng((4, step)).choice(size, min(selector.k, size), replace=False)
-    return torch.from_numpy(np.sort(drawn))
+    random = np.random.default_rng((4, step))
+    drawn, first = [], 0
+    for of, k in selector.blocks or ((size, selector.k),):
+        drawn.append(np.sort(random.choice(of, min(k, of), replace=False)) + first)
+        first += of
+    return torch.from_numpy(np.concatenate(drawn))
 
 
 @in_place

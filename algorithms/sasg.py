@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from algorithms.compression import no_entries
 from algorithms.feedback import ErrorFeedback, Feedback
 from algorithms.lasg import DifferenceOnOneBatch
 from algorithms.lazy import LazyMemory
 from algorithms.selection import Selector
-from netsim.payload import Sparse, Vector
+from netsim.payload import Bundle, Flag, Sparse, Vector
 from netsim.sgd import zeros
 from netsim.worker import Worker
 
@@ -43,6 +44,9 @@ class SASG(DifferenceOnOneBatch):
 
     def residual(self, memory: LazyMemory) -> Vector | None:
         return memory.feedback.residual if memory.feedback is not None else None
+
+    def upload_like(self, like: Vector) -> Bundle:
+        return Bundle((Flag(True), no_entries(like)))
 
     async def message(self, worker: Worker, vector: Vector, memory: LazyMemory) -> tuple[Vector, LazyMemory]:
         assert memory.feedback is not None

@@ -37,14 +37,14 @@ class OverServer(Algorithm):
         return await broadcast_from_server(worker, summed, like)
 
     async def sum_of_latest(
-        self, worker: Worker, own: Bundle | None, latest: tuple[Bundle, ...], like: Vector
+        self, worker: Worker, own: Bundle | None, latest: tuple[Bundle, ...], like: Vector, upload_like: Bundle
     ) -> tuple[Vector, tuple[Bundle, ...]]:
         """Return the sum of every worker's latest upload, and those uploads at the server.
 
-        `own` is :func:`upload` or :data:`SKIP`, or None at a dedicated server. For a worker that skips,
-        the server uses its `latest` once more.
+        `own` is :func:`upload`, of the kind of `upload_like`, or :data:`SKIP`, or None at a dedicated server.
+        For a worker that skips, the server uses its `latest` once more.
         """
-        bundles = await gather(worker, own, SKIP, self.serial)
+        bundles = await gather(worker, own, upload_like, self.serial)
         summed = None
         if bundles is not None:
             latest = tuple(latest[rank] if _skips(bundle) else bundle for rank, bundle in enumerate(bundles))

@@ -3,7 +3,9 @@
 For each model and number of workers P: seconds of a whole round (gradients, accumulation, exact selection,
 merges, simulation, update), of (a) a plain Python loop of forward and backward over the workers, and of (b) the
 bare arithmetic: one forward and backward over all workers' samples at once. Ratios are medians over interleaved
-repeats. Peak memory is of a process of its own, over what it held before the run, against P·d·4 bytes.
+repeats. "Not gradients" is the share of a round in which no gradient is computed (with one thread). Peak memory is
+of the rounds, in a process of its own, over what it held before them (libraries, data, one worker's round, whose
+memory was given back), against P·d·4 bytes.
 
     python benchmarks/rounds.py --threads 1            # and: --threads 2 (a pool of two workers)
 """
@@ -11,12 +13,14 @@ repeats. Peak memory is of a process of its own, over what it held before the ru
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +29,7 @@ from torch import nn
 
 from netsim.device import keep_freed_memory
 from netsim.experiment import Experiment
-from netsim.simulation import laboratory
+from netsim.simulation import Laboratory, laboratory
 
 MODELS = ("digits-mlp", "fc-mnist", "resnet20")
 DENSITY = 1e-3
@@ -61,6 +65,32 @@ def bare(model: nn.Module, batches: list[tuple[torch.Tensor, torch.Tensor]]) -> 
     return plain_loop(model, [(inputs, labels)])
 
 
+class Stopwatch:
+    """Adds up the seconds in which a task computes gradients."""
+
+    def __init__(self, task: Any) -> None:
+        self.seconds = 0.0
+        self._inside = False
+        alone, many = task.gradient, task.gradients
+        task.gradient = lambda *args: self._timed(lambda: alone(*args))
+        task.gradients = lambda calls: self._each(many(calls))
+
+    def _each(self, gradients: Iterator[Any]) -> Iterator[Any]:
+        done = object()
+        while (gradient := self._timed(lambda: next(gradients, done))) is not done:
+            yield gradient
+
+    def _timed(self, call: Callable[[], Any]) -> Any:
+        if self._inside:
+            return call()
+        self._inside, started = True, time.perf_counter()
+        try:
+            return call()
+        finally:
+            self._inside = False
+            self.seconds += time.perf_counter() - started
+
+
 def measure(model: str, workers: int, repeats: int, batch_size: int, threads: int) -> dict[str, Any]:
     """Return the medians of interleaved repeats."""
     os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:threads]))
@@ -70,35 +100,52 @@ def measure(model: str, workers: int, repeats: int, batch_size: int, threads: in
         task: Any = lab.task
         plain = module_of(task)
         batches = [task._training.take(torch.from_numpy(task.batch(rank, 0))) for rank in range(workers)]
-        samples: dict[str, list[float]] = {"round": [], "loop": [], "bare": []}
+        watch = Stopwatch(task)
+        samples: dict[str, list[float]] = {"round": [], "loop": [], "bare": [], "other": []}
         for repeat in range(repeats + 1):
-            stamps: list[float] = []
-            lab.simulate("gtopk", lambda *_, stamps=stamps: stamps.append(time.perf_counter()))
+            stamps: list[tuple[float, float]] = []
+            lab.simulate("gtopk", lambda *_, stamps=stamps: stamps.append((time.perf_counter(), watch.seconds)))
             loop, arithmetic = plain_loop(plain, batches), bare(plain, batches)
             if repeat:  # the first warms up
-                samples["round"].append((stamps[-1] - stamps[0]) / (len(stamps) - 1))
+                whole, gradients = (last - first for first, last in zip(stamps[0], stamps[-1], strict=True))
+                samples["round"].append(whole / (len(stamps) - 1))
                 samples["loop"].append(loop)
                 samples["bare"].append(arithmetic)
+                samples["other"].append(1 - gradients / whole)
     pairs = zip(samples["round"], samples["loop"], samples["bare"], strict=True)
     ratios = [(whole / loop, whole / arithmetic) for whole, loop, arithmetic in pairs]
     return {
         "model": model, "workers": workers, "batch_size": batch_size, "threads": threads, "repeats": repeats,
-        **{f"{name}_s": statistics.median(values) for name, values in samples.items()},
+        **{f"{name}_s": statistics.median(samples[name]) for name in ("round", "loop", "bare")},
+        "not_gradients": statistics.median(samples["other"]) if threads == 1 else None,
         "over_loop": statistics.median(ratio for ratio, _ in ratios),
         "over_bare": statistics.median(ratio for _, ratio in ratios),
     }  # fmt: skip
 
 
 def memory(model: str, workers: int, batch_size: int) -> dict[str, Any]:
-    """Return the peak memory of a run in this process, over what it held before, as a ratio to P·d·4 bytes."""
+    """Return the peak memory of rounds in this process, over what it held before, as a ratio to P·d·4 bytes.
+
+    The round of one worker before them loads and compiles what they need; what it alone needs is its activations.
+    """
     keep_freed_memory()
-    with laboratory(experiment(model, workers, 3, batch_size)) as lab:
+    libc = ctypes.CDLL(None)
+    peaks: list[int] = []
+
+    def peak_of(lab: Laboratory) -> int:
         lab._executor = None
+        libc.malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
         before = _status("VmRSS")
+        lab.simulate("gtopk", lambda *_: peaks.append(_status("VmHWM") - before))
+        return peaks[-1]
+
+    with laboratory(experiment(model, 1, 3, batch_size)) as lab:
         lab.simulate("gtopk")
-        peak = _status("VmHWM") - before
-        return {"peak_bytes": peak, "over_residuals": peak / (4 * workers * lab.elements)}
+        alone = peak_of(lab)
+    with laboratory(experiment(model, workers, 3, batch_size)) as lab:
+        peak, residuals = peak_of(lab), 4 * workers * lab.elements
+    return {"peak_bytes": peak, "peak_of_one_bytes": alone, "over_residuals": peak / residuals}
 
 
 def _status(field: str) -> int:
@@ -110,7 +157,8 @@ def _line(row: dict[str, Any]) -> str:
     return (
         f"{row['model']:11} P={row['workers']:<4} round {row['round_s'] * 1e3:8.1f} ms   "
         f"{row['over_loop']:5.2f} × plain loop   {row['over_bare']:5.2f} × bare arithmetic   "
-        f"peak {row['over_residuals']:.2f} × P·d·4 B"
+        f"{'–' if row['not_gradients'] is None else format(row['not_gradients'], '.1%')} not gradients   "
+        f"peak {row['over_residuals']:.2f} × P·d·4 B (one worker's round {row['peak_of_one_bytes'] / 1e6:.0f} MB)"
     )
 
 

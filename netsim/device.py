@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import re
 import sys
+import threading
+import weakref
+from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
 from netsim.errors import UsageError, suggestion
+
+if TYPE_CHECKING:
+    import torch
 
 
 def check_device(name: str) -> None:
@@ -65,3 +73,67 @@ def keep_freed_memory() -> None:
         mallopt(m_trim_threshold, 2**31 - 1)
         mallopt(m_mmap_threshold, 2**25)  # the most that glibc takes
         mallopt(m_arena_max, 1)  # a thread's own arena would give memory back all the same
+
+
+BLOCK = 2**26
+"""Bytes of address space that rows are cut from; what nobody asked for yet takes no memory."""
+HUGE = 2**21
+
+_lock = threading.Lock()
+_uncut = memoryview(b"")
+_dropped: defaultdict[int, list[memoryview]] = defaultdict(list)
+
+
+def zero_row(like: torch.Tensor) -> torch.Tensor:
+    """Return zeros (d,) of the size and type of `like`, to be kept and worked on in place.
+
+    Those of all workers lie one after another, as the rows of one matrix would, in pages as large as the kernel
+    grants, and apart from the vectors that come and go at every step, among which they would leave holes.
+    """
+    if like.device.type != "cpu" or not like.numel():
+        return like.new_zeros(like.numel())
+    return _tensor(_cut(like.numel() * like.element_size()), like)
+
+
+def passing_row(like: torch.Tensor) -> torch.Tensor:
+    """Return a vector of the size and type of `like` that is soon dropped, with whatever values.
+
+    It lies where the last one that was dropped lay, which the cache may still hold.
+    """
+    import torch
+
+    if like.device.type != "cpu" or not like.numel():
+        return torch.empty_like(like)
+    size = like.numel() * like.element_size()
+    try:
+        memory = _dropped[size].pop()
+    except IndexError:
+        memory = _cut(size)
+    lent = memory[:]
+    weakref.finalize(lent, _dropped[size].append, memory)  # when the last tensor that uses it is gone
+    return _tensor(lent, like)
+
+
+def _tensor(memory: memoryview, like: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    return torch.frombuffer(memory, dtype=like.dtype)
+
+
+def _cut(size: int) -> memoryview:
+    """Return `size` bytes, zero, that were never used."""
+    global _uncut
+    room = size + -size % 64  # a cache line, so that no two threads write to one
+    with _lock:
+        if room > len(_uncut):
+            _uncut = _mapped(max(BLOCK, room))
+        taken, _uncut = _uncut[:size], _uncut[room:]
+    return taken
+
+
+def _mapped(size: int) -> memoryview:
+    block = mmap.mmap(-1, size + -size % HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):  # a kernel without them
+            block.madvise(mmap.MADV_HUGEPAGE)
+    return memoryview(block)

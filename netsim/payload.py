@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, ParamSpec, TypeAlias, TypeVar
 
 from netsim.errors import ProtocolError
 
@@ -254,9 +254,28 @@ def add_all(first: Dense, *others: Dense) -> Dense:
     return Dense(total)
 
 
+class _Part(NamedTuple):
+    """Which part of a bundle that came from where; put into words only if that is wanted."""
+
+    where: object
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.where}, part {self.number} of a bundle"
+
+
 def check_like(payload: Payload, like: Payload, where: object) -> None:
-    """Raise ProtocolError, with `where` as words, unless `payload` is of the kind, size and type that was expected."""
+    """Raise ProtocolError, with `where` as words, unless `payload` is of the kind, size and type that was expected.
+
+    A bundle is checked part by part; it may end early, as that of a worker which sends a flag alone does.
+    """
     if payload is like:
+        return
+    if isinstance(payload, Bundle) and isinstance(like, Bundle):
+        if len(payload.parts) > len(like.parts):
+            raise ProtocolError(f"{where}: received {describe(payload)}, expected {describe(like)} at the most")
+        for number, (part, its_like) in enumerate(zip(payload.parts, like.parts, strict=False)):
+            check_like(part, its_like, _Part(where, number))
         return
     if isinstance(payload, Bundle | Flag) or isinstance(like, Bundle | Flag):
         matches = type(payload) is type(like)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from netsim.device import zero_row
+from netsim.errors import UsageError
 from netsim.payload import Dense, SizeOnly, Sparse, Vector, in_place, size_rule
 
 if TYPE_CHECKING:
@@ -32,6 +35,14 @@ class Recipe:
     decay: float = 0.1
     decay_at: tuple[int, ...] = ()
     aggregate: Aggregate = "mean"
+
+    def __post_init__(self) -> None:
+        last = math.prod([self.decay] * len(self.decay_at), start=self.learning_rate)
+        if not 0 < last < math.inf:
+            raise UsageError(
+                f"learning rate {self.learning_rate!r}, multiplied by {self.decay!r} {len(self.decay_at)} times, "
+                f"ends at {last!r}; it must stay finite and more than 0"
+            )
 
     def rate(self, step: int) -> float:
         """Return γ of a step."""
@@ -117,6 +128,6 @@ def dense_values(vector: Dense | Sparse) -> torch.Tensor:
 
 @size_rule(lambda like: like)
 def zeros(like: Dense | SizeOnly) -> Dense | SizeOnly:
-    """Return the zero vector of the size, type and device of `like`."""
+    """Return the zero vector of the size, type and device of `like`, for who keeps it and works on it in place."""
     assert isinstance(like, Dense)
-    return Dense(like.values.new_zeros(like.size))
+    return Dense(zero_row(like.values))

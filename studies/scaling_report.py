@@ -10,6 +10,7 @@ from netsim.report.drawing import Axis, Mark, Series, lines, stacked_bars
 from netsim.study import Finding
 from netsim.study.growth import COMMUNICATION, ROUND, Condition, Growth, condition_of, title_of, variant_of
 from netsim.study.traced import gantt_of, links_of
+from netsim.study.words import BASIS
 from netsim.trace import Trace
 
 PROVENANCE = "SIMULATED; charges for computing ASSUMED"
@@ -37,7 +38,7 @@ def _scaling_figure(growth: Growth, condition: Condition) -> Figure:
         series.append(Series(title, growth.grid, [seconds[workers] for workers in growth.grid], line=False))
         curve = fitted.at(growth.grid)
         if (curve > 0).all():
-            name = f"{title}: {fitted.form}"
+            name = f"{title}: {BASIS[fitted.form] or 'constant'}"
             series.append(Series(name, growth.grid, [float(each) for each in curve], like=title, points=False))
     marks = [
         Mark(f"→ {growth.titles[only.after]}", float(only.workers), *(only.interval or (None, None)))

@@ -125,9 +125,11 @@ def positions(select: TopK) -> papers.Positions:
     """What netsim draws at step t is a definition; of how many, the papers' side says itself."""
 
     def drawn(size: int, t: int) -> np.ndarray:
-        k = sum(select.k(t, *tensor) for tensor in select.tensors)
-        entries = random_positions(size, Selector(k), t).numpy()
-        assert len(set(entries)) == k
+        ks = [select.k(t, *tensor) for tensor in select.tensors]
+        blocks = tuple((of, k) for (of, _), k in zip(select.tensors, ks, strict=True))
+        entries = random_positions(size, Selector(sum(ks), blocks if len(ks) > 1 else ()), t).numpy()
+        ends = np.cumsum([of for of, _ in select.tensors])
+        assert [len(set(own)) for own in np.split(entries, np.searchsorted(entries, ends[:-1]))] == ks
         return entries
 
     return drawn

@@ -24,7 +24,7 @@ from netsim.collectives import doubling_all_gather, ring_all_gather, tree_broadc
 from netsim.costs import AssumedCosts, MeasuredCosts
 from netsim.errors import DeadlockError, ProtocolError
 from netsim.network.fabric import Fabric
-from netsim.payload import Dense, SizeOnly, Sparse, add
+from netsim.payload import Bundle, Dense, Flag, SizeOnly, Sparse, add
 from netsim.worker import Compute, Worker
 from topologies import TOPOLOGIES
 from topologies.builder import Shape
@@ -132,6 +132,36 @@ def test_a_payload_unlike_what_was_asked_for_is_refused(medium: str, wrong: Any)
             await worker.recv(0, like=vector(0.0))
 
     with pytest.raises(ProtocolError, match="expected a dense vector of 1 elements of float32"):
+        run(program, 2, medium)
+
+
+PAIR = Bundle((Flag(True), vector(0.0)))
+
+
+@both
+@pytest.mark.parametrize(
+    ("sent", "refused"),
+    [
+        (PAIR, None),
+        (Bundle((Flag(False),)), None),
+        (Bundle(()), None),
+        (Bundle((Flag(True), vector(1.0, 2.0))), "part 1 of a bundle: received a dense vector of 2 elements"),
+        (Bundle((vector(1.0), vector(1.0))), "part 0 of a bundle: received a dense vector .* expected a flag"),
+        (Bundle((*PAIR.parts, vector(1.0))), "received a bundle of 3, expected a bundle of 2 at the most"),
+        (vector(1.0), "received a dense vector .* expected a bundle of 2"),
+    ],
+    ids=["whole", "ends early", "empty", "larger part", "other kind", "too long", "no bundle"],
+)
+def test_a_bundle_is_checked_part_by_part(medium: str, sent: Any, refused: str | None) -> None:
+    async def program(worker: Worker) -> Any:
+        if worker.rank == 0:
+            return await worker.send(1, sent)
+        return await worker.recv(0, like=PAIR)
+
+    if refused is None:
+        assert run(program, 2, medium)[1] is sent
+        return
+    with pytest.raises(ProtocolError, match=f"rank 1, .* from rank 0.*{refused}"):
         run(program, 2, medium)
 
 

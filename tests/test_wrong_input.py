@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import subprocess
 from pathlib import Path
@@ -10,6 +11,10 @@ from typing import Any
 import pytest
 
 import netsim
+from algorithms.selection import Selector
+from netsim.errors import UsageError
+from netsim.experiment import build_algorithm
+from netsim.sgd import Recipe
 from tests.command import run
 
 
@@ -254,3 +259,28 @@ def test_the_same_from_python(options: dict[str, Any], said: str) -> None:
 def test_a_usage_error_is_also_pythons_own() -> None:
     assert issubclass(netsim.UsageError, ValueError)
     assert issubclass(netsim.UsageError, netsim.NetsimError)
+
+
+@pytest.mark.parametrize("wrong", [{"history": 0}, {"delay": 0}, {"alpha": 0.0}, {"alpha": math.nan}])
+@pytest.mark.parametrize("name", ["lag", "lasg-wk2", "lasg-ps", "sasg"])
+def test_a_lazy_algorithm_made_by_hand_refuses_what_leaves_the_server_nothing_to_use(
+    name: str, wrong: dict[str, float]
+) -> None:
+    (option,) = wrong
+    with pytest.raises(UsageError, match=f"{option} .* must be more than 0"):
+        build_algorithm(name, wrong | ({"selector": Selector(1)} if name == "sasg" else {}))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"learning_rate": 0.0},
+        {"learning_rate": math.nan},
+        {"learning_rate": 1e-200, "decay": 1e-150, "decay_at": (3,)},
+        {"learning_rate": 1e200, "decay": 1e150, "decay_at": (3,)},
+    ],
+)
+def test_a_recipe_refuses_a_rate_that_is_or_becomes_useless(wrong: Any) -> None:
+    """α_d = alpha / γ of the lazy rules divides by it."""
+    with pytest.raises(UsageError, match=r"learning rate .* must stay finite and more than 0"):
+        Recipe(**wrong)

@@ -22,21 +22,20 @@ async def doubling_all_gather(worker: Worker, own: VectorT) -> list[VectorT]:
     """
     rank, workers = worker.rank, worker.workers
     core = 1 << (workers.bit_length() - 1)
-    like = Bundle((own,))
     if rank >= core:
-        await worker.send(rank - core, like)
-        everything = await worker.recv(rank - core, like=like)
+        await worker.send(rank - core, Bundle((own,)))
+        everything = await worker.recv(rank - core, like=Bundle((own,) * workers))
         return list(everything.parts)  # type: ignore[arg-type]
     held: dict[int, Vector] = {rank: own}
     if rank + core < workers:
-        (held[rank + core],) = _vectors(await worker.recv(rank + core, like=like))
+        (held[rank + core],) = _vectors(await worker.recv(rank + core, like=Bundle((own,))))
     distance = 1
     while distance < core:
         partner = rank ^ distance
         mine = Bundle(tuple(held[source] for source in sorted(held)))
-        theirs = await worker.sendrecv(partner, mine, partner, like=like)
         block = range(partner & -distance, (partner & -distance) + distance)
         sources = sorted([*block, *(source + core for source in block if source + core < workers)])
+        theirs = await worker.sendrecv(partner, mine, partner, like=Bundle((own,) * len(sources)))
         held |= zip(sources, _vectors(theirs), strict=True)
         distance *= 2
     gathered = [held[source] for source in range(workers)]

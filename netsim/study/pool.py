@@ -68,6 +68,9 @@ def measured(
     """
     import joblib
 
+    # Of no concern to a user: a process that grew is replaced; where a point fails, the others are given up.
+    for said in ("A worker stopped while some jobs", ".*tasks which were still being processed"):
+        warnings.filterwarnings("ignore", message=said, category=UserWarning)
     # One point a batch: a batch that is lost would be several points lost.
     parallel = joblib.Parallel(n_jobs=jobs, batch_size=1, return_as="generator_unordered")
     task = joblib.delayed(_measure_one)
@@ -78,8 +81,6 @@ def measured(
         outcomes = parallel(asked)  # starts the processes
     for number, outcome, failure in outcomes:
         if outcome is None:
-            # What is still being measured is given up: joblib would print that, too.
-            warnings.filterwarnings("ignore", message=".*tasks which were still being processed", category=UserWarning)
             raise NetsimError(f"point {_words(points[number])} failed: {failure}")
         yield points[number], outcome
 

@@ -33,7 +33,10 @@ class Subsample(nn.Module):
         self.padding = (outputs - inputs) // 2
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return functional.pad(images[:, :, ::2, ::2], (0, 0, 0, 0, self.padding, self.padding))
+        # A mean over one pixel is that pixel. Unlike a slice's, its gradients keep the channels last, and adding others
+        # to them does not cross from one layout to the other: a twentieth of the time.
+        halved = functional.avg_pool2d(images, 1, 2)
+        return functional.pad(halved, (0, 0, 0, 0, self.padding, self.padding))
 
 
 def projection(inputs: int, outputs: int) -> nn.Module:

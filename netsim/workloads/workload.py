@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from netsim.device import passing_row
 from netsim.errors import NonFiniteGradientError, UsageError, unknown
 from netsim.payload import Dense, Vector
 from netsim.workloads.initial import initial_values
@@ -164,7 +165,7 @@ class DataParallelTask:
         inputs, labels = self._training.take(torch.from_numpy(numbers).to(self._device))
         write, finite = self._replica_of_thread().passes(parameters.values, inputs, labels, len(ranks))
         for number, rank in enumerate(ranks):
-            row = torch.empty_like(parameters.values)
+            row = passing_row(parameters.values)
             write(number, row)
             if not finite:
                 self._check_finite(row, rank, step)
