@@ -26,19 +26,22 @@ if TYPE_CHECKING:
     import torch
 
 COLUMNS = (
-    "algorithm", "step", "time_s", "delta", "leak", "residual_norm", "gradient_norm_sq", "uploads", "skip_rate",
+    "algorithm", "step", "time_s", "delta", "leak", "residual_norm", "batch_gradient_norm_sq", "uploads", "skip_rate",
     "staleness_mean", "staleness_max", "value_bits_up", "index_bits_up", "bits_down", "test_loss", "test_accuracy",
+    "gradient_norm_sq", "gradient_norm_sq_mean",
 )  # fmt: skip
 Emit = Callable[[dict[str, Any]], None]
 
 
 class Evaluation(Protocol):
-    """What a test set says."""
+    """What a test set says, and ‖∇f‖² of the training loss if it was computed."""
 
     @property
     def loss(self) -> float: ...
     @property
     def accuracy(self) -> float: ...
+    @property
+    def gradient_norm_sq(self) -> float | None: ...
 
 
 class Totals(NamedTuple):
@@ -62,7 +65,9 @@ class Recorder:
     mean of the workers' gradient plus residual and u the mean update; the expectation is
     (1 - k/d) ‖x̄‖². Null for algorithms that select nothing. ``leak`` is the share of gradient mass lost:
     ‖Σ_p x^p - total - Σ_p residual_p‖₁ / ‖Σ_p x^p‖₁, rounding included. ``residual_norm`` is the mean over workers,
-    ``gradient_norm_sq`` ‖(1/P) Σ g_p‖² of the mini-batches, staleness the skips since the last upload.
+    ``batch_gradient_norm_sq`` ‖(1/P) Σ g_p‖² of the mini-batches, noise and all, staleness the skips since the last
+    upload. ``gradient_norm_sq`` is ‖∇f‖² of the training loss at the parameters after the step, where they are
+    evaluated, and ``gradient_norm_sq_mean`` its mean over the evaluations so far: what the convergence theorems bound.
     """
 
     def __init__(
@@ -82,6 +87,7 @@ class Recorder:
         self._every = every
         self._sums: defaultdict[tuple[int, str], Any] = defaultdict(float)
         self._ended: defaultdict[int, list[Totals]] = defaultdict(list)
+        self._norms: list[float] = []
         self._last = {worker.rank: Totals(worker.rank) for worker in workers}
         self.staleness = {worker.rank: 0 for worker in workers if worker.trains}
         """How many uploads each worker has skipped since its last."""
@@ -137,7 +143,7 @@ class Recorder:
             "time_s": self._now(),
             **self._conserved(step, len(training)),
             "residual_norm": sum(norms) / len(norms) if norms else None,
-            "gradient_norm_sq": None if gradient is None else _square(gradient) / len(training) ** 2,
+            "batch_gradient_norm_sq": None if gradient is None else _square(gradient) / len(training) ** 2,
             "uploads": uploads,
             "skip_rate": 1 - uploads / len(training),
             "staleness_mean": sum(self.staleness.values()) / len(training),
@@ -147,9 +153,18 @@ class Recorder:
             "bits_down": self._gained("bits_down", ended),
             "test_loss": None if test is None else test.loss,
             "test_accuracy": None if test is None else test.accuracy,
+            "gradient_norm_sq": None if test is None else test.gradient_norm_sq,
+            "gradient_norm_sq_mean": self._mean_norm(test),
         }
         self._last = {totals.rank: totals for totals in ended}
         return row
+
+    def _mean_norm(self, test: Evaluation | None) -> float | None:
+        """Return the mean of ‖∇f‖² over this evaluation and those before; None between evaluations."""
+        if test is None or test.gradient_norm_sq is None:
+            return None
+        self._norms.append(test.gradient_norm_sq)
+        return sum(self._norms) / len(self._norms)
 
     def _gained(self, what: str, ended: list[Totals]) -> int:
         return sum(getattr(totals, what) - getattr(self._last[totals.rank], what) for totals in ended)

@@ -223,7 +223,7 @@ class Laboratory:
         if emit is None:
             return None
         every = self.experiment.eval_every
-        evaluate = partial(_evaluate, self.task) if every and self.device is not None else None
+        evaluate = partial(_look_closely, self.task) if every and self.device is not None else None
         recorder = Recorder(algorithm, workers, lambda: now() / PICOSECONDS, emit, evaluate, every or 1)
         for worker in workers:
             worker.observer = recorder.observe
@@ -346,6 +346,12 @@ def _evaluate(task: Task, parameters: Dense) -> Evaluation:
     """Return loss and accuracy on the test data; on a part of it for models that would take minutes."""
     judged = cast("DataParallelTask", task)
     return judged.evaluate(parameters, most=judged.workload.loss_samples)
+
+
+def _look_closely(task: Task, parameters: Dense) -> Evaluation:
+    """Return the same with ‖∇f‖² of the training loss."""
+    norm = cast("DataParallelTask", task).gradient_norm_sq(parameters)
+    return _evaluate(task, parameters)._replace(gradient_norm_sq=norm)
 
 
 def judge(task: Task, parameters: Vector) -> dict[str, float | None]:

@@ -16,10 +16,11 @@ from algorithms import ALGORITHMS
 from algorithms.selection import Selector
 from netsim.backends.cooperative import Cooperative
 from netsim.backends.local import Instant
+from netsim.experiment import Experiment
 from netsim.metrics import COLUMNS, Recorder, metrics_file
 from netsim.payload import Dense, Vector
 from netsim.sgd import Recipe
-from netsim.simulation import make_workers
+from netsim.simulation import load_task, make_workers
 from netsim.training import Task, train
 from tests.oracles import gtop_k
 
@@ -70,7 +71,7 @@ def test_delta_is_that_of_assumption_1(ranks: int) -> None:
         residuals = kept + np.stack(dropped)
         assert row["leak"] < 1e-12
         assert row["residual_norm"] == pytest.approx(np.linalg.norm(residuals, axis=1).mean(), rel=1e-9)
-        assert row["gradient_norm_sq"] == pytest.approx((fresh.mean(0) ** 2).sum(), rel=1e-9)
+        assert row["batch_gradient_norm_sq"] == pytest.approx((fresh.mean(0) ** 2).sum(), rel=1e-9)
 
 
 def _selected(vector: np.ndarray, k: int) -> np.ndarray:
@@ -153,3 +154,25 @@ def test_rows_survive_a_run_that_fails(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert len(path.read_text().splitlines()) == 2
+
+
+def test_the_gradient_of_the_training_loss_is_measured_where_it_is_evaluated(tmp_path: Path) -> None:
+    """Against autograd over all samples at once; the mean so far stands beside it."""
+    path = tmp_path / "rows.jsonl"
+    options = {"workers": 3, "algorithm": "gtopk", "rounds": 5, "eval_every": 2, **CHARGES}
+    netsim.simulate(metrics=path, **options)
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    norms = [row["gradient_norm_sq"] for row in rows]
+    assert [norm is None for norm in norms] == [False, True, False, True, False]
+    known = [norm for norm in norms if norm is not None]
+    means = [row["gradient_norm_sq_mean"] for row in rows if row["gradient_norm_sq_mean"] is not None]
+    assert means == pytest.approx([np.mean(known[: n + 1]) for n in range(3)])
+
+    task, _, _ = load_task(Experiment.of(**options | {"rounds": 1}), "cpu")
+    parameters = task.initial_parameters()
+    inputs, labels = task.workload.training.take(torch.arange(len(task.workload.training)))
+    model = task.workload.model.to_empty(device="cpu")
+    torch.nn.utils.vector_to_parameters(parameters.values, model.parameters())
+    torch.nn.functional.cross_entropy(model(inputs), labels).backward()
+    expected = sum(float(each.grad.double().square().sum()) for each in model.parameters())
+    assert task.gradient_norm_sq(parameters) == pytest.approx(expected, rel=1e-4)

@@ -81,10 +81,14 @@ class Workload:
 
 
 class Evaluation(NamedTuple):
-    """The mean cross-entropy, and the share of samples (of places, in sequences) that are classed right."""
+    """The mean cross-entropy, and the share of samples (of places, in sequences) that are classed right.
+
+    With them, if it was asked for, ‖∇f‖² of the mean loss over the training data.
+    """
 
     loss: float
     accuracy: float
+    gradient_norm_sq: float | None = None
 
 
 class DataParallelTask:
@@ -203,10 +207,26 @@ class DataParallelTask:
 
     def loss(self, parameters: Dense) -> float:
         """Return the mean loss over the training data, or over the same `loss_samples` of it each time."""
-        everything = len(self._training)
-        few = self.workload.loss_samples
-        numbers = np.arange(everything) if everything <= few else np.sort(self._fixed[:few])
-        return self._evaluate(parameters, self._training, numbers).loss
+        return self._evaluate(parameters, self._training, self._judged()).loss
+
+    def gradient_norm_sq(self, parameters: Dense) -> float:
+        """Return ‖∇f‖², where f is what :meth:`loss` returns.
+
+        Batch norm normalises each chunk of the samples by that chunk's own statistics, as it does a mini-batch.
+        """
+        replica, numbers = self._replica_of_thread(), self._judged()
+        total = torch.zeros_like(parameters.values, dtype=torch.float64)
+        row = torch.empty_like(parameters.values)
+        for inputs, labels in self._chunks(self._training, numbers):
+            write, _ = replica.passes(parameters.values, inputs, labels, 1)
+            write(0, row)
+            total.add_(row, alpha=len(labels) / len(numbers))
+        return float(total.square().sum())
+
+    def _judged(self) -> np.ndarray:
+        """Return the numbers of the training samples that a loss is taken over, always the same."""
+        everything, few = len(self._training), self.workload.loss_samples
+        return np.arange(everything) if everything <= few else np.sort(self._fixed[:few])
 
     def evaluate(self, parameters: Dense, most: int | None = None) -> Evaluation:
         """Return loss and accuracy on the test data, or on the first `most` of its samples.
