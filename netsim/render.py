@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -30,12 +32,21 @@ def wide_console() -> Console:
     return console if console.is_terminal else _Console(width=max(console.width, LEAST_WIDTH))
 
 
-def render(report: Report, experiment: Experiment, console: Console | None = None) -> None:
-    """Print the report to stdout, or to `console`."""
+Accounting = Literal["full", "paper"]
+
+
+def render(
+    report: Report, experiment: Experiment, console: Console | None = None, accounting: Accounting = "full"
+) -> None:
+    """Print the report to stdout, or to `console`; with the "paper" accounting, the table is Table II of SASG's."""
     console = console or wide_console()
     first = report.results[0]
     for line in _header(first, experiment, report):
         console.print(escape(line), highlight=False, soft_wrap=True)
+    if accounting == "paper":
+        console.print(_paper_table(report.results))
+        console.print(escape(PAPER_ACCOUNTING), highlight=False, soft_wrap=True)
+        return
     console.print(_table(report.results))
     if ways := _ways(report.results):
         console.print(escape(ways), highlight=False, soft_wrap=True)
@@ -154,4 +165,22 @@ def _table(results: list[Result]) -> Table:
             escape(result.bound_by),
             style="bold" if result.round_time_s == fastest and len(results) > 1 else "",
         )
+    return table
+
+
+PAPER_ACCOUNTING = (
+    'Paper accounting (SASG paper, Table II): a "round" is one upload of one worker, in the whole run; bits are those '
+    "of the values uploaded. Indices, and what the server sends down, are not in it."
+)
+
+
+def _paper_table(results: list[Result]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("algorithm", no_wrap=True)
+    for name in ("rounds", "bits", "accuracy"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for result in results:
+        told = result.paper_accounting
+        accuracy = "–" if result.final_accuracy is None else f"{result.final_accuracy:.2%}"
+        table.add_row(escape(result.title), f"{told['rounds']:,}", f"{told['bits']:.2E}", accuracy)
     return table

@@ -100,6 +100,11 @@ class Result:
         """Return the figures by name."""
         return {each.name: getattr(self, each.name) for each in fields(self)}
 
+    @property
+    def paper_accounting(self) -> dict[str, int]:
+        """The view of Table II of the SASG paper: an upload of one worker is a "round"; of bits, values up alone."""
+        return {"rounds": self.uploads, "bits": self.value_bits_up}
+
     def __getitem__(self, key: str) -> Any:
         if key not in {each.name for each in fields(self)}:
             raise KeyError(key)
@@ -208,7 +213,7 @@ class Report:
             "config": dict(self.config),
             "environment": dict(self.environment),
             "effects": dict(self.effects),
-            "results": [result.to_dict() for result in self.results],
+            "results": [result.to_dict() | {"paper_accounting": result.paper_accounting} for result in self.results],
             "conclusion": list(self.conclusion),
         }
 

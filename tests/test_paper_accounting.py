@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 import netsim
+from tests.command import run
 
 PUBLISHED = {"per_tensor": True, "density": 0.01, "workers": 10, "timing_only": True}
 MIB = 2**20
@@ -49,3 +52,16 @@ def test_serial_uploads_take_the_time_of_table_3() -> None:
     assert 100 * serial.results[0].round_time_s == pytest.approx(2 * upload, rel=1e-4)
     assert 100 * parallel.results[0].round_time_s == pytest.approx(2 * upload, rel=1e-4)
     assert upload == pytest.approx(327.45, rel=0.02)
+
+
+def test_paper_accounting_is_a_view_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    """Ten workers, three rounds, nobody skips: 30 "rounds" of 4,071 or 407,050 values of 32 bits, and no indices."""
+    command = "simulate --timing-only --workload fc-mnist --algorithm ps,sasg --workers 10 --rounds 3 --per-tensor"
+    command += " --density 0.01 --topology ps"
+    told = json.loads(run(capsys, f"{command} --json").out)["results"]
+    expected = [{"rounds": 30, "bits": 30 * entries * 32} for entries in (407_050, 4_071)]
+    assert [result["paper_accounting"] for result in told] == expected
+    shown = run(capsys, f"{command} --accounting paper").out
+    rows = {line.split("  ")[0]: line.split()[-3:] for line in shown.splitlines() if line.rstrip().endswith("–")}
+    assert rows == {"parameter server": ["30", "3.91E+08", "–"], "SASG": ["30", "3.91E+06", "–"]}
+    assert "Indices" in shown

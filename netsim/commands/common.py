@@ -13,6 +13,7 @@ from netsim.errors import NetsimError, UsageError
 
 if TYPE_CHECKING:
     from netsim.experiment import Experiment
+    from netsim.render import Accounting
     from netsim.results import Report
     from netsim.simulation import OnRound
 
@@ -43,7 +44,9 @@ def check_file(name: str, path: Path | None) -> None:
         raise UsageError(f"{name} {str(path)!r} is a folder; name a file in it, such as {str(path / name)!r}")
 
 
-def deliver(report: Report, experiment: Experiment, as_json: bool, out: Path | None) -> None:
+def deliver(
+    report: Report, experiment: Experiment, as_json: bool, out: Path | None, accounting: Accounting = "full"
+) -> None:
     """Print the report, as a table or as JSON, and write it to the file `out`."""
     from netsim.render import render
 
@@ -53,7 +56,7 @@ def deliver(report: Report, experiment: Experiment, as_json: bool, out: Path | N
         if as_json:
             print(report.to_json())  # noqa: T201
         else:
-            render(report, experiment)
+            render(report, experiment, accounting=accounting)
 
 
 def write_out(out: Path, text: str) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from netsim.commands.common import check_file, deliver, progress
-from netsim.errors import InterruptedRunError
+from netsim.errors import InterruptedRunError, check_choice
 from netsim.options import algorithms, charges, effects, long_runs, network, option, output, takes, training
 
 if TYPE_CHECKING:
     from netsim.checkpoint import Checkpoint
+    from netsim.render import Accounting
 
 
 @takes(network, effects, algorithms, training, charges, long_runs, output)
@@ -23,6 +24,9 @@ def simulate(
             "code), batched (rounds of all ranks at once) or closed-form (idle star, any number of workers)."
         ),
     ] = "auto",
+    accounting: Annotated[
+        str, option("Of the table: full, or paper (uploads and bits of values alone, as the SASG paper counts).")
+    ] = "full",
     metrics: Path | None = None,
     checkpoint: Path | None = None,
     checkpoint_every: int | None = None,
@@ -37,6 +41,7 @@ def simulate(
     from netsim.checkpoint import checkpoint_of
     from netsim.experiment import Experiment
 
+    check_choice("accounting", accounting, ("full", "paper"))
     experiment = Experiment.of(workers=workers, way=way, **options)
     for name, path in (("out", out), ("metrics", metrics), ("checkpoint", checkpoint), ("trace", trace)):
         check_file(name, path)
@@ -48,7 +53,7 @@ def simulate(
         if saved is None:
             raise
         raise InterruptedRunError(f"interrupted; {_how_to_go_on(saved)}") from None
-    deliver(report, experiment, as_json, out)
+    deliver(report, experiment, as_json, out, cast("Accounting", accounting))
 
 
 def _how_to_go_on(checkpoint: Checkpoint) -> str:
