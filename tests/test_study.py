@@ -357,3 +357,17 @@ def test_validations_that_are_refused(
     missing = run(capsys, f"study {own} --jobs 1 --validation {tmp_path / 'none'} --out {tmp_path / 'out'}")
     assert missing.code == 2
     assert "could not be read" in missing.err
+
+
+@pytest.mark.parametrize("name", ["sasg-paper", "time-to-accuracy"])
+def test_no_study_runs_code_that_a_file_names(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The module would leave a mark if it were imported."""
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text("from pathlib import Path\nPath('ran').touch()\n")
+    Path("study.toml").write_text(f'study = "{name}"\n[settings]\nworkload = "mine:factory"\n')
+    ran = run(capsys, "study study.toml --quick --out found")
+    assert (ran.code, ran.out) == (2, "")
+    assert "code of your own" in ran.err
+    assert not Path("ran").exists()

@@ -19,6 +19,7 @@ from netsim.study.store import Store, code_version
 from netsim.study.trained import check_data
 from netsim.study.validated import read_validation, shown
 from netsim.system import surroundings
+from netsim.workloads import is_own
 
 SCHEMA = "netsim.study/1"
 MOST_POINTS = 100_000
@@ -129,6 +130,9 @@ def _measure(
 
 def _points_of(study: Study[SettingsT], settings: SettingsT) -> Sequence[Point]:
     points = study.points(settings)
+    for point in points:
+        if is_own(str(point.get("workload", ""))):  # its settings may come from a file, and files hold values only
+            raise UsageError(f"workload {point['workload']!r} is code of your own, which a study does not run")
     if not points:
         raise UsageError(f"study {study.name} has no points with these settings; give every list at least one value")
     if len(points) > MOST_POINTS:
