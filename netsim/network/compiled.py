@@ -19,8 +19,8 @@ A loop in nopython mode drives the engine by itself, for example with messages t
 `done` is an int32 array as long as ``core.flows``. Of one instant, flows end in the order of their tags. `add` returns
 NONE where there is no room; :func:`grow` makes more, in Python.
 
-numba's cache of a function knows the file of that function alone: who changes this file touches those whose compiled
-functions call it.
+All of it is in one file, since numba's cache of a function knows the file of that function alone: who changes this file
+touches those whose compiled functions call it.
 """
 
 from __future__ import annotations
