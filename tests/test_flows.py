@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import networkx as nx
 import numpy as np
@@ -149,6 +153,17 @@ def test_plain_python_compiled_code_and_changing_over_agree() -> None:
         assert sum(time for _, time in one) == pytest.approx(sum(time for _, time in two), rel=1e-9, abs=3)
         assert {at for at, time in one if time > 10} == {at for at, time in two if time > 10}
         assert {at for at, time in one if time > 10} == {at for at, time in three if time > 10}
+
+
+@pytest.mark.skipif(find_spec("numba") is None, reason="numba is not installed")
+def test_where_numba_does_not_compile_it_stays_with_plain_python() -> None:
+    script = (
+        "import sys; from tests.test_flows import racks; _, _, network = racks('auto', 32, 300);"
+        "print(type(network._sharers).__name__, 'netsim.network.compiled' in sys.modules)"
+    )
+    environment = os.environ | {"NUMBA_DISABLE_JIT": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+    assert (ran.stdout, ran.stderr) == ("Filling False\n", "")
 
 
 def test_without_numba_it_stays_with_plain_python(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,6 +33,9 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
+    raise ImportError("numba is told not to compile (NUMBA_DISABLE_JIT)")
+
 F = TypeVar("F", bound=Callable[..., Any])
 Records: TypeAlias = Any
 """A structured array; its records' fields are attributes in compiled code."""

@@ -211,11 +211,15 @@ class Network:
         return over
 
     def _change_over(self, now: int) -> None:
-        """Go on with compiled code."""
+        """Go on with compiled code, unless numba is there and does not work."""
         self._may_change_over = False
         assert isinstance(self._sharers, Filling)
+        try:
+            compiled = _compiled()
+        except ImportError:
+            return
         staying = self._sharers.leave(now)
-        self._sharers = _compiled()
+        self._sharers = compiled
         for link, bandwidth_bps in self._bandwidth.items():
             self._sharers.set_bandwidth(link, bandwidth_bps)
         for flow in staying:
