@@ -86,4 +86,6 @@ class Study(Generic[SettingsT]):
             for name, base in known.items()
         }
         nearest = min(changed, key=lambda name: len(changed[name]))
+        if len(changed[nearest]) == len(fields):
+            return "a setting of one's own"
         return nearest + (f", but {', '.join(changed[nearest])}" if changed[nearest] else "")
