@@ -26,6 +26,7 @@ DENSITIES = (0.001, 0.01)
 """Two, since what an entry costs and what an element does are otherwise not to be told apart."""
 ALGORITHMS = ("dense", "topk", "gtopk", "ps", "ps-topk")
 """Between them they call all functions that the usual algorithms select and merge with."""
+BUDGET_S = 12.0
 WORKERS = 4
 STEPS = 5
 
@@ -45,14 +46,18 @@ class Sampler(MeasuredCosts):
         return 0
 
 
-def work_samples(elements: Sequence[int] = ELEMENTS) -> dict[Given, float]:
+def work_samples(elements: Sequence[int] = ELEMENTS, budget_s: float = BUDGET_S) -> dict[Given, float]:
     """Return the median seconds of each function that algorithms compute exchanges with, by what it was given.
+
+    Once `budget_s` is over, larger vectors are left out, but that there are two sizes.
 
     Every algorithm makes one exchange of random gradients among simulated workers, whose computations
     are really made, and timed.
     """
-    costs = Sampler()
+    costs, began = Sampler(), time.perf_counter()
     for size, density, name in itertools.product(elements, DENSITIES, ALGORITHMS):
+        if time.perf_counter() - began > budget_s and size not in elements[:2]:
+            break
         experiment = Experiment(workers=WORKERS, algorithms=(name,), density=density)
         algorithm = experiment.algorithm(name, (size,))
         fabric = experiment.fabric()
