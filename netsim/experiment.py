@@ -34,7 +34,7 @@ from netsim.pieces import Piece
 from netsim.rates import STEP, Rate
 from netsim.sgd import Aggregate, Recipe
 from netsim.units import parse_bandwidth, parse_duration
-from netsim.worker import Work
+from netsim.worker import SENDS, Work
 from netsim.workloads import DEFAULT, WORKLOADS, check_workload
 from topologies import build, check_topology, servers_of
 from topologies.builder import Shape
@@ -110,6 +110,7 @@ class Experiment:
     elements: int | None = None
     model: str | None = None
     way: str = "auto"
+    sends: str | None = None
     effects: Effects = NONE
     profile: str | None = None
     work_rates: tuple[tuple[str, float, float, float], ...] = ()
@@ -169,6 +170,8 @@ class Experiment:
         if self.group_size is not None:
             _check_integer("group-size", self.group_size, 1)
         check_choice("sharing", self.sharing, SHARINGS)
+        if self.sends is not None:
+            check_choice("sends", self.sends, SENDS)
         check_choice("way", self.way, WAYS)
         check_workload(self.workload, self.data, self.split, self.sampling)
         check_choice("residual rule", self.residual, RESIDUALS)

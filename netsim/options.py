@@ -92,6 +92,13 @@ def algorithms(
             "lasg-ps, sasg; several with commas."
         ),
     ] = "dense,topk,gtopk,ps",
+    sends: Annotated[
+        str | None,
+        option(
+            "When a sender goes on: acknowledged (its receiver has the message) or eager (at once, so the next message "
+            "shares the link). [default: acknowledged in simulations, eager for real]"
+        ),
+    ] = None,
     topology: Annotated[
         str,
         option(

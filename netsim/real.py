@@ -132,7 +132,7 @@ def _run_algorithm(
     with HERE.between(f"barrier before {algorithm.name}", "before step 0"):
         dist.barrier()
     if worker is not None:
-        interpreter = Real(worker, device, backend)
+        interpreter = Real(worker, device, backend, "acknowledged" if experiment.sends == "acknowledged" else "eager")
 
         def ended(worker: Worker, _: Trained) -> None:
             nonlocal spent

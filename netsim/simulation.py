@@ -176,6 +176,7 @@ class Laboratory:
             medium = DisturbedMedium(*network, effects=experiment.effects, seed=experiment.seed)
         else:
             medium = SimulatedMedium(*network)
+        medium.eager = experiment.sends == "eager"
         if timelines:
             medium.note = lambda worker, work, start, end: timelines[worker.rank].computed(work, start, end)
         return medium if trace is None else TracedMedium(medium, trace)
@@ -238,6 +239,7 @@ class Laboratory:
         reasons = {
             "parts of a gradient are exchanged by themselves": isinstance(algorithm, Overlapped),
             "gradients are computed": not isinstance(self.task, TimingOnly),
+            "sends are eager": self.experiment.sends == "eager",
             "effects were asked for": self.experiment.effects.any,
             "rows of metrics were asked for": emit is not None,
             "a checkpoint was asked for": checkpoint is not None,

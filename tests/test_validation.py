@@ -14,6 +14,7 @@ import simpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import netsim
 from netsim.backends.cooperative import Cooperative
 from netsim.backends.kernel import COLD_S, WARM_S, HostTerms, KernelMedium
 from netsim.cli import main
@@ -260,3 +261,25 @@ def test_a_real_cluster_is_measured_and_compared(tmp_path: Path, capsys: pytest.
     again = json.loads(capsys.readouterr().out)["comparison"]
     assert [row["measured_s"] for row in again] == [row["measured_s"] for row in rows]
     assert {row["verdict"] for row in again} == {"off"}
+
+
+@pytest.mark.parametrize("effects", [{}, {"message_overhead": "1ns"}])
+def test_simulated_sends_may_be_eager_too(effects: dict[str, str]) -> None:
+    # Without data, and but for the nanosecond, gTop-k's tree of four: 4 messages' time, or 5, as above.
+    def round_s(sends: str | None) -> float:
+        options: dict[str, Any] = {"timing_only": True, "elements": 10**6, "k": 10**5, "latency": "1ps"} | effects
+        report = netsim.simulate(workers=4, algorithm="gtopk", bandwidth="100Mbps", sends=sends, **options)
+        return report.results[0].round_time_s
+
+    message = 8 * 8 * 10**5 / RATE
+    assert round_s(None) == round_s("acknowledged") == pytest.approx(4 * message, rel=1e-6)
+    assert round_s("eager") == pytest.approx(5 * message, rel=1e-6)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("sends", ["eager", "acknowledged"])
+def test_parameters_do_not_depend_on_how_messages_are_sent(sends: str) -> None:
+    options = {"algorithm": "gtopk,ps", "rounds": 2, "workers": 3}
+    real = netsim.run(**options, sends=sends).results
+    simulated = netsim.simulate(**options, sends=sends, compute_time="1ms", select_time="1ms", merge_time="0s").results
+    assert [each.parameters_sha256 for each in real] == [each.parameters_sha256 for each in simulated]

@@ -154,6 +154,8 @@ class DisturbedMedium(SimulatedMedium):
 
     def _depart(self, transfer: Transfer) -> None:
         """Open the connection if need be, and start the first window after the latency."""
+        if self.eager:
+            transfer.sent(None, transfer.path)
         route, size = transfer.route, nbytes(transfer.request.payload)
         latency = self._latency(transfer)
         opening = 2 * latency if self._opens(transfer) else 0
@@ -200,7 +202,8 @@ class DisturbedMedium(SimulatedMedium):
         for link, duration in flow.bottlenecks:
             transfer.path = transfer.path.then(link, duration)
         if not transfer.windows:
-            transfer.sent(None, transfer.path)
+            if not self.eager:
+                transfer.sent(None, transfer.path)
             self._on_host(transfer.request.dst, transfer, self._arrived)
             return
         assert self._tcp is not None

@@ -63,6 +63,8 @@ class SimulatedMedium:
         self._backlog = Backlog(executor, getattr(executor, "_max_workers", 1))
         self._computers: defaultdict[int, Host[Path]] = defaultdict(Host)
         self.note: Note = _nobody
+        self.eager = False
+        """Whether a sender goes on as soon as its message is on its way, not when that has arrived."""
 
     @property
     def now(self) -> int:
@@ -83,13 +85,16 @@ class SimulatedMedium:
             there = path.then("latency", route.latency_ps)
             for link, duration in flow.bottlenecks:
                 there = there.then(link, duration)
-            sent(None, there)
+            if not self.eager:
+                sent(None, there)
             arrived(None, there)
 
+        if self.eager:
+            sent(None, path)
         self._network.start(route, nbytes(request.payload), drained)
 
     def expect(self, worker: Worker, request: Recv[Any]) -> None:
-        """Sends are eager: a flow starts when its send is posted."""
+        """A flow starts when its send is posted, whether or not its receiver is there."""
 
     def compute(self, worker: Worker, request: Compute[Any], call: Callable[[], Any], path: Path, done: Done) -> None:
         host = self._computers[worker.rank]
