@@ -157,14 +157,14 @@ def start(folder: Path, details: dict[str, Any], cluster: Cluster | None = None)
         os._exit(code)
 
 
-def start_ranks_of_torchrun(folder: Path, worlds: list[int]) -> list[Run]:
-    """Start ranks as torchrun would, one a given world size, to train on loopback."""
+def start_ranks_of_torchrun(folder: Path, told: list[tuple[int, str]]) -> list[Run]:
+    """Start ranks as torchrun would, each of a world of the size that it is told, to train on loopback."""
     folder.mkdir()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     runs, forge = [], os.getpid()
-    for rank, world in enumerate(worlds):
+    for rank, (world, algorithm) in enumerate(told):
         own = folder / str(rank)
         own.mkdir()
         if pid := os.fork():
@@ -175,7 +175,7 @@ def start_ranks_of_torchrun(folder: Path, worlds: list[int]) -> list[Run]:
         os.dup2(os.open(own / "message", os.O_WRONLY | os.O_CREAT, 0o600), 2)
         sys.stdout = sys.stderr
         real.meet = partial(noting_when, own / "met", real.meet)  # type: ignore[attr-defined]
-        os._exit(main(["run", "--algorithm", "dense", "--rounds", "100000", "--timeout", f"{TIMEOUT_S:g}s"]))
+        os._exit(main(["run", "--algorithm", algorithm, "--rounds", "100000", "--timeout", f"{TIMEOUT_S:g}s"]))
     return runs
 
 
@@ -248,7 +248,12 @@ FAULTS: dict[str, tuple[dict[str, Any], Cluster | None, Callable[[Run], None]]] 
     "killed-in-namespace": (LONG, CLUSTER, kill("rank 2", signal.SIGKILL)),
     "launcher-killed-in-namespace": (LONG, CLUSTER, kill("launcher", signal.SIGKILL)),
 } | {f"odd-{odd}": (LONG | {"odd": odd}, None, nothing) for odd in ("size", "dtype", "operation", "step")}
-WORLDS = {"wrong-world": [3, 4, 3], "missing-rank": [3, 3]}
+WORLDS = {
+    "wrong-world": [(3, "dense"), (4, "dense"), (3, "dense")],
+    "missing-rank": [(3, "dense"), (3, "dense")],
+    "other-options": [(2, "dense"), (2, "gtopk")],
+}
+"""What the ranks of a job are told: their world's size, and what to run."""
 CUT_S = 3.0
 
 
