@@ -14,7 +14,7 @@ from netsim.report.canvas import Axis, canvas, legend, plain, scale, to_svg
 
 __all__ = ["Axis", "Heat", "Mark", "Series", "Span", "against", "gantt", "heat_map", "lines", "stacked_bars"]
 
-COLOURS = ("#0173b2", "#d55e00", "#029e73", "#c765ad", "#8d7a5b", "#3fa0d8", "#a08a00", "#7f7f7f")
+COLOURS = ("#0173b2", "#d55e00", "#029e73", "#c765ad", "#8d7a5b", "#3fa0d8", "#7f7f7f", "#6a40f0")
 """Of seaborn's colour-blind palette, made to be seen on white and on black."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)), (0, (3, 1)), (0, (8, 2)),
