@@ -83,6 +83,8 @@ class Run:
     people: dict[str, int] = field(default_factory=dict)
     """Process by its name: host, rank 0 …"""
     seen: dict[str, Any] = field(default_factory=dict)
+    inside: dict[int, str] = field(default_factory=dict)
+    """Namespace by the process that was in it."""
     disturbed_at: float = 0.0
     ended_at: float = 0.0
     code: int | None = None
@@ -100,19 +102,20 @@ class Run:
         self.seen["listening"] = sorted({address for pid in of_ranks for address, _ in listening(pid)})
         self.seen["ports"] = sorted(port for pid in of_ranks for _, port in listening(pid))
         self.seen["namespaces"] = sorted({namespace(pid) for pid in of_ranks} - {namespace(os.getpid())})
+        self.inside = {pid: at for pid in processes() if (at := namespace(pid)) in self.seen["namespaces"]}
 
     def outcome(self) -> dict[str, Any]:
         """Return how it ended, with whatever is left of it a moment later."""
         # The kernel ends the ranks of a host that was killed, but not at once.
         wait_until(lambda: not (self.left() or self.ports_left()), 1.0)
-        namespaces = {namespace(pid) for pid in processes()}
         return {
             "code": self.code,
             "message": (self.folder / "message").read_text() if (self.folder / "message").exists() else "",
             "seconds": self.ended_at - self.began(),
             "left": self.left(),
             "ports_left": self.ports_left(),
-            "namespaces_left": [each for each in self.seen.get("namespaces", []) if each in namespaces],
+            # Its number alone says nothing: the kernel gives it to the next one.
+            "namespaces_left": sorted({at for pid, at in self.inside.items() if namespace(pid) == at}),
             "folders_left": [path.name for path in self.folder.glob("netsim-*")],
             **self.seen,
         }
