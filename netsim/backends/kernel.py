@@ -39,7 +39,8 @@ from netsim.units import PICOSECONDS, picoseconds
 from netsim.worker import Compute, Recv, Send, Sends, Worker, stages
 
 WARM_S, COLD_S = 0.004, 0.05
-"""A rank that has kept still for less wakes in `wake_s`, for more in `cold_s` more, and in between in between."""
+"""A rank that was busy just now wakes at once; one that has kept still for the first of these, in `wake_s`; for the
+second, in `cold_s` more; and in between in between."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,8 +148,9 @@ class KernelMedium:
 
     def _waking(self, rank: int) -> int:
         """Return a third of what waking a rank takes, which depends on how long it has kept still."""
-        still = (self.now - self._active.get(rank, 0)) / PICOSECONDS
-        return self._wake + round(self._cold * min(1.0, max(0.0, (still - WARM_S) / (COLD_S - WARM_S))))
+        still = (self.now - self._active.get(rank, -PICOSECONDS)) / PICOSECONDS
+        warm, cold = still / WARM_S, (still - WARM_S) / (COLD_S - WARM_S)
+        return round(self._wake * min(1.0, warm) + self._cold * min(1.0, max(0.0, cold)))
 
     # Computing.
 
