@@ -128,7 +128,7 @@ def _run_algorithm(
     outcome, spent, elapsed = None, Spent(), 0.0
     judged: dict[str, float | None] = {}
     if worker is not None:
-        task.gradient(task.initial_parameters(), 0, 0)  # the first call also loads kernels
+        _warm_up(experiment, algorithm.name, task)
     with HERE.between(f"barrier before {algorithm.name}", "before step 0"):
         dist.barrier()
     if worker is not None:
@@ -156,6 +156,17 @@ def _run_algorithm(
     slowest = max(present, key=lambda each: each[2])
     timing = _timing(slowest[1], slowest[2], experiment.round_count)
     return [each[0] for each in present], timing, judged
+
+
+def _warm_up(experiment: Experiment, algorithm: str, task: Any) -> None:
+    """Take a step in memory, as two workers or the one: first calls load kernels, which no round should be charged."""
+    from netsim.backends.cooperative import Cooperative
+    from netsim.backends.local import Instant
+
+    few = experiment.for_workers(min(2, experiment.workers))
+    own = few.algorithm(algorithm, tuple(size for _, size in task.tensors))
+    workers = make_workers(own, few.workers, few.servers)
+    Cooperative[Trained](Instant()).run(workers, lambda worker: train(worker, own, task, 1, few.recipe()))
 
 
 def _timing(spent: Spent, elapsed: float, rounds: int) -> Timing:
