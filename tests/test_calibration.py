@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,15 @@ def test_a_profile_comes_back_from_its_file(saved: Path) -> None:
     measured = profile(message=line([4, 4096], samples), step=None)
     save_profile(measured, saved)
     assert load_profile(saved) == measured
+
+
+@given(name=st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=60))
+def test_any_text_of_a_profile_comes_back(name: str) -> None:
+    odd = profile()
+    odd = odd.model_copy(update={"provenance": odd.provenance.model_copy(update={"machine": name, "command": name})})
+    with tempfile.TemporaryDirectory() as folder:
+        save_profile(odd, Path(folder) / "p.toml")
+        assert load_profile(Path(folder) / "p.toml") == odd
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,8 @@ def measure(details: Mapping[str, Any], rank: int, stage: Any) -> list[dict[str,
         load = os.getloadavg()[0]
         worker = Worker(rank, world)
         worker.operation = "ping-pong"
-        real = Real(worker, "cpu", calibration.backend)
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if calibration.backend == "nccl" else "cpu"
+        real = Real(worker, device, calibration.backend)
         trips = real.run(ping_pong(worker, time.perf_counter, lambda: real.packing_s, calibration.messages_s))
         if rank != 0:
             return []

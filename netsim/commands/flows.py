@@ -38,7 +38,9 @@ def flows(
     experiment = Experiment.of(workers=workers, topology=topology, timing_only=True, elements=1, k=1, **options)
     fabric = experiment.fabric(everywhere=True)
     done = replay(fabric, read_flows(flows, fabric.hosts), cast(Sharing, experiment.sharing))
-    config = {"topology": topology, "flows": str(flows), "workers": workers} | options
+    links = {"bandwidth": experiment.bandwidth_bps, "latency": experiment.latency_s}
+    given = {name: value for name, value in options.items() if value is not None}
+    config = {"topology": topology, "flows": str(flows), "workers": workers} | links | given
     document = json.dumps(_as_json(done, config), indent=2, ensure_ascii=False)
     if out is not None:
         write_out(out, document)
