@@ -35,10 +35,10 @@ import numpy as np
 
 HERE = Path(__file__).parent
 WORK = ("W1", "W2", "W3", "W4", "W5", "W5x")
-WAYS = ("events", "algorithms", "batched")
+WAYS = ("events", "algorithms", "batched", "compiled")
 RACKS = ("W5", "W5x")
 CPP, BINDING = "SimGrid C++", "SimGrid Python"
-CANNOT = {"algorithms": RACKS, "batched": RACKS, BINDING: ("W2", "W4", *RACKS)}
+CANNOT = {**dict.fromkeys(WAYS[1:], RACKS), BINDING: ("W2", "W4", *RACKS)}
 """What was not written for a side: no algorithm sends random traffic, and in Python the rings are enough."""
 
 

@@ -4,7 +4,8 @@
 
 It prints the seconds of the main loop, how many messages there were, when the last ended in simulated seconds,
 and for w5 when each did. Way `events` starts a flow a message from plain callbacks (Network.start); `algorithms` does
-the same from coroutines that ask for messages (netsim.collectives); `batched` takes rounds of all ranks at once.
+the same from coroutines that ask for messages (netsim.collectives); `batched` takes rounds of all ranks at once, and
+`compiled` the same rounds message by message in compiled code (``netsim simulate --way``).
 """
 
 from __future__ import annotations
@@ -207,15 +208,18 @@ def by_algorithms(work: str, workers: int, _: list[Traffic]) -> None:
     report(began, sum(worker.traffic.messages_up for worker in ranks), medium.now, [])
 
 
-def by_rounds(work: str, workers: int, _: list[Traffic]) -> None:
-    """Do the work in rounds of all ranks at once, as algorithms whose exchange is just that; links are made within."""
+def by_rounds(way: str, work: str, workers: int, _: list[Traffic]) -> None:
+    """Do the work in rounds, as algorithms whose exchange is just that; links are made within."""
     algorithm = {"w1": "dense", "w2": "gtopk", "w3": "topk", "w4": "ps-topk"}[work]
     elements = chunk(workers) // 4 * workers if work == "w1" else DENSE // 4
     experiment = Experiment.of(
         workers=workers, bandwidth="1Gbps", latency="50us", algorithm=algorithm, timing_only=True, elements=elements,
-        k=ENTRIES, rounds=1, way="batched",
+        k=ENTRIES, rounds=1, way=way,
     )  # fmt: skip
     with laboratory(experiment) as lab:
+        if way == "compiled":  # load what is compiled
+            with laboratory(experiment.for_workers(2)) as small:
+                small.simulate(algorithm)
         began = time.perf_counter()
         result = lab.simulate(algorithm)
         sent = {"w1": 2 * (workers - 1) * workers, "w3": (workers - 1) * workers}.get(work, 2 * (workers - 1))
@@ -240,7 +244,8 @@ def report(began: float, messages: int, now: int, ends: list[float]) -> None:
 WAYS: dict[str, Callable[[str, int, list[Traffic]], None]] = {
     "events": by_events,
     "algorithms": by_algorithms,
-    "batched": by_rounds,
+    "batched": partial(by_rounds, "batched"),
+    "compiled": partial(by_rounds, "compiled"),
 }
 
 
