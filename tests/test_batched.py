@@ -171,9 +171,10 @@ def nearly_the_same(one: Result, other: Result) -> None:
 )
 def test_formulas_hold_on_an_idle_star(name: str, topology: str, workers: int, chunk: int, **options: Any) -> None:
     """For any number of workers; with chunks of one size, also for several rounds of powers of two."""
-    rounds = 2 if workers & (workers - 1) == 0 and options["k"] % workers == 0 and not options["serial_server"] else 1
-    options |= {"workers": workers, "algorithm": name, "topology": topology, "rounds": rounds}
-    options["elements"] = 40 + chunk * workers * 8
+    elements = 40 + chunk * workers * 8
+    even = elements % workers == options["k"] % workers == workers & (workers - 1) == 0
+    rounds = 2 if even and not options["serial_server"] else 1
+    options |= {"workers": workers, "algorithm": name, "topology": topology, "rounds": rounds, "elements": elements}
     (one,), (other,) = (results_of(way, **options) for way in ("messages", "closed-form"))
     assert other.way == "closed-form"
     if options["serial_server"]:  # the server's link, out, and the workers', in, are then half of the time each
