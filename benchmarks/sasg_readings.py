@@ -67,13 +67,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3000)
     parser.add_argument("--data", nargs="+", default=["fashion-mnist", "digits"])
+    names = ["sasg", "sasg-refreshed", "lasg-wk2", "lasg-wk2-refreshed"]
+    parser.add_argument("--algorithms", nargs="+", choices=names, default=names)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     options = parser.parse_args()
     ALGORITHMS.update({each.name: each for each in (SASGRefreshed, LASGRefreshed)})
     print(f"| data | algorithm | seed | skipped, in fifths of {options.rounds} rounds | in all | accuracy | loss |")
     print("|---|---|---|---|---|---|---|")
     for data in options.data:
-        for name in ("lasg-wk2", "lasg-wk2-refreshed", "sasg", "sasg-refreshed"):
+        for name in options.algorithms:
             for seed in options.seeds:
                 parts, result = run(name, data, options.rounds, seed)
                 shares = " ".join(f"{share:.1%}" for share in parts)
