@@ -27,10 +27,11 @@ from netsim.payload import SizeOnly
 from netsim.units import PICOSECONDS
 from netsim.validation.comparison import interval_of_median
 from netsim.validation.exchanges import COLLECTIVES, EXCHANGES
-from netsim.validation.points import host_terms
+from netsim.validation.points import host_terms, profile_terms
 from netsim.validation.predict import predicted_exchange
 from netsim.worker import Sends, Worker
 from tests.cluster import why_no_cluster
+from tests.test_calibration import profile
 
 RATE = 100_000_000
 NO_ACKS = Wire(header_bytes=66, ack_bytes=0)
@@ -284,3 +285,15 @@ def test_parameters_do_not_depend_on_how_messages_are_sent(sends: str) -> None:
     real = netsim.run(**options, sends=sends).results
     simulated = netsim.simulate(**options, sends=sends, compute_time="1ms", select_time="1ms", merge_time="0s").results
     assert [each.parameters_sha256 for each in real] == [each.parameters_sha256 for each in simulated]
+
+
+def test_a_message_takes_what_a_profile_says_that_it_does() -> None:
+    known = profile()
+    nbytes = 10**6
+    bandwidth = round(known.link.bandwidth_bps)
+    fabric = Fabric(Cluster(ranks=2, bandwidth_bps=bandwidth).graph())
+    terms = profile_terms(known, None)
+    (_, there) = predicted_exchange("ps-out", nbytes, "eager", fabric, Wire(header_bytes=0, ack_bytes=0), terms)
+    hosts = 2 * (known.message.fixed_s + known.message.each_s * nbytes)
+    one_way = known.link.fixed_s + known.link.each_s * nbytes + hosts
+    assert there == pytest.approx(one_way + 8 * 80 / bandwidth, rel=1e-6)  # and 80 bytes of envelope
