@@ -8,10 +8,11 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from algorithms import ALGORITHMS
 from netsim.backends.kernel import HostTerms
 from netsim.cluster.plan import Cluster
 from netsim.launch import join_work, launch_work
@@ -65,15 +66,17 @@ class Setting:
         fabric, wire = Fabric(self.cluster.graph()), self.cluster.wire
         guesses: list[float] = []
         for cell in self.cells:
-            exchange = cell if cell.experiment is None else _like_a_round(cell)
-            rounds = 1 if cell.experiment is None else int(cell.experiment["rounds"])
-            guesses.append(rounds * max(predicted(exchange, fabric, wire, TYPICAL, 0.0, {})[0]) + 0.05)
+            exchange, times = (cell, 1) if cell.experiment is None else _like_rounds(cell)
+            guesses.append(times * max(predicted(exchange, fabric, wire, TYPICAL, 0.0, {})[0]) + 0.05)
         return guesses
 
 
-def _like_a_round(cell: Cell) -> Cell:
-    """Return an exchange that takes about as long as a round."""
-    return Cell(name="ps-in", bytes=cell.bytes, sends="eager", repeats=cell.repeats)
+def _like_rounds(cell: Cell) -> tuple[Cell, int]:
+    """Return an exchange that takes about as long as one of an algorithm's, and how many there are."""
+    assert cell.experiment is not None
+    algorithm, rounds = ALGORITHMS[cell.name], int(cell.experiment["rounds"])
+    name = "ps-in" if algorithm.uses_server else "gtopk-tree" if algorithm.sparse else "ring-all-reduce"
+    return replace(cell, name=name, experiment=None), 2 * rounds if algorithm.uses_server else rounds
 
 
 @dataclass(slots=True)

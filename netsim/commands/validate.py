@@ -35,7 +35,7 @@ def validate(
     algorithm: Annotated[
         str, option("Whose rounds of training are compared: with commas, all or none.")
     ] = DEFAULT_ALGORITHMS,
-    rounds: Annotated[int, option("Of training, in one repeat.")] = 2,
+    rounds: Annotated[int, option("Of training, in one repeat.")] = 1,
     density: Annotated[float, option("Of the sparse algorithms.")] = 0.01,
     repeats: Annotated[int, option("Of every measurement, after one that is left out.")] = 7,
     sends: Annotated[str | None, option("eager or acknowledged. [default: eager, and trees both ways]")] = None,
