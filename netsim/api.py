@@ -91,7 +91,7 @@ def run(
 
     experiment = Experiment.of(workers=workers, **options)
     check_real(experiment)
-    check_backend(backend, experiment.device)
+    check_backend(backend, experiment)
     return real_report(experiment, launch(experiment, backend, timeout, on_round), backend)
 
 

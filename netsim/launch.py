@@ -86,7 +86,7 @@ def join(
             f"started {world_size}"
         )
     experiment = options(workers)
-    check_backend(backend, experiment.device)
+    check_backend(backend, experiment)
     details = {"work": "train", "experiment": experiment.config(), "backend": backend, "timeout_s": timeout_s}
     return experiment, [Result(**result) for result in join_work(details, on_round)]
 

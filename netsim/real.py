@@ -27,10 +27,17 @@ TIMEOUT_S = 30.0
 """torch's own default is 30 minutes, which is how long a stopped peer would go unnoticed."""
 
 
-def check_backend(backend: str, device: str) -> None:
-    """Raise UsageError unless this torch and machine can run `backend` with gradients on `device`."""
+def check_backend(backend: str, experiment: Experiment) -> None:
+    """Raise UsageError unless this torch and machine can run an experiment over `backend`."""
     if backend not in BACKENDS:
         raise unknown("backend", backend, BACKENDS)
+    device = experiment.device
+    if backend != "gloo" and (experiment.overlap is not None or experiment.servers > 1):
+        what = "overlap" if experiment.overlap is not None else "several servers"
+        raise UsageError(
+            f"backend {backend!r} would mix up messages that are under way at the same time, as with {what}; "
+            "use --backend gloo"
+        )
     import torch
     import torch.distributed as dist
 

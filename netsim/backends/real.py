@@ -15,7 +15,7 @@ import torch.distributed as dist
 from netsim.backends.beside import Backward, Forked
 from netsim.backends.messages import HEADER, Incoming, Outgoing, Transfer, transfer_tag
 from netsim.backends.wire import HEADER_WORDS, Header, decode, encode
-from netsim.errors import ProtocolError, UsageError
+from netsim.errors import ProtocolError
 from netsim.payload import Bundle, Payload, check_like
 from netsim.pieces import InPieces
 from netsim.timeline import Timeline
@@ -122,10 +122,6 @@ class Real:
 
     def _fork(self, request: Fork[Any]) -> Forked:
         """Let a thread answer the requests of a coroutine that runs beside this one."""
-        if self._on_gpu:
-            raise UsageError(
-                "exchanges that overlap with backward need --backend gloo: nccl would mix up their messages"
-            )
         beside = Real(request.worker, self._device, self._backend, self._sends)
         beside.timeline = self.timeline
         return Forked(partial(beside._drive, request.coroutine))

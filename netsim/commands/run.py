@@ -55,7 +55,7 @@ def run(
             raise UsageError("nproc is missing: say how many ranks to start, such as --nproc 4, or use torchrun")
         experiment = experiment_of(nproc)
         check_real(experiment)
-        check_backend(backend, experiment.device)
+        check_backend(backend, experiment)
         with progress(experiment) as on_round:
             results = launch(experiment, backend, timeout_s, on_round)
     deliver(real_report(experiment, results, backend), experiment, as_json, out)
