@@ -18,6 +18,8 @@ from netsim.units import format_duration
 
 LARGEST = 64
 """Workers up to which other sizes are looked at; a ring of P workers is 2P(P-1) messages."""
+LARGEST_AT_ONCE = 1024
+"""The same, where those asked for are more than that, and were simulated in rounds of all at once."""
 
 
 class Scaling:
@@ -104,7 +106,10 @@ def _has_room(experiment: Experiment, workers: int) -> bool:
 
 def _order(results: Sequence[Result], laboratory: Laboratory) -> str:
     titles = {result.algorithm: result.title for result in results}
-    sizes = [2**power for power in range(1, LARGEST.bit_length()) if _has_room(laboratory.experiment, 2**power)]
+    largest = LARGEST
+    if all(result.way in ("batched", "memoised") for result in results):
+        largest = max(LARGEST, min(results[0].workers, LARGEST_AT_ONCE))
+    sizes = [2**power for power in range(1, largest.bit_length()) if _has_room(laboratory.experiment, 2**power)]
     if len(sizes) < 2:
         return "No other number of workers fits on this network."
     crossovers = Scaling(laboratory).crossovers(list(titles), sizes)

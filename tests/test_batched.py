@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import netsim
 from algorithms import ALGORITHMS
 from netsim import ways
 from netsim.backends.batched import Players
@@ -212,6 +213,16 @@ def test_a_million_workers() -> None:
     assert found["gtopk"] == pytest.approx(40 * (50e-6 + 64e-6), rel=1e-12)
     assert found["dense"] == pytest.approx(2 * (2**20 - 1) * (50e-6 + 32e-9), rel=1e-12)
     assert found["ps"] == pytest.approx(2 * (50e-6 + (2**20 - 1) * 2**20 * 32e-9), rel=1e-12)
+
+
+def test_the_order_is_looked_at_as_far_as_rounds_make_it_cheap() -> None:
+    """Rings of 256 workers are 130,560 messages, too many to be simulated one by one for a sentence."""
+    options = {"elements": 2000, "algorithm": "dense,dense-tree", "bandwidth": "100Mbps", "latency": "10us"}
+    for workers, span in ((32, "P = 2 to 64"), (256, "P = 2 to 256")):
+        sentence = netsim.simulate(workers=workers, timing_only=True, **options).conclusion[-1]
+        assert span in sentence
+    one_by_one = netsim.simulate(workers=100, timing_only=True, way="messages", **options).conclusion[-1]
+    assert "P = 2 to 64" in one_by_one
 
 
 def test_a_step_that_repeats_is_played_once() -> None:
