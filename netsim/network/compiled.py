@@ -50,7 +50,7 @@ LARGEST_RATE: Final = 9 * 10**15
 """Of whole bit/s up to this, times are computed in integers."""
 TOLERANCE: Final = 1e-12
 """Levels and sums that differ by less, relatively, are equal; what is above is repaired."""
-REACH: Final = 2
+REACH: Final = 6
 """How far from a change flows are shared out at first: those that its links hold back, those that their links do, …"""
 WAITING, DRAINING, OVER = range(3)
 
@@ -602,9 +602,12 @@ def _repair(core: Core, now: int) -> None:
     """Share out what the others leave; have those join whose bottleneck holds no more, until there are none."""
     head, flows = core.head[0], core.flows
     head.solved += 1
+    position = 0
     for _ in range(REACH):
-        for position in range(head.touched):
+        reached = head.touched
+        while position < reached:
             _join_held(core, core.touched[position])
+            position += 1
     while True:
         for position in range(head.touched):
             if core.links[core.touched[position]].stale:

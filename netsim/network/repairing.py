@@ -72,7 +72,8 @@ class Repairing:
             flow = self._flows.pop(slot)
             capped = next(report)
             for link in flow.route.links:
-                flow.hold(link, next(report))
+                if held := next(report):
+                    flow.hold(link, held)
             flow.hold(CAP, capped)
             over.append(flow)
         return over
