@@ -76,11 +76,12 @@ def processor() -> str:
 
 
 def listening(pid: int | str = "self") -> list[tuple[str, int]]:
-    """Return the addresses and TCP ports at which a process listens, as Linux tells them in /proc."""
+    """Return the addresses and TCP ports at which a process listens, as Linux tells them in /proc; none if it ended."""
     owned = set()
-    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-        with suppress(OSError):  # it may be gone again
-            owned.add(str(descriptor.readlink()))
+    with suppress(OSError):
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):  # it may be closed again
+                owned.add(str(descriptor.readlink()))
     found = []
     for table in ("tcp", "tcp6"):
         rows = Path(f"/proc/{pid}/net/{table}")

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -36,7 +37,7 @@ from netsim.worker import Worker
 
 WORLD = 3
 TIMEOUT_S = 3.0
-PATIENCE_S = 60.0
+PATIENCE_S = 90.0
 BEAT_S = 0.02
 ODD_AT = 5
 """The step in which the rank that differs differs."""
@@ -95,8 +96,9 @@ class Run:
     def look(self) -> None:
         """Note processes, listening sockets and namespaces."""
         for pid in descendants(self.launcher.pid):
-            name = Path(f"/proc/{pid}/comm").read_text().strip()
-            self.people[name.removeprefix("netsim ") if name.startswith("netsim rank") else "host"] = pid
+            with suppress(OSError):  # it may be gone again
+                name = Path(f"/proc/{pid}/comm").read_text().strip()
+                self.people[name.removeprefix("netsim ") if name.startswith("netsim rank") else "host"] = pid
         of_ranks = [pid for name, pid in self.people.items() if name.startswith("rank")]
         self.seen["ranks"] = len(of_ranks)
         self.seen["listening"] = sorted({address for pid in of_ranks for address, _ in listening(pid)})
@@ -177,14 +179,17 @@ def start_ranks_of_torchrun(folder: Path, told: list[tuple[int, str]]) -> list[R
         os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         os.dup2(os.open(own / "message", os.O_WRONLY | os.O_CREAT, 0o600), 2)
         sys.stdout = sys.stderr
-        real.meet = partial(noting_when, own / "met", real.meet)  # type: ignore[attr-defined]
+        real.meet = partial(at_once, own, len(told), real.meet)  # type: ignore[attr-defined]
         os._exit(main(["run", "--algorithm", algorithm, "--rounds", "100000", "--timeout", f"{TIMEOUT_S:g}s"]))
     return runs
 
 
-def noting_when(path: Path, function: Callable[..., Any], *args: Any) -> Any:
-    path.write_text(str(time.monotonic()))
-    return function(*args)
+def at_once(own: Path, ranks: int, meet: Callable[..., Any], *args: Any) -> Any:
+    """Meet when all ranks have loaded what they need, however long that took; note when that was."""
+    (own / "loaded").touch()
+    wait_until(lambda: len(list(own.parent.glob("*/loaded"))) == ranks)
+    (own / "met").write_text(str(time.monotonic()))
+    return meet(*args)
 
 
 def descendants(pid: int) -> list[int]:
