@@ -340,7 +340,7 @@ def test_loss_and_accuracy_are_those_of_plain_arithmetic() -> None:
         assert accuracy > 0.5
     first = numpy_scores(flat, task.workload.test.inputs[:7].numpy(), [784, 512, 10])
     expected = numpy_loss_and_accuracy(first, task.workload.test.labels[:7].numpy())
-    assert tuple(task.evaluate(at, most=7)) == pytest.approx(expected, rel=1e-5)
+    assert tuple(task.evaluate(at, most=7))[:2] == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize(
