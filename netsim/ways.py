@@ -140,8 +140,10 @@ class Log:
     def _played(self, parts: list[Part]) -> list[Played]:
         if not self._compiled:
             return [played for part in parts for played in self._players.play(part)]
-        from netsim.backends.compiled import play_compiled
-
+        try:
+            from netsim.backends.compiled import play_compiled
+        except ImportError as error:
+            raise NoScheduleError("numba is not installed, or does not compile") from error
         return play_compiled(self._players, parts)
 
     def _worth_compiling(self) -> bool:

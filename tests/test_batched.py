@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -143,6 +144,17 @@ def test_compiled_code_takes_over_where_rounds_share_links(monkeypatch: pytest.M
     server = {"workers": 9, "elements": 1000, "algorithm": "dense-tree", "topology": "ps", "rounds": 6}
     (one,), (other,) = (results_of(way, **server) for way in ("messages", "auto"))
     same_but_for_the_way(one, other)
+
+
+def test_without_a_compiler_messages_go_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "netsim.backends.compiled", None)  # importing it fails
+    monkeypatch.setattr(ways, "WORTH_COMPILING", 0)
+    options = {"workers": 11, "elements": 1000, "algorithm": "gtopk"}
+    (result,) = results_of("auto", **options)
+    assert result.way == "messages"
+    same_but_for_the_way(result, results_of("messages", **options)[0])
+    with pytest.raises(InfeasibleError, match="numba is not installed, or does not compile"):
+        results_of("compiled", **options)
 
 
 def nearly_the_same(one: Result, other: Result) -> None:
