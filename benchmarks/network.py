@@ -121,6 +121,7 @@ def measure(work: str, workers: int, sides: dict[str, list[str]], options: argpa
         found["sides"][side] = {
             "loop_s": statistics.median(result["loop_s"] for result in results),
             "process_s": statistics.median(result["process_s"] for result in results),
+            "loop_cpu_s": statistics.median(result.get("loop_cpu_s", 0.0) for result in results),
             "loops_s": [result["loop_s"] for result in results],
             "end_s": last["end_s"],
             "off": off(work, workers, last, runs),

@@ -167,7 +167,7 @@ def by_events(work: str, workers: int, flows: list[Traffic]) -> None:
         # Two flows that share a link load what is compiled.
         Events(fabric, "rtt", "compiled").traffic([(0, 1, 1000, 0), (0, 1, 1000, 0)])
     ends: list[float] = []
-    began = time.perf_counter()
+    began = clocks()
     match work:
         case "w1":
             events.ring(workers, 2 * (workers - 1), chunk(workers))
@@ -203,7 +203,7 @@ def by_algorithms(work: str, workers: int, _: list[Traffic]) -> None:
                 whole = SizeOnly(DENSE // 4)
                 await server.broadcast_from_server(worker, whole if worker.rank == 0 else None, whole)
 
-    began = time.perf_counter()
+    began = clocks()
     Cooperative[None](medium).run(ranks, program)
     report(began, sum(worker.traffic.messages_up for worker in ranks), medium.now, [])
 
@@ -220,7 +220,7 @@ def by_rounds(way: str, work: str, workers: int, _: list[Traffic]) -> None:
         if way == "compiled":  # load what is compiled
             with laboratory(experiment.for_workers(2)) as small:
                 small.simulate(algorithm)
-        began = time.perf_counter()
+        began = clocks()
         result = lab.simulate(algorithm)
         sent = {"w1": 2 * (workers - 1) * workers, "w3": (workers - 1) * workers}.get(work, 2 * (workers - 1))
         report(began, sent, round(result.round_time_s * PICOSECONDS), [])
@@ -236,9 +236,15 @@ def chunk(workers: int) -> int:
     return DENSE // workers // 4 * 4
 
 
-def report(began: float, messages: int, now: int, ends: list[float]) -> None:
-    took = time.perf_counter() - began
-    print(json.dumps({"loop_s": took, "messages": messages, "end_s": now / PICOSECONDS, "finish_s": ends}))
+def clocks() -> tuple[float, float]:
+    """Return seconds that passed, and that this process computed."""
+    return time.perf_counter(), time.process_time()
+
+
+def report(began: tuple[float, float], messages: int, now: int, ends: list[float]) -> None:
+    took, cpu = (after - before for after, before in zip(clocks(), began, strict=True))
+    found = {"loop_s": took, "loop_cpu_s": cpu, "messages": messages, "end_s": now / PICOSECONDS, "finish_s": ends}
+    print(json.dumps(found))
 
 
 WAYS: dict[str, Callable[[str, int, list[Traffic]], None]] = {

@@ -9,6 +9,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <fstream>
 #include <simgrid/s4u.hpp>
 #include <string>
@@ -171,10 +172,12 @@ int main(int argc, char** argv) {
     }
   }
   const auto began = std::chrono::steady_clock::now();
+  const auto clock = std::clock();
   engine.run();
+  const double cpu = double(std::clock() - clock) / CLOCKS_PER_SEC;
   const std::chrono::duration<double> took = std::chrono::steady_clock::now() - began;
-  std::printf("{\"loop_s\": %.9f, \"messages\": %lu, \"end_s\": %.15g, \"finish_s\": [", took.count(), messages,
-              sg4::Engine::get_clock());
+  std::printf("{\"loop_s\": %.9f, \"loop_cpu_s\": %.9f, \"messages\": %lu, \"end_s\": %.15g, \"finish_s\": [", took.count(),
+              cpu, messages, sg4::Engine::get_clock());
   for (size_t i = 0; i < flows.size(); i++)
     std::printf("%s%.15g", i ? ", " : "", flows[i].finish);
   std::printf("]}\n");
