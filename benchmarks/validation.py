@@ -22,8 +22,12 @@ from netsim.cli import main as netsim
 
 EXCHANGES = "--algorithm none --tolerance 1000%"
 ROUNDS = "--exchange none --tolerance 1000%"
-FAMILY = "dense,dense-tree,topk,gtopk,gtopk-naive,gtopk-hier,randk,ps,ps-topk,sasg"
-LAZY = "lag,lasg-wk1,lasg-wk2,lasg-ps"
+FAMILY = "dense,dense-tree,topk,gtopk,gtopk-naive,gtopk-hier,randk"
+SERVER = "ps,ps-topk,lag,lasg-wk1,lasg-wk2,lasg-ps,sasg"
+ORDERED = {"ring-all-reduce": "dense", "all-gather": "Top-k", "gtopk-tree": "gTop-k"}
+"""Exchanges whose order is predicted and measured, and the algorithms that make them."""
+DENSE = 1_000_000
+"""Bytes of the dense vector there."""
 
 
 def pieces() -> dict[str, str]:
@@ -48,15 +52,13 @@ def pieces() -> dict[str, str]:
         where = f"--local 8 --bandwidth 50Mbps --trunk 50Mbps --placement {placement} {EXCHANGES}"
         found[f"racks-{placement}"] = f"{where} --sizes 400KB --repeats 3"
         found[f"flows-{placement}"] = f"{where} --sizes 1MB --exchange permutation --repeats 5"
-    for ranks, rate in ((4, 50), (4, 100), (8, 100)):
-        where = f"--local {ranks} --bandwidth {rate}Mbps {ROUNDS} --rounds 2 --repeats 3"
+    for ranks, rate in ((4, 50), (8, 100)):
+        where = f"--local {ranks} --bandwidth {rate}Mbps {ROUNDS} --rounds 4 --repeats 2"
         found[f"rounds-{ranks}-{rate}"] = f"{where} --algorithm {FAMILY}"
-    found["rounds-lazy-4-100"] = f"--local 4 --bandwidth 100Mbps {ROUNDS} --rounds 2 --repeats 3 --algorithm {LAZY}"
-    for ranks, rate in ((4, 25), (4, 50), (4, 100), (8, 50), (8, 100)):
-        for density in (0.005, 0.05, 0.5):
-            if density < 0.5 or ranks * 100 / rate <= 8:
-                where = f"--local {ranks} --bandwidth {rate}Mbps {ROUNDS} --rounds 1 --repeats 2"
-                found[f"order-{ranks}-{rate}-{density}"] = f"{where} --algorithm dense,topk,gtopk --density {density}"
+        found[f"server-{ranks}-{rate}"] = f"{where} --algorithm {SERVER}"
+    for ranks, rate in ((4, 25), (4, 50), (4, 100), (8, 50), (8, 100), (16, 50)):
+        where = f"--local {ranks} --bandwidth {rate}Mbps {EXCHANGES} --sends eager --repeats 3"
+        found[f"order-{ranks}-{rate}"] = f"{where} --exchange {','.join(ORDERED)} --sizes 50KB,200KB,1MB"
     return found
 
 
@@ -109,16 +111,17 @@ def table(folder: Path) -> int:
         "two racks, single flows of 1 MB": rows_of(folder, "flows"),
         "plain tbf, 400 kB and more": [row for row in rows_of(folder, "tbf") if row["bytes"] >= 400_000],
         "plain tbf, 100 kB": [row for row in rows_of(folder, "tbf") if row["bytes"] < 400_000],
-        "rounds of training": rows_of(folder, "rounds"),
+        "rounds of training": rows_of(folder, "rounds") + rows_of(folder, "server"),
     }
     print("| what | compared | median of \\|error\\| | worst |\n|---|---|---|---|")
     for name, rows in bins.items():
         if rows:
             print(f"| {name} | {share(rows)} |")
-    print("\n| P | 400 kB to 8 MB | | | 100 to 200 kB | | |\n|---|---|---|---|---|---|---|")
+    print("\n| P | sizes | compared | median | worst |\n|---|---|---|---|---|")
     for ranks in (4, 8, 16):
-        parts = [[row for row in rows if row["workers"] == ranks] for rows in list(bins.values())[:2]]
-        print(f"| {ranks} | " + " | ".join(share(rows) for rows in parts if rows) + " |")
+        for name, rows in list(bins.items())[:3]:
+            if own := [row for row in rows if row["workers"] == ranks]:
+                print(f"| {ranks} | {name} | {share(own)} |")
     print("\n| exchange | sends | compared | median | worst |\n|---|---|---|---|---|")
     groups: defaultdict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for row in exchanges:
@@ -131,15 +134,23 @@ def table(folder: Path) -> int:
 
 
 def order(rows: list[dict[str, Any]]) -> None:
-    """Print which order of the algorithms was predicted and measured at every setting."""
-    print("\n| setting | predicted, fastest first | measured (ms) | same order |\n|---|---|---|---|")
+    """Print which order of dense, Top-k and gTop-k was predicted and measured, by P, bandwidth and density.
+
+    A sparse message of b bytes holds b / 8 entries, of a dense vector of DENSE / 4 elements.
+    """
+    print("\n| P, Mbit/s, density | predicted, fastest first | measured (ms) | same order |\n|---|---|---|---|")
     for piece in dict.fromkeys(row["piece"] for row in rows):
         own = [row for row in rows if row["piece"] == piece]
-        by = {key: [row["algorithm"] for row in sorted(own, key=lambda row: row[key])]
-              for key in ("predicted_s", "measured_s")}  # fmt: skip
-        measured = ", ".join(f"{row['algorithm']} {row['measured_s'] * 1e3:.0f}" for row in own)
-        same = "yes" if by["predicted_s"] == by["measured_s"] else "no"
-        print(f"| {piece.removeprefix('order-')} | {' < '.join(by['predicted_s'])} | {measured} | {same} |")
+        for size in sorted({row["bytes"] for row in own}):
+            some = [row for row in own if row["bytes"] == (DENSE if row["algorithm"] == "ring-all-reduce" else size)]
+            by = {key: [ORDERED[row["algorithm"]] for row in sorted(some, key=lambda row: row[key])]
+                  for key in ("predicted_s", "measured_s")}  # fmt: skip
+            measured = ", ".join(f"{ORDERED[row['algorithm']]} {row['measured_s'] * 1e3:.0f}" for row in some)
+            same = "yes" if by["predicted_s"] == by["measured_s"] else "no"
+            ranks, rate = piece.split("-")[1:]
+            print(
+                f"| {ranks}, {rate}, {size / DENSE / 2:.1%} | {' < '.join(by['predicted_s'])} | {measured} | {same} |"
+            )
 
 
 def main(arguments: list[str]) -> int:
