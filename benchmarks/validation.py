@@ -104,7 +104,7 @@ def share(rows: list[dict[str, Any]]) -> str:
 def table(folder: Path) -> int:
     exchanges = [row for prefix in ("small", "middle", "large", "2MB", "8MB") for row in rows_of(folder, prefix)]
     bins = {
-        "400 kB to 8 MB": [row for row in exchanges if row["bytes"] >= 400_000],
+        "400 kB and more": [row for row in exchanges if row["bytes"] >= 400_000],
         "100 to 200 kB": [row for row in exchanges if 100_000 <= row["bytes"] < 400_000],
         "1 to 40 kB": [row for row in exchanges if row["bytes"] < 100_000],
         "two racks, exchanges": [row for row in rows_of(folder, "racks") if row["algorithm"] != "permutation"],
