@@ -123,7 +123,7 @@ def test_interrupted_from_the_keyboard(own: Path, tmp_path: Path, measuring: boo
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 130, errors.decode()
     assert "--resume" in errors.decode()
     assert "Traceback" not in errors.decode()
 
