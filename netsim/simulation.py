@@ -306,7 +306,7 @@ def laboratory(experiment: Experiment) -> Iterator[Laboratory]:
     if experiment.timing_only:
         if experiment.ready == "measured":
             raise UsageError("ready 'measured' was given with --timing-only, which computes nothing; leave one out")
-        tensors = experiment.known_tensors() or _tensors_of_workload(experiment)
+        tensors = experiment.known_tensors() or tensors_of_workload(experiment)
         charges = costs_of(experiment, AssumedCosts(experiment.assumed_costs()))
         with old_objects_set_aside():
             yield Laboratory(experiment, TimingOnly(sum(tensors)), tensors, charges)
@@ -366,7 +366,8 @@ def judge(task: Task, parameters: Vector) -> dict[str, float | None]:
     return {"final_loss": loss, "final_accuracy": _evaluate(task, parameters).accuracy}
 
 
-def _tensors_of_workload(experiment: Experiment) -> tuple[int, ...]:
+def tensors_of_workload(experiment: Experiment) -> tuple[int, ...]:
+    """Return the sizes of the tensors that an experiment's workload trains."""
     if experiment.workload in WORKLOADS:
         return _sizes(WORKLOADS[experiment.workload].tensors(experiment.data))
     return _sizes(_workload(experiment).tensors)

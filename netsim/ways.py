@@ -45,8 +45,6 @@ class Training(NamedTuple):
     rounds: int
 
 
-MANY_MESSAGES = 20_000_000
-"""Messages from which a closed form is preferred, where there is one."""
 WORTH_COMPILING = 20_000
 """Messages from which compiled code is faster in spite of the time that it takes to load, or, once, to compile."""
 

@@ -182,13 +182,13 @@ def _round(config: dict[str, Any], name: str, ranks: int) -> Cell:
     from algorithms import ALGORITHMS
     from netsim.experiment import Experiment
     from netsim.payload import INDEX_BYTES, VALUE_BYTES
-    from netsim.simulation import _tensors_of_workload
+    from netsim.simulation import tensors_of_workload
     from netsim.validation.cells import Cell
 
     experiment = Experiment.of(
         workers=ranks, algorithm=name, rounds=config["rounds"], density=config["density"], device="cpu"
     )
-    elements = sum(_tensors_of_workload(experiment))
+    elements = sum(tensors_of_workload(experiment))
     sparse = ALGORITHMS[name].sparse
     nbytes = experiment.k_of(elements) * (VALUE_BYTES + INDEX_BYTES) if sparse else elements * VALUE_BYTES
     sends: Sends = config["sends"] or "eager"
