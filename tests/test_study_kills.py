@@ -99,9 +99,12 @@ def test_killed_at_thirty_random_moments(own: Path, tmp_path: Path) -> None:
                 break
             time.sleep(0.1)
         assert of_session(process.pid) == [], "a killed study left processes"
+        if len(now) == POINTS or number == KILLS - 1:
+            finish(started(own, out, "--resume"))
+            assert files(out) == wanted
+            # A fast machine has nothing left to be killed at: the next moments are of a new folder.
+            out, before = tmp_path / f"killed-{number}", {}
     assert grew > KILLS / 3
-    finish(started(own, out, "--resume"))
-    assert files(out) == wanted
 
 
 @pytest.mark.slow
