@@ -86,8 +86,8 @@ def run(
     Options are as for :func:`simulate`. Raises NetsimError when a rank fails, naming it; operations
     that wait longer than `timeout` seconds fail.
     """
-    from netsim.launch import launch
-    from netsim.real import check_backend
+    from netsim.jobs.launch import launch
+    from netsim.jobs.real import check_backend
 
     experiment = Experiment.of(workers=workers, **options)
     check_real(experiment)

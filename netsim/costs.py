@@ -15,6 +15,8 @@ Provenance = Literal["MEASURED", "ASSUMED"]
 
 WARM_UP = 2
 REPEATS = 5
+WINDOW_S, MOST_REPEATS = 0.02, 100
+"""A short computation is called more often, for so long: something else that runs for a moment is not its median."""
 
 
 class AssumedCosts:
@@ -32,7 +34,7 @@ class AssumedCosts:
 
 
 class MeasuredCosts:
-    """Charges the median of a few timed calls, made when a function is first called at a size.
+    """Charges the median of timed calls, made when a function is first called at a size.
 
     Timing a computation is calling it again, on copies of what it overwrites. A function is timed once for each size
     of its arguments (to a factor of two), and the charge then never changes within a run. Where only
@@ -87,16 +89,15 @@ class MeasuredCosts:
 
     def _time(self, request: Compute[Any]) -> int:
         args = [evaluate(arg, _on_copies) if isinstance(arg, Compute) else arg for arg in request.args]
-        samples = []
-        for repeat in range(WARM_UP + REPEATS):
+        samples: list[float] = []
+        while len(samples) < WARM_UP + REPEATS or (sum(samples) < WINDOW_S and len(samples) < MOST_REPEATS):
             own = _spared(request, args)
             self._synchronise()
             started = time.perf_counter()
             request.function(*own)
             self._synchronise()
-            if repeat >= WARM_UP:
-                samples.append(time.perf_counter() - started)
-        return picoseconds(statistics.median(samples))
+            samples.append(time.perf_counter() - started)
+        return picoseconds(statistics.median(samples[WARM_UP:]))
 
     def _synchronise(self) -> None:
         if self._device.startswith("cuda"):

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from netsim.cluster.namespaces import TOOL_FOLDERS
-from netsim.job import JOB, LAUNCHER
+from netsim.jobs.job import JOB, LAUNCHER
 from netsim.system import DISTRIBUTION, version
 
 State = Literal["ok", "missing", "problem"]

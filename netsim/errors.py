@@ -66,6 +66,13 @@ class PeerLostError(PeerError):
     """A peer ended, or gave up: mostly the consequence of an error that another rank tells of."""
 
 
+def unreadable(what: str, error: Exception, fix: str = "give the path of a file that is there") -> UsageError:
+    """Return the error for a file that a user named and that cannot be read."""
+    reason = getattr(error, "strerror", None) or str(error)
+    wanting = f"; {fix}" if isinstance(error, FileNotFoundError | NotADirectoryError) else ""
+    return UsageError(f"{what} cannot be read: {reason}{wanting}")
+
+
 def suggestion(value: str, choices: Iterable[str]) -> str:
     """Return `` (did you mean 'x'?)`` for the choice closest to `value`, or an empty string."""
     choices = list(choices)

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from netsim.errors import UsageError
+from netsim.errors import UsageError, unreadable
 from netsim.storage import write_atomically
 
 FORMAT = 1
@@ -159,7 +159,7 @@ def load_profile(path: str | Path) -> Profile:
     try:
         table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise UsageError(f"{shown} cannot be read: {error.strerror}; netsim calibrate writes one") from None
+        raise unreadable(shown, error, "netsim calibrate writes one") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"{shown} is not TOML: {error}; netsim calibrate writes one") from None
     if (version := table.get("format")) != FORMAT:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from netsim.errors import NetsimError, UsageError
+from netsim.errors import NetsimError, UsageError, unreadable
 from netsim.storage import whole_file
 
 BLANK = "0" * 64
@@ -46,7 +46,7 @@ def sealed(path: Path, schema: str, kind: str) -> Iterator[tuple[dict[str, Any],
     try:
         file = _Body(path, "rb")
     except OSError as error:
-        raise UsageError(f"{named} could not be read: {error.strerror}") from error
+        raise unreadable(named, error) from error
     with file, as_written(named):
         line = file.readline(LONGEST_HEADER)
         header = _parsed(line)

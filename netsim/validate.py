@@ -15,7 +15,7 @@ from typing import Any
 from algorithms import ALGORITHMS
 from netsim.backends.kernel import HostTerms
 from netsim.cluster.plan import Cluster
-from netsim.launch import join_work, launch_work
+from netsim.jobs.launch import join_work, launch_work
 from netsim.network.fabric import Fabric
 from netsim.network.wire import IDEAL_CABLE, Wire
 from netsim.profile import Profile

@@ -24,13 +24,13 @@ from typing import Any
 
 import torch
 
-from netsim import host, launch, ranks, real
+from netsim.jobs import host, launch, ranks, real
 from netsim.backends.real import Real
 from netsim.cli import main
 from netsim.cluster.plan import Cluster
 from netsim.collectives import ring_all_reduce, tree_reduce
 from netsim.errors import NetsimError
-from netsim.job import JOB, LAUNCHER, Forked, Job, OnRound, die_with
+from netsim.jobs.job import JOB, LAUNCHER, Forked, Job, OnRound, die_with
 from netsim.payload import Dense, add
 from netsim.system import listening
 from netsim.worker import Worker
@@ -66,7 +66,7 @@ def beat(details: dict[str, Any], rank: int, on_round: OnRound) -> list[dict[str
 
 
 def start_by_fork(job: Job) -> Forked:
-    """Start the host of a job as :func:`netsim.launch._start` does, without a new interpreter."""
+    """Start the host of a job as :func:`netsim.jobs.launch._start` does, without a new interpreter."""
     launcher = os.getpid()
     if pid := os.fork():
         return Forked(pid)

@@ -21,7 +21,7 @@ from netsim.calibration.run import Calibration, lines_of, profile_of
 from netsim.costs import AssumedCosts
 from netsim.errors import NetsimError, UsageError
 from netsim.experiment import Experiment
-from netsim.launch import launch_work
+from netsim.jobs.launch import launch_work
 from netsim.payload import SizeOnly, add
 from netsim.profile import Line, Link, Profile, Provenance, Step, Work, load_profile, save_profile
 from netsim.rates import Given, Rate, RatedCosts

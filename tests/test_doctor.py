@@ -15,7 +15,7 @@ import pytest
 from netsim.cluster import plan
 from netsim.cluster.plan import Cluster
 from netsim.doctor import FRESH_S, Leftover, leftovers
-from netsim.job import JOB, LAUNCHER
+from netsim.jobs.job import JOB, LAUNCHER
 from tests.cluster import why_no_cluster
 from tests.command import run
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import signal
 
-from netsim.endings import Ending, Word, what_happened
-from netsim.whereabouts import HINT
+from netsim.jobs.endings import Ending, Word, what_happened
+from netsim.jobs.whereabouts import HINT
 
 
 def ended(name: int, code: int | None, word: Word | None = None, halted: bool = False) -> tuple[int | str, Ending]:

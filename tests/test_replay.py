@@ -147,4 +147,4 @@ def test_what_is_wrong_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Pa
 
 def test_a_file_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     ran = run(capsys, "flows --topology star --flows nowhere.csv")
-    assert (ran.code, ran.err) == (2, "netsim: flows 'nowhere.csv' cannot be read: No such file or directory\n")
+    assert (ran.code, ran.err) == (2, "netsim: flows 'nowhere.csv' cannot be read: No such file or directory; give the path of a file that is there\n")

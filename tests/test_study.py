@@ -272,7 +272,7 @@ def test_sweeps_that_are_refused(
     ("arguments", "said"),
     [
         ("study swep", "did you mean 'sweep'"),
-        ("study missing.toml --out {out}", "could not be read"),
+        ("study missing.toml --out {out}", "cannot be read"),
         ("study sweep", "out is missing"),
         ("study sweep --out {out}/not/there", "is in a folder that is not there"),
         ("study sweep --out {out} --jobs -1", "jobs -1"),
@@ -354,7 +354,7 @@ def test_validations_that_are_refused(
     assert ran.err.count("\n") == 1
     missing = run(capsys, f"study {own} --jobs 1 --validation {tmp_path / 'none'} --out {tmp_path / 'out'}")
     assert missing.code == 2
-    assert "could not be read" in missing.err
+    assert "cannot be read" in missing.err
 
 
 @pytest.mark.parametrize("name", ["sasg-paper", "time-to-accuracy"])

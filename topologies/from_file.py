@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from netsim.errors import UsageError
+from netsim.errors import UsageError, unreadable
 from netsim.network.graph import Graph, from_networkx
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def read_graph(path: Path) -> Graph:
     try:
         facts = path.stat()
     except OSError as error:
-        raise UsageError(f"topology {str(path)!r} cannot be read: {error.strerror}") from None
+        raise unreadable(f"topology {str(path)!r}", error) from None
     return _read(path, facts.st_mtime_ns, facts.st_size)
 
 
@@ -45,7 +45,7 @@ def _read(path: Path, changed_ns: int, size: int) -> Graph:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise UsageError(f"topology {str(path)!r} cannot be read: {error.strerror}") from None
+        raise unreadable(f"topology {str(path)!r}", error) from None
     read = _from_json if path.suffix.lower() == ".json" else _from_graphml
     graph = read(content, origin)
     if not any(data.get("kind") == "host" and data.get("role") != "server" for _, data in graph.nodes(data=True)):

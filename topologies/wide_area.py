@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from netsim.errors import UsageError
+from netsim.errors import UsageError, unreadable
 from netsim.network.graph import Graph
 from netsim.network.routing import NO_LINK, FloatArray, HashArray, IntArray, Paths
 from netsim.units import parse_duration
@@ -60,7 +60,7 @@ def read_matrix(path: Path) -> tuple[list[str], FloatArray]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise wrong(f" cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        raise unreadable(f"latency matrix {str(path)!r}", error) from None
     names = [cell.strip() for cell in rows[0][1:]] if rows else []
     if len(names) < 2 or len(set(names)) < len(names) or not all(names):
         raise wrong(": the first row must be an empty cell and the names of two or more sites")

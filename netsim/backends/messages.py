@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 
 from netsim.backends.wire import HEADER_WORDS, Header
-from netsim.whereabouts import failure
+from netsim.jobs.whereabouts import failure
 from netsim.worker import Handle
 
 HEADER, BODY, RECEIPT = range(3)

@@ -19,7 +19,7 @@ from netsim.errors import ProtocolError
 from netsim.payload import Bundle, Payload, check_like
 from netsim.pieces import InPieces
 from netsim.timeline import Timeline
-from netsim.whereabouts import HERE
+from netsim.jobs.whereabouts import HERE
 from netsim.worker import EXPAND, Collective, Compute, Fork, Recv, Send, SendRecv, Sends, Start, Worker, evaluate
 
 T = TypeVar("T")

@@ -42,7 +42,7 @@ def calibrate(
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
     from netsim.calibration.run import Calibration, profile_of
     from netsim.experiment import Experiment
-    from netsim.launch import join_work, launch_work, under_launcher
+    from netsim.jobs.launch import join_work, launch_work, under_launcher
     from netsim.profile import save_profile
     from netsim.units import parse_bandwidth, parse_duration
 

@@ -12,6 +12,7 @@ from netsim.options import network, option, output, takes
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from netsim.network.sharing import Sharing
     from netsim.replay import Replay
 
 SCHEMA = "netsim.flows/1"
@@ -47,7 +48,7 @@ def flows(
     if as_json:
         say(document)
     else:
-        _print(done)
+        _print(done, cast(Sharing, experiment.sharing))
 
 
 def _as_json(done: Replay, config: dict[str, Any]) -> dict[str, Any]:
@@ -98,9 +99,10 @@ def _sentence(done: Replay) -> str:
     )
 
 
-def _print(done: Replay) -> None:
+def _print(done: Replay, sharing: Sharing) -> None:
     from rich.markup import escape
 
+    from netsim.network.sharing import SHARINGS
     from netsim.render import wide_console
 
     console = wide_console()
@@ -111,6 +113,7 @@ def _print(done: Replay) -> None:
                 f"… and {len(done.flows) - MOST_ROWS:,} more flows, all of which --json gives", highlight=False
             )
         console.print(escape(_sentence(done)), highlight=False, soft_wrap=True)
+        console.print(f"SIMULATED; links are shared by {SHARINGS[sharing]} (--sharing {sharing}).", highlight=False)
 
 
 def _table(done: Replay) -> Table:

@@ -35,8 +35,8 @@ def run(
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
     from netsim.api import check_real, real_report
     from netsim.experiment import Experiment
-    from netsim.launch import join, launch, under_launcher
-    from netsim.real import check_backend
+    from netsim.jobs.launch import join, launch, under_launcher
+    from netsim.jobs.real import check_backend
     from netsim.units import parse_duration
 
     def experiment_of(workers: int) -> Experiment:

@@ -60,7 +60,7 @@ def validate(
     """
     import typer
 
-    from netsim.launch import under_launcher
+    from netsim.jobs.launch import under_launcher
     from netsim.profile import load_profile
     from netsim.units import parse_duration
     from netsim.validate import conclude
@@ -106,7 +106,7 @@ def _join(
     config: dict[str, Any], profile: Profile | None, backend: str, timeout_s: float, tolerance: float
 ) -> Validation:
     """Take part in torchrun's job."""
-    from netsim.launch import ranks_given
+    from netsim.jobs.launch import ranks_given
     from netsim.units import parse_bandwidth
     from netsim.validate import Network, join
 

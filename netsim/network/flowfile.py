@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from netsim.errors import UsageError, suggestion
+from netsim.errors import UsageError, suggestion, unreadable
 
 COLUMNS = ("src", "dst", "bytes", "start_s")
 LONGEST_S = 10**6
@@ -41,7 +41,7 @@ def read_flows(path: Path, hosts: Iterable[str]) -> list[GivenFlow]:
             reader.fieldnames = header
             flows = [_flow(row, f"{where}, line {reader.line_num}", known) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"{where} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        raise unreadable(where, error) from None
     if not flows:
         raise UsageError(f"{where} has no flows; add a line for each, such as worker0,worker1,1000000,0")
     return flows

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from netsim.network.fabric import Route
 
 Sharing = Literal["maxmin", "rtt"]
-SHARINGS: tuple[Sharing, ...] = ("maxmin", "rtt")
+SHARINGS: dict[Sharing, str] = {"maxmin": "max-min fairness", "rtt": "max-min fairness weighted by 1 / latency of routes"}
+"""The rules, and what each is in words."""
 """Alike (max-min), or in inverse proportion to the latency of their routes, as long-lived TCP flows do."""
 
 

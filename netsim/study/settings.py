@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from netsim.errors import UsageError, check_choice, unknown
+from netsim.errors import UsageError, check_choice, unknown, unreadable
 from netsim.study.kinds import SettingsT, Study
 from topologies.spec import several
 
@@ -33,7 +33,7 @@ def read_study_file(path: Path, studies: Iterable[str]) -> StudyFile:
         with path.open("rb") as file:
             text = file.read(LARGEST_FILE + 1)
     except OSError as error:
-        raise UsageError(f"study file {str(path)!r} could not be read: {error.strerror}") from None
+        raise unreadable(f"study file {str(path)!r}", error) from None
     if len(text) > LARGEST_FILE:
         raise UsageError(f"study file {str(path)!r} is over {LARGEST_FILE:,} bytes; a study says what varies, no data")
     try:

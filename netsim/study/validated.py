@@ -9,7 +9,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from netsim.errors import UsageError
+from netsim.errors import UsageError, unreadable
 from netsim.report import Cell, Figure, Section, Table
 from netsim.report.drawing import Axis, Series, against
 
@@ -67,10 +67,7 @@ def read_validation(path: Path) -> Validation:
     try:
         text = file.read_bytes()[: LARGEST_FILE + 1]
     except OSError as error:
-        raise UsageError(
-            f"validation {str(file)!r} could not be read: {error.strerror}; give the folder that netsim validate --out "
-            "wrote"
-        ) from None
+        raise unreadable(f"validation {str(file)!r}", error, "give the folder that netsim validate --out wrote") from None
     try:
         return Validation.model_validate_json(text)
     except ValidationError as error:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from netsim.errors import NetsimError
-from netsim.job import HOST, JOB, LAUNCHER, Forked, Job, Work, die_with, ended_politely, run_rank_of, stop, supervise
+from netsim.jobs.job import HOST, JOB, LAUNCHER, Forked, Job, Work, die_with, ended_politely, run_rank_of, stop, supervise
 
 LOOPBACK = "lo"
 
@@ -26,7 +26,7 @@ def main() -> int:
     try:
         with ended_politely():
             namespaces = _cluster(details)
-            from netsim.ranks import WORKS
+            from netsim.jobs.ranks import WORKS
 
             work = WORKS[details["work"]]
             ranks.extend(_fork(job, rank, namespaces, details["ranks"], work) for rank in range(details["ranks"]))

@@ -12,7 +12,7 @@ from typing import Any
 
 from netsim.errors import NetsimError, PeerSilentError, ProtocolError, UsageError
 from netsim.system import version
-from netsim.whereabouts import HERE
+from netsim.jobs.whereabouts import HERE
 
 LOOK_S = 0.01
 LINGER_S = 0.5

@@ -6,8 +6,8 @@ from dataclasses import asdict
 from typing import Any
 
 from netsim.experiment import Experiment
-from netsim.job import OnRound, Work
-from netsim.real import run_rank
+from netsim.jobs.job import OnRound, Work
+from netsim.jobs.real import run_rank
 from netsim.validation.cells import measured
 
 

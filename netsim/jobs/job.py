@@ -20,9 +20,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from netsim.endings import Ending, RankFailedError, Word, is_halted, what_happened
+from netsim.jobs.endings import Ending, RankFailedError, Word, is_halted, what_happened
 from netsim.storage import write_atomically
-from netsim.whereabouts import taking_part
+from netsim.jobs.whereabouts import taking_part
 
 POLL_S = 0.05
 GRACE_S = 0.7
@@ -222,7 +222,7 @@ def die_with(parent: int, *, heed_interrupts: bool = False) -> None:
 
 def run_rank_of(job: Job, rank: int, world_size: int, interface: str, work: Work) -> int:
     """Do this rank's part of a job; return the exit status, and write the results if this is rank 0."""
-    from netsim.real import process_group
+    from netsim.jobs.real import process_group
 
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_NAME, f"netsim rank {rank}".encode())  # as ps and top show it

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from netsim.errors import NetsimError
-from netsim.whereabouts import HINT
+from netsim.jobs.whereabouts import HINT
 
 
 class RankFailedError(NetsimError):
