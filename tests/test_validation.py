@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -107,19 +107,39 @@ def test_no_data_leaves_before_the_receiver_is_there() -> None:
     assert there == pytest.approx(6e-4 + 1e-4 + whole, rel=1e-6)
     assert sent == pytest.approx(2e-4 + 2e-4 + 1e-4, rel=1e-6)  # packed, announced, taken by the kernel
     late, sent_late = one_message(terms, "eager", NO_ACKS, late_s=0.05)
-    # All but the packing comes after; and a receiver that was busy until just now is awake for the announcement.
-    assert late == pytest.approx(0.05 + 1e-4 + whole + 2e-4, rel=1e-6)
-    assert sent_late == pytest.approx(0.05 + 1e-4, rel=1e-6)
+    # All but the packing comes after: computing until just now does not wake the thread that takes messages in.
+    assert late == pytest.approx(0.05 + 2e-4 + 1e-4 + whole + 2e-4, rel=1e-6)
+    assert sent_late == pytest.approx(0.05 + 2e-4 + 1e-4, rel=1e-6)
     assert one_message(terms, "acknowledged", NO_ACKS)[1] == pytest.approx(there + 1e-4, rel=1e-6)
 
 
 def test_a_rank_that_kept_still_for_long_takes_longer_to_wake() -> None:
-    warm = HostTerms(wake_s=3e-4)
-    cold = HostTerms(wake_s=3e-4, cold_s=6e-4)
-    # The receiver comes after 0.1 s, long after the message was packed, having just computed.
+    warm = HostTerms(busy_s=1e-4, wake_s=3e-4, work_s=3e-6)
+    cold = replace(warm, cold_s=6e-4)
+    # The receiver comes after 0.1 s, long after the message was packed.
     longer, usual = (one_message(terms, "eager", NO_ACKS, late_s=0.1)[0] for terms in (cold, warm))
     still = drain(100_000)  # since it took the announcement in
-    assert longer - usual == pytest.approx(2e-4 * (still - WARM_S) / (COLD_S - WARM_S), rel=1e-3)
+    assert longer - usual == pytest.approx(4e-4 + 2e-4 * (still - WARM_S) / (COLD_S - WARM_S), rel=1e-3)
+
+
+def test_a_rank_that_just_took_in_a_message_wakes_sooner() -> None:
+    terms = HostTerms(busy_s=1e-4, wake_s=3e-4, work_s=3e-6)
+    fabric = Fabric(Cluster(ranks=2, bandwidth_bps=RATE).graph())
+    medium = KernelMedium(fabric, Wire(header_bytes=66, ack_bytes=0, credit_bytes=4096), terms, AssumedCosts({}))
+    ends: list[float] = []
+
+    async def program(worker: Worker) -> None:
+        for _ in range(2):
+            if worker.rank == 0:
+                await worker.send(1, SizeOnly(1))
+            else:
+                await worker.recv(0, like=SizeOnly(1))
+                ends.append(medium.now / PICOSECONDS)
+
+    Cooperative[None](medium).run([Worker(0, 2), Worker(1, 2)], program)
+    # The second is announced when the first was just taken in; a few microseconds count as stillness, too.
+    assert ends[0] == pytest.approx(2e-4 + 1e-4 / 3, rel=0.05)  # the body comes right after its announcement
+    assert ends[1] - ends[0] == pytest.approx(1e-4, rel=0.1)
 
 
 def test_an_idle_link_lets_its_credit_through_at_once_and_earns_it_back() -> None:
@@ -193,11 +213,15 @@ def test_the_interval_of_the_median_is_that_of_order_statistics(
 
 
 def test_terms_are_found_again_from_points_that_follow_from_them() -> None:
-    terms, wire = HostTerms(wake_s=3e-4, cold_s=3e-4, work_s=2e-4, byte_s=1e-9, cores=2), Wire(credit_bytes=4096)
+    terms, wire = (
+        HostTerms(busy_s=1e-4, wake_s=3e-4, cold_s=3e-4, work_s=2e-4, byte_s=1e-9, cores=2),
+        Wire(credit_bytes=4096),
+    )
     drained = 8 * (wire.bytes_of(10**6) - 4096) / RATE
     points = {
         "small_s": 5e-4,
         "cold_s": 8e-4,
+        "busy_s": 1e-4 + 2e-4,
         "all_s": 3e-4 + 2e-4 * 8 / 2,
         "at_once": 8,
         "large_bytes": 10**6,

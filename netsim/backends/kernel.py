@@ -39,20 +39,22 @@ from netsim.units import PICOSECONDS, picoseconds
 from netsim.worker import Compute, Recv, Send, Sends, Worker, stages
 
 WARM_S, COLD_S = 0.004, 0.05
-"""A rank that was busy just now wakes at once; one that has kept still for the first of these, in `wake_s`; for the
-second, in `cold_s` more; and in between in between."""
+"""A rank that just took in a message wakes in `busy_s`; one that has kept still for the first of these, in `wake_s`;
+for the second, in `cold_s` more; and in between in between. What it computes meanwhile does not wake gloo's thread."""
+AHEAD_S = 0.02
+"""For so long all ranks keep still before they begin."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostTerms:
     """What a message costs besides its bytes on the links, in seconds.
 
-    `wake_s`: waiting until threads are awake, which costs no processor, and `cold_s` more of it after a long
-    time of stillness. `work_s`: processors' time for a
-    message, and `byte_s` for each of its bytes. `cores`: processors that all ranks share, None if each has
-    its own.
+    `wake_s`: waiting until threads are awake, which costs no processor; `busy_s` where they were just now, and
+    `cold_s` more after a long time of stillness. `work_s`: processors' time for a message, and `byte_s` for each of
+    its bytes. `cores`: processors that all ranks share, None if each has its own.
     """
 
+    busy_s: float = 0.0
     wake_s: float = 0.0
     cold_s: float = 0.0
     work_s: float = 0.0
@@ -83,7 +85,9 @@ class KernelMedium:
         self._processors = Network(self._environment)
         self._fabric, self._wire, self._costs = fabric, wire, costs
         self._acknowledged = sends == "acknowledged"
-        self._wake, self._cold = picoseconds(terms.wake_s) // 3, picoseconds(terms.cold_s) // 3
+        self._busy, self._wake, self._cold = (
+            picoseconds(seconds) // 3 for seconds in (terms.busy_s, terms.wake_s, terms.cold_s)
+        )
         self._work = picoseconds(terms.work_s) // 3
         self._byte = terms.byte_s * PICOSECONDS
         self._cores = _cores(len(fabric.hosts), terms.cores)
@@ -91,6 +95,7 @@ class KernelMedium:
         self._expected: Counter[tuple[int, int, int]] = Counter()
         self._free_at: dict[int, deque[Callable[[], None]]] = {}
         self._active: dict[int, int] = {}
+        self._began = now - picoseconds(AHEAD_S)
 
     @property
     def now(self) -> int:
@@ -148,9 +153,10 @@ class KernelMedium:
 
     def _waking(self, rank: int) -> int:
         """Return a third of what waking a rank takes, which depends on how long it has kept still."""
-        still = (self.now - self._active.get(rank, -PICOSECONDS)) / PICOSECONDS
+        still = (self.now - self._active.get(rank, self._began)) / PICOSECONDS
         warm, cold = still / WARM_S, (still - WARM_S) / (COLD_S - WARM_S)
-        return round(self._wake * min(1.0, warm) + self._cold * min(1.0, max(0.0, cold)))
+        slower = (self._wake - self._busy) * min(1.0, warm)
+        return round(self._busy + slower + self._cold * min(1.0, max(0.0, cold)))
 
     # Computing.
 
@@ -178,7 +184,8 @@ class KernelMedium:
             self._processors.start(self._cores[rank], _work(charge), ended, cap_bps=float(PICOSECONDS))
 
         def ended(_: Flow) -> None:
-            self._active[rank] = self.now
+            if what == "taking in":
+                self._active[rank] = self.now
             waiting.popleft()
             if waiting:
                 waiting[0]()

@@ -8,9 +8,9 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from netsim.backends.kernel import COLD_S, WARM_S
+from netsim.backends.kernel import AHEAD_S, COLD_S, WARM_S
 from netsim.payload import Dense, Sparse, Vector
 from netsim.validation.exchanges import EXCHANGES, SPREAD
 from netsim.worker import Sends, Worker
@@ -18,8 +18,6 @@ from netsim.worker import Sends, Worker
 if TYPE_CHECKING:
     from netsim.backends.real import Real
 
-AHEAD_S = 0.02
-"""How far off the instant is that all ranks are told to begin at; the network is idle by then."""
 OnRound = Callable[[str, int], None]
 
 
@@ -153,8 +151,8 @@ def points(rank: int, start: Start, large_bytes: int, repeats: int = 21) -> dict
     """Measure what messages between two ranks cost, and adding vectors; the same answer on every rank, in seconds.
 
     ``small_s``: a small message from rank 0 to rank 1, which waits for it, after a short while of stillness, and
-    ``cold_s`` after a longer one; ``large_s``: one of `large_bytes`. ``all_s``: small messages both ways in all
-    pairs of ranks at once. A ping-pong without stillness is several times as fast, but training is not one.
+    ``cold_s`` after a longer one; ``busy_s``: one of many to and fro without a pause; ``large_s``: one of
+    `large_bytes`. ``all_s``: small messages both ways in all pairs of ranks at once.
     """
     import torch.distributed as dist
 
@@ -166,57 +164,100 @@ def points(rank: int, start: Start, large_bytes: int, repeats: int = 21) -> dict
         "all_s": (SMALL_BYTES, True, WARM_S),
         "large_s": (large_bytes, False, WARM_S),
     }
-    own: dict[str, list[float]] = {}
+    own: dict[str, list[Message]] = {}
     for name, (nbytes, all_pairs, still_s) in cases.items():
         pair = next((each for each in (everybody if all_pairs else [(0, 1)]) if rank in each), None)
-        times = [_message(rank, pair, start, nbytes, still_s, both_ways=all_pairs) for _ in range(repeats + 2)]
-        own[name] = [each for each in times[2:] if each]
-    merging = _merging() if rank == 0 else 0.0
+        own[name] = [_message(rank, pair, start, nbytes, still_s, both_ways=all_pairs) for _ in range(repeats + 2)][2:]
+    busy, merging = _to_and_fro(rank, start, repeats), _merging() if rank == 0 else 0.0
     everyones: list[Any] = [None] * ranks
-    dist.all_gather_object(everyones, (own, merging))
+    dist.all_gather_object(everyones, (own, busy, merging))
     found: dict[str, Any] = {
-        name: statistics.median([time for times, _ in everyones for time in times[name]]) for name in own
+        name: statistics.median(_times([own[name] for own, _, _ in everyones], start.hosts)) for name in own
     }
     at_once = 2 * len(everybody)
     return found | {
+        "busy_s": everyones[0][1],
         "large_bytes": large_bytes,
         "at_once": at_once,
         "hosts": start.hosts,
-        "merge_s_per_byte": everyones[0][1],
+        "merge_s_per_byte": everyones[0][2],
     }
+
+
+class Message(NamedTuple):
+    """What a rank saw of a message, by its own clock: when it should begin, and when it sent and had received it."""
+
+    due: float
+    began: float
+    received: float | None = None
+    src: int = 0
+
+
+def _times(everyones: list[list[Message]], hosts: int) -> list[float]:
+    """Return the seconds that messages took, from when their senders began, or should have, by another host's clock.
+
+    ``everyones[rank][repeat]``. Of more ranks than processors some begin late: that is not the message's.
+    """
+    return [
+        message.received - (everyones[message.src][repeat].began if hosts == 1 else message.due)
+        for own in everyones
+        for repeat, message in enumerate(own)
+        if message.received is not None
+    ]
 
 
 def _message(
     rank: int, pair: tuple[int, int] | None, start: Start, nbytes: int, still_s: float, *, both_ways: bool
-) -> float:
-    """Send a message from the first of a pair to the second, or both ways, after all kept still for `still_s`.
-
-    Returns its time at its receiver, else 0.
-    """
+) -> Message:
+    """Send a message from the first of a pair to the second, or both ways, after all kept still for `still_s`."""
     import torch
     import torch.distributed as dist
 
     vector = Dense(torch.ones(nbytes // 4, device=start.device))
     began = start.together()
+    due = began + still_s
     if pair is None:
-        return 0.0
+        return Message(due, due)
     sends, receives = both_ways or rank == pair[0], both_ways or rank == pair[1]
     peer = pair[1] if rank == pair[0] else pair[0]
-    ended = 0.0
 
-    async def program(worker: Worker) -> None:
-        nonlocal ended
+    async def program(worker: Worker) -> Message:
         receiving = await worker.start_recv(peer, like=vector) if receives else None
-        time.sleep(max(0.0, began + still_s - time.monotonic()))
+        time.sleep(max(0.0, due - time.monotonic()))
+        began = time.monotonic()
         if sends:
             await worker.send(peer, vector)
-        if receiving is not None:
-            await receiving
-            ended = time.monotonic() - began - still_s
+        if receiving is None:
+            return Message(due, began)
+        await receiving
+        return Message(due, began, time.monotonic(), peer)
 
     worker = Worker(rank, dist.get_world_size())
-    interpreter(worker, start).run(program(worker))
-    return ended
+    return interpreter(worker, start).run(program(worker))
+
+
+def _to_and_fro(rank: int, start: Start, repeats: int) -> float:
+    """Return the seconds of a small message between ranks 0 and 1 which both have just been busy with the last one."""
+    import torch
+    import torch.distributed as dist
+
+    vector = Dense(torch.ones(SMALL_BYTES // 4, device=start.device))
+    took: list[float] = []
+
+    async def program(worker: Worker) -> None:
+        for _ in range(4 * repeats):
+            began = time.monotonic()
+            if rank == 0:
+                await worker.send(1, vector)
+            await worker.recv(1 - rank, like=vector)
+            if rank == 1:
+                await worker.send(0, vector)
+            took.append((time.monotonic() - began) / 2)
+
+    start.together()
+    if rank < 2:
+        interpreter(worker := Worker(rank, dist.get_world_size()), start).run(program(worker))
+    return statistics.median(took) if took else 0.0
 
 
 def _merging(nbytes: int = 2 * 10**6, repeats: int = 9) -> float:

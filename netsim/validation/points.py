@@ -17,8 +17,10 @@ def measured_bandwidth(points: Mapping[str, Any]) -> float:
 
 def profile_terms(profile: Profile, cores: int | None) -> HostTerms:
     """Return the terms that a profile has: a message's α, and what its two hosts do to it."""
+    wake = profile.link.fixed_s + 2 * profile.message.fixed_s
     return HostTerms(
-        wake_s=profile.link.fixed_s + 2 * profile.message.fixed_s,
+        busy_s=wake,
+        wake_s=wake,
         byte_s=2 * profile.message.each_s,
         cores=cores,
     )
@@ -27,16 +29,22 @@ def profile_terms(profile: Profile, cores: int | None) -> HostTerms:
 def host_terms(points: Mapping[str, Any], wire: Wire, bandwidth_bps: float, cores: int | None) -> HostTerms:
     """Return the terms that explain :func:`netsim.validation.measure.points`.
 
-    n messages at once take wake + work max(1, n / cores), which tells work from waking. The large message's
+    n messages at once take wake + work max(1, n / cores), which tells work from waking; those to and fro without a
+    pause, which wake ranks that just were awake, tell the least of it. The large message's
     time beyond the small one's is what it needs of the link, of the processors for each of its bytes, and for
     the last of three wakings, which comes after a long time of stillness.
     """
     crowd = 1.0 if cores is None else max(1.0, points["at_once"] / cores)
     work = max(0.0, points["all_s"] - points["small_s"]) / (crowd - 1) if crowd > 1 else 0.0
-    work = min(work, points["small_s"])
+    work = min(work, points["small_s"], points["busy_s"])
     drained = 8 * max(0, wire.bytes_of(points["large_bytes"]) - wire.credit_bytes) / bandwidth_bps
     cold = max(0.0, points["cold_s"] - points["small_s"])
     beyond = max(0.0, points["large_s"] - points["small_s"] - drained - cold / 3)
     return HostTerms(
-        wake_s=points["small_s"] - work, cold_s=cold, work_s=work, byte_s=beyond / points["large_bytes"], cores=cores
+        busy_s=min(points["busy_s"], points["small_s"]) - work,
+        wake_s=points["small_s"] - work,
+        cold_s=cold,
+        work_s=work,
+        byte_s=beyond / points["large_bytes"],
+        cores=cores,
     )

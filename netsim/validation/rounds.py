@@ -28,7 +28,8 @@ def measured_rounds(
 ) -> dict[str, Any]:
     """Train anew `repeats` times, after once that is left out; return seconds a round, and the parameters' SHA-256.
 
-    Of `experiment` the first algorithm is run. Times are of the slowest rank.
+    Of `experiment` the first algorithm is run. Times are of the slowest rank, from the end of a first round, in which
+    memory is new, which costs more than to compute in it.
     """
     import torch.distributed as dist
 
@@ -40,9 +41,14 @@ def measured_rounds(
     for repeat in range(-1, repeats):
         worker = make_workers(algorithm, experiment.workers, experiment.servers)[rank]
         real = interpreter(worker, start, sends)
-        began = start.together()
-        trained = real.run(train(worker, algorithm, task, experiment.round_count, experiment.recipe()))
-        own.append((time.monotonic() - began) / experiment.round_count)
+        start.together()
+        ends: list[float] = []
+
+        def ended(*_: Any, ends: list[float] = ends) -> None:
+            ends.append(time.monotonic())
+
+        trained = real.run(train(worker, algorithm, task, 1 + experiment.round_count, experiment.recipe(), ended))
+        own.append((ends[-1] - ends[0]) / experiment.round_count)
         assert isinstance(trained.parameters, Dense)
         sha256 = sha256_of(trained.parameters)
         on_repeat(repeat)
@@ -73,7 +79,7 @@ def _local_work(experiment: Experiment, task: Any, algorithm: Algorithm, rank: i
 def predicted_rounds(
     experiment: Experiment, fabric: Fabric, wire: Wire, terms: HostTerms, sends: Sends, local: Mapping[str, float]
 ) -> tuple[float, str]:
-    """Return seconds a round of the first algorithm over the simulated cluster, and the parameters' SHA-256.
+    """Return seconds a round of the first algorithm over the simulated cluster, after a first, and the SHA-256.
 
     Computations are charged what ranks that only computed measured (:mod:`netsim.validation.localwork`).
     """
@@ -81,16 +87,18 @@ def predicted_rounds(
         task, tensors, _ = load_task(experiment, "cpu")
         algorithm = experiment.algorithm(experiment.algorithms[0], tensors)
         medium = KernelMedium(fabric, wire, terms, TimedCosts(local), sends)
-        ends: list[int] = []
-
-        async def program(worker: Worker) -> Trained:
-            trained = await train(worker, algorithm, task, experiment.round_count, experiment.recipe())
-            ends.append(medium.now)
-            return trained
-
         workers = make_workers(algorithm, experiment.workers, experiment.servers)
-        tasks = Cooperative[Trained](medium).run(workers, program)
+        ends: list[list[int]] = [[] for _ in workers]
+
+        def ended(worker: Worker, _: Trained) -> None:
+            ends[worker.rank].append(medium.now)
+
+        tasks = Cooperative[Trained](medium).run(
+            workers,
+            lambda worker: train(worker, algorithm, task, 1 + experiment.round_count, experiment.recipe(), ended),
+        )
     trained = tasks[0].result
     assert trained is not None
     assert isinstance(trained.parameters, Dense)
-    return max(ends) / PICOSECONDS / experiment.round_count, sha256_of(trained.parameters)
+    slowest = max(own[-1] - own[0] for own in ends)
+    return slowest / PICOSECONDS / experiment.round_count, sha256_of(trained.parameters)
