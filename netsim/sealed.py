@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from netsim.errors import NetsimError, UsageError, unreadable
+from netsim.errors import NetsimError, unreadable
 from netsim.storage import whole_file
 
 BLANK = "0" * 64

@@ -24,12 +24,12 @@ from typing import Any
 
 import torch
 
-from netsim.jobs import host, launch, ranks, real
 from netsim.backends.real import Real
 from netsim.cli import main
 from netsim.cluster.plan import Cluster
 from netsim.collectives import ring_all_reduce, tree_reduce
 from netsim.errors import NetsimError
+from netsim.jobs import host, launch, ranks, real
 from netsim.jobs.job import JOB, LAUNCHER, Forked, Job, OnRound, die_with
 from netsim.payload import Dense, add
 from netsim.system import listening

@@ -103,7 +103,9 @@ def test_the_table_ends_with_the_busiest_link(capsys: pytest.CaptureFixture[str]
     ran = run(capsys, f"flows --topology racks:size=4,uplink=500Mbps --workers 12 --flows {path}")
     assert (ran.code, ran.err) == (0, "")
     assert "and 11 more flows" in ran.out
-    assert ran.out.splitlines()[-1].startswith("The busiest link is core→rack2: it carries 35 kB of 35 flows")
+    *_, busiest, rule = ran.out.splitlines()
+    assert busiest.startswith("The busiest link is core→rack2: it carries 35 kB of 35 flows")
+    assert rule == "SIMULATED; links are shared by max-min fairness (--sharing maxmin)."
 
 
 def test_out_is_the_same_document(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -147,4 +149,8 @@ def test_what_is_wrong_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Pa
 
 def test_a_file_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     ran = run(capsys, "flows --topology star --flows nowhere.csv")
-    assert (ran.code, ran.err) == (2, "netsim: flows 'nowhere.csv' cannot be read: No such file or directory; give the path of a file that is there\n")
+    assert (ran.code, ran.err) == (
+        2,
+        "netsim: flows 'nowhere.csv' cannot be read: No such file or directory; "
+        "give the path of a file that is there\n",
+    )

@@ -16,10 +16,10 @@ from netsim.backends.beside import Backward, Forked
 from netsim.backends.messages import HEADER, Incoming, Outgoing, Transfer, transfer_tag
 from netsim.backends.wire import HEADER_WORDS, Header, decode, encode
 from netsim.errors import ProtocolError
+from netsim.jobs.whereabouts import HERE
 from netsim.payload import Bundle, Payload, check_like
 from netsim.pieces import InPieces
 from netsim.timeline import Timeline
-from netsim.jobs.whereabouts import HERE
 from netsim.worker import EXPAND, Collective, Compute, Fork, Recv, Send, SendRecv, Sends, Start, Worker, evaluate
 
 T = TypeVar("T")

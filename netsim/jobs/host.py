@@ -12,7 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from netsim.errors import NetsimError
-from netsim.jobs.job import HOST, JOB, LAUNCHER, Forked, Job, Work, die_with, ended_politely, run_rank_of, stop, supervise
+from netsim.jobs.job import (
+    HOST,
+    JOB,
+    LAUNCHER,
+    Forked,
+    Job,
+    Work,
+    die_with,
+    ended_politely,
+    run_rank_of,
+    stop,
+    supervise,
+)
 
 LOOPBACK = "lo"
 

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from netsim.jobs.endings import Ending, RankFailedError, Word, is_halted, what_happened
-from netsim.storage import write_atomically
 from netsim.jobs.whereabouts import taking_part
+from netsim.storage import write_atomically
 
 POLL_S = 0.05
 GRACE_S = 0.7

@@ -11,16 +11,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from netsim.jobs.endings import RankFailedError
 from netsim.errors import UsageError
 from netsim.experiment import Experiment
+from netsim.jobs.endings import RankFailedError
 from netsim.jobs.job import GRACE_S, HOST, JOB, LAUNCHER, Job, die_with, ended_politely, stop, supervise
 from netsim.jobs.ranks import WORKS
 from netsim.jobs.real import check_backend, process_group, ranks_of
+from netsim.jobs.whereabouts import taking_part
 from netsim.results import Result
 from netsim.simulation import OnRound, ignore, load_task
 from netsim.system import where_it_listens
-from netsim.jobs.whereabouts import taking_part
 from topologies import servers_of
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from datetime import timedelta
 from typing import Any
 
 from netsim.errors import NetsimError, PeerSilentError, ProtocolError, UsageError
-from netsim.system import version
 from netsim.jobs.whereabouts import HERE
+from netsim.system import version
 
 LOOK_S = 0.01
 LINGER_S = 0.5

@@ -13,13 +13,13 @@ from netsim.device import one_thread_each, resolve_device
 from netsim.errors import UsageError, unknown
 from netsim.experiment import Experiment
 from netsim.jobs.meeting import agree, meet
+from netsim.jobs.whereabouts import HERE
 from netsim.overlap import described
 from netsim.payload import Dense
 from netsim.results import RankOutcome, Ranks, Result, Timing, sha256_of, summarise
 from netsim.simulation import OnRound, holds_a_part, ignore, judge, load_task, make_workers
 from netsim.timeline import Spent
 from netsim.training import Trained, train
-from netsim.jobs.whereabouts import HERE
 from netsim.worker import Worker
 
 BACKENDS = ("gloo", "nccl", "mpi")

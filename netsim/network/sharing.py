@@ -11,9 +11,11 @@ if TYPE_CHECKING:
     from netsim.network.fabric import Route
 
 Sharing = Literal["maxmin", "rtt"]
-SHARINGS: dict[Sharing, str] = {"maxmin": "max-min fairness", "rtt": "max-min fairness weighted by 1 / latency of routes"}
-"""The rules, and what each is in words."""
-"""Alike (max-min), or in inverse proportion to the latency of their routes, as long-lived TCP flows do."""
+SHARINGS: dict[Sharing, str] = {
+    "maxmin": "max-min fairness",
+    "rtt": "max-min fairness weighted by 1 / latency of routes",
+}
+"""Alike, or in inverse proportion to the latency of their routes, as long-lived TCP flows do; and that in words."""
 
 
 def weight_by_latency(route: Route) -> float:

@@ -67,7 +67,9 @@ def read_validation(path: Path) -> Validation:
     try:
         text = file.read_bytes()[: LARGEST_FILE + 1]
     except OSError as error:
-        raise unreadable(f"validation {str(file)!r}", error, "give the folder that netsim validate --out wrote") from None
+        raise unreadable(
+            f"validation {str(file)!r}", error, "give the folder that netsim validate --out wrote"
+        ) from None
     try:
         return Validation.model_validate_json(text)
     except ValidationError as error:
