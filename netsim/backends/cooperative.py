@@ -23,6 +23,10 @@ from netsim.worker import EXPAND, Collective, Compute, Fork, Handle, Recv, Send,
 T = TypeVar("T")
 Done = Callable[[Any, Path], None]
 """Called by a medium with the answer, and with the path of events that led to it."""
+EXPANDED = (Collective, InPieces)
+"""What is run as the messages and computations that it is made of."""
+BESIDE = (Start, Fork)
+"""What goes on beside the one that asks."""
 
 
 class Medium(Protocol):
@@ -123,6 +127,15 @@ class Cooperative(Generic[T]):
         self._ready: deque[tuple[Task[T], Any]] = deque()
         self._forked: dict[Task[Any], None] = {}
         self._replicas = ReplicaMemo()
+        self._begins: dict[type, Callable[[Task[Any], Any], Operation]] = {
+            Operation: lambda _, handle: handle,
+            Start: lambda task, start: self._begin(task, start.request),
+            Send: self._send,
+            Recv: self._receive,
+            SendRecv: self._both,
+            Compute: self._compute,
+            Fork: self._fork,
+        }
 
     def run(
         self,
@@ -159,11 +172,11 @@ class Cooperative(Generic[T]):
                     del self._forked[task]
                     self._finish(task.end, stop.value, task.path)
                 return
-            if isinstance(request, Collective | InPieces):
+            if isinstance(request, EXPANDED):
                 answer = EXPAND
                 continue
             operation = self._begin(task, request)
-            if isinstance(request, Start | Fork):
+            if isinstance(request, BESIDE):
                 answer = operation
                 continue
             if not operation.done:
@@ -173,21 +186,9 @@ class Cooperative(Generic[T]):
             answer = operation.answer
 
     def _begin(self, task: Task[T], request: Any) -> Operation:
-        match request:
-            case Operation():
-                return request
-            case Start():
-                return self._begin(task, request.request)
-            case Send():
-                return self._send(task, request)
-            case Recv():
-                return self._receive(task, request)
-            case SendRecv():
-                return self._both(task, request)
-            case Compute():
-                return self._compute(task, request)
-            case Fork():
-                return self._fork(task, request)
+        begin = self._begins.get(type(request))
+        if begin is not None:
+            return begin(task, request)
         raise ProtocolError(
             f"rank {task.worker.rank} awaited {request!r}, which is not a netsim request: "
             "algorithms await only the requests of netsim.worker"
