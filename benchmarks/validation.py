@@ -28,6 +28,8 @@ ORDERED = {"ring-all-reduce": "dense", "all-gather": "Top-k", "gtopk-tree": "gTo
 """Exchanges whose order is predicted and measured, and the algorithms that make them."""
 DENSE = 1_000_000
 """Bytes of the dense vector there."""
+LIMIT = 800
+"""Mbit/s of all ranks' links, from which on two cores are busy with packets more than is good for what they measure."""
 
 
 def pieces() -> dict[str, str]:
@@ -93,6 +95,12 @@ def rows_of(folder: Path, prefix: str) -> list[dict[str, Any]]:
     return rows
 
 
+def at_the_limit(row: dict[str, Any]) -> bool:
+    """Return whether all links together carry what makes this machine the bottleneck."""
+    ranks, rate = row["piece"].split("-")[1:]
+    return int(ranks) * int(rate) >= LIMIT
+
+
 def share(rows: list[dict[str, Any]]) -> str:
     """Return median and worst |error| and how many there are."""
     errors = [abs(row["error"]) for row in rows]
@@ -104,9 +112,14 @@ def share(rows: list[dict[str, Any]]) -> str:
 def table(folder: Path) -> int:
     exchanges = [row for prefix in ("small", "middle", "large", "2MB", "8MB") for row in rows_of(folder, prefix)]
     bins = {
-        "400 kB and more": [row for row in exchanges if row["bytes"] >= 400_000],
-        "100 to 200 kB": [row for row in exchanges if 100_000 <= row["bytes"] < 400_000],
-        "1 to 40 kB": [row for row in exchanges if row["bytes"] < 100_000],
+        "400 kB and more": [row for row in exchanges if row["bytes"] >= 400_000 and not at_the_limit(row)],
+        "100 to 200 kB": [row for row in exchanges if 100_000 <= row["bytes"] < 400_000 and not at_the_limit(row)],
+        "1 to 40 kB": [row for row in exchanges if row["bytes"] < 100_000 and not at_the_limit(row)],
+        "800 Mbit/s in all, 400 kB and more": [r for r in exchanges if r["bytes"] >= 400_000 and at_the_limit(r)],
+        "800 Mbit/s in all, 100 to 200 kB": [
+            row for row in exchanges if 100_000 <= row["bytes"] < 400_000 and at_the_limit(row)
+        ],
+        "800 Mbit/s in all, 1 to 40 kB": [row for row in exchanges if row["bytes"] < 100_000 and at_the_limit(row)],
         "two racks, exchanges": [row for row in rows_of(folder, "racks") if row["algorithm"] != "permutation"],
         "two racks, single flows of 1 MB": rows_of(folder, "flows"),
         "plain tbf, 400 kB and more": [row for row in rows_of(folder, "tbf") if row["bytes"] >= 400_000],
