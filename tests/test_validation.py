@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import netsim
 from netsim.backends.cooperative import Cooperative
-from netsim.backends.kernel import COLD_S, WARM_S, HostTerms, KernelMedium
+from netsim.backends.kernel import AHEAD_S, COLD_S, WARM_S, HostTerms, KernelMedium
 from netsim.cli import main
 from netsim.cluster.plan import Cluster
 from netsim.costs import AssumedCosts
@@ -118,11 +118,14 @@ def test_a_rank_that_kept_still_for_long_takes_longer_to_wake() -> None:
     cold = replace(warm, cold_s=6e-4)
     # The receiver comes after 0.1 s, long after the message was packed.
     longer, usual = (one_message(terms, "eager", NO_ACKS, late_s=0.1)[0] for terms in (cold, warm))
-    still = drain(100_000)  # since it took the announcement in
-    assert longer - usual == pytest.approx(4e-4 + 2e-4 * (still - WARM_S) / (COLD_S - WARM_S), rel=1e-3)
+    assert longer - usual == pytest.approx(6e-4, rel=1e-6)
+    # On time, it has kept still for 20 ms when it answers the header, and while the body drained when it takes that in.
+    longer, usual = (one_message(terms, "eager", NO_ACKS)[0] for terms in (cold, warm))
+    shares = [(AHEAD_S + wait - WARM_S) / (COLD_S - WARM_S) for wait in (0.0, 0.0, drain(100_000))]
+    assert longer - usual == pytest.approx(2e-4 * sum(shares), rel=0.01)  # and for some microseconds of work
 
 
-def test_a_rank_that_just_took_in_a_message_wakes_sooner() -> None:
+def test_a_rank_that_just_did_the_same_wakes_sooner() -> None:
     terms = HostTerms(busy_s=1e-4, wake_s=3e-4, work_s=3e-6)
     fabric = Fabric(Cluster(ranks=2, bandwidth_bps=RATE).graph())
     medium = KernelMedium(fabric, Wire(header_bytes=66, ack_bytes=0, credit_bytes=4096), terms, AssumedCosts({}))
@@ -137,9 +140,9 @@ def test_a_rank_that_just_took_in_a_message_wakes_sooner() -> None:
                 ends.append(medium.now / PICOSECONDS)
 
     Cooperative[None](medium).run([Worker(0, 2), Worker(1, 2)], program)
-    # The second is announced when the first was just taken in; a few microseconds count as stillness, too.
-    assert ends[0] == pytest.approx(2e-4 + 1e-4 / 3, rel=0.05)  # the body comes right after its announcement
-    assert ends[1] - ends[0] == pytest.approx(1e-4, rel=0.1)
+    assert ends[0] == pytest.approx(3e-4, rel=0.02)
+    # The tenth of a millisecond in between counts, too: it is a fortieth of WARM_S.
+    assert ends[1] - ends[0] == pytest.approx(1e-4, rel=0.25)
 
 
 def test_an_idle_link_lets_its_credit_through_at_once_and_earns_it_back() -> None:

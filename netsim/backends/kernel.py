@@ -39,8 +39,8 @@ from netsim.units import PICOSECONDS, picoseconds
 from netsim.worker import Compute, Recv, Send, Sends, Worker, stages
 
 WARM_S, COLD_S = 0.004, 0.05
-"""A rank that just took in a message wakes in `busy_s`; one that has kept still for the first of these, in `wake_s`;
-for the second, in `cold_s` more; and in between in between. What it computes meanwhile does not wake gloo's thread."""
+"""What a rank did just now it does again in `busy_s`: answering a header, taking in a body or a receipt. What it did
+last as long ago as the first of these takes `wake_s`, as the second `cold_s` more: threads sleep, caches forget."""
 AHEAD_S = 0.02
 """For so long all ranks keep still before they begin."""
 
@@ -49,8 +49,8 @@ AHEAD_S = 0.02
 class HostTerms:
     """What a message costs besides its bytes on the links, in seconds.
 
-    `wake_s`: waiting until threads are awake, which costs no processor; `busy_s` where they were just now, and
-    `cold_s` more after a long time of stillness. `work_s`: processors' time for a message, and `byte_s` for each of
+    `wake_s`: waiting until threads are awake, which costs no processor; `busy_s` where they just did the same, and
+    `cold_s` more where that was long ago. `work_s`: processors' time for a message, and `byte_s` for each of
     its bytes. `cores`: processors that all ranks share, None if each has its own.
     """
 
@@ -94,7 +94,7 @@ class KernelMedium:
         self._posted: defaultdict[tuple[int, int, int], deque[Posted]] = defaultdict(deque)
         self._expected: Counter[tuple[int, int, int]] = Counter()
         self._free_at: dict[int, deque[Callable[[], None]]] = {}
-        self._active: dict[int, int] = {}
+        self._awake: dict[tuple[int, str], int] = {}
         self._began = now - picoseconds(AHEAD_S)
 
     @property
@@ -127,7 +127,7 @@ class KernelMedium:
         here, there = message.worker.rank, message.request.dst
         source, target = self._fabric.hosts[here], self._fabric.hosts[there]
         route, back = self._fabric.route(source, target), self._fabric.route(target, source)
-        announcing = 2 * self._waking(there)
+        announcing = 2 * self._waking(there, "header")
         path = message.path.then("rendezvous", self.now - message.since).then("waking", announcing)
 
         def leave(path: Path) -> None:
@@ -135,7 +135,7 @@ class KernelMedium:
                 end = path.then("latency", route.latency_ps)
                 for link, duration in stream.held_by:
                     end = end.then(link, duration)
-                waking = self._waking(there)
+                waking = self._waking(there, "body")
                 end = end.then("waking", waking)
                 self._after(waking, lambda: self._occupy(there, "taking in", self._work, end, taken_in))
 
@@ -146,14 +146,15 @@ class KernelMedium:
         def taken_in(path: Path) -> None:
             message.arrived(None, path)
             if self._acknowledged:
-                word = self._waking(here) + back.latency_ps
+                word = self._waking(here, "receipt") + back.latency_ps
                 self._after(word, lambda: message.sent(None, path.then("receipt", word)))
 
         self._after(announcing, lambda: self._occupy(there, "taking in", self._work, path, leave))
 
-    def _waking(self, rank: int) -> int:
-        """Return a third of what waking a rank takes, which depends on how long it has kept still."""
-        still = (self.now - self._active.get(rank, self._began)) / PICOSECONDS
+    def _waking(self, rank: int, what: str) -> int:
+        """Return a third of what waking a rank takes, which depends on how long ago it last did this."""
+        still = (self.now - self._awake.get((rank, what), self._began)) / PICOSECONDS
+        self._awake[rank, what] = self.now
         warm, cold = still / WARM_S, (still - WARM_S) / (COLD_S - WARM_S)
         slower = (self._wake - self._busy) * min(1.0, warm)
         return round(self._busy + slower + self._cold * min(1.0, max(0.0, cold)))
@@ -184,8 +185,6 @@ class KernelMedium:
             self._processors.start(self._cores[rank], _work(charge), ended, cap_bps=float(PICOSECONDS))
 
         def ended(_: Flow) -> None:
-            if what == "taking in":
-                self._active[rank] = self.now
             waiting.popleft()
             if waiting:
                 waiting[0]()

@@ -35,13 +35,13 @@ class Cell:
     @property
     def is_flows(self) -> bool:
         """Whether each rank's time is compared by itself."""
-        return self.experiment is None and EXCHANGES[self.name].flow is not None
+        return self.experiment is None and EXCHANGES[self.name].source is not None
 
     def flow(self, rank: int, ranks: int) -> str:
         """Return in words which flow a rank receives."""
-        words = EXCHANGES[self.name].flow
-        assert words is not None
-        return words(rank, ranks)
+        source = EXCHANGES[self.name].source
+        assert source is not None
+        return f"flow {source(rank, ranks)}→{rank} of a {self.title}"
 
     @property
     def title(self) -> str:

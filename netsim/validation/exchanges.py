@@ -26,14 +26,14 @@ Program = Callable[[Worker, Vector], Awaitable[Any]]
 class Exchange:
     """An exchange of vectors; the `bytes` of one are those of what every rank holds: values, or values and indices.
 
-    Where ranks do not depend on each other, each one's time is compared by itself: `flow` says in words, of a
-    rank and their number, which flow it receives.
+    Where ranks do not depend on each other, each one's time is compared by itself: ``source(rank, ranks)`` is whose
+    flow a rank receives.
     """
 
     title: str
     program: Program
     sparse: bool = False
-    flow: Callable[[int, int], str] | None = None
+    source: Callable[[int, int], int] | None = None
 
     def size_only(self, nbytes: int) -> SizeOnly:
         """Return a vector of so many bytes, to the nearest element, of which only the size is known."""
@@ -71,8 +71,11 @@ def _shift(ranks: int) -> int:
 
 async def _permutation(worker: Worker, vector: Vector) -> Vector:
     shift, ranks = _shift(worker.workers), worker.workers
-    there, here = (worker.rank + shift) % ranks, (worker.rank - shift) % ranks
-    return await worker.sendrecv(there, vector, here, like=vector)
+    return await worker.sendrecv((worker.rank + shift) % ranks, vector, _source(worker.rank, ranks), like=vector)
+
+
+def _source(rank: int, ranks: int) -> int:
+    return (rank - _shift(ranks)) % ranks
 
 
 EXCHANGES: dict[str, Exchange] = {
@@ -82,10 +85,6 @@ EXCHANGES: dict[str, Exchange] = {
     "gtopk-tree": Exchange("gTop-k tree", _gtopk_tree, sparse=True),
     "ps-in": Exchange("parameter server, in", _into_server),
     "ps-out": Exchange("parameter server, out", _out_of_server),
-    "permutation": Exchange(
-        "permutation",
-        _permutation,
-        flow=lambda rank, ranks: f"flow {(rank - _shift(ranks)) % ranks}→{rank} of a permutation",
-    ),
+    "permutation": Exchange("permutation", _permutation, source=_source),
 }
-COLLECTIVES = [name for name, exchange in EXCHANGES.items() if exchange.flow is None]
+COLLECTIVES = [name for name, exchange in EXCHANGES.items() if exchange.source is None]

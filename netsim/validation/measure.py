@@ -6,7 +6,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -93,24 +93,39 @@ def measured_exchange(
 ) -> list[list[float]]:
     """Return the seconds that each rank took, of every repeat; the first, which opens connections, is left out.
 
+    They run from when the last rank began, and those of a flow from when its sender and its receiver had; with a
+    clock for each host, from when the rank itself did.
+
     Raises NetsimError where an exchange of known vectors does not give what it must.
     """
     import torch.distributed as dist
 
-    own: list[float] = []
+    own: list[tuple[float, float]] = []
     vector = vector_of(exchange, nbytes, rank, start.device)
     for repeat in range(-1, repeats):
         worker = Worker(rank, dist.get_world_size())
         worker.step = repeat + 1
         real = interpreter(worker, start, sends)
-        began = start.together()
+        start.together()
+        began = time.monotonic()
         result = real.run(_program(exchange, worker, vector))
-        own.append(time.monotonic() - began)
+        own.append((began, time.monotonic()))
         check(exchange, result, rank, dist.get_world_size())
         on_repeat(repeat)
     everyones: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(everyones, own)
-    return [list(times) for times in zip(*everyones, strict=True)][1:]
+    source = EXCHANGES[exchange].source if start.hosts == 1 else lambda rank, _: rank
+    return [_seconds(each, source) for each in zip(*everyones, strict=True)][1:]
+
+
+def _seconds(ranks: Sequence[tuple[float, float]], source: Callable[[int, int], int] | None) -> list[float]:
+    """Return what each rank took, of when it began and ended: since its source had begun, too, or since all had."""
+    begun = [began for began, _ in ranks]
+    since = [
+        max(begun) if source is None else max(begun[rank], begun[source(rank, len(ranks))])
+        for rank in range(len(ranks))
+    ]
+    return [ended - began for (_, ended), began in zip(ranks, since, strict=True)]
 
 
 async def _program(exchange: str, worker: Worker, vector: Vector) -> Any:
