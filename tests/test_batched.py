@@ -106,7 +106,11 @@ def same_but_for_rounding(one: Result, other: Result) -> None:
 
 def without_way_and_times(result: Result) -> tuple[dict[str, Any], dict[str, float]]:
     fields = asdict(replace(result, way=None, way_reason=None, bound_by=""))
-    times = {name: value for name, value in fields.items() if name.endswith("_time_s")}
+    times = {
+        name: value
+        for name, value in fields.items()
+        if name.endswith("_time_s") or (name == "scaling_efficiency" and value is not None)
+    }
     return {name: value for name, value in fields.items() if name not in times}, times
 
 
