@@ -28,6 +28,8 @@ ORDERED = {"ring-all-reduce": "dense", "all-gather": "Top-k", "gtopk-tree": "gTo
 """Exchanges whose order is predicted and measured, and the algorithms that make them."""
 DENSE = 1_000_000
 """Bytes of the dense vector there."""
+SIZES = {"400 kB and more": (400_000, 10**9), "100 to 200 kB": (100_000, 400_000), "1 to 40 kB": (0, 100_000)}
+"""From how many bytes, and below how many."""
 LIMIT = 800
 """Mbit/s of all ranks' links, from which on two cores are busy with packets more than is good for what they measure."""
 
@@ -112,14 +114,10 @@ def share(rows: list[dict[str, Any]]) -> str:
 def table(folder: Path) -> int:
     exchanges = [row for prefix in ("small", "middle", "large", "2MB", "8MB") for row in rows_of(folder, prefix)]
     bins = {
-        "400 kB and more": [row for row in exchanges if row["bytes"] >= 400_000 and not at_the_limit(row)],
-        "100 to 200 kB": [row for row in exchanges if 100_000 <= row["bytes"] < 400_000 and not at_the_limit(row)],
-        "1 to 40 kB": [row for row in exchanges if row["bytes"] < 100_000 and not at_the_limit(row)],
-        "800 Mbit/s in all, 400 kB and more": [r for r in exchanges if r["bytes"] >= 400_000 and at_the_limit(r)],
-        "800 Mbit/s in all, 100 to 200 kB": [
-            row for row in exchanges if 100_000 <= row["bytes"] < 400_000 and at_the_limit(row)
-        ],
-        "800 Mbit/s in all, 1 to 40 kB": [row for row in exchanges if row["bytes"] < 100_000 and at_the_limit(row)],
+        prefix + name: [r for r in exchanges if low <= r["bytes"] < high and at_the_limit(r) == limit]
+        for prefix, limit in (("", False), (f"{LIMIT} Mbit/s in all, ", True))
+        for name, (low, high) in SIZES.items()
+    } | {
         "two racks, exchanges": [row for row in rows_of(folder, "racks") if row["algorithm"] != "permutation"],
         "two racks, single flows of 1 MB": rows_of(folder, "flows"),
         "plain tbf, 400 kB and more": [row for row in rows_of(folder, "tbf") if row["bytes"] >= 400_000],
@@ -132,7 +130,7 @@ def table(folder: Path) -> int:
             print(f"| {name} | {share(rows)} |")
     print("\n| P | sizes | compared | median | worst |\n|---|---|---|---|---|")
     for ranks in (4, 8, 16):
-        for name, rows in list(bins.items())[:3]:
+        for name, rows in list(bins.items())[: len(SIZES)]:
             if own := [row for row in rows if row["workers"] == ranks]:
                 print(f"| {ranks} | {name} | {share(own)} |")
     print("\n| exchange | sends | compared | median | worst |\n|---|---|---|---|---|")

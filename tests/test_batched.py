@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Callable
@@ -98,6 +99,7 @@ def same_but_for_rounding(one: Result, other: Result) -> None:
 
     Where flows share links, rates are sums in another order: such an instant rounds up in one way and down in the
     other. That may add up along the events of a round, and of links that bind alike another one is named.
+    What kind of thing binds is the same.
     """
     (mine, times), (theirs, others) = without_way_and_times(one), without_way_and_times(other)
     assert mine == theirs
@@ -105,7 +107,8 @@ def same_but_for_rounding(one: Result, other: Result) -> None:
 
 
 def without_way_and_times(result: Result) -> tuple[dict[str, Any], dict[str, float]]:
-    fields = asdict(replace(result, way=None, way_reason=None, bound_by=""))
+    kind = re.sub(r"\S+→\S+", "LINK", result.bound_by)
+    fields = asdict(replace(result, way=None, way_reason=None, bound_by=kind))
     times = {
         name: value
         for name, value in fields.items()

@@ -183,7 +183,7 @@ def points(rank: int, start: Start, large_bytes: int, repeats: int = 21) -> dict
     for name, (nbytes, all_pairs, still_s) in cases.items():
         pair = next((each for each in (everybody if all_pairs else [(0, 1)]) if rank in each), None)
         own[name] = [_message(rank, pair, start, nbytes, still_s, both_ways=all_pairs) for _ in range(repeats + 2)][2:]
-    busy, merging = _to_and_fro(rank, start, repeats), _merging() if rank == 0 else 0.0
+    busy, merging = _to_and_fro(rank, start), _merging() if rank == 0 else 0.0
     everyones: list[Any] = [None] * ranks
     dist.all_gather_object(everyones, (own, busy, merging))
     found: dict[str, Any] = {
@@ -251,28 +251,16 @@ def _message(
     return interpreter(worker, start).run(program(worker))
 
 
-def _to_and_fro(rank: int, start: Start, repeats: int) -> float:
+def _to_and_fro(rank: int, start: Start) -> float:
     """Return the seconds of a small message between ranks 0 and 1 which both have just been busy with the last one."""
-    import torch
     import torch.distributed as dist
 
-    vector = Dense(torch.ones(SMALL_BYTES // 4, device=start.device))
-    took: list[float] = []
-
-    async def program(worker: Worker) -> None:
-        for _ in range(4 * repeats):
-            began = time.monotonic()
-            if rank == 0:
-                await worker.send(1, vector)
-            await worker.recv(1 - rank, like=vector)
-            if rank == 1:
-                await worker.send(0, vector)
-            took.append((time.monotonic() - began) / 2)
+    from netsim.calibration.pingpong import ping_pong
 
     start.together()
-    if rank < 2:
-        interpreter(worker := Worker(rank, dist.get_world_size()), start).run(program(worker))
-    return statistics.median(took) if took else 0.0
+    worker = Worker(rank, dist.get_world_size())
+    trips = interpreter(worker, start).run(ping_pong(worker, time.monotonic, lambda: 0.0, 1.0, [SMALL_BYTES]))
+    return statistics.median(trips[0].one_way_s) if trips else 0.0
 
 
 def _merging(nbytes: int = 2 * 10**6, repeats: int = 9) -> float:

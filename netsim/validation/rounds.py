@@ -28,8 +28,8 @@ def measured_rounds(
 ) -> dict[str, Any]:
     """Train anew `repeats` times, after once that is left out; return seconds a round, and the parameters' SHA-256.
 
-    Of `experiment` the first algorithm is run. Times are of the slowest rank, from the end of a first round, in which
-    memory is new, which costs more than to compute in it.
+    Of `experiment` the first algorithm is run. Times are of the slowest rank, from the end of a first round,
+    which costs more than those after it.
     """
     import torch.distributed as dist
 
