@@ -57,9 +57,9 @@ def pieces() -> dict[str, str]:
         found[f"racks-{placement}"] = f"{where} --sizes 400KB --repeats 3"
         found[f"flows-{placement}"] = f"{where} --sizes 1MB --exchange permutation --repeats 5"
     for ranks, rate in ((4, 50), (8, 50)):
-        where = f"--local {ranks} --bandwidth {rate}Mbps {ROUNDS} --rounds 4 --repeats 2"
+        where = f"--local {ranks} --bandwidth {rate}Mbps {ROUNDS} --rounds 4 --repeats 3"
         found[f"rounds-{ranks}-{rate}"] = f"{where} --algorithm {FAMILY}"
-    found["server-4-100"] = f"--local 4 --bandwidth 100Mbps {ROUNDS} --rounds 2 --repeats 2 --algorithm {SERVER}"
+    found["server-4-100"] = f"--local 4 --bandwidth 100Mbps {ROUNDS} --rounds 2 --repeats 3 --algorithm {SERVER}"
     for ranks, rate in ((4, 25), (4, 50), (4, 100), (8, 50), (8, 100), (16, 50)):
         where = f"--local {ranks} --bandwidth {rate}Mbps {EXCHANGES} --sends eager --repeats 3"
         found[f"order-{ranks}-{rate}"] = f"{where} --exchange {','.join(ORDERED)} --sizes 50KB,200KB,1MB"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from netsim.algorithm import Algorithm
@@ -28,15 +29,14 @@ def measured_rounds(
 ) -> dict[str, Any]:
     """Train anew `repeats` times, after once that is left out; return seconds a round, and the parameters' SHA-256.
 
-    Of `experiment` the first algorithm is run. Times are of the slowest rank, from the end of a first round,
-    which costs more than those after it.
+    Of `experiment` the first algorithm is run. A first round, which costs more than those after it, is not timed.
     """
     import torch.distributed as dist
 
     task, tensors, _ = load_task(experiment, start.device)
     algorithm = experiment.algorithm(experiment.algorithms[0], tensors)
     local = _local_work(experiment, task, algorithm, rank, start)
-    own: list[float] = []
+    own: list[list[float]] = []
     sha256 = ""
     for repeat in range(-1, repeats):
         worker = make_workers(algorithm, experiment.workers, experiment.servers)[rank]
@@ -48,14 +48,23 @@ def measured_rounds(
             ends.append(time.monotonic())
 
         trained = real.run(train(worker, algorithm, task, 1 + experiment.round_count, experiment.recipe(), ended))
-        own.append((ends[-1] - ends[0]) / experiment.round_count)
+        own.append(ends)
         assert isinstance(trained.parameters, Dense)
         sha256 = sha256_of(trained.parameters)
         on_repeat(repeat)
     everyones: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(everyones, (own, sha256))
-    times = [max(each) for each in zip(*(own for own, _ in everyones), strict=True)][1:]
+    times = [seconds_a_round(repeat) for repeat in zip(*(own for own, _ in everyones), strict=True)][1:]
     return {"times": times, "sha256": sorted({each for _, each in everyones}), "local": local}
+
+
+def seconds_a_round(ends: Sequence[Sequence[float]]) -> float:
+    """Return what a round took after the first, of when every rank, by its own clock, ended each: ``ends[rank][round]``.
+
+    The mean over ranks. They end a round one after another where they share processors, and in another order each
+    time, so the rank that took longest is mostly the one that was early in the first round's queue.
+    """
+    return statistics.mean((own[-1] - own[0]) / (len(own) - 1) for own in ends)
 
 
 def _local_work(experiment: Experiment, task: Any, algorithm: Algorithm, rank: int, start: Start) -> dict[str, float]:
@@ -88,10 +97,10 @@ def predicted_rounds(
         algorithm = experiment.algorithm(experiment.algorithms[0], tensors)
         medium = KernelMedium(fabric, wire, terms, TimedCosts(local), sends)
         workers = make_workers(algorithm, experiment.workers, experiment.servers)
-        ends: list[list[int]] = [[] for _ in workers]
+        ends: list[list[float]] = [[] for _ in workers]
 
         def ended(worker: Worker, _: Trained) -> None:
-            ends[worker.rank].append(medium.now)
+            ends[worker.rank].append(medium.now / PICOSECONDS)
 
         tasks = Cooperative[Trained](medium).run(
             workers,
@@ -100,5 +109,4 @@ def predicted_rounds(
     trained = tasks[0].result
     assert trained is not None
     assert isinstance(trained.parameters, Dense)
-    slowest = max(own[-1] - own[0] for own in ends)
-    return slowest / PICOSECONDS / experiment.round_count, sha256_of(trained.parameters)
+    return seconds_a_round(ends), sha256_of(trained.parameters)
