@@ -59,7 +59,7 @@ def measured_rounds(
 
 
 def seconds_a_round(ends: Sequence[Sequence[float]]) -> float:
-    """Return what a round took after the first, of when every rank, by its own clock, ended each: ``ends[rank][round]``.
+    """Return what a round took after the first; ``ends[rank][round]`` is when it ended, by the rank's own clock.
 
     The mean over ranks. They end a round one after another where they share processors, and in another order each
     time, so the rank that took longest is mostly the one that was early in the first round's queue.
