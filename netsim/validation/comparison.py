@@ -14,9 +14,9 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """One exchange, or one round of training, at one setting. Times are in seconds: an exchange's of
-    the slowest rank, a round's the mean over ranks.
+    """One exchange, or one round of training, at one setting.
 
+    Times are in seconds: an exchange's of the slowest rank, a round's the mean over ranks.
     `bytes` are those of the vector that each rank holds. `measured_s` is the median of `repeats`,
     `measured_ci_s` the interval in which it lies with `measured_ci_coverage`. `error` is predicted / measured - 1.
     """
