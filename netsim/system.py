@@ -75,6 +75,27 @@ def processor() -> str:
     return platform.machine()
 
 
+def processor_ticks() -> tuple[int, int]:
+    """Return for how long all processors have been busy, and for how long they have been, in the kernel's own unit.
+
+    Zeros where no Linux tells. What a host above this machine took counts as busy.
+    """
+    try:
+        ticks = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    except OSError:
+        return 0, 0
+    return sum(ticks) - ticks[3] - ticks[4], sum(ticks)  # idle, and waiting for disks
+
+
+def busy_share(*spans: tuple[tuple[int, int], tuple[int, int]]) -> float | None:
+    """Return what part of all processors' time was used, by whatever program, in spans of :func:`processor_ticks`.
+
+    None where that is not known, and for spans shorter than the kernel counts (10 ms).
+    """
+    busy, total = (sum(end[part] - begin[part] for begin, end in spans) for part in (0, 1))
+    return busy / total if total else None
+
+
 def listening(pid: int | str = "self") -> list[tuple[str, int]]:
     """Return the addresses and TCP ports at which a process listens, as Linux tells them in /proc; none if it ended."""
     owned = set()

@@ -20,7 +20,7 @@ from netsim.network.fabric import Fabric
 from netsim.network.wire import IDEAL_CABLE, Wire
 from netsim.profile import Profile
 from netsim.storage import write_atomically
-from netsim.system import environment, surroundings
+from netsim.system import busy_share, environment, processor_ticks, surroundings
 from netsim.units import format_bandwidth
 from netsim.validation.cells import Cell, predicted
 from netsim.validation.comparison import Comparison, summary
@@ -32,6 +32,9 @@ LARGE_BYTES = 2 * 10**6
 """The large message of the point-to-point measurements takes about so long, and has at most so many bytes."""
 TYPICAL = HostTerms(busy_s=2e-4, wake_s=4e-4, work_s=3e-4, byte_s=1e-9, cores=2)
 """Of a machine of two cores: for guessing, before anything is measured, how long measuring takes."""
+
+CROWDED = 0.85
+"""From this share of the processors' time on, what is measured is how fast they are, as much as the links."""
 
 OnProgress = Callable[[str, float, float], None]
 """Called with what is being measured, the seconds of measuring done, and those there are in all."""
@@ -193,30 +196,20 @@ class Machine:
     """How busy this machine was before and while something was measured."""
 
     def __init__(self) -> None:
-        self._load, self._began, self._ticks = os.getloadavg()[0], time.time(), _ticks()
+        self._load, self._began, self._ticks = os.getloadavg()[0], time.time(), processor_ticks()
 
     def record(self, network: str, points: dict[str, Any], cells: list[dict[str, Any]]) -> dict[str, Any]:
         """Return what was measured, with when that was and how busy the machine."""
-        busy, total = (after - before for after, before in zip(_ticks(), self._ticks, strict=True))
         return {
             "network": network,
             "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(self._began)),
             "seconds": time.time() - self._began,
             "load_before": self._load,
-            "processors_busy": busy / total if total else None,
+            "processors_busy": busy_share((self._ticks, processor_ticks())),
             "points": points,
             "cores": len(os.sched_getaffinity(0)),
             "cells": cells,
         }
-
-
-def _ticks() -> tuple[int, int]:
-    """Return for how long processors have been busy, and for how long they have been, in the kernel's own unit."""
-    try:
-        ticks = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
-    except OSError:
-        return 0, 0
-    return sum(ticks) - ticks[3] - ticks[4], sum(ticks)  # idle, and waiting for disks
 
 
 def _measure(setting: Setting, on_repeat: Callable[[str, int], None]) -> dict[str, Any]:
@@ -269,6 +262,7 @@ def _compare(
                 bytes=cell.bytes,
                 sends=cell.sends,
                 network=record["network"],
+                processors_busy=out.get("processors_busy"),
                 same_parameters=None if sha256 is None else out["sha256"] == [sha256],
             )
             for title, one, times in compared
@@ -291,6 +285,13 @@ def conclude(validation: Validation, tolerance: float) -> list[str]:
         if group:
             median, most = summary([each.error for each in group])
             sentences.append(f"Of {name}, {len(group)}: |error| {median:.1%} in the median, {most:.1%} at the worst.")
+    if crowded := [each for each in rows if (each.processors_busy or 0.0) >= CROWDED]:
+        most_busy = max(crowded, key=lambda each: each.processors_busy or 0.0)
+        sentences.append(
+            f"This machine's processors, not the links, held up {len(crowded)} of {len(rows)}: they were "
+            f"{most_busy.processors_busy:.0%} busy during {most_busy.title}, P = {most_busy.workers}, "
+            f"{most_busy.network}. Take fewer ranks or less bandwidth, or more processors."
+        )
     if trained := [each for each in rows if each.same_parameters is not None]:
         same = sum(bool(each.same_parameters) for each in trained)
         sentences.append(f"Parameters after the real run equal the simulated ones in {same} of {len(trained)} runs.")

@@ -73,8 +73,9 @@ def measured(
                     on_repeat(str(number), repeat + 1)
 
             if cell.experiment is None:
-                times = measured_exchange(cell.name, cell.bytes, cell.sends, rank, cell.repeats, start, told)
-                found.append({"times": [max(each) for each in times], "by_rank": list(zip(*times, strict=True))})
+                seconds, busy = measured_exchange(cell.name, cell.bytes, cell.sends, rank, cell.repeats, start, told)
+                by_rank = list(zip(*seconds, strict=True))
+                found.append({"times": list(map(max, seconds)), "by_rank": by_rank, "processors_busy": busy})
             else:
                 experiment = Experiment.from_config(cell.experiment)
                 found.append(measured_rounds(experiment, cell.sends, rank, cell.repeats, start, told))

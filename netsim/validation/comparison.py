@@ -17,7 +17,8 @@ class Comparison:
     """One exchange, or one round of training, at one setting.
 
     Times are in seconds: an exchange's of the slowest rank, a round's the mean over ranks.
-    `bytes` are those of the vector that each rank holds. `measured_s` is the median of `repeats`,
+    `processors_busy`: what part of the processors' time was used while an exchange went on, all ranks of this
+    machine together. `bytes` are those of the vector that each rank holds. `measured_s` is the median of `repeats`,
     `measured_ci_s` the interval in which it lies with `measured_ci_coverage`. `error` is predicted / measured - 1.
     """
 
@@ -35,6 +36,7 @@ class Comparison:
     repeats: int
     error: float
     verdict: Verdict
+    processors_busy: float | None = None
     same_parameters: bool | None = None
 
     @classmethod

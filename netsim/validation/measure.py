@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from netsim.backends.kernel import AHEAD_S, COLD_S, WARM_S
 from netsim.payload import Dense, Sparse, Vector
+from netsim.system import busy_share, processor_ticks
 from netsim.validation.exchanges import EXCHANGES, SPREAD
 from netsim.worker import Sends, Worker
 
@@ -19,6 +20,25 @@ if TYPE_CHECKING:
     from netsim.backends.real import Real
 
 OnRound = Callable[[str, int], None]
+
+
+class Span(NamedTuple):
+    """When a rank began and ended an exchange, and what :func:`netsim.system.processor_ticks` said then."""
+
+    began: float
+    ended: float
+    before: tuple[int, int]
+    after: tuple[int, int]
+
+
+class Timed(NamedTuple):
+    """What an exchange took, ``seconds[repeat][rank]``, and how busy the processors of one machine were.
+
+    That is, of the machine of the rank that ended last, from when it began.
+    """
+
+    seconds: list[list[float]]
+    processors_busy: float | None
 
 
 class Start:
@@ -90,8 +110,8 @@ def vector_of(exchange: str, nbytes: int, rank: int, device: str = "cpu") -> Vec
 
 def measured_exchange(
     exchange: str, nbytes: int, sends: Sends, rank: int, repeats: int, start: Start, on_repeat: Callable[[int], None]
-) -> list[list[float]]:
-    """Return the seconds that each rank took, of every repeat; the first, which opens connections, is left out.
+) -> Timed:
+    """Return what each rank took, of every repeat; the first, which opens connections, is left out.
 
     They run from when the last rank began, and those of a flow from when its sender and its receiver had; with a
     clock for each host, from when the rank itself did.
@@ -100,32 +120,35 @@ def measured_exchange(
     """
     import torch.distributed as dist
 
-    own: list[tuple[float, float]] = []
+    own: list[Span] = []
     vector = vector_of(exchange, nbytes, rank, start.device)
     for repeat in range(-1, repeats):
         worker = Worker(rank, dist.get_world_size())
         worker.step = repeat + 1
         real = interpreter(worker, start, sends)
         start.together()
-        began = time.monotonic()
+        began, before = time.monotonic(), processor_ticks()
         result = real.run(_program(exchange, worker, vector))
-        own.append((began, time.monotonic()))
+        own.append(Span(began, time.monotonic(), before, processor_ticks()))
         check(exchange, result, rank, dist.get_world_size())
         on_repeat(repeat)
     everyones: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(everyones, own)
     source = EXCHANGES[exchange].source if start.hosts == 1 else lambda rank, _: rank
-    return [_seconds(each, source) for each in zip(*everyones, strict=True)][1:]
+    timed = list(zip(*everyones, strict=True))[1:]
+    last = [max(ranks, key=lambda span: span.ended) for ranks in timed]
+    busy = busy_share(*((span.before, span.after) for span in last))
+    return Timed([_seconds(ranks, source) for ranks in timed], busy)
 
 
-def _seconds(ranks: Sequence[tuple[float, float]], source: Callable[[int, int], int] | None) -> list[float]:
-    """Return what each rank took, of when it began and ended: since its source had begun, too, or since all had."""
-    begun = [began for began, _ in ranks]
+def _seconds(ranks: Sequence[Span], source: Callable[[int, int], int] | None) -> list[float]:
+    """Return what each rank took: since its source had begun, too, or since all had."""
+    begun = [span.began for span in ranks]
     since = [
         max(begun) if source is None else max(begun[rank], begun[source(rank, len(ranks))])
         for rank in range(len(ranks))
     ]
-    return [ended - began for (_, ended), began in zip(ranks, since, strict=True)]
+    return [span.ended - began for span, began in zip(ranks, since, strict=True)]
 
 
 async def _program(exchange: str, worker: Worker, vector: Vector) -> Any:
