@@ -288,9 +288,10 @@ def conclude(validation: Validation, tolerance: float) -> list[str]:
     if crowded := [each for each in rows if (each.processors_busy or 0.0) >= CROWDED]:
         most_busy = max(crowded, key=lambda each: each.processors_busy or 0.0)
         sentences.append(
-            f"This machine's processors, not the links, held up {len(crowded)} of {len(rows)}: they were "
+            f"In {len(crowded)} of {len(rows)} the processors were {CROWDED:.0%} busy or more, up to "
             f"{most_busy.processors_busy:.0%} busy during {most_busy.title}, P = {most_busy.workers}, "
-            f"{most_busy.network}. Take fewer ranks or less bandwidth, or more processors."
+            f"{most_busy.network}: there this machine limits what is measured, not the links alone. "
+            "Take fewer ranks, less bandwidth or more processors."
         )
     if trained := [each for each in rows if each.same_parameters is not None]:
         same = sum(bool(each.same_parameters) for each in trained)

@@ -24,8 +24,10 @@ from netsim.network.fabric import Fabric, Link, Route
 from netsim.network.shaped import ShapedNetwork, Stream, max_min
 from netsim.network.wire import Wire
 from netsim.payload import SizeOnly
+from netsim.system import busy_share
 from netsim.units import PICOSECONDS
-from netsim.validation.comparison import interval_of_median
+from netsim.validate import Validation, conclude
+from netsim.validation.comparison import Comparison, interval_of_median
 from netsim.validation.exchanges import COLLECTIVES, EXCHANGES
 from netsim.validation.points import host_terms, profile_terms
 from netsim.validation.predict import predicted_exchange
@@ -215,6 +217,30 @@ def test_the_interval_of_the_median_is_that_of_order_statistics(
     assert interval_of_median(values) == (low, high, pytest.approx(coverage))
 
 
+def test_processors_are_busy_for_what_they_worked_of_all_spans_together() -> None:
+    assert busy_share(((0, 0), (3, 4)), ((10, 100), (10, 106))) == 3 / 10
+    assert busy_share(((5, 9), (5, 9))) is None
+    assert busy_share() is None
+
+
+@pytest.mark.parametrize(("busy", "told"), [(None, False), (0.84, False), (0.97, True)])
+def test_who_measures_busy_processors_is_told_so(busy: float | None, told: bool) -> None:
+    def row(title: str, share: float | None) -> Comparison:
+        where: dict[str, Any] = {
+            "kind": "exchange",
+            "algorithm": title,
+            "title": title,
+            "workers": 16,
+            "bytes": 400_000,
+        }
+        return Comparison.of(1.0, [1.5], 1.0, sends="eager", network="fair 100 Mbit/s", processors_busy=share, **where)
+
+    sentences = conclude(Validation([row("all-gather", busy), row("gTop-k tree", 0.3)]), 1.0)
+    said = [sentence for sentence in sentences if "97% busy during all-gather, P = 16" in sentence]
+    assert len(said) == told
+    assert all(sentence.startswith("In 1 of 2 ") for sentence in said)
+
+
 def test_terms_are_found_again_from_points_that_follow_from_them() -> None:
     terms, wire = (
         HostTerms(busy_s=1e-4, wake_s=3e-4, cold_s=3e-4, work_s=2e-4, byte_s=1e-9, cores=2),
@@ -283,6 +309,8 @@ def test_a_real_cluster_is_measured_and_compared(tmp_path: Path, capsys: pytest.
         assert row["error"] == pytest.approx(row["predicted_s"] / row["measured_s"] - 1)
         # 20 kB need 3.2 ms of 50 Mbit/s, and no cluster is faster than its links but for 4 kB of credit.
         assert row["measured_s"] > 2 * 1.5e-3
+        assert 0 <= (row["processors_busy"] or 0.0) <= 1  # None where the kernel's counters did not move
+        assert row["kind"] == "exchange" or row["processors_busy"] is None
     assert [row["same_parameters"] for row in rows if row["kind"] == "round"] == [True, True]
     assert {path.name for path in tmp_path.iterdir()} >= {"validation.svg", "validation.csv", "validation.json"}
     # What was measured is not measured again, and the verdict is that of the tolerance.
