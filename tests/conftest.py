@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+
 from hypothesis import settings
+
+# Started in the background of a shell, the suite and all that it starts would ignore what some tests send.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Machines that run this are noisy, and the first call of a kernel compiles it: no test is judged by time.
 settings.register_profile("explore", deadline=None)

@@ -315,7 +315,6 @@ def wait_until(condition: Callable[[], bool], patience_s: float = PATIENCE_S) ->
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started us in the background ignores it
     ranks.WORKS["beat"] = beat
     launch._start = start_by_fork  # type: ignore[assignment]
     print(json.dumps(happen(sys.argv[1].split(","), int(sys.argv[2]), Path(sys.argv[3]))))  # noqa: T201

@@ -165,17 +165,10 @@ def test_a_rank_that_serves_the_meeting_place_listens_there_alone_and_heeds_an_i
         port = probe.getsockname()[1]
     environment = os.environ | {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     command = [sys.executable, "-m", "netsim", "run", "--algorithm", "dense", "--rounds", "1"]
-    rank = subprocess.Popen(
-        command, env=environment, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=heeding_interrupts
-    )
+    rank = subprocess.Popen(command, env=environment, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     wait_until(lambda: bool(listening(rank.pid)) or rank.poll() is not None)
     assert listening(rank.pid) == [("127.0.0.1", port)]
     rank.send_signal(signal.SIGINT)
     _, said = rank.communicate(timeout=MARGIN_S)
     assert rank.returncode == 130
     assert "rank 0, joining the group of 2, before step 0: ended by SIGINT" in said
-
-
-def heeding_interrupts() -> None:
-    """Undo what a shell does to those whom it starts in the background."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
