@@ -299,7 +299,7 @@ def conclude(validation: Validation, tolerance: float) -> list[str]:
     off = [each for each in rows if each.verdict == "off"]
     worst = max(rows, key=lambda each: abs(each.error))
     sentences.append(
-        f"All {len(rows)} predictions are within {tolerance:.0%}."
+        f"{f'All {len(rows)} predictions are' if len(rows) > 1 else 'The prediction is'} within {tolerance:.0%}."
         if not off
         else f"{len(off)} of {len(rows)} predictions are off by more than {tolerance:.0%}, the worst by "
         f"{worst.error:+.1%}: {worst.title}, P = {worst.workers}, {worst.network}."
