@@ -37,7 +37,7 @@ LIMIT = 800
 def pieces() -> dict[str, str]:
     """Return the arguments of every piece by its name."""
     found: dict[str, str] = {}
-    for ranks, rate in ((4, 25), (4, 50), (4, 100), (8, 25), (8, 50), (8, 100), (16, 25), (16, 50)):
+    for ranks, rate in ((4, 25), (4, 50), (4, 100), (8, 25), (8, 50), (8, 100), (16, 25), (16, 50), (16, 100)):
         slow = ranks * 100 / rate  # in proportion to the time that a byte takes
         where = f"--local {ranks} --bandwidth {rate}Mbps {EXCHANGES}"
         found[f"small-{ranks}-{rate}"] = f"{where} --sizes 1KB,10KB,40KB --repeats 7"
@@ -115,7 +115,7 @@ def table(folder: Path) -> int:
     exchanges = [row for prefix in ("small", "middle", "large", "2MB", "8MB") for row in rows_of(folder, prefix)]
     bins = {
         prefix + name: [r for r in exchanges if low <= r["bytes"] < high and at_the_limit(r) == limit]
-        for prefix, limit in (("", False), (f"{LIMIT} Mbit/s in all, ", True))
+        for prefix, limit in (("", False), (f"{LIMIT} Mbit/s or more in all, ", True))
         for name, (low, high) in SIZES.items()
     } | {
         "two racks, exchanges": [row for row in rows_of(folder, "racks") if row["algorithm"] != "permutation"],

@@ -149,3 +149,22 @@ def test_links_without_latency_have_no_netem_and_those_with_it_have() -> None:
     assert "netem" not in plan.host_shaping(plain, 0)
     assert plan.host_shaping(far, 0).count("netem delay 5000us") == 3  # both peers' classes and that of ACKs
     assert "netem" not in plan.switch_shaping(far)  # once a way
+
+
+BUILT = """
+from pathlib import Path
+from netsim.cluster.namespaces import become_owner, build, within
+from netsim.cluster.plan import Cluster
+become_owner()
+hosts = build(Cluster(ranks=8, bandwidth_bps=50_000_000))
+filters = list(Path("/proc/sys/net/bridge").glob("bridge-nf-call-*"))
+assert all(filter.read_text().split() == ["0"] for filter in filters), filters
+with within(hosts[3]):
+    print(Path("/proc/sys/net/ipv4/tcp_min_tso_segs").read_text())
+"""
+
+
+@pytest.mark.skipif(bool(why_no_cluster()), reason=why_no_cluster())
+def test_hosts_hand_on_frames_in_groups_past_no_firewall() -> None:
+    ran = subprocess.run([sys.executable, "-c", BUILT], capture_output=True, text=True, check=False)
+    assert (ran.stdout.split(), ran.stderr) == (["2"], "")

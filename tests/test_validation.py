@@ -18,7 +18,8 @@ import netsim
 from netsim.backends.cooperative import Cooperative
 from netsim.backends.kernel import AHEAD_S, COLD_S, WARM_S, HostTerms, KernelMedium
 from netsim.cli import main
-from netsim.cluster.plan import Cluster
+from netsim.cluster import plan
+from netsim.cluster.plan import Cluster, Shaping
 from netsim.costs import AssumedCosts
 from netsim.network.fabric import Fabric, Link, Route
 from netsim.network.shaped import ShapedNetwork, Stream, max_min
@@ -147,6 +148,26 @@ def test_a_rank_that_just_did_the_same_wakes_sooner() -> None:
     assert ends[1] - ends[0] == pytest.approx(1e-4, rel=0.25)
 
 
+def test_a_rank_that_just_did_the_same_works_less() -> None:
+    terms = HostTerms(work_s=3e-4, hot_work_s=3e-5)
+    fabric = Fabric(Cluster(ranks=2, bandwidth_bps=RATE).graph())
+    medium = KernelMedium(fabric, Wire(header_bytes=66, ack_bytes=0, credit_bytes=4096), terms, AssumedCosts({}))
+    ends: list[float] = []
+
+    async def program(worker: Worker) -> None:
+        for _ in range(2):
+            if worker.rank == 0:
+                await worker.send(1, SizeOnly(1))
+            else:
+                await worker.recv(0, like=SizeOnly(1))
+                ends.append(medium.now / PICOSECONDS)
+
+    Cooperative[None](medium).run([Worker(0, 2), Worker(1, 2)], program)
+    assert ends[0] == pytest.approx(3e-4, rel=1e-6)
+    # Nothing of the second message came more than 0.4 ms after the same of the first: a tenth of WARM_S.
+    assert 2e-5 <= ends[1] - ends[0] <= 3e-5 + 0.1 * 2.7e-4
+
+
 def test_an_idle_link_lets_its_credit_through_at_once_and_earns_it_back() -> None:
     wire = Wire(header_bytes=66, ack_bytes=0, credit_bytes=4096)
     there, _ = one_message(IDEAL, "eager", wire)
@@ -170,6 +191,87 @@ def test_an_idle_link_lets_its_credit_through_at_once_and_earns_it_back() -> Non
     environment.run()
     assert ends[0] == 0
     assert ends[1] == pytest.approx((0.5 + 0.5) * 8 * 4096 / RATE, rel=1e-9)
+
+
+FRAME = 1514
+
+
+def kernels_queue(frames: int, together: int, burst: int) -> float:
+    """Return when the last of `frames` leaves a token bucket: groups go, whole, as soon as tokens are not negative."""
+    now, tokens = 0.0, float(burst)
+    for first in range(0, frames, together):
+        now += max(0.0, -tokens) * 8 / RATE
+        tokens = max(0.0, tokens) - FRAME * min(together, frames - first)
+    return now
+
+
+@given(st.integers(1, 60), st.sampled_from([1, 2, 3, 4, 8]))
+@settings(deadline=None)
+def test_a_message_leaves_in_groups_as_from_a_token_bucket(frames: int, together: int) -> None:
+    wire = Wire(header_bytes=66, ack_bytes=0, credit_bytes=4096, together=together)
+    environment = simpy.Environment()
+    network = ShapedNetwork(environment, wire)
+    link, back = Link(0, "a", "b", RATE, 0.0), Link(1, "b", "a", RATE, 0.0)
+    ends: list[float] = []
+    network.start(
+        Route((link,), 0), Route((back,), 0), frames * FRAME, lambda _: ends.append(environment.now / PICOSECONDS)
+    )
+    environment.run()
+    assert ends[0] == pytest.approx(kernels_queue(frames, together, 4096), abs=1e-11)
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=8), st.sampled_from([1, 2, 4]))
+@settings(deadline=None)
+def test_what_a_link_lets_through_early_it_earns_back(messages: list[int], together: int) -> None:
+    """One message after another over one link: never ahead of its bandwidth by more than a bucket and a group."""
+    wire = Wire(header_bytes=66, ack_bytes=0, credit_bytes=4096, together=together)
+    environment = simpy.Environment()
+    network = ShapedNetwork(environment, wire)
+    link, back = Link(0, "a", "b", RATE, 0.0), Link(1, "b", "a", RATE, 0.0)
+    waiting, sent = list(messages), 0
+
+    def go_on(_: Any = None) -> None:
+        nonlocal sent
+        earned = environment.now / PICOSECONDS * RATE / 8
+        assert sent <= earned + 4096 + together * FRAME + 1e-3
+        assert sent >= earned - 1e-3  # nor does a link that has something to send ever rest
+        if waiting:
+            sent += FRAME * (frames := waiting.pop(0))
+            network.start(Route((link,), 0), Route((back,), 0), FRAME * frames, go_on)
+
+    go_on()
+    environment.run()
+    assert not waiting
+
+
+@given(st.integers(1, 40_000), st.sampled_from([1, 2, 3, 4]))
+def test_what_is_owed_is_the_last_group(nbytes: int, together: int) -> None:
+    wire = Wire(header_bytes=66, together=together)
+    payload = nbytes + 80  # gloo's header and our table
+    frames = [1514] * (payload // 1448) + ([payload % 1448 + 66] if payload % 1448 else [])
+    groups = [frames[first : first + together] for first in range(0, len(frames), together)]
+    assert wire.bytes_of(nbytes) == sum(frames)
+    assert wire.owed_of(sum(frames)) == sum(groups[-1])
+
+
+@pytest.mark.parametrize(
+    ("ranks", "mbps", "shaping", "together"),
+    # Up to 200 Mbit/s in all every frame by itself, beyond in proportion, and four at the most.
+    [
+        *((4, 25, "fair", 1), (4, 50, "fair", 1), (8, 50, "fair", 2), (8, 100, "fair", 4), (16, 100, "fair", 4)),
+        (16, 100, "tbf", 1),
+    ],
+)
+def test_where_links_carry_much_in_all_frames_leave_together(
+    ranks: int, mbps: int, shaping: Shaping, together: int
+) -> None:
+    cluster = Cluster(ranks=ranks, bandwidth_bps=mbps * 10**6, shaping=shaping)
+    assert cluster.together == together
+    assert cluster.wire.together == (together if shaping == "fair" else 0)
+    assert f"gso_max_segs {together}\n" in plan.host(cluster, 0)
+    assert plan.cables(cluster, ["1"] * ranks).count(f"gso_max_segs {together}\n") == ranks
+    if shaping == "fair":
+        assert f"quantum {together * FRAME}\n" in plan.host_shaping(cluster, 0)
 
 
 def test_ranks_of_one_machine_share_its_cores() -> None:
@@ -238,7 +340,7 @@ def test_who_measures_busy_processors_is_told_so(busy: float | None, told: bool)
 
 def test_terms_are_found_again_from_points_that_follow_from_them() -> None:
     terms, wire = (
-        HostTerms(busy_s=1e-4, wake_s=3e-4, cold_s=3e-4, work_s=2e-4, byte_s=1e-9, cores=2),
+        HostTerms(busy_s=1e-4, wake_s=3e-4, cold_s=3e-4, work_s=2e-4, hot_work_s=2e-4, byte_s=1e-9, cores=2),
         Wire(credit_bytes=4096),
     )
     drained = 8 * (wire.bytes_of(10**6) - 4096) / RATE

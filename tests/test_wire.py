@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
+
 import pytest
 import torch
 from hypothesis import given
@@ -9,7 +12,7 @@ from hypothesis import strategies as st
 
 from netsim.backends.wire import HEADER_WORDS, Header, decode, encode
 from netsim.errors import ProtocolError
-from netsim.payload import Bundle, Dense, Payload, SizeOnly, Sparse, nbytes
+from netsim.payload import Bundle, Dense, Flag, Payload, SizeOnly, Sparse, nbytes
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 
@@ -61,6 +64,21 @@ def test_a_message_of_another_time_or_place_is_refused(changed: dict[str, object
     sent = Header(**fields, parts=1, bundled=False, body_bytes=8)  # type: ignore[arg-type]
     with pytest.raises(ProtocolError, match=f"rank 0: received a message of {named}, expected gather, step 3, tag 1"):
         Header.decode(sent.encode(), "gather", 3, 1, "rank 0")
+
+
+def test_a_message_is_laid_out_as_the_module_says() -> None:
+    vector = Sparse(torch.tensor([1, 5, 7], dtype=torch.int32), torch.tensor([0.5, -2.0, 3.0]), 9)
+    body, parts = encode(Bundle((vector, Flag(True))))
+    table = struct.pack("<8q", 1, 0, 3, 9, 2, 0, 0, 1)
+    values, indices = struct.pack("<3f", 0.5, -2.0, 3.0), struct.pack("<3i", 1, 5, 7)
+    assert bytes(body.tolist()) == table + values + bytes(4) + indices + bytes(4)
+    name = "scatter over very long distances, é"
+    words = Header(name, 3, 1, parts, True, body.numel()).encode()
+    assert words.dtype == torch.int64
+    fields = (0x6E657473696D31, zlib.crc32(name.encode()), 3, 1, 2, 1, 96, 0)
+    assert bytes(words.view(torch.uint8).tolist()) == struct.pack("<8q", *fields) + name.encode()[:32]
+    short = Header("gather", 0, 0, 1, False, 8).encode().view(torch.uint8)
+    assert bytes(short[64:].tolist()) == b"gather" + bytes(26)
 
 
 def test_noise_is_not_taken_for_a_message() -> None:

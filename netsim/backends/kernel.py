@@ -2,7 +2,7 @@
 
 What :mod:`netsim.backends.messages` does is modelled step by step. A message is
 
-1. packed by its sender: a third of `work_s`, and `byte_s` for each of its bytes;
+1. packed by its sender: a third of `work_s`, or of `hot_work_s` where it just did the same, and `byte_s` for each byte;
 2. announced by a header, once its receiver is there (gloo's rendezvous): 2/3 of `wake_s`, and a third of
    `work_s` at the receiver;
 3. drained through the links: :mod:`netsim.network.shaped`;
@@ -50,14 +50,15 @@ class HostTerms:
     """What a message costs besides its bytes on the links, in seconds.
 
     `wake_s`: waiting until threads are awake, which costs no processor; `busy_s` where they just did the same, and
-    `cold_s` more where that was long ago. `work_s`: processors' time for a message, and `byte_s` for each of
-    its bytes. `cores`: processors that all ranks share, None if each has its own.
+    `cold_s` more where that was long ago. `work_s`: processors' time for a message, `hot_work_s` where they just did
+    the same, and `byte_s` for each of its bytes. `cores`: processors that all ranks share, None if each has its own.
     """
 
     busy_s: float = 0.0
     wake_s: float = 0.0
     cold_s: float = 0.0
     work_s: float = 0.0
+    hot_work_s: float = 0.0
     byte_s: float = 0.0
     cores: int | None = None
 
@@ -88,7 +89,7 @@ class KernelMedium:
         self._busy, self._wake, self._cold = (
             picoseconds(seconds) // 3 for seconds in (terms.busy_s, terms.wake_s, terms.cold_s)
         )
-        self._work = picoseconds(terms.work_s) // 3
+        self._hot, self._work = picoseconds(terms.hot_work_s) // 3, picoseconds(terms.work_s) // 3
         self._byte = terms.byte_s * PICOSECONDS
         self._cores = _cores(len(fabric.hosts), terms.cores)
         self._posted: defaultdict[tuple[int, int, int], deque[Posted]] = defaultdict(deque)
@@ -109,7 +110,8 @@ class KernelMedium:
             self._posted[channel].append(Posted(worker, request, path, self.now, sent, arrived))
             self._match(channel)
 
-        charge = self._work + round(self._byte * nbytes(request.payload))
+        _, work = self._waking(worker.rank, "packing")
+        charge = work + round(self._byte * nbytes(request.payload))
         self._occupy(worker.rank, "packing", charge, path, packed)
 
     def expect(self, worker: Worker, request: Recv[Any]) -> None:
@@ -127,7 +129,8 @@ class KernelMedium:
         here, there = message.worker.rank, message.request.dst
         source, target = self._fabric.hosts[here], self._fabric.hosts[there]
         route, back = self._fabric.route(source, target), self._fabric.route(target, source)
-        announcing = 2 * self._waking(there, "header")
+        announcing, announced = self._waking(there, "header")
+        announcing *= 2
         path = message.path.then("rendezvous", self.now - message.since).then("waking", announcing)
 
         def leave(path: Path) -> None:
@@ -135,9 +138,9 @@ class KernelMedium:
                 end = path.then("latency", route.latency_ps)
                 for link, duration in stream.held_by:
                     end = end.then(link, duration)
-                waking = self._waking(there, "body")
+                waking, work = self._waking(there, "body")
                 end = end.then("waking", waking)
-                self._after(waking, lambda: self._occupy(there, "taking in", self._work, end, taken_in))
+                self._after(waking, lambda: self._occupy(there, "taking in", work, end, taken_in))
 
             if not self._acknowledged:
                 message.sent(None, path)
@@ -146,18 +149,19 @@ class KernelMedium:
         def taken_in(path: Path) -> None:
             message.arrived(None, path)
             if self._acknowledged:
-                word = self._waking(here, "receipt") + back.latency_ps
+                word = self._waking(here, "receipt")[0] + back.latency_ps
                 self._after(word, lambda: message.sent(None, path.then("receipt", word)))
 
-        self._after(announcing, lambda: self._occupy(there, "taking in", self._work, path, leave))
+        self._after(announcing, lambda: self._occupy(there, "taking in", announced, path, leave))
 
-    def _waking(self, rank: int, what: str) -> int:
-        """Return a third of what waking a rank takes, which depends on how long ago it last did this."""
+    def _waking(self, rank: int, what: str) -> tuple[int, int]:
+        """Return a third of what waking a rank takes, and of what it works then: it matters when it last did this."""
         still = (self.now - self._awake.get((rank, what), self._began)) / PICOSECONDS
         self._awake[rank, what] = self.now
         warm, cold = still / WARM_S, (still - WARM_S) / (COLD_S - WARM_S)
         slower = (self._wake - self._busy) * min(1.0, warm)
-        return round(self._busy + slower + self._cold * min(1.0, max(0.0, cold)))
+        work = round(self._hot + (self._work - self._hot) * min(1.0, warm))
+        return round(self._busy + slower + self._cold * min(1.0, max(0.0, cold))), work
 
     # Computing.
 

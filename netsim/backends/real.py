@@ -23,6 +23,7 @@ from netsim.timeline import Timeline
 from netsim.worker import EXPAND, Collective, Compute, Fork, Recv, Send, SendRecv, Sends, Start, Worker, evaluate
 
 T = TypeVar("T")
+COMMUNICATION = (Send, Recv, SendRecv, Outgoing, Incoming)
 RECEIPTS_KEPT = 4096
 """The kernel has a receipt, a byte whose receiver is waiting, long before so many later ones were sent."""
 
@@ -61,7 +62,7 @@ class Real:
                 request = program.send(answer)
                 started = time.perf_counter()
                 answer = self._answer(request)
-                if isinstance(request, Send | Recv | SendRecv | Outgoing | Incoming):
+                if isinstance(request, COMMUNICATION):
                     self.timeline.communicated(started, time.perf_counter())
         except StopIteration as stop:
             return stop.value  # type: ignore[no-any-return]

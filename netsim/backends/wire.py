@@ -26,6 +26,7 @@ DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _ALIGN = 8
 _ROW = 4
 _WORD = 8
+_HEADER = struct.Struct(f"<8q{NAME_WORDS * _WORD}s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +42,9 @@ class Header:
 
     def encode(self) -> torch.Tensor:
         """Return the header as (HEADER_WORDS,) int64."""
-        fields = [MAGIC, _code(self.operation), self.step, self.tag, self.parts, int(self.bundled), self.body_bytes, 0]
-        name = self.operation.encode()[: NAME_WORDS * _WORD].ljust(NAME_WORDS * _WORD, b"\0")
-        return torch.tensor([*fields, *struct.unpack(f"<{NAME_WORDS}q", name)], dtype=torch.int64)
+        fields = (MAGIC, _code(self.operation), self.step, self.tag, self.parts, self.bundled, self.body_bytes, 0)
+        # What is longer than the name's words is cut, what is shorter padded with zeros.
+        return torch.frombuffer(bytearray(_HEADER.pack(*fields, self.operation.encode())), dtype=torch.int64)
 
     @classmethod
     def decode(cls, words: torch.Tensor, operation: str, step: int, tag: int, where: str) -> Header:
@@ -79,12 +80,12 @@ def encode(payload: Payload) -> tuple[torch.Tensor, int]:
             continue
         sparse = isinstance(part, Sparse)
         rows += [SPARSE if sparse else DENSE, DTYPES.index(part.values.dtype), part.values.numel(), part.size]
-        pieces.append(_padded(part.values))
+        pieces += _padded(part.values)
         if isinstance(part, Sparse):
-            pieces.append(_padded(part.indices))
-    table = torch.tensor(rows, dtype=torch.int64)
+            pieces += _padded(part.indices)
+    table = torch.frombuffer(bytearray(struct.pack(f"<{len(rows)}q", *rows)), dtype=torch.uint8)
     table = table.to(pieces[0].device) if pieces else table
-    return torch.cat([table.view(torch.uint8), *pieces]), len(parts)
+    return torch.cat([table, *pieces]), len(parts)
 
 
 def decode(body: torch.Tensor, header: Header) -> Payload:
@@ -112,6 +113,8 @@ def decode(body: torch.Tensor, header: Header) -> Payload:
     return Bundle(tuple(parts)) if header.bundled else parts[0]
 
 
-def _padded(values: torch.Tensor) -> torch.Tensor:
+def _padded(values: torch.Tensor) -> list[torch.Tensor]:
+    """Return the bytes of a tensor, and zeros up to the next word if it does not end with one."""
     raw = values.contiguous().view(torch.uint8)
-    return torch.nn.functional.pad(raw, (0, -raw.numel() % _ALIGN))
+    missing = -raw.numel() % _ALIGN
+    return [raw, raw.new_zeros(missing)] if missing else [raw]

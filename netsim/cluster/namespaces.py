@@ -30,6 +30,8 @@ SETTINGS = {
 }
 """Of a host's namespace: nothing but the ranks speaks, no connection begins with what another learned, and the
 kernel takes a whole message at once. Left to itself it would take from 0.1 to 4 MB, growing as a connection ages."""
+FILTERS = ("iptables", "ip6tables", "arptables")
+"""What a bridge asks about every frame where the machine's firewall looks at bridges, though here are no rules."""
 
 
 def become_owner() -> None:
@@ -116,16 +118,22 @@ def build(cluster: Cluster) -> list[int]:
         hosts.append(_here())
     enter(switches)
     os.close(switches)
+    _set({f"bridge/bridge-nf-call-{table}": "0" for table in FILTERS})
     _tool("ip", plan.cables(cluster, [f"/proc/{os.getpid()}/fd/{namespace}" for namespace in hosts]))
     for rank, namespace in enumerate(hosts):
         with within(namespace):
-            for setting, value in SETTINGS.items():
-                if (path := Path("/proc/sys/net") / setting).exists():
-                    path.write_text(value)
+            _set(SETTINGS | {"ipv4/tcp_min_tso_segs": str(cluster.together)})
             _tool("ip", plan.host(cluster, rank))
             _tool("tc", plan.host_shaping(cluster, rank))
     _tool("tc", plan.switch_shaping(cluster))
     return hosts
+
+
+def _set(settings: dict[str, str]) -> None:
+    """Change what the kernel lets be changed of the namespace that this thread is in."""
+    for setting, value in settings.items():
+        if (path := Path("/proc/sys/net") / setting).exists():
+            path.write_text(value)
 
 
 def has_netem() -> bool:

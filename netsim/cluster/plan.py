@@ -28,6 +28,10 @@ ACK_BYTES = 66
 """Of an acknowledgement on a veth: 14 of Ethernet, 20 of IP, 20 of TCP and 12 of its time stamp."""
 BURST_BYTES = 4096
 """What an idle link lets through at once. A third of it loses rate to late timers; more falsifies short messages."""
+FRAMES_BPS = 200 * 10**6
+"""What all ranks' links may carry frame by frame; beyond, as many frames leave a queue together as keep cores idle."""
+MOST_TOGETHER = 4
+"""Frames in a group at the most: a group takes its turn at a link whole."""
 QUEUE_BYTES = 16 * 2**20
 """Longer than what TCP has under way, so nothing is lost: this is a model of links, not of loss."""
 PEERS_SHARE = 0.8
@@ -67,9 +71,25 @@ class Cluster:
         return 1 if self.trunk_bps is None else 2
 
     @property
+    def together(self) -> int:
+        """How many frames leave a queue as one (the kernel's segmentation offload).
+
+        Every queue costs the machine's cores a timer, and every host a waking, for each time that frames leave.
+        """
+        if self.shaping == "tbf":
+            return 1
+        return min(MOST_TOGETHER, max(1, -(-self.ranks * self.bandwidth_bps // FRAMES_BPS)))
+
+    @property
     def wire(self) -> Wire:
         """What the kernel counts on a veth, and what an idle link lets through at once."""
-        return Wire(header_bytes=HEADER_BYTES["virtual"], ack_bytes=ACK_BYTES, credit_bytes=BURST_BYTES)
+        return Wire(
+            header_bytes=HEADER_BYTES["virtual"],
+            ack_bytes=ACK_BYTES,
+            ack_every=max(2, self.together),  # a group that arrives is acknowledged once
+            credit_bytes=BURST_BYTES,
+            together=self.together if self.shaping == "fair" else 0,  # a plain bucket owes nothing
+        )
 
     def rack(self, rank: int) -> int:
         """Return which rack the host of `rank` is in."""
@@ -110,11 +130,11 @@ def cables(cluster: Cluster, namespace_of_rank: list[str]) -> str:
         lines += [
             f"link add port{rank} mtu 1500 type veth peer name {INTERFACE} mtu 1500 "
             f"address {hardware_address(rank)} netns {namespace}",
-            f"link set port{rank} master sw{cluster.rack(rank)} up gso_max_segs 1",
+            f"link set port{rank} master sw{cluster.rack(rank)} up gso_max_segs {cluster.together}",
         ]
     if cluster.racks == 2:
         lines.append("link add trunk0 mtu 1500 type veth peer name trunk1 mtu 1500")
-        lines += [f"link set trunk{rack} master sw{rack} up gso_max_segs 1" for rack in range(2)]
+        lines += [f"link set trunk{rack} master sw{rack} up gso_max_segs {cluster.together}" for rack in range(2)]
     lines += [f"link set sw{rack} up" for rack in range(cluster.racks)]
     return "\n".join(lines) + "\n"
 
@@ -124,7 +144,7 @@ def host(cluster: Cluster, rank: int) -> str:
     lines = [
         "link set lo up",
         f"addr add {address(rank)}/24 dev {INTERFACE} noprefixroute",
-        f"link set {INTERFACE} up gso_max_segs 1",
+        f"link set {INTERFACE} up gso_max_segs {cluster.together}",
         f"route add 10.77.0.0/24 dev {INTERFACE} src {address(rank)} initcwnd {INITIAL_WINDOW} "
         f"initrwnd {INITIAL_WINDOW} congctl cubic",
     ]
@@ -164,7 +184,11 @@ def _shaped(cluster: Cluster, device: str, rate: int, peers: list[str]) -> str:
     delayed = device == INTERFACE and cluster.latency_s
     # A host's queues delay what goes through them; netem counts frames, of which none must be lost.
     leaf = f"netem delay {round(cluster.latency_s * 1e6)}us limit {QUEUE_BYTES // FRAME_BYTES}" if delayed else ""
-    lines = _fair(device, rate, peers, leaf) if cluster.shaping == "fair" else _token_bucket(device, rate, leaf)
+    lines = (
+        _fair(device, rate, peers, leaf, cluster.together)
+        if cluster.shaping == "fair"
+        else _token_bucket(device, rate, leaf)
+    )
     return "\n".join(lines) + "\n"
 
 
@@ -174,10 +198,10 @@ def _token_bucket(device: str, rate: int, leaf: str) -> Iterator[str]:
         yield f"qdisc add dev {device} parent 1:1 {leaf}"
 
 
-def _fair(device: str, rate: int, peers: list[str], leaf: str) -> Iterator[str]:
+def _fair(device: str, rate: int, peers: list[str], leaf: str, together: int) -> Iterator[str]:
     """One class a peer, equal among themselves; pure ACKs, by their length, before all of them."""
     leaf = leaf or f"bfifo limit {QUEUE_BYTES}"
-    burst = f"burst {BURST_BYTES} cburst {BURST_BYTES} quantum {FRAME_BYTES}"
+    burst = f"burst {BURST_BYTES} cburst {BURST_BYTES} quantum {together * FRAME_BYTES}"
     yield f"qdisc add dev {device} root handle 1: htb default {ACK_CLASS}"
     yield f"class add dev {device} parent 1: classid 1:1 htb rate {rate}bit ceil {rate}bit {burst}"
     acks = round(rate * (1 - PEERS_SHARE))

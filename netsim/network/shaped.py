@@ -6,7 +6,8 @@ A fluid model like :mod:`netsim.network.flows`, with two things that matter to T
   a link is shared by the flows that send data over it: max-min over bandwidths that depend on the rates, which
   is solved by iteration (it contracts by s, about 2 %).
 - A link that has been idle lets `credit` bytes through at once, and earns them back at its own bandwidth less
-  what it carries: a token bucket.
+  what it carries: a token bucket. It sends when it owes nothing, and then a whole group of frames, as the kernel
+  does: the last group of a message is gone before it is earned, and what comes next waits for that.
 """
 
 from __future__ import annotations
@@ -25,13 +26,18 @@ SOLVED = 4
 
 
 class Stream:
-    """A message that drains; `held_by` is what held it back, and for how many picoseconds."""
+    """A message that drains, but for the bits that are `owed` when it has gone.
 
-    __slots__ = ("back", "bits", "bottleneck", "done", "due", "held_by", "links", "rate", "since")
+    `held_by` is what held it back, and for how many picoseconds.
+    """
 
-    def __init__(self, links: tuple[Link, ...], back: tuple[Link, ...], bits: int, done: Callable[[Stream], None]):
+    __slots__ = ("back", "bits", "bottleneck", "done", "due", "held_by", "links", "owed", "rate", "since")
+
+    def __init__(
+        self, links: tuple[Link, ...], back: tuple[Link, ...], bits: int, done: Callable[[Stream], None], owed: int = 0
+    ) -> None:
         self.links, self.back, self.done = links, back, done
-        self.bits = float(bits)
+        self.bits, self.owed = float(bits - owed), float(owed)
         self.rate = 0.0
         self.bottleneck: Link | None = None
         self.since = self.due = 0
@@ -46,7 +52,7 @@ class Stream:
 
 
 class Bucket:
-    """The credit of one link in bits, and how fast it changes."""
+    """The credit of one link in bits, negative where it owes, and how fast it changes."""
 
     __slots__ = ("bits", "full", "rate", "since")
 
@@ -57,7 +63,7 @@ class Bucket:
 
     def at(self, now: int) -> float:
         """Return the credit now."""
-        self.bits = min(self.full, max(0.0, self.bits + self.rate * (now - self.since) / PICOSECONDS))
+        self.bits = min(self.full, self.bits + self.rate * (now - self.since) / PICOSECONDS)
         self.since = now
         return self.bits
 
@@ -75,7 +81,7 @@ class ShapedNetwork:
 
     def start(self, route: Route, back: Route, nbytes: int, done: Callable[[Stream], None]) -> None:
         """Send `nbytes`, headers included, along `route`, acknowledged `back`; call ``done(stream)`` at the end."""
-        stream = Stream(route.links, back.links, 8 * nbytes, done)
+        stream = Stream(route.links, back.links, 8 * nbytes, done, owed=8 * self._wire.owed_of(nbytes))
         timeout = self._environment.timeout(route.latency_ps)
         timeout.callbacks.append(lambda _: self._enter(stream))
 
@@ -95,6 +101,7 @@ class ShapedNetwork:
         leaving = [stream for stream in self._streams if stream.due <= now]
         for stream in leaving:
             del self._streams[stream]
+            self._owe(stream, now)
         entering, self._entering = self._entering, []
         for stream in entering:
             stream.since = now
@@ -105,12 +112,18 @@ class ShapedNetwork:
             stream.done(stream)
 
     def _take_credit(self, stream: Stream, now: int) -> None:
-        """Let through at once what every link on the way has credit for."""
+        """Let through at once what every link on the way has credit for; what one owes is drained first."""
         buckets = [self._bucket(link) for link in stream.links]
         taken = min([stream.bits, *(bucket.at(now) for bucket in buckets)])
         for bucket in buckets:
             bucket.bits -= taken
         stream.bits -= taken
+
+    def _owe(self, stream: Stream, now: int) -> None:
+        """Have every link on the way owe what left with the last of a message before it was earned."""
+        for link in stream.links if stream.owed else ():
+            bucket = self._bucket(link)
+            bucket.bits = bucket.at(now) - stream.owed
 
     def _bucket(self, link: Link) -> Bucket:
         if (bucket := self._buckets.get(link)) is None:

@@ -18,18 +18,28 @@ class Wire:
     """How bytes become frames, and what the receiver's acknowledgements and a shaper's credit come to.
 
     `header_bytes` a segment; `ack_bytes` an acknowledgement on the way back, of which TCP sends one for
-    every `ack_every` segments; `credit_bytes` is what an idle link lets through at once.
+    every `ack_every` segments; `credit_bytes` is what an idle link lets through at once. Where a
+    shaper lets whole groups of frames go as long as a link owes nothing, and has it owe them, `together` is how many.
     """
 
     header_bytes: int = HEADER_BYTES["physical"]
     ack_bytes: int = 84
     ack_every: int = 2
     credit_bytes: int = 0
+    together: int = 0
 
     def bytes_of(self, nbytes: int) -> int:
         """Return what a message of `nbytes` of values and indices puts on a link."""
         body = nbytes + ENVELOPE_BYTES
         return body + self.header_bytes * -(-body // SEGMENT_BYTES)
+
+    def owed_of(self, bytes_on_link: int) -> int:
+        """Return what of a message goes before it is earned: its last group of frames."""
+        if not self.together:
+            return 0
+        frame = SEGMENT_BYTES + self.header_bytes
+        frames_before = (-(-bytes_on_link // frame) - 1) // self.together * self.together
+        return bytes_on_link - frames_before * frame
 
     @property
     def ack_share(self) -> float:

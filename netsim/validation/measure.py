@@ -185,17 +185,19 @@ def _only(vector: Dense | Sparse) -> float | None:
 SMALL_BYTES = 4
 
 
-def points(rank: int, start: Start, large_bytes: int, repeats: int = 21) -> dict[str, Any]:
+def points(rank: int, start: Start, large_bytes: int, repeats: int = 24) -> dict[str, Any]:
     """Measure what messages between two ranks cost, and adding vectors; the same answer on every rank, in seconds.
 
-    ``small_s``: a small message from rank 0 to rank 1, which waits for it, after a short while of stillness, and
-    ``cold_s`` after a longer one; ``busy_s``: one of many to and fro without a pause; ``large_s``: one of
-    `large_bytes`. ``all_s``: small messages both ways in all pairs of ranks at once.
+    ``small_s``: a small message to the next rank, which waits for it, after a short while of stillness, and
+    ``cold_s`` after a longer one, of another sender each time, since it matters which processors two ranks are on;
+    ``busy_s``: one of many to and fro without a pause; ``large_s``: one of `large_bytes`. ``all_s``: small messages
+    both ways in all pairs of ranks at once.
     """
     import torch.distributed as dist
 
     ranks = dist.get_world_size()
     everybody = [(each, each + 1) for each in range(0, ranks - 1, 2)]
+    around = [(each, (each + 1) % ranks) for each in range(ranks)]
     cases = {
         "small_s": (SMALL_BYTES, False, WARM_S),
         "cold_s": (SMALL_BYTES, False, COLD_S),
@@ -204,8 +206,13 @@ def points(rank: int, start: Start, large_bytes: int, repeats: int = 21) -> dict
     }
     own: dict[str, list[Message]] = {}
     for name, (nbytes, all_pairs, still_s) in cases.items():
-        pair = next((each for each in (everybody if all_pairs else [(0, 1)]) if rank in each), None)
-        own[name] = [_message(rank, pair, start, nbytes, still_s, both_ways=all_pairs) for _ in range(repeats + 2)][2:]
+        own[name] = []
+        for repeat in range(-ranks, repeats):  # the first open connections
+            pairs = everybody if all_pairs else [around[repeat % ranks]]
+            pair = next((each for each in pairs if rank in each), None)
+            message = _message(rank, pair, start, nbytes, still_s, both_ways=all_pairs)
+            if repeat >= 0:
+                own[name].append(message)
     busy, merging = _to_and_fro(rank, start), _merging() if rank == 0 else 0.0
     everyones: list[Any] = [None] * ranks
     dist.all_gather_object(everyones, (own, busy, merging))

@@ -30,21 +30,24 @@ def host_terms(points: Mapping[str, Any], wire: Wire, bandwidth_bps: float, core
     """Return the terms that explain :func:`netsim.validation.measure.points`.
 
     n messages at once take wake + work max(1, n / cores), which tells work from waking; those to and fro without a
-    pause, which wake ranks that just were awake, tell the least of it. The large message's
-    time beyond the small one's is what it needs of the link, of the processors for each of its bytes, and for
-    the last of three wakings, which comes after a long time of stillness.
+    pause tell what both come to at ranks that just did the same: work first, as what is left must be waiting. The
+    large message's time beyond the small one's is what it needs of the link, of the processors for each of its bytes,
+    and for the last of three wakings, which comes after a long time of stillness.
     """
     crowd = 1.0 if cores is None else max(1.0, points["at_once"] / cores)
     work = max(0.0, points["all_s"] - points["small_s"]) / (crowd - 1) if crowd > 1 else 0.0
-    work = min(work, points["small_s"], points["busy_s"])
-    drained = 8 * max(0, wire.bytes_of(points["large_bytes"]) - wire.credit_bytes) / bandwidth_bps
+    work = min(work, points["small_s"])
+    hot = min(work, points["busy_s"])
+    carried = wire.bytes_of(points["large_bytes"])
+    drained = 8 * max(0, carried - wire.owed_of(carried) - wire.credit_bytes) / bandwidth_bps
     cold = max(0.0, points["cold_s"] - points["small_s"])
     beyond = max(0.0, points["large_s"] - points["small_s"] - drained - cold / 3)
     return HostTerms(
-        busy_s=min(points["busy_s"], points["small_s"]) - work,
+        busy_s=min(points["busy_s"], points["small_s"]) - hot,
         wake_s=points["small_s"] - work,
         cold_s=cold,
         work_s=work,
+        hot_work_s=hot,
         byte_s=beyond / points["large_bytes"],
         cores=cores,
     )
