@@ -30,6 +30,7 @@ from netsim.units import PICOSECONDS
 from netsim.validate import Validation, conclude
 from netsim.validation.comparison import Comparison, interval_of_median
 from netsim.validation.exchanges import COLLECTIVES, EXCHANGES
+from netsim.validation.localwork import Timed
 from netsim.validation.points import host_terms, profile_terms
 from netsim.validation.predict import predicted_exchange
 from netsim.worker import Sends, Worker
@@ -288,6 +289,18 @@ def test_ranks_of_one_machine_share_its_cores() -> None:
     ends = [task.result for task in tasks]
     assert ends[1:] == [pytest.approx(0.04)] * 7  # eight computations on two cores
     assert ends[0] == pytest.approx(0.05)  # and one more, alone on one of them
+
+
+def test_what_a_first_step_computes_is_not_charged_to_later_ones() -> None:
+    medium = Timed()
+
+    async def program(worker: Worker) -> None:
+        for step in range(4):
+            worker.step = step
+            await worker.compute("gradient", lambda: None)
+
+    Cooperative[None](medium).run([Worker(rank, 2) for rank in range(2)], program)
+    assert [len(times) for times in medium.seconds.values()] == [2 * 3]
 
 
 LINKS = [Link(number, f"n{number}", "x", 1000 * (number + 1), 0.0) for number in range(5)]

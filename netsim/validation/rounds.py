@@ -77,7 +77,7 @@ def _local_work(experiment: Experiment, task: Any, algorithm: Algorithm, rank: i
         medium = Timed()
         workers = make_workers(algorithm, experiment.workers, experiment.servers)
         Cooperative[Trained](medium).run(
-            workers, lambda worker: train(worker, algorithm, task, experiment.round_count, experiment.recipe())
+            workers, lambda worker: train(worker, algorithm, task, 1 + experiment.round_count, experiment.recipe())
         )
         seen.append(dict(medium.seconds))
     everyones: list[Any] = [None] * dist.get_world_size()
