@@ -129,8 +129,8 @@ def test_a_rank_that_kept_still_for_long_takes_longer_to_wake() -> None:
     assert longer - usual == pytest.approx(2e-4 * sum(shares), rel=0.01)  # and for some microseconds of work
 
 
-def test_a_rank_that_just_did_the_same_wakes_sooner() -> None:
-    terms = HostTerms(busy_s=1e-4, wake_s=3e-4, work_s=3e-6)
+def ends_of_two(terms: HostTerms) -> list[float]:
+    """Return when two small messages, one right after the other, are there."""
     fabric = Fabric(Cluster(ranks=2, bandwidth_bps=RATE).graph())
     medium = KernelMedium(fabric, Wire(header_bytes=66, ack_bytes=0, credit_bytes=4096), terms, AssumedCosts({}))
     ends: list[float] = []
@@ -144,29 +144,21 @@ def test_a_rank_that_just_did_the_same_wakes_sooner() -> None:
                 ends.append(medium.now / PICOSECONDS)
 
     Cooperative[None](medium).run([Worker(0, 2), Worker(1, 2)], program)
-    assert ends[0] == pytest.approx(3e-4, rel=0.02)
+    return ends
+
+
+def test_a_rank_that_just_did_the_same_wakes_sooner() -> None:
+    first, second = ends_of_two(HostTerms(busy_s=1e-4, wake_s=3e-4, work_s=3e-6))
+    assert first == pytest.approx(3e-4, rel=0.02)
     # The tenth of a millisecond in between counts, too: it is a fortieth of WARM_S.
-    assert ends[1] - ends[0] == pytest.approx(1e-4, rel=0.25)
+    assert second - first == pytest.approx(1e-4, rel=0.25)
 
 
 def test_a_rank_that_just_did_the_same_works_less() -> None:
-    terms = HostTerms(work_s=3e-4, hot_work_s=3e-5)
-    fabric = Fabric(Cluster(ranks=2, bandwidth_bps=RATE).graph())
-    medium = KernelMedium(fabric, Wire(header_bytes=66, ack_bytes=0, credit_bytes=4096), terms, AssumedCosts({}))
-    ends: list[float] = []
-
-    async def program(worker: Worker) -> None:
-        for _ in range(2):
-            if worker.rank == 0:
-                await worker.send(1, SizeOnly(1))
-            else:
-                await worker.recv(0, like=SizeOnly(1))
-                ends.append(medium.now / PICOSECONDS)
-
-    Cooperative[None](medium).run([Worker(0, 2), Worker(1, 2)], program)
-    assert ends[0] == pytest.approx(3e-4, rel=1e-6)
+    first, second = ends_of_two(HostTerms(work_s=3e-4, hot_work_s=3e-5))
+    assert first == pytest.approx(3e-4, rel=1e-6)
     # Nothing of the second message came more than 0.4 ms after the same of the first: a tenth of WARM_S.
-    assert 2e-5 <= ends[1] - ends[0] <= 3e-5 + 0.1 * 2.7e-4
+    assert 2e-5 <= second - first <= 3e-5 + 0.1 * 2.7e-4
 
 
 def test_an_idle_link_lets_its_credit_through_at_once_and_earns_it_back() -> None:
@@ -351,20 +343,20 @@ def test_who_measures_busy_processors_is_told_so(busy: float | None, told: bool)
     assert all("In 1 of 2 " in each and "97% busy during all-gather, P = 16" in each for each in said)
 
 
-def test_terms_are_found_again_from_points_that_follow_from_them() -> None:
-    terms, wire = (
-        HostTerms(busy_s=1e-4, wake_s=3e-4, cold_s=3e-4, work_s=2e-4, hot_work_s=2e-4, byte_s=1e-9, cores=2),
-        Wire(credit_bytes=4096),
-    )
-    drained = 8 * (wire.bytes_of(10**6) - 4096) / RATE
+@pytest.mark.parametrize(("busy", "hot"), [(1e-4, 2e-4), (0.0, 1e-4)])
+def test_terms_are_found_again_from_points_that_follow_from_them(busy: float, hot: float) -> None:
+    terms = HostTerms(busy_s=busy, wake_s=3e-4, cold_s=3e-4, work_s=2e-4, hot_work_s=hot, byte_s=1e-9, cores=2)
+    wire = Wire(header_bytes=66, credit_bytes=4096, together=4)
+    frames = math.ceil((10**6 + 80) / 1448)
+    earned = (frames - 1) // 4 * 4 * 1514  # of groups of four frames, all but the last
     points = {
         "small_s": 5e-4,
         "cold_s": 8e-4,
-        "busy_s": 1e-4 + 2e-4,
+        "busy_s": busy + hot,
         "all_s": 3e-4 + 2e-4 * 8 / 2,
         "at_once": 8,
         "large_bytes": 10**6,
-        "large_s": 5e-4 + 1e-3 + 1e-4 + drained,
+        "large_s": 5e-4 + 1e-3 + 1e-4 + 8 * (earned - 4096) / RATE,
     }
     found = host_terms(points, wire, RATE, 2)
     assert asdict(found) == pytest.approx(asdict(terms))

@@ -155,7 +155,7 @@ class KernelMedium:
         self._after(announcing, lambda: self._occupy(there, "taking in", announced, path, leave))
 
     def _waking(self, rank: int, what: str) -> tuple[int, int]:
-        """Return a third of what waking a rank takes, and of what it works then: it matters when it last did this."""
+        """Return a third of what waking a rank takes, and of its work then: both depend on when it last did this."""
         still = (self.now - self._awake.get((rank, what), self._began)) / PICOSECONDS
         self._awake[rank, what] = self.now
         warm, cold = still / WARM_S, (still - WARM_S) / (COLD_S - WARM_S)

@@ -31,7 +31,7 @@ SETTINGS = {
 """Of a host's namespace: nothing but the ranks speaks, no connection begins with what another learned, and the
 kernel takes a whole message at once. Left to itself it would take from 0.1 to 4 MB, growing as a connection ages."""
 FILTERS = ("iptables", "ip6tables", "arptables")
-"""What a bridge asks about every frame where the machine's firewall looks at bridges, though here are no rules."""
+"""What a bridge asks about every frame where the machine's firewall looks at bridges; a cluster has no rules to ask."""
 
 
 def become_owner() -> None:

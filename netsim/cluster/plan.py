@@ -29,7 +29,7 @@ ACK_BYTES = 66
 BURST_BYTES = 4096
 """What an idle link lets through at once. A third of it loses rate to late timers; more falsifies short messages."""
 FRAMES_BPS = 200 * 10**6
-"""What all ranks' links may carry frame by frame; beyond, as many frames leave a queue together as keep cores idle."""
+"""What all ranks' links may carry frame by frame; beyond, frames leave together, so that queues are busy no oftener."""
 MOST_TOGETHER = 4
 """Frames in a group at the most: a group takes its turn at a link whole."""
 QUEUE_BYTES = 16 * 2**20
