@@ -6,6 +6,7 @@ netsim's message has a header that its receiver checks, and a body of a size tha
 
     python benchmarks/messages.py                    # two ranks, 25 kB
     python benchmarks/messages.py --ranks 4 --bytes 400000 --json
+    python benchmarks/messages.py --ranks 4 --preempting    # threads wake as the kernel has it for others
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from netsim.backends.real import Real
+from netsim.jobs.real import wake_without_preempting
 from netsim.payload import Dense
 from netsim.system import environment
 from netsim.worker import Worker
@@ -59,8 +61,10 @@ def by_torch(rank: int, ranks: int, nbytes: int) -> Ring:
 CONTENDERS = {"netsim": by_netsim, "torch.distributed": by_torch}
 
 
-def measure(rank: int, ranks: int, nbytes: int, messages: int, repeats: int, folder: str) -> None:
+def measure(rank: int, ranks: int, nbytes: int, messages: int, repeats: int, preempting: bool, folder: str) -> None:
     torch.set_num_threads(1)
+    if not preempting:
+        wake_without_preempting()  # as all ranks of netsim's jobs
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=ranks)
     rings = {name: contender(rank, ranks, nbytes) for name, contender in CONTENDERS.items()}
     turns: list[dict[str, tuple[float, float]]] = []
@@ -96,15 +100,17 @@ def main() -> None:
     parser.add_argument("--bytes", type=int, default=25_000)
     parser.add_argument("--messages", type=int, default=500)
     parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--preempting", action="store_true")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     with tempfile.TemporaryDirectory() as folder:
-        arguments = (asked.ranks, asked.bytes, asked.messages, asked.repeats, folder)
+        arguments = (asked.ranks, asked.bytes, asked.messages, asked.repeats, asked.preempting, folder)
         mp.spawn(measure, arguments, nprocs=asked.ranks)  # type: ignore[no-untyped-call]
         found = summary(json.loads((Path(folder) / "turns.json").read_text()))
     if asked.json:
-        print(json.dumps({"ranks": asked.ranks, "bytes": asked.bytes, "environment": environment(), "messages": found}))
+        given = {"ranks": asked.ranks, "bytes": asked.bytes, "preempting": asked.preempting}
+        print(json.dumps(given | {"environment": environment(), "messages": found}))
         return
     for name, took in found.items():
         print(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import pytest
 import netsim
 from algorithms import ALGORITHMS
 from netsim.experiment import Experiment
+from netsim.jobs.real import wake_without_preempting
 from netsim.simulation import laboratory
 
 NAMES = ",".join(ALGORITHMS)
@@ -82,3 +86,23 @@ def test_torchrun_does_what_the_launcher_does(tmp_path: Path) -> None:
     assert result["parameters_sha256"] == simulated.parameters_sha256
     assert result["workers"] == 2
     assert result["compute_provenance"] == "MEASURED"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux's scheduler")
+def test_threads_of_ranks_wake_without_preempting_unless_they_were_given_another_policy() -> None:
+    """The policy is a thread's own, and its children's: here of a thread that ends."""
+    found = []
+
+    def rank(given: int | None) -> None:
+        if given is not None:
+            os.sched_setscheduler(0, given, os.sched_param(0))
+        wake_without_preempting()
+        with ThreadPoolExecutor(1) as later:  # as gloo's, which begins with the group
+            found.append(later.submit(os.sched_getscheduler, 0).result())
+
+    for given in (None, os.SCHED_IDLE):
+        thread = threading.Thread(target=rank, args=(given,))
+        thread.start()
+        thread.join()
+    assert found == [os.SCHED_BATCH, os.SCHED_IDLE]
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
