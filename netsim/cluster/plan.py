@@ -89,6 +89,7 @@ class Cluster:
             ack_every=max(2, self.together),  # a group that arrives is acknowledged once
             credit_bytes=BURST_BYTES,
             together=self.together if self.shaping == "fair" else 0,  # a plain bucket owes nothing
+            sure_share=PEERS_SHARE / max(1, self.ranks - 1) if self.shaping == "fair" else 0.0,
         )
 
     def rack(self, rank: int) -> int:

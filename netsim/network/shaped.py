@@ -8,11 +8,14 @@ A fluid model like :mod:`netsim.network.flows`, with two things that matter to T
 - A link that has been idle lets `credit` bytes through at once, and earns them back at its own bandwidth less
   what it carries: a token bucket. It sends when it owes nothing, and then a whole group of frames, as the kernel
   does: the last group of a message is gone before it is earned, and what comes next waits for that.
+- Two hosts are sure of a part of a link, and have a credit of their own for it: so they begin at once even where the
+  link owes, which then carries no more than its streams are sure of until it has earned what went.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Mapping
 
 import simpy
@@ -21,6 +24,9 @@ from netsim.network.fabric import Link, Route
 from netsim.network.wire import Wire
 from netsim.units import PICOSECONDS
 
+NEVER = sys.maxsize
+NOTHING = 1e-3
+"""Bits: less is what numbers are rounded by."""
 SOLVED = 4
 """Iterations: what is left of an error is s⁴, 2e-7."""
 
@@ -52,13 +58,13 @@ class Stream:
 
 
 class Bucket:
-    """The credit of one link in bits, negative where it owes, and how fast it changes."""
+    """The credit of a link, or of a pair of hosts on it, in bits: negative where it owes; and how fast it changes."""
 
     __slots__ = ("bits", "full", "rate", "since")
 
-    def __init__(self, full: float, now: int) -> None:
+    def __init__(self, full: float, rate: float, now: int) -> None:
         self.bits = self.full = full
-        self.rate = 0.0
+        self.rate = rate
         self.since = now
 
     def at(self, now: int) -> float:
@@ -66,6 +72,10 @@ class Bucket:
         self.bits = min(self.full, self.bits + self.rate * (now - self.since) / PICOSECONDS)
         self.since = now
         return self.bits
+
+    @property
+    def owes(self) -> bool:
+        return self.bits < -NOTHING
 
 
 class ShapedNetwork:
@@ -76,6 +86,7 @@ class ShapedNetwork:
         self._wire = wire
         self._streams: dict[Stream, None] = {}
         self._buckets: dict[Link, Bucket] = {}
+        self._pairs: dict[tuple[Link, tuple[Link, ...]], Bucket] = {}
         self._entering: list[Stream] = []
         self._alarm = 0
 
@@ -98,10 +109,12 @@ class ShapedNetwork:
         now = self._now
         for stream in self._streams:
             stream.progress(now)
-        leaving = [stream for stream in self._streams if stream.due <= now]
-        for stream in leaving:
-            del self._streams[stream]
-            self._owe(stream, now)
+        leaving = []
+        for stream in list(self._streams):
+            if stream.due <= now:
+                del self._streams[stream]
+                leaving.append(stream)
+                self._owe(stream, now)
         entering, self._entering = self._entering, []
         for stream in entering:
             stream.since = now
@@ -112,40 +125,76 @@ class ShapedNetwork:
             stream.done(stream)
 
     def _take_credit(self, stream: Stream, now: int) -> None:
-        """Let through at once what every link on the way has credit for; what one owes is drained first."""
-        buckets = [self._bucket(link) for link in stream.links]
-        taken = min([stream.bits, *(bucket.at(now) for bucket in buckets)])
-        for bucket in buckets:
+        """Let through at once what links on the way have credit for, be it the pair's own.
+
+        Where a pair has none of its own, what a link owes is drained first.
+        """
+        own = [self._pair(link, stream) for link in stream.links]
+        links = [self._bucket(link) for link in stream.links]
+        credit = [
+            max(pair.bits, link.at(now)) if pair.at(now) > 0 else link.at(now)
+            for pair, link in zip(own, links, strict=True)
+        ]
+        taken = min([stream.bits, *credit])
+        for bucket in links:
             bucket.bits -= taken
+        for bucket in own:
+            bucket.bits -= max(0.0, min(taken, bucket.bits))
         stream.bits -= taken
 
     def _owe(self, stream: Stream, now: int) -> None:
-        """Have every link on the way owe what left with the last of a message before it was earned."""
+        """Have every link on the way owe what left with the last of a message before it was earned.
+
+        Others that the link holds back wait for that: of messages that would end together one ends after the other.
+        """
         for link in stream.links if stream.owed else ():
+            self._pair(link, stream).bits = -stream.owed
             bucket = self._bucket(link)
-            bucket.bits = bucket.at(now) - stream.owed
+            bucket.at(now)
+            held = [] if bucket.owes else [other for other in self._streams if other.bottleneck is link]
+            for other in held:
+                other.bits += stream.owed / len(held)
+                other.due = NEVER
+            if not held:
+                bucket.bits -= stream.owed
 
     def _bucket(self, link: Link) -> Bucket:
         if (bucket := self._buckets.get(link)) is None:
-            bucket = self._buckets[link] = Bucket(8.0 * self._wire.credit_bytes, self._now)
+            bucket = self._buckets[link] = Bucket(8.0 * self._wire.credit_bytes, 0.0, self._now)
+        return bucket
+
+    def _pair(self, link: Link, stream: Stream) -> Bucket:
+        """Return what the two hosts of a stream have for themselves on a link, earned at what they are sure of."""
+        if (bucket := self._pairs.get((link, stream.links))) is None:
+            sure = self._wire.sure_share
+            full = 8.0 * self._wire.credit_bytes if sure else 0.0
+            bucket = self._pairs[link, stream.links] = Bucket(full, sure * link.bandwidth_bps, self._now)
+        bucket.at(self._now)
         return bucket
 
     def _solve(self, now: int) -> None:
+        for bucket in self._buckets.values():
+            bucket.at(now)
         rates: dict[Stream, tuple[float, Link]] = {}
         acks: dict[Link, float] = {}
         for _ in range(SOLVED):
-            rates = max_min(self._streams, acks)
+            rates = max_min(self._streams, acks, self._capacity)
             acks = self._acks(rates)
         used = dict(acks)
         for stream, (rate, bottleneck) in rates.items():
             stream.rate, stream.bottleneck = rate, bottleneck
-            stream.due = now + math.ceil(stream.bits * PICOSECONDS / rate)
+            stream.due = now + math.ceil(stream.bits * PICOSECONDS / rate) if rate > 0 else NEVER
             for link in stream.links:
                 used[link] = used.get(link, 0.0) + rate
         for link, bucket in self._buckets.items():
-            bucket.at(now)
             bucket.rate = link.bandwidth_bps - used.get(link, 0.0)
         self._wake()
+
+    def _capacity(self, link: Link, streams: int) -> float:
+        """Return what a link has for so many streams: while it owes, no more than they are sure of."""
+        if self._bucket(link).owes:
+            return min(1.0, streams * self._wire.sure_share) * link.bandwidth_bps
+        return link.bandwidth_bps
 
     def _acks(self, rates: Mapping[Stream, tuple[float, Link]]) -> dict[Link, float]:
         """Return the rate of acknowledgements on every link."""
@@ -156,17 +205,27 @@ class ShapedNetwork:
         return acks
 
     def _wake(self) -> None:
-        """Have SimPy call when the next stream is due; an alarm set before is then ignored."""
+        """Have SimPy call when a stream is due or a link owes no more; an alarm set before is then ignored."""
         self._alarm += 1
         if self._streams:
             number = self._alarm
             due = min(stream.due for stream in self._streams)
+            for link in {link for stream in self._streams for link in stream.links}:
+                bucket = self._buckets[link]
+                if bucket.owes and bucket.rate > 0:
+                    due = min(due, self._now + math.ceil(-bucket.bits * PICOSECONDS / bucket.rate))
             timeout = self._environment.timeout(due - self._now)
             timeout.callbacks.append(lambda _: self._change() if number == self._alarm else None)
 
 
-def max_min(streams: Iterable[Stream], taken: Mapping[Link, float]) -> dict[Stream, tuple[float, Link]]:
-    """Return each stream's max-min fair rate in bit/s, and the link that limits it; `taken` is what links lose before.
+def max_min(
+    streams: Iterable[Stream],
+    taken: Mapping[Link, float],
+    capacity: Callable[[Link, int], float] = lambda link, _: link.bandwidth_bps,
+) -> dict[Stream, tuple[float, Link]]:
+    """Return each stream's max-min fair rate in bit/s, and the link that limits it.
+
+    ``capacity(link, streams)`` is what a link has for so many, `taken` what it loses before.
 
     Progressive filling (Bertsekas and Gallager, Data Networks, section 6.5).
     """
@@ -174,7 +233,7 @@ def max_min(streams: Iterable[Stream], taken: Mapping[Link, float]) -> dict[Stre
     for stream in streams:
         for link in stream.links:
             waiting.setdefault(link, {})[stream] = None
-    spare = {link: link.bandwidth_bps - taken.get(link, 0.0) for link in waiting}
+    spare = {link: max(0.0, capacity(link, len(on)) - taken.get(link, 0.0)) for link, on in waiting.items()}
     rates: dict[Stream, tuple[float, Link]] = {}
     while waiting:
         tightest = min(waiting, key=lambda link: (spare[link] / len(waiting[link]), link.index))

@@ -20,6 +20,7 @@ class Wire:
     `header_bytes` a segment; `ack_bytes` an acknowledgement on the way back, of which TCP sends one for
     every `ack_every` segments; `credit_bytes` is what an idle link lets through at once. Where a
     shaper lets whole groups of frames go as long as a link owes nothing, and has it owe them, `together` is how many.
+    `sure_share` is the part of a link that two hosts are sure of whatever others send: they have such a credit each.
     """
 
     header_bytes: int = HEADER_BYTES["physical"]
@@ -27,6 +28,7 @@ class Wire:
     ack_every: int = 2
     credit_bytes: int = 0
     together: int = 0
+    sure_share: float = 0.0
 
     def bytes_of(self, nbytes: int) -> int:
         """Return what a message of `nbytes` of values and indices puts on a link."""
