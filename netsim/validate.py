@@ -24,13 +24,13 @@ from netsim.system import busy_share, environment, processor_ticks, surroundings
 from netsim.units import format_bandwidth
 from netsim.validation.cells import Cell, predicted
 from netsim.validation.comparison import Comparison, summary
-from netsim.validation.points import host_terms, measured_bandwidth, profile_terms
+from netsim.validation.points import NEEDED, host_terms, measured_bandwidth, profile_terms
 
 SCHEMA = "netsim.validation/1"
 LARGE_S = 0.1
 LARGE_BYTES = 2 * 10**6
 """The large message of the point-to-point measurements takes about so long, and has at most so many bytes."""
-TYPICAL = HostTerms(busy_s=2e-4, wake_s=4e-4, work_s=3e-4, hot_work_s=2e-4, byte_s=1e-9, cores=2)
+TYPICAL = HostTerms(busy_s=2e-4, wake_s=4e-4, work_s=3e-4, hot_work_s=2e-4, byte_s=1e-9, frame_s=2e-8, cores=2)
 """Of a machine of two cores: for guessing, before anything is measured, how long measuring takes."""
 
 CROWDED = 0.85
@@ -124,9 +124,10 @@ def validate(
 
         on_progress(f"P = {setting.cluster.ranks}, {setting.network}", done, total)
         file = None if folder is None else folder / f"{setting.key}.json"
-        record = json.loads(file.read_text()) if file is not None and file.exists() else _measure(setting, measuring)
-        if file is not None and not file.exists():
-            write_atomically(file, json.dumps(record, indent=1) + "\n")
+        if (record := _measured_before(file)) is None:
+            record = _measure(setting, measuring)
+            if file is not None:
+                write_atomically(file, json.dumps(record, indent=1) + "\n")
         found.settings.append({name: record[name] for name in record if name != "cells"})
         model = _model(setting, record, profile)
         found.comparison += _compare(setting.cells, record, setting.cluster.ranks, model, tolerance)
@@ -210,6 +211,14 @@ class Machine:
             "cores": len(os.sched_getaffinity(0)),
             "cells": cells,
         }
+
+
+def _measured_before(file: Path | None) -> dict[str, Any] | None:
+    """Return what `file` says was measured: None if there is none, or an earlier netsim's, which measured less."""
+    if file is None or not file.exists():
+        return None
+    record: dict[str, Any] = json.loads(file.read_text())
+    return record if record["points"].keys() >= NEEDED else None
 
 
 def _measure(setting: Setting, on_repeat: Callable[[str, int], None]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import netsim
 from netsim.backends.cooperative import Cooperative
 from netsim.backends.kernel import AHEAD_S, COLD_S, WARM_S, HostTerms, KernelMedium
+from netsim.backends.processors import Processors
 from netsim.cli import main
 from netsim.cluster import plan
 from netsim.cluster.plan import Cluster, Shaping
@@ -31,7 +32,7 @@ from netsim.validate import Validation, conclude
 from netsim.validation.comparison import Comparison, interval_of_median
 from netsim.validation.exchanges import COLLECTIVES, EXCHANGES
 from netsim.validation.localwork import Timed
-from netsim.validation.points import host_terms, profile_terms
+from netsim.validation.points import NEEDED, host_terms, profile_terms
 from netsim.validation.predict import predicted_exchange
 from netsim.worker import Sends, Worker
 from tests.cluster import why_no_cluster
@@ -117,16 +118,61 @@ def test_no_data_leaves_before_the_receiver_is_there() -> None:
     assert one_message(terms, "acknowledged", NO_ACKS)[1] == pytest.approx(there + 1e-4, rel=1e-6)
 
 
-def test_a_rank_that_kept_still_for_long_takes_longer_to_wake() -> None:
+def test_a_rank_that_kept_still_for_long_works_more() -> None:
     warm = HostTerms(busy_s=1e-4, wake_s=3e-4, work_s=3e-6)
     cold = replace(warm, cold_s=6e-4)
-    # The receiver comes after 0.1 s, long after the message was packed.
+    # The receiver comes after 0.1 s, long after the message was packed: it answers the header, and takes in the body.
     longer, usual = (one_message(terms, "eager", NO_ACKS, late_s=0.1)[0] for terms in (cold, warm))
-    assert longer - usual == pytest.approx(6e-4, rel=1e-6)
-    # On time, it has kept still for 20 ms when it answers the header, and while the body drained when it takes that in.
+    assert longer - usual == pytest.approx(4e-4, rel=1e-6)
+    # On time, all have kept still for 20 ms when one packs and one answers, and the other while the body drained.
     longer, usual = (one_message(terms, "eager", NO_ACKS)[0] for terms in (cold, warm))
     shares = [(AHEAD_S + wait - WARM_S) / (COLD_S - WARM_S) for wait in (0.0, 0.0, drain(100_000))]
     assert longer - usual == pytest.approx(2e-4 * sum(shares), rel=0.01)  # and for some microseconds of work
+
+
+def ends_of_pairs(terms: HostTerms, pairs: int) -> list[float]:
+    """Return when a message of 100 kB is there that each of so many ranks sends another."""
+    fabric = Fabric(Cluster(ranks=2 * pairs, bandwidth_bps=RATE).graph())
+    medium = KernelMedium(fabric, NO_ACKS, terms, AssumedCosts({}))
+    ends: list[float] = []
+
+    async def program(worker: Worker) -> None:
+        payload = SizeOnly(25_000)
+        if worker.rank < pairs:
+            await worker.send(worker.rank + pairs, payload)
+        else:
+            await worker.recv(worker.rank - pairs, like=payload)
+            ends.append(medium.now / PICOSECONDS)
+
+    Cooperative[None](medium).run([Worker(rank, 2 * pairs) for rank in range(2 * pairs)], program)
+    return ends
+
+
+@pytest.mark.parametrize(("pairs", "cores"), [(1, 2), (3, 2), (8, 2), (8, 4)])
+@pytest.mark.parametrize("frame_s", [2e-8, 1e-7])
+def test_frames_are_as_fast_as_their_links_or_as_all_cores_forward_them(pairs: int, cores: int, frame_s: float) -> None:
+    ends = ends_of_pairs(HostTerms(frame_s=frame_s, cores=cores), pairs)
+    work = frame_s * 100_000
+    # A message's frames are one core's at the most: one after the other, through the same links.
+    assert max(ends) == pytest.approx(max(drain(100_000), work, pairs * work / cores), rel=1e-6)
+
+
+def test_caches_forget_while_processors_do_something_else_than_messages() -> None:
+    environment = simpy.Environment()
+    processors = Processors(environment, 3, 2)
+    ends: list[float] = []
+
+    def ended() -> None:
+        ends.append(environment.now / 1e12)
+
+    # Of two cores one rank takes half a one and for two seconds, two others share the rest: 3/4 of a core each.
+    processors.run(0, 10**12, ended)
+    processors.run(1, 10**12, ended, most=0.5)
+    processors.run(2, 10**12, ended, on_message=False)
+    environment.run()
+    assert ends == pytest.approx([4 / 3, 4 / 3, 2.0])
+    # First 1.5 of two cores are wanted for messages, then 0.5.
+    assert processors.rested(0) == pytest.approx((4 / 3 * 0.25 + 2 / 3 * 0.75) * 10**12)
 
 
 def ends_of_two(terms: HostTerms) -> list[float]:
@@ -211,6 +257,85 @@ def test_a_message_leaves_in_groups_as_from_a_token_bucket(frames: int, together
     )
     environment.run()
     assert ends[0] == pytest.approx(kernels_queue(frames, together, 4096), abs=1e-11)
+
+
+def htb(frames: list[int], together: int, burst: int, sure: float) -> list[float]:
+    """Return when the last of each message leaves one link, as sch_htb of Linux has it: a class a message, one above.
+
+    A class with tokens sends at its own expense and that of the one above; else, if the one above has tokens, at its
+    expense alone. Classes take turns.
+    """
+    left, own, above = list(frames), [float(burst)] * len(frames), float(burst)
+    now, turn, ends = 0.0, 0, [0.0] * len(frames)
+    while any(left):
+        waiting = [(turn + place) % len(frames) for place in range(len(frames))]
+        waiting = [number for number in waiting if left[number]]
+        rich = [number for number in waiting if own[number] >= 0]
+        if not rich and above < 0:  # until somebody has tokens
+            wait = min([-above * 8 / RATE, *(-own[number] * 8 / (sure * RATE) for number in waiting)]) + 1e-12
+            now += wait
+            above = min(burst, above + wait * RATE / 8)
+            own = [min(burst, tokens + wait * sure * RATE / 8) for tokens in own]
+            continue
+        number = (rich or waiting)[0]
+        group = min(together, left[number])
+        left[number] -= group
+        above -= group * FRAME
+        if rich:
+            own[number] -= group * FRAME
+        ends[number], turn = now, number + 1
+    return ends
+
+
+@given(st.integers(1, 8), st.integers(20, 80), st.sampled_from([1, 2, 4]), st.sampled_from([1e-4, 0.1]))
+@settings(deadline=None)
+def test_messages_that_share_a_link_end_one_after_the_other_as_from_the_kernels_classes(
+    messages: int, frames: int, together: int, sure: float
+) -> None:
+    wire = Wire(header_bytes=66, ack_bytes=0, credit_bytes=4096, together=together, sure_share=sure)
+    environment = simpy.Environment()
+    network = ShapedNetwork(environment, wire)
+    uplink, back = Link(0, "a", "b", RATE, 0.0), Link(1, "b", "a", RATE, 0.0)
+    ends: list[float] = []
+    for number in range(messages):  # of one host to others
+        route = Route((uplink, Link(2 + number, "b", f"c{number}", RATE, 0.0)), 0)
+        network.start(route, Route((back,), 0), frames * FRAME, lambda _: ends.append(environment.now / PICOSECONDS))
+    environment.run()
+    group = 8 * together * FRAME / RATE
+    expected = sorted(htb([frames] * messages, together, 4096, sure))
+    # What they are sure of lets the last groups go earlier, at their own expense; that much the model does not know.
+    assert ends[-1] == pytest.approx(expected[-1], abs=(0.02 if sure < 0.1 else messages) * group)
+    # Nor, of those before, whose turn it is.
+    assert ends == pytest.approx(expected, abs=messages * group)
+
+
+def test_two_hosts_have_a_credit_of_their_own_where_a_link_owes() -> None:
+    """A message of 4 kB goes at once though its link owes what another, to somebody else, just left with."""
+    wire = Wire(header_bytes=66, ack_bytes=0, credit_bytes=4096, together=4, sure_share=0.1)
+
+    def ends(sure_share: float) -> list[float]:
+        environment = simpy.Environment()
+        network = ShapedNetwork(environment, replace(wire, sure_share=sure_share))
+        uplink, back = Link(0, "a", "b", RATE, 0.0), Link(1, "b", "a", RATE, 0.0)
+        found: list[float] = []
+
+        def send(number: int, frames: int, then: Any = None) -> None:
+            def done(_: Stream) -> None:
+                found.append(environment.now / PICOSECONDS)
+                if then is not None:
+                    then()
+
+            route = Route((uplink, Link(2 + number, "b", f"c{number}", RATE, 0.0)), 0)
+            network.start(route, Route((back,), 0), frames * FRAME, done)
+
+        send(0, 40, lambda: send(1, 2))
+        environment.run()
+        return found
+
+    first, second = ends(0.1)
+    assert second == first
+    first, second = ends(0.0)
+    assert second - first == pytest.approx(4 * FRAME * 8 / RATE, rel=1e-6)
 
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=8), st.sampled_from([1, 2, 4]))
@@ -345,7 +470,9 @@ def test_who_measures_busy_processors_is_told_so(busy: float | None, told: bool)
 
 @pytest.mark.parametrize(("busy", "hot"), [(1e-4, 2e-4), (0.0, 1e-4)])
 def test_terms_are_found_again_from_points_that_follow_from_them(busy: float, hot: float) -> None:
-    terms = HostTerms(busy_s=busy, wake_s=3e-4, cold_s=3e-4, work_s=2e-4, hot_work_s=hot, byte_s=1e-9, cores=2)
+    terms = HostTerms(
+        busy_s=busy, wake_s=3e-4, cold_s=3e-4, work_s=2e-4, hot_work_s=hot, byte_s=1e-9, frame_s=2e-8, cores=2
+    )
     wire = Wire(header_bytes=66, credit_bytes=4096, together=4)
     frames = math.ceil((10**6 + 80) / 1448)
     earned = (frames - 1) // 4 * 4 * 1514  # of groups of four frames, all but the last
@@ -355,11 +482,23 @@ def test_terms_are_found_again_from_points_that_follow_from_them(busy: float, ho
         "busy_s": busy + hot,
         "all_s": 3e-4 + 2e-4 * 8 / 2,
         "at_once": 8,
+        "ranks": 9,  # the ninth has no pair
+        "crowd_s": hot * 9 / 2,
+        "crowd_work_s": hot,
+        "crowd_some_work_s": hot + 2e-8 * 25_000,
+        "crowd_some_bytes": 25_000,
         "large_bytes": 10**6,
         "large_s": 5e-4 + 1e-3 + 1e-4 + 8 * (earned - 4096) / RATE,
     }
+    assert points.keys() == NEEDED
     found = host_terms(points, wire, RATE, 2)
     assert asdict(found) == pytest.approx(asdict(terms))
+    # Of several hosts nobody counts what all processors did.
+    elsewhere = host_terms(points | {"crowd_work_s": None, "crowd_some_work_s": None}, wire, RATE, 2)
+    assert elsewhere == replace(found, frame_s=0.0)
+    # Where all have a core, as many at once tell no work from waiting, and a message is at least what is hot of it.
+    each_its_own = host_terms(points, wire, RATE, None)
+    assert each_its_own.work_s == each_its_own.hot_work_s == min(points["busy_s"], points["crowd_s"])
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ What :mod:`netsim.backends.messages` does is modelled step by step. A message is
 1. packed by its sender: a third of `work_s`, or of `hot_work_s` where it just did the same, and `byte_s` for each byte;
 2. announced by a header, once its receiver is there (gloo's rendezvous): 2/3 of `wake_s`, and a third of
    `work_s` at the receiver;
-3. drained through the links: :mod:`netsim.network.shaped`;
+3. drained through the links: :mod:`netsim.network.shaped`; meanwhile the kernel forwards its frames, on the same
+   processors: `frame_s` for each byte;
 4. taken in by its receiver: the rest of `wake_s` and of `work_s`.
 
 An eager send is done when the kernel holds the body, which is at once, as its buffers are larger than the
@@ -19,9 +20,8 @@ what the kernel counts (:mod:`netsim.network.wire`).
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,9 +29,9 @@ import simpy
 
 from netsim.backends.cooperative import Done
 from netsim.backends.path import Path
+from netsim.backends.processors import Processors
 from netsim.backends.simulated import Costs
-from netsim.network.fabric import Fabric, Link, Route
-from netsim.network.flows import Flow, Network
+from netsim.network.fabric import Fabric, Route
 from netsim.network.shaped import ShapedNetwork, Stream
 from netsim.network.wire import Wire
 from netsim.payload import nbytes
@@ -39,8 +39,9 @@ from netsim.units import PICOSECONDS, picoseconds
 from netsim.worker import Compute, Recv, Send, Sends, Worker, stages
 
 WARM_S, COLD_S = 0.004, 0.05
-"""What a rank did just now it does again in `busy_s`: answering a header, taking in a body or a receipt. What it did
-last as long ago as the first of these takes `wake_s`, as the second `cold_s` more: threads sleep, caches forget."""
+"""What a rank did just now it does again in `busy_s`: answering a header, taking in a body or a receipt. If processors
+did nothing for messages for the first of these since, it takes `wake_s`: threads sleep. After the second its work takes
+`cold_s` more: caches forget. Where messages leave processors no rest neither happens, however long ago it was."""
 AHEAD_S = 0.02
 """For so long all ranks keep still before they begin."""
 
@@ -49,9 +50,10 @@ AHEAD_S = 0.02
 class HostTerms:
     """What a message costs besides its bytes on the links, in seconds.
 
-    `wake_s`: waiting until threads are awake, which costs no processor; `busy_s` where they just did the same, and
-    `cold_s` more where that was long ago. `work_s`: processors' time for a message, `hot_work_s` where they just did
-    the same, and `byte_s` for each of its bytes. `cores`: processors that all ranks share, None if each has its own.
+    `wake_s`: waiting until threads are awake, which costs no processor; `busy_s` where they just did the same.
+    `work_s`: processors' time for a message, `hot_work_s` where they just did the same and `cold_s` more where that was
+    long ago; `byte_s` for each of its bytes, and `frame_s` for each while the kernel forwards its frames.
+    `cores`: processors that all ranks share, None if each has its own.
     """
 
     busy_s: float = 0.0
@@ -60,6 +62,7 @@ class HostTerms:
     work_s: float = 0.0
     hot_work_s: float = 0.0
     byte_s: float = 0.0
+    frame_s: float = 0.0
     cores: int | None = None
 
 
@@ -83,20 +86,19 @@ class KernelMedium:
     ) -> None:
         self._environment = simpy.Environment(initial_time=now)
         self._network = ShapedNetwork(self._environment, wire)
-        self._processors = Network(self._environment)
+        self._processors = Processors(self._environment, len(fabric.hosts), terms.cores)
         self._fabric, self._wire, self._costs = fabric, wire, costs
         self._acknowledged = sends == "acknowledged"
         self._busy, self._wake, self._cold = (
             picoseconds(seconds) // 3 for seconds in (terms.busy_s, terms.wake_s, terms.cold_s)
         )
         self._hot, self._work = picoseconds(terms.hot_work_s) // 3, picoseconds(terms.work_s) // 3
-        self._byte = terms.byte_s * PICOSECONDS
-        self._cores = _cores(len(fabric.hosts), terms.cores)
+        self._byte, self._frame = terms.byte_s * PICOSECONDS, terms.frame_s * PICOSECONDS
         self._posted: defaultdict[tuple[int, int, int], deque[Posted]] = defaultdict(deque)
         self._expected: Counter[tuple[int, int, int]] = Counter()
         self._free_at: dict[int, deque[Callable[[], None]]] = {}
-        self._awake: dict[tuple[int, str], int] = {}
-        self._began = now - picoseconds(AHEAD_S)
+        self._awake: dict[tuple[int, str], float] = {}
+        self._began = float(-picoseconds(AHEAD_S))
 
     @property
     def now(self) -> int:
@@ -134,17 +136,27 @@ class KernelMedium:
         path = message.path.then("rendezvous", self.now - message.since).then("waking", announcing)
 
         def leave(path: Path) -> None:
-            def drained(stream: Stream) -> None:
-                end = path.then("latency", route.latency_ps)
-                for link, duration in stream.held_by:
-                    end = end.then(link, duration)
-                waking, work = self._waking(there, "body")
-                end = end.then("waking", waking)
-                self._after(waking, lambda: self._occupy(there, "taking in", work, end, taken_in))
-
             if not self._acknowledged:
                 message.sent(None, path)
+            left, forwarded = self.now, self._forwarded(message, route)
+
+            def drained(stream: Stream) -> None:
+                if forwarded.processed:
+                    reached(stream, left, path)
+                else:
+                    forwarded.callbacks.append(lambda _: reached(stream, left, path))
+
             self._network.start(route, back, self._wire.bytes_of(nbytes(message.request.payload)), drained)
+
+        def reached(stream: Stream, left: int, path: Path) -> None:
+            path = path.then("latency", route.latency_ps)
+            for link, duration in stream.held_by:
+                path = path.then(link, duration)
+            drained = left + route.latency_ps + sum(duration for _, duration in stream.held_by)
+            path = path.then("forwarding", self.now - drained)
+            waking, work = self._waking(there, "body")
+            path = path.then("waking", waking)
+            self._after(waking, lambda: self._occupy(there, "taking in", work, path, taken_in))
 
         def taken_in(path: Path) -> None:
             message.arrived(None, path)
@@ -154,14 +166,28 @@ class KernelMedium:
 
         self._after(announcing, lambda: self._occupy(there, "taking in", announced, path, leave))
 
+    def _forwarded(self, message: Posted, route: Route) -> simpy.Event:
+        """Have processors forward a message's frames, no faster than links alone would carry them."""
+        forwarded = self._environment.event()
+        size = nbytes(message.request.payload)
+        if not (charge := round(self._frame * size)):
+            return forwarded.succeed()
+        carried = self._wire.bytes_of(size)
+        earned = 8 * max(0, carried - self._wire.credit_bytes - self._wire.owed_of(carried))
+        drained = PICOSECONDS * earned / min(link.bandwidth_bps for link in route.links)
+        most = min(1.0, charge / drained) if drained else 1.0
+        self._processors.run(message.worker.rank, charge, forwarded.succeed, most=most)
+        return forwarded
+
     def _waking(self, rank: int, what: str) -> tuple[int, int]:
         """Return a third of what waking a rank takes, and of its work then: both depend on when it last did this."""
-        still = (self.now - self._awake.get((rank, what), self._began)) / PICOSECONDS
-        self._awake[rank, what] = self.now
+        rested = self._processors.rested(rank)
+        still = (rested - self._awake.get((rank, what), self._began)) / PICOSECONDS
+        self._awake[rank, what] = rested
         warm, cold = still / WARM_S, (still - WARM_S) / (COLD_S - WARM_S)
         slower = (self._wake - self._busy) * min(1.0, warm)
         work = round(self._hot + (self._work - self._hot) * min(1.0, warm))
-        return round(self._busy + slower + self._cold * min(1.0, max(0.0, cold))), work
+        return round(self._busy + slower), work + round(self._cold * min(1.0, max(0.0, cold)))
 
     # Computing.
 
@@ -173,12 +199,14 @@ class KernelMedium:
                 done(call(), path)
                 return
             work, charge = parts.pop(0)
-            self._occupy(worker.rank, work, charge, path, go_on)
+            self._occupy(worker.rank, work, charge, path, go_on, on_message=False)
 
         go_on(path)
 
-    def _occupy(self, rank: int, what: str, charge: int, path: Path, then: Callable[[Path], None]) -> None:
-        """Have a rank, which does one thing after another, compute for `charge` picoseconds of one core."""
+    def _occupy(
+        self, rank: int, what: str, charge: int, path: Path, then: Callable[[Path], None], *, on_message: bool = True
+    ) -> None:
+        """Have a rank, which does one thing after another, work for `charge` picoseconds of one core."""
         if not charge:
             then(path)
             return
@@ -186,9 +214,9 @@ class KernelMedium:
         asked = self.now
 
         def begin() -> None:
-            self._processors.start(self._cores[rank], _work(charge), ended, cap_bps=float(PICOSECONDS))
+            self._processors.run(rank, charge, ended, on_message=on_message)
 
-        def ended(_: Flow) -> None:
+        def ended() -> None:
             waiting.popleft()
             if waiting:
                 waiting[0]()
@@ -209,17 +237,3 @@ class KernelMedium:
         except simpy.core.EmptySchedule:
             return False
         return True
-
-
-def _work(charge: int) -> int:
-    """Return a charge in "bytes" of a link on which a whole core carries a picosecond's bit a picosecond."""
-    return math.ceil(charge / 8)
-
-
-def _cores(ranks: int, shared: int | None) -> Sequence[Route]:
-    """Return what each rank computes on, as a route: of its own or shared, a core's speed is 10¹² a second."""
-    if shared is None:
-        links = [Link(rank, "core", f"core of rank {rank}", PICOSECONDS, 0.0) for rank in range(ranks)]
-    else:
-        links = [Link(0, "cores", f"{shared} cores", shared * PICOSECONDS, 0.0)] * ranks
-    return [Route((link,), 0) for link in links]

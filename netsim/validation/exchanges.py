@@ -64,18 +64,18 @@ async def _out_of_server(worker: Worker, vector: Vector) -> Vector:
     return await broadcast_from_server(worker, vector, like=vector)
 
 
-def _shift(ranks: int) -> int:
+def shift(ranks: int) -> int:
     """Return how far a permutation goes: in two contiguous racks some of its flows stay in theirs, and some do not."""
     return max(1, ranks // 2 - 1)
 
 
 async def _permutation(worker: Worker, vector: Vector) -> Vector:
-    shift, ranks = _shift(worker.workers), worker.workers
-    return await worker.sendrecv((worker.rank + shift) % ranks, vector, _source(worker.rank, ranks), like=vector)
+    rank, ranks = worker.rank, worker.workers
+    return await worker.sendrecv((rank + shift(ranks)) % ranks, vector, _source(rank, ranks), like=vector)
 
 
 def _source(rank: int, ranks: int) -> int:
-    return (rank - _shift(ranks)) % ranks
+    return (rank - shift(ranks)) % ranks
 
 
 EXCHANGES: dict[str, Exchange] = {

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from netsim.backends.kernel import AHEAD_S, COLD_S, WARM_S
 from netsim.payload import Dense, Sparse, Vector
 from netsim.system import busy_share, processor_ticks
-from netsim.validation.exchanges import EXCHANGES, SPREAD
+from netsim.validation.exchanges import EXCHANGES, SPREAD, shift
 from netsim.worker import Sends, Worker
 
 if TYPE_CHECKING:
@@ -183,6 +183,9 @@ def _only(vector: Dense | Sparse) -> float | None:
 
 
 SMALL_BYTES = 4
+CROWD_PART = 25
+"""Of the large message, in a crowd: some 4 ms of the link."""
+STILL_S = 0.3
 
 
 def points(rank: int, start: Start, large_bytes: int, repeats: int = 24) -> dict[str, Any]:
@@ -191,7 +194,8 @@ def points(rank: int, start: Start, large_bytes: int, repeats: int = 24) -> dict
     ``small_s``: a small message to the next rank, which waits for it, after a short while of stillness, and
     ``cold_s`` after a longer one, of another sender each time, since it matters which processors two ranks are on;
     ``busy_s``: one of many to and fro without a pause; ``large_s``: one of `large_bytes`. ``all_s``: small messages
-    both ways in all pairs of ranks at once.
+    both ways in all pairs of ranks at once. ``crowd_s``: one of many without a pause, each rank's to another;
+    ``crowd_work_s`` and ``crowd_some_work_s`` of the processors, for a small one and one of `crowd_some_bytes`.
     """
     import torch.distributed as dist
 
@@ -213,19 +217,28 @@ def points(rank: int, start: Start, large_bytes: int, repeats: int = 24) -> dict
             message = _message(rank, pair, start, nbytes, still_s, both_ways=all_pairs)
             if repeat >= 0:
                 own[name].append(message)
-    busy, merging = _to_and_fro(rank, start), _merging() if rank == 0 else 0.0
+    some_bytes = max(SMALL_BYTES, large_bytes // CROWD_PART)
+    busy = _to_and_fro(rank, start)
+    crowd, crowd_some = (_in_a_crowd(rank, start, nbytes) for nbytes in (SMALL_BYTES, some_bytes))
+    merging = _merging() if rank == 0 else 0.0
     everyones: list[Any] = [None] * ranks
-    dist.all_gather_object(everyones, (own, busy, merging))
+    dist.all_gather_object(everyones, (own, busy, (crowd, crowd_some), merging))
+    crowd, crowd_some = everyones[0][2]
     found: dict[str, Any] = {
-        name: statistics.median(_times([own[name] for own, _, _ in everyones], start.hosts)) for name in own
+        name: statistics.median(_times([own[name] for own, *_ in everyones], start.hosts)) for name in own
     }
     at_once = 2 * len(everybody)
     return found | {
         "busy_s": everyones[0][1],
+        "crowd_s": crowd.seconds,
+        "crowd_work_s": crowd.processors_s,
+        "crowd_some_work_s": crowd_some.processors_s,
+        "crowd_some_bytes": some_bytes,
         "large_bytes": large_bytes,
         "at_once": at_once,
+        "ranks": ranks,
         "hosts": start.hosts,
-        "merge_s_per_byte": everyones[0][2],
+        "merge_s_per_byte": everyones[0][3],
     }
 
 
@@ -239,16 +252,20 @@ class Message(NamedTuple):
 
 
 def _times(everyones: list[list[Message]], hosts: int) -> list[float]:
-    """Return the seconds that messages took, from when their senders began, or should have, by another host's clock.
+    """Return the seconds that the messages of each repeat took, until the last of them was there.
 
-    ``everyones[rank][repeat]``. Of more ranks than processors some begin late: that is not the message's.
+    ``everyones[rank][repeat]``. They count from when the last sender began, or should have, by another host's clock: of
+    more ranks than processors some begin late, which is not the messages'.
     """
-    return [
-        message.received - (everyones[message.src][repeat].began if hosts == 1 else message.due)
-        for own in everyones
-        for repeat, message in enumerate(own)
-        if message.received is not None
-    ]
+    times = []
+    for messages in zip(*everyones, strict=True):
+        received = [message for message in messages if message.received is not None]
+        if hosts == 1:
+            began = max(messages[message.src].began for message in received)
+            times.append(max(message.received for message in received) - began)
+        else:
+            times.append(max(message.received - message.due for message in received))
+    return times
 
 
 def _message(
@@ -291,6 +308,47 @@ def _to_and_fro(rank: int, start: Start) -> float:
     worker = Worker(rank, dist.get_world_size())
     trips = interpreter(worker, start).run(ping_pong(worker, time.monotonic, lambda: 0.0, 1.0, [SMALL_BYTES]))
     return statistics.median(trips[0].one_way_s) if trips else 0.0
+
+
+class Crowd(NamedTuple):
+    """What a message took while all ranks sent one after another: seconds, and processors' seconds if one machine's."""
+
+    seconds: float
+    processors_s: float | None
+
+
+def _in_a_crowd(rank: int, start: Start, nbytes: int, messages: int = 100) -> Crowd:
+    """Have each rank send message after message to one rank and receive from another.
+
+    A quarter as many before those are not counted: some begin late. Nor is what processors do while all are still.
+    """
+    import torch
+    import torch.distributed as dist
+
+    ranks = dist.get_world_size()
+    target, source = ((rank + way * shift(ranks)) % ranks for way in (1, -1))
+    vector = Dense(torch.ones(nbytes // 4, device=start.device))
+
+    async def send(worker: Worker, messages: int) -> None:
+        for _ in range(messages):
+            await worker.sendrecv(target, vector, source, like=vector)
+
+    async def program(worker: Worker) -> tuple[float, float | None]:
+        await send(worker, messages // 4)
+        began, before = time.monotonic(), processor_ticks()
+        await send(worker, messages)
+        return time.monotonic() - began, busy_share((before, processor_ticks()))
+
+    start.together()
+    before = processor_ticks()
+    time.sleep(STILL_S)
+    still = busy_share((before, processor_ticks()))
+    start.together()
+    worker = Worker(rank, ranks)
+    took, busy = interpreter(worker, start).run(program(worker))
+    if busy is None or still is None or start.hosts > 1:
+        return Crowd(took / messages, None)
+    return Crowd(took / messages, (busy - still) * (os.cpu_count() or 1) * took / (messages * ranks))
 
 
 def _merging(nbytes: int = 2 * 10**6, repeats: int = 9) -> float:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from netsim.backends.kernel import HostTerms
 from netsim.network.wire import Wire
 from netsim.profile import Profile
+
+NEEDED = {
+    *("small_s", "cold_s", "busy_s", "all_s", "at_once", "ranks", "large_s", "large_bytes"),
+    *("crowd_s", "crowd_work_s", "crowd_some_work_s", "crowd_some_bytes"),
+}
+"""What :func:`host_terms` asks for."""
 
 
 def measured_bandwidth(points: Mapping[str, Any]) -> float:
@@ -29,15 +36,17 @@ def profile_terms(profile: Profile, cores: int | None) -> HostTerms:
 def host_terms(points: Mapping[str, Any], wire: Wire, bandwidth_bps: float, cores: int | None) -> HostTerms:
     """Return the terms that explain :func:`netsim.validation.measure.points`.
 
-    n messages at once take wake + work max(1, n / cores), which tells work from waking; those to and fro without a
-    pause tell what both come to at ranks that just did the same: work first, as what is left must be waiting. The
-    large message's time beyond the small one's is what it needs of the link, of the processors for each of its bytes,
-    and for the last of three wakings, which comes after a long time of stillness.
+    n messages at once take wake + work max(1, n / cores), which tells work from waking. What both come to at ranks that
+    just did the same is told by those to and fro without a pause, and the work of it, which is no more than what was
+    not just done, by as many at once as there are ranks. What processors worked more in a crowd of larger messages is
+    what frames cost. The large message's time beyond the small one's is what it needs of the link, of its two hosts
+    for each of its bytes, and a third of the work that comes after a long time of stillness, for taking it in.
     """
     crowd = 1.0 if cores is None else max(1.0, points["at_once"] / cores)
     work = max(0.0, points["all_s"] - points["small_s"]) / (crowd - 1) if crowd > 1 else 0.0
-    work = min(work, points["small_s"])
-    hot = min(work, points["busy_s"])
+    hot = min(points["small_s"], points["busy_s"], points["crowd_s"] * min(1.0, (cores or math.inf) / points["ranks"]))
+    work = max(hot, min(work, points["small_s"]))
+    frames = max(0.0, (points["crowd_some_work_s"] or 0.0) - (points["crowd_work_s"] or 0.0))
     carried = wire.bytes_of(points["large_bytes"])
     drained = 8 * max(0, carried - wire.owed_of(carried) - wire.credit_bytes) / bandwidth_bps
     cold = max(0.0, points["cold_s"] - points["small_s"])
@@ -49,5 +58,6 @@ def host_terms(points: Mapping[str, Any], wire: Wire, bandwidth_bps: float, core
         work_s=work,
         hot_work_s=hot,
         byte_s=beyond / points["large_bytes"],
+        frame_s=frames / points["crowd_some_bytes"],
         cores=cores,
     )
