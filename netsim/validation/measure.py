@@ -186,6 +186,7 @@ SMALL_BYTES = 4
 CROWD_PART = 25
 """Of the large message, in a crowd: some 4 ms of the link."""
 STILL_S = 0.3
+"""For so long all keep still, for what processors do besides."""
 
 
 def points(rank: int, start: Start, large_bytes: int, repeats: int = 24) -> dict[str, Any]:
