@@ -124,7 +124,7 @@ def validate(
 
         on_progress(f"P = {setting.cluster.ranks}, {setting.network}", done, total)
         file = None if folder is None else folder / f"{setting.key}.json"
-        if (record := _measured_before(file)) is None:
+        if (record := measured_before(file)) is None:
             record = _measure(setting, measuring)
             if file is not None:
                 write_atomically(file, json.dumps(record, indent=1) + "\n")
@@ -213,7 +213,7 @@ class Machine:
         }
 
 
-def _measured_before(file: Path | None) -> dict[str, Any] | None:
+def measured_before(file: Path | None) -> dict[str, Any] | None:
     """Return what `file` says was measured: None if there is none, or an earlier netsim's, which measured less."""
     if file is None or not file.exists():
         return None

@@ -28,7 +28,7 @@ from netsim.network.wire import Wire
 from netsim.payload import SizeOnly
 from netsim.system import busy_share
 from netsim.units import PICOSECONDS
-from netsim.validate import Validation, conclude
+from netsim.validate import Validation, conclude, measured_before
 from netsim.validation.comparison import Comparison, interval_of_median
 from netsim.validation.exchanges import COLLECTIVES, EXCHANGES
 from netsim.validation.localwork import Timed
@@ -499,6 +499,18 @@ def test_terms_are_found_again_from_points_that_follow_from_them(busy: float, ho
     # Where all have a core, as many at once tell no work from waiting, and a message is at least what is hot of it.
     each_its_own = host_terms(points, wire, RATE, None)
     assert each_its_own.work_s == each_its_own.hot_work_s == min(points["busy_s"], points["crowd_s"])
+
+
+def test_what_an_earlier_netsim_measured_too_little_of_is_measured_again(tmp_path: Path) -> None:
+    file = tmp_path / "record.json"
+    assert measured_before(None) is None
+    assert measured_before(file) is None
+    for missing in NEEDED:
+        file.write_text(json.dumps({"points": dict.fromkeys(NEEDED - {missing}, 1.0)}))
+        assert measured_before(file) is None
+    whole = {"points": dict.fromkeys(NEEDED, 1.0), "cells": []}
+    file.write_text(json.dumps(whole))
+    assert measured_before(file) == whole
 
 
 @pytest.mark.parametrize(
