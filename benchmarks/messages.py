@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -93,8 +94,6 @@ def summary(turns: list[dict[str, tuple[float, float]]]) -> dict[str, Any]:
 
 
 def main() -> None:
-    import tempfile
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--bytes", type=int, default=25_000)

@@ -91,18 +91,17 @@ def test_torchrun_does_what_the_launcher_does(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux's scheduler")
 def test_threads_of_ranks_wake_without_preempting_unless_they_were_given_another_policy() -> None:
     """The policy is a thread's own, and its children's: here of a thread that ends."""
-    found = []
+    found, before = [], os.sched_getscheduler(0)
 
-    def rank(given: int | None) -> None:
-        if given is not None:
-            os.sched_setscheduler(0, given, os.sched_param(0))
+    def rank(given: int) -> None:
+        os.sched_setscheduler(0, given, os.sched_param(0))
         wake_without_preempting()
         with ThreadPoolExecutor(1) as later:  # as gloo's, which begins with the group
             found.append(later.submit(os.sched_getscheduler, 0).result())
 
-    for given in (None, os.SCHED_IDLE):
+    for given in (os.SCHED_OTHER, os.SCHED_IDLE):
         thread = threading.Thread(target=rank, args=(given,))
         thread.start()
         thread.join()
     assert found == [os.SCHED_BATCH, os.SCHED_IDLE]
-    assert os.sched_getscheduler(0) == os.SCHED_OTHER
+    assert os.sched_getscheduler(0) == before

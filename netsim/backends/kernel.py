@@ -172,9 +172,8 @@ class KernelMedium:
         size = nbytes(message.request.payload)
         if not (charge := round(self._frame * size)):
             return forwarded.succeed()
-        carried = self._wire.bytes_of(size)
-        earned = 8 * max(0, carried - self._wire.credit_bytes - self._wire.owed_of(carried))
-        drained = PICOSECONDS * earned / min(link.bandwidth_bps for link in route.links)
+        earned = self._wire.earned_of(self._wire.bytes_of(size))
+        drained = PICOSECONDS * 8 * earned / min(link.bandwidth_bps for link in route.links)
         most = min(1.0, charge / drained) if drained else 1.0
         self._processors.run(message.worker.rank, charge, forwarded.succeed, most=most)
         return forwarded

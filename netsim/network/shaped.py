@@ -1,6 +1,6 @@
 """Flows on links that are shaped by token buckets and also carry the acknowledgements of what goes the other way.
 
-A fluid model like :mod:`netsim.network.flows`, with two things that matter to TCP on a shaped link:
+A fluid model like :mod:`netsim.network.flows`, with three things that matter to TCP on a shaped link:
 
 - Acknowledgements go first. A flow of rate x loads the links of its way back with s x, and what is left of
   a link is shared by the flows that send data over it: max-min over bandwidths that depend on the rates, which

@@ -43,6 +43,10 @@ class Wire:
         frames_before = (-(-bytes_on_link // frame) - 1) // self.together * self.together
         return bytes_on_link - frames_before * frame
 
+    def earned_of(self, bytes_on_link: int) -> int:
+        """Return what an idle link has to earn of a message while that is under way."""
+        return max(0, bytes_on_link - self.owed_of(bytes_on_link) - self.credit_bytes)
+
     @property
     def ack_share(self) -> float:
         """Bytes of acknowledgement on the way back for a byte on the way there."""

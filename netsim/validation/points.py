@@ -42,13 +42,12 @@ def host_terms(points: Mapping[str, Any], wire: Wire, bandwidth_bps: float, core
     what frames cost. The large message's time beyond the small one's is what it needs of the link, of its two hosts
     for each of its bytes, and a third of the work that comes after a long time of stillness, for taking it in.
     """
-    crowd = 1.0 if cores is None else max(1.0, points["at_once"] / cores)
-    work = max(0.0, points["all_s"] - points["small_s"]) / (crowd - 1) if crowd > 1 else 0.0
+    sharing = 1.0 if cores is None else max(1.0, points["at_once"] / cores)
+    work = max(0.0, points["all_s"] - points["small_s"]) / (sharing - 1) if sharing > 1 else 0.0
     hot = min(points["small_s"], points["busy_s"], points["crowd_s"] * min(1.0, (cores or math.inf) / points["ranks"]))
     work = max(hot, min(work, points["small_s"]))
     frames = max(0.0, (points["crowd_some_work_s"] or 0.0) - (points["crowd_work_s"] or 0.0))
-    carried = wire.bytes_of(points["large_bytes"])
-    drained = 8 * max(0, carried - wire.owed_of(carried) - wire.credit_bytes) / bandwidth_bps
+    drained = 8 * wire.earned_of(wire.bytes_of(points["large_bytes"])) / bandwidth_bps
     cold = max(0.0, points["cold_s"] - points["small_s"])
     beyond = max(0.0, points["large_s"] - points["small_s"] - drained - cold / 3)
     return HostTerms(
