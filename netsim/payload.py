@@ -176,6 +176,16 @@ def nbytes(payload: Payload) -> int:
     return payload.value_bytes + payload.index_bytes + payload.control_bytes
 
 
+def has_known_size(payload: Payload) -> bool:
+    """Return whether its bytes follow from its kind, size and element type, so that who expects one like it knows them.
+
+    A sparse vector has as many entries as it has, and a bundle may end early.
+    """
+    if isinstance(payload, SizeOnly):
+        return payload.entries is None
+    return isinstance(payload, Dense | Flag)
+
+
 def split(vector: Vector, parts: int) -> list[Vector]:
     """Cut a dense vector into `parts` consecutive chunks whose sizes differ by at most one."""
     if isinstance(vector, SizeOnly):

@@ -52,8 +52,8 @@ def drain(nbytes: float, wire: Wire = NO_ACKS) -> float:
 
 def test_a_message_is_frames_of_1448_bytes_with_66_of_headers_as_a_veth_counts_them() -> None:
     wire = Wire(header_bytes=66, ack_bytes=66)
-    assert wire.bytes_of(1448 - 80) == 1514
-    assert wire.bytes_of(1448 - 79) == 1449 + 2 * 66
+    assert wire.bytes_of(1448 - 176) == 1514
+    assert wire.bytes_of(1448 - 175) == 1449 + 2 * 66
     assert wire.ack_share == pytest.approx(33 / 1514)
 
 
@@ -84,14 +84,18 @@ def test_acknowledgements_take_room_where_a_link_carries_data_both_ways() -> Non
     assert predicted("ps-in", 10**6, 4, "eager", wire) == pytest.approx(3 * drain(10**6), rel=1e-9)
 
 
-def one_message(terms: HostTerms, sends: Sends, wire: Wire, late_s: float = 0.0) -> tuple[float, float]:
+DENSE = SizeOnly(25_000)
+
+
+def one_message(
+    terms: HostTerms, sends: Sends, wire: Wire, late_s: float = 0.0, payload: SizeOnly = DENSE
+) -> tuple[float, float]:
     """Return when one message of 100 kB is there, and when its sender goes on; its receiver comes `late_s`."""
     fabric = Fabric(Cluster(ranks=2, bandwidth_bps=RATE).graph())
     medium = KernelMedium(fabric, wire, terms, AssumedCosts({"gradient": late_s}), sends)
     ends = [0.0, 0.0]
 
     async def program(worker: Worker) -> None:
-        payload = SizeOnly(25_000)
         if worker.rank == 0:
             await worker.send(1, payload)
         else:
@@ -104,28 +108,54 @@ def one_message(terms: HostTerms, sends: Sends, wire: Wire, late_s: float = 0.0)
 
 
 def test_no_data_leaves_before_the_receiver_is_there() -> None:
-    terms = HostTerms(wake_s=3e-4, work_s=3e-4, byte_s=1e-9)
-    whole = drain(100_000)
+    terms = HostTerms(wake_s=3e-4, work_s=2e-4, byte_s=1e-9)
+    taken_in = 1e-4 + 3e-4 + 1e-4  # its last byte is late, then the receiver wakes and works
     there, sent = one_message(terms, "eager", NO_ACKS)
-    assert there == pytest.approx(6e-4 + 1e-4 + whole, rel=1e-6)
-    assert sent == pytest.approx(2e-4 + 2e-4 + 1e-4, rel=1e-6)  # packed, announced, taken by the kernel
+    assert sent == pytest.approx(3e-4, rel=1e-6)  # packed meanwhile, and taken by the kernel
+    assert there == pytest.approx(sent + drain(100_000) + taken_in, rel=1e-6)
     late, sent_late = one_message(terms, "eager", NO_ACKS, late_s=0.05)
     # All but the packing comes after: computing until just now does not wake the thread that takes messages in.
-    assert late == pytest.approx(0.05 + 2e-4 + 1e-4 + whole + 2e-4, rel=1e-6)
-    assert sent_late == pytest.approx(0.05 + 2e-4 + 1e-4, rel=1e-6)
-    assert one_message(terms, "acknowledged", NO_ACKS)[1] == pytest.approx(there + 1e-4, rel=1e-6)
+    assert sent_late == pytest.approx(0.05 + 3e-4, rel=1e-6)
+    assert late == pytest.approx(sent_late + drain(100_000) + taken_in, rel=1e-6)
+    assert one_message(terms, "acknowledged", NO_ACKS)[1] == pytest.approx(there + 3e-4, rel=1e-6)
+
+
+def test_a_header_goes_before_what_only_its_sender_knows_the_size_of() -> None:
+    terms = HostTerms(busy_s=3e-4, wake_s=3e-4, work_s=2e-4, hot_work_s=2e-4, header_s=5e-4)
+    known, _ = one_message(terms, "eager", NO_ACKS)
+    announced, _ = one_message(terms, "eager", NO_ACKS, payload=SizeOnly(10**6, 12_500))
+    # The header wakes the receiver, which works, and says that it is ready, which wakes the sender.
+    assert announced - known == pytest.approx(3e-4 + 5e-4 + 3e-4, rel=1e-6)
+    least, _ = one_message(replace(terms, header_s=0.0), "eager", NO_ACKS, payload=SizeOnly(10**6, 12_500))
+    assert least - known == pytest.approx(3e-4 + 1e-4 + 3e-4, rel=1e-6)
+
+
+def test_a_computation_takes_more_than_its_bytes_and_less_where_a_rank_just_did_one() -> None:
+    fabric = Fabric(Cluster(ranks=2, bandwidth_bps=RATE).graph())
+    medium = KernelMedium(fabric, NO_ACKS, HostTerms(call_s=1e-4, hot_call_s=1e-5), AssumedCosts({"merge": 1e-3}))
+    ends: list[float] = []
+
+    async def program(worker: Worker) -> None:
+        for _ in range(2):
+            await worker.compute("merge", lambda: None)
+            ends.append(medium.now / PICOSECONDS)
+
+    Cooperative[None](medium).run([Worker(0, 1)], program)
+    # Processors do nothing for messages while it computes for a millisecond: a quarter of WARM_S.
+    assert ends[0] == pytest.approx(1.1e-3, rel=1e-6)
+    assert ends[1] - ends[0] == pytest.approx(1e-3 + 1e-5 + 9e-5 * 1.1e-3 / WARM_S, rel=1e-6)
 
 
 def test_a_rank_that_kept_still_for_long_works_more() -> None:
-    warm = HostTerms(busy_s=1e-4, wake_s=3e-4, work_s=3e-6)
+    warm = HostTerms(wake_s=3e-4, work_s=3e-6)
     cold = replace(warm, cold_s=6e-4)
-    # The receiver comes after 0.1 s, long after the message was packed: it answers the header, and takes in the body.
+    # The receiver comes after 0.1 s, long after the message was packed, and takes it in.
     longer, usual = (one_message(terms, "eager", NO_ACKS, late_s=0.1)[0] for terms in (cold, warm))
-    assert longer - usual == pytest.approx(4e-4, rel=1e-6)
-    # On time, all have kept still for 20 ms when one packs and one answers, and the other while the body drained.
+    assert longer - usual == pytest.approx(3e-4, rel=1e-6)
+    # On time, the one that packs hears later that it may send; the other has kept still for 20 ms, and while it drained.
     longer, usual = (one_message(terms, "eager", NO_ACKS)[0] for terms in (cold, warm))
-    shares = [(AHEAD_S + wait - WARM_S) / (COLD_S - WARM_S) for wait in (0.0, 0.0, drain(100_000))]
-    assert longer - usual == pytest.approx(2e-4 * sum(shares), rel=0.01)  # and for some microseconds of work
+    share = (AHEAD_S + 3e-4 + drain(100_000) - WARM_S) / (COLD_S - WARM_S)
+    assert longer - usual == pytest.approx(3e-4 * share, rel=0.01)  # and for some microseconds of work
 
 
 def ends_of_pairs(terms: HostTerms, pairs: int) -> list[float]:
@@ -193,16 +223,16 @@ def ends_of_two(terms: HostTerms) -> list[float]:
 
 def test_a_rank_that_just_did_the_same_wakes_sooner() -> None:
     first, second = ends_of_two(HostTerms(busy_s=1e-4, wake_s=3e-4, work_s=3e-6))
-    assert first == pytest.approx(3e-4, rel=0.02)
-    # The tenth of a millisecond in between counts, too: it is a fortieth of WARM_S.
-    assert second - first == pytest.approx(1e-4, rel=0.25)
+    assert first == pytest.approx(3e-4 + 3e-4, rel=0.02)
+    # The sender hears that it is expected, and the receiver of it; the tenths of a millisecond in between count, too.
+    assert second - first == pytest.approx(2e-4, rel=0.3)
 
 
 def test_a_rank_that_just_did_the_same_works_less() -> None:
     first, second = ends_of_two(HostTerms(work_s=3e-4, hot_work_s=3e-5))
     assert first == pytest.approx(3e-4, rel=1e-6)
-    # Nothing of the second message came more than 0.4 ms after the same of the first: a tenth of WARM_S.
-    assert 2e-5 <= second - first <= 3e-5 + 0.1 * 2.7e-4
+    # It was packed while the first was taken in. Nothing of it came more than 0.4 ms after the same of the first.
+    assert 1.5e-5 <= second - first <= 1.5e-5 + 0.1 * 1.35e-4
 
 
 def test_an_idle_link_lets_its_credit_through_at_once_and_earns_it_back() -> None:
@@ -311,10 +341,20 @@ def test_who_measures_busy_processors_is_told_so(busy: float | None, told: bool)
 @pytest.mark.parametrize(("busy", "hot"), [(1e-4, 2e-4), (0.0, 1e-4)])
 def test_terms_are_found_again_from_points_that_follow_from_them(busy: float, hot: float) -> None:
     terms = HostTerms(
-        busy_s=busy, wake_s=3e-4, cold_s=3e-4, work_s=2e-4, hot_work_s=hot, byte_s=1e-9, frame_s=2e-8, cores=2
+        busy_s=busy,
+        wake_s=3e-4,
+        cold_s=3e-4,
+        work_s=2e-4,
+        hot_work_s=hot,
+        byte_s=1e-9,
+        frame_s=2e-8,
+        cores=2,
+        header_s=1.5e-4,
+        call_s=1e-4,
+        hot_call_s=4e-5,
     )
     wire = Wire(header_bytes=66, credit_bytes=4096, together=4)
-    frames = math.ceil((10**6 + 80) / 1448)
+    frames = math.ceil((10**6 + 176) / 1448)
     earned = (frames - 1) // 4 * 4 * 1514  # of groups of four frames, all but the last
     points = {
         "small_s": 5e-4,
@@ -327,8 +367,11 @@ def test_terms_are_found_again_from_points_that_follow_from_them(busy: float, ho
         "crowd_work_s": hot,
         "crowd_some_work_s": hot + 2e-8 * 25_000,
         "crowd_some_bytes": 25_000,
+        "crowd_header_s": (hot + 1.5e-4) * 9 / 2,
+        "crowd_merge_s": (hot + 4e-5) * 9 / 2,
+        "merge_s": 1e-4,
         "large_bytes": 10**6,
-        "large_s": 5e-4 + 1e-3 + 1e-4 + 8 * (earned - 4096) / RATE,
+        "large_s": 5e-4 + 1e-3 + 1.5e-4 + 8 * (earned - 4096) / RATE,
     }
     assert points.keys() == NEEDED
     found = host_terms(points, wire, RATE, 2)
@@ -444,4 +487,5 @@ def test_a_message_takes_what_a_profile_says_that_it_does() -> None:
     (_, there) = predicted_exchange("ps-out", nbytes, "eager", fabric, Wire(header_bytes=0, ack_bytes=0), terms)
     hosts = 2 * (known.message.fixed_s + known.message.each_s * nbytes)
     one_way = known.link.fixed_s + known.link.each_s * nbytes + hosts
-    assert there == pytest.approx(one_way + 8 * 80 / bandwidth, rel=1e-6)  # and 80 bytes of envelope
+    ready = known.link.fixed_s + 2 * known.message.fixed_s  # both begin at once, and the sender has to hear of it
+    assert there == pytest.approx(ready + one_way + 8 * 176 / bandwidth, rel=1e-6)  # and 176 bytes of envelope

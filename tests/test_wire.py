@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netsim.backends.wire import HEADER_WORDS, Header, decode, encode
+from netsim.backends.wire import HEADER_BYTES, Header, as_tensor, decode, encode, head_of, known_bytes, values_after
 from netsim.errors import ProtocolError
 from netsim.payload import Bundle, Dense, Flag, Payload, SizeOnly, Sparse, nbytes
 
@@ -44,11 +44,27 @@ def same(one: Payload, other: Payload) -> bool:
 
 @given(payloads)
 def test_a_payload_comes_back_as_it_went(payload: Payload) -> None:
-    body, parts = encode(payload)
-    sent = Header("gather", 3, 1, parts, isinstance(payload, Bundle), body.numel())
-    received = Header.decode(sent.encode(), "gather", 3, 1, "rank 0")
-    assert same(payload, decode(body.clone(), received))
-    assert body.numel() >= nbytes(payload)
+    message = encode(head_of(payload, "gather", 3, 1), payload)
+    received = Header.decode(message, "gather", 3, 1, "rank 0")
+    assert received.body_bytes == message.numel() - HEADER_BYTES >= nbytes(payload)
+    assert same(payload, decode(message[HEADER_BYTES:].clone(), received))
+
+
+@given(st.one_of(payloads, st.booleans().map(Flag)))
+def test_who_knows_what_to_expect_knows_how_many_bytes_that_is(payload: Payload) -> None:
+    known = known_bytes(payload)
+    assert (known is not None) == isinstance(payload, Dense | Flag)
+    assert known in (None, encode(head_of(payload, "gather", 3, 1), payload).numel())
+
+
+@given(vectors().filter(lambda vector: isinstance(vector, Dense)), st.data())
+def test_a_dense_vector_is_taken_only_from_a_message_that_begins_as_it_must(vector: Dense, data: st.DataObject) -> None:
+    head = head_of(vector, "gather", 3, 1)
+    message = encode(head, vector)
+    assert torch.equal(values_after(head, message, vector), vector.values)  # type: ignore[arg-type]
+    place = data.draw(st.integers(0, len(head) - 1))
+    message[place] += 1
+    assert values_after(head, message, vector) is None
 
 
 @pytest.mark.parametrize(
@@ -63,29 +79,26 @@ def test_a_message_of_another_time_or_place_is_refused(changed: dict[str, object
     fields = {"operation": "gather", "step": 3, "tag": 1} | changed
     sent = Header(**fields, parts=1, bundled=False, body_bytes=8)  # type: ignore[arg-type]
     with pytest.raises(ProtocolError, match=f"rank 0: received a message of {named}, expected gather, step 3, tag 1"):
-        Header.decode(sent.encode(), "gather", 3, 1, "rank 0")
+        Header.decode(as_tensor(sent.encode()), "gather", 3, 1, "rank 0")
 
 
 def test_a_message_is_laid_out_as_the_module_says() -> None:
     vector = Sparse(torch.tensor([1, 5, 7], dtype=torch.int32), torch.tensor([0.5, -2.0, 3.0]), 9)
-    body, parts = encode(Bundle((vector, Flag(True))))
+    name = "scatter over very long distances, é"
+    message = bytes(encode(head_of(payload := Bundle((vector, Flag(True))), name, 3, 1), payload).tolist())
     table = struct.pack("<8q", 1, 0, 3, 9, 2, 0, 0, 1)
     values, indices = struct.pack("<3f", 0.5, -2.0, 3.0), struct.pack("<3i", 1, 5, 7)
-    assert bytes(body.tolist()) == table + values + bytes(4) + indices + bytes(4)
-    name = "scatter over very long distances, é"
-    words = Header(name, 3, 1, parts, True, body.numel()).encode()
-    assert words.dtype == torch.int64
+    assert message[HEADER_BYTES:] == table + values + bytes(4) + indices + bytes(4)
     fields = (0x6E657473696D31, zlib.crc32(name.encode()), 3, 1, 2, 1, 96, 0)
-    assert bytes(words.view(torch.uint8).tolist()) == struct.pack("<8q", *fields) + name.encode()[:32]
-    short = Header("gather", 0, 0, 1, False, 8).encode().view(torch.uint8)
-    assert bytes(short[64:].tolist()) == b"gather" + bytes(26)
+    assert message[:HEADER_BYTES] == struct.pack("<8q", *fields) + name.encode()[:32]
+    assert Header("gather", 0, 0, 1, False, 8).encode()[64:] == b"gather" + bytes(26)
 
 
 def test_noise_is_not_taken_for_a_message() -> None:
     with pytest.raises(ProtocolError, match="not a netsim message"):
-        Header.decode(torch.zeros(HEADER_WORDS, dtype=torch.int64), "gather", 0, 0, "rank 0")
+        Header.decode(torch.zeros(HEADER_BYTES, dtype=torch.uint8), "gather", 0, 0, "rank 0")
 
 
 def test_sizes_alone_cannot_be_sent() -> None:
     with pytest.raises(ProtocolError, match="no data"):
-        encode(SizeOnly(3))
+        head_of(SizeOnly(3), "gather", 0, 0)

@@ -2,16 +2,16 @@
 
 What :mod:`netsim.backends.messages` does is modelled step by step. A message is
 
-1. packed by its sender: a third of `work_s`, or of `hot_work_s` where it just did the same, and `byte_s` for each byte;
-2. announced by a header, once its receiver is there (gloo's rendezvous): 2/3 of `wake_s`, and a third of
-   `work_s` at the receiver;
+1. packed by its sender: half of `work_s`, or of `hot_work_s` where it just did the same;
+2. let go when its receiver has said that it is ready for all of it (gloo's rendezvous), `wake_s` after it was. If only
+   the sender knows the size, a header goes first, which takes `wake_s` and `header_s` at the receiver;
 3. drained through the links: :mod:`netsim.network.shaped`; meanwhile the kernel forwards its frames, on the same
-   processors: `frame_s` for each byte;
-4. taken in by its receiver: the rest of `wake_s` and of `work_s`.
+   processors: `frame_s` for each byte; its last byte is late by `byte_s` for each;
+4. taken in by its receiver: `wake_s` and half of `work_s`.
 
 An eager send is done when the kernel holds the body, which is at once, as its buffers are larger than the
 messages: so the next message shares the link with the last. An acknowledged one is done when the receiver's
-word is back, another third of `wake_s` later.
+word is back, `wake_s` later.
 
 Work is done on processors: that of one rank in turn, on one core at most; ranks of one machine share its
 `cores`. These terms come from point-to-point messages (:mod:`netsim.validation.points`), the rest from
@@ -20,7 +20,7 @@ what the kernel counts (:mod:`netsim.network.wire`).
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict, deque
+from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -34,14 +34,15 @@ from netsim.backends.simulated import Costs
 from netsim.network.fabric import Fabric, Route
 from netsim.network.shaped import ShapedNetwork, Stream
 from netsim.network.wire import Wire
-from netsim.payload import nbytes
+from netsim.payload import has_known_size, nbytes
 from netsim.units import PICOSECONDS, picoseconds
 from netsim.worker import Compute, Recv, Send, Sends, Worker, stages
 
 WARM_S, COLD_S = 0.004, 0.05
-"""What a rank did just now it does again in `busy_s`: answering a header, taking in a body or a receipt. If processors
-did nothing for messages for the first of these since, it takes `wake_s`: threads sleep. After the second its work takes
-`cold_s` more: caches forget. Where messages leave processors no rest neither happens, however long ago it was."""
+"""What a rank did just now it does again in `busy_s`: hearing that somebody is ready, taking in a header, a body or a
+receipt. If processors did nothing for messages for the first of these since, it takes `wake_s`: threads sleep. After
+the second its work takes `cold_s` more: caches forget. Where messages leave processors no rest neither happens, however
+long ago it was."""
 AHEAD_S = 0.02
 """For so long all ranks keep still before they begin."""
 
@@ -50,9 +51,12 @@ AHEAD_S = 0.02
 class HostTerms:
     """What a message costs besides its bytes on the links, in seconds.
 
-    `wake_s`: waiting until threads are awake, which costs no processor; `busy_s` where they just did the same.
-    `work_s`: processors' time for a message, `hot_work_s` where they just did the same and `cold_s` more where that was
-    long ago; `byte_s` for each of its bytes, and `frame_s` for each while the kernel forwards its frames.
+    `wake_s`: waiting until threads are awake for what came, which costs no processor; `busy_s` where they just did the
+    same. `work_s`: processors' time for a message of known size, `hot_work_s` where they just did the same and `cold_s`
+    more where that was long ago; `header_s`: how much more (at least half as much) for one that a header announces.
+    `frame_s`: for each byte while the kernel forwards the frames. `byte_s`: for each byte, how much later than its link
+    alone would have it a message is there, which costs no processor. `call_s`: what a computation takes
+    besides what it does with bytes, `hot_call_s` where a rank just did one.
     `cores`: processors that all ranks share, None if each has its own.
     """
 
@@ -63,6 +67,9 @@ class HostTerms:
     hot_work_s: float = 0.0
     byte_s: float = 0.0
     frame_s: float = 0.0
+    header_s: float = 0.0
+    call_s: float = 0.0
+    hot_call_s: float = 0.0
     cores: int | None = None
 
 
@@ -89,13 +96,15 @@ class KernelMedium:
         self._processors = Processors(self._environment, len(fabric.hosts), terms.cores)
         self._fabric, self._wire, self._costs = fabric, wire, costs
         self._acknowledged = sends == "acknowledged"
-        self._busy, self._wake, self._cold = (
-            picoseconds(seconds) // 3 for seconds in (terms.busy_s, terms.wake_s, terms.cold_s)
+        self._busy, self._wake = picoseconds(terms.busy_s), picoseconds(terms.wake_s)
+        self._hot, self._work, self._cold = (
+            picoseconds(seconds) // 2 for seconds in (terms.hot_work_s, terms.work_s, terms.cold_s)
         )
-        self._hot, self._work = picoseconds(terms.hot_work_s) // 3, picoseconds(terms.work_s) // 3
+        self._header = max(self._hot, picoseconds(terms.header_s))
+        self._call, self._hot_call = picoseconds(terms.call_s), picoseconds(terms.hot_call_s)
         self._byte, self._frame = terms.byte_s * PICOSECONDS, terms.frame_s * PICOSECONDS
         self._posted: defaultdict[tuple[int, int, int], deque[Posted]] = defaultdict(deque)
-        self._expected: Counter[tuple[int, int, int]] = Counter()
+        self._expected: defaultdict[tuple[int, int, int], deque[int]] = defaultdict(deque)
         self._free_at: dict[int, deque[Callable[[], None]]] = {}
         self._awake: dict[tuple[int, str], float] = {}
         self._began = float(-picoseconds(AHEAD_S))
@@ -113,50 +122,65 @@ class KernelMedium:
             self._match(channel)
 
         _, work = self._waking(worker.rank, "packing")
-        charge = work + round(self._byte * nbytes(request.payload))
-        self._occupy(worker.rank, "packing", charge, path, packed)
+        self._occupy(worker.rank, "packing", work, path, packed)
 
     def expect(self, worker: Worker, request: Recv[Any]) -> None:
         channel = (request.src, worker.rank, request.tag)
-        self._expected[channel] += 1
+        self._expected[channel].append(self.now)
         self._match(channel)
 
     def _match(self, channel: tuple[int, int, int]) -> None:
         while self._posted[channel] and self._expected[channel]:
-            self._expected[channel] -= 1
-            self._depart(self._posted[channel].popleft())
+            self._meet(self._posted[channel].popleft(), self._expected[channel].popleft())
 
-    def _depart(self, message: Posted) -> None:
-        """Send a message that is packed to a receiver that is there."""
+    def _meet(self, message: Posted, expected_at: int) -> None:
+        """Have a message that is packed leave for a receiver that is there, as soon as its sender knows."""
+        here, there = message.worker.rank, message.request.dst
+        path = message.path.then("rendezvous", self.now - message.since)
+
+        def hear(path: Path, since: int, then: Callable[[Path], None]) -> None:
+            """Go on when the sender has heard of what its receiver has been ready for."""
+            waking = max(0, since + self._waking(here, "ready")[0] - self.now)
+            self._after(waking, lambda: then(path.then("waking", waking)))
+
+        def announce(path: Path) -> None:
+            waking, work = self._waking(there, "header")
+            work += self._header - self._hot
+            path = path.then("waking", waking)
+            self._after(waking, lambda: self._occupy(there, "taking in", work, path, announced))
+
+        def announced(path: Path) -> None:
+            hear(path, self.now, lambda path: self._depart(message, path))
+
+        if has_known_size(message.request.payload):
+            hear(path, expected_at, lambda path: self._depart(message, path))
+        else:
+            hear(path, expected_at, announce)
+
+    def _depart(self, message: Posted, path: Path) -> None:
+        """Send a message, or its body, to a receiver that is ready for it."""
         here, there = message.worker.rank, message.request.dst
         source, target = self._fabric.hosts[here], self._fabric.hosts[there]
         route, back = self._fabric.route(source, target), self._fabric.route(target, source)
-        announcing, announced = self._waking(there, "header")
-        announcing *= 2
-        path = message.path.then("rendezvous", self.now - message.since).then("waking", announcing)
+        if not self._acknowledged:
+            message.sent(None, path)
+        left, forwarded = self.now, self._forwarded(message, route)
 
-        def leave(path: Path) -> None:
-            if not self._acknowledged:
-                message.sent(None, path)
-            left, forwarded = self.now, self._forwarded(message, route)
+        def drained(stream: Stream) -> None:
+            if forwarded.processed:
+                reached(stream)
+            else:
+                forwarded.callbacks.append(lambda _: reached(stream))
 
-            def drained(stream: Stream) -> None:
-                if forwarded.processed:
-                    reached(stream, left, path)
-                else:
-                    forwarded.callbacks.append(lambda _: reached(stream, left, path))
-
-            self._network.start(route, back, self._wire.bytes_of(nbytes(message.request.payload)), drained)
-
-        def reached(stream: Stream, left: int, path: Path) -> None:
-            path = path.then("latency", route.latency_ps)
+        def reached(stream: Stream) -> None:
+            arriving = path.then("latency", route.latency_ps)
             for link, duration in stream.held_by:
-                path = path.then(link, duration)
+                arriving = arriving.then(link, duration)
             drained = left + route.latency_ps + sum(duration for _, duration in stream.held_by)
-            path = path.then("forwarding", self.now - drained)
+            late = round(self._byte * nbytes(message.request.payload))
             waking, work = self._waking(there, "body")
-            path = path.then("waking", waking)
-            self._after(waking, lambda: self._occupy(there, "taking in", work, path, taken_in))
+            arriving = arriving.then("forwarding", self.now - drained).then("waking", waking + late)
+            self._after(waking + late, lambda: self._occupy(there, "taking in", work, arriving, taken_in))
 
         def taken_in(path: Path) -> None:
             message.arrived(None, path)
@@ -164,7 +188,7 @@ class KernelMedium:
                 word = self._waking(here, "receipt")[0] + back.latency_ps
                 self._after(word, lambda: message.sent(None, path.then("receipt", word)))
 
-        self._after(announcing, lambda: self._occupy(there, "taking in", announced, path, leave))
+        self._network.start(route, back, self._wire.bytes_of(nbytes(message.request.payload)), drained)
 
     def _forwarded(self, message: Posted, route: Route) -> simpy.Event:
         """Have processors forward a message's frames, no faster than links alone would carry them."""
@@ -179,14 +203,18 @@ class KernelMedium:
         return forwarded
 
     def _waking(self, rank: int, what: str) -> tuple[int, int]:
-        """Return a third of what waking a rank takes, and of its work then: both depend on when it last did this."""
+        """Return what waking a rank takes, and half of its work then: both depend on when it last did this."""
+        still = self._still(rank, what)
+        warm, cold = min(1.0, still / WARM_S), min(1.0, max(0.0, still - WARM_S) / (COLD_S - WARM_S))
+        work = round(self._hot + (self._work - self._hot) * warm)
+        return round(self._busy + (self._wake - self._busy) * warm), work + round(self._cold * cold)
+
+    def _still(self, rank: int, what: str) -> float:
+        """Return for how many seconds processors have rested since a rank did something, which it does now."""
         rested = self._processors.rested(rank)
         still = (rested - self._awake.get((rank, what), self._began)) / PICOSECONDS
         self._awake[rank, what] = rested
-        warm, cold = still / WARM_S, (still - WARM_S) / (COLD_S - WARM_S)
-        slower = (self._wake - self._busy) * min(1.0, warm)
-        work = round(self._hot + (self._work - self._hot) * min(1.0, warm))
-        return round(self._busy + slower), work + round(self._cold * min(1.0, max(0.0, cold)))
+        return still
 
     # Computing.
 
@@ -198,6 +226,8 @@ class KernelMedium:
                 done(call(), path)
                 return
             work, charge = parts.pop(0)
+            warm = min(1.0, self._still(worker.rank, work) / WARM_S)
+            charge += round(self._hot_call + (self._call - self._hot_call) * warm)
             self._occupy(worker.rank, work, charge, path, go_on, on_message=False)
 
         go_on(path)

@@ -13,11 +13,11 @@ import torch
 import torch.distributed as dist
 
 from netsim.backends.beside import Backward, Forked
-from netsim.backends.messages import HEADER, Incoming, Outgoing, Transfer, transfer_tag
-from netsim.backends.wire import HEADER_WORDS, Header, decode, encode
+from netsim.backends.messages import HEADER, Incoming, Outgoing, Transfer, Where, transfer_tag
+from netsim.backends.wire import HEADER_BYTES, Header, as_tensor, decode, encode, head_of, known_bytes, values_after
 from netsim.errors import ProtocolError
 from netsim.jobs.whereabouts import HERE
-from netsim.payload import Bundle, Payload, check_like
+from netsim.payload import Dense, Payload, check_like, has_known_size
 from netsim.pieces import InPieces
 from netsim.timeline import Timeline
 from netsim.worker import EXPAND, Collective, Compute, Fork, Recv, Send, SendRecv, Sends, Start, Worker, evaluate
@@ -139,30 +139,32 @@ class Real:
         return outgoing
 
     def _outgoing(self, request: Send) -> Outgoing:
-        where = self._where(f"sending to rank {request.dst}")
+        where = self._where("sending to rank", request.dst, request.payload)
         return Outgoing(*self._pack(request), request.dst, request.tag, where, self._acknowledged)
 
     def _start_recv(self, request: Recv[Any]) -> Incoming:
-        """Post the receive of the header: gloo moves no data before the receiver is ready."""
+        """Be ready for all of a message, or for its header: gloo moves no data before the receiver is."""
         channel = (request.src, request.tag)
         if (earlier := self._receiving.get(channel)) is not None:
             earlier.finish()  # headers and bodies of one channel must come in turn
-        where = self._where(f"receiving from rank {request.src}")
-        check = partial(
-            Header.decode,
-            operation=self._worker.operation,
-            step=self._worker.step,
-            tag=request.tag,
-            where=where,
+        where = self._where("receiving from rank", request.src, request.like)
+        known = None if self._on_gpu else known_bytes(request.like)
+
+        def body_bytes(header: torch.Tensor) -> int:
+            return Header.decode(header, where.operation, where.step, request.tag, where).body_bytes
+
+        def unpack(first: torch.Tensor, body: torch.Tensor | None, receipt: Transfer | None) -> Payload:
+            if known is None:
+                del self._receiving[channel]
+            if receipt is not None:
+                self._receipts.append(receipt)
+            return self._unpack(first, body, request, where)
+
+        incoming = Incoming(
+            *(request.src, request.tag, self._wire_device, where), known, body_bytes, unpack, self._acknowledged
         )
-
-        def unpack(body: torch.Tensor, header: Header) -> Payload:
-            self._receiving.pop(channel, None)
-            self._keep_receipt(incoming)
-            return self._unpack(body, header, request, where)
-
-        incoming = Incoming(request.src, request.tag, self._wire_device, where, check, unpack, self._acknowledged)
-        self._receiving[channel] = incoming
+        if known is None:
+            self._receiving[channel] = incoming
         return incoming
 
     def _receive_in_background(self, request: Recv[Any]) -> Incoming:
@@ -170,11 +172,6 @@ class Real:
         if not self._on_gpu:
             incoming.in_background()
         return incoming
-
-    def _keep_receipt(self, incoming: Incoming) -> None:
-        """Hold the receipt that was sent until gloo no longer needs its tensor."""
-        if incoming.receipt is not None:
-            self._receipts.append(incoming.receipt)
 
     def _exchange(self, request: SendRecv[Any]) -> Payload:
         if self._on_gpu:
@@ -192,44 +189,64 @@ class Real:
     def _exchange_bodies_at_once(self, request: SendRecv[Any]) -> Payload:
         """nccl runs a pair's sends and receives one after the other, so both bodies go as one batch."""
         send, recv = request.send, request.recv
-        where = self._where(f"exchanging with ranks {send.dst} and {recv.src}")
+        where = self._where(f"sending to rank {send.dst} and receiving from rank", recv.src)
         header, body = self._pack(send)
-        words = torch.empty(HEADER_WORDS, dtype=torch.int64)
+        assert body is not None, "under nccl a header goes by itself"
+        words = torch.empty(HEADER_BYTES, dtype=torch.uint8)
         headers = [
             Transfer.into(words, recv.src, transfer_tag(recv.tag, HEADER), where),
             Transfer.out(header, send.dst, transfer_tag(send.tag, HEADER), where),
         ]
         for transfer in headers:
             transfer.wait(where)
-        theirs = Header.decode(words, self._worker.operation, self._worker.step, recv.tag, where)
+        theirs = Header.decode(words, where.operation, where.step, recv.tag, where)
         buffer = torch.empty(theirs.body_bytes, dtype=torch.uint8, device=self._wire_device)
         batch = [dist.P2POp(dist.isend, body, send.dst)] if body.numel() else []
         batch += [dist.P2POp(dist.irecv, buffer, recv.src)] if buffer.numel() else []
         for work in dist.batch_isend_irecv(batch) if batch else ():
             Transfer(work, buffer, recv.src).wait(where)
-        return self._unpack(buffer, theirs, recv, where)
+        return self._unpack(words, buffer, recv, where)
 
     @property
     def _wire_device(self) -> str:
         return self._device if self._on_gpu else "cpu"
 
-    def _pack(self, request: Send) -> tuple[torch.Tensor, torch.Tensor]:
+    def _pack(self, request: Send) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return the header and the body, or all in one and None, if the receiver knows how much that is."""
         started = time.perf_counter()
-        body, parts = encode(request.payload)
-        bundled = isinstance(request.payload, Bundle)
-        header = Header(self._worker.operation, self._worker.step, request.tag, parts, bundled, body.numel())
-        self._worker.traffic.sent(request.payload)
-        packed = header.encode(), body.to(self._wire_device)
+        payload, worker = request.payload, self._worker
+        head = head_of(payload, worker.operation, worker.step, request.tag)
+        if not self._on_gpu and has_known_size(payload):
+            first, body = self._moved(encode(head, payload), "cpu"), None
+        else:
+            body = self._moved(encode(head[HEADER_BYTES:], payload), self._wire_device)
+            first = as_tensor(head[:HEADER_BYTES])
+        worker.traffic.sent(payload)
         self.packing_s += time.perf_counter() - started
-        return packed
+        return first, body
 
-    def _unpack(self, body: torch.Tensor, header: Header, request: Recv[Any], where: str) -> Payload:
+    def _unpack(self, first: torch.Tensor, body: torch.Tensor | None, request: Recv[Any], where: Where) -> Payload:
         started = time.perf_counter()
-        payload = decode(body.to(self._device), header)
+        payload = self._as_expected(first, request, where) if body is None else None
+        if payload is None:
+            header = Header.decode(first, where.operation, where.step, request.tag, where)
+            body = first[HEADER_BYTES:] if body is None else body
+            payload = decode(self._moved(body, self._device), header)
+            check_like(payload, request.like, where)
         self.packing_s += time.perf_counter() - started
-        check_like(payload, request.like, where)
         self._worker.traffic.received(payload)
         return payload
 
-    def _where(self, doing: str) -> str:
-        return f"rank {self._worker.rank}, {self._worker.operation}, step {self._worker.step}, {doing}"
+    def _moved(self, tensor: torch.Tensor, device: str) -> torch.Tensor:
+        return tensor if self._device == "cpu" else tensor.to(device)
+
+    def _as_expected(self, message: torch.Tensor, request: Recv[Any], where: Where) -> Payload | None:
+        """Return the dense vector in a message, if one was expected and it begins with just the bytes it should."""
+        if not isinstance(request.like, Dense):
+            return None
+        head = head_of(request.like, where.operation, where.step, request.tag)
+        values = values_after(head, message, request.like)
+        return None if values is None else Dense(self._moved(values, self._device))
+
+    def _where(self, doing: str, peer: int, payload: Payload | None = None) -> Where:
+        return Where(self._worker.rank, self._worker.operation, self._worker.step, doing, peer, payload)

@@ -2,12 +2,14 @@
 
 A message is a header of twelve int64 and, unless empty, a body of bytes: first a table of four int64
 a part (kind, element type, entries, size), then each part's values and indices, padded to eight bytes.
+A receiver that knows the size takes both in at once, one that does not takes the header first.
 Operation, step and tag are in the header, and the receiver checks them: torch.distributed would
 deliver a wrong message silently, reinterpret its bits, or keep a stale tail.
 """
 
 from __future__ import annotations
 
+import functools
 import struct
 import zlib
 from dataclasses import dataclass
@@ -15,18 +17,18 @@ from dataclasses import dataclass
 import torch
 
 from netsim.errors import ProtocolError
-from netsim.payload import Bundle, Dense, Flag, Payload, SizeOnly, Sparse, Vector
+from netsim.payload import Bundle, Dense, Flag, Payload, Sparse, Vector, has_known_size
 
 NAME_WORDS = 4
 """Of the operation, in UTF-8: what is longer is cut, and told by its checksum."""
-HEADER_WORDS = 8 + NAME_WORDS
 MAGIC = 0x6E657473696D31  # "netsim1"
 DENSE, SPARSE, FLAG = 0, 1, 2
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _ALIGN = 8
-_ROW = 4
-_WORD = 8
-_HEADER = struct.Struct(f"<8q{NAME_WORDS * _WORD}s")
+_ROW_WORDS = 4
+_ROW = struct.Struct(f"<{_ROW_WORDS}q")
+_HEADER = struct.Struct(f"<8q{8 * NAME_WORDS}s")
+HEADER_BYTES = _HEADER.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +42,18 @@ class Header:
     bundled: bool
     body_bytes: int
 
-    def encode(self) -> torch.Tensor:
-        """Return the header as (HEADER_WORDS,) int64."""
+    def encode(self) -> bytes:
+        """Return its HEADER_BYTES."""
         fields = (MAGIC, _code(self.operation), self.step, self.tag, self.parts, self.bundled, self.body_bytes, 0)
         # What is longer than the name's words is cut, what is shorter padded with zeros.
-        return torch.frombuffer(bytearray(_HEADER.pack(*fields, self.operation.encode())), dtype=torch.int64)
+        return _HEADER.pack(*fields, self.operation.encode())
 
     @classmethod
-    def decode(cls, words: torch.Tensor, operation: str, step: int, tag: int, where: str) -> Header:
-        """Return the header; raise ProtocolError unless it is of this operation, step and tag."""
-        magic, code, its_step, its_tag, parts, bundled, body_bytes, _, *name = words.tolist()
+    def decode(cls, message: torch.Tensor, operation: str, step: int, tag: int, where: object) -> Header:
+        """Return the header that a message begins with; raise ProtocolError unless of this operation, step and tag."""
+        magic, code, its_step, its_tag, parts, bundled, body_bytes, _, *name = (
+            message[:HEADER_BYTES].view(torch.int64).tolist()
+        )
         if magic != MAGIC:
             raise ProtocolError(f"{where}: received something that is not a netsim message; do all ranks run netsim?")
         if (code, its_step, its_tag) != (_code(operation), step, tag):
@@ -65,35 +69,80 @@ def _code(operation: str) -> int:
     return zlib.crc32(operation.encode())
 
 
-def encode(payload: Payload) -> tuple[torch.Tensor, int]:
-    """Return the body as a uint8 tensor on the payload's device, and its number of parts."""
+def head_of(payload: Payload, operation: str, step: int, tag: int) -> bytes:
+    """Return what a message with a payload begins with: its header, and the table of its body.
+
+    Of all dense vectors of one size and element type it is the same.
+    """
+    if isinstance(payload, Dense):
+        return _dense_head(payload.values.dtype, payload.size, operation, step, tag)
     parts = payload.parts if isinstance(payload, Bundle) else (payload,)
-    if not parts:
-        return torch.empty(0, dtype=torch.uint8), 0
-    rows: list[int] = []
+    table = b"".join(map(_row, parts))
+    body_bytes = len(table) + sum(map(_padded_bytes, parts))
+    return Header(operation, step, tag, len(parts), isinstance(payload, Bundle), body_bytes).encode() + table
+
+
+@functools.lru_cache(64)  # the steps of a ring differ in nothing of this
+def _dense_head(dtype: torch.dtype, size: int, operation: str, step: int, tag: int) -> bytes:
+    table = _ROW.pack(DENSE, DTYPES.index(dtype), size, size)
+    return Header(operation, step, tag, 1, False, len(table) + _padded_size(size * dtype.itemsize)).encode() + table
+
+
+def _row(part: Payload) -> bytes:
+    if isinstance(part, Dense | Sparse):
+        kind = SPARSE if isinstance(part, Sparse) else DENSE
+        return _ROW.pack(kind, DTYPES.index(part.values.dtype), part.values.numel(), part.size)
+    if isinstance(part, Flag):
+        return _ROW.pack(FLAG, 0, 0, part.value)
+    raise ProtocolError("a size-only payload has no data to send over a real network")
+
+
+def _padded_bytes(part: Payload) -> int:
+    return _padded_size(part.value_bytes) + _padded_size(part.index_bytes)
+
+
+def _padded_size(nbytes: int) -> int:
+    return nbytes + -nbytes % _ALIGN
+
+
+def known_bytes(like: Payload) -> int | None:
+    """Return the bytes of a message with a payload like this one, or None if only its sender knows them."""
+    return HEADER_BYTES + _ROW.size + _padded_bytes(like) if has_known_size(like) else None
+
+
+def encode(head: bytes, payload: Payload) -> torch.Tensor:
+    """Return `head`, or what of it is wanted, and the values and indices of a payload, on whose device it is."""
     pieces: list[torch.Tensor] = []
-    for part in parts:
-        if isinstance(part, SizeOnly):
-            raise ProtocolError("a size-only payload has no data to send over a real network")
-        if isinstance(part, Flag):
-            rows += [FLAG, 0, 0, int(part.value)]
-            continue
-        sparse = isinstance(part, Sparse)
-        rows += [SPARSE if sparse else DENSE, DTYPES.index(part.values.dtype), part.values.numel(), part.size]
-        pieces += _padded(part.values)
+    for part in payload.parts if isinstance(payload, Bundle) else (payload,):
+        if isinstance(part, Dense | Sparse):
+            pieces += _padded(part.values)
         if isinstance(part, Sparse):
             pieces += _padded(part.indices)
-    table = torch.frombuffer(bytearray(struct.pack(f"<{len(rows)}q", *rows)), dtype=torch.uint8)
-    table = table.to(pieces[0].device) if pieces else table
-    return torch.cat([table, *pieces]), len(parts)
+    first = as_tensor(head)
+    if not pieces:
+        return first
+    device = pieces[0].device
+    return torch.cat([first if device.type == "cpu" else first.to(device), *pieces])
+
+
+def as_tensor(raw: bytes) -> torch.Tensor:
+    """Return bytes as (n,) uint8."""
+    return torch.frombuffer(bytearray(raw), dtype=torch.uint8) if raw else torch.empty(0, dtype=torch.uint8)
+
+
+def values_after(head: bytes, message: torch.Tensor, like: Dense) -> torch.Tensor | None:
+    """Return the values of a dense vector like this one that come after `head`; None if a message begins otherwise."""
+    if message.numpy()[: len(head)].tobytes() != head:
+        return None
+    return message[len(head) : len(head) + like.value_bytes].view(like.values.dtype)
 
 
 def decode(body: torch.Tensor, header: Header) -> Payload:
     """Return the payload of a received body."""
     if not header.parts:
         return Bundle(())
-    table = body[: header.parts * _ROW * _WORD].view(torch.int64).tolist()
-    position = header.parts * _ROW * _WORD
+    position = header.parts * _ROW.size
+    table = body[:position].view(torch.int64).tolist()
     parts: list[Vector | Flag] = []
 
     def take(dtype: torch.dtype, count: int) -> torch.Tensor:
@@ -104,7 +153,7 @@ def decode(body: torch.Tensor, header: Header) -> Payload:
         return piece
 
     for row in range(header.parts):
-        kind, dtype, entries, size = table[row * _ROW : (row + 1) * _ROW]
+        kind, dtype, entries, size = table[row * _ROW_WORDS : (row + 1) * _ROW_WORDS]
         if kind == FLAG:
             parts.append(Flag(bool(size)))
             continue

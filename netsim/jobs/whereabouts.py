@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Tell = Callable[[str, str, int, int | None], None]
 """``tell(kind, message, exit_code, peer)`` hands on why a rank ends: the error's class, and which rank it is about."""
 
-HINT = " (is that rank stuck or stopped, or a link down?)"
+HINT = " (is that rank stuck, stopped or at something else, or a link down?)"
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -60,13 +60,16 @@ class Whereabouts:
 HERE = Whereabouts()
 
 
-def failure(where: str, error: RuntimeError, peer: int | None = None) -> NetsimError:
-    """Return what an error of torch.distributed means, said of a rank in an operation at a step."""
+def failure(where: str, error: RuntimeError, peer: int | None = None, what: str = "") -> NetsimError:
+    """Return what an error of torch.distributed means, said of a rank in an operation at a step.
+
+    `what` must be the same at both ends for anything to go on.
+    """
     said = str(error).splitlines()[0] if str(error) else type(error).__name__
     if "Timed out" in said or "timeout" in said.lower():
-        what = "nothing came" if "recv" in said else "it did not go on"
-        limit = _limit(said)
-        return PeerSilentError(f"{where}: {what}{limit}{HINT}", peer)
+        nothing, joint = ("nothing came", "of") if "recv" in said else ("it did not go on", "with")
+        wanted = f" {joint} {what}" if what else ""
+        return PeerSilentError(f"{where}: {nothing}{_limit(said)}{wanted}{HINT}", peer)
     if any(
         sign in said for sign in ("closed by peer", "reset by peer", "Broken pipe", "pair closure", "likely closed")
     ):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from netsim.backends.kernel import AHEAD_S, COLD_S, WARM_S
-from netsim.payload import Dense, Sparse, Vector
+from netsim.payload import Dense, Sparse, Vector, add
 from netsim.system import busy_share, processor_ticks
 from netsim.validation.exchanges import EXCHANGES, SPREAD, shift
 from netsim.worker import Sends, Worker
@@ -183,6 +183,7 @@ def _only(vector: Dense | Sparse) -> float | None:
 
 
 SMALL_BYTES = 4
+MERGED_BYTES = 2 * 10**6
 CROWD_PART = 25
 """Of the large message, in a crowd: some 4 ms of the link."""
 STILL_S = 0.3
@@ -196,8 +197,11 @@ def points(rank: int, start: Start, large_bytes: int, repeats: int = 24) -> dict
     ``cold_s`` after a longer one, of another sender each time, since it matters which processors two ranks are on;
     ``busy_s``: one of many to and fro without a pause; ``large_s``: one of `large_bytes`. ``all_s``: small messages
     both ways in all pairs of ranks at once. ``crowd_s``: one of many without a pause, each rank's to another;
-    ``crowd_work_s`` and ``crowd_some_work_s`` of the processors, for a small one and one of `crowd_some_bytes`.
+    ``crowd_work_s`` and ``crowd_some_work_s`` of the processors, for a small one and one of `crowd_some_bytes`;
+    ``crowd_merge_s``: one with small vectors to add after it; ``crowd_header_s``: one whose size only its sender knows.
+    ``merge_s``: adding small vectors after something else.
     """
+    import torch
     import torch.distributed as dist
 
     ranks = dist.get_world_size()
@@ -220,11 +224,19 @@ def points(rank: int, start: Start, large_bytes: int, repeats: int = 24) -> dict
                 own[name].append(message)
     some_bytes = max(SMALL_BYTES, large_bytes // CROWD_PART)
     busy = _to_and_fro(rank, start)
-    crowd, crowd_some = (_in_a_crowd(rank, start, nbytes) for nbytes in (SMALL_BYTES, some_bytes))
-    merging = _merging() if rank == 0 else 0.0
+    small, some = (Dense(torch.ones(nbytes // 4, device=start.device)) for nbytes in (SMALL_BYTES, some_bytes))
+    sparse = Sparse(torch.zeros(1, dtype=torch.int32, device=start.device), small.values, 1)
+    crowds = [
+        _in_a_crowd(rank, start, small),
+        _in_a_crowd(rank, start, some),
+        _in_a_crowd(rank, start, small, merging=True),
+        _in_a_crowd(rank, start, sparse),
+    ]
+    merging = (_merging(rank, start, SMALL_BYTES), _merging(rank, start, MERGED_BYTES)) if rank == 0 else (0.0, 0.0)
     everyones: list[Any] = [None] * ranks
-    dist.all_gather_object(everyones, (own, busy, (crowd, crowd_some), merging))
-    crowd, crowd_some = everyones[0][2]
+    dist.all_gather_object(everyones, (own, busy, crowds, merging))
+    crowd, crowd_some, crowd_merging, crowd_sparse = everyones[0][2]
+    merge_s, merge_large_s = everyones[0][3]
     found: dict[str, Any] = {
         name: statistics.median(_times([own[name] for own, *_ in everyones], start.hosts)) for name in own
     }
@@ -235,11 +247,14 @@ def points(rank: int, start: Start, large_bytes: int, repeats: int = 24) -> dict
         "crowd_work_s": crowd.processors_s,
         "crowd_some_work_s": crowd_some.processors_s,
         "crowd_some_bytes": some_bytes,
+        "crowd_merge_s": crowd_merging.seconds,
+        "crowd_header_s": crowd_sparse.seconds,
         "large_bytes": large_bytes,
         "at_once": at_once,
         "ranks": ranks,
         "hosts": start.hosts,
-        "merge_s_per_byte": everyones[0][3],
+        "merge_s": merge_s,
+        "merge_s_per_byte": max(0.0, merge_large_s - merge_s) / (2 * MERGED_BYTES),
     }
 
 
@@ -318,21 +333,21 @@ class Crowd(NamedTuple):
     processors_s: float | None
 
 
-def _in_a_crowd(rank: int, start: Start, nbytes: int, messages: int = 100) -> Crowd:
-    """Have each rank send message after message to one rank and receive from another.
+def _in_a_crowd(rank: int, start: Start, vector: Vector, messages: int = 100, *, merging: bool = False) -> Crowd:
+    """Have each rank send a vector again and again to one rank and receive from another, and add those if `merging`.
 
     A quarter as many before those are not counted: some begin late. Nor is what processors do while all are still.
     """
-    import torch
     import torch.distributed as dist
 
     ranks = dist.get_world_size()
     target, source = ((rank + way * shift(ranks)) % ranks for way in (1, -1))
-    vector = Dense(torch.ones(nbytes // 4, device=start.device))
 
     async def send(worker: Worker, messages: int) -> None:
         for _ in range(messages):
-            await worker.sendrecv(target, vector, source, like=vector)
+            theirs = await worker.sendrecv(target, vector, source, like=vector)
+            if merging:
+                await worker.compute("merge", add, theirs, vector)
 
     async def program(worker: Worker) -> tuple[float, float | None]:
         await send(worker, messages // 4)
@@ -349,22 +364,27 @@ def _in_a_crowd(rank: int, start: Start, nbytes: int, messages: int = 100) -> Cr
     took, busy = interpreter(worker, start).run(program(worker))
     if busy is None or still is None or start.hosts > 1:
         return Crowd(took / messages, None)
-    return Crowd(took / messages, (busy - still) * (os.cpu_count() or 1) * took / (messages * ranks))
+    processors_s = (busy - still) * (os.cpu_count() or 1) * took / (messages * ranks)
+    return Crowd(took / messages, processors_s)
 
 
-def _merging(nbytes: int = 2 * 10**6, repeats: int = 9) -> float:
-    """Return the seconds that a byte of two vectors takes which are added, after something else was in the cache."""
+def _merging(rank: int, start: Start, nbytes: int, repeats: int = 9) -> float:
+    """Return the seconds that adding two vectors of `nbytes` takes after something else was in the cache."""
     import torch
-
-    from netsim.payload import add
+    import torch.distributed as dist
 
     vector, other = Dense(torch.ones(nbytes // 4)), torch.ones(8 * 10**6)
-    samples = []
-    for _ in range(repeats):
-        other.mul_(1.0)
-        time.sleep(0.002)
-        began = time.monotonic()
-        kept = add(vector, vector)
-        samples.append(time.monotonic() - began)
-        del kept
-    return statistics.median(samples[2:]) / (2 * nbytes)
+
+    async def program(worker: Worker) -> float:
+        samples = []
+        for _ in range(repeats):
+            other.mul_(1.0)
+            time.sleep(0.002)
+            began = time.monotonic()
+            kept = await worker.compute("merge", add, vector, vector)
+            samples.append(time.monotonic() - began)
+            del kept
+        return statistics.median(samples[2:])
+
+    worker = Worker(rank, dist.get_world_size())
+    return interpreter(worker, start).run(program(worker))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from netsim.algorithm import Algorithm
@@ -95,6 +96,7 @@ def predicted_rounds(
     with one_thread_each():
         task, tensors, _ = load_task(experiment, "cpu")
         algorithm = experiment.algorithm(experiment.algorithms[0], tensors)
+        terms = replace(terms, call_s=0.0, hot_call_s=0.0)  # these were timed, too
         medium = KernelMedium(fabric, wire, terms, TimedCosts(local), sends)
         workers = make_workers(algorithm, experiment.workers, experiment.servers)
         ends: list[list[float]] = [[] for _ in workers]
