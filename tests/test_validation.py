@@ -152,7 +152,7 @@ def test_a_rank_that_kept_still_for_long_works_more() -> None:
     # The receiver comes after 0.1 s, long after the message was packed, and takes it in.
     longer, usual = (one_message(terms, "eager", NO_ACKS, late_s=0.1)[0] for terms in (cold, warm))
     assert longer - usual == pytest.approx(3e-4, rel=1e-6)
-    # On time, the one that packs hears later that it may send; the other has kept still for 20 ms, and while it drained.
+    # On time, the one that packs hears later that it may send; the other kept still for 20 ms, and while it drained.
     longer, usual = (one_message(terms, "eager", NO_ACKS)[0] for terms in (cold, warm))
     share = (AHEAD_S + 3e-4 + drain(100_000) - WARM_S) / (COLD_S - WARM_S)
     assert longer - usual == pytest.approx(3e-4 * share, rel=0.01)  # and for some microseconds of work
