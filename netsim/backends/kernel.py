@@ -150,12 +150,12 @@ class KernelMedium:
             self._after(waking, lambda: self._occupy(there, "taking in", work, path, announced))
 
         def announced(path: Path) -> None:
-            hear(path, self.now, lambda path: self._depart(message, path))
+            hear(path, self.now, depart)
 
-        if has_known_size(message.request.payload):
-            hear(path, expected_at, lambda path: self._depart(message, path))
-        else:
-            hear(path, expected_at, announce)
+        def depart(path: Path) -> None:
+            self._depart(message, path)
+
+        hear(path, expected_at, depart if has_known_size(message.request.payload) else announce)
 
     def _depart(self, message: Posted, path: Path) -> None:
         """Send a message, or its body, to a receiver that is ready for it."""

@@ -39,6 +39,8 @@ class Real:
         self._worker = worker
         self._device, self._backend, self._sends = device, backend, sends
         self._on_gpu = backend == "nccl"
+        # Tags that have a size in them are larger than every mpi must take.
+        self._at_once = backend == "gloo"
         # A receipt does not keep nccl's stream from running ahead, and there the batch is the pair's own.
         self._acknowledged = sends == "acknowledged" and not self._on_gpu
         self._receiving: dict[tuple[int, int], Incoming] = {}
@@ -148,7 +150,7 @@ class Real:
         if (earlier := self._receiving.get(channel)) is not None:
             earlier.finish()  # headers and bodies of one channel must come in turn
         where = self._where("receiving from rank", request.src, request.like)
-        known = None if self._on_gpu else known_bytes(request.like)
+        known = known_bytes(request.like) if self._at_once else None
 
         def body_bytes(header: torch.Tensor) -> int:
             return Header.decode(header, where.operation, where.step, request.tag, where).body_bytes
@@ -216,7 +218,7 @@ class Real:
         started = time.perf_counter()
         payload, worker = request.payload, self._worker
         head = head_of(payload, worker.operation, worker.step, request.tag)
-        if not self._on_gpu and has_known_size(payload):
+        if self._at_once and has_known_size(payload):
             first, body = self._moved(encode(head, payload), "cpu"), None
         else:
             body = self._moved(encode(head[HEADER_BYTES:], payload), self._wire_device)
