@@ -147,7 +147,7 @@ def size_rule(rule: Callable[..., Any]) -> Callable[[Callable[P, R]], Callable[P
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            if any(isinstance(arg, SizeOnly) for arg in args):
+            if SizeOnly in map(type, args):
                 return rule(*args, **kwargs)  # type: ignore[no-any-return]
             return function(*args, **kwargs)
 
@@ -176,6 +176,9 @@ def nbytes(payload: Payload) -> int:
     return payload.value_bytes + payload.index_bytes + payload.control_bytes
 
 
+_OF_KNOWN_SIZE = (Dense, Flag)
+
+
 def has_known_size(payload: Payload) -> bool:
     """Return whether its bytes follow from its kind, size and element type, so that who expects one like it knows them.
 
@@ -183,7 +186,7 @@ def has_known_size(payload: Payload) -> bool:
     """
     if isinstance(payload, SizeOnly):
         return payload.entries is None
-    return isinstance(payload, Dense | Flag)
+    return isinstance(payload, _OF_KNOWN_SIZE)
 
 
 def split(vector: Vector, parts: int) -> list[Vector]:

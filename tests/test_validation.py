@@ -262,9 +262,9 @@ def test_an_idle_link_lets_its_credit_through_at_once_and_earns_it_back() -> Non
 
 @pytest.mark.parametrize(
     ("ranks", "mbps", "shaping", "together"),
-    # Up to 200 Mbit/s in all every frame by itself, beyond in proportion, and four at the most.
+    # Up to 100 Mbit/s in all every frame by itself, beyond in proportion, and eight at the most.
     [
-        *((4, 25, "fair", 1), (4, 50, "fair", 1), (8, 50, "fair", 2), (8, 100, "fair", 4), (16, 100, "fair", 4)),
+        *((4, 25, "fair", 1), (4, 50, "fair", 2), (8, 50, "fair", 4), (8, 100, "fair", 8), (16, 100, "fair", 8)),
         (16, 100, "tbf", 1),
     ],
 )

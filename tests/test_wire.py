@@ -10,9 +10,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netsim.backends.wire import HEADER_BYTES, Header, as_tensor, decode, encode, head_of, known_bytes, values_after
+from netsim.backends.wire import (
+    HEADER_BYTES,
+    Header,
+    as_tensor,
+    decode,
+    encode,
+    encode_dense,
+    head_of,
+    room_for,
+    values_after,
+)
 from netsim.errors import ProtocolError
-from netsim.payload import Bundle, Dense, Flag, Payload, SizeOnly, Sparse, nbytes
+from netsim.payload import Bundle, Dense, Flag, Payload, SizeOnly, Sparse, has_known_size, nbytes
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 
@@ -50,20 +60,40 @@ def test_a_payload_comes_back_as_it_went(payload: Payload) -> None:
     assert same(payload, decode(message[HEADER_BYTES:].clone(), received))
 
 
+dense_vectors = vectors().filter(lambda vector: isinstance(vector, Dense))
+
+
 @given(st.one_of(payloads, st.booleans().map(Flag)))
-def test_who_knows_what_to_expect_knows_how_many_bytes_that_is(payload: Payload) -> None:
-    known = known_bytes(payload)
-    assert (known is not None) == isinstance(payload, Dense | Flag)
-    assert known in (None, encode(head_of(payload, "gather", 3, 1), payload).numel())
+def test_who_knows_what_to_expect_has_room_for_just_that(payload: Payload) -> None:
+    assert has_known_size(payload) == isinstance(payload, Dense | Flag)
+    if has_known_size(payload):
+        assert room_for(payload).nbytes == encode(head_of(payload, "gather", 3, 1), payload).nbytes
 
 
-@given(vectors().filter(lambda vector: isinstance(vector, Dense)), st.data())
+@given(dense_vectors)
+def test_a_dense_vector_is_the_same_bytes_by_the_short_way(vector: Dense) -> None:
+    head = head_of(vector, "gather", 3, 1)
+    message = encode_dense(head, vector.values)
+    assert message.dtype == vector.values.dtype
+    assert torch.equal(message.view(torch.uint8), encode(head, vector))
+
+
+def test_a_vector_that_is_scattered_in_memory_is_gathered() -> None:
+    values = torch.arange(12.0).reshape(3, 4)[:, 1]
+    message = encode_dense(head := head_of(Dense(values), "gather", 3, 1), values)
+    assert values_after(head, message, Dense(values)).tolist() == [1.0, 5.0, 9.0]  # type: ignore[union-attr]
+
+
+@given(dense_vectors, st.data())
 def test_a_dense_vector_is_taken_only_from_a_message_that_begins_as_it_must(vector: Dense, data: st.DataObject) -> None:
     head = head_of(vector, "gather", 3, 1)
-    message = encode(head, vector)
-    assert torch.equal(values_after(head, message, vector), vector.values)  # type: ignore[arg-type]
+    message = encode_dense(head, vector.values)
+    values = values_after(head, message, vector)
+    assert values is not None
+    assert values.dtype == vector.values.dtype
+    assert torch.equal(values, vector.values)
     place = data.draw(st.integers(0, len(head) - 1))
-    message[place] += 1
+    message.view(torch.uint8)[place] += 1
     assert values_after(head, message, vector) is None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
@@ -13,8 +13,30 @@ import torch
 import torch.distributed as dist
 
 from netsim.backends.beside import Backward, Forked
-from netsim.backends.messages import HEADER, Incoming, Outgoing, Transfer, Where, transfer_tag
-from netsim.backends.wire import HEADER_BYTES, Header, as_tensor, decode, encode, head_of, known_bytes, values_after
+from netsim.backends.messages import (
+    BODY,
+    HEADER,
+    RECEIPT,
+    Announced,
+    Incoming,
+    Outgoing,
+    Transfer,
+    Where,
+    transfer_tag,
+    wait,
+    whole_tag,
+)
+from netsim.backends.wire import (
+    HEADER_BYTES,
+    Header,
+    as_tensor,
+    decode,
+    encode,
+    encode_dense,
+    head_of,
+    room_for,
+    values_after,
+)
 from netsim.errors import ProtocolError
 from netsim.jobs.whereabouts import HERE
 from netsim.payload import Dense, Payload, check_like, has_known_size
@@ -23,7 +45,7 @@ from netsim.timeline import Timeline
 from netsim.worker import EXPAND, Collective, Compute, Fork, Recv, Send, SendRecv, Sends, Start, Worker, evaluate
 
 T = TypeVar("T")
-COMMUNICATION = (Send, Recv, SendRecv, Outgoing, Incoming)
+COMMUNICATION = (Send, Recv, SendRecv, Outgoing, Incoming, Announced)
 RECEIPTS_KEPT = 4096
 """The kernel has a receipt, a byte whose receiver is waiting, long before so many later ones were sent."""
 
@@ -37,6 +59,10 @@ class Real:
 
     def __init__(self, worker: Worker, device: str, backend: str, sends: Sends = "eager") -> None:
         self._worker = worker
+        # Asked itself, the group that everybody is in leaves out what isend and irecv look up at every call.
+        group = dist.group.WORLD
+        assert group is not None, "this process is not in the group"
+        self._group = group
         self._device, self._backend, self._sends = device, backend, sends
         self._on_gpu = backend == "nccl"
         # Tags that have a size in them are larger than every mpi must take.
@@ -90,23 +116,23 @@ class Real:
 
     def _answer(self, request: Any) -> Any:
         self._request = request
-        match request:
-            case Collective():
-                return EXPAND
+        match request:  # the most frequent first
+            case SendRecv():
+                return self._exchange(request)
             case Compute():
                 return evaluate(request, self._compute)
+            case Send():
+                return self._start_send(request).finish()
+            case Recv():
+                return self._start_recv(request).finish()
+            case Collective():
+                return EXPAND
             case Outgoing() | Incoming():
                 return request.finish()
             case Start(Send() as send):
                 return self._start_send(send)
             case Start(Recv() as recv):
                 return self._receive_in_background(recv)
-            case Send():
-                return self._start_send(request).finish()
-            case Recv():
-                return self._start_recv(request).finish()
-            case SendRecv():
-                return self._exchange(request)
             case Fork():
                 return self._fork(request)
             case Forked():
@@ -142,32 +168,54 @@ class Real:
 
     def _outgoing(self, request: Send) -> Outgoing:
         where = self._where("sending to rank", request.dst, request.payload)
-        return Outgoing(*self._pack(request), request.dst, request.tag, where, self._acknowledged)
+        tag, begin_body = request.tag, None
+        if self._at_once and has_known_size(request.payload):
+            message = self._pack_whole(request, where)
+            first_tag = whole_tag(tag, message.nbytes)
+        else:
+            message, body = self._pack(request, where)
+            first_tag = transfer_tag(tag, HEADER)
+            if body.numel():
+                begin_body = partial(Transfer, self._group.send, body, transfer_tag(tag, BODY), where)
+        transfers = []
+        if self._acknowledged:
+            byte = torch.empty(1, dtype=torch.uint8)
+            transfers.append(Transfer(self._group.recv, byte, transfer_tag(tag, RECEIPT), where))
+        transfers.append(Transfer(self._group.send, message, first_tag, where))
+        return Outgoing(transfers, begin_body)
 
     def _start_recv(self, request: Recv[Any]) -> Incoming:
         """Be ready for all of a message, or for its header: gloo moves no data before the receiver is."""
-        channel = (request.src, request.tag)
+        where = self._where("receiving from rank", request.src, request.like)
+        acknowledge = partial(self._acknowledge, request, where) if self._acknowledged else None
+        if self._at_once and has_known_size(request.like):
+            room = room_for(request.like)
+            message = Transfer(self._group.recv, room, whole_tag(request.tag, room.nbytes), where)
+            return Incoming(message, partial(self._unpack_whole, request, where), acknowledge)
+        return self._start_announced(request, where, acknowledge)
+
+    def _start_announced(self, request: Recv[Any], where: Where, acknowledge: Callable[[], None] | None) -> Announced:
+        channel, tag = (request.src, request.tag), request.tag
         if (earlier := self._receiving.get(channel)) is not None:
             earlier.finish()  # headers and bodies of one channel must come in turn
-        where = self._where("receiving from rank", request.src, request.like)
-        known = known_bytes(request.like) if self._at_once else None
 
-        def body_bytes(header: torch.Tensor) -> int:
-            return Header.decode(header, where.operation, where.step, request.tag, where).body_bytes
+        def body_after(header: torch.Tensor) -> Transfer | None:
+            size = Header.decode(header, where.operation, where.step, tag, where).body_bytes
+            body = torch.empty(size, dtype=torch.uint8, device=self._wire_device)
+            return Transfer(self._group.recv, body, transfer_tag(tag, BODY), where) if size else None
 
-        def unpack(first: torch.Tensor, body: torch.Tensor | None, receipt: Transfer | None) -> Payload:
-            if known is None:
-                del self._receiving[channel]
-            if receipt is not None:
-                self._receipts.append(receipt)
-            return self._unpack(first, body, request, where)
+        def unpack(header: torch.Tensor, body: torch.Tensor) -> Payload:
+            del self._receiving[channel]
+            return self._unpack(request, where, header, body)
 
-        incoming = Incoming(
-            *(request.src, request.tag, self._wire_device, where), known, body_bytes, unpack, self._acknowledged
-        )
-        if known is None:
-            self._receiving[channel] = incoming
-        return incoming
+        room = torch.empty(HEADER_BYTES, dtype=torch.uint8)
+        header = Transfer(self._group.recv, room, transfer_tag(tag, HEADER), where)
+        self._receiving[channel] = announced = Announced(header, body_after, unpack, acknowledge)
+        return announced
+
+    def _acknowledge(self, request: Recv[Any], where: Where) -> None:
+        byte = torch.zeros(1, dtype=torch.uint8)
+        self._receipts.append(Transfer(self._group.send, byte, transfer_tag(request.tag, RECEIPT), where))
 
     def _receive_in_background(self, request: Recv[Any]) -> Incoming:
         incoming = self._start_recv(request)
@@ -191,64 +239,77 @@ class Real:
     def _exchange_bodies_at_once(self, request: SendRecv[Any]) -> Payload:
         """nccl runs a pair's sends and receives one after the other, so both bodies go as one batch."""
         send, recv = request.send, request.recv
-        where = self._where(f"sending to rank {send.dst} and receiving from rank", recv.src)
-        header, body = self._pack(send)
-        assert body is not None, "under nccl a header goes by itself"
+        sending = self._where("sending to rank", send.dst, send.payload)
+        receiving = self._where("receiving from rank", recv.src, recv.like)
+        header, body = self._pack(send, sending)
         words = torch.empty(HEADER_BYTES, dtype=torch.uint8)
         headers = [
-            Transfer.into(words, recv.src, transfer_tag(recv.tag, HEADER), where),
-            Transfer.out(header, send.dst, transfer_tag(send.tag, HEADER), where),
+            Transfer(self._group.recv, words, transfer_tag(recv.tag, HEADER), receiving),
+            Transfer(self._group.send, header, transfer_tag(send.tag, HEADER), sending),
         ]
         for transfer in headers:
-            transfer.wait(where)
-        theirs = Header.decode(words, where.operation, where.step, recv.tag, where)
+            transfer.wait()
+        theirs = Header.decode(words, receiving.operation, receiving.step, recv.tag, receiving)
         buffer = torch.empty(theirs.body_bytes, dtype=torch.uint8, device=self._wire_device)
         batch = [dist.P2POp(dist.isend, body, send.dst)] if body.numel() else []
         batch += [dist.P2POp(dist.irecv, buffer, recv.src)] if buffer.numel() else []
         for work in dist.batch_isend_irecv(batch) if batch else ():
-            Transfer(work, buffer, recv.src).wait(where)
-        return self._unpack(words, buffer, recv, where)
+            wait(work, receiving)
+        return self._unpack(recv, receiving, words, buffer)
 
     @property
     def _wire_device(self) -> str:
         return self._device if self._on_gpu else "cpu"
 
-    def _pack(self, request: Send) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return the header and the body, or all in one and None, if the receiver knows how much that is."""
+    def _pack(self, request: Send, where: Where) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the header and the body of a message."""
         started = time.perf_counter()
-        payload, worker = request.payload, self._worker
-        head = head_of(payload, worker.operation, worker.step, request.tag)
-        if self._at_once and has_known_size(payload):
-            first, body = self._moved(encode(head, payload), "cpu"), None
-        else:
-            body = self._moved(encode(head[HEADER_BYTES:], payload), self._wire_device)
-            first = as_tensor(head[:HEADER_BYTES])
-        worker.traffic.sent(payload)
+        head = head_of(request.payload, where.operation, where.step, request.tag)
+        body = self._moved(encode(head[HEADER_BYTES:], request.payload), self._wire_device)
+        self._worker.traffic.sent(request.payload)
         self.packing_s += time.perf_counter() - started
-        return first, body
+        return as_tensor(head[:HEADER_BYTES]), body
 
-    def _unpack(self, first: torch.Tensor, body: torch.Tensor | None, request: Recv[Any], where: Where) -> Payload:
+    def _pack_whole(self, request: Send, where: Where) -> torch.Tensor:
+        """Return all of a message whose size its receiver knows."""
         started = time.perf_counter()
-        payload = self._as_expected(first, request, where) if body is None else None
-        if payload is None:
-            header = Header.decode(first, where.operation, where.step, request.tag, where)
-            body = first[HEADER_BYTES:] if body is None else body
-            payload = decode(self._moved(body, self._device), header)
-            check_like(payload, request.like, where)
+        payload = request.payload
+        head = head_of(payload, where.operation, where.step, request.tag)
+        if isinstance(payload, Dense):
+            message = encode_dense(head, self._moved(payload.values, "cpu"))
+        else:
+            message = as_tensor(head)
+        self._worker.traffic.sent(payload)
+        self.packing_s += time.perf_counter() - started
+        return message
+
+    def _unpack(self, request: Recv[Any], where: Where, header: torch.Tensor, body: torch.Tensor) -> Payload:
+        """Return the payload of a message; raise ProtocolError unless it is the one expected."""
+        started = time.perf_counter()
+        payload = decode(
+            self._moved(body, self._device), Header.decode(header, where.operation, where.step, request.tag, where)
+        )
+        check_like(payload, request.like, where)
         self.packing_s += time.perf_counter() - started
         self._worker.traffic.received(payload)
         return payload
 
+    def _unpack_whole(self, request: Recv[Any], where: Where, message: torch.Tensor) -> Payload:
+        started = time.perf_counter()
+        like = request.like
+        if isinstance(like, Dense):
+            # Of the vector that is expected all but the values is known, so that is compared, not decoded.
+            head = head_of(like, where.operation, where.step, request.tag)
+            if (values := values_after(head, message, like)) is not None:
+                payload = Dense(self._moved(values, self._device))
+                self.packing_s += time.perf_counter() - started
+                self._worker.traffic.received(payload)
+                return payload
+        raw = message.view(torch.uint8)
+        return self._unpack(request, where, raw[:HEADER_BYTES], raw[HEADER_BYTES:])
+
     def _moved(self, tensor: torch.Tensor, device: str) -> torch.Tensor:
         return tensor if self._device == "cpu" else tensor.to(device)
-
-    def _as_expected(self, message: torch.Tensor, request: Recv[Any], where: Where) -> Payload | None:
-        """Return the dense vector in a message, if one was expected and it begins with just the bytes it should."""
-        if not isinstance(request.like, Dense):
-            return None
-        head = head_of(request.like, where.operation, where.step, request.tag)
-        values = values_after(head, message, request.like)
-        return None if values is None else Dense(self._moved(values, self._device))
 
     def _where(self, doing: str, peer: int, payload: Payload | None = None) -> Where:
         return Where(self._worker.rank, self._worker.operation, self._worker.step, doing, peer, payload)

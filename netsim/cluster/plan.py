@@ -28,9 +28,9 @@ ACK_BYTES = 66
 """Of an acknowledgement on a veth: 14 of Ethernet, 20 of IP, 20 of TCP and 12 of its time stamp."""
 BURST_BYTES = 4096
 """What an idle link lets through at once. A third of it loses rate to late timers; more falsifies short messages."""
-FRAMES_BPS = 200 * 10**6
+FRAMES_BPS = 100_000_000
 """What all ranks' links may carry frame by frame; beyond, frames leave together, so that queues are busy no oftener."""
-MOST_TOGETHER = 4
+MOST_TOGETHER = 8
 """Frames in a group at the most: a group takes its turn at a link whole."""
 QUEUE_BYTES = 16 * 2**20
 """Longer than what TCP has under way, so nothing is lost: this is a model of links, not of loss."""

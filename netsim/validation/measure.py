@@ -186,6 +186,8 @@ SMALL_BYTES = 4
 MERGED_BYTES = 2 * 10**6
 CROWD_PART = 25
 """Of the large message, in a crowd: some 4 ms of the link."""
+CROWDS = 3
+"""So often all is measured in which processors are short, in turn: their speed changes from second to second."""
 STILL_S = 0.3
 """For so long all keep still, for what processors do besides."""
 
@@ -226,17 +228,19 @@ def points(rank: int, start: Start, large_bytes: int, repeats: int = 24) -> dict
     busy = _to_and_fro(rank, start)
     small, some = (Dense(torch.ones(nbytes // 4, device=start.device)) for nbytes in (SMALL_BYTES, some_bytes))
     sparse = Sparse(torch.zeros(1, dtype=torch.int32, device=start.device), small.values, 1)
-    crowds = [
-        _in_a_crowd(rank, start, small),
-        _in_a_crowd(rank, start, some),
-        _in_a_crowd(rank, start, small, merging=True),
-        _in_a_crowd(rank, start, sparse),
-    ]
-    merging = (_merging(rank, start, SMALL_BYTES), _merging(rank, start, MERGED_BYTES)) if rank == 0 else (0.0, 0.0)
+    crowds, merging = [], []
+    for _ in range(CROWDS):
+        crowds += [
+            _in_a_crowd(rank, start, small),
+            _in_a_crowd(rank, start, some),
+            _in_a_crowd(rank, start, small, merging=True),
+            _in_a_crowd(rank, start, sparse),
+        ]
+        merging += [_merging(rank, start, nbytes) if rank == 0 else 0.0 for nbytes in (SMALL_BYTES, MERGED_BYTES)]
     everyones: list[Any] = [None] * ranks
     dist.all_gather_object(everyones, (own, busy, crowds, merging))
-    crowd, crowd_some, crowd_merging, crowd_sparse = everyones[0][2]
-    merge_s, merge_large_s = everyones[0][3]
+    crowd, crowd_some, crowd_merging, crowd_sparse = (_median(everyones[0][2][case::4]) for case in range(4))
+    merge_s, merge_large_s = (statistics.median(everyones[0][3][case::2]) for case in range(2))
     found: dict[str, Any] = {
         name: statistics.median(_times([own[name] for own, *_ in everyones], start.hosts)) for name in own
     }
@@ -331,6 +335,11 @@ class Crowd(NamedTuple):
 
     seconds: float
     processors_s: float | None
+
+
+def _median(crowds: list[Crowd]) -> Crowd:
+    worked = [crowd.processors_s for crowd in crowds if crowd.processors_s is not None]
+    return Crowd(statistics.median(crowd.seconds for crowd in crowds), statistics.median(worked) if worked else None)
 
 
 def _in_a_crowd(rank: int, start: Start, vector: Vector, messages: int = 100, *, merging: bool = False) -> Crowd:
