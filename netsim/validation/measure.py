@@ -249,6 +249,7 @@ def points(rank: int, start: Start, large_bytes: int, repeats: int = 24) -> dict
         "busy_s": everyones[0][1],
         "crowd_s": crowd.seconds,
         "crowd_work_s": crowd.processors_s,
+        "crowd_some_s": crowd_some.seconds,
         "crowd_some_work_s": crowd_some.processors_s,
         "crowd_some_bytes": some_bytes,
         "crowd_merge_s": crowd_merging.seconds,
