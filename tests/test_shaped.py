@@ -93,6 +93,32 @@ def test_messages_that_share_a_link_end_one_after_the_other_as_from_the_kernels_
     assert ends == pytest.approx(expected, abs=messages * group)
 
 
+@given(st.integers(1, 8), st.sampled_from([1, 4, 8]), st.data())
+@settings(deadline=None)
+def test_single_groups_of_several_hosts_go_at_once_as_from_the_kernels_classes(
+    messages: int, together: int, data: st.DataObject
+) -> None:
+    """So a link carries more than its bandwidth for a moment, and owes it."""
+    frames = data.draw(st.integers(1, together))
+    wire = Wire(header_bytes=66, ack_bytes=0, credit_bytes=4096, together=together, sure_share=0.1)
+    environment = simpy.Environment()
+    network = ShapedNetwork(environment, wire)
+    downlink, back = Link(0, "b", "a", RATE, 0.0), Link(1, "a", "b", RATE, 0.0)
+    ends: list[float] = []
+
+    def send(host: int, frames: int) -> None:
+        route = Route((Link(2 + host, f"c{host}", "b", RATE, 0.0), downlink), 0)
+        network.start(route, Route((back,), 0), frames * FRAME, lambda _: ends.append(environment.now / PICOSECONDS))
+
+    for host in range(messages):
+        send(host, frames)
+    environment.run()
+    assert ends == htb([frames] * messages, together, 4096, 0.1) == [0.0] * messages
+    send(messages, 40 * together)
+    environment.run()
+    assert ends[-1] == pytest.approx(htb([frames] * messages + [40 * together], together, 4096, 0.1)[-1], rel=0.05)
+
+
 def test_two_hosts_have_a_credit_of_their_own_where_a_link_owes() -> None:
     """A message of 4 kB goes at once though its link owes what another, to somebody else, just left with."""
     wire = Wire(header_bytes=66, ack_bytes=0, credit_bytes=4096, together=4, sure_share=0.1)

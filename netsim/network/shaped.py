@@ -34,10 +34,10 @@ SOLVED = 4
 class Stream:
     """A message that drains, but for the bits that are `owed` when it has gone.
 
-    `held_by` is what held it back, and for how many picoseconds.
+    `held_by` is what held it back, and for how many picoseconds. One that is `free` is let through at once, all of it.
     """
 
-    __slots__ = ("back", "bits", "bottleneck", "done", "due", "held_by", "links", "owed", "rate", "since")
+    __slots__ = ("back", "bits", "bottleneck", "done", "due", "free", "held_by", "links", "owed", "rate", "since")
 
     def __init__(
         self, links: tuple[Link, ...], back: tuple[Link, ...], bits: int, done: Callable[[Stream], None], owed: int = 0
@@ -47,6 +47,7 @@ class Stream:
         self.rate = 0.0
         self.bottleneck: Link | None = None
         self.since = self.due = 0
+        self.free = False
         self.held_by: list[tuple[Link, int]] = []
 
     def progress(self, now: int) -> None:
@@ -141,17 +142,20 @@ class ShapedNetwork:
         for bucket in own:
             bucket.bits -= max(0.0, min(taken, bucket.bits))
         stream.bits -= taken
+        stream.free = stream.bits <= NOTHING and all(bucket.bits > 0 for bucket in own)
 
     def _owe(self, stream: Stream, now: int) -> None:
         """Have every link on the way owe what left with the last of a message before it was earned.
 
         Others that the link holds back wait for that: of messages that would end together one ends after the other.
+        But not one that is a single group, for which its two hosts have a credit.
         """
         for link in stream.links if stream.owed else ():
             self._pair(link, stream).bits = -stream.owed
             bucket = self._bucket(link)
             bucket.at(now)
-            held = [] if bucket.owes else [other for other in self._streams if other.bottleneck is link]
+            waiting = [other for other in self._streams if other.bottleneck is link and not other.free]
+            held = [] if bucket.owes else waiting
             for other in held:
                 other.bits += stream.owed / len(held)
                 other.due = NEVER
