@@ -167,4 +167,4 @@ with within(hosts[3]):
 @pytest.mark.skipif(bool(why_no_cluster()), reason=why_no_cluster())
 def test_hosts_hand_on_frames_in_groups_past_no_firewall() -> None:
     ran = subprocess.run([sys.executable, "-c", BUILT], capture_output=True, text=True, check=False)
-    assert (ran.stdout.split(), ran.stderr) == (["2"], "")
+    assert (ran.stdout.split(), ran.stderr) == (["4"], "")
