@@ -5,7 +5,7 @@ the other way. Header and body are one transfer where the receiver knows the siz
 and the receiver makes ready for a body of the size that it tells.
 
 All this is on the way of every message. Where many ranks take turns on a processor, what each needs is in no cache,
-and a call of torch's costs ten times what it does in a loop: the fewer, the better.
+and a call of torch's costs many times what it does in a loop: the fewer, the better.
 """
 
 from __future__ import annotations
