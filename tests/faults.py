@@ -41,28 +41,33 @@ PATIENCE_S = 90.0
 BEAT_S = 0.02
 ODD_AT = 5
 """The step in which the rank that differs differs."""
+ENOUGH = "enough"
+"""The file that tells a run to end."""
 
 
 def beat(details: dict[str, Any], rank: int, on_round: OnRound) -> list[dict[str, Any]]:
-    """Exchange a little, over and over; `details` may have rank 1 do something else from a step on."""
+    """Exchange a little, over and over, until told; `details` may have rank 1 do something else from a step on."""
     worker = Worker(rank, WORLD)
+    enough = Path(details["folder"]) / ENOUGH
 
     async def program() -> None:
-        for worker.step in range(details["steps"]):
+        for worker.step in itertools.count():
             odd = details.get("odd") if rank == 1 and worker.step >= ODD_AT else None
             if odd == "step":
                 worker.step += 1
             own = Dense(torch.ones(999 if odd == "size" else 1000, dtype=torch.float64 if odd == "dtype" else None))
+            if rank == 0 and enough.exists():
+                own.values[0] += 1
             if odd == "operation":
                 await tree_reduce(worker, own, add)
-            else:
-                await ring_all_reduce(worker, own)
+            elif (await ring_all_reduce(worker, own)).values[0] > WORLD:
+                break  # all ranks hear of it in the same step
             await worker.compute("gradient", time.sleep, BEAT_S)
             if rank == 0:
                 on_round("beat", worker.step)
 
     Real(worker, "cpu", "gloo").run(program())
-    return [{"steps": details["steps"]}] if rank == 0 else []
+    return [{"steps": worker.step}] if rank == 0 else []
 
 
 def start_by_fork(job: Job) -> Forked:
@@ -90,8 +95,12 @@ class Run:
     ended_at: float = 0.0
     code: int | None = None
 
+    def steps(self) -> int:
+        """Return how many steps rank 0 has done."""
+        return sum(len(path.read_text().splitlines()) for path in self.folder.glob("netsim-*/progress"))
+
     def going(self) -> bool:
-        return any(len(path.read_text().splitlines()) >= ODD_AT for path in self.folder.glob("netsim-*/progress"))
+        return self.steps() >= ODD_AT
 
     def look(self) -> None:
         """Note processes, listening sockets and namespaces."""
@@ -151,7 +160,7 @@ def start(folder: Path, details: dict[str, Any], cluster: Cluster | None = None)
         die_with(forge, heed_interrupts=True)
         tempfile.tempdir = str(folder)
         sys.stdout = sys.stderr
-        launch.launch_work({"work": "beat", "backend": "gloo"} | details, WORLD, cluster=cluster)
+        launch.launch_work({"work": "beat", "backend": "gloo", "folder": str(folder)} | details, WORLD, cluster=cluster)
         code = 0
     except KeyboardInterrupt:
         code = 130
@@ -242,20 +251,20 @@ def nothing(run: Run) -> None:
     """Let it go on: it has its fault in itself."""
 
 
-LONG = {"steps": 100_000, "timeout_s": TIMEOUT_S}
+BEAT = {"timeout_s": TIMEOUT_S}
 CLUSTER = Cluster(ranks=WORLD, bandwidth_bps=100_000_000)
 FAULTS: dict[str, tuple[dict[str, Any], Cluster | None, Callable[[Run], None]]] = {
-    "killed": (LONG, None, kill("rank 2", signal.SIGKILL)),
-    "stopped": (LONG, None, kill("rank 1", signal.SIGSTOP)),
-    "interrupted": (LONG, None, kill("launcher", signal.SIGINT)),
-    "terminated": (LONG, None, kill("launcher", signal.SIGTERM)),
-    "launcher-killed": (LONG, None, kill("launcher", signal.SIGKILL)),
-    "host-killed": (LONG, None, kill("host", signal.SIGKILL)),
-    "link-down": (LONG, CLUSTER, lambda run: link(run, 1, "down")),
-    "link-cut": ({"steps": 100, "timeout_s": 20.0}, CLUSTER, lambda run: link(run, 1, "down")),
-    "killed-in-namespace": (LONG, CLUSTER, kill("rank 2", signal.SIGKILL)),
-    "launcher-killed-in-namespace": (LONG, CLUSTER, kill("launcher", signal.SIGKILL)),
-} | {f"odd-{odd}": (LONG | {"odd": odd}, None, nothing) for odd in ("size", "dtype", "operation", "step")}
+    "killed": (BEAT, None, kill("rank 2", signal.SIGKILL)),
+    "stopped": (BEAT, None, kill("rank 1", signal.SIGSTOP)),
+    "interrupted": (BEAT, None, kill("launcher", signal.SIGINT)),
+    "terminated": (BEAT, None, kill("launcher", signal.SIGTERM)),
+    "launcher-killed": (BEAT, None, kill("launcher", signal.SIGKILL)),
+    "host-killed": (BEAT, None, kill("host", signal.SIGKILL)),
+    "link-down": (BEAT, CLUSTER, lambda run: link(run, 1, "down")),
+    "link-cut": ({"timeout_s": 20.0}, CLUSTER, lambda run: link(run, 1, "down")),
+    "killed-in-namespace": (BEAT, CLUSTER, kill("rank 2", signal.SIGKILL)),
+    "launcher-killed-in-namespace": (BEAT, CLUSTER, kill("launcher", signal.SIGKILL)),
+} | {f"odd-{odd}": (BEAT | {"odd": odd}, None, nothing) for odd in ("size", "dtype", "operation", "step")}
 WORLDS = {
     "wrong-world": [(3, "dense"), (4, "dense"), (3, "dense")],
     "missing-rank": [(3, "dense"), (3, "dense")],
@@ -287,9 +296,14 @@ def happen(faults: list[str], repeats: int, folder: Path) -> dict[str, list[dict
                 FAULTS[fault][2](run)
     everyone = [run for runs in happening.values() for run in runs]
     if cut := happening.get("link-cut"):
-        watch(everyone, CUT_S)
+        watch(everyone, CUT_S / 2)
         for run in cut:
+            run.seen["steps_before"] = run.steps()
+        watch(everyone, CUT_S / 2)
+        for run in cut:
+            run.seen["steps_cut"] = run.steps() - run.seen["steps_before"]
             link(run, 1, "up")
+            (run.folder / ENOUGH).touch()  # a step after it has returned, but no later than that
     watch(everyone, PATIENCE_S)
     for run in everyone:
         run.launcher.kill()  # none has any business to go on

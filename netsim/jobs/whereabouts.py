@@ -73,7 +73,8 @@ def failure(where: str, error: RuntimeError, peer: int | None = None, what: str 
     if any(
         sign in said for sign in ("closed by peer", "reset by peer", "Broken pipe", "pair closure", "likely closed")
     ):
-        return PeerLostError(f"{where}: the other end closed the connection", peer)
+        during = f" during {what}" if what else ""
+        return PeerLostError(f"{where}: the other end closed the connection{during}", peer)
     return NetsimError(f"{where}: {said}")
 
 
