@@ -44,7 +44,7 @@ def pieces() -> dict[str, str]:
         found[f"middle-{ranks}-{rate}"] = f"{where} --sizes 100KB,200KB --repeats {7 if slow <= 16 else 5}"
         sizes = "400KB,1MB" if slow <= 8 else "400KB"
         found[f"large-{ranks}-{rate}"] = f"{where} --sizes {sizes} --repeats {5 if slow <= 32 else 3}"
-    for ranks, rate, repeats in ((4, 50, 3), (4, 100, 5), (8, 50, 2), (8, 100, 3), (16, 50, 1)):
+    for ranks, rate, repeats in ((4, 50, 3), (4, 100, 5), (8, 50, 2), (8, 100, 3), (16, 50, 2)):
         where = f"--local {ranks} --bandwidth {rate}Mbps {EXCHANGES}"
         found[f"2MB-{ranks}-{rate}"] = f"{where} --sizes 2MB --repeats {repeats}"
     found["8MB-4-100"] = f"--local 4 --bandwidth 100Mbps {EXCHANGES} --sizes 8MB --repeats 2"
@@ -57,7 +57,7 @@ def pieces() -> dict[str, str]:
         found[f"racks-{placement}"] = f"{where} --sizes 400KB --repeats 3"
         found[f"flows-{placement}"] = f"{where} --sizes 1MB --exchange permutation --repeats 5"
     for ranks, rate in ((4, 50), (8, 50)):
-        where = f"--local {ranks} --bandwidth {rate}Mbps {ROUNDS} --rounds 4 --repeats 3"
+        where = f"--local {ranks} --bandwidth {rate}Mbps {ROUNDS} --rounds 4 --repeats 5"
         found[f"rounds-{ranks}-{rate}"] = f"{where} --algorithm {FAMILY}"
     found["server-4-100"] = f"--local 4 --bandwidth 100Mbps {ROUNDS} --rounds 2 --repeats 3 --algorithm {SERVER}"
     for ranks, rate in ((4, 25), (4, 50), (4, 100), (8, 50), (8, 100), (16, 50)):

@@ -9,6 +9,7 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,7 @@ def validate(
                 write_atomically(file, json.dumps(record, indent=1) + "\n")
         found.settings.append({name: record[name] for name in record if name != "cells"})
         model = _model(setting, record, profile)
-        found.comparison += _compare(setting.cells, record, setting.cluster.ranks, model, tolerance)
+        found.comparison += compare(setting.cells, record, setting.cluster.ranks, model, tolerance)
         done += sum(cost)
     return found
 
@@ -150,8 +151,8 @@ def join(cells: tuple[Cell, ...], network: Network, backend: str, timeout_s: flo
     record = machine.record(f"{backend}, {network.words(points)}", points, measured)
     record["cores"] = record["cores"] if points["hosts"] == 1 else None
     graph = Cluster(ranks=ranks, bandwidth_bps=round(network.payload_or_nominal(points))).graph()
-    model = Model(Fabric(graph), network.wire, network.terms(points, record["cores"]))
-    comparison = _compare(cells, record, ranks, model, tolerance)
+    model = Model(Fabric(graph), network.wire, partial(network.terms, cores=record["cores"]))
+    comparison = compare(cells, record, ranks, model, tolerance)
     return Validation(comparison, [{name: record[name] for name in record if name != "cells"}])
 
 
@@ -218,7 +219,8 @@ def measured_before(file: Path | None) -> dict[str, Any] | None:
     if file is None or not file.exists():
         return None
     record: dict[str, Any] = json.loads(file.read_text())
-    return record if record["points"].keys() >= NEEDED else None
+    measured = record["points"].keys() >= NEEDED and all("points" in cell for cell in record["cells"])
+    return record if measured else None
 
 
 def _measure(setting: Setting, on_repeat: Callable[[str, int], None]) -> dict[str, Any]:
@@ -233,30 +235,33 @@ def _measure(setting: Setting, on_repeat: Callable[[str, int], None]) -> dict[st
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What predictions are made with."""
+    """What predictions are made with; `terms` makes those of hosts from points, as they were measured beside a cell."""
 
     fabric: Fabric
     wire: Wire
-    terms: HostTerms
+    terms: Callable[[dict[str, Any]], HostTerms]
 
 
 def _model(setting: Setting, record: dict[str, Any], profile: Profile | None) -> Model:
-    cluster = setting.cluster
-    if profile is not None:
-        terms = profile_terms(profile, record["cores"])
-    else:
-        terms = host_terms(record["points"], cluster.wire, cluster.bandwidth_bps, record["cores"])
+    cluster, cores = setting.cluster, record["cores"]
+
+    def terms(points: dict[str, Any]) -> HostTerms:
+        if profile is not None:
+            return profile_terms(profile, cores)
+        return host_terms(points, cluster.wire, cluster.bandwidth_bps, cores)
+
     return Model(Fabric(cluster.graph()), cluster.wire, terms)
 
 
-def _compare(
+def compare(
     cells: tuple[Cell, ...], record: dict[str, Any], ranks: int, model: Model, tolerance: float
 ) -> list[Comparison]:
     """Predict all cells of a record, and compare."""
     rows: list[Comparison] = []
     for cell, out in zip(cells, record["cells"], strict=True):
-        local, merging = out.get("local", {}), record["points"]["merge_s_per_byte"]
-        seconds, sha256 = predicted(cell, model.fabric, model.wire, model.terms, merging, local)
+        points, local = record["points"] | out["points"], out.get("local", {})
+        terms, merging = model.terms(points), points["merge_s_per_byte"]
+        seconds, sha256 = predicted(cell, model.fabric, model.wire, terms, merging, local)
         compared = [(cell.title, max(seconds), out["times"])]
         if cell.is_flows:
             flows = zip(seconds, out["by_rank"], strict=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -26,7 +27,8 @@ from netsim.network.wire import Wire
 from netsim.payload import SizeOnly
 from netsim.system import busy_share
 from netsim.units import PICOSECONDS
-from netsim.validate import Validation, conclude, measured_before
+from netsim.validate import Model, Validation, compare, conclude, measured_before
+from netsim.validation.cells import Cell, of_all
 from netsim.validation.comparison import Comparison, interval_of_median
 from netsim.validation.exchanges import COLLECTIVES, EXCHANGES
 from netsim.validation.localwork import Timed
@@ -381,7 +383,16 @@ def test_terms_are_found_again_from_points_that_follow_from_them(busy: float, ho
     assert elsewhere == replace(found, frame_s=0.0)
     # Where all have a core, as many at once tell no work from waiting, and a message is at least what is hot of it.
     each_its_own = host_terms(points, wire, RATE, None)
-    assert each_its_own.work_s == each_its_own.hot_work_s == min(points["busy_s"], points["crowd_s"])
+    assert each_its_own.work_s == each_its_own.hot_work_s == min(points["small_s"], points["crowd_s"])
+
+
+@pytest.mark.parametrize("crowd", [1e-4, 4e-4])
+def test_where_processors_are_short_a_message_is_the_work_that_a_crowd_says(crowd: float) -> None:
+    """Be it more than a message to and fro takes in all, of two ranks whose caches are warm."""
+    points = dict.fromkeys(NEEDED, 0.0) | {"small_s": 5e-4, "busy_s": 1.5e-4, "ranks": 16, "crowd_s": crowd * 16 / 2}
+    found = host_terms(points | {"large_bytes": 1, "crowd_some_bytes": 1}, NO_ACKS, RATE, 2)
+    assert found.hot_work_s == pytest.approx(crowd)
+    assert found.busy_s == pytest.approx(max(0.0, 1.5e-4 - crowd))
 
 
 def test_what_an_earlier_netsim_measured_too_little_of_is_measured_again(tmp_path: Path) -> None:
@@ -391,9 +402,33 @@ def test_what_an_earlier_netsim_measured_too_little_of_is_measured_again(tmp_pat
     for missing in NEEDED:
         file.write_text(json.dumps({"points": dict.fromkeys(NEEDED - {missing}, 1.0)}))
         assert measured_before(file) is None
-    whole = {"points": dict.fromkeys(NEEDED, 1.0), "cells": []}
+    whole = {"points": dict.fromkeys(NEEDED, 1.0), "cells": [{"times": [1.0], "points": {}}]}
     file.write_text(json.dumps(whole))
     assert measured_before(file) == whole
+    file.write_text(json.dumps(whole | {"cells": [{"times": [1.0]}]}))  # what processors did beside it is not known
+    assert measured_before(file) is None
+
+
+def test_a_cell_is_predicted_with_what_processors_did_beside_it() -> None:
+    """A ring of small messages is slower by as much as ranks' work, where they have one core."""
+    points = dict.fromkeys(NEEDED, 0.0) | {"ranks": 4, "large_bytes": 1, "crowd_some_bytes": 1}
+    cells = [Cell(name="ring-all-reduce", bytes=16, sends="eager", repeats=1)] * 2
+    beside = [{"times": [1.0], "points": {"crowd_s": 4 * work, "small_s": work}} for work in (1e-3, 3e-3)]
+    record = {"points": points | {"merge_s_per_byte": 0.0}, "cells": beside, "network": "any"}
+    fabric = Fabric(Cluster(ranks=4, bandwidth_bps=10**9).graph())
+    model = Model(fabric, NO_ACKS, lambda points: host_terms(points, NO_ACKS, 10**9, 1))
+    slow, slower = compare(tuple(cells), record, 4, model, 1.0)
+    # Six steps, in which four ranks take turns at a core: half of a message's work to send it, half to take it in.
+    assert slow.predicted_s == pytest.approx(6 * 4 * 1e-3, rel=0.01)
+    assert slower.predicted_s == pytest.approx(6 * 4 * 3e-3, rel=0.01)
+
+
+def test_points_of_several_rounds_are_as_one_as_far_as_they_are_known() -> None:
+    rounds = [{"crowd_s": seconds, "crowd_work_s": work, "crowd_some_work_s": None, "ranks": 16}
+              for seconds, work in ((1.0, None), (2.0, 1e-4), (6.0, 2e-4))]  # fmt: skip
+    unknown = {"crowd_some_work_s": None, "ranks": 16}
+    assert of_all(statistics.median, rounds) == pytest.approx({"crowd_s": 2.0, "crowd_work_s": 1.5e-4} | unknown)
+    assert of_all(statistics.fmean, rounds[:2]) == pytest.approx({"crowd_s": 1.5, "crowd_work_s": 1e-4} | unknown)
 
 
 @pytest.mark.parametrize(
@@ -448,6 +483,9 @@ def test_a_real_cluster_is_measured_and_compared(tmp_path: Path, capsys: pytest.
         assert 0 <= (row["processors_busy"] or 0.0) <= 1  # None where the kernel's counters did not move
         assert row["kind"] == "exchange" or row["processors_busy"] is None
     assert [row["same_parameters"] for row in rows if row["kind"] == "round"] == [True, True]
+    (record,) = [json.loads(file.read_text()) for file in (tmp_path / "points").glob("*.json")]
+    assert record["points"]["rounds"] >= 2  # before all, and after all
+    assert all(cell["points"]["crowd_s"] > 0 for cell in record["cells"])
     assert {path.name for path in tmp_path.iterdir()} >= {"validation.svg", "validation.csv", "validation.json"}
     # What was measured is not measured again, and the verdict is that of the tolerance.
     assert main([*options, "--tolerance", "0.000001%"]) == 4

@@ -26,6 +26,8 @@ FRAME_BYTES = 1514
 """What the kernel charges a full frame of a veth: MTU 1500 and 14 of Ethernet, no preamble, no checksum."""
 ACK_BYTES = 66
 """Of an acknowledgement on a veth: 14 of Ethernet, 20 of IP, 20 of TCP and 12 of its time stamp."""
+READY_BYTES = ACK_BYTES + 48
+"""Of the frame in which gloo says that a receiver is ready."""
 BURST_BYTES = 4096
 """What an idle link lets through at once. A third of it loses rate to late timers; more falsifies short messages."""
 FRAMES_BPS = 100_000_000
@@ -90,6 +92,7 @@ class Cluster:
             credit_bytes=BURST_BYTES,
             together=self.together if self.shaping == "fair" else 0,  # a plain bucket owes nothing
             sure_share=PEERS_SHARE / max(1, self.ranks - 1) if self.shaping == "fair" else 0.0,
+            ready_bytes=READY_BYTES,
         )
 
     def rack(self, rank: int) -> int:

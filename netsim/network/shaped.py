@@ -121,6 +121,8 @@ class ShapedNetwork:
             stream.since = now
             self._streams[stream] = None
             self._take_credit(stream, now)
+            self._charge(stream.back, self._wire.ready_bytes, now)
+            self._charge(stream.links, self._wire.ack_bytes if self._wire.ready_bytes else 0, now)
         self._solve(now)
         for stream in leaving:
             stream.done(stream)
@@ -143,6 +145,13 @@ class ShapedNetwork:
             bucket.bits -= max(0.0, min(taken, bucket.bits))
         stream.bits -= taken
         stream.free = stream.bits <= NOTHING and all(bucket.bits > 0 for bucket in own)
+
+    def _charge(self, links: tuple[Link, ...], nbytes: int, now: int) -> None:
+        """Have links carry a frame besides: what a receiver says when it is ready, or its acknowledgement."""
+        for link in links if nbytes else ():
+            bucket = self._bucket(link)
+            bucket.at(now)
+            bucket.bits -= 8 * nbytes
 
     def _owe(self, stream: Stream, now: int) -> None:
         """Have every link on the way owe what left with the last of a message before it was earned.

@@ -21,6 +21,7 @@ class Wire:
     every `ack_every` segments; `credit_bytes` is what an idle link lets through at once. Where a
     shaper lets whole groups of frames go as long as a link owes nothing, and has it owe them, `together` is how many.
     `sure_share` is the part of a link that two hosts are sure of whatever others send: they have such a credit each.
+    `ready_bytes` is what goes the way back before a message does: its receiver's word that it is ready for it.
     """
 
     header_bytes: int = HEADER_BYTES["physical"]
@@ -29,6 +30,7 @@ class Wire:
     credit_bytes: int = 0
     together: int = 0
     sure_share: float = 0.0
+    ready_bytes: int = 0
 
     def bytes_of(self, nbytes: int) -> int:
         """Return what a message of `nbytes` of values and indices puts on a link."""

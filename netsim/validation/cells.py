@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from netsim.backends.kernel import HostTerms
 from netsim.network.fabric import Fabric
@@ -12,7 +14,12 @@ from netsim.network.wire import Wire
 from netsim.validation.exchanges import EXCHANGES
 from netsim.worker import Sends
 
+if TYPE_CHECKING:
+    from netsim.validation.measure import Start
+
 OnRound = Callable[[str, int], None]
+BESIDE_S = 6.0
+"""After so long, and the cell that is being measured, points are measured anew."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,31 +62,65 @@ class Cell:
 def measured(
     cells: Sequence[Mapping[str, Any]], large_bytes: int, backend: str, rank: int, on_repeat: OnRound
 ) -> list[dict[str, Any]]:
-    """Return, on rank 0, what points cost (:func:`netsim.validation.measure.points`), and the times of each cell."""
+    """Return, on rank 0, what points cost (:func:`netsim.validation.measure.points`), and the times of each cell.
+
+    Points are measured before the first cell, after the last, and between cells at least every BESIDE_S. All of them
+    are medians, but what processors do changes within seconds: of that each cell has, as its `points`, the mean of the
+    last before it and the first after it.
+    """
     from netsim.device import one_thread_each
-    from netsim.experiment import Experiment
-    from netsim.validation.measure import Start, before_others, measured_exchange, points
-    from netsim.validation.rounds import measured_rounds
+    from netsim.validation.measure import Start, before_others, points
 
     with one_thread_each():
         first = before_others()
         start = Start(backend)
-        found: list[dict[str, Any]] = [points(rank, start, large_bytes) | {"before_others": first}]
+        rounds, since = [points(rank, start, large_bytes, warm_up=True)], time.monotonic()
+        found: list[dict[str, Any]] = []
+        waiting: list[dict[str, Any]] = []
         for number, given in enumerate(cells):
-            cell = Cell(**given)
 
             def told(repeat: int, number: int = number) -> None:
                 if rank == 0:
                     on_repeat(str(number), repeat + 1)
 
-            if cell.experiment is None:
-                seconds, busy = measured_exchange(cell.name, cell.bytes, cell.sends, rank, cell.repeats, start, told)
-                by_rank = list(zip(*seconds, strict=True))
-                found.append({"times": list(map(max, seconds)), "by_rank": by_rank, "processors_busy": busy})
-            else:
-                experiment = Experiment.from_config(cell.experiment)
-                found.append(measured_rounds(experiment, cell.sends, rank, cell.repeats, start, told))
-    return found if rank == 0 else []
+            waiting.append(_measured_cell(Cell(**given), rank, start, told))
+            if start.first_says(number + 1 == len(cells) or time.monotonic() - since > BESIDE_S):
+                rounds.append(points(rank, start, large_bytes))
+                beside = of_all(statistics.fmean, [_of_processors(each) for each in rounds[-2:]])
+                found += [one | {"points": beside} for one in waiting]
+                waiting, since = [], time.monotonic()
+    everything = of_all(statistics.median, rounds) | {"before_others": first, "rounds": len(rounds)}
+    return [everything, *found] if rank == 0 else []
+
+
+def _measured_cell(cell: Cell, rank: int, start: Start, on_repeat: Callable[[int], None]) -> dict[str, Any]:
+    from netsim.experiment import Experiment
+    from netsim.validation.measure import measured_exchange
+    from netsim.validation.rounds import measured_rounds
+
+    if cell.experiment is not None:
+        experiment = Experiment.from_config(cell.experiment)
+        return measured_rounds(experiment, cell.sends, rank, cell.repeats, start, on_repeat)
+    seconds, busy = measured_exchange(cell.name, cell.bytes, cell.sends, rank, cell.repeats, start, on_repeat)
+    by_rank = list(zip(*seconds, strict=True))
+    return {"times": list(map(max, seconds)), "by_rank": by_rank, "processors_busy": busy}
+
+
+def _of_processors(points: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of points is how fast processors are."""
+    return {name: value for name, value in points.items() if name.startswith(("crowd_", "merge_"))}
+
+
+def of_all(mean: Callable[[list[float]], float], rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the mean of points that were measured several times; None, where a machine has no such count, is left out.
+
+    What is the same in all rounds, such as how many ranks there are, stays what it is.
+    """
+    found: dict[str, Any] = {}
+    for name in rounds[0]:
+        known = [each[name] for each in rounds if each[name] is not None]
+        found[name] = (known[0] if len(set(known)) == 1 else mean(known)) if known else None
+    return found
 
 
 def predicted(

@@ -70,6 +70,15 @@ class Start:
         time.sleep(max(0.0, begin - time.monotonic()))
         return begin
 
+    def first_says(self, flag: bool) -> bool:
+        """Return what rank 0 says."""
+        import torch
+        import torch.distributed as dist
+
+        said = torch.tensor([flag])
+        dist.broadcast(said, 0)
+        return bool(said)
+
 
 def _boot() -> str:
     """Return what is the same only for processes of one running kernel."""
@@ -186,67 +195,55 @@ SMALL_BYTES = 4
 MERGED_BYTES = 2 * 10**6
 CROWD_PART = 25
 """Of the large message, in a crowd: some 4 ms of the link."""
-CROWDS = 3
-"""So often all is measured in which processors are short, in turn: their speed changes from second to second."""
-STILL_S = 0.3
+STILL_S = 0.2
 """For so long all keep still, for what processors do besides."""
 
 
-def points(rank: int, start: Start, large_bytes: int, repeats: int = 24) -> dict[str, Any]:
+def points(rank: int, start: Start, large_bytes: int, repeats: int = 4, *, warm_up: bool = False) -> dict[str, Any]:
     """Measure what messages between two ranks cost, and adding vectors; the same answer on every rank, in seconds.
 
     ``small_s``: a small message to the next rank, which waits for it, after a short while of stillness, and
     ``cold_s`` after a longer one, of another sender each time, since it matters which processors two ranks are on;
     ``busy_s``: one of many to and fro without a pause; ``large_s``: one of `large_bytes`. ``all_s``: small messages
-    both ways in all pairs of ranks at once. ``crowd_s``: one of many without a pause, each rank's to another;
-    ``crowd_work_s`` and ``crowd_some_work_s`` of the processors, for a small one and one of `crowd_some_bytes`;
-    ``crowd_merge_s``: one with small vectors to add after it; ``crowd_header_s``: one whose size only its sender knows.
-    ``merge_s``: adding small vectors after something else.
+    both ways in all pairs of ranks at once. With `warm_up` as many go before those that count.
+
+    What processors do where all ranks want them: ``crowd_s``: a small message of many without a pause, each rank's to
+    another; ``crowd_some_s``: one of `crowd_some_bytes`; ``crowd_work_s`` and ``crowd_some_work_s`` of the processors
+    for these; ``crowd_merge_s``: one with small vectors to add after it; ``crowd_header_s``: one whose size only its
+    sender knows. ``merge_s``: adding small vectors after something else.
     """
     import torch
     import torch.distributed as dist
 
-    ranks = dist.get_world_size()
-    everybody = [(each, each + 1) for each in range(0, ranks - 1, 2)]
-    around = [(each, (each + 1) % ranks) for each in range(ranks)]
-    cases = {
-        "small_s": (SMALL_BYTES, False, WARM_S),
-        "cold_s": (SMALL_BYTES, False, COLD_S),
-        "all_s": (SMALL_BYTES, True, WARM_S),
-        "large_s": (large_bytes, False, WARM_S),
-    }
-    own: dict[str, list[Message]] = {}
-    for name, (nbytes, all_pairs, still_s) in cases.items():
-        own[name] = []
-        for repeat in range(-ranks, repeats):  # the first open connections
-            pairs = everybody if all_pairs else [around[repeat % ranks]]
-            pair = next((each for each in pairs if rank in each), None)
-            message = _message(rank, pair, start, nbytes, still_s, both_ways=all_pairs)
-            if repeat >= 0:
-                own[name].append(message)
+    own = [
+        _messages(rank, start, SMALL_BYTES, WARM_S, repeats, warm_up=warm_up),
+        _messages(rank, start, SMALL_BYTES, COLD_S, repeats),
+        _messages(rank, start, large_bytes, WARM_S, repeats, warm_up=warm_up),
+        _messages(rank, start, SMALL_BYTES, WARM_S, repeats, all_pairs=True, warm_up=warm_up),
+    ]
     some_bytes = max(SMALL_BYTES, large_bytes // CROWD_PART)
-    busy = _to_and_fro(rank, start)
     small, some = (Dense(torch.ones(nbytes // 4, device=start.device)) for nbytes in (SMALL_BYTES, some_bytes))
     sparse = Sparse(torch.zeros(1, dtype=torch.int32, device=start.device), small.values, 1)
-    crowds, merging = [], []
-    for _ in range(CROWDS):
-        crowds += [
-            _in_a_crowd(rank, start, small),
-            _in_a_crowd(rank, start, some),
-            _in_a_crowd(rank, start, small, merging=True),
-            _in_a_crowd(rank, start, sparse),
-        ]
-        merging += [_merging(rank, start, nbytes) if rank == 0 else 0.0 for nbytes in (SMALL_BYTES, MERGED_BYTES)]
-    everyones: list[Any] = [None] * ranks
-    dist.all_gather_object(everyones, (own, busy, crowds, merging))
-    crowd, crowd_some, crowd_merging, crowd_sparse = (_median(everyones[0][2][case::4]) for case in range(4))
-    merge_s, merge_large_s = (statistics.median(everyones[0][3][case::2]) for case in range(2))
-    found: dict[str, Any] = {
-        name: statistics.median(_times([own[name] for own, *_ in everyones], start.hosts)) for name in own
+    busy, still = _to_and_fro(rank, start), _still_share(start)
+    crowds = [
+        _in_a_crowd(rank, start, still, small),
+        _in_a_crowd(rank, start, still, some, messages=50),
+        _in_a_crowd(rank, start, still, small, merging=True),
+        _in_a_crowd(rank, start, still, sparse),
+    ]
+    merging = [_merging(rank, start, nbytes) if rank == 0 else 0.0 for nbytes in (SMALL_BYTES, MERGED_BYTES)]
+    everyones: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyones, (own, crowds, busy, merging))
+    messages, ranks_crowds, ranks_busy, ranks_merging = zip(*everyones, strict=True)
+    names = ("small_s", "cold_s", "large_s", "all_s")
+    found = {
+        name: statistics.median(_times(ranks_messages, start.hosts))
+        for name, ranks_messages in zip(names, zip(*messages, strict=True), strict=True)
     }
-    at_once = 2 * len(everybody)
+    crowd, crowd_some, crowd_merging, crowd_sparse = map(_median, zip(*ranks_crowds, strict=True))
+    busy_s, (merge_s, merge_large_s) = ranks_busy[0], ranks_merging[0]
     return found | {
-        "busy_s": everyones[0][1],
+        "busy_s": busy_s,
         "crowd_s": crowd.seconds,
         "crowd_work_s": crowd.processors_s,
         "crowd_some_s": crowd_some.seconds,
@@ -255,8 +252,8 @@ def points(rank: int, start: Start, large_bytes: int, repeats: int = 24) -> dict
         "crowd_merge_s": crowd_merging.seconds,
         "crowd_header_s": crowd_sparse.seconds,
         "large_bytes": large_bytes,
-        "at_once": at_once,
-        "ranks": ranks,
+        "at_once": dist.get_world_size() // 2 * 2,
+        "ranks": dist.get_world_size(),
         "hosts": start.hosts,
         "merge_s": merge_s,
         "merge_s_per_byte": max(0.0, merge_large_s - merge_s) / (2 * MERGED_BYTES),
@@ -272,7 +269,7 @@ class Message(NamedTuple):
     src: int = 0
 
 
-def _times(everyones: list[list[Message]], hosts: int) -> list[float]:
+def _times(everyones: Sequence[Sequence[Message]], hosts: int) -> list[float]:
     """Return the seconds that the messages of each repeat took, until the last of them was there.
 
     ``everyones[rank][repeat]``. They count from when the last sender began, or should have, by another host's clock: of
@@ -287,6 +284,33 @@ def _times(everyones: list[list[Message]], hosts: int) -> list[float]:
         else:
             times.append(max(message.received - message.due for message in received))
     return times
+
+
+def _messages(
+    rank: int,
+    start: Start,
+    nbytes: int,
+    still_s: float,
+    repeats: int,
+    *,
+    all_pairs: bool = False,
+    warm_up: bool = False,
+) -> list[Message]:
+    """Have a message go from a rank to the next, from another one each time, or (`all_pairs`) both ways in all pairs.
+
+    With `warm_up` connections are used once before: the first message on one takes longer.
+    """
+    import torch.distributed as dist
+
+    ranks = dist.get_world_size()
+    apart = max(1, ranks // repeats)
+    found = []
+    for repeat in range(-repeats if warm_up else 0, repeats):
+        first = repeat * apart % ranks
+        pairs = [(each, each + 1) for each in range(0, ranks - 1, 2)] if all_pairs else [(first, (first + 1) % ranks)]
+        pair = next((each for each in pairs if rank in each), None)
+        found.append(_message(rank, pair, start, nbytes, still_s, both_ways=all_pairs))
+    return found[-repeats:]
 
 
 def _message(
@@ -338,15 +362,25 @@ class Crowd(NamedTuple):
     processors_s: float | None
 
 
-def _median(crowds: list[Crowd]) -> Crowd:
+def _median(crowds: Sequence[Crowd]) -> Crowd:
     worked = [crowd.processors_s for crowd in crowds if crowd.processors_s is not None]
     return Crowd(statistics.median(crowd.seconds for crowd in crowds), statistics.median(worked) if worked else None)
 
 
-def _in_a_crowd(rank: int, start: Start, vector: Vector, messages: int = 100, *, merging: bool = False) -> Crowd:
+def _still_share(start: Start) -> float | None:
+    """Return what part of the processors' time is used while all ranks keep still."""
+    start.together()
+    before = processor_ticks()
+    time.sleep(STILL_S)
+    return busy_share((before, processor_ticks()))
+
+
+def _in_a_crowd(
+    rank: int, start: Start, still: float | None, vector: Vector, messages: int = 100, *, merging: bool = False
+) -> Crowd:
     """Have each rank send a vector again and again to one rank and receive from another, and add those if `merging`.
 
-    A quarter as many before those are not counted: some begin late. Nor is what processors do while all are still.
+    A quarter as many before those are not counted: some begin late. Nor is `still`, what processors do besides.
     """
     import torch.distributed as dist
 
@@ -365,10 +399,6 @@ def _in_a_crowd(rank: int, start: Start, vector: Vector, messages: int = 100, *,
         await send(worker, messages)
         return time.monotonic() - began, busy_share((before, processor_ticks()))
 
-    start.together()
-    before = processor_ticks()
-    time.sleep(STILL_S)
-    still = busy_share((before, processor_ticks()))
     start.together()
     worker = Worker(rank, ranks)
     took, busy = interpreter(worker, start).run(program(worker))

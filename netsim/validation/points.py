@@ -38,16 +38,16 @@ def host_terms(points: Mapping[str, Any], wire: Wire, bandwidth_bps: float, core
     """Return the terms that explain :func:`netsim.validation.measure.points`.
 
     n messages at once take wake + work max(1, n / cores), which tells work from waking. What both come to at ranks that
-    just did the same is told by those to and fro without a pause, and the work of it, which is no more than what was
-    not just done, by as many at once as there are ranks. How much longer all those take with headers of their own, or
-    if each adds something after a message, tells the work of that, and what processors worked more for larger ones what
-    frames cost. The large message's time beyond the small one's is what it needs of the link, how late its last
-    byte is, and half of the work that comes after a long time of stillness, for taking it in.
+    just did the same is told by those to and fro without a pause, and the work of it by as many at once as there are
+    ranks, again and again. How much longer all those take with headers of their own, or if each adds something after a
+    message, tells the work of that, and what processors worked more for larger ones what frames cost. The large
+    message's time beyond the small one's is what it needs of the link, how late its last byte is, and half of the work
+    that comes after a long time of stillness, for taking it in.
     """
     sharing = 1.0 if cores is None else max(1.0, points["at_once"] / cores)
     work = max(0.0, points["all_s"] - points["small_s"]) / (sharing - 1) if sharing > 1 else 0.0
     crowded = min(1.0, (cores or math.inf) / points["ranks"])
-    hot = min(points["small_s"], points["busy_s"], points["crowd_s"] * crowded)
+    hot = min(points["small_s"], points["crowd_s"] * crowded)
     hot_call = min(points["merge_s"], max(0.0, points["crowd_merge_s"] - points["crowd_s"]) * crowded)
     work = max(hot, min(work, points["small_s"]))
     frames = max(0.0, (points["crowd_some_work_s"] or 0.0) - (points["crowd_work_s"] or 0.0))
@@ -55,7 +55,7 @@ def host_terms(points: Mapping[str, Any], wire: Wire, bandwidth_bps: float, core
     cold = max(0.0, points["cold_s"] - points["small_s"])
     beyond = max(0.0, points["large_s"] - points["small_s"] - drained - cold / 2)
     return HostTerms(
-        busy_s=min(points["busy_s"], points["small_s"]) - hot,
+        busy_s=max(0.0, min(points["busy_s"], points["small_s"]) - hot),
         wake_s=points["small_s"] - work,
         cold_s=cold,
         work_s=work,
