@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from netsim.errors import UsageError, check_choice
-from netsim.network.wire import HEADER_BYTES, Wire
+from netsim.network.wire import GLOO_BYTES, HEADER_BYTES, Wire
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -26,7 +26,7 @@ FRAME_BYTES = 1514
 """What the kernel charges a full frame of a veth: MTU 1500 and 14 of Ethernet, no preamble, no checksum."""
 ACK_BYTES = 66
 """Of an acknowledgement on a veth: 14 of Ethernet, 20 of IP, 20 of TCP and 12 of its time stamp."""
-READY_BYTES = ACK_BYTES + 48
+READY_BYTES = ACK_BYTES + GLOO_BYTES
 """Of the frame in which gloo says that a receiver is ready."""
 BURST_BYTES = 4096
 """What an idle link lets through at once. A third of it loses rate to late timers; more falsifies short messages."""

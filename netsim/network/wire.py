@@ -9,8 +9,10 @@ SEGMENT_BYTES = 1448
 HEADER_BYTES = {"virtual": 66, "physical": 90}
 """Of a frame: those 52 and 14 of Ethernet, which is all that a veth's queue counts; on a cable also the checksum,
 preamble and gap."""
-ENVELOPE_BYTES = 48 + 96 + 32
-"""gloo's own header of a transfer, the header of a message of ours, and the table that begins its body."""
+GLOO_BYTES = 48
+"""gloo's own header of a transfer; also all that it sends to say that a receiver is ready."""
+ENVELOPE_BYTES = GLOO_BYTES + 96 + 32
+"""That, the header of a message of ours, and the table that begins its body."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
