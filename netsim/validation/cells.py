@@ -15,7 +15,7 @@ from netsim.validation.exchanges import EXCHANGES
 from netsim.worker import Sends
 
 if TYPE_CHECKING:
-    from netsim.validation.measure import Start
+    from netsim.validation.start import Start
 
 OnRound = Callable[[str, int], None]
 BESIDE_S = 6.0
@@ -62,14 +62,15 @@ class Cell:
 def measured(
     cells: Sequence[Mapping[str, Any]], large_bytes: int, backend: str, rank: int, on_repeat: OnRound
 ) -> list[dict[str, Any]]:
-    """Return, on rank 0, what points cost (:func:`netsim.validation.measure.points`), and the times of each cell.
+    """Return, on rank 0, what points cost (:func:`netsim.validation.measured_points.points`), and the cells' times.
 
     Points are measured before the first cell, after the last, and between cells at least every BESIDE_S. All of them
     are medians, but what processors do changes within seconds: of that each cell has, as its `points`, the mean of the
     last before it and the first after it.
     """
     from netsim.device import one_thread_each
-    from netsim.validation.measure import Start, before_others, points
+    from netsim.validation.measured_points import points
+    from netsim.validation.start import Start, before_others
 
     with one_thread_each():
         first = before_others()
@@ -95,7 +96,7 @@ def measured(
 
 def _measured_cell(cell: Cell, rank: int, start: Start, on_repeat: Callable[[int], None]) -> dict[str, Any]:
     from netsim.experiment import Experiment
-    from netsim.validation.measure import measured_exchange
+    from netsim.validation.measured_exchanges import measured_exchange
     from netsim.validation.rounds import measured_rounds
 
     if cell.experiment is not None:

@@ -35,7 +35,7 @@ def profile_terms(profile: Profile, cores: int | None) -> HostTerms:
 
 
 def host_terms(points: Mapping[str, Any], wire: Wire, bandwidth_bps: float, cores: int | None) -> HostTerms:
-    """Return the terms that explain :func:`netsim.validation.measure.points`.
+    """Return the terms that explain :func:`netsim.validation.measured_points.points`.
 
     n messages at once take wake + work max(1, n / cores), which tells work from waking. What both come to at ranks that
     just did the same is told by those to and fro without a pause, and the work of it by as many at once as there are

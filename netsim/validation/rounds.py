@@ -21,7 +21,7 @@ from netsim.simulation import load_task, make_workers
 from netsim.training import Trained, train
 from netsim.units import PICOSECONDS
 from netsim.validation.localwork import COMPANY, Timed, TimedCosts, medians
-from netsim.validation.measure import Start, interpreter
+from netsim.validation.start import Start, interpreter
 from netsim.worker import Sends, Worker
 
 

@@ -1,195 +1,19 @@
-"""What a rank does to be measured: point-to-point messages, and exchanges that all ranks begin at one instant."""
+"""What a rank does to measure what messages between two ranks cost, and what processors do for them: the points."""
 
 from __future__ import annotations
 
 import os
 import statistics
-import sys
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-from netsim.backends.kernel import AHEAD_S, COLD_S, WARM_S
+from netsim.backends.kernel import COLD_S, WARM_S
 from netsim.payload import Dense, Sparse, Vector, add
 from netsim.system import busy_share, processor_ticks
-from netsim.validation.exchanges import EXCHANGES, SPREAD, shift
-from netsim.worker import Sends, Worker
-
-if TYPE_CHECKING:
-    from netsim.backends.real import Real
-
-OnRound = Callable[[str, int], None]
-
-
-class Span(NamedTuple):
-    """When a rank began and ended an exchange, and what :func:`netsim.system.processor_ticks` said then."""
-
-    began: float
-    ended: float
-    before: tuple[int, int]
-    after: tuple[int, int]
-
-
-class Timed(NamedTuple):
-    """What an exchange took, ``seconds[repeat][rank]``, and how busy the processors of one machine were.
-
-    That is, of the machine of the rank that ended last, from when it began.
-    """
-
-    seconds: list[list[float]]
-    processors_busy: float | None
-
-
-class Start:
-    """Lets all ranks begin at once: at an instant of the clock that they share, or as they leave a barrier.
-
-    `hosts` is how many machines they are on, `device` what this rank's vectors are on.
-    """
-
-    def __init__(self, backend: str = "gloo") -> None:
-        import torch.distributed as dist
-
-        boots: list[str] = [""] * dist.get_world_size()
-        dist.all_gather_object(boots, _boot())
-        self.hosts = len(set(boots))
-        self.backend = backend
-        self.device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if backend == "nccl" else "cpu"
-
-    def together(self) -> float:
-        """Wait until it begins; return when that was, on this rank's monotonic clock."""
-        import torch
-        import torch.distributed as dist
-
-        dist.barrier()
-        if self.hosts > 1:
-            return time.monotonic()
-        instant = torch.tensor([time.monotonic() + AHEAD_S], dtype=torch.float64)
-        dist.broadcast(instant, 0)
-        begin = float(instant)
-        time.sleep(max(0.0, begin - time.monotonic()))
-        return begin
-
-    def first_says(self, flag: bool) -> bool:
-        """Return what rank 0 says."""
-        import torch
-        import torch.distributed as dist
-
-        said = torch.tensor([flag])
-        dist.broadcast(said, 0)
-        return bool(said)
-
-
-def _boot() -> str:
-    """Return what is the same only for processes of one running kernel."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return f"process {os.getpid()}"
-
-
-def before_others() -> bool:
-    """Have the kernel wake this rank's threads before other processes' where it lets us; return whether it does."""
-    threads = [int(task.name) for task in Path("/proc/self/task").iterdir()] if sys.platform == "linux" else []
-    try:
-        for thread in threads:
-            os.sched_setscheduler(thread, os.SCHED_RR, os.sched_param(1))
-    except OSError:
-        return False
-    return bool(threads)
-
-
-def interpreter(worker: Worker, start: Start, sends: Sends = "eager") -> Real:
-    """Return what answers a rank's requests."""
-    from netsim.backends.real import Real
-
-    return Real(worker, start.device, start.backend, sends)
-
-
-def vector_of(exchange: str, nbytes: int, rank: int, device: str = "cpu") -> Vector:
-    """Return what a rank puts into an exchange: its own number everywhere, at evenly spread indices if sparse."""
-    import torch
-
-    like = EXCHANGES[exchange].size_only(nbytes)
-    if like.entries is None:
-        return Dense(torch.full((like.size,), float(rank + 1), device=device))
-    indices = torch.arange(0, like.size, SPREAD, dtype=torch.int32, device=device)
-    return Sparse(indices, torch.full((like.entries,), float(rank + 1), device=device), like.size)
-
-
-def measured_exchange(
-    exchange: str, nbytes: int, sends: Sends, rank: int, repeats: int, start: Start, on_repeat: Callable[[int], None]
-) -> Timed:
-    """Return what each rank took, of every repeat; the first, which opens connections, is left out.
-
-    They run from when the last rank began, and those of a flow from when its sender and its receiver had; with a
-    clock for each host, from when the rank itself did.
-
-    Raises NetsimError where an exchange of known vectors does not give what it must.
-    """
-    import torch.distributed as dist
-
-    own: list[Span] = []
-    vector = vector_of(exchange, nbytes, rank, start.device)
-    for repeat in range(-1, repeats):
-        worker = Worker(rank, dist.get_world_size())
-        worker.step = repeat + 1
-        real = interpreter(worker, start, sends)
-        start.together()
-        began, before = time.monotonic(), processor_ticks()
-        result = real.run(_program(exchange, worker, vector))
-        own.append(Span(began, time.monotonic(), before, processor_ticks()))
-        check(exchange, result, rank, dist.get_world_size())
-        on_repeat(repeat)
-    everyones: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(everyones, own)
-    source = EXCHANGES[exchange].source if start.hosts == 1 else lambda rank, _: rank
-    timed = list(zip(*everyones, strict=True))[1:]
-    last = [max(ranks, key=lambda span: span.ended) for ranks in timed]
-    busy = busy_share(*((span.before, span.after) for span in last))
-    return Timed([_seconds(ranks, source) for ranks in timed], busy)
-
-
-def _seconds(ranks: Sequence[Span], source: Callable[[int, int], int] | None) -> list[float]:
-    """Return what each rank took: since its source had begun, too, or since all had."""
-    begun = [span.began for span in ranks]
-    since = [
-        max(begun) if source is None else max(begun[rank], begun[source(rank, len(ranks))])
-        for rank in range(len(ranks))
-    ]
-    return [span.ended - began for span, began in zip(ranks, since, strict=True)]
-
-
-async def _program(exchange: str, worker: Worker, vector: Vector) -> Any:
-    return await EXCHANGES[exchange].program(worker, vector)
-
-
-def check(exchange: str, result: Any, rank: int, ranks: int) -> None:
-    """Raise NetsimError unless a rank got what the exchange owes it: sums, everybody's, or the first rank's."""
-    from netsim.errors import NetsimError
-
-    everyones = [float(number) for number in range(1, ranks + 1)]
-    expected: list[float] | None = {
-        "ring-all-reduce": [sum(everyones)],
-        "tree-all-reduce": [sum(everyones)],
-        "all-gather": everyones,
-        "gtopk-tree": [1.0],
-        "ps-in": everyones if rank == 0 else None,
-        "ps-out": [1.0],
-        "permutation": [everyones[rank - max(1, ranks // 2 - 1)]],
-    }[exchange]
-    got = result if result is None or isinstance(result, list) else [result]
-    if expected is None and got is None:
-        return
-    if expected is None or got is None or [_only(vector) for vector in got] != expected:
-        raise NetsimError(f"rank {rank}: {exchange} gave something else than the vectors that were put in make")
-
-
-def _only(vector: Dense | Sparse) -> float | None:
-    """Return the value that all entries have, None if they differ."""
-    first = float(vector.values[0])
-    return first if bool((vector.values == first).all()) else None
-
+from netsim.validation.exchanges import shift
+from netsim.validation.start import Start, interpreter
+from netsim.worker import Worker
 
 SMALL_BYTES = 4
 MERGED_BYTES = 2 * 10**6
@@ -210,7 +34,7 @@ def points(rank: int, start: Start, large_bytes: int, repeats: int = 4, *, warm_
     What processors do where all ranks want them: ``crowd_s``: a small message of many without a pause, each rank's to
     another; ``crowd_some_s``: one of `crowd_some_bytes`; ``crowd_work_s`` and ``crowd_some_work_s`` of the processors
     for these; ``crowd_merge_s``: one with small vectors to add after it; ``crowd_header_s``: one whose size only its
-    sender knows. ``merge_s``: adding small vectors after something else.
+    sender knows. ``merge_s``: adding small vectors when one has just come, after a short while of stillness.
     """
     import torch
     import torch.distributed as dist
@@ -240,10 +64,11 @@ def points(rank: int, start: Start, large_bytes: int, repeats: int = 4, *, warm_
         name: statistics.median(_times(ranks_messages, start.hosts))
         for name, ranks_messages in zip(names, zip(*messages, strict=True), strict=True)
     }
+    adding = [message.adding_s for small, *_ in messages for message in small if message.adding_s is not None]
     crowd, crowd_some, crowd_merging, crowd_sparse = map(_median, zip(*ranks_crowds, strict=True))
-    busy_s, (merge_s, merge_large_s) = ranks_busy[0], ranks_merging[0]
+    merge_small_s, merge_large_s = ranks_merging[0]
     return found | {
-        "busy_s": busy_s,
+        "busy_s": ranks_busy[0],
         "crowd_s": crowd.seconds,
         "crowd_work_s": crowd.processors_s,
         "crowd_some_s": crowd_some.seconds,
@@ -255,18 +80,22 @@ def points(rank: int, start: Start, large_bytes: int, repeats: int = 4, *, warm_
         "at_once": dist.get_world_size() // 2 * 2,
         "ranks": dist.get_world_size(),
         "hosts": start.hosts,
-        "merge_s": merge_s,
-        "merge_s_per_byte": max(0.0, merge_large_s - merge_s) / (2 * MERGED_BYTES),
+        "merge_s": statistics.median(adding),
+        "merge_s_per_byte": max(0.0, merge_large_s - merge_small_s) / (2 * MERGED_BYTES),
     }
 
 
 class Message(NamedTuple):
-    """What a rank saw of a message, by its own clock: when it should begin, and when it sent and had received it."""
+    """What a rank saw of a message, by its own clock: when it should begin, and when it sent and had received it.
+
+    `adding_s` is what adding it then took, where the receiver did.
+    """
 
     due: float
     began: float
     received: float | None = None
     src: int = 0
+    adding_s: float | None = None
 
 
 def _times(everyones: Sequence[Sequence[Message]], hosts: int) -> list[float]:
@@ -298,18 +127,22 @@ def _messages(
 ) -> list[Message]:
     """Have a message go from a rank to the next, from another one each time, or (`all_pairs`) both ways in all pairs.
 
-    With `warm_up` connections are used once before: the first message on one takes longer.
+    The first is not counted, which tells how long all others keep still for one, nor with `warm_up` as many as count,
+    which use connections: the first message on one takes longer.
     """
     import torch.distributed as dist
 
     ranks = dist.get_world_size()
     apart = max(1, ranks // repeats)
-    found = []
-    for repeat in range(-repeats if warm_up else 0, repeats):
+    found, longest = [], 0.0
+    for repeat in range(-repeats if warm_up else -1, repeats):
         first = repeat * apart % ranks
         pairs = [(each, each + 1) for each in range(0, ranks - 1, 2)] if all_pairs else [(first, (first + 1) % ranks)]
         pair = next((each for each in pairs if rank in each), None)
-        found.append(_message(rank, pair, start, nbytes, still_s, both_ways=all_pairs))
+        message = _message(rank, pair, start, nbytes, still_s, both_ways=all_pairs)
+        start.keep_still(message.due, longest)
+        longest = longest or start.longest(0.0 if message.received is None else message.received - message.due)
+        found.append(message)
     return found[-repeats:]
 
 
@@ -336,8 +169,12 @@ def _message(
             await worker.send(peer, vector)
         if receiving is None:
             return Message(due, began)
-        await receiving
-        return Message(due, began, time.monotonic(), peer)
+        theirs = await receiving
+        received = time.monotonic()
+        if both_ways:  # others may be at it still
+            return Message(due, began, received, peer)
+        await worker.compute("merge", add, theirs, vector)
+        return Message(due, began, received, peer, time.monotonic() - received)
 
     worker = Worker(rank, dist.get_world_size())
     return interpreter(worker, start).run(program(worker))

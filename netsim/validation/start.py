@@ -1,0 +1,100 @@
+"""How ranks that are measured begin at one instant, and keep still when they are done."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from netsim.backends.kernel import AHEAD_S
+from netsim.worker import Sends, Worker
+
+if TYPE_CHECKING:
+    from netsim.backends.real import Real
+
+
+REST_S = 0.02
+"""So much longer than the last of them took the time before do all keep still."""
+
+
+class Start:
+    """Lets all ranks begin at once: at an instant of the clock that they share, or as they leave a barrier.
+
+    And lets them keep still until all are done. What a rank does next, such as going to a barrier, would otherwise be
+    in the way of those that are not: of 16 ranks the last step of a ring took twice as long as those before.
+
+    `hosts` is how many machines they are on, `device` what this rank's vectors are on.
+    """
+
+    def __init__(self, backend: str = "gloo") -> None:
+        import torch.distributed as dist
+
+        boots: list[str] = [""] * dist.get_world_size()
+        dist.all_gather_object(boots, _boot())
+        self.hosts = len(set(boots))
+        self.backend = backend
+        self.device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if backend == "nccl" else "cpu"
+
+    def together(self) -> float:
+        """Wait until it begins; return when that was, on this rank's monotonic clock."""
+        import torch
+        import torch.distributed as dist
+
+        dist.barrier()
+        if self.hosts > 1:
+            return time.monotonic()
+        instant = torch.tensor([time.monotonic() + AHEAD_S], dtype=torch.float64)
+        dist.broadcast(instant, 0)
+        begin = float(instant)
+        time.sleep(max(0.0, begin - time.monotonic()))
+        return begin
+
+    def longest(self, seconds: float) -> float:
+        """Return the most that a rank says."""
+        import torch
+        import torch.distributed as dist
+
+        said = torch.tensor([seconds], dtype=torch.float64)
+        dist.all_reduce(said, dist.ReduceOp.MAX)
+        return float(said)
+
+    def keep_still(self, began: float, longest_s: float) -> None:
+        """Wait until all are done that began then, if none takes much longer than that."""
+        time.sleep(max(0.0, began + longest_s + REST_S - time.monotonic()))
+
+    def first_says(self, flag: bool) -> bool:
+        """Return what rank 0 says."""
+        import torch
+        import torch.distributed as dist
+
+        said = torch.tensor([flag])
+        dist.broadcast(said, 0)
+        return bool(said)
+
+
+def _boot() -> str:
+    """Return what is the same only for processes of one running kernel."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return f"process {os.getpid()}"
+
+
+def before_others() -> bool:
+    """Have the kernel wake this rank's threads before other processes' where it lets us; return whether it does."""
+    threads = [int(task.name) for task in Path("/proc/self/task").iterdir()] if sys.platform == "linux" else []
+    try:
+        for thread in threads:
+            os.sched_setscheduler(thread, os.SCHED_RR, os.sched_param(1))
+    except OSError:
+        return False
+    return bool(threads)
+
+
+def interpreter(worker: Worker, start: Start, sends: Sends = "eager") -> Real:
+    """Return what answers a rank's requests."""
+    from netsim.backends.real import Real
+
+    return Real(worker, start.device, start.backend, sends)
