@@ -6,6 +6,7 @@ import os
 import statistics
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from netsim.backends.kernel import COLD_S, WARM_S
@@ -72,6 +73,8 @@ def points(rank: int, start: Start, large_bytes: int, repeats: int = 4, *, warm_
         "crowd_s": crowd.seconds,
         "crowd_work_s": crowd.processors_s,
         "crowd_some_s": crowd_some.seconds,
+        "crowd_some_varies_s": crowd_some.varies_s,
+        "crowd_varies_s": crowd.varies_s,
         "crowd_some_work_s": crowd_some.processors_s,
         "crowd_some_bytes": some_bytes,
         "crowd_merge_s": crowd_merging.seconds,
@@ -196,12 +199,14 @@ class Crowd(NamedTuple):
     """What a message took while all ranks sent one after another: seconds, and processors' seconds if one machine's."""
 
     seconds: float
+    varies_s: float
     processors_s: float | None
 
 
 def _median(crowds: Sequence[Crowd]) -> Crowd:
     worked = [crowd.processors_s for crowd in crowds if crowd.processors_s is not None]
-    return Crowd(statistics.median(crowd.seconds for crowd in crowds), statistics.median(worked) if worked else None)
+    seconds, varies = (statistics.median(getattr(crowd, name) for crowd in crowds) for name in ("seconds", "varies_s"))
+    return Crowd(seconds, varies, statistics.median(worked) if worked else None)
 
 
 def _still_share(start: Start) -> float | None:
@@ -224,25 +229,30 @@ def _in_a_crowd(
     ranks = dist.get_world_size()
     target, source = ((rank + way * shift(ranks)) % ranks for way in (1, -1))
 
-    async def send(worker: Worker, messages: int) -> None:
+    async def send(worker: Worker, messages: int) -> list[float]:
+        instants = [time.monotonic()]
         for _ in range(messages):
             theirs = await worker.sendrecv(target, vector, source, like=vector)
             if merging:
                 await worker.compute("merge", add, theirs, vector)
+            instants.append(time.monotonic())
+        return instants
 
-    async def program(worker: Worker) -> tuple[float, float | None]:
+    async def program(worker: Worker) -> tuple[list[float], float | None]:
         await send(worker, messages // 4)
-        began, before = time.monotonic(), processor_ticks()
-        await send(worker, messages)
-        return time.monotonic() - began, busy_share((before, processor_ticks()))
+        before = processor_ticks()
+        instants = await send(worker, messages)
+        return instants, busy_share((before, processor_ticks()))
 
     start.together()
     worker = Worker(rank, ranks)
-    took, busy = interpreter(worker, start).run(program(worker))
+    instants, busy = interpreter(worker, start).run(program(worker))
+    took = instants[-1] - instants[0]
+    varies = statistics.pstdev(after - before for before, after in pairwise(instants))
     if busy is None or still is None or start.hosts > 1:
-        return Crowd(took / messages, None)
+        return Crowd(took / messages, varies, None)
     processors_s = (busy - still) * (os.cpu_count() or 1) * took / (messages * ranks)
-    return Crowd(took / messages, processors_s)
+    return Crowd(took / messages, varies, processors_s)
 
 
 def _merging(rank: int, start: Start, nbytes: int, repeats: int = 9) -> float:
