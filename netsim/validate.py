@@ -31,7 +31,7 @@ SCHEMA = "netsim.validation/1"
 LARGE_S = 0.1
 LARGE_BYTES = 2 * 10**6
 """The large message of the point-to-point measurements takes about so long, and has at most so many bytes."""
-TYPICAL = HostTerms(busy_s=2e-4, wake_s=4e-4, work_s=3e-4, hot_work_s=2e-4, byte_s=1e-9, frame_s=2e-8, cores=2)
+TYPICAL = HostTerms(busy_s=2e-4, wake_s=4e-4, work_s=2e-4, byte_s=1e-9, frame_s=2e-8, cores=2)
 """Of a machine of two cores: for guessing, before anything is measured, how long measuring takes."""
 
 CROWDED = 0.85

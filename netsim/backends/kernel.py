@@ -2,7 +2,7 @@
 
 What :mod:`netsim.backends.messages` does is modelled step by step. A message is
 
-1. packed by its sender: half of `work_s`, or of `hot_work_s` where it just did the same;
+1. packed by its sender: half of `work_s`;
 2. let go when its receiver has said that it is ready for all of it (gloo's rendezvous), `wake_s` after it was. If only
    the sender knows the size, a header goes first, which takes `wake_s` and `header_s` at the receiver;
 3. drained through the links: :mod:`netsim.network.shaped`; meanwhile the kernel forwards its frames, on the same
@@ -52,8 +52,8 @@ class HostTerms:
     """What a message costs besides its bytes on the links, in seconds.
 
     `wake_s`: waiting until threads are awake for what came, which costs no processor; `busy_s` where they just did the
-    same. `work_s`: processors' time for a message of known size, `hot_work_s` where they just did the same and `cold_s`
-    more where that was long ago; `header_s`: how much more (at least half as much) for one that a header announces.
+    same. `work_s`: processors' time for a message of known size, `cold_s` more where they did the same long ago;
+    `header_s`: how much more (at least half as much) for one that a header announces.
     `frame_s`: for each byte while the kernel forwards the frames. `byte_s`: for each byte, how much later than its link
     alone would have it a message is there, which costs no processor. `call_s`: what a computation takes
     besides what it does with bytes, `hot_call_s` where a rank just did one.
@@ -64,7 +64,6 @@ class HostTerms:
     wake_s: float = 0.0
     cold_s: float = 0.0
     work_s: float = 0.0
-    hot_work_s: float = 0.0
     byte_s: float = 0.0
     frame_s: float = 0.0
     header_s: float = 0.0
@@ -97,10 +96,8 @@ class KernelMedium:
         self._fabric, self._wire, self._costs = fabric, wire, costs
         self._acknowledged = sends == "acknowledged"
         self._busy, self._wake = picoseconds(terms.busy_s), picoseconds(terms.wake_s)
-        self._hot, self._work, self._cold = (
-            picoseconds(seconds) // 2 for seconds in (terms.hot_work_s, terms.work_s, terms.cold_s)
-        )
-        self._header = max(self._hot, picoseconds(terms.header_s))
+        self._work, self._cold = (picoseconds(seconds) // 2 for seconds in (terms.work_s, terms.cold_s))
+        self._header = max(self._work, picoseconds(terms.header_s))
         self._call, self._hot_call = picoseconds(terms.call_s), picoseconds(terms.hot_call_s)
         self._byte, self._frame = terms.byte_s * PICOSECONDS, terms.frame_s * PICOSECONDS
         self._posted: defaultdict[tuple[int, int, int], deque[Posted]] = defaultdict(deque)
@@ -145,7 +142,7 @@ class KernelMedium:
 
         def announce(path: Path) -> None:
             waking, work = self._waking(there, "header")
-            work += self._header - self._hot
+            work += self._header - self._work
             path = path.then("waking", waking)
             self._after(waking, lambda: self._occupy(there, "taking in", work, path, announced))
 
@@ -206,8 +203,7 @@ class KernelMedium:
         """Return what waking a rank takes, and half of its work then: both depend on when it last did this."""
         still = self._still(rank, what)
         warm, cold = min(1.0, still / WARM_S), min(1.0, max(0.0, still - WARM_S) / (COLD_S - WARM_S))
-        work = round(self._hot + (self._work - self._hot) * warm)
-        return round(self._busy + (self._wake - self._busy) * warm), work + round(self._cold * cold)
+        return round(self._busy + (self._wake - self._busy) * warm), self._work + round(self._cold * cold)
 
     def _still(self, rank: int, what: str) -> float:
         """Return for how many seconds processors have rested since a rank did something, which it does now."""

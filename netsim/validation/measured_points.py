@@ -6,14 +6,13 @@ import os
 import statistics
 import time
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 from netsim.backends.kernel import COLD_S, WARM_S
 from netsim.payload import Dense, Sparse, Vector, add
 from netsim.system import busy_share, processor_ticks
 from netsim.validation.exchanges import shift
-from netsim.validation.start import Start, interpreter
+from netsim.validation.start import REST_S, Start, interpreter
 from netsim.worker import Worker
 
 SMALL_BYTES = 4
@@ -29,8 +28,8 @@ def points(rank: int, start: Start, large_bytes: int, repeats: int = 4, *, warm_
 
     ``small_s``: a small message to the next rank, which waits for it, after a short while of stillness, and
     ``cold_s`` after a longer one, of another sender each time, since it matters which processors two ranks are on;
-    ``busy_s``: one of many to and fro without a pause; ``large_s``: one of `large_bytes`. ``all_s``: small messages
-    both ways in all pairs of ranks at once. With `warm_up` as many go before those that count.
+    ``busy_s``: one of many to and fro without a pause; ``large_s``: one of `large_bytes`. With `warm_up` as many go
+    before those that count.
 
     What processors do where all ranks want them: ``crowd_s``: a small message of many without a pause, each rank's to
     another; ``crowd_some_s``: one of `crowd_some_bytes`; ``crowd_work_s`` and ``crowd_some_work_s`` of the processors
@@ -44,7 +43,6 @@ def points(rank: int, start: Start, large_bytes: int, repeats: int = 4, *, warm_
         _messages(rank, start, SMALL_BYTES, WARM_S, repeats, warm_up=warm_up),
         _messages(rank, start, SMALL_BYTES, COLD_S, repeats),
         _messages(rank, start, large_bytes, WARM_S, repeats, warm_up=warm_up),
-        _messages(rank, start, SMALL_BYTES, WARM_S, repeats, all_pairs=True, warm_up=warm_up),
     ]
     some_bytes = max(SMALL_BYTES, large_bytes // CROWD_PART)
     small, some = (Dense(torch.ones(nbytes // 4, device=start.device)) for nbytes in (SMALL_BYTES, some_bytes))
@@ -60,12 +58,12 @@ def points(rank: int, start: Start, large_bytes: int, repeats: int = 4, *, warm_
     everyones: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(everyones, (own, crowds, busy, merging))
     messages, ranks_crowds, ranks_busy, ranks_merging = zip(*everyones, strict=True)
-    names = ("small_s", "cold_s", "large_s", "all_s")
+    names = ("small_s", "cold_s", "large_s")
     found = {
         name: statistics.median(_times(ranks_messages, start.hosts))
         for name, ranks_messages in zip(names, zip(*messages, strict=True), strict=True)
     }
-    adding = [message.adding_s for small, *_ in messages for message in small if message.adding_s is not None]
+    adding = [message.adding_s for first, *_ in messages for message in first if message.adding_s is not None]
     crowd, crowd_some, crowd_merging, crowd_sparse = map(_median, zip(*ranks_crowds, strict=True))
     merge_small_s, merge_large_s = ranks_merging[0]
     return found | {
@@ -73,16 +71,14 @@ def points(rank: int, start: Start, large_bytes: int, repeats: int = 4, *, warm_
         "crowd_s": crowd.seconds,
         "crowd_work_s": crowd.processors_s,
         "crowd_some_s": crowd_some.seconds,
-        "crowd_some_varies_s": crowd_some.varies_s,
-        "crowd_varies_s": crowd.varies_s,
         "crowd_some_work_s": crowd_some.processors_s,
         "crowd_some_bytes": some_bytes,
         "crowd_merge_s": crowd_merging.seconds,
         "crowd_header_s": crowd_sparse.seconds,
         "large_bytes": large_bytes,
-        "at_once": dist.get_world_size() // 2 * 2,
         "ranks": dist.get_world_size(),
         "hosts": start.hosts,
+        "rest_s": REST_S,
         "merge_s": statistics.median(adding),
         "merge_s_per_byte": max(0.0, merge_large_s - merge_small_s) / (2 * MERGED_BYTES),
     }
@@ -102,36 +98,24 @@ class Message(NamedTuple):
 
 
 def _times(everyones: Sequence[Sequence[Message]], hosts: int) -> list[float]:
-    """Return the seconds that the messages of each repeat took, until the last of them was there.
+    """Return the seconds that the message of each repeat took; ``everyones[rank][repeat]``.
 
-    ``everyones[rank][repeat]``. They count from when the last sender began, or should have, by another host's clock: of
-    more ranks than processors some begin late, which is not the messages'.
+    They count from when its sender began, or should have, by another host's clock.
     """
     times = []
     for messages in zip(*everyones, strict=True):
-        received = [message for message in messages if message.received is not None]
-        if hosts == 1:
-            began = max(messages[message.src].began for message in received)
-            times.append(max(message.received for message in received) - began)
-        else:
-            times.append(max(message.received - message.due for message in received))
+        received, message = next((each.received, each) for each in messages if each.received is not None)
+        times.append(received - (messages[message.src].began if hosts == 1 else message.due))
     return times
 
 
 def _messages(
-    rank: int,
-    start: Start,
-    nbytes: int,
-    still_s: float,
-    repeats: int,
-    *,
-    all_pairs: bool = False,
-    warm_up: bool = False,
+    rank: int, start: Start, nbytes: int, still_s: float, repeats: int, *, warm_up: bool = False
 ) -> list[Message]:
-    """Have a message go from a rank to the next, from another one each time, or (`all_pairs`) both ways in all pairs.
+    """Have a message go from a rank to the next, from another one each time.
 
-    The first is not counted, which tells how long all others keep still for one, nor with `warm_up` as many as count,
-    which use connections: the first message on one takes longer.
+    The first is not counted, which tells how long all keep still for one, nor with `warm_up` as many as count, which
+    use connections: the first message on one takes longer.
     """
     import torch.distributed as dist
 
@@ -139,47 +123,37 @@ def _messages(
     apart = max(1, ranks // repeats)
     found, longest = [], 0.0
     for repeat in range(-repeats if warm_up else -1, repeats):
-        first = repeat * apart % ranks
-        pairs = [(each, each + 1) for each in range(0, ranks - 1, 2)] if all_pairs else [(first, (first + 1) % ranks)]
-        pair = next((each for each in pairs if rank in each), None)
-        message = _message(rank, pair, start, nbytes, still_s, both_ways=all_pairs)
+        message = _message(rank, repeat * apart % ranks, start, nbytes, still_s)
         start.keep_still(message.due, longest)
         longest = longest or start.longest(0.0 if message.received is None else message.received - message.due)
         found.append(message)
     return found[-repeats:]
 
 
-def _message(
-    rank: int, pair: tuple[int, int] | None, start: Start, nbytes: int, still_s: float, *, both_ways: bool
-) -> Message:
-    """Send a message from the first of a pair to the second, or both ways, after all kept still for `still_s`."""
+def _message(rank: int, src: int, start: Start, nbytes: int, still_s: float) -> Message:
+    """Have a message go from `src` to the rank after it, which adds it, after all kept still for `still_s`."""
     import torch
     import torch.distributed as dist
 
     vector = Dense(torch.ones(nbytes // 4, device=start.device))
-    began = start.together()
-    due = began + still_s
-    if pair is None:
+    due = start.together() + still_s
+    worker = Worker(rank, dist.get_world_size())
+    dst = (src + 1) % worker.workers
+    if rank not in (src, dst):
         return Message(due, due)
-    sends, receives = both_ways or rank == pair[0], both_ways or rank == pair[1]
-    peer = pair[1] if rank == pair[0] else pair[0]
 
     async def program(worker: Worker) -> Message:
-        receiving = await worker.start_recv(peer, like=vector) if receives else None
+        receiving = await worker.start_recv(src, like=vector) if rank == dst else None
         time.sleep(max(0.0, due - time.monotonic()))
         began = time.monotonic()
-        if sends:
-            await worker.send(peer, vector)
         if receiving is None:
+            await worker.send(dst, vector)
             return Message(due, began)
         theirs = await receiving
         received = time.monotonic()
-        if both_ways:  # others may be at it still
-            return Message(due, began, received, peer)
         await worker.compute("merge", add, theirs, vector)
-        return Message(due, began, received, peer, time.monotonic() - received)
+        return Message(due, began, received, src, time.monotonic() - received)
 
-    worker = Worker(rank, dist.get_world_size())
     return interpreter(worker, start).run(program(worker))
 
 
@@ -199,14 +173,12 @@ class Crowd(NamedTuple):
     """What a message took while all ranks sent one after another: seconds, and processors' seconds if one machine's."""
 
     seconds: float
-    varies_s: float
     processors_s: float | None
 
 
 def _median(crowds: Sequence[Crowd]) -> Crowd:
     worked = [crowd.processors_s for crowd in crowds if crowd.processors_s is not None]
-    seconds, varies = (statistics.median(getattr(crowd, name) for crowd in crowds) for name in ("seconds", "varies_s"))
-    return Crowd(seconds, varies, statistics.median(worked) if worked else None)
+    return Crowd(statistics.median(crowd.seconds for crowd in crowds), statistics.median(worked) if worked else None)
 
 
 def _still_share(start: Start) -> float | None:
@@ -229,30 +201,25 @@ def _in_a_crowd(
     ranks = dist.get_world_size()
     target, source = ((rank + way * shift(ranks)) % ranks for way in (1, -1))
 
-    async def send(worker: Worker, messages: int) -> list[float]:
-        instants = [time.monotonic()]
+    async def send(worker: Worker, messages: int) -> None:
         for _ in range(messages):
             theirs = await worker.sendrecv(target, vector, source, like=vector)
             if merging:
                 await worker.compute("merge", add, theirs, vector)
-            instants.append(time.monotonic())
-        return instants
 
-    async def program(worker: Worker) -> tuple[list[float], float | None]:
+    async def program(worker: Worker) -> tuple[float, float | None]:
         await send(worker, messages // 4)
-        before = processor_ticks()
-        instants = await send(worker, messages)
-        return instants, busy_share((before, processor_ticks()))
+        began, before = time.monotonic(), processor_ticks()
+        await send(worker, messages)
+        return time.monotonic() - began, busy_share((before, processor_ticks()))
 
     start.together()
     worker = Worker(rank, ranks)
-    instants, busy = interpreter(worker, start).run(program(worker))
-    took = instants[-1] - instants[0]
-    varies = statistics.pstdev(after - before for before, after in pairwise(instants))
+    took, busy = interpreter(worker, start).run(program(worker))
     if busy is None or still is None or start.hosts > 1:
-        return Crowd(took / messages, varies, None)
+        return Crowd(took / messages, None)
     processors_s = (busy - still) * (os.cpu_count() or 1) * took / (messages * ranks)
-    return Crowd(took / messages, varies, processors_s)
+    return Crowd(took / messages, processors_s)
 
 
 def _merging(rank: int, start: Start, nbytes: int, repeats: int = 9) -> float:

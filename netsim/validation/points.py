@@ -11,11 +11,11 @@ from netsim.network.wire import Wire
 from netsim.profile import Profile
 
 NEEDED = {
-    *("small_s", "cold_s", "busy_s", "all_s", "at_once", "ranks", "large_s", "large_bytes"),
+    *("small_s", "cold_s", "busy_s", "ranks", "large_s", "large_bytes", "rest_s"),
     *("crowd_s", "crowd_work_s", "crowd_some_work_s", "crowd_some_bytes"),
     *("crowd_header_s", "crowd_merge_s", "merge_s"),
 }
-"""What :func:`host_terms` asks for."""
+"""What :func:`host_terms` asks for, and for how long all kept still after what was measured, which others did not."""
 
 
 def measured_bandwidth(points: Mapping[str, Any]) -> float:
@@ -37,29 +37,25 @@ def profile_terms(profile: Profile, cores: int | None) -> HostTerms:
 def host_terms(points: Mapping[str, Any], wire: Wire, bandwidth_bps: float, cores: int | None) -> HostTerms:
     """Return the terms that explain :func:`netsim.validation.measured_points.points`.
 
-    n messages at once take wake + work max(1, n / cores), which tells work from waking. What both come to at ranks that
-    just did the same is told by those to and fro without a pause, and the work of it by as many at once as there are
-    ranks, again and again. How much longer all those take with headers of their own, or if each adds something after a
-    message, tells the work of that, and what processors worked more for larger ones what frames cost. The large
-    message's time beyond the small one's is what it needs of the link, how late its last byte is, and half of the work
-    that comes after a long time of stillness, for taking it in.
+    As many small messages at once as there are ranks, again and again, tell the work of one; the rest of what it takes
+    by itself is waking, and of one to and fro without a pause, waking where a rank just did the same. How much longer
+    all those take with headers of their own, or if each adds something after a message, tells the work of that, and
+    what processors worked more for larger ones what frames cost. The large message's time beyond the small one's is
+    what it needs of the link, how late its last byte is, and half of the work that comes after a long time of
+    stillness, for taking it in.
     """
-    sharing = 1.0 if cores is None else max(1.0, points["at_once"] / cores)
-    work = max(0.0, points["all_s"] - points["small_s"]) / (sharing - 1) if sharing > 1 else 0.0
     crowded = min(1.0, (cores or math.inf) / points["ranks"])
-    hot = min(points["small_s"], points["crowd_s"] * crowded)
+    work = min(points["small_s"], points["crowd_s"] * crowded)
     hot_call = min(points["merge_s"], max(0.0, points["crowd_merge_s"] - points["crowd_s"]) * crowded)
-    work = max(hot, min(work, points["small_s"]))
     frames = max(0.0, (points["crowd_some_work_s"] or 0.0) - (points["crowd_work_s"] or 0.0))
     drained = 8 * wire.earned_of(wire.bytes_of(points["large_bytes"])) / bandwidth_bps
     cold = max(0.0, points["cold_s"] - points["small_s"])
     beyond = max(0.0, points["large_s"] - points["small_s"] - drained - cold / 2)
     return HostTerms(
-        busy_s=max(0.0, min(points["busy_s"], points["small_s"]) - hot),
+        busy_s=max(0.0, min(points["busy_s"], points["small_s"]) - work),
         wake_s=points["small_s"] - work,
         cold_s=cold,
         work_s=work,
-        hot_work_s=hot,
         byte_s=beyond / points["large_bytes"],
         frame_s=frames / points["crowd_some_bytes"],
         header_s=max(0.0, points["crowd_header_s"] - points["crowd_s"]) * crowded,
