@@ -21,7 +21,7 @@ from netsim.network.fabric import Fabric
 from netsim.network.wire import IDEAL_CABLE, Wire
 from netsim.profile import Profile
 from netsim.storage import write_atomically
-from netsim.system import busy_share, environment, processor_ticks, surroundings
+from netsim.system import busy_share, environment, processor_ticks, processors_awake, surroundings
 from netsim.units import format_bandwidth
 from netsim.validation.cells import Cell, predicted
 from netsim.validation.comparison import Comparison, summary
@@ -229,8 +229,10 @@ def _measure(setting: Setting, on_repeat: Callable[[str, int], None]) -> dict[st
     large = min(LARGE_BYTES, int(LARGE_S * cluster.bandwidth_bps / 8))
     machine = Machine()
     details = _details(setting.cells, large, "gloo", setting.timeout_s)
-    points, *cells = launch_work(details, cluster.ranks, on_repeat, cluster)
-    return machine.record(setting.network, points, cells) | {"cluster": asdict(cluster)}
+    with processors_awake() as awake:
+        points, *cells = launch_work(details, cluster.ranks, on_repeat, cluster)
+    record = machine.record(setting.network, points, cells)
+    return record | {"cluster": asdict(cluster), "processors_awake": awake}
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import simpy
 
 import netsim
+from netsim import system
 from netsim.backends.cooperative import Cooperative
 from netsim.backends.kernel import AHEAD_S, COLD_S, WARM_S, HostTerms, KernelMedium
 from netsim.backends.processors import Processors
@@ -25,7 +27,7 @@ from netsim.network.fabric import Fabric, Link, Route
 from netsim.network.shaped import ShapedNetwork
 from netsim.network.wire import Wire
 from netsim.payload import SizeOnly
-from netsim.system import busy_share
+from netsim.system import busy_share, processors_awake
 from netsim.units import PICOSECONDS
 from netsim.validate import Model, Validation, compare, conclude, measured_before
 from netsim.validation.cells import Cell, of_all
@@ -34,6 +36,7 @@ from netsim.validation.exchanges import COLLECTIVES, EXCHANGES
 from netsim.validation.localwork import Timed
 from netsim.validation.points import NEEDED, host_terms, profile_terms
 from netsim.validation.predict import predicted_exchange
+from netsim.validation.start import REST_S, keep_still
 from netsim.worker import Sends, Worker
 from tests.cluster import why_no_cluster
 from tests.test_calibration import profile
@@ -318,6 +321,28 @@ def test_processors_are_busy_for_what_they_worked_of_all_spans_together() -> Non
     assert busy_share(((0, 0), (3, 4)), ((10, 100), (10, 106))) == 3 / 10
     assert busy_share(((5, 9), (5, 9))) is None
     assert busy_share() is None
+
+
+def test_processors_are_kept_awake_while_they_are_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = tmp_path / "latency"
+
+    def held() -> bool:
+        return any(number.resolve() == asked for number in Path("/proc/self/fd").iterdir())
+
+    monkeypatch.setattr(system, "AWAKE", asked)
+    with processors_awake() as awake:
+        assert (awake, held(), asked.read_bytes()) == (True, True, bytes(4))  # microseconds, a number of 32 bits
+    assert not held()
+    monkeypatch.setattr(system, "AWAKE", tmp_path / "there is" / "no such file")
+    with processors_awake() as awake:
+        assert not awake
+
+
+def test_who_is_done_keeps_still_until_the_last_should_be() -> None:
+    began = time.monotonic()
+    keep_still(began, 0.05)
+    assert time.monotonic() >= began + 0.05 + REST_S
+    keep_still(began - 1, 0.05)  # it is late already
 
 
 @pytest.mark.parametrize(("busy", "told"), [(None, False), (0.84, False), (0.97, True)])

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from netsim.payload import Dense, Sparse, Vector
 from netsim.system import busy_share, processor_ticks
 from netsim.validation.exchanges import EXCHANGES, SPREAD
-from netsim.validation.start import Start, interpreter
+from netsim.validation.start import Start, interpreter, keep_still
 from netsim.worker import Sends, Worker
 
 
@@ -66,7 +66,7 @@ def measured_exchange(
         began, before = time.monotonic(), processor_ticks()
         result = real.run(_program(exchange, worker, vector))
         own.append(Span(began, time.monotonic(), before, processor_ticks()))
-        start.keep_still(began, longest)
+        keep_still(began, longest)
         if repeat < 0:
             longest = start.longest(own[0].ended - began)
         check(exchange, result, rank, dist.get_world_size())

@@ -12,7 +12,7 @@ from netsim.backends.kernel import COLD_S, WARM_S
 from netsim.payload import Dense, Sparse, Vector, add
 from netsim.system import busy_share, processor_ticks
 from netsim.validation.exchanges import shift
-from netsim.validation.start import REST_S, Start, interpreter
+from netsim.validation.start import REST_S, Start, interpreter, keep_still
 from netsim.worker import Worker
 
 SMALL_BYTES = 4
@@ -124,7 +124,7 @@ def _messages(
     found, longest = [], 0.0
     for repeat in range(-repeats if warm_up else -1, repeats):
         message = _message(rank, repeat * apart % ranks, start, nbytes, still_s)
-        start.keep_still(message.due, longest)
+        keep_still(message.due, longest)
         longest = longest or start.longest(0.0 if message.received is None else message.received - message.due)
         found.append(message)
     return found[-repeats:]

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 REST_S = 0.02
-"""So much longer than the last of them took the time before do all keep still."""
+"""Who is done keeps still until the last should be, by what it took before, and for so long after.
+
+What a rank does next, such as going to a barrier, would otherwise be in the way of those that are not done: with 16
+ranks the last step of a ring took twice as long as those before it."""
 
 
 class Start:
     """Lets all ranks begin at once: at an instant of the clock that they share, or as they leave a barrier.
-
-    And lets them keep still until all are done. What a rank does next, such as going to a barrier, would otherwise be
-    in the way of those that are not: of 16 ranks the last step of a ring took twice as long as those before.
 
     `hosts` is how many machines they are on, `device` what this rank's vectors are on.
     """
@@ -60,10 +60,6 @@ class Start:
         dist.all_reduce(said, dist.ReduceOp.MAX)
         return float(said)
 
-    def keep_still(self, began: float, longest_s: float) -> None:
-        """Wait until all are done that began then, if none takes much longer than that."""
-        time.sleep(max(0.0, began + longest_s + REST_S - time.monotonic()))
-
     def first_says(self, flag: bool) -> bool:
         """Return what rank 0 says."""
         import torch
@@ -72,6 +68,11 @@ class Start:
         said = torch.tensor([flag])
         dist.broadcast(said, 0)
         return bool(said)
+
+
+def keep_still(began: float, longest_s: float) -> None:
+    """Wait until all are done that began then, if none takes much longer than that."""
+    time.sleep(max(0.0, began + longest_s + REST_S - time.monotonic()))
 
 
 def _boot() -> str:
