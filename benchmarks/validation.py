@@ -43,8 +43,8 @@ def pieces() -> dict[str, str]:
         found[f"small-{ranks}-{rate}"] = f"{where} --sizes 1KB,10KB,40KB --repeats 7"
         found[f"middle-{ranks}-{rate}"] = f"{where} --sizes 100KB,200KB --repeats {7 if slow <= 16 else 5}"
         sizes = "400KB,1MB" if slow <= 8 else "400KB"
-        found[f"large-{ranks}-{rate}"] = f"{where} --sizes {sizes} --repeats {5 if slow <= 32 else 3}"
-    for ranks, rate, repeats in ((4, 50, 3), (4, 100, 5), (8, 50, 2), (8, 100, 3), (16, 50, 2)):
+        found[f"large-{ranks}-{rate}"] = f"{where} --sizes {sizes} --repeats {5 if ranks < 16 else 7}"
+    for ranks, rate, repeats in ((4, 50, 3), (4, 100, 5), (8, 50, 2), (8, 100, 3), (16, 50, 5)):
         where = f"--local {ranks} --bandwidth {rate}Mbps {EXCHANGES}"
         found[f"2MB-{ranks}-{rate}"] = f"{where} --sizes 2MB --repeats {repeats}"
     found["8MB-4-100"] = f"--local 4 --bandwidth 100Mbps {EXCHANGES} --sizes 8MB --repeats 2"

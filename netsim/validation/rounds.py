@@ -21,7 +21,7 @@ from netsim.simulation import load_task, make_workers
 from netsim.training import Trained, train
 from netsim.units import PICOSECONDS
 from netsim.validation.localwork import COMPANY, Timed, TimedCosts, medians
-from netsim.validation.start import Start, interpreter
+from netsim.validation.start import Start, interpreter, keep_still
 from netsim.worker import Sends, Worker
 
 
@@ -38,11 +38,11 @@ def measured_rounds(
     algorithm = experiment.algorithm(experiment.algorithms[0], tensors)
     local = _local_work(experiment, task, algorithm, rank, start)
     own: list[list[float]] = []
-    sha256 = ""
+    sha256, longest = "", 0.0
     for repeat in range(-1, repeats):
         worker = make_workers(algorithm, experiment.workers, experiment.servers)[rank]
         real = interpreter(worker, start, sends)
-        start.together()
+        began = start.together()
         ends: list[float] = []
 
         def ended(*_: Any, ends: list[float] = ends) -> None:
@@ -50,6 +50,9 @@ def measured_rounds(
 
         trained = real.run(train(worker, algorithm, task, 1 + experiment.round_count, experiment.recipe(), ended))
         own.append(ends)
+        keep_still(began, longest)
+        if repeat < 0:
+            longest = start.longest(ends[-1] - began)
         assert isinstance(trained.parameters, Dense)
         sha256 = sha256_of(trained.parameters)
         on_repeat(repeat)
