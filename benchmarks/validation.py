@@ -4,7 +4,7 @@
     python benchmarks/validation.py FOLDER --again         predict what FOLDER has once more, with the model as it is
     python benchmarks/validation.py FOLDER --table         print the table of what FOLDER has, as Markdown
 
-A piece is one call of netsim validate and takes up to two minutes. It wants a machine that does nothing else.
+A piece is one call of netsim validate and takes up to four minutes. It wants a machine that does nothing else.
 """
 
 from __future__ import annotations
