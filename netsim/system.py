@@ -87,13 +87,16 @@ def processor_ticks() -> tuple[int, int]:
     return sum(ticks) - ticks[3] - ticks[4], sum(ticks)  # idle, and waiting for disks
 
 
-def busy_share(*spans: tuple[tuple[int, int], tuple[int, int]]) -> float | None:
+def busy_share(*spans: tuple[tuple[int, int], tuple[int, int]], seconds: float | None = None) -> float | None:
     """Return what part of all processors' time was used, by whatever program, in spans of :func:`processor_ticks`.
 
-    None where that is not known, and for spans shorter than the kernel counts (10 ms).
+    If they had something to do for only so many `seconds` of all spans: what part of these. None where that is not
+    known, and for spans shorter than the kernel counts (10 ms).
     """
     busy, total = (sum(end[part] - begin[part] for begin, end in spans) for part in (0, 1))
-    return busy / total if total else None
+    if seconds is None or not total:
+        return busy / total if total else None
+    return min(1.0, busy / (seconds * os.sysconf("SC_CLK_TCK") * (os.cpu_count() or 1)))
 
 
 AWAKE = Path("/dev/cpu_dma_latency")

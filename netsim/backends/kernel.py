@@ -38,22 +38,20 @@ from netsim.payload import has_known_size, nbytes
 from netsim.units import PICOSECONDS, picoseconds
 from netsim.worker import Compute, Recv, Send, Sends, Worker, stages
 
-WARM_S, COLD_S = 0.004, 0.05
-"""What a rank did just now it does again in `busy_s`: hearing that somebody is ready, taking in a header, a body or a
-receipt. If processors did nothing for messages for the first of these since, it takes `wake_s`: threads sleep. After
-the second its work takes `cold_s` more: caches forget. Where messages leave processors no rest neither happens, however
-long ago it was."""
 AHEAD_S = 0.02
 """For so long all ranks keep still before they begin."""
+WARM_S = 0.01
+"""A thread that just had to do with a message wakes in `busy_s`; if processors did nothing for messages for so long
+since, in `wake_s`. Where messages leave processors no rest that does not happen, however long ago it was."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostTerms:
     """What a message costs besides its bytes on the links, in seconds.
 
-    `wake_s`: waiting until threads are awake for what came, which costs no processor; `busy_s` where they just did the
-    same. `work_s`: processors' time for a message of known size, `cold_s` more where they did the same long ago;
-    `header_s`: how much more (at least half as much) for one that a header announces.
+    `wake_s`: waiting until a thread is awake for what came, which costs no processor; `busy_s` where it just was.
+    `work_s`: processors' time for a message of known size; `header_s`: how much more for one that a header announces,
+    and `header_wake_s`: waiting before that where a rank was still.
     `frame_s`: for each byte while the kernel forwards the frames. `byte_s`: for each byte, how much later than its link
     alone would have it a message is there, which costs no processor. `call_s`: what a computation takes
     besides what it does with bytes, `hot_call_s` where a rank just did one.
@@ -62,14 +60,18 @@ class HostTerms:
 
     busy_s: float = 0.0
     wake_s: float = 0.0
-    cold_s: float = 0.0
     work_s: float = 0.0
+    header_s: float = 0.0
+    header_wake_s: float = 0.0
     byte_s: float = 0.0
     frame_s: float = 0.0
-    header_s: float = 0.0
     call_s: float = 0.0
     hot_call_s: float = 0.0
     cores: int | None = None
+
+
+OWN, LOOP = "own thread", "gloo's thread"
+"""What wakes: who waits for something, and who hears what comes over connections."""
 
 
 @dataclass(slots=True, eq=False)
@@ -96,14 +98,14 @@ class KernelMedium:
         self._fabric, self._wire, self._costs = fabric, wire, costs
         self._acknowledged = sends == "acknowledged"
         self._busy, self._wake = picoseconds(terms.busy_s), picoseconds(terms.wake_s)
-        self._work, self._cold = (picoseconds(seconds) // 2 for seconds in (terms.work_s, terms.cold_s))
-        self._header = max(self._work, picoseconds(terms.header_s))
+        self._work, self._header = picoseconds(terms.work_s) // 3, picoseconds(terms.header_s)
+        self._header_wake = picoseconds(terms.header_wake_s)
         self._call, self._hot_call = picoseconds(terms.call_s), picoseconds(terms.hot_call_s)
         self._byte, self._frame = terms.byte_s * PICOSECONDS, terms.frame_s * PICOSECONDS
         self._posted: defaultdict[tuple[int, int, int], deque[Posted]] = defaultdict(deque)
         self._expected: defaultdict[tuple[int, int, int], deque[int]] = defaultdict(deque)
         self._free_at: dict[int, deque[Callable[[], None]]] = {}
-        self._awake: dict[tuple[int, str], float] = {}
+        self._did: dict[tuple[int, str], float] = {}
         self._began = float(-picoseconds(AHEAD_S))
 
     @property
@@ -118,41 +120,44 @@ class KernelMedium:
             self._posted[channel].append(Posted(worker, request, path, self.now, sent, arrived))
             self._match(channel)
 
-        _, work = self._waking(worker.rank, "packing")
-        self._occupy(worker.rank, "packing", work, path, packed)
+        self._waking(worker.rank, OWN)
+        self._occupy(worker.rank, "packing", self._work, path, packed)
 
     def expect(self, worker: Worker, request: Recv[Any]) -> None:
-        channel = (request.src, worker.rank, request.tag)
-        self._expected[channel].append(self.now)
-        self._match(channel)
+        def expected(_: Path) -> None:
+            channel = (request.src, worker.rank, request.tag)
+            self._expected[channel].append(self.now + self._waking(request.src, LOOP))
+            self._match(channel)
+
+        self._waking(worker.rank, OWN)
+        self._occupy(worker.rank, "expecting", self._work, Path.start(self.now), expected)
 
     def _match(self, channel: tuple[int, int, int]) -> None:
         while self._posted[channel] and self._expected[channel]:
             self._meet(self._posted[channel].popleft(), self._expected[channel].popleft())
 
-    def _meet(self, message: Posted, expected_at: int) -> None:
+    def _meet(self, message: Posted, heard_at: int) -> None:
         """Have a message that is packed leave for a receiver that is there, as soon as its sender knows."""
         here, there = message.worker.rank, message.request.dst
-        path = message.path.then("rendezvous", self.now - message.since)
 
-        def hear(path: Path, since: int, then: Callable[[Path], None]) -> None:
-            """Go on when the sender has heard of what its receiver has been ready for."""
-            waking = max(0, since + self._waking(here, "ready")[0] - self.now)
-            self._after(waking, lambda: then(path.then("waking", waking)))
+        def heard() -> None:
+            path = message.path.then("rendezvous", self.now - message.since)
+            (depart if has_known_size(message.request.payload) else announce)(path)
 
         def announce(path: Path) -> None:
-            waking, work = self._waking(there, "header")
-            work += self._header - self._work
+            waking = self._waking(there, LOOP) + self._waking(there, OWN)
+            waking += self._ramp(0, self._header_wake, there, "header")
             path = path.then("waking", waking)
-            self._after(waking, lambda: self._occupy(there, "taking in", work, path, announced))
+            self._after(waking, lambda: self._occupy(there, "taking in", self._header, path, announced))
 
         def announced(path: Path) -> None:
-            hear(path, self.now, depart)
+            waking = self._waking(here, LOOP)
+            self._after(waking, lambda: depart(path.then("waking", waking)))
 
         def depart(path: Path) -> None:
             self._depart(message, path)
 
-        hear(path, expected_at, depart if has_known_size(message.request.payload) else announce)
+        self._after(max(0, heard_at - self.now), heard)
 
     def _depart(self, message: Posted, path: Path) -> None:
         """Send a message, or its body, to a receiver that is ready for it."""
@@ -175,14 +180,14 @@ class KernelMedium:
                 arriving = arriving.then(link, duration)
             drained = left + route.latency_ps + sum(duration for _, duration in stream.held_by)
             late = round(self._byte * nbytes(message.request.payload))
-            waking, work = self._waking(there, "body")
+            waking = self._waking(there, LOOP) + self._waking(there, OWN)
             arriving = arriving.then("forwarding", self.now - drained).then("waking", waking + late)
-            self._after(waking + late, lambda: self._occupy(there, "taking in", work, arriving, taken_in))
+            self._after(waking + late, lambda: self._occupy(there, "taking in", self._work, arriving, taken_in))
 
         def taken_in(path: Path) -> None:
             message.arrived(None, path)
             if self._acknowledged:
-                word = self._waking(here, "receipt")[0] + back.latency_ps
+                word = self._waking(here, LOOP) + self._waking(here, OWN) + back.latency_ps
                 self._after(word, lambda: message.sent(None, path.then("receipt", word)))
 
         self._network.start(route, back, self._wire.bytes_of(nbytes(message.request.payload)), drained)
@@ -199,17 +204,19 @@ class KernelMedium:
         self._processors.run(message.worker.rank, charge, forwarded.succeed, most=most)
         return forwarded
 
-    def _waking(self, rank: int, what: str) -> tuple[int, int]:
-        """Return what waking a rank takes, and half of its work then: both depend on when it last did this."""
-        still = self._still(rank, what)
-        warm, cold = min(1.0, still / WARM_S), min(1.0, max(0.0, still - WARM_S) / (COLD_S - WARM_S))
-        return round(self._busy + (self._wake - self._busy) * warm), self._work + round(self._cold * cold)
+    def _waking(self, rank: int, thread: str) -> int:
+        """Return what waking a thread takes, which does something now."""
+        return self._ramp(self._busy, self._wake, rank, thread)
+
+    def _ramp(self, busy: int, still: int, rank: int, what: str) -> int:
+        """Return what a rank waits before something, `busy` if it just did that, `still` if that was long ago."""
+        return round(busy + (still - busy) * min(1.0, self._still(rank, what) / WARM_S))
 
     def _still(self, rank: int, what: str) -> float:
         """Return for how many seconds processors have rested since a rank did something, which it does now."""
         rested = self._processors.rested(rank)
-        still = (rested - self._awake.get((rank, what), self._began)) / PICOSECONDS
-        self._awake[rank, what] = rested
+        still = (rested - self._did.get((rank, what), self._began)) / PICOSECONDS
+        self._did[rank, what] = rested
         return still
 
     # Computing.

@@ -9,12 +9,15 @@ from typing import Any, NamedTuple
 from netsim.payload import Dense, Sparse, Vector
 from netsim.system import busy_share, processor_ticks
 from netsim.validation.exchanges import EXCHANGES, SPREAD
-from netsim.validation.start import Start, interpreter, keep_still
+from netsim.validation.start import Start, interpreter, keep_still, sleep_until
 from netsim.worker import Sends, Worker
 
 
 class Span(NamedTuple):
-    """When a rank began and ended an exchange, and what :func:`netsim.system.processor_ticks` said then."""
+    """When a rank began and ended an exchange, and :func:`netsim.system.processor_ticks` before and after that.
+
+    They are read while all keep still, before and after: reading them takes as long as a small message.
+    """
 
     began: float
     ended: float
@@ -23,9 +26,9 @@ class Span(NamedTuple):
 
 
 class Timed(NamedTuple):
-    """What an exchange took, ``seconds[repeat][rank]``, and how busy the processors of one machine were.
+    """What an exchange took, ``seconds[repeat][rank]``, and how busy the processors of one machine were meanwhile.
 
-    That is, of the machine of the rank that ended last, from when it began.
+    That is, of the machine of the rank that ended last.
     """
 
     seconds: list[list[float]]
@@ -62,11 +65,13 @@ def measured_exchange(
         worker = Worker(rank, dist.get_world_size())
         worker.step = repeat + 1
         real = interpreter(worker, start, sends)
-        start.together()
-        began, before = time.monotonic(), processor_ticks()
+        begin, before = start.agreed(), processor_ticks()
+        sleep_until(begin)
+        began = time.monotonic()
         result = real.run(_program(exchange, worker, vector))
-        own.append(Span(began, time.monotonic(), before, processor_ticks()))
+        ended = time.monotonic()
         keep_still(began, longest)
+        own.append(Span(began, ended, before, processor_ticks()))
         if repeat < 0:
             longest = start.longest(own[0].ended - began)
         check(exchange, result, rank, dist.get_world_size())
@@ -75,9 +80,10 @@ def measured_exchange(
     dist.all_gather_object(everyones, own)
     source = EXCHANGES[exchange].source if start.hosts == 1 else lambda rank, _: rank
     timed = list(zip(*everyones, strict=True))[1:]
+    seconds = [_seconds(ranks, source) for ranks in timed]
     last = [max(ranks, key=lambda span: span.ended) for ranks in timed]
-    busy = busy_share(*((span.before, span.after) for span in last))
-    return Timed([_seconds(ranks, source) for ranks in timed], busy)
+    busy = busy_share(*((span.before, span.after) for span in last), seconds=sum(map(max, seconds)))
+    return Timed(seconds, busy)
 
 
 def _seconds(ranks: Sequence[Span], source: Callable[[int, int], int] | None) -> list[float]:

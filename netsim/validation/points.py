@@ -11,7 +11,7 @@ from netsim.network.wire import Wire
 from netsim.profile import Profile
 
 NEEDED = {
-    *("small_s", "cold_s", "busy_s", "ranks", "large_s", "large_bytes", "rest_s"),
+    *("small_s", "answered_s", "called_s", "header_s", "cold_s", "busy_s", "ranks", "large_s", "large_bytes", "rest_s"),
     *("crowd_s", "crowd_work_s", "crowd_some_work_s", "crowd_some_bytes"),
     *("crowd_header_s", "crowd_merge_s", "merge_s"),
 }
@@ -46,19 +46,21 @@ def host_terms(points: Mapping[str, Any], wire: Wire, bandwidth_bps: float, core
     """
     crowded = min(1.0, (cores or math.inf) / points["ranks"])
     work = min(points["small_s"], points["crowd_s"] * crowded)
+    busy = max(0.0, min(points["busy_s"], points["small_s"]) - 2 / 3 * work) / 2
+    wake = max(0.0, points["small_s"] - 2 / 3 * work) / 2
+    header = max(0.0, points["crowd_header_s"] - points["crowd_s"]) * crowded
     hot_call = min(points["merge_s"], max(0.0, points["crowd_merge_s"] - points["crowd_s"]) * crowded)
     frames = max(0.0, (points["crowd_some_work_s"] or 0.0) - (points["crowd_work_s"] or 0.0))
     drained = 8 * wire.earned_of(wire.bytes_of(points["large_bytes"])) / bandwidth_bps
-    cold = max(0.0, points["cold_s"] - points["small_s"])
-    beyond = max(0.0, points["large_s"] - points["small_s"] - drained - cold / 2)
+    beyond = max(0.0, points["large_s"] - points["small_s"] - drained)
     return HostTerms(
-        busy_s=max(0.0, min(points["busy_s"], points["small_s"]) - work),
-        wake_s=points["small_s"] - work,
-        cold_s=cold,
+        busy_s=busy,
+        wake_s=wake,
         work_s=work,
+        header_s=header,
+        header_wake_s=max(0.0, points["header_s"] - points["small_s"] - wake - busy - header),
         byte_s=beyond / points["large_bytes"],
         frame_s=frames / points["crowd_some_bytes"],
-        header_s=max(0.0, points["crowd_header_s"] - points["crowd_s"]) * crowded,
         call_s=points["merge_s"],
         hot_call_s=hot_call,
         cores=cores,

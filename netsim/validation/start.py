@@ -39,6 +39,12 @@ class Start:
 
     def together(self) -> float:
         """Wait until it begins; return when that was, on this rank's monotonic clock."""
+        begin = self.agreed()
+        sleep_until(begin)
+        return begin
+
+    def agreed(self) -> float:
+        """Return when all begin, on this rank's monotonic clock, some time before that."""
         import torch
         import torch.distributed as dist
 
@@ -47,9 +53,7 @@ class Start:
             return time.monotonic()
         instant = torch.tensor([time.monotonic() + AHEAD_S], dtype=torch.float64)
         dist.broadcast(instant, 0)
-        begin = float(instant)
-        time.sleep(max(0.0, begin - time.monotonic()))
-        return begin
+        return float(instant)
 
     def longest(self, seconds: float) -> float:
         """Return the most that a rank says."""
@@ -72,7 +76,12 @@ class Start:
 
 def keep_still(began: float, longest_s: float) -> None:
     """Wait until all are done that began then, if none takes much longer than that."""
-    time.sleep(max(0.0, began + longest_s + REST_S - time.monotonic()))
+    sleep_until(began + longest_s + REST_S)
+
+
+def sleep_until(instant: float) -> None:
+    """Wait until an instant of the monotonic clock."""
+    time.sleep(max(0.0, instant - time.monotonic()))
 
 
 def _boot() -> str:
