@@ -2,16 +2,16 @@
 
 What :mod:`netsim.backends.messages` does is modelled step by step. A message is
 
-1. packed by its sender: half of `work_s`;
-2. let go when its receiver has said that it is ready for all of it (gloo's rendezvous), `wake_s` after it was. If only
-   the sender knows the size, a header goes first, which takes `wake_s` and `header_s` at the receiver;
+1. expected by its receiver: a third of `work_s`. Its sender hears of that (gloo's rendezvous) `wake_s` later;
+2. packed by its sender: a third of `work_s`. If only the sender knows the size, a header goes first, which takes twice
+   `wake_s`, and `header_s` at the receiver, and `wake_s` at the sender, that hears that the receiver is ready for it;
 3. drained through the links: :mod:`netsim.network.shaped`; meanwhile the kernel forwards its frames, on the same
    processors: `frame_s` for each byte; its last byte is late by `byte_s` for each;
-4. taken in by its receiver: `wake_s` and half of `work_s`.
+4. taken in by its receiver: twice `wake_s`, for gloo's thread hears of it first, and a third of `work_s`.
 
 An eager send is done when the kernel holds the body, which is at once, as its buffers are larger than the
 messages: so the next message shares the link with the last. An acknowledged one is done when the receiver's
-word is back, `wake_s` later.
+word is back, twice `wake_s` later.
 
 Work is done on processors: that of one rank in turn, on one core at most; ranks of one machine share its
 `cores`. These terms come from point-to-point messages (:mod:`netsim.validation.points`), the rest from
@@ -20,6 +20,7 @@ what the kernel counts (:mod:`netsim.network.wire`).
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,9 +41,10 @@ from netsim.worker import Compute, Recv, Send, Sends, Worker, stages
 
 AHEAD_S = 0.02
 """For so long all ranks keep still before they begin."""
-WARM_S = 0.01
-"""A thread that just had to do with a message wakes in `busy_s`; if processors did nothing for messages for so long
-since, in `wake_s`. Where messages leave processors no rest that does not happen, however long ago it was."""
+FORGET_S = 0.006
+"""A thread wakes in `busy_s` if it just had to do with a message, in `wake_s` if that was long ago, and of the
+difference a part of 1/e is left to come when processors have done nothing for messages for so long. Where messages
+leave processors no rest threads stay awake."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +52,7 @@ class HostTerms:
     """What a message costs besides its bytes on the links, in seconds.
 
     `wake_s`: waiting until a thread is awake for what came, which costs no processor; `busy_s` where it just was.
-    `work_s`: processors' time for a message of known size; `header_s`: how much more for one that a header announces,
-    and `header_wake_s`: waiting before that where a rank was still.
+    `work_s`: processors' time for a message of known size; `header_s`: how much more for one that a header announces.
     `frame_s`: for each byte while the kernel forwards the frames. `byte_s`: for each byte, how much later than its link
     alone would have it a message is there, which costs no processor. `call_s`: what a computation takes
     besides what it does with bytes, `hot_call_s` where a rank just did one.
@@ -62,7 +63,6 @@ class HostTerms:
     wake_s: float = 0.0
     work_s: float = 0.0
     header_s: float = 0.0
-    header_wake_s: float = 0.0
     byte_s: float = 0.0
     frame_s: float = 0.0
     call_s: float = 0.0
@@ -99,7 +99,6 @@ class KernelMedium:
         self._acknowledged = sends == "acknowledged"
         self._busy, self._wake = picoseconds(terms.busy_s), picoseconds(terms.wake_s)
         self._work, self._header = picoseconds(terms.work_s) // 3, picoseconds(terms.header_s)
-        self._header_wake = picoseconds(terms.header_wake_s)
         self._call, self._hot_call = picoseconds(terms.call_s), picoseconds(terms.hot_call_s)
         self._byte, self._frame = terms.byte_s * PICOSECONDS, terms.frame_s * PICOSECONDS
         self._posted: defaultdict[tuple[int, int, int], deque[Posted]] = defaultdict(deque)
@@ -146,7 +145,6 @@ class KernelMedium:
 
         def announce(path: Path) -> None:
             waking = self._waking(there, LOOP) + self._waking(there, OWN)
-            waking += self._ramp(0, self._header_wake, there, "header")
             path = path.then("waking", waking)
             self._after(waking, lambda: self._occupy(there, "taking in", self._header, path, announced))
 
@@ -206,18 +204,14 @@ class KernelMedium:
 
     def _waking(self, rank: int, thread: str) -> int:
         """Return what waking a thread takes, which does something now."""
-        return self._ramp(self._busy, self._wake, rank, thread)
+        return self._growing(self._busy, self._wake, rank, thread)
 
-    def _ramp(self, busy: int, still: int, rank: int, what: str) -> int:
-        """Return what a rank waits before something, `busy` if it just did that, `still` if that was long ago."""
-        return round(busy + (still - busy) * min(1.0, self._still(rank, what) / WARM_S))
-
-    def _still(self, rank: int, what: str) -> float:
-        """Return for how many seconds processors have rested since a rank did something, which it does now."""
+    def _growing(self, at_once: int, at_last: int, rank: int, what: str) -> int:
+        """Return what something takes that a rank does now; it depends on how long ago it did the same."""
         rested = self._processors.rested(rank)
         still = (rested - self._did.get((rank, what), self._began)) / PICOSECONDS
         self._did[rank, what] = rested
-        return still
+        return round(at_last + (at_once - at_last) * math.exp(-still / FORGET_S))
 
     # Computing.
 
@@ -229,8 +223,7 @@ class KernelMedium:
                 done(call(), path)
                 return
             work, charge = parts.pop(0)
-            warm = min(1.0, self._still(worker.rank, work) / WARM_S)
-            charge += round(self._hot_call + (self._call - self._hot_call) * warm)
+            charge += self._growing(self._hot_call, self._call, worker.rank, work)
             self._occupy(worker.rank, work, charge, path, go_on, on_message=False)
 
         go_on(path)

@@ -26,11 +26,9 @@ STILL_S = 0.2
 def points(rank: int, start: Start, large_bytes: int, repeats: int = 4, *, warm_up: bool = False) -> dict[str, Any]:
     """Measure what messages between two ranks cost, and adding vectors; the same answer on every rank, in seconds.
 
-    ``small_s``: a small message to the next rank, which waits for it, after a short while of stillness, and
-    ``answered_s`` until a small answer to it, sent at once, is back; ``cold_s`` after a longer while;
-    ``header_s``: one whose size only its sender knows; ``called_s``: one whose sender waits for its receiver;
-    ``large_s``: one of `large_bytes`. Of another sender each time, since it matters which processors two ranks are on.
-    ``busy_s``: one of many to and fro without a pause. With `warm_up` as many go before those that count.
+    ``small_s``: a small message to the next rank, which waits for it, after a while of stillness; ``large_s``: one of
+    `large_bytes`; both of another sender each time, since it matters which processors two ranks are on;
+    ``busy_s``: a small one of many to and fro without a pause. With `warm_up` as many go before those that count.
 
     What processors do where all ranks want them: ``crowd_s``: a small message of many without a pause, each rank's to
     another; ``crowd_some_s``: one of `crowd_some_bytes`; ``crowd_work_s`` and ``crowd_some_work_s`` of the processors
@@ -45,13 +43,7 @@ def points(rank: int, start: Start, large_bytes: int, repeats: int = 4, *, warm_
         Dense(torch.ones(nbytes // 4, device=start.device)) for nbytes in (SMALL_BYTES, some_bytes, large_bytes)
     )
     sparse = Sparse(torch.zeros(1, dtype=torch.int32, device=start.device), small.values, 1)
-    own = {
-        "small_s": _messages(rank, start, small, repeats, warm_up=warm_up),
-        "cold_s": _messages(rank, start, small, repeats, still_s=0.07),
-        "header_s": _messages(rank, start, sparse, repeats),
-        "called_s": _messages(rank, start, small, repeats, called=True),
-        "large_s": _messages(rank, start, large, repeats, warm_up=warm_up),
-    }
+    own = [_messages(rank, start, vector, repeats, warm_up=warm_up) for vector in (small, large)]
     busy, still = _to_and_fro(rank, start), _still_share(start)
     crowds = [
         _in_a_crowd(rank, start, still, small),
@@ -63,14 +55,13 @@ def points(rank: int, start: Start, large_bytes: int, repeats: int = 4, *, warm_
     everyones: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(everyones, (own, crowds, busy, merging))
     messages, ranks_crowds, ranks_busy, ranks_merging = zip(*everyones, strict=True)
-    found = {name: statistics.median(_times([each[name] for each in messages], start.hosts)) for name in own}
-    first = [message for each in messages for message in each["small_s"]]
-    answered = [message.answered - message.began for message in first if message.answered is not None]
-    adding = [message.adding_s for message in first if message.adding_s is not None]
+    smalls, larges = zip(*messages, strict=True)
+    adding = [message.adding_s for one in smalls for message in one if message.adding_s is not None]
     crowd, crowd_some, crowd_merging, crowd_sparse = map(_median, zip(*ranks_crowds, strict=True))
     merge_small_s, merge_large_s = ranks_merging[0]
-    return found | {
-        "answered_s": statistics.median(answered),
+    return {
+        "small_s": statistics.median(_times(smalls, start.hosts)),
+        "large_s": statistics.median(_times(larges, start.hosts)),
         "busy_s": ranks_busy[0],
         "crowd_s": crowd.seconds,
         "crowd_work_s": crowd.processors_s,
@@ -82,6 +73,7 @@ def points(rank: int, start: Start, large_bytes: int, repeats: int = 4, *, warm_
         "large_bytes": large_bytes,
         "ranks": dist.get_world_size(),
         "hosts": start.hosts,
+        "still_s": AHEAD_S,
         "rest_s": REST_S,
         "merge_s": statistics.median(adding),
         "merge_s_per_byte": max(0.0, merge_large_s - merge_small_s) / (2 * MERGED_BYTES),
@@ -89,17 +81,15 @@ def points(rank: int, start: Start, large_bytes: int, repeats: int = 4, *, warm_
 
 
 class Message(NamedTuple):
-    """What a rank saw of a message, by its own clock: when it should begin, when it did, and what it then got when.
+    """What a rank saw of a message, by its own clock: when it should begin, and when it sent and had received it.
 
-    That is the message, or the answer. `begins` is the rank from whose beginning the message counts; `adding_s` is what
-    adding small vectors took its receiver after that.
+    `adding_s` is what adding it then took, where the receiver did.
     """
 
     due: float
     began: float
     received: float | None = None
-    answered: float | None = None
-    begins: int = 0
+    src: int = 0
     adding_s: float | None = None
 
 
@@ -111,21 +101,12 @@ def _times(everyones: Sequence[Sequence[Message]], hosts: int) -> list[float]:
     times = []
     for messages in zip(*everyones, strict=True):
         received, message = next((each.received, each) for each in messages if each.received is not None)
-        times.append(received - (messages[message.begins].began if hosts == 1 else message.due))
+        times.append(received - (messages[message.src].began if hosts == 1 else message.due))
     return times
 
 
-def _messages(
-    rank: int,
-    start: Start,
-    vector: Vector,
-    repeats: int,
-    *,
-    still_s: float = AHEAD_S,
-    warm_up: bool = False,
-    called: bool = False,
-) -> list[Message]:
-    """Have a message go from a rank to the next, from another one each time; see :func:`_message`.
+def _messages(rank: int, start: Start, vector: Vector, repeats: int, *, warm_up: bool = False) -> list[Message]:
+    """Have a message go from a rank to the next, from another one each time.
 
     The first is not counted, which tells how long all keep still for one, nor with `warm_up` as many as count, which
     use connections: the first message on one takes longer.
@@ -136,47 +117,36 @@ def _messages(
     apart = max(1, ranks // repeats)
     found, longest = [], 0.0
     for repeat in range(-repeats if warm_up else -1, repeats):
-        due = start.agreed() + still_s - AHEAD_S
-        message = _message(Worker(rank, ranks), repeat * apart % ranks, start, vector, due, called=called)
-        keep_still(due, longest)
-        longest = longest or start.longest(0.0 if message.received is None else message.received - due)
+        message = _message(rank, repeat * apart % ranks, start, vector)
+        keep_still(message.due, longest)
+        longest = longest or start.longest(0.0 if message.received is None else message.received - message.due)
         found.append(message)
     return found[-repeats:]
 
 
-def _message(worker: Worker, src: int, start: Start, vector: Vector, due: float, *, called: bool) -> Message:
-    """Have a message go from `src` at an instant to the rank after it, which answers at once, and then adds something.
+def _message(rank: int, src: int, start: Start, vector: Vector) -> Message:
+    """Have a message go from `src` to the rank after it, which waits for it and adds it, after all kept still."""
+    import torch.distributed as dist
 
-    If `called`, its receiver waits until then, and its sender for the receiver.
-    """
-    import torch
-
-    rank, dst = worker.rank, (src + 1) % worker.workers
-    small = Dense(torch.ones(1, device=start.device))
-
-    async def send(worker: Worker) -> Message:
-        answer = await worker.start_recv(dst, like=small)
-        sending = await worker.start_send(dst, vector) if called else None
-        sleep_until(due)
-        began = time.monotonic()
-        await (sending or worker.send(dst, vector))
-        await answer
-        return Message(due, began, answered=time.monotonic())
-
-    async def receive(worker: Worker) -> Message:
-        receiving = None if called else await worker.start_recv(src, like=vector)
-        sleep_until(due)
-        began = time.monotonic()
-        await (receiving or worker.recv(src, like=vector))
-        received = time.monotonic()
-        await worker.send(src, small)
-        sent = time.monotonic()
-        await worker.compute("merge", add, small, small)
-        return Message(due, began, received, None, dst if called else src, time.monotonic() - sent)
-
+    due = start.agreed()
+    worker = Worker(rank, dist.get_world_size())
+    dst = (src + 1) % worker.workers
     if rank not in (src, dst):
         return Message(due, due)
-    return interpreter(worker, start).run(send(worker) if rank == src else receive(worker))
+
+    async def program(worker: Worker) -> Message:
+        receiving = await worker.start_recv(src, like=vector) if rank == dst else None
+        sleep_until(due)
+        began = time.monotonic()
+        if receiving is None:
+            await worker.send(dst, vector)
+            return Message(due, began)
+        theirs = await receiving
+        received = time.monotonic()
+        await worker.compute("merge", add, theirs, vector)
+        return Message(due, began, received, src, time.monotonic() - received)
+
+    return interpreter(worker, start).run(program(worker))
 
 
 def _to_and_fro(rank: int, start: Start) -> float:

@@ -11,11 +11,11 @@ from netsim.network.wire import Wire
 from netsim.profile import Profile
 
 NEEDED = {
-    *("small_s", "answered_s", "called_s", "header_s", "cold_s", "busy_s", "ranks", "large_s", "large_bytes", "rest_s"),
+    *("small_s", "busy_s", "ranks", "large_s", "large_bytes", "still_s"),
     *("crowd_s", "crowd_work_s", "crowd_some_work_s", "crowd_some_bytes"),
     *("crowd_header_s", "crowd_merge_s", "merge_s"),
 }
-"""What :func:`host_terms` asks for, and for how long all kept still after what was measured, which others did not."""
+"""What :func:`host_terms` asks for, and for how long all kept still before what was measured, which others did not."""
 
 
 def measured_bandwidth(points: Mapping[str, Any]) -> float:
@@ -25,30 +25,23 @@ def measured_bandwidth(points: Mapping[str, Any]) -> float:
 
 def profile_terms(profile: Profile, cores: int | None) -> HostTerms:
     """Return the terms that a profile has: a message's α, and what its two hosts do to it."""
-    wake = profile.link.fixed_s + 2 * profile.message.fixed_s
-    return HostTerms(
-        busy_s=wake,
-        wake_s=wake,
-        byte_s=2 * profile.message.each_s,
-        cores=cores,
-    )
+    wake = profile.link.fixed_s / 2 + profile.message.fixed_s  # a message wakes two threads
+    return HostTerms(busy_s=wake, wake_s=wake, byte_s=2 * profile.message.each_s, cores=cores)
 
 
 def host_terms(points: Mapping[str, Any], wire: Wire, bandwidth_bps: float, cores: int | None) -> HostTerms:
     """Return the terms that explain :func:`netsim.validation.measured_points.points`.
 
-    As many small messages at once as there are ranks, again and again, tell the work of one; the rest of what it takes
-    by itself is waking, and of one to and fro without a pause, waking where a rank just did the same. How much longer
-    all those take with headers of their own, or if each adds something after a message, tells the work of that, and
-    what processors worked more for larger ones what frames cost. The large message's time beyond the small one's is
-    what it needs of the link, how late its last byte is, and half of the work that comes after a long time of
-    stillness, for taking it in.
+    As many small messages at once as there are ranks, again and again, tell the work of one, of which two thirds are
+    between sending and having received it. The rest of what one takes by itself is the waking of two threads, and of
+    one to and fro without a pause, their waking where they just did the same. How much longer those at once take with
+    headers of their own, or if each adds something after a message, tells the work of that, and what processors worked
+    more for larger ones what frames cost. The large message's time beyond the small one's is what it needs of the link,
+    and how late its last byte is.
     """
     crowded = min(1.0, (cores or math.inf) / points["ranks"])
     work = min(points["small_s"], points["crowd_s"] * crowded)
-    busy = max(0.0, min(points["busy_s"], points["small_s"]) - 2 / 3 * work) / 2
-    wake = max(0.0, points["small_s"] - 2 / 3 * work) / 2
-    header = max(0.0, points["crowd_header_s"] - points["crowd_s"]) * crowded
+    wake, busy = (max(0.0, min(points[name], points["small_s"]) - work * 2 / 3) / 2 for name in ("small_s", "busy_s"))
     hot_call = min(points["merge_s"], max(0.0, points["crowd_merge_s"] - points["crowd_s"]) * crowded)
     frames = max(0.0, (points["crowd_some_work_s"] or 0.0) - (points["crowd_work_s"] or 0.0))
     drained = 8 * wire.earned_of(wire.bytes_of(points["large_bytes"])) / bandwidth_bps
@@ -57,8 +50,7 @@ def host_terms(points: Mapping[str, Any], wire: Wire, bandwidth_bps: float, core
         busy_s=busy,
         wake_s=wake,
         work_s=work,
-        header_s=header,
-        header_wake_s=max(0.0, points["header_s"] - points["small_s"] - wake - busy - header),
+        header_s=max(0.0, points["crowd_header_s"] - points["crowd_s"]) * crowded,
         byte_s=beyond / points["large_bytes"],
         frame_s=frames / points["crowd_some_bytes"],
         call_s=points["merge_s"],
