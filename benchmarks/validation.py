@@ -41,14 +41,14 @@ def pieces() -> dict[str, str]:
         slow = ranks * 100 / rate  # in proportion to the time that a byte takes
         where = f"--local {ranks} --bandwidth {rate}Mbps {EXCHANGES}"
         found[f"small-{ranks}-{rate}"] = f"{where} --sizes 1KB,10KB,40KB --repeats 7"
-        found[f"middle-{ranks}-{rate}"] = f"{where} --sizes 100KB,200KB --repeats {7 if slow <= 16 else 5}"
+        found[f"middle-{ranks}-{rate}"] = f"{where} --sizes 100KB,200KB --repeats 7"
         sizes = "400KB,1MB" if slow <= 8 else "400KB"
         found[f"large-{ranks}-{rate}"] = f"{where} --sizes {sizes} --repeats {5 if ranks < 16 else 7}"
-    for ranks, rate, repeats in ((4, 50, 3), (4, 100, 5), (8, 50, 2), (8, 100, 3), (16, 50, 5)):
+    for ranks, rate, repeats in ((4, 50, 3), (4, 100, 5), (8, 50, 3), (8, 100, 3), (16, 50, 5)):
         where = f"--local {ranks} --bandwidth {rate}Mbps {EXCHANGES}"
         found[f"2MB-{ranks}-{rate}"] = f"{where} --sizes 2MB --repeats {repeats}"
-    found["8MB-4-100"] = f"--local 4 --bandwidth 100Mbps {EXCHANGES} --sizes 8MB --repeats 2"
-    found["8MB-8-100"] = f"--local 8 --bandwidth 100Mbps {EXCHANGES} --sizes 8MB --repeats 1"
+    found["8MB-4-100"] = f"--local 4 --bandwidth 100Mbps {EXCHANGES} --sizes 8MB --repeats 3"
+    found["8MB-8-100"] = f"--local 8 --bandwidth 100Mbps {EXCHANGES} --sizes 8MB --repeats 3"
     for ranks, rate in ((4, 50), (8, 100), (16, 50)):
         where = f"--local {ranks} --bandwidth {rate}Mbps --shaping tbf {EXCHANGES}"
         found[f"tbf-{ranks}-{rate}"] = f"{where} --sizes 100KB,400KB --repeats 3"
