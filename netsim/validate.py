@@ -9,7 +9,6 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from netsim.system import busy_share, environment, processor_ticks, processors_a
 from netsim.units import format_bandwidth
 from netsim.validation.cells import Cell, predicted
 from netsim.validation.comparison import Comparison, summary
+from netsim.validation.losses import with_losses
 from netsim.validation.points import NEEDED, host_terms, measured_bandwidth, profile_terms
 
 SCHEMA = "netsim.validation/1"
@@ -150,8 +150,9 @@ def join(cells: tuple[Cell, ...], network: Network, backend: str, timeout_s: flo
     ranks = int(os.environ["WORLD_SIZE"])
     record = machine.record(f"{backend}, {network.words(points)}", points, measured)
     record["cores"] = record["cores"] if points["hosts"] == 1 else None
-    graph = Cluster(ranks=ranks, bandwidth_bps=round(network.payload_or_nominal(points))).graph()
-    model = Model(Fabric(graph), network.wire, partial(network.terms, cores=record["cores"]))
+    carried = network.payload_or_nominal(points)
+    fabric = Fabric(Cluster(ranks=ranks, bandwidth_bps=round(carried)).graph())
+    model = Model(fabric, network.wire, carried, record["cores"], network.profile)
     comparison = compare(cells, record, ranks, model, tolerance)
     return Validation(comparison, [{name: record[name] for name in record if name != "cells"}])
 
@@ -177,11 +178,6 @@ class Network:
     def words(self, points: dict[str, Any]) -> str:
         said = "" if self.bandwidth_bps is not None else " MEASURED"
         return f"links {format_bandwidth(self.payload_or_nominal(points))}{said}"
-
-    def terms(self, points: dict[str, Any], cores: int | None) -> HostTerms:
-        if self.profile is not None:
-            return profile_terms(self.profile, cores)
-        return host_terms(points, self.wire, self.payload_or_nominal(points), cores)
 
 
 def _details(cells: tuple[Cell, ...], large_bytes: int, backend: str, timeout_s: float) -> dict[str, Any]:
@@ -237,22 +233,27 @@ def _measure(setting: Setting, on_repeat: Callable[[str, int], None]) -> dict[st
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What predictions are made with; `terms` makes those of hosts from points, as they were measured beside a cell."""
+    """What predictions are made with: a network whose links carry `bandwidth_bps`, and terms of its hosts.
+
+    They come from points, as these were measured beside a cell, or from a profile. `cores` are what all ranks share.
+    """
 
     fabric: Fabric
     wire: Wire
-    terms: Callable[[dict[str, Any]], HostTerms]
+    bandwidth_bps: float
+    cores: int | None
+    profile: Profile | None = None
+
+    def terms(self, points: dict[str, Any]) -> HostTerms:
+        if self.profile is not None:
+            return profile_terms(self.profile, self.cores)
+        terms = host_terms(points, self.wire, self.bandwidth_bps, self.cores)
+        return with_losses(terms, points["crowd_some_bytes"], points["crowd_some_s"], self.fabric, self.wire)
 
 
 def _model(setting: Setting, record: dict[str, Any], profile: Profile | None) -> Model:
-    cluster, cores = setting.cluster, record["cores"]
-
-    def terms(points: dict[str, Any]) -> HostTerms:
-        if profile is not None:
-            return profile_terms(profile, cores)
-        return host_terms(points, cluster.wire, cluster.bandwidth_bps, cores)
-
-    return Model(Fabric(cluster.graph()), cluster.wire, terms)
+    cluster = setting.cluster
+    return Model(Fabric(cluster.graph()), cluster.wire, cluster.bandwidth_bps, record["cores"], profile)
 
 
 def compare(

@@ -35,6 +35,7 @@ from netsim.validation.cells import Cell, of_all
 from netsim.validation.comparison import Comparison, interval_of_median
 from netsim.validation.exchanges import COLLECTIVES, EXCHANGES
 from netsim.validation.localwork import Timed
+from netsim.validation.losses import MOST, crowd_message, with_losses
 from netsim.validation.points import NEEDED, host_terms, profile_terms
 from netsim.validation.predict import predicted_exchange
 from netsim.validation.start import REST_S, keep_still
@@ -379,6 +380,7 @@ def test_terms_are_found_again_from_points_that_follow_from_them(busy: float, wo
         "ranks": 9,
         "crowd_s": work * 9 / 2,
         "crowd_work_s": work,
+        "crowd_some_s": 4e-3,
         "crowd_some_work_s": work + 2e-8 * 25_000,
         "crowd_some_bytes": 25_000,
         "crowd_header_s": (work + 1.5e-4) * 9 / 2,
@@ -396,6 +398,28 @@ def test_terms_are_found_again_from_points_that_follow_from_them(busy: float, wo
     assert elsewhere == replace(found, frame_s=0.0)
     # Where all have a core, as many at once take as long as one, and all that a message takes may be work.
     assert host_terms(points, wire, RATE, None).work_s == min(points["small_s"], points["crowd_s"])
+
+
+@pytest.mark.parametrize(("longer", "share"), [(1.0, 0.0), (1.03, 0.03), (0.9, 0.0), (3.0, MOST)])
+def test_links_lose_what_makes_a_crowds_message_as_long_as_it_was(longer: float, share: float) -> None:
+    """Where all ranks send at once; more than a part is not believed, and links lose nothing where it took less."""
+    fabric = Fabric(Cluster(ranks=4, bandwidth_bps=RATE).graph())
+    without = crowd_message(25_000, fabric, NO_ACKS, IDEAL)
+    assert without == pytest.approx(drain(25_000), rel=1e-6)
+    found = with_losses(IDEAL, 25_000, longer * without, fabric, NO_ACKS)
+    assert found.lost_share == pytest.approx(share, rel=1e-3)
+    assert crowd_message(25_000, fabric, NO_ACKS, found) == pytest.approx((1 + share) * without, rel=1e-3)
+
+
+def test_the_beginning_of_a_message_takes_more_from_links_that_carry_data_both_ways() -> None:
+    """And nothing from those that do not, nor does what comes after the beginning."""
+    lossy = HostTerms(lost_share=0.1, lost_bytes=NO_ACKS.bytes_of(20_000))
+    fabric = Fabric(Cluster(ranks=2, bandwidth_bps=RATE).graph())
+    (both, _), (_, one) = (
+        predicted_exchange(exchange, 100_000, "eager", fabric, NO_ACKS, lossy) for exchange in ("permutation", "ps-out")
+    )
+    assert one == pytest.approx(drain(100_000), rel=1e-6)
+    assert both == pytest.approx(drain(100_000) + 0.1 * drain(20_000), rel=1e-3)
 
 
 @pytest.mark.parametrize("crowd", [1e-4, 4e-4])
@@ -428,7 +452,7 @@ def test_a_cell_is_predicted_with_what_processors_did_beside_it() -> None:
     beside = [{"times": [1.0], "points": {"crowd_s": 4 * work, "small_s": work}} for work in (1e-3, 3e-3)]
     record = {"points": points | {"merge_s_per_byte": 0.0}, "cells": beside, "network": "any"}
     fabric = Fabric(Cluster(ranks=4, bandwidth_bps=10**9).graph())
-    model = Model(fabric, NO_ACKS, lambda points: host_terms(points, NO_ACKS, 10**9, 1))
+    model = Model(fabric, NO_ACKS, 10**9, 1)
     slow, slower = compare(tuple(cells), record, 4, model, 1.0)
     # Six steps, in which four ranks take turns at a core to expect, pack and take in a message; and they wake at first.
     assert slow.predicted_s == pytest.approx(6 * 4 * 1e-3, rel=0.03)

@@ -53,8 +53,9 @@ class HostTerms:
 
     `wake_s`: waiting until a thread is awake for what came, which costs no processor; `busy_s` where it just was.
     `work_s`: processors' time for a message of known size; `header_s`: how much more for one that a header announces.
-    `frame_s`: for each byte while the kernel forwards the frames. `byte_s`: for each byte, how much later than its link
-    alone would have it a message is there, which costs no processor. `call_s`: what a computation takes
+    `lost_share`: of the first `lost_bytes` of messages, what links lose besides acknowledgements to what goes the other
+    way. `frame_s`: for each byte while the kernel forwards the frames. `byte_s`: for each byte, how much later than its
+    link alone would have it a message is there, which costs no processor. `call_s`: what a computation takes
     besides what it does with bytes, `hot_call_s` where a rank just did one.
     `cores`: processors that all ranks share, None if each has its own.
     """
@@ -65,6 +66,8 @@ class HostTerms:
     header_s: float = 0.0
     byte_s: float = 0.0
     frame_s: float = 0.0
+    lost_share: float = 0.0
+    lost_bytes: int = 0
     call_s: float = 0.0
     hot_call_s: float = 0.0
     cores: int | None = None
@@ -93,7 +96,7 @@ class KernelMedium:
         self, fabric: Fabric, wire: Wire, terms: HostTerms, costs: Costs, sends: Sends = "eager", now: int = 0
     ) -> None:
         self._environment = simpy.Environment(initial_time=now)
-        self._network = ShapedNetwork(self._environment, wire)
+        self._network = ShapedNetwork(self._environment, wire, (terms.lost_share, terms.lost_bytes))
         self._processors = Processors(self._environment, len(fabric.hosts), terms.cores)
         self._fabric, self._wire, self._costs = fabric, wire, costs
         self._acknowledged = sends == "acknowledged"

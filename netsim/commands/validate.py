@@ -255,24 +255,34 @@ def _render(found: Validation, sentences: list[str]) -> None:
     from netsim.render import wide_console
     from netsim.units import format_bytes, format_duration
 
+    rows = [
+        {
+            "what": escape(each.title),
+            "P": str(each.workers),
+            "network": escape(each.network),
+            "sends": each.sends,
+            "size": format_bytes(each.bytes),
+            "predicted": format_duration(each.predicted_s),
+            "measured": format_duration(each.measured_s),
+            "95 % interval": " to ".join(map(format_duration, each.measured_ci_s)),
+            "error": f"{each.error:+.1%}",
+            "": each.verdict,
+        }
+        for each in found.comparison
+    ]
+    same = {name: rows[0][name] for name in ("P", "network", "sends") if len({row[name] for row in rows}) == 1}
+    columns = [name for name in rows[0] if name not in same]
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for name in ("what", "P", "network", "sends", "size", "predicted", "measured", "95 % interval", "error", ""):
+    for name in columns:
         table.add_column(name, justify="left" if name in ("what", "network", "sends", "") else "right", no_wrap=True)
-    for each in found.comparison:
-        table.add_row(
-            escape(each.title),
-            str(each.workers),
-            escape(each.network),
-            each.sends,
-            format_bytes(each.bytes),
-            format_duration(each.predicted_s),
-            format_duration(each.measured_s),
-            " to ".join(map(format_duration, each.measured_ci_s)),
-            f"{each.error:+.1%}",
-            each.verdict,
-        )
+    for row in rows:
+        table.add_row(*(row[name] for name in columns))
     console = wide_console()
     with reader_may_go():
+        if same:
+            console.print(
+                "; ".join(f"{name}: {value}" for name, value in same.items()), highlight=False, soft_wrap=True
+            )
         console.print(table)
         for sentence in sentences:
             console.print(escape(sentence), highlight=False, soft_wrap=True)

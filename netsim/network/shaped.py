@@ -1,6 +1,6 @@
 """Flows on links that are shaped by token buckets and also carry the acknowledgements of what goes the other way.
 
-A fluid model like :mod:`netsim.network.flows`, with three things that matter to TCP on a shaped link:
+A fluid model like :mod:`netsim.network.flows`, with four things that matter to TCP on a shaped link:
 
 - Acknowledgements go first. A flow of rate x loads the links of its way back with s x, and what is left of
   a link is shared by the flows that send data over it: max-min over bandwidths that depend on the rates, which
@@ -8,6 +8,7 @@ A fluid model like :mod:`netsim.network.flows`, with three things that matter to
 - A link that has been idle lets `credit` bytes through at once, and earns them back at its own bandwidth less
   what it carries: a token bucket. It sends when it owes nothing, and then a whole group of frames, as the kernel
   does: the last group of a message is gone before it is earned, and what comes next waits for that.
+- Where data goes both ways links lose more than acknowledgements at the beginning of each message: `lost`.
 - Two hosts are sure of a part of a link, and have a credit of their own for it: so they begin at once even where the
   link owes, which then carries no more than its streams are sure of until it has earned what went.
 """
@@ -35,16 +36,19 @@ class Stream:
     """A message that drains, but for the bits that are `owed` when it has gone.
 
     `held_by` is what held it back, and for how many picoseconds. One that is `free` is let through at once, all of it.
+    It is at its beginning for so many bits of `early`.
     """
 
-    __slots__ = ("back", "bits", "bottleneck", "done", "due", "free", "held_by", "links", "owed", "rate", "since")
+    __slots__ = (
+        *("back", "bits", "bottleneck", "done", "due", "early", "free", "held_by", "links", "owed", "rate", "since"),
+    )
 
     def __init__(
         self, links: tuple[Link, ...], back: tuple[Link, ...], bits: int, done: Callable[[Stream], None], owed: int = 0
     ) -> None:
         self.links, self.back, self.done = links, back, done
         self.bits, self.owed = float(bits - owed), float(owed)
-        self.rate = 0.0
+        self.rate = self.early = 0.0
         self.bottleneck: Link | None = None
         self.since = self.due = 0
         self.free = False
@@ -53,7 +57,8 @@ class Stream:
     def progress(self, now: int) -> None:
         """Account for what drained at the present rate since the last change."""
         if now > self.since and self.bottleneck is not None:
-            self.bits = max(0.0, self.bits - self.rate * (now - self.since) / PICOSECONDS)
+            drained = self.rate * (now - self.since) / PICOSECONDS
+            self.bits, self.early = max(0.0, self.bits - drained), max(0.0, self.early - drained)
             self.held_by.append((self.bottleneck, now - self.since))
         self.since = now
 
@@ -80,11 +85,16 @@ class Bucket:
 
 
 class ShapedNetwork:
-    """Carries streams, as a part of a SimPy simulation; all rates are solved anew whenever one comes or goes."""
+    """Carries streams, as a part of a SimPy simulation; all rates are solved anew whenever one comes or goes.
 
-    def __init__(self, environment: simpy.Environment, wire: Wire) -> None:
+    A stream takes a part of its links back besides acknowledgements while it is at its beginning: `lost` are this part,
+    and of how many bytes.
+    """
+
+    def __init__(self, environment: simpy.Environment, wire: Wire, lost: tuple[float, int] = (0.0, 0)) -> None:
         self._environment = environment
         self._wire = wire
+        self._lost_share, self._early = lost[0], 8.0 * lost[1]
         self._streams: dict[Stream, None] = {}
         self._buckets: dict[Link, Bucket] = {}
         self._pairs: dict[tuple[Link, tuple[Link, ...]], Bucket] = {}
@@ -121,6 +131,7 @@ class ShapedNetwork:
             stream.since = now
             self._streams[stream] = None
             self._take_credit(stream, now)
+            stream.early = self._early
             self._charge(stream.back, self._wire.ready_bytes, now)
             self._charge(stream.links, self._wire.ack_bytes if self._wire.ready_bytes else 0, now)
         self._solve(now)
@@ -210,11 +221,12 @@ class ShapedNetwork:
         return link.bandwidth_bps
 
     def _acks(self, rates: Mapping[Stream, tuple[float, Link]]) -> dict[Link, float]:
-        """Return the rate of acknowledgements on every link."""
+        """Return the rate of acknowledgements on every link, and of what is lost besides."""
         acks: dict[Link, float] = {}
         for stream, (rate, _) in rates.items():
+            share = self._wire.ack_share + (self._lost_share if stream.early > NOTHING else 0.0)
             for link in stream.back:
-                acks[link] = acks.get(link, 0.0) + self._wire.ack_share * rate
+                acks[link] = acks.get(link, 0.0) + share * rate
         return acks
 
     def _wake(self) -> None:
@@ -223,6 +235,9 @@ class ShapedNetwork:
         if self._streams:
             number = self._alarm
             due = min(stream.due for stream in self._streams)
+            for stream in self._streams:
+                if stream.early > NOTHING and stream.rate > 0:
+                    due = min(due, self._now + math.ceil(stream.early * PICOSECONDS / stream.rate))
             for link in {link for stream in self._streams for link in stream.links}:
                 bucket = self._buckets[link]
                 if bucket.owes and bucket.rate > 0:

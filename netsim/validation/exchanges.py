@@ -69,7 +69,8 @@ def shift(ranks: int) -> int:
     return max(1, ranks // 2 - 1)
 
 
-async def _permutation(worker: Worker, vector: Vector) -> Vector:
+async def permutation(worker: Worker, vector: Vector) -> Vector:
+    """Have every rank send its vector to another one, and return the one that comes."""
     rank, ranks = worker.rank, worker.workers
     return await worker.sendrecv((rank + shift(ranks)) % ranks, vector, _source(rank, ranks), like=vector)
 
@@ -85,6 +86,6 @@ EXCHANGES: dict[str, Exchange] = {
     "gtopk-tree": Exchange("gTop-k tree", _gtopk_tree, sparse=True),
     "ps-in": Exchange("parameter server, in", _into_server),
     "ps-out": Exchange("parameter server, out", _out_of_server),
-    "permutation": Exchange("permutation", _permutation, source=_source),
+    "permutation": Exchange("permutation", permutation, source=_source),
 }
 COLLECTIVES = [name for name, exchange in EXCHANGES.items() if exchange.source is None]

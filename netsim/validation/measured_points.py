@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from netsim.backends.kernel import AHEAD_S
 from netsim.payload import Dense, Sparse, Vector, add
 from netsim.system import busy_share, processor_ticks
-from netsim.validation.exchanges import shift
+from netsim.validation.exchanges import permutation
 from netsim.validation.start import REST_S, Start, interpreter, keep_still, sleep_until
 from netsim.worker import Worker
 
@@ -191,11 +191,10 @@ def _in_a_crowd(
     import torch.distributed as dist
 
     ranks = dist.get_world_size()
-    target, source = ((rank + way * shift(ranks)) % ranks for way in (1, -1))
 
     async def send(worker: Worker, messages: int) -> None:
         for _ in range(messages):
-            theirs = await worker.sendrecv(target, vector, source, like=vector)
+            theirs = await permutation(worker, vector)
             if merging:
                 await worker.compute("merge", add, theirs, vector)
 
