@@ -408,7 +408,7 @@ def test_links_lose_what_makes_a_crowds_message_as_long_as_it_was(longer: float,
     assert without == pytest.approx(drain(25_000), rel=1e-6)
     found = with_losses(IDEAL, 25_000, longer * without, fabric, NO_ACKS)
     assert found.lost_share == pytest.approx(share, rel=1e-3)
-    assert crowd_message(25_000, fabric, NO_ACKS, found) == pytest.approx((1 + share) * without, rel=1e-3)
+    assert crowd_message(25_000, fabric, NO_ACKS, found) == pytest.approx((1 + share) * without, rel=2e-3)
 
 
 def test_the_beginning_of_a_message_takes_more_from_links_that_carry_data_both_ways() -> None:

@@ -15,8 +15,8 @@ NEEDED = {
     *("crowd_s", "crowd_work_s", "crowd_some_s", "crowd_some_work_s", "crowd_some_bytes"),
     *("crowd_header_s", "crowd_merge_s", "merge_s"),
 }
-"""What :func:`host_terms` and :func:`netsim.validation.losses.with_losses` ask for, and for how long all kept still before
-what was measured, which others did not."""
+"""What :func:`host_terms` and :func:`netsim.validation.losses.with_losses` ask for, and for how long all kept still
+before what was measured, which others did not."""
 
 
 def measured_bandwidth(points: Mapping[str, Any]) -> float:
