@@ -65,6 +65,10 @@ class Setting:
         text = json.dumps(asdict(self), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    def file(self, folder: Path | None) -> Path | None:
+        """Return where in a folder stands what is measured, None without one."""
+        return None if folder is None else folder / f"{self.key}.json"
+
     def seconds(self) -> list[float]:
         """Return about how long a repeat of every cell takes."""
         fabric, wire = Fabric(self.cluster.graph()), self.cluster.wire
@@ -124,7 +128,7 @@ def validate(
             on_progress(f"{cell.title}, P = {setting.cluster.ranks}, {setting.network}", before + part, total)
 
         on_progress(f"P = {setting.cluster.ranks}, {setting.network}", done, total)
-        file = None if folder is None else folder / f"{setting.key}.json"
+        file = setting.file(folder)
         if (record := measured_before(file)) is None:
             record = _measure(setting, measuring)
             if file is not None:

@@ -507,7 +507,9 @@ def test_a_real_cluster_is_measured_and_compared(tmp_path: Path, capsys: pytest.
     options = ["validate", "--local", "3", "--bandwidth", "50Mbps", "--sizes", "20KB", "--repeats", "2", "--json"]
     options += ["--algorithm", "gtopk,dense", "--rounds", "1", "--density", "0.001", "--out", str(tmp_path)]
     assert main([*options, "--tolerance", "100000%"]) == 0
-    document = json.loads(capsys.readouterr().out)
+    said = capsys.readouterr()
+    assert "measuring takes about" in said.err
+    document = json.loads(said.out)
     rows = document["comparison"]
     assert {row["algorithm"] for row in rows} == {*COLLECTIVES, "gtopk", "dense"}
     for row in rows:
@@ -525,9 +527,18 @@ def test_a_real_cluster_is_measured_and_compared(tmp_path: Path, capsys: pytest.
     assert {path.name for path in tmp_path.iterdir()} >= {"validation.svg", "validation.csv", "validation.json"}
     # What was measured is not measured again, and the verdict is that of the tolerance.
     assert main([*options, "--tolerance", "0.000001%"]) == 4
-    again = json.loads(capsys.readouterr().out)["comparison"]
+    said = capsys.readouterr()
+    assert "measured before" in said.err
+    assert "measuring takes" not in said.err
+    again = json.loads(said.out)["comparison"]
     assert [row["measured_s"] for row in again] == [row["measured_s"] for row in rows]
     assert {row["verdict"] for row in again} == {"off"}
+    # For people, what is the same in all rows stands above them once.
+    options.remove("--json")
+    assert main([*options, "--tolerance", "100000%"]) == 0
+    above, header, *_ = capsys.readouterr().out.splitlines()
+    assert above == "P: 3; network: fair 50 Mbit/s"
+    assert header.split()[:4] == ["what", "sends", "size", "predicted"]
 
 
 @pytest.mark.parametrize("effects", [{}, {"message_overhead": "1ns"}])

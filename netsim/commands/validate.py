@@ -88,7 +88,7 @@ def validate(
         if not found.comparison:
             return  # rank 0 reports
     else:
-        with _progress(settings) as on_progress:
+        with _progress(settings, points) as on_progress:
             found = run(settings, allowed, on_progress, points, known)
     sentences = conclude(found, allowed)
     document = found.as_json(config, sentences)
@@ -209,20 +209,26 @@ def _listed(text: str) -> list[str]:
 
 
 @contextmanager
-def _progress(settings: list[Setting]) -> Iterator[OnProgress]:
-    """Show what is being measured and the time left, on stderr if that is a terminal; say the cost beforehand."""
+def _progress(settings: list[Setting], folder: Path | None) -> Iterator[OnProgress]:
+    """Show what is being measured and the time left, on stderr if that is a terminal; say the cost beforehand.
+
+    What stands in `folder` costs nothing.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from netsim.units import format_duration
+    from netsim.validate import measured_before
 
     console = Console(stderr=True)
+    new = [setting for setting in settings if measured_before(setting.file(folder)) is None]
     seconds = sum(
         guess * (cell.repeats + 1)
-        for setting in settings
+        for setting in new
         for guess, cell in zip(setting.seconds(), setting.cells, strict=True)
     )
-    console.print(f"measuring takes about {format_duration(seconds + 5 * len(settings))}", highlight=False)
+    told = f"measuring takes about {format_duration(seconds + 5 * len(new))}" if new else f"measured before: {folder}"
+    console.print(told, highlight=False, soft_wrap=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("left"), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
         bar = shown.add_task("starting", total=seconds)
