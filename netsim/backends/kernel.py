@@ -122,7 +122,7 @@ class KernelMedium:
             self._posted[channel].append(Posted(worker, request, path, self.now, sent, arrived))
             self._match(channel)
 
-        self._waking(worker.rank, OWN)
+        self._waking(worker.rank, OWN)  # it is awake: it sends
         self._occupy(worker.rank, "packing", self._work, path, packed)
 
     def expect(self, worker: Worker, request: Recv[Any]) -> None:
@@ -131,7 +131,7 @@ class KernelMedium:
             self._expected[channel].append(self.now + self._waking(request.src, LOOP))
             self._match(channel)
 
-        self._waking(worker.rank, OWN)
+        self._waking(worker.rank, OWN)  # it is awake: it says so
         self._occupy(worker.rank, "expecting", self._work, Path.start(self.now), expected)
 
     def _match(self, channel: tuple[int, int, int]) -> None:
@@ -147,7 +147,7 @@ class KernelMedium:
             (depart if has_known_size(message.request.payload) else announce)(path)
 
         def announce(path: Path) -> None:
-            waking = self._waking(there, LOOP) + self._waking(there, OWN)
+            waking = self._waking_both(there)
             path = path.then("waking", waking)
             self._after(waking, lambda: self._occupy(there, "taking in", self._header, path, announced))
 
@@ -181,14 +181,14 @@ class KernelMedium:
                 arriving = arriving.then(link, duration)
             drained = left + route.latency_ps + sum(duration for _, duration in stream.held_by)
             late = round(self._byte * nbytes(message.request.payload))
-            waking = self._waking(there, LOOP) + self._waking(there, OWN)
+            waking = self._waking_both(there)
             arriving = arriving.then("forwarding", self.now - drained).then("waking", waking + late)
             self._after(waking + late, lambda: self._occupy(there, "taking in", self._work, arriving, taken_in))
 
         def taken_in(path: Path) -> None:
             message.arrived(None, path)
             if self._acknowledged:
-                word = self._waking(here, LOOP) + self._waking(here, OWN) + back.latency_ps
+                word = self._waking_both(here) + back.latency_ps
                 self._after(word, lambda: message.sent(None, path.then("receipt", word)))
 
         self._network.start(route, back, self._wire.bytes_of(nbytes(message.request.payload)), drained)
@@ -208,6 +208,10 @@ class KernelMedium:
     def _waking(self, rank: int, thread: str) -> int:
         """Return what waking a thread takes, which does something now."""
         return self._growing(self._busy, self._wake, rank, thread)
+
+    def _waking_both(self, rank: int) -> int:
+        """Return what it takes until gloo's thread of a rank has heard of something, and has woken the rank's own."""
+        return self._waking(rank, LOOP) + self._waking(rank, OWN)
 
     def _growing(self, at_once: int, at_last: int, rank: int, what: str) -> int:
         """Return what something takes that a rank does now; it depends on how long ago it did the same."""
