@@ -92,7 +92,7 @@ def conclude(settings: GtopkSettings, findings: Sequence[Finding]) -> Conclusion
     residuals = [each for each in findings if "residual" in each.point]
     curves = [each for each in findings if each not in sizes and each not in residuals]
     costs, worst = cluster.costs(sizes)
-    throughput, predicted, (told, doubt) = cluster.prediction(sizes)
+    throughput, predicted, told, doubts = cluster.prediction(sizes)
     bands = {task: _delta(_of(curves, task, SHOWN_C)) for task in settings.tasks}
     rules, leak, losses = _rules(residuals)
     sentences = [
@@ -103,7 +103,7 @@ def conclude(settings: GtopkSettings, findings: Sequence[Finding]) -> Conclusion
         ) + ".",
         _by_ratio(settings, curves),
         f"The simulated exchanges are those of the α–β forms to {worst:.1e}.",
-        told,
+        *told,
         f"Residual rules: index-intersection, as in the authors' code, lost {leak['index-intersection']:.2%} of the "
         f"gradient mass a step on average, keep-at-merge {leak['keep-at-merge']:.0e} (rounding); mean "
         f"final losses: {losses}.",
@@ -120,7 +120,7 @@ def conclude(settings: GtopkSettings, findings: Sequence[Finding]) -> Conclusion
             "LSTM-AN4; whatever else stands here is a stand-in.",
             "Losses are those of the test set; the paper shows training losses.",
             "δ is that of every single step, not an expectation: Assumption 1 speaks of the mean.",
-            doubt,
+            *doubts,
         ],
     )  # fmt: skip
 

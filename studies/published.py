@@ -24,3 +24,14 @@ THROUGHPUT: dict[str, dict[int, tuple[float, ...]]] = {
     "LSTM-PTB": {1: (392,), 4: (12.7, 19.9, 17.8), 8: (8.7, 18.6, 17.6)},
 }
 """gTop-k's authors: samples a second and worker at P workers, of S-SGD, Top-k and gTop-k; figures of three digits."""
+
+THROUGHPUT_OF_MORE: dict[str, dict[int, tuple[float, ...]]] = {
+    "VGG-16": {16: (39.5, 97.9, 126), 32: (12.6, 63.0, 123)},
+    "ResNet-20": {16: (520, 738, 809), 32: (288, 696, 789)},
+    "AlexNet": {16: (4.94, 13.4, 16.4), 32: (1.23, 9.24, 15.8)},
+    "ResNet-50": {16: (23.2, 34.5, 39.1), 32: (10.7, 30.6, 39.1)},
+    "LSTM-PTB": {16: (4.1, 14.8, 15.1), 32: (2.1, 5.4, 10.8)},
+}
+"""The same for more workers, from the authors' github.com/hclhkbu/gtopkssgd, commit 6f57343, in
+``scripts/icdcs2019/communication.py``. No prediction is made from them: predictions are compared with them, and how far
+those of four models are off widens the interval of the fifth."""

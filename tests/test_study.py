@@ -14,6 +14,7 @@ from netsim.errors import NetsimError, UsageError
 from netsim.study import Conclusion, Finding, Point, Settings, Study, run_study
 from netsim.study.pool import cluster_address, measured
 from netsim.study.settings import read_study_file, settings_of
+from netsim.study.sources import Version
 from netsim.study.store import Store
 from studies import STUDIES, load_study
 from tests.command import run
@@ -114,7 +115,7 @@ def test_a_point_is_known_by_its_configuration_seed_measurement_and_version(
     others = [{"x": 2, "y": "1Gbps", "seed": 3}, {"x": 1, "y": "1Gbps", "seed": 4}, {"x": 1, "y": "1Gbps"}]
     keys = {store.key(each) for each in (point, same, *others)}
     keys.add(Store(tmp_path, total).key(point))
-    monkeypatch.setattr("netsim.study.store.code_version", lambda: "0.0.0+0")
+    monkeypatch.setattr("netsim.study.store.version_of", lambda measure: Version("0.0.0+0", {}))
     keys.add(Store(tmp_path, square).key(point))
     assert len(keys) == 1 + len(others) + 2
     assert all(re.fullmatch("[0-9a-f]{64}", key) for key in keys)
@@ -154,10 +155,15 @@ def test_several_processes_find_what_one_does(tmp_path: Path) -> None:
 
 
 def test_workers_of_another_version_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    versions = iter(["1.0+aa", "1.0+bb", "1.0+bb"])
-    monkeypatch.setattr("netsim.study.pool.code_version", lambda: next(versions))
-    with pytest.raises(NetsimError, match=re.escape("netsim is 1.0+bb, but 1.0+aa asked")):
-        list(measured(square, [{"x": 1}], jobs=1))
+    """The first version is that of the process that asks, the second that of the one that measures."""
+    for here, said in (
+        (Version("1.0+bb", {}), "netsim is 1.0+bb, but 1.0+aa asked"),
+        (Version("1.0+aa", {"torch": "2.8"}), "the cluster has torch 2.8, but 2.9 asked"),
+    ):
+        versions = iter([Version("1.0+aa", {"torch": "2.9"}), here])
+        monkeypatch.setattr("netsim.study.pool.version_of", lambda measure, versions=versions: next(versions))
+        with pytest.raises(NetsimError, match=re.escape(said)):
+            list(measured(square, [{"x": 1}], jobs=1))
 
 
 def test_settings_come_from_defaults_then_quick_then_the_file_then_the_command() -> None:

@@ -59,12 +59,12 @@ def study(
         raise UsageError("out is missing: name the folder for the results, such as --out results")
     folder = _folder(out)
     if dry_run:
-        plan = plan_study(found, settings, folder)
+        plan = plan_study(found, settings, folder, cluster=cluster, data_dir=data_dir)
         said = found.setting(settings)
         say(json.dumps(_as_json(found, plan, said), indent=2, ensure_ascii=False) if as_json
             else _in_words(found, plan, said))  # fmt: skip
         return
-    if not resume and (kept := plan_study(found, settings, folder).known):
+    if not resume and (kept := plan_study(found, settings, folder, cluster=cluster, data_dir=data_dir).known):
         typer.echo(f"netsim: {str(folder)!r} holds {kept:,} of the points; --resume would use them", err=True)
     more = [*(["--data-dir", "DATA"] if data_dir else []), *(["--validation", "DIR"] if validation else [])]
     command = shlex.join(

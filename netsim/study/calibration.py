@@ -3,6 +3,10 @@
 The seconds of a sample at P workers are ``1/x(1) + (network(P) + host) / b``: what computing takes alone, plus what an
 exchange takes over the b samples of a worker's mini-batch. b is common to all algorithms of a model, `host` is each
 algorithm's own (selection, scatter, launches) and does not depend on P. Both are at least 0.
+
+Two things make a prediction wrong. What is measured and fitted is known to some digits only: :func:`fit_intervals`
+holds that, and nothing else. And the model may leave out what decides at another P, such as a second switch: no
+measurement at the P's it was fitted to shows that. How far it was off elsewhere, :func:`factors` makes an interval of.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean, stdev
 
 Key = tuple[str, int]
 """An algorithm and a number of workers."""
@@ -58,7 +63,7 @@ def calibrate(alone: float, measured: Mapping[Key, float], network_s: Mapping[Ke
     return Calibration(1 / alone, per_sample, dict(zip(algorithms, hosts, strict=True)), error)
 
 
-def intervals(
+def fit_intervals(
     alone: float,
     measured: Mapping[Key, float],
     network_s: Mapping[Key, float],
@@ -68,8 +73,9 @@ def intervals(
 ) -> dict[Key, tuple[float, float]]:
     """Return the middle 95 % of predictions from measurements disturbed by their rounding and by the fit's error.
 
-    With fewer measurements than twice the unknowns the residuals look smaller than errors are; they are scaled
-    up by the degrees of freedom that are left.
+    That the model holds at the P that is asked for is taken for granted: a truth may lie far outside. With fewer
+    measurements than twice the unknowns the residuals look smaller than errors are; they are scaled up by the degrees
+    of freedom that are left.
     """
     import numpy as np
 
@@ -87,6 +93,20 @@ def intervals(
         for key in asked:
             drawn[key].append(again.throughput(key[0], network_s[key]))
     return {key: (float(np.quantile(of, 0.025)), float(np.quantile(of, 0.975))) for key, of in drawn.items()}
+
+
+def factors(ratios: Sequence[float]) -> tuple[float, float]:
+    """Return between which factors of a prediction the truth lies with 95 %, from measured/predicted of other cases.
+
+    Student's interval for one more logarithm of a ratio: those that are there, two at least, are taken for a sample of
+    what the model leaves out. With few it is wide, and should be.
+    """
+    from scipy.special import stdtrit
+
+    logarithms = [math.log(ratio) for ratio in ratios]
+    count = len(logarithms)
+    reach = stdtrit(count - 1, 0.975) * stdev(logarithms) * math.sqrt(1 + 1 / count)
+    return math.exp(fmean(logarithms) - reach), math.exp(fmean(logarithms) + reach)
 
 
 def _half_a_digit(value: float, digits: int) -> float:

@@ -14,11 +14,14 @@ from contextlib import contextmanager
 from typing import Any
 
 from netsim.errors import InfeasibleError, NetsimError, UsageError
+from netsim.study.contents import trains
 from netsim.study.kinds import Outcome, Point
-from netsim.study.store import code_version
+from netsim.study.sources import Version, version_of
 
 CLUSTER = re.compile(r"dask://(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>\d{1,5})")
 PR_SET_PDEATHSIG = 1
+LONGEST = 200
+"""Letters of a value, or of what an error says, in a message."""
 
 
 def cluster_address(cluster: str) -> str:
@@ -76,26 +79,56 @@ def measured(
     parallel = joblib.Parallel(n_jobs=jobs, batch_size=1, return_as="generator_unordered")
     task = joblib.delayed(_measure_one)
     place = {} if data_dir is None else {"data_dir": data_dir}
-    placed = (dict(point) | (place if "data" in point else {}) for point in points)
-    asked = (task(measure, number, point, code_version()) for number, point in enumerate(placed))
+    placed = ((place if trains(point) else {}) | dict(point) for point in points)
+    asked = (task(measure, number, point, version_of(measure)) for number, point in enumerate(placed))
     with _interrupts_held():
         outcomes = parallel(asked)  # starts the processes
-    for number, outcome, failure in outcomes:
-        if outcome is None:
-            raise NetsimError(f"point {_words(points[number])} failed: {failure}")
-        yield points[number], outcome
+    with _pool_errors():
+        for number, outcome, failure in outcomes:
+            if outcome is None:
+                raise NetsimError(f"point {_words(points[number])} failed: {failure}")
+            yield points[number], outcome
+
+
+@contextmanager
+def _pool_errors() -> Iterator[None]:
+    """Say in a line what went wrong with the processes that measure, rather than with a point."""
+    try:
+        yield
+    except (NetsimError, KeyboardInterrupt, GeneratorExit):
+        raise
+    except Exception as error:
+        said = in_a_line(error)
+        raise NetsimError(
+            f"a process that measured points ended ({said}); points that were ready are kept: give --resume, and fewer "
+            "--jobs if memory is short"
+        ) from error
 
 
 def _measure_one(
-    measure: Callable[[Point], Outcome], number: int, point: Point, version: str
+    measure: Callable[[Point], Outcome], number: int, point: Point, version: Version
 ) -> tuple[int, Outcome | None, str]:
     """Return the number of the point, and what was found there or what went wrong."""
-    if code_version() != version:
-        return number, None, f"the cluster's netsim is {code_version()}, but {version} asked; install the same on both"
+    if differing := _differing(version_of(measure), version):
+        return number, None, f"{differing}; install the same on both"
     try:
         return number, measure(point), ""
     except NetsimError as error:
         return number, None, str(error)
+    except Exception as error:  # one line, whatever a point leads to; a worker's traceback helps nobody
+        return number, None, in_a_line(error)
+
+
+def _differing(here: Version, asked: Version) -> str:
+    """Return in what the code of a process that measures differs from that which asked, empty if in nothing."""
+    if here.code != asked.code:
+        return f"the cluster's netsim is {here.code}, but {asked.code} asked"
+    wrong = next((name for name in asked.libraries if here.libraries.get(name) != asked.libraries[name]), None)
+    return (
+        ""
+        if wrong is None
+        else f"the cluster has {wrong} {here.libraries.get(wrong)}, but {asked.libraries[wrong]} asked"
+    )
 
 
 def _begin_worker(parent: int) -> None:
@@ -137,10 +170,16 @@ def _interrupts_held() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
+def in_a_line(error: Exception) -> str:
+    """Return the kind of an error, and the first line of what it says."""
+    said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {_short(said)}" if said else type(error).__name__
+
+
 def _words(point: Point) -> str:
     return ", ".join(f"{name} {_short(value)}" for name, value in point.items())
 
 
 def _short(value: Any) -> str:
     text = str(value)
-    return text if len(text) <= 40 else f"{text[:40]}…"
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"

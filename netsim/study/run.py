@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from netsim.errors import UsageError
+from netsim.errors import NetsimError, UsageError
 from netsim.report import Document, Table, write_report
 from netsim.report.files import as_csv
 from netsim.storage import write_atomically
+from netsim.study.contents import data_if_there, read_data
 from netsim.study.kinds import Conclusion, Finding, Outcome, Point, SettingsT, Study
-from netsim.study.pool import backend, check_jobs, measured
-from netsim.study.store import Store, code_version
-from netsim.study.trained import check_data
+from netsim.study.pool import backend, check_jobs, in_a_line, measured
+from netsim.study.sources import version_of
+from netsim.study.store import Store
 from netsim.study.validated import read_validation, shown
 from netsim.system import surroundings
 from netsim.workloads import is_own
@@ -24,6 +27,7 @@ from netsim.workloads import is_own
 SCHEMA = "netsim.study/1"
 MOST_POINTS = 100_000
 REPORT, CONCLUSION, POINTS = "report.html", "conclusion.json", "points"
+TABLES = ("points.jsonl", "points.csv")
 
 OnPoint = Callable[[int, int], None]
 """Called with the points that are known, and those there are so far."""
@@ -51,10 +55,12 @@ class Ran:
     """Points that were measured now, rather than found."""
 
 
-def plan_study(study: Study[SettingsT], settings: SettingsT, out: Path) -> Plan:
+def plan_study(
+    study: Study[SettingsT], settings: SettingsT, out: Path, *, cluster: str | None = None, data_dir: str | None = None
+) -> Plan:
     """Return what running `study` into the folder `out` would measure."""
     points = _points_of(study, settings)
-    store = Store(out / POINTS, study.measure)
+    store = Store(out / POINTS, study.measure, None if cluster else data_if_there(points, data_dir))
     return Plan(points, sum(store.load(point) is not None for point in points))
 
 
@@ -82,9 +88,9 @@ def run_study(
     jobs = check_jobs(jobs)
     points = _points_of(study, settings)
     validated = None if validation is None else shown(read_validation(validation))
-    if cluster is None:
-        check_data(points, data_dir)
-    store = Store(out / POINTS, study.measure)
+    store = Store(out / POINTS, study.measure, None if cluster else read_data(points, data_dir))
+    _check_folder(out)
+    store.prepare(points)
     found: dict[str, Finding] = {}
     count = 0
     with backend(cluster):
@@ -97,13 +103,21 @@ def run_study(
             outcomes, fresh = _measure(measure, asked, store, resume, len(found), on_point)
             found |= {key: Finding(point, outcomes[key]) for key, point in asked.items()}
             count += fresh
-            points = study.refine(settings, list(found.values()))
-    conclusion = study.conclude(settings, list(found.values()))
-    if validated is not None:
-        conclusion = replace(conclusion, sentences=[*conclusion.sentences, validated.sentence],
-                             sections=[*conclusion.sections, validated.section])  # fmt: skip
-    data = _as_json(study, settings, conclusion)
-    files = _write(study, settings, list(found.values()), conclusion, data, out, command)
+            with _kept_ones_fit(store, count < len(found)):
+                points = study.refine(settings, list(found.values()))
+    try:
+        with _kept_ones_fit(store, count < len(found)):
+            conclusion = study.conclude(settings, list(found.values()))
+            if validated is not None:
+                conclusion = replace(conclusion, sentences=[*conclusion.sentences, validated.sentence],
+                                     sections=[*conclusion.sections, validated.section])  # fmt: skip
+            data = _as_json(study, settings, conclusion)
+            files = _write(study, settings, list(found.values()), conclusion, data, out, command)
+    except OSError as error:
+        raise NetsimError(
+            f"out {str(out)!r} could not be written to: {error.strerror}; all points are kept: mend that, and give "
+            "--resume to have the report"
+        ) from error
     return Ran(conclusion, data, files, count)
 
 
@@ -123,9 +137,42 @@ def _measure(
     missing = [asked[key] for key in sorted(asked.keys() - outcomes.keys())]
     on_point(before + len(outcomes), before + len(asked))
     for point, outcome in measure(missing) if missing else ():
-        outcomes[store.key(point)] = store.save(point, outcome)
+        key = store.key(point)
+        if key not in asked:
+            raise NetsimError("a file that a point names was changed while points were measured; run the study again")
+        outcomes[key] = store.save(point, outcome)
         on_point(before + len(outcomes), before + len(asked))
     return outcomes, len(missing)
+
+
+@contextmanager
+def _kept_ones_fit(store: Store, resumed: bool) -> Iterator[None]:
+    """Say in a line that kept points are not what they seem, where what they hold leads to an error.
+
+    A hash shows that a file is as it was written, and not that it was a study that wrote it.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not resumed or isinstance(error, NetsimError | OSError):
+            raise
+        raise NetsimError(
+            f"points in {str(store.folder)!r} do not hold what a study writes ({in_a_line(error)}); leave out --resume "
+            "to measure all of them again"
+        ) from error
+
+
+def _check_folder(out: Path) -> None:
+    """Find out before an hour of measuring, not after it, that results could not be written into the folder `out`."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=out, prefix="."):
+            pass
+    except OSError as error:
+        raise UsageError(f"out {str(out)!r} cannot be written to: {error.strerror}; name another folder") from None
+    for name in (REPORT, CONCLUSION, *TABLES):
+        if (out / name).is_dir():
+            raise UsageError(f"out {str(out)!r}: {name!r} there is a folder, in the way of a file; remove it")
 
 
 def _points_of(study: Study[SettingsT], settings: SettingsT) -> Sequence[Point]:
@@ -145,7 +192,7 @@ def _as_json(study: Study[SettingsT], settings: SettingsT, conclusion: Conclusio
         "schema": SCHEMA,
         "study": study.name,
         "title": study.title,
-        "version": code_version(),
+        "version": version_of(study.measure).code,
         "setting": study.setting(settings),
         "settings": settings.model_dump(mode="json"),
         "conclusion": list(conclusion.sentences),
@@ -175,7 +222,7 @@ def _write(
         write_atomically(out / name, text)
     reproduce = {
         "command": command,
-        "version": code_version(),
+        "version": version_of(study.measure).code,
         "seed": _seeds(findings),
         "setting": study.setting(settings) + (f"; the full one needs {study.needs}" if study.needs else ""),
         "settings": json.dumps(data["settings"], ensure_ascii=False),

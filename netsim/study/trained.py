@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from netsim.errors import UsageError
@@ -32,18 +31,6 @@ def train_point(point: Point) -> Outcome:
         result = asdict(lab.simulate(name, emit=rows.append))
     del result["bytes_sent_by_rank"]
     return result | {"curve": curve(rows), "steps": {key: [row[key] for row in rows] for key in EVERY_STEP}}
-
-
-def check_data(points: Sequence[Point], data_dir: str | None) -> None:
-    """Read every data set that `points` train on; where one is missing raise InfeasibleError, before hours go by."""
-    names = {point["data"] for point in points if point.get("data") and not point.get("timing_only")}
-    if not names:
-        return
-    from netsim.workloads.data import DATA, data_names
-    from netsim.workloads.data.load import load
-
-    for name in sorted({each for data in names for each in data_names(data)} & DATA.keys()):
-        load(name, DATA[name].shape, 0, None if data_dir is None else Path(data_dir))
 
 
 def curve(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
