@@ -73,6 +73,15 @@ def unreadable(what: str, error: Exception, fix: str = "give the path of a file 
     return UsageError(f"{what} cannot be read: {reason}{wanting}")
 
 
+def shown(value: object, most: int = 80) -> str:
+    """Return a value as an error names it: its repr, cut where that is long, on one line."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        return "of more digits than can be written"
+    return text if len(text) <= most + 20 else f"{text[:most]}… ({len(text):,} characters)"
+
+
 def suggestion(value: str, choices: Iterable[str]) -> str:
     """Return `` (did you mean 'x'?)`` for the choice closest to `value`, or an empty string."""
     choices = list(choices)

@@ -10,7 +10,7 @@ import math
 import re
 from fractions import Fraction
 
-from netsim.errors import UsageError, suggestion
+from netsim.errors import InfeasibleError, UsageError, shown, suggestion
 
 PICOSECONDS = 10**12
 """Picoseconds in a second: simulated time is an integer number of them."""
@@ -32,40 +32,116 @@ DURATION = {
 }
 SIZE = {f"{p}B": Fraction(n) for p, n in (_SI | _IEC).items()}
 
-_QUANTITY = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?(?:nan|inf(?:inity)?))\s*(\D*)\s*", re.I)
+HORIZON_PS = 2**62
+"""No instant of a simulation is this late: 53 days, in picoseconds. Sums of two instants fit 64 bits."""
+FASTEST_BPS = 9 * 10**15
+"""The most that a link may carry. Whole bit/s up to this are exact in floating point (2**53)."""
+SLOWEST_S = 10**6
+"""The most latency that a link may have."""
+MOST_BYTES = 115 * 10**16
+"""The largest size that may be given: its bits fit 64 bits."""
+LONGEST_TEXT = 80
+"""Characters of a number that are read. What is longer is refused: Python's own reading of it may take minutes."""
+
+_NUMBER = r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
+_QUANTITY = re.compile(rf"({_NUMBER}|[+-]?(?:nan|inf(?:inity)?))\s*([^0-9]*)", re.IGNORECASE)
+_PLAIN = re.compile(_NUMBER)
+_DIGITS = re.compile(r"[+-]?[0-9]{1,18}")
+
+
+def read_whole(text: str) -> int | None:
+    """Return the whole number that `text` writes in digits 0 to 9, 18 at most; None if it writes none."""
+    text = text.strip()
+    return int(text) if _DIGITS.fullmatch(text) else None
+
+
+def read_number(text: str) -> float | None:
+    """Return the finite number that `text` writes in digits 0 to 9, such as 0.1 or 1e-3; None if it writes none."""
+    text = text.strip()
+    if len(text) > LONGEST_TEXT or not _PLAIN.fullmatch(text):
+        return None
+    value = float(text)
+    return value if math.isfinite(value) else None
 
 
 def _parse(text: str | float, units: dict[str, Fraction], what: str, example: str, *, zero: bool) -> Fraction:
+    def wrong(why: str) -> UsageError:
+        return UsageError(f"{what} {shown(text)} {why}; write it like {example}")
+
     if isinstance(text, bool) or not isinstance(text, str | int | float):
-        raise UsageError(f"{what} {text!r} is not a quantity; write it like {example}")
+        raise wrong("is not a quantity")
     if isinstance(text, str):
-        match = _QUANTITY.fullmatch(text)
+        if len(text) > LONGEST_TEXT:
+            raise wrong(f"has {len(text):,} characters, and at most {LONGEST_TEXT} are read")
+        match = _QUANTITY.fullmatch(text.strip())
         if match is None:
-            raise UsageError(f"{what} {text!r} is not a number with a unit; write it like {example}")
+            raise wrong("is not a number with a unit")
         number, unit = match[1], match[2].strip()
         if math.isfinite(float(number)) and not unit:
-            raise UsageError(f"{what} {text!r} has no unit; write it like {example}")
+            raise wrong("has no unit")
         if unit and unit not in units:
-            raise UsageError(
-                f"{what} {text!r} has an unknown unit {unit!r}{suggestion(unit, units)}; write it like {example}"
-            )
-        scale = units.get(unit, Fraction(1))
+            raise wrong(f"has an unknown unit {unit!r}{_hint(unit, units)}")
+        scale, size = units.get(unit, Fraction(1)), float(number)
     else:
-        number, scale = repr(text), Fraction(1)
-    if not math.isfinite(float(number)):
-        raise UsageError(f"{what} {text!r} is not finite; write it like {example}")
-    value = Fraction(number) * scale
+        number, scale = text, Fraction(1)
+        try:
+            size = float(text)
+        except OverflowError:
+            raise wrong("is too large") from None
+    if not math.isfinite(size):
+        raise wrong("is not finite")
+    # A power of ten is computed exactly, and so only of what a float holds.
+    value = Fraction(number) * scale if size else Fraction(0)
     try:
-        vanishes = bool(value) and not float(value)
+        vanishes = not float(value) and (bool(value) or _is_written_as_more_than_zero(number))
     except OverflowError:
-        raise UsageError(f"{what} {text!r} is too large; write it like {example}") from None
+        raise wrong("is too large") from None
     if vanishes:
-        raise UsageError(f"{what} {text!r} is too small to tell from zero; write it like {example}")
+        raise wrong("is too small to tell from zero")
     if value < 0 or (value == 0 and not zero):
-        raise UsageError(
-            f"{what} {text!r} must be {'zero or more' if zero else 'more than zero'}; write it like {example}"
-        )
+        raise wrong(f"must be {'zero or more' if zero else 'more than zero'}")
     return value
+
+
+def _is_written_as_more_than_zero(number: str | float) -> bool:
+    return isinstance(number, str) and bool(set("123456789") & set(number.lower().partition("e")[0]))
+
+
+_LONG = {"": "", "k": "kilo", "M": "mega", "G": "giga", "T": "tera", "Ki": "", "Mi": "", "Gi": "", "Ti": ""}
+_DATA_UNIT = re.compile(r"([kmgt]i?)?(bits?|bytes?|b|)(\W*p?e?r?\W*(?:s|sec|seconds?)?)", re.IGNORECASE)
+_TIME_UNITS = {
+    **dict.fromkeys(("sec", "secs", "second", "seconds"), "s"),
+    **dict.fromkeys(("msec", "msecs", "millisecond", "milliseconds"), "ms"),
+    **dict.fromkeys(("usec", "usecs", "microsecond", "microseconds"), "us"),
+    **dict.fromkeys(("mins", "minute", "minutes"), "min"),
+    **dict.fromkeys(("hr", "hrs", "hour", "hours"), "h"),
+    "m": "ms' or 'min",
+}
+
+
+def _hint(unit: str, units: dict[str, Fraction]) -> str:
+    """Return what an unknown unit may have meant; where bits and bytes are as likely, both, and which is which."""
+    if units is DURATION:
+        meant = _TIME_UNITS.get(unit.casefold())
+        return f" (did you mean '{meant}'?)" if meant else suggestion(unit, units)
+    match = _DATA_UNIT.fullmatch(unit)
+    if match is None or (units is SIZE and match[3]):
+        close = suggestion(unit, units)
+        match = _DATA_UNIT.fullmatch(close.partition("'")[2].partition("'")[0])
+        if match is None or "B" not in unit:
+            return close
+    prefix = next((known for known in _LONG if known.casefold() == (match[1] or "").casefold()), "")
+    kind, per = match[2].casefold(), "" if units is SIZE else "/s"
+    if prefix.endswith("i") or kind.startswith("byte") or (units is SIZE and unit == unit.lower()):
+        return f" (did you mean '{prefix}B{per}'?)"
+    if units is SIZE:
+        return f" (did you mean '{prefix}B' for {_LONG[prefix]}bytes?)"
+    if kind.startswith("bit"):
+        return f" (did you mean '{prefix}bit/s'?)"
+    if "B" not in unit and match[2] == "b" and match[3].startswith("p"):
+        return f" (did you mean '{prefix}bps'?)"
+    long = _LONG[prefix]
+    return f" (did you mean '{prefix}bps' for {long}bits a second or '{prefix}B/s' for {long}bytes a second?)"
 
 
 def parse_bandwidth(text: str | float) -> int:
@@ -80,12 +156,26 @@ def parse_duration(text: str | float, what: str = "duration", *, zero: bool = Fa
 
 def parse_size(text: str | float, what: str = "size") -> int:
     """Return bytes, from ``100MB``, ``64KiB`` or a number of bytes."""
-    return round(_parse(text, SIZE, what, "100MB or 64KiB", zero=False))
+    size = _parse(text, SIZE, what, "100MB or 64KiB", zero=False)
+    if size < 1:
+        raise UsageError(f"{what} {shown(text)} must be at least a byte; write it like 100MB or 64KiB")
+    if size > MOST_BYTES:
+        raise UsageError(f"{what} {shown(text)} must be at most {MOST_BYTES // 10**12:,}TB")
+    return round(size)
 
 
 def picoseconds(seconds: float) -> int:
-    """Return the integer number of picoseconds nearest to `seconds`."""
-    return round(Fraction(seconds) * PICOSECONDS)
+    """Return the integer number of picoseconds nearest to `seconds`, or the horizon where that is earlier."""
+    return min(round(Fraction(seconds) * PICOSECONDS), HORIZON_PS) if seconds < math.inf else HORIZON_PS
+
+
+def beyond_horizon() -> InfeasibleError:
+    """Return the error for a simulation that reaches the horizon."""
+    days = HORIZON_PS // PICOSECONDS // 86400
+    return InfeasibleError(
+        f"the simulation goes on for more than {days} days of simulated time, further than instants are told apart; "
+        "give links more bandwidth or less latency, or have less sent and computed"
+    )
 
 
 def _scaled(value: float, steps: list[tuple[float, str]]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -19,6 +20,8 @@ from netsim.units import (
     parse_duration,
     parse_size,
     picoseconds,
+    read_number,
+    read_whole,
 )
 
 # Hypothesis' deadline is a timed assertion, and this machine may be busy.
@@ -195,7 +198,6 @@ def test_quantities_outside_what_a_float_holds_or_makes_sense(parse: Parse, text
     [
         (parse_bandwidth, "1Gpbs", "Gbps"),
         (parse_bandwidth, "1gbps", "Gbps"),
-        (parse_bandwidth, "1GBPS", "Gbps|GB/s"),
         (parse_bandwidth, "100mbps", "Mbps"),
         (parse_bandwidth, "100mbit/s", "Mbit/s"),
         (parse_bandwidth, "1Gbit", "Gbit/s"),
@@ -211,6 +213,78 @@ def test_quantities_outside_what_a_float_holds_or_makes_sense(parse: Parse, text
 def test_near_misses_get_a_suggestion(parse: Parse, text: str, meant: str) -> None:
     with pytest.raises(UsageError, match=rf"did you mean '({meant})'\?"):
         parse(text)
+
+
+@pytest.mark.parametrize("unit", ["GBps", "GBPS", "GB", "Gb/s", "gb/s", "G", "GpBs", "GBs", "GB/S", "Gb"])
+def test_a_hint_that_may_be_wrong_by_a_factor_of_eight_says_bits_and_bytes(unit: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_bandwidth(f"1{unit}")
+    assert "'Gbps' for gigabits a second or 'GB/s' for gigabytes a second" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("parse", "text", "hint"),
+    [
+        (parse_size, "1Gb", "'GB' for gigabytes?"),
+        (parse_size, "1Gbit", "'GB' for gigabytes?"),
+        (parse_duration, "5m", "'ms' or 'min'?"),
+        (parse_duration, "5hours", "'h'?"),
+        (parse_duration, "5seconds", "'s'?"),
+    ],
+)
+def test_hints_that_would_change_the_quantity_say_what_they_are(parse: Parse, text: str, hint: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(f"did you mean {hint}")):
+        parse(text)
+
+
+@pytest.mark.parametrize(
+    ("parse", "text", "why"),
+    [
+        (parse_bandwidth, "1e-999999999Gbps", "too small"),
+        (parse_bandwidth, "0e999999999Gbps", "more than zero"),
+        (parse_bandwidth, "1e999999999Gbps", "not finite"),
+        (parse_bandwidth, "9" * 4000 + "Gbps", "4,004 characters"),
+        (parse_duration, " " * 4000 + "1" + " " * 4000 + "2", "8,002 characters"),
+        (parse_bandwidth, 10**400, "too large"),
+        pytest.param(parse_bandwidth, 10**5000, "too large", id="5,001 digits"),
+        (parse_size, "0.4B", "at least a byte"),
+        (parse_size, "1e300B", "at most"),
+        (parse_bandwidth, "\N{ARABIC-INDIC DIGIT THREE}Gbps", "not a number"),
+        (parse_bandwidth, "1\N{ARABIC-INDIC DIGIT THREE}Gbps", "unknown unit"),
+        (parse_bandwidth, "1\N{SUPERSCRIPT TWO}Gbps", "unknown unit"),
+    ],
+)
+def test_numbers_that_would_take_for_ever_or_are_none_are_refused_on_one_short_line(
+    parse: Parse, text: str | int, why: str
+) -> None:
+    """An exact power of ten with a billion digits never ends, and a pattern may take quadratic time."""
+    with pytest.raises(UsageError, match=why) as caught:
+        parse(text)
+    assert len(str(caught.value)) < 250
+    assert "\n" not in str(caught.value)
+
+
+@given(st.text())
+def test_a_number_that_is_read_is_what_decimal_says(text: str) -> None:
+    """Plain ASCII digits alone: neither 1_000 nor digits of other scripts, which Python's own reading takes."""
+    for read, plain in ((read_whole, r"[+-]?\d{1,18}"), (read_number, r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")):
+        value = read(text)
+        if value is not None:
+            assert re.fullmatch(plain, text.strip(), re.ASCII)
+            assert value == float(Decimal(text.strip()))
+
+
+@pytest.mark.parametrize(
+    "text", ["1_000", "\N{ARABIC-INDIC DIGIT THREE}", "\N{SUPERSCRIPT TWO}", "0x10", "nan", "", "9" * 4301]
+)
+def test_what_is_no_plain_number(text: str) -> None:
+    assert read_whole(text) is None
+    assert read_number(text) is None
+
+
+@pytest.mark.parametrize(("text", "value"), [("8", 8), ("-3", -3), (" 10 ", 10), ("+5", 5), ("007", 7)])
+def test_whole_numbers(text: str, value: int) -> None:
+    assert read_whole(text) == value
 
 
 @pytest.mark.parametrize(
