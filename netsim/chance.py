@@ -10,10 +10,15 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from netsim.errors import UsageError, suggestion
+from netsim.errors import UsageError, shown, suggestion
+from netsim.units import read_number, read_whole
 
 if TYPE_CHECKING:
     import numpy as np
+
+WIDEST = 10
+"""The largest σ of a lognormal factor. Beyond, its mean is decided by draws that nobody ever makes."""
+SMALLEST_SLOWDOWN, LARGEST_SLOWDOWN = 1e-6, 1e6
 
 COMPUTE, STRAGGLE, LATENCY, CROSS_TRAFFIC = range(101, 105)
 """Streams: what a factor is for. Data, batches and initial values have streams of their own."""
@@ -46,13 +51,12 @@ class Jitter:
                 f"{what} {text!r} has an unknown shape {shape!r}{suggestion(shape, SHAPES)}; "
                 "write it like lognormal:0.2, exponential:0.5 or uniform:0.1"
             )
-        most = math.inf if shape == "lognormal" else 1.0
-        value = _number(spread)
-        if not 0 < value <= most or not math.isfinite(value):
-            limit = "" if most == math.inf else " and at most 1"
+        most = WIDEST if shape == "lognormal" else 1
+        value = read_number(spread)
+        if value is None or not 0 < value <= most:
             raise UsageError(
-                f"{what} {text!r} must have a spread of more than 0{limit}; write it like {shape}:0.2, 0.2 being "
-                f"{SHAPES[shape]}"
+                f"{what} {shown(text)} must have a spread of more than 0 and at most {most}; write it like "
+                f"{shape}:0.2, 0.2 being {SHAPES[shape]}"
             )
         return cls(shape, value)
 
@@ -89,20 +93,24 @@ class Straggler:
     @classmethod
     def _of(cls, text: str) -> Straggler:
         who, _, times = text.partition(":")
-        slowdown = _number(times)
-        if not 0 < slowdown < math.inf:
+        slowdown = read_number(times)
+        if slowdown is None or not SMALLEST_SLOWDOWN <= slowdown <= LARGEST_SLOWDOWN:
             raise UsageError(
-                f"straggler {text!r} must say how many times slower, more than 0; write it like 3:2.5 for worker 3, or "
-                "5%:4 for one step in twenty"
+                f"straggler {shown(text)} must say how many times slower, from {SMALLEST_SLOWDOWN:g} to "
+                f"{LARGEST_SLOWDOWN:g}; write it like 3:2.5 for worker 3, or 5%:4 for one step in twenty"
             )
         if who.endswith("%"):
-            probability = _number(who[:-1]) / 100
+            percent = read_number(who[:-1])
+            probability = 0.0 if percent is None else percent / 100
             if not 0 < probability <= 1:
-                raise UsageError(f"straggler {text!r} must have a probability of more than 0% and at most 100%")
+                raise UsageError(f"straggler {shown(text)} must have a probability of more than 0% and at most 100%")
             return cls(slowdown, probability=probability)
-        if not who.isdecimal():
-            raise UsageError(f"straggler {text!r} must name a worker by its number, or a probability; like 3:2.5, 5%:4")
-        return cls(slowdown, int(who))
+        rank = read_whole(who)
+        if rank is None or rank < 0:
+            raise UsageError(
+                f"straggler {shown(text)} must name a worker by its number, or a probability; like 3:2.5, 5%:4"
+            )
+        return cls(slowdown, rank)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +131,3 @@ class Speeds:
             ):
                 factor *= straggler.slowdown
         return factor
-
-
-def _number(text: str) -> float:
-    """Return the number that `text` writes, NaN if it is none."""
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import takewhile
 
 from netsim.errors import InfeasibleError
 from netsim.experiment import Experiment
@@ -43,6 +45,14 @@ class Scaling:
     def fastest(self, algorithms: Sequence[str], workers: int) -> str:
         """Return the fastest of the algorithms; the first named of equals."""
         return min(algorithms, key=lambda algorithm: self.round_time(algorithm, workers))
+
+    def is_finite(self, algorithms: Sequence[str], workers: int) -> bool:
+        """Return whether a round of each algorithm with so many workers ends before the horizon."""
+        try:
+            self.fastest(algorithms, workers)
+        except InfeasibleError:
+            return False
+        return True
 
     def crossovers(self, algorithms: Sequence[str], workers: Sequence[int]) -> list[tuple[int, str]]:
         """Return (P, algorithm): who is fastest from which P on, along increasing `workers`.
@@ -110,9 +120,11 @@ def _order(results: Sequence[Result], laboratory: Laboratory) -> str:
     if all(result.way in ("batched", "memoised") for result in results):
         largest = max(LARGEST, min(results[0].workers, LARGEST_AT_ONCE))
     sizes = [2**power for power in range(1, largest.bit_length()) if _has_room(laboratory.experiment, 2**power)]
+    scaling = Scaling(laboratory)
+    sizes = list(takewhile(partial(scaling.is_finite, list(titles)), sizes))
     if len(sizes) < 2:
         return "No other number of workers fits on this network."
-    crossovers = Scaling(laboratory).crossovers(list(titles), sizes)
+    crossovers = scaling.crossovers(list(titles), sizes)
     first, *later = [(workers, titles[name]) for workers, name in crossovers]
     span = f"P = 2 to {sizes[-1]} on this network"
     if not later:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from netsim.chance import Jitter, Speeds, Straggler
-from netsim.errors import UsageError, check_choice
+from netsim.errors import UsageError, check_choice, shown
 from netsim.network.changes import LinkEvent
 from netsim.network.cross_traffic import Sizes
 from netsim.network.switching import SWITCHINGS
@@ -17,6 +17,8 @@ from netsim.network.tcp import HEADERS, PAYLOAD, Tcp
 from netsim.units import format_duration, parse_duration
 
 PROTOCOLS = ("ideal", "tcp")
+LIGHTEST, HEAVIEST = 1e-6, 0.999
+"""Loads of the background: at the heaviest a link has a thousand flows on it in the mean."""
 USUAL_SIZE = "exponential:1MB"
 """Of flows, where the user gave none."""
 
@@ -74,8 +76,11 @@ class Effects:
         self.events()
         if Sizes.of(self.background_size) != Sizes.of(USUAL_SIZE) and self.load is None:
             raise UsageError(f"background-size {self.background_size!r} was given without a load; add --background 0.3")
-        if self.background is not None and (load := self.load) is not None and not 0 < load < 1:
-            raise UsageError(f"background {self.background!r} must be a load of more than 0 and less than 1, or a file")
+        if (load := self.load) is not None and not LIGHTEST <= load <= HEAVIEST:
+            raise UsageError(
+                f"background {shown(self.background)} must be a load of more than 0 and less than 1 "
+                f"({LIGHTEST:g} to {HEAVIEST:g}), such as 0.3, or a file"
+            )
 
     @property
     def any(self) -> bool:

@@ -17,7 +17,8 @@ from netsim.catalogue import MODELS, parameters_of, tensors_of
 from netsim.device import check_device
 from netsim.effects import NAMES as EFFECTS
 from netsim.effects import NONE, Effects
-from netsim.errors import InfeasibleError, UsageError, check_choice, unknown
+from netsim.errors import InfeasibleError, UsageError, check_choice, shown, unknown
+from netsim.network.graph import check_link
 from netsim.network.sharing import SHARINGS
 from netsim.overlap import (
     Bucket,
@@ -33,7 +34,7 @@ from netsim.overlap import (
 from netsim.pieces import Piece
 from netsim.rates import STEP, Rate
 from netsim.sgd import Aggregate, Recipe
-from netsim.units import parse_bandwidth, parse_duration
+from netsim.units import parse_bandwidth, parse_duration, read_whole
 from netsim.worker import SENDS, Work
 from netsim.workloads import DEFAULT, WORKLOADS, check_workload
 from topologies import build, check_topology, servers_of
@@ -164,6 +165,7 @@ class Experiment:
             if self.algorithms.count(name) > 1:
                 raise UsageError(f"algorithm {name!r} was named twice; name each once")
         check_device(self.device)
+        check_link(self.bandwidth_bps, self.latency_s)
         self.effects.check_workers(self.workers)
         check_topology(self.topology)
         check_choice("placement", self.placement, PLACEMENTS)
@@ -475,13 +477,16 @@ def build_algorithm(name: str, options: Mapping[str, Any], *, strict: bool = Tru
 
 def _check_integer(name: str, value: object, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise UsageError(f"{name} {value!r} must be a whole number of at least {least}")
+        raise UsageError(f"{name} {shown(value)} must be a whole number of at least {least}")
+    if value >= 2**63:
+        raise UsageError(f"{name} {shown(value)} must be less than 2⁶³")
 
 
 def _whole_number(name: str, text: str) -> int:
-    if not text.strip().isdecimal():
-        raise UsageError(f"{name} {text!r} must be whole numbers of rounds with commas between, such as 100,150")
-    return int(text)
+    value = read_whole(text)
+    if value is None:
+        raise UsageError(f"{name} {shown(text)} must be whole numbers of rounds with commas between, such as 100,150")
+    return value
 
 
 def _is_number(value: object) -> bool:

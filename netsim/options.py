@@ -13,6 +13,9 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
 
+from netsim.errors import shown
+from netsim.units import read_number, read_whole
+
 Command = TypeVar("Command", bound=Callable[..., None])
 
 
@@ -23,18 +26,20 @@ def option(text: str, *names: str, **others: Any) -> Any:
 
 def whole(text: str) -> int:
     """Return the whole number that `text` writes."""
-    try:
-        return int(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a whole number; write it like 8") from None
+    value = read_whole(str(text))  # typer hands over defaults, too
+    if value is None:
+        raise typer.BadParameter(f"{shown(text)} is not a whole number of at most 18 digits; write it like 8")
+    return value
 
 
 def number(text: str) -> float:
-    """Return the number that `text` writes."""
-    try:
+    """Return the number that `text` writes; who takes it says of what is not finite which option it is."""
+    value = read_number(str(text))
+    if value is None and str(text).strip().lower().removeprefix("-") in ("nan", "inf", "infinity"):
         return float(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a number; write it like 0.1") from None
+    if value is None:
+        raise typer.BadParameter(f"{shown(text)} is not a finite number; write it like 0.1")
+    return value
 
 
 def network(
@@ -232,9 +237,9 @@ def _parse_strictly(hint: Any) -> None:
         return  # a template says what it is
     kind, *described = get_args(hint)
     kinds = get_args(kind) or (kind,)
-    for parser, wanted, shown in ((whole, int, "N"), (number, float, "X")):
+    for parser, wanted, metavar in ((whole, int, "N"), (number, float, "X")):
         if wanted in kinds:
-            described[0].parser, described[0].metavar = parser, shown
+            described[0].parser, described[0].metavar = parser, metavar
 
 
 def takes(*templates: Callable[..., Any]) -> Callable[[Command], Command]:

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from netsim.algorithm import Algorithm, Gradient, State
-from netsim.errors import UsageError
+from netsim.errors import UsageError, shown
 from netsim.payload import VALUE_BYTES, Dense, SizeOnly, Sparse, Vector, cut, joined, size_rule
 from netsim.pieces import InPieces, Piece, Pieces
 from netsim.sgd import Recipe
-from netsim.units import parse_size
+from netsim.units import parse_size, read_number
 from netsim.worker import Worker
 
 FORWARD = 1 / 3
@@ -172,20 +172,16 @@ class Ready(NamedTuple):
     def of(cls, text: str) -> Ready:
         """Return what is written as "measured", "elements", "elements:0.4" (forward's share), or "0.5,0.8,1"."""
         kind, _, forward = text.partition(":")
-        try:
-            if text == "measured":
-                return cls(measured=True)
-            if kind == "elements":
-                found = cls(forward=float(forward) if forward else FORWARD)
-            else:
-                found = cls(shares=tuple(map(float, text.split(","))))
-        except ValueError:
-            found = cls(forward=-1.0)
+        if text == "measured":
+            return cls(measured=True)
+        numbers = [read_number(part) for part in ([forward or str(FORWARD)] if kind == "elements" else text.split(","))]
+        known = tuple(-1.0 if number is None else number for number in numbers)
+        found = cls(forward=known[0]) if kind == "elements" else cls(shares=known)
         rising = all(0 <= one <= other for one, other in pairwise((*found.shares, 1.0)))
         if not 0 <= found.forward < 1 or not rising or (found.shares and found.shares[-1] != 1):
             raise UsageError(
-                f"ready {text!r} must be measured, elements, elements:F with forward's share F of the time, or the "
-                "share of the time after which each bucket is there, rising to 1, such as 0.5,0.8,1"
+                f"ready {shown(text)} must be measured, elements, elements:F with forward's share F of the time, or "
+                "the share of the time after which each bucket is there, rising to 1, such as 0.5,0.8,1"
             )
         return found
 

@@ -125,7 +125,7 @@ def test_a_flow_on_a_link_that_stays_down_never_ends() -> None:
 
 
 def test_a_time_that_cannot_be_counted_is_an_error_unless_a_link_gets_faster_before() -> None:
-    """Two messages of 10⁶ bytes on a link of 1 bit/s take 185 days; compiled code counts up to 53."""
+    """Two messages of 10⁶ bytes on a link of 1 bit/s take 185 days, and instants are told apart for 53."""
     bench, slow = Bench(), link(bandwidth=1)
     bench.start((slow,), 10**6)
     bench.start((slow,), 10**6)
@@ -135,9 +135,5 @@ def test_a_time_that_cannot_be_counted_is_an_error_unless_a_link_gets_faster_bef
     bench = Bench()
     bench.start((slow,), 10**6)
     bench.start((slow,), 10**6)
-    if Bench.solver == "python":
+    with pytest.raises(InfeasibleError, match="53 days"):
         bench.environment.run()
-        assert bench.ended == pytest.approx({0: 1.6e7, 1: 1.6e7})
-    else:
-        with pytest.raises(InfeasibleError, match="53 days"):
-            bench.environment.run()

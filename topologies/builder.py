@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from netsim.errors import UsageError
-from netsim.network.graph import FASTEST_BPS, SLOWEST_S, Graph
+from netsim.network.graph import Graph, check_link
 from netsim.network.routing import FloatArray, IntArray, Router
 
 
@@ -28,14 +27,6 @@ class Shape:
 
     def __post_init__(self) -> None:
         check_link(self.bandwidth_bps, self.latency_s)
-
-
-def check_link(bandwidth_bps: float, latency_s: float) -> None:
-    """Raise UsageError for more than the numbers of the simulation can hold."""
-    if bandwidth_bps > FASTEST_BPS:
-        raise UsageError(f"bandwidth {bandwidth_bps:g} bit/s must be at most {FASTEST_BPS:g} bit/s")
-    if latency_s > SLOWEST_S:
-        raise UsageError(f"latency {latency_s:g} s must be at most {SLOWEST_S:g} s")
 
 
 class Wiring:
@@ -82,11 +73,15 @@ class Wiring:
         """
         there = self._shape.bandwidth_bps if bandwidth_bps is None else bandwidth_bps
         wait = self._shape.latency_s / 2 if latency_s is None else latency_s
+        back = there if back_bps is None else back_bps
+        wait_back = wait if back_s is None else back_s
+        check_link(there, wait)
+        check_link(back, wait_back)
         count = len(ones)
         self._sources.append(np.stack([ones, others], 1).ravel())
         self._targets.append(np.stack([others, ones], 1).ravel())
-        self._bandwidths.append(_alternating(count, there, there if back_bps is None else back_bps).astype(np.int64))
-        self._latencies.append(_alternating(count, wait, wait if back_s is None else back_s).astype(np.float64))
+        self._bandwidths.append(_alternating(count, there, back).astype(np.int64))
+        self._latencies.append(_alternating(count, wait, wait_back).astype(np.float64))
         first, self._links = self._links, self._links + 2 * count
         return np.arange(first, self._links, 2)
 

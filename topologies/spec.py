@@ -5,51 +5,62 @@ What keys a topology takes are the parameters of its function, and their annotat
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, get_args, get_type_hints
 
-from netsim.errors import UsageError, unknown
-from netsim.units import parse_bandwidth, parse_duration
+from netsim.errors import UsageError, shown, unknown
+from netsim.network.graph import check_link
+from netsim.units import parse_bandwidth, parse_duration, read_number, read_whole
 
 
 def _whole(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise UsageError(f"{text!r} must be a whole number of at least 1")
-    return int(text)
+    value = read_whole(text)
+    if value is None or value < 1:
+        raise UsageError(f"{shown(text)} must be a whole number of at least 1, such as 4")
+    return value
 
 
-def _number(text: str) -> int:
-    if not text.isdecimal():
-        raise UsageError(f"{text!r} must be a whole number of at least 0")
-    return int(text)
+def _seed(text: str) -> int:
+    value = read_whole(text)
+    if value is None or value < 0:
+        raise UsageError(f"{shown(text)} must be a whole number of at least 0 and at most 18 digits, such as 1")
+    return value
 
 
 def _ratio(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= 1e6:
-        raise UsageError(f"{text!r} must be a number of more than 0, such as 4")
+    value = read_number(text)
+    if value is None or not 1e-6 <= value <= 1e6:
+        raise UsageError(f"{shown(text)} must be a number of more than 0 (1e-6 to 1e6), such as 4")
     return value
 
 
 def _sides(text: str) -> tuple[int, ...]:
-    sides = text.split("x")
-    if not 1 <= len(sides) <= 3 or not all(side.isdecimal() and int(side) > 0 for side in sides):
-        raise UsageError(f"{text!r} must be two or three sides, such as 8x8 or 4x4x2")
-    return tuple(map(int, sides))
+    sides = [read_whole(side) for side in text.split("x")]
+    if not 1 <= len(sides) <= 3 or any(side is None or side < 1 for side in sides):
+        raise UsageError(f"{shown(text)} must be two or three sides, such as 8x8 or 4x4x2")
+    return tuple(side for side in sides if side is not None)
+
+
+def _bandwidth(text: str) -> int:
+    value = parse_bandwidth(text)
+    check_link(value, 0.0)
+    return value
+
+
+def _latency(text: str) -> float:
+    value = parse_duration(text, "latency")
+    check_link(1, value)
+    return value
 
 
 Count: TypeAlias = Annotated[int, _whole]
-Seed: TypeAlias = Annotated[int, _number]
+Seed: TypeAlias = Annotated[int, _seed]
 Ratio: TypeAlias = Annotated[float, _ratio]
 Sides: TypeAlias = Annotated[tuple[int, ...], _sides]
-Bandwidth: TypeAlias = Annotated[int, parse_bandwidth]
-Duration: TypeAlias = Annotated[float, functools.partial(parse_duration, what="latency")]
+Bandwidth: TypeAlias = Annotated[int, _bandwidth]
+Duration: TypeAlias = Annotated[float, _latency]
 File: TypeAlias = Annotated[Path, Path]
 
 
@@ -60,7 +71,7 @@ def keys_of(build: Callable[..., Any]) -> dict[str, tuple[str, Callable[[str], A
     for name in list(inspect.signature(build).parameters)[1:]:
         annotated = next(each for each in (hints[name], *get_args(hints[name])) if hasattr(each, "__metadata__"))
         keys[name.rstrip("_").replace("_", "-")] = (name, annotated.__metadata__[0])
-    return keys | {"hash": ("hash", _number)}
+    return keys | {"hash": ("hash", _seed)}
 
 
 def name_of(text: str) -> str:

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from netsim.errors import UsageError, unreadable
-from netsim.network.graph import Graph
+from netsim.network.graph import Graph, check_link
 from netsim.network.routing import NO_LINK, FloatArray, HashArray, IntArray, Paths
 from netsim.units import parse_duration
-from topologies.builder import Shape, Wiring, check_link
+from topologies.builder import Shape, Wiring
 from topologies.spec import Bandwidth, Count, Duration, File
 
 

@@ -17,11 +17,12 @@ import numpy.typing as npt
 
 from netsim.backends.spmd import Part
 from netsim.backends.together import alone, drain
+from netsim.errors import InfeasibleError
 from netsim.network.fabric import Fabric
 from netsim.network.routing import IntArray
 from netsim.network.sharing import Sharing
 from netsim.rounds import NoScheduleError, Pairs, Round, World
-from netsim.units import PICOSECONDS
+from netsim.units import HORIZON_PS, PICOSECONDS, beyond_horizon
 
 BY_RECEIVER, BY_SENDER = 1, 2
 """Whether a message is what its receiver went on after, and whether its sender did."""
@@ -102,7 +103,7 @@ class Players:
 
     def play(self, part: Part) -> list[Played]:
         """Let all rounds of a part happen; return what they leave for :class:`Walk`."""
-        charges = np.array([charge.total() for charge in part.charges], np.int64)
+        charges = part.charged_ps
         trail = []
         for number, round_ in enumerate(part.rounds):
             if len(round_.pairs.src):
@@ -111,7 +112,13 @@ class Players:
                 trail.append(Played(part, number, np.zeros(0, np.uint8), None))
             if round_.then is not None:
                 self.clock[round_.then.at] += charges[round_.then.pick]
+            self.check_horizon()
         return trail
+
+    def check_horizon(self) -> None:
+        """Raise InfeasibleError where a rank is later than instants are told apart."""
+        if self.clock.max() >= HORIZON_PS:
+            raise beyond_horizon()
 
     def weights(self, latency: IntArray) -> npt.NDArray[np.float64]:
         """Return by what flows share a link, from the latencies of their routes."""
@@ -152,14 +159,20 @@ class Players:
     def again(self, saved: list[IntArray], times: int) -> None:
         """Do all that happened since then so many times more."""
         later = times * int(self.clock.min() - saved[0].min())
+        if int(self.clock.max()) + later >= HORIZON_PS:
+            raise beyond_horizon()
         self.clock += later
         self.busy += later
         for counts, before in zip(self._columns[2:], saved[2:], strict=True):
+            if int(counts.max()) + times * int((counts - before).max()) >= 2**63:
+                raise InfeasibleError("a rank sends or receives more than 2⁶³ bytes in all; take fewer rounds")
             counts += times * (counts - before)
 
     def _exchange(self, round_: Round) -> tuple[npt.NDArray[np.uint8], Notes | None]:
         lines = self.lines(round_.pairs)
         enter = self.clock[round_.pairs.src] + lines.latency
+        if enter.max() >= HORIZON_PS:
+            raise beyond_horizon()
         if not (self.busy[lines.links] <= enter[lines.owners]).all():
             raise NoScheduleError("links carry flows of different rounds at a time")
         leave, notes = enter + lines.durations(round_.sizes, round_.which), None

@@ -42,6 +42,7 @@ from netsim.collectives import (
 from netsim.network.routing import IntArray
 from netsim.payload import Bundle, Flag, Payload, SizeOnly, add, concatenate
 from netsim.rounds import By, NoScheduleError, World, asked, called, kind_of, size_of, written
+from netsim.units import HORIZON_PS, beyond_horizon
 from netsim.worker import Collective, Compute
 
 WORKER_LINKS, SERVER_LINK = "worker links", "server link"
@@ -66,7 +67,10 @@ class Chain(NamedTuple):
 
     def then(self, spent: Counter[str]) -> Chain:
         """Return the chain, longer by what is spent."""
-        return Chain(self.now + spent.total(), self.spent + spent)
+        now = self.now + spent.total()
+        if now >= HORIZON_PS:
+            raise beyond_horizon()
+        return Chain(now, self.spent + spent)
 
 
 START = Chain(0, Counter())

@@ -18,6 +18,7 @@ from netsim.backends.spmd import Part
 from netsim.network.compiled import NEVER, NONE, Core, add, jit, new_core, next_instant, settle, take
 from netsim.network.routing import IntArray
 from netsim.rounds import NoScheduleError
+from netsim.units import beyond_horizon
 
 MOST_MESSAGES = 16_000_000
 """A message takes about 60 bytes in the table."""
@@ -73,7 +74,10 @@ def play_compiled(players: Players, parts: list[Part]) -> list[Played]:
     )
     core = new_core(players.fabric.bandwidth_bps, *_room(table))
     _play(core, table, stand, held_first, held, waited, arrived)
+    if core.head["scheduled"][0]:  # for what is due at the horizon, nobody waits any longer
+        raise beyond_horizon()
     players.clock += stand.clock
+    players.check_horizon()
     return builder.trail(waited, held_first, held)
 
 
@@ -98,7 +102,7 @@ class _Builder:
         self._lines: list[Any] = []
         self._count = self._routes_count = 0
         for part in parts:
-            charges = np.array([charge.total() for charge in part.charges], np.int64)
+            charges = part.charged_ps
             for round_ in part.rounds:
                 self._add(round_, charges)
         self.links_of_messages = (

@@ -24,7 +24,7 @@ from netsim.network.sharing import Sharing, weight_by_latency
 from netsim.network.switching import extra_ps
 from netsim.network.tcp import HEADERS, PAYLOAD, on_wire
 from netsim.payload import nbytes
-from netsim.units import PICOSECONDS, format_bytes, format_duration, picoseconds
+from netsim.units import HORIZON_PS, PICOSECONDS, format_bytes, format_duration, picoseconds
 from netsim.worker import Compute, Send, Worker
 
 PACKET = 1500
@@ -74,7 +74,8 @@ class DisturbedMedium(SimulatedMedium):
         self._factors: dict[int, tuple[int, float]] = {}
         self._jitter = effects.jitter()
         self._sent: dict[int, tuple[int, Counter[tuple[int, int]]]] = {}
-        self._overhead = (picoseconds(effects.message_overhead_s), effects.byte_cost_s * PICOSECONDS)
+        byte_cost_ps = min(effects.byte_cost_s, HORIZON_PS / PICOSECONDS) * PICOSECONDS
+        self._overhead = (picoseconds(effects.message_overhead_s), byte_cost_ps)
         self._opened: set[frozenset[int]] = set()
         self._transfers: dict[Transfer, None] = {}
         self._computing = 0
@@ -112,7 +113,7 @@ class DisturbedMedium(SimulatedMedium):
 
     def _charge(self, worker: Worker, stage: Compute[Any]) -> int:
         charge = super()._charge(worker, stage)
-        return round(charge * self._factor(worker)) if self._speeds is not None and charge else charge
+        return _product(charge, self._factor(worker)) if self._speeds is not None and charge else charge
 
     def _factor(self, worker: Worker) -> float:
         assert self._speeds is not None
@@ -178,7 +179,7 @@ class DisturbedMedium(SimulatedMedium):
         channel = (request.dst, request.tag)
         counts[channel] += 1
         key = (worker.rank, *channel, worker.step, counts[channel])
-        return round(transfer.route.latency_ps * self._jitter.draw(generator(self._seed, LATENCY, *key)))
+        return _product(transfer.route.latency_ps, self._jitter.draw(generator(self._seed, LATENCY, *key)))
 
     def _opens(self, transfer: Transfer) -> bool:
         """Return whether a message must wait for a connection."""
@@ -252,3 +253,8 @@ class DisturbedMedium(SimulatedMedium):
             f"the run can never finish: {down} and stays down, and messages wait for it: {shown}; "
             f"bring it back with --link-event '...,{back}@TIME=up', or leave its event out"
         )
+
+
+def _product(picoseconds: int, factor: float) -> int:
+    """Return so many times a duration, or the horizon where that is less."""
+    return round(min(picoseconds * factor, HORIZON_PS))

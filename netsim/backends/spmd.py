@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from netsim.payload import Bundle, Dense, Flag, SizeOnly, Sparse
 from netsim.rounds import (
@@ -30,6 +31,7 @@ from netsim.rounds import (
     size_of,
     written,
 )
+from netsim.units import HORIZON_PS
 from netsim.worker import EXPAND, Collective, Compute, Worker, evaluate, stages
 
 NOBODY = Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64))
@@ -51,6 +53,11 @@ class Part(NamedTuple):
     key: Hashable
     rounds: Sequence[Round]
     charges: tuple[Counter[str], ...]
+
+    @property
+    def charged_ps(self) -> npt.NDArray[np.int64]:
+        """What each of the charges comes to, or the horizon where that is earlier."""
+        return np.array([min(charge.total(), HORIZON_PS) for charge in self.charges], np.int64)
 
 
 class SomeRank:

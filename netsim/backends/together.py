@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from netsim.network.routing import FloatArray, IntArray
 from netsim.rounds import NoScheduleError
-from netsim.units import PICOSECONDS
+from netsim.units import HORIZON_PS, PICOSECONDS, beyond_horizon
 
 MOST_INSTANTS = 256
 """Beyond so many changes of rates, arrays a change are no faster than a message at a time."""
@@ -62,6 +62,8 @@ class _Flows:
             return False
         now = min(self._enter[waiting].min(initial=np.iinfo(np.int64).max), self.due[self._on].min(initial=2**63 - 1))
         leaving = self._on & (self.due == now)
+        if now >= HORIZON_PS:
+            raise beyond_horizon()
         self._progress(leaving, now)
         self._on &= ~leaving
         self._over |= leaving
@@ -85,7 +87,8 @@ class _Flows:
         which = np.flatnonzero(changed)
         whole = (self._remaining[which] == self._bits[which]) & (np.floor(rate[which]) == rate[which])
         inexact, exact = which[~whole], which[whole]
-        self.due[inexact] = now + np.rint(self._remaining[inexact] * PICOSECONDS / rate[inexact]).astype(np.int64)
+        left = np.minimum(self._remaining[inexact] * PICOSECONDS / rate[inexact], HORIZON_PS)
+        self.due[inexact] = now + np.rint(left).astype(np.int64)
         if len(exact):
             kinds, kind = np.unique(
                 np.stack([self._bits[exact], rate[exact].astype(np.int64)]), axis=1, return_inverse=True
@@ -115,5 +118,5 @@ class _Flows:
 
 
 def alone(bits: int, rate: int) -> int:
-    """Return the picoseconds that `bits` take at a constant rate in bit/s, in integers, rounded once."""
-    return (2 * bits * PICOSECONDS // rate + 1) // 2
+    """Return the picoseconds that `bits` take at a rate in bit/s, in integers, rounded once; at most the horizon."""
+    return min((2 * bits * PICOSECONDS // rate + 1) // 2, HORIZON_PS)

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from netsim.commands.common import points_progress, reader_may_go, say
-from netsim.errors import UsageError
+from netsim.errors import UsageError, shown
 from netsim.options import option, whole
+from netsim.units import read_number
 
 if TYPE_CHECKING:
     from netsim.recommend import Ranked, Recommendation
@@ -68,10 +69,10 @@ def recommend(
 
 
 def _numbers(text: str) -> list[float]:
-    try:
-        return [float(each) for each in text.split(",")]
-    except ValueError:
-        raise UsageError(f"density {text!r} must be numbers with commas between, such as 0.001,0.01") from None
+    numbers = [read_number(each) for each in text.split(",")]
+    if None in numbers:
+        raise UsageError(f"density {shown(text)} must be numbers with commas between, such as 0.001,0.01")
+    return [number for number in numbers if number is not None]
 
 
 def _render(found: Recommendation) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from netsim.commands.common import reader_may_go, say, write_out
-from netsim.errors import UsageError, check_choice
+from netsim.errors import UsageError, check_choice, shown
 from netsim.options import option
+from netsim.units import read_number, read_whole
 
 if TYPE_CHECKING:
     from netsim.profile import Profile
@@ -120,12 +121,9 @@ def _join(
 
 def _tolerance(text: str) -> float:
     number, percent = text.strip().removesuffix("%"), text.strip().endswith("%")
-    try:
-        value = float(number) / (100 if percent else 1)
-    except ValueError:
-        value = -1.0
-    if not 0 < value < float("inf"):
-        raise UsageError(f"tolerance {text!r} must be more than zero; write it like 10% or 0.1")
+    value = (read_number(number) or 0.0) / (100 if percent else 1)
+    if not value > 0:
+        raise UsageError(f"tolerance {shown(text)} must be more than zero; write it like 10% or 0.1")
     return value
 
 
@@ -139,11 +137,11 @@ def _settings(config: dict[str, Any], timeout_s: float) -> list[Setting]:
         raise UsageError(f"repeats {config['repeats']} must be at least 1")
     settings = []
     for text in _listed(config["local"]):
-        if not text.isdecimal() or int(text) < 2:
-            raise UsageError(f"local {text!r} must be a number of ranks, at least 2, such as 8")
+        if (ranks := read_whole(text)) is None or ranks < 2:
+            raise UsageError(f"local {shown(text)} must be a number of ranks, at least 2, such as 8")
         for bandwidth in _listed(config["bandwidth"] or "100Mbps"):
             cluster = Cluster(
-                ranks=int(text),
+                ranks=ranks,
                 bandwidth_bps=parse_bandwidth(bandwidth),
                 trunk_bps=None if config["trunk"] is None else parse_bandwidth(config["trunk"]),
                 placement=config["placement"],

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from netsim.errors import UsageError, suggestion
 from netsim.network.fabric import Link
+from netsim.network.graph import check_link
 from netsim.units import parse_bandwidth, parse_duration, picoseconds
 
 EXAMPLE = "'worker3->switch@0.5s=100Mbps', '=down' or '=up'"
@@ -38,11 +39,12 @@ class LinkEvent:
         at_ps = picoseconds(parse_duration(at, f"time of link event {text!r}:", zero=True))
         if value in ("down", "up"):
             bandwidth = 0 if value == "down" else None
-        elif not value[0].isdigit():
+        elif not (value[0].isascii() and value[0].isdigit()):
             close = suggestion(value, ["down", "up"])
             raise UsageError(f"link event {text!r} has an unknown value {value!r}{close}; write it like {EXAMPLE}")
         else:
             bandwidth = parse_bandwidth(value)
+            check_link(bandwidth, 0.0)
         return cls(source, target, arrow in ("<->", "↔"), at_ps, bandwidth)
 
     def links(self, links: Iterable[Link]) -> tuple[Link, ...]:

@@ -33,6 +33,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from netsim.units import FASTEST_BPS, HORIZON_PS
+
 if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
     raise ImportError("numba is told not to compile (NUMBA_DISABLE_JIT)")
 
@@ -43,10 +45,10 @@ Records: TypeAlias = Any
 NONE: Final = -1
 CAP: Final = -2
 """Stands for a knot where a flow is held back by its own cap."""
-NEVER: Final = 2**62
-"""The instant of what does not happen: 53 days, in picoseconds. Later ones cannot be told from it."""
+NEVER: Final = HORIZON_PS
+"""The instant of what does not happen. Later ones cannot be told from it."""
 SECOND: Final = 10**12
-LARGEST_RATE: Final = 9 * 10**15
+LARGEST_RATE: Final = FASTEST_BPS
 """Of whole bit/s up to this, times are computed in integers."""
 TOLERANCE: Final = 1e-12
 """Levels and sums that differ by less, relatively, are equal; what is above is repaired."""

@@ -9,17 +9,16 @@ section 4.4).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from netsim.chance import CROSS_TRAFFIC, generator
-from netsim.errors import UsageError, suggestion
+from netsim.chance import CROSS_TRAFFIC, WIDEST, generator
+from netsim.errors import UsageError, shown, suggestion
 from netsim.network.fabric import Link, Route
 from netsim.network.sharing import Sharing, weight_by_latency
-from netsim.units import PICOSECONDS, parse_size, picoseconds
+from netsim.units import MOST_BYTES, PICOSECONDS, parse_size, picoseconds, read_number
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,12 +51,9 @@ class Sizes:
                 f"background-size {text!r} is not a distribution{close}; "
                 "write it like exponential:1MB, fixed:100kB or lognormal:1MB:1.5"
             )
-        try:
-            spread = float(sigma or 0)
-        except ValueError:
-            spread = math.nan
-        if not 0 <= spread < 10:
-            raise UsageError(f"background-size {text!r} must have a σ of 0 to 10; write it like lognormal:1MB:1.5")
+        spread = read_number(sigma or "0")
+        if spread is None or not 0 <= spread <= WIDEST:
+            raise UsageError(f"background-size {shown(text)} must have a σ of 0 to 10; write it like lognormal:1MB:1.5")
         return cls(shape, parse_size(mean, "background-size"), spread)
 
     def draw(self, random: np.random.Generator, count: int) -> np.ndarray:
@@ -133,7 +129,7 @@ class CrossTraffic:
         weight = 1.0
         if self._sharing == "rtt":
             weight = weight_by_latency(Route((link,), picoseconds(link.latency_s)))
-        self._network.start(self._links[link], max(1, round(nbytes)), _ignore, weight=weight)
+        self._network.start(self._links[link], max(1, min(round(nbytes), MOST_BYTES)), _ignore, weight=weight)
 
 
 def _ignore(flow: Flow) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 from netsim.errors import InfeasibleError
 from netsim.network.graph import Graph, from_networkx
 from netsim.network.routing import IntArray, TreeRouter, flow_hash
-from netsim.units import PICOSECONDS
+from netsim.units import HORIZON_PS, PICOSECONDS
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -64,7 +64,10 @@ class Route:
 
 
 class Routes(NamedTuple):
-    """Routes of many pairs: that of pair i is ``links[first[i]:first[i + 1]]``, with ``latency_ps[i]`` in all."""
+    """Routes of many pairs: that of pair i is ``links[first[i]:first[i + 1]]``, with ``latency_ps[i]`` in all.
+
+    No latency is more than the horizon, so that an instant and a latency fit 64 bits.
+    """
 
     first: IntArray
     links: IntArray
@@ -135,7 +138,8 @@ class Fabric:
         owners = np.repeat(np.arange(len(here)), paths.counts)
         # Summed before rounding, so that two halves of a latency make the whole.
         seconds = np.bincount(owners, self.graph.latency_s[paths.links], len(here))
-        return Routes(paths.first, paths.links, np.rint(seconds * PICOSECONDS).astype(np.int64))
+        latency_ps = np.rint(np.minimum(seconds * PICOSECONDS, HORIZON_PS)).astype(np.int64)
+        return Routes(paths.first, paths.links, latency_ps)
 
     def route(self, source: str, target: str) -> Route:
         """Return the route between two hosts by name, the same at every call."""
@@ -147,7 +151,7 @@ class Fabric:
         router = self.graph.router
         if isinstance(router, TreeRouter):
             links = [*map(self._numbered, router.path(self._nodes.item(source), self._nodes.item(target)))]
-            return Route(tuple(links), round(sum([link.latency_s for link in links]) * PICOSECONDS))
+            return Route(tuple(links), min(round(sum([link.latency_s for link in links]) * PICOSECONDS), HORIZON_PS))
         _, numbers, latency_ps = self.links_of([source], [target])
         return Route(tuple(self.links[link] for link in numbers.tolist()), int(latency_ps[0]))
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final, Literal, Protocol
 
 from netsim.network.fabric import Link, Route
-from netsim.units import PICOSECONDS
+from netsim.units import HORIZON_PS, PICOSECONDS
 
 SHARING: Final = -1
 """Stands for the instant at which a flow is due that shares links: the sharers know."""
@@ -79,11 +79,11 @@ class Flow:
 
 
 def time_left(bits: int, remaining: float, rate: float) -> int:
-    """Return the picoseconds that the rest of a flow of so many bits takes at a rate in bit/s."""
+    """Return the picoseconds that the rest of a flow of so many bits takes at a rate in bit/s, or the horizon."""
     if remaining == bits and rate == math.floor(rate):
         # As a rule alone from the start: integers, so that the time is exact at any size.
-        return (2 * bits * PICOSECONDS // int(rate) + 1) // 2
-    return round(remaining * PICOSECONDS / rate)
+        return min((2 * bits * PICOSECONDS // int(rate) + 1) // 2, HORIZON_PS)
+    return round(min(remaining * PICOSECONDS / rate, HORIZON_PS))
 
 
 class Sharers(Protocol):

@@ -23,7 +23,7 @@ from netsim.network.fabric import Link, Route
 from netsim.network.filling import Filling, max_min
 from netsim.network.flow import CAP, SHARING, Bottleneck, Flow, Sharers, time_left
 from netsim.network.sharing import Sharing, weight_by_latency
-from netsim.units import PICOSECONDS
+from netsim.units import HORIZON_PS, PICOSECONDS, beyond_horizon
 
 __all__ = ["CAP", "Bottleneck", "Flow", "Network", "max_min"]
 
@@ -126,6 +126,8 @@ class Network:
         now = self._environment.now
         if now != self._wake_at:
             return
+        if now >= HORIZON_PS:
+            raise beyond_horizon()
         self._wake_at = None
         over = self._due(now) if self._instants and self._instants[0] == now else []
         if self._unsettled or self._sharers.next_instant == now:

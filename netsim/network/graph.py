@@ -5,20 +5,17 @@ Columns, not an object a node or link, so that 65,536 hosts take a fraction of a
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from netsim.errors import UsageError
+from netsim.errors import UsageError, shown
 from netsim.network.routing import FloatArray, IntArray, Router, ShortestPaths
+from netsim.units import FASTEST_BPS, SLOWEST_S
 
 if TYPE_CHECKING:
     import networkx as nx
-
-FASTEST_BPS = 10**18
-SLOWEST_S = 10**6
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -94,10 +91,21 @@ def link_values(where: str, data: Any) -> tuple[int, float]:
     """Return the bandwidth and latency of an edge with these attributes."""
     bandwidth, latency = data.get("bandwidth_bps"), data.get("latency_s")
     if not _is_number(bandwidth) or not 1 <= bandwidth <= FASTEST_BPS:
-        raise UsageError(f"{where}: bandwidth_bps {bandwidth!r} must be at least 1, finite and at most {FASTEST_BPS:g}")
+        raise UsageError(
+            f"{where}: bandwidth_bps {shown(bandwidth)} must be at least 1, finite and at most {FASTEST_BPS:g}"
+        )
     if not _is_number(latency) or not 0 <= latency <= SLOWEST_S:
-        raise UsageError(f"{where}: latency_s {latency!r} must be zero or more, finite and at most {SLOWEST_S:g}")
+        raise UsageError(f"{where}: latency_s {shown(latency)} must be zero or more, finite and at most {SLOWEST_S:g}")
     return round(bandwidth), float(latency)
+
+
+def check_link(bandwidth_bps: Any, latency_s: Any) -> None:
+    """Raise UsageError for more than the numbers of the simulation can hold; both may be arrays."""
+    fastest, slowest = np.max(bandwidth_bps, initial=0), np.max(latency_s, initial=0.0)
+    if fastest > FASTEST_BPS:
+        raise UsageError(f"bandwidth {shown(int(fastest))} bit/s must be at most {FASTEST_BPS:g} bit/s")
+    if not slowest <= SLOWEST_S:
+        raise UsageError(f"latency {shown(float(slowest))} s must be at most {SLOWEST_S:g} s")
 
 
 def check_connected(graph: Graph, origin: str = "") -> None:
@@ -126,7 +134,7 @@ def _kind(origin: str, node: object, data: Any) -> str:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _groups(graph: nx.Graph[Any], hosts: list[int], sources: IntArray, targets: IntArray) -> IntArray:

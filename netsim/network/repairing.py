@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from netsim.errors import InfeasibleError
 from netsim.network import compiled
 from netsim.network.fabric import Link
 from netsim.network.flow import CAP, Flow
+from netsim.units import beyond_horizon
 
 
 class Repairing:
@@ -60,10 +60,7 @@ class Repairing:
 
     def settle(self, now: int) -> list[Flow]:
         if now >= compiled.NEVER:
-            raise InfeasibleError(
-                f"messages share links for more than {compiled.NEVER // 10**12 // 86400} days of simulated time, "
-                "which is as far as compiled code counts; give links more bandwidth or send less"
-            )
+            raise beyond_horizon()
         size, instant = compiled.settle_and_report(self._core, now, self._done, self._report)
         self.next_instant = None if instant == compiled.NONE else instant
         over: list[Flow] = []

@@ -5,13 +5,13 @@ Everything random is drawn with NumPy from the seed. To add a rule: a function b
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from netsim.errors import InfeasibleError, UsageError, unknown
+from netsim.units import read_number
 
 DIRICHLET, BY_CLASS, MIX = "dirichlet", "by-class", "mix"
 BY_LABEL = (DIRICHLET, BY_CLASS)
@@ -40,11 +40,8 @@ def parse_split(split: str) -> tuple[str, float | None]:
         if colon:
             raise UsageError(f"split {split!r}: {name} takes no value")
         return name, None
-    try:
-        alpha = float(value)
-    except ValueError:
-        alpha = math.nan
-    if not 0 < alpha <= MOST_ALPHA:
+    alpha = read_number(value)
+    if alpha is None or not 0 < alpha <= MOST_ALPHA:
         raise UsageError(
             f"split {split!r} must be dirichlet:ALPHA with 0 < ALPHA <= {MOST_ALPHA:g}, such as dirichlet:0.5"
         )
