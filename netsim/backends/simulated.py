@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -18,7 +17,6 @@ from netsim.network.flows import Flow, Network
 from netsim.network.hosts import Host
 from netsim.network.sharing import Sharing
 from netsim.payload import nbytes
-from netsim.units import HORIZON_PS, beyond_horizon
 from netsim.worker import Compute, Recv, Send, Worker, stages
 
 
@@ -118,8 +116,6 @@ class SimulatedMedium:
         return self._costs.picoseconds(stage, self._backlog.settle)
 
     def advance(self) -> bool:
-        if HORIZON_PS <= self._environment.peek() < math.inf:
-            raise beyond_horizon()
         try:
             self._environment.step()
         except simpy.core.EmptySchedule:

@@ -116,7 +116,11 @@ class Network:
         self._wake(self._environment.now)
 
     def _wake(self, instant: int) -> None:
-        """Have SimPy call at an instant, unless it will call before; an alarm set for later is then ignored."""
+        """Have SimPy call at an instant, unless it will call before; an alarm set for later is then ignored.
+
+        Of what would happen beyond the horizon SimPy calls at the horizon, where it is an error if it still would.
+        """
+        instant = max(min(instant, HORIZON_PS), self._environment.now)
         if self._wake_at is None or instant < self._wake_at:
             self._wake_at = instant
             alarm = self._environment.timeout(instant - self._environment.now)
@@ -126,9 +130,11 @@ class Network:
         now = self._environment.now
         if now != self._wake_at:
             return
-        if now >= HORIZON_PS:
-            raise beyond_horizon()
         self._wake_at = None
+        if now >= HORIZON_PS:
+            if self._is_late:
+                raise beyond_horizon()
+            return
         over = self._due(now) if self._instants and self._instants[0] == now else []
         if self._unsettled or self._sharers.next_instant == now:
             over += self._settle(now)
@@ -139,6 +145,12 @@ class Network:
             self._wake(instant)
         for flow in over:
             flow.done(flow)
+
+    @property
+    def _is_late(self) -> bool:
+        """Whether a flow that is under way ends at the horizon or later."""
+        alone = (flow.due == instant for instant in self._instants for flow in self._agenda[instant])
+        return any(alone) or (self._sharers.next_instant or 0) >= HORIZON_PS
 
     def _due(self, now: int) -> list[Flow]:
         """Let all on the agenda happen; return the flows that are over."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Generic, Protocol, Self, TypeVar
 
+from netsim.units import HORIZON_PS, beyond_horizon
+
 
 class Chain(Protocol):
     """A chain of events that can be made longer; see :class:`netsim.backends.path.Path`."""
@@ -33,5 +35,7 @@ class Host(Generic[PathT]):
         if self.free_at > now and self._path is not None:
             path = self._path
         self.free_at = max(now, self.free_at) + duration
+        if self.free_at >= HORIZON_PS:
+            raise beyond_horizon()
         self._path = path.then(what, duration)
         return self._path
