@@ -41,7 +41,7 @@ from netsim.training import Task, TimingOnly, Trained, train
 from netsim.units import PICOSECONDS
 from netsim.ways import Training, all_at_once, closed_form, timing
 from netsim.worker import SELECT, Worker
-from netsim.workloads import WORKLOADS, load_workload
+from netsim.workloads import WORKLOADS, is_own, load_workload
 
 if TYPE_CHECKING:
     from netsim.network.fabric import Fabric
@@ -325,8 +325,13 @@ def costs_of(experiment: Experiment, rest: MeasuredCosts | AssumedCosts) -> Meas
     return RatedCosts(rates, set(experiment.assumed_costs()), rest) if rates else rest
 
 
-def load_task(experiment: Experiment, device: str) -> tuple[DataParallelTask, tuple[int, ...], str]:
-    """Return the experiment's task on `device`, the sizes of its tensors, and the device resolved."""
+def load_task(
+    experiment: Experiment, device: str, tried: bool = False
+) -> tuple[DataParallelTask, tuple[int, ...], str]:
+    """Return the experiment's task on `device`, the sizes of its tensors, and the device resolved.
+
+    A user's own workload is tried out (:mod:`netsim.workloads.trial`), unless it was `tried` before.
+    """
     from netsim.workloads.workload import DataParallelTask
 
     device = resolve_device(device)
@@ -341,6 +346,10 @@ def load_task(experiment: Experiment, device: str) -> tuple[DataParallelTask, tu
         experiment.split,
         experiment.sampling,
     )
+    if is_own(experiment.workload) and not tried:
+        from netsim.workloads.trial import try_out
+
+        try_out(task)
     return task, _sizes(workload.tensors), device
 
 

@@ -21,6 +21,7 @@ from netsim.jobs.whereabouts import taking_part
 from netsim.results import Result
 from netsim.simulation import OnRound, ignore, load_task
 from netsim.system import where_it_listens
+from netsim.workloads import is_own
 from topologies import servers_of
 
 if TYPE_CHECKING:
@@ -37,8 +38,10 @@ def launch(
     cluster: Cluster | None = None,
 ) -> list[Result]:
     """Start all ranks here, on loopback or in a `cluster`, wait for them, and return the results."""
-    load_task(experiment, "cpu")  # what every rank would refuse is better refused before there are ranks
+    task, _, _ = load_task(experiment, "cpu")  # what every rank would refuse is better refused before there are ranks
     details = {"work": "train", "experiment": experiment.config(), "backend": backend, "timeout_s": timeout_s}
+    if is_own(experiment.workload):
+        details["launched_with"] = task.workload.parts_sha256()
     return [Result(**result) for result in launch_work(details, ranks_of(experiment), on_round, cluster)]
 
 

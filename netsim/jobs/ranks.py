@@ -14,7 +14,8 @@ from netsim.validation.cells import measured
 def train(details: dict[str, Any], rank: int, on_round: OnRound) -> list[dict[str, Any]]:
     """Run all algorithms of an experiment."""
     experiment = Experiment.from_config(details["experiment"])
-    return [asdict(result) for result in run_rank(experiment, details["backend"], rank, on_round)]
+    results = run_rank(experiment, details["backend"], rank, on_round, details.get("launched_with"))
+    return [asdict(result) for result in results]
 
 
 def validate(details: dict[str, Any], rank: int, on_round: OnRound) -> list[dict[str, Any]]:

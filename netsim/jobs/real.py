@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from netsim.device import one_thread_each, resolve_device
 from netsim.errors import UsageError, unknown
@@ -22,6 +22,10 @@ from netsim.simulation import OnRound, holds_a_part, ignore, judge, load_task, m
 from netsim.timeline import Spent
 from netsim.training import Trained, train
 from netsim.worker import Worker
+from netsim.workloads import is_own
+
+if TYPE_CHECKING:
+    from netsim.workloads.workload import Workload
 
 BACKENDS = ("gloo", "nccl", "mpi")
 TIMEOUT_S = 30.0
@@ -97,12 +101,23 @@ def wake_without_preempting() -> None:
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
-def run_rank(experiment: Experiment, backend: str, rank: int, on_round: OnRound = ignore) -> list[Result]:
-    """Run all algorithms as `rank` of the joined process group; return the results on rank 0, else []."""
+def run_rank(
+    experiment: Experiment,
+    backend: str,
+    rank: int,
+    on_round: OnRound = ignore,
+    launched_with: Mapping[str, str] | None = None,
+) -> list[Result]:
+    """Run all algorithms as `rank` of the joined process group; return the results on rank 0, else [].
+
+    Where a launcher has tried out a user's own workload, `launched_with` are the digests of what it had there.
+    """
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     device = f"cuda:{local_rank}" if backend == "nccl" else experiment.device
     with one_thread_each():
-        task, tensors, device = load_task(experiment, device)
+        task, tensors, device = load_task(experiment, device, tried=launched_with is not None)
+        if is_own(experiment.workload):
+            _check_same_everywhere(task.workload, launched_with)
         results = []
         for name in experiment.algorithms:
             algorithm = experiment.algorithm(name, tensors)
@@ -129,6 +144,23 @@ def run_rank(experiment: Experiment, backend: str, rank: int, on_round: OnRound 
                     )
                 )
     return results
+
+
+def _check_same_everywhere(workload: Workload, launched_with: Mapping[str, str] | None) -> None:
+    """Raise UsageError unless a user's own workload has the same data and fixed values on all ranks."""
+    import torch.distributed as dist
+
+    everyones: list[Any] = [None] * dist.get_world_size()
+    with HERE.between("comparing workloads", "before step 0"):
+        dist.all_gather_object(everyones, workload.parts_sha256())
+    expected = launched_with or everyones[0]
+    for rank, parts in enumerate(everyones):
+        for part, digest in parts.items():
+            if expected.get(part) != digest:
+                raise UsageError(
+                    f"workload {workload.name}: its factory made other {part} on rank {rank}; expected a function of "
+                    "the seed, such as one that draws from np.random.default_rng(seed)"
+                )
 
 
 def _run_algorithm(

@@ -10,11 +10,12 @@ import importlib
 import os
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from netsim.errors import NetsimError, UsageError, unknown
+from netsim.errors import UsageError, unknown
 from netsim.workloads.data import DATA, IMAGES, SYNTHETIC, Shape, data_names, joint_shape
 
 if TYPE_CHECKING:
@@ -64,8 +65,10 @@ class Recipe:
 
     def tensors(self, data: str | None = None) -> tuple[tuple[str, int], ...]:
         """Return the name and size of each parameter tensor, without reading any data."""
+        from netsim.workloads.parameters import trainable
+
         model = self._build(self.shape(data or self.default))
-        return tuple((name, parameter.numel()) for name, parameter in model.named_parameters())
+        return tuple((name, parameter.numel()) for name, parameter in trainable(model))
 
     def elements(self, data: str | None = None) -> int:
         """Return the number of parameters, without reading any data."""
@@ -156,15 +159,26 @@ def load_workload(name: str, seed: int, data: str | None = None, data_dir: Path 
     check_workload(name, data)
     if not is_own(name):
         return WORKLOADS[name](seed, data, data_dir)
+    factory = _imported(name)
+    made = _made(name, factory, seed).parts_sha256()
+    workload = _made(name, factory, seed)
+    for part, digest in workload.parts_sha256().items():
+        if made.get(part) != digest:
+            raise UsageError(
+                f"workload {name!r}: its factory, called twice with seed {seed}, made other {part} the second time; "
+                "expected a function of the seed, such as one that draws from np.random.default_rng(seed)"
+            )
+    return workload
+
+
+def _made(name: str, factory: Callable[[int], Any], seed: int) -> Workload:
+    """Return what the factory makes; global random generators start from `seed`, and stdout is left to results."""
+    from netsim.workloads.generators import seeded
+    from netsim.workloads.user_code import blaming
     from netsim.workloads.workload import Workload
 
-    factory = _imported(name)
-    try:
+    with seeded(seed), redirect_stdout(sys.stderr), blaming(repr(name), f"its factory, called with seed {seed}"):
         workload = factory(seed)
-    except NetsimError:
-        raise
-    except Exception as error:
-        raise UsageError(f"workload {name!r}: {_in_words(error)} in its factory, called with seed {seed}") from error
     if not isinstance(workload, Workload):
         raise UsageError(
             f"workload {name!r}: its factory returned {type(workload).__name__}, expected netsim's Workload "
@@ -174,14 +188,14 @@ def load_workload(name: str, seed: int, data: str | None = None, data_dir: Path 
 
 
 def _imported(name: str) -> Callable[[int], Any]:
+    from netsim.workloads.generators import seeded
+    from netsim.workloads.user_code import blaming
+
     if (here := os.getcwd()) not in sys.path:  # noqa: PTH109 (a string, as sys.path holds)
         sys.path.append(here)
-    try:
+    hint = "; expected module:factory of a module in this folder, or installed"
+    with seeded(0), redirect_stdout(sys.stderr), blaming(repr(name), "importing it", hint):
         factory = attribute(name)
-    except Exception as error:
-        raise UsageError(
-            f"workload {name!r}: {_in_words(error)}; expected module:factory of a module in this folder, or installed"
-        ) from error
     if not callable(factory):
         raise UsageError(f"workload {name!r}: {type(factory).__name__} cannot be called; expected a function of a seed")
     return factory  # type: ignore[no-any-return]
@@ -191,10 +205,6 @@ def attribute(path: str) -> Any:
     """Return what ``module:name`` names, importing the module."""
     module, _, name = path.partition(":")
     return getattr(importlib.import_module(module), name)
-
-
-def _in_words(error: Exception) -> str:
-    return f"{type(error).__name__} ({' '.join(str(error).split())})"
 
 
 __all__ = ["DATA", "DEFAULT", "SYNTHETIC", "WORKLOADS", "Recipe", "check_workload", "load_workload"]

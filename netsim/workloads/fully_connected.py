@@ -26,6 +26,23 @@ class FullyConnected(nn.Sequential):
         return scores
 
 
+def is_plain(model: nn.Module) -> bool:
+    """Return whether :class:`Pass` computes what autograd would: nothing frozen, replaced, overridden or hooked."""
+    layers = list(model.children())
+    kinds = [nn.ReLU if place % 2 else nn.Linear for place in range(len(layers))]
+    return (
+        type(model) is FullyConnected
+        and len(layers) % 2 == 1
+        and [type(layer) for layer in layers] == kinds
+        and all(parameter.requires_grad and not parameter._backward_hooks for parameter in model.parameters())
+        and len(list(model.parameters())) == len(layers) + 1  # biases, and nothing shared
+        and not any(
+            (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks) != ({}, {}, {})
+            for module in model.modules()
+        )
+    )
+
+
 LEAST = 16
 """Rows that a product of matrices has at the least. MKL has kernels of their own for fewer, which add in another
 order; from here on a row has the same bits however many rows there are, on the CPUs that were tried."""

@@ -15,7 +15,7 @@ EMBEDDING_DEVIATION = 0.1
 
 
 def initial_values(model: nn.Module, seed: int) -> np.ndarray:
-    """Return initial parameters (d,) float32, in the order of ``model.named_parameters()``.
+    """Return initial values of the trainable parameters (d,) float32, in the order of ``model.named_parameters()``.
 
     Linear and Conv2d: uniform in ±1/√fan_in, and LSTM: in ±1/√hidden, biases too, all as torch has it.
     BatchNorm and LayerNorm: ones, with zeros for the bias. Embedding: normal with deviation 0.1, where
@@ -26,7 +26,9 @@ def initial_values(model: nn.Module, seed: int) -> np.ndarray:
     seen: set[int] = set()  # a parameter that two layers share is drawn once
     for module in model.modules():
         own: Mapping[str, nn.Parameter] = dict(module.named_parameters(recurse=False))
-        fresh = {name: parameter for name, parameter in own.items() if id(parameter) not in seen}
+        fresh = {
+            name: parameter for name, parameter in own.items() if parameter.requires_grad and id(parameter) not in seen
+        }
         if not fresh:
             continue
         seen.update(id(parameter) for parameter in fresh.values())

@@ -38,12 +38,14 @@ class Samples:
     def to(self, device: str) -> Samples:
         """Return the same samples on `device`."""
         tensors = {name: getattr(self, name) for name in ("inputs", "labels", "mean", "deviation", "part")}
-        return replace(self, **{name: tensor.to(device) for name, tensor in tensors.items() if tensor is not None})
+        return replace(
+            self, **{name: tensor.detach().to(device) for name, tensor in tensors.items() if tensor is not None}
+        )
 
     def sha256(self) -> str:
         """Return the SHA-256 of inputs and labels, as stored."""
         digest = hashlib.sha256()
         for tensor in (self.inputs, self.labels):
             digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-            digest.update(tensor.cpu().contiguous().numpy().data)
+            digest.update(tensor.detach().cpu().contiguous().numpy().data)
         return digest.hexdigest()

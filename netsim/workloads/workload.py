@@ -16,27 +16,30 @@ from torch import nn
 from netsim.device import passing_row
 from netsim.errors import NonFiniteGradientError, UsageError, unknown
 from netsim.payload import Dense, Vector
+from netsim.workloads.digests import hashed
 from netsim.workloads.initial import initial_values
+from netsim.workloads.parameters import check_initial, check_model, check_samples, fixed, trainable
 from netsim.workloads.replica import Replica
 from netsim.workloads.samples import Samples
 from netsim.workloads.sampling import RANDOM, SAMPLINGS, Sampler
 from netsim.workloads.splits import Divisible, divide
+from netsim.workloads.user_code import blaming
 
 POPULATION = 1024
 """How many training samples batch norm's statistics are taken from before an evaluation."""
-
-DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
     """`model` is trained on the `training` samples by cross-entropy, and judged by the `test` samples.
 
-    The model's own parameters are only names and shapes; the values are a flat vector handed in, which
-    starts as `initial` (d,), or drawn by :func:`initial_values`. `data` names the data sets and `note`
+    The model's trainable parameters are only names and shapes; the values are a flat vector handed in, which
+    starts as `initial` (d,), or drawn by :func:`initial_values`. Frozen parameters and buffers keep the values
+    that they have in `model`, which is put into training mode. `data` names the data sets and `note`
     says in a line what they are. At most `chunk` samples are evaluated at once, and :meth:`loss
     <DataParallelTask.loss>` is over `loss_samples` of them. Raises UsageError for a model whose
-    gradient would depend on more than parameters and batch, or for samples that cannot be.
+    gradient would depend on more than parameters and batch (as far as that shows without computing one),
+    whose trainable parameters are not float32, or for samples that cannot be.
     """
 
     name: str
@@ -50,21 +53,18 @@ class Workload:
     initial: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        for name, module in self.model.named_modules():
-            where = f"workload {self.name}: {type(module).__name__} {name!r}"
-            if getattr(module, "track_running_stats", False):
-                raise UsageError(f"{where} keeps running statistics; give it track_running_stats=False")
-            dropout = module.p if isinstance(module, DROPOUTS) else getattr(module, "dropout", 0)
-            if isinstance(dropout, int | float) and dropout > 0:
-                raise UsageError(f"{where} drops out at random; give it a probability of 0")
+        if not isinstance(self.model, nn.Module):
+            raise UsageError(f"workload {self.name}: model is {type(self.model).__name__}, expected a torch.nn.Module")
+        self.model.train()
+        check_model(self.name, self.model)
         for kind, samples in (("training", self.training), ("test", self.test)):
-            if not len(samples) or len(samples.inputs) != len(samples.labels):
-                counts = f"{len(samples.inputs)} inputs and {len(samples.labels)} labels"
-                raise UsageError(f"workload {self.name}: {counts} for {kind}; expected as many, and at least one")
-            if samples.labels.dtype != torch.int64:
-                raise UsageError(f"workload {self.name}: {kind} labels are {samples.labels.dtype}, expected int64")
-        if self.initial is not None and self.initial.shape != (self.elements,):
-            raise UsageError(f"workload {self.name}: initial {self.initial.shape}, expected ({self.elements},)")
+            if not isinstance(samples, Samples):
+                raise UsageError(
+                    f"workload {self.name}: {kind} is {type(samples).__name__}, expected Samples(inputs, labels)"
+                )
+            check_samples(self.name, kind, samples.inputs, samples.labels)
+        if self.initial is not None:
+            check_initial(self.name, self.initial, self.elements)
 
     @property
     def elements(self) -> int:
@@ -72,12 +72,19 @@ class Workload:
 
     @property
     def tensors(self) -> tuple[tuple[str, int], ...]:
-        """The name and size of each parameter tensor, in the order of the flat vector."""
-        return tuple((name, parameter.numel()) for name, parameter in self.model.named_parameters())
+        """The name and size of each trainable parameter tensor, in the order of the flat vector."""
+        return tuple((name, parameter.numel()) for name, parameter in trainable(self.model))
 
     def data_sha256(self) -> tuple[str, str]:
         """Return the SHA-256 of the training and of the test data."""
         return self.training.sha256(), self.test.sha256()
+
+    def parts_sha256(self) -> dict[str, str]:
+        """Return the SHA-256 of everything that a run depends on, by its name."""
+        training, test = self.data_sha256()
+        found = {"training data": training, "test data": test, "sizes of the parameters": hashed(self.tensors)}
+        found |= {name: hashed(tensor) for name, tensor in fixed(self.model)}
+        return found | ({} if self.initial is None else {"initial values": hashed(self.initial)})
 
 
 class Evaluation(NamedTuple):
@@ -116,7 +123,7 @@ class DataParallelTask:
         self._own = threading.local()
         self.shares: dict[int, bool] = {}
         """Whether so many workers' gradients, of one pass, have the bits of each alone; as far as it was tried."""
-        self._device = device
+        self.device = device
         self._training, self._test = workload.training.to(device), workload.test.to(device)
         self.shards = divide(_divisible(workload), workers, split, seed)
         self._sampler = Sampler(self.shards, batch_size, seed, sampling)
@@ -164,10 +171,17 @@ class DataParallelTask:
     def _in_turn(self, parameters: Dense, ranks: Sequence[int], step: int) -> Iterator[Dense]:
         return (self.gradient(parameters, rank, step) for rank in ranks)
 
-    def _in_one_pass(self, parameters: Dense, ranks: Sequence[int], step: int) -> Iterator[Dense]:
+    def gradient_on(self, replica: Replica, parameters: Dense, rank: int, step: int) -> Dense:
+        """Return what :meth:`gradient` returns, computed on a given copy of the model."""
+        return next(self._in_one_pass(parameters, [rank], step, replica))
+
+    def _in_one_pass(
+        self, parameters: Dense, ranks: Sequence[int], step: int, replica: Replica | None = None
+    ) -> Iterator[Dense]:
         numbers = np.concatenate([self.batch(rank, step) for rank in ranks])
-        inputs, labels = self._training.take(torch.from_numpy(numbers).to(self._device))
-        write, finite = self._replica_of_thread().passes(parameters.values, inputs, labels, len(ranks))
+        inputs, labels = self._training.take(torch.from_numpy(numbers).to(self.device))
+        replica = self._replica_of_thread() if replica is None else replica
+        write, finite = replica.passes(parameters.values, inputs, labels, len(ranks))
         for number, rank in enumerate(ranks):
             row = passing_row(parameters.values)
             write(number, row)
@@ -181,7 +195,7 @@ class DataParallelTask:
         Whether it is finite is known only when it is complete.
         """
         assert isinstance(parameters, Dense)
-        inputs, labels = self._training.take(torch.from_numpy(self.batch(rank, step)).to(self._device))
+        inputs, labels = self.samples(rank, step)
         gradient = Dense(torch.empty_like(parameters.values))
         note = partial(written, gradient)
         self._replica_of_thread().gradual(parameters.values, inputs, labels, gradient.values, note)
@@ -191,10 +205,10 @@ class DataParallelTask:
     def _check_finite(self, row: torch.Tensor, rank: int, step: int) -> None:
         # A sum is finite only if all of it is, and costs 1/40 of asking every element.
         if not math.isfinite(float(row.sum())) and (bad := self._first_bad(row)):
-            raise NonFiniteGradientError(
-                f"worker {rank}, step {step}: the gradient of {bad} is not finite; "
-                "lower --lr (the training diverged) or check the data"
+            fix = (
+                "lower --lr (the training diverged)" if step else "no step was taken yet, so check the model, not --lr"
             )
+            raise NonFiniteGradientError(f"worker {rank}, step {step}: the gradient of {bad} is not finite; {fix}")
 
     def _may_share(self, parameters: Dense, ranks: Sequence[int], step: int) -> bool:
         """Return whether so many workers share a pass, and find out if that changes bits."""
@@ -236,10 +250,24 @@ class DataParallelTask:
         """
         return self._evaluate(parameters, self._test, np.arange(len(self._test))[:most])
 
+    def rehearse_evaluation(self) -> None:
+        """Evaluate the first and the last chunk of the samples that a run is judged by, at the initial parameters.
+
+        Raises UsageError where :meth:`loss` or :meth:`evaluate` would, after the run.
+        """
+        chunk, most = self.workload.chunk, self.workload.loss_samples
+        for samples, numbers in ((self._training, self._judged()), (self._test, np.arange(len(self._test))[:most])):
+            for start in {0, (len(numbers) - 1) // chunk * chunk}:
+                self._evaluate(self._initial, samples, numbers[start : start + chunk])
+
+    def samples(self, rank: int, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the inputs and labels of a mini-batch, newly made."""
+        return self._training.take(torch.from_numpy(self.batch(rank, step)).to(self.device))
+
     def _evaluate(self, parameters: Dense, samples: Samples, numbers: np.ndarray) -> Evaluation:
         replica = self._replica_of_thread()
         if replica.normalises:
-            replica = Replica(self.workload.model, self._device)
+            replica = self.replica()
         replica.hold(parameters.values)
         if replica.normalises:
             population = self._fixed[:POPULATION]
@@ -249,21 +277,26 @@ class DataParallelTask:
         right = places = 0
         with torch.no_grad():
             for inputs, labels in self._chunks(samples, numbers):
-                scores, expected = replica.scores(inputs), labels.flatten()
-                loss += float(nn.functional.cross_entropy(scores, expected)) * len(expected)
+                scores, expected = replica.scores(inputs, labels), labels.flatten()
+                with blaming(self.workload.name, "the cross-entropy of its scores"):
+                    loss += float(nn.functional.cross_entropy(scores, expected)) * len(expected)
                 right += int((scores.argmax(1) == expected).sum())
                 places += len(expected)
         return Evaluation(loss / places, right / places)
 
     def _chunks(self, samples: Samples, numbers: np.ndarray) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         for start in range(0, len(numbers), self.workload.chunk):
-            yield samples.take(torch.from_numpy(numbers[start : start + self.workload.chunk]).to(self._device))
+            yield samples.take(torch.from_numpy(numbers[start : start + self.workload.chunk]).to(self.device))
 
     def _replica_of_thread(self) -> Replica:
         if not hasattr(self._own, "replica"):
-            self._own.replica = Replica(self.workload.model, self._device)
+            self._own.replica = self.replica()
         replica: Replica = self._own.replica
         return replica
+
+    def replica(self) -> Replica:
+        """Return a new copy of the model, that no gradient was computed on."""
+        return Replica(self.workload.model, self.device, self.workload.name)
 
     def _first_bad(self, gradient: torch.Tensor) -> str | None:
         pieces = torch.split(gradient, [size for _, size in self.tensors])

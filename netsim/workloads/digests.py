@@ -1,0 +1,75 @@
+"""Short digests of values, to find out whether two of them are equal bit for bit, and what code changed."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections import deque
+from collections.abc import Mapping
+from types import FunctionType, MethodType, ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+DEPTH = 4
+"""Containers within containers that are looked into."""
+
+
+def hashed(value: Any, depth: int = DEPTH) -> str:
+    """Return a digest of a tensor, array, number, text, random generator, or container of these, by its bits.
+
+    Of any other object its attributes count. Values of trainable parameters do not.
+    """
+    return hashlib.sha256(_bits(value, depth)).hexdigest()
+
+
+def _bits(value: Any, depth: int) -> bytes:
+    kind = type(value).__name__.encode()
+    match value:
+        case torch.Tensor():
+            return kind if value.is_meta or _trained(value) else _bits_of_tensor(value.detach())
+        case np.ndarray() | np.generic():
+            return f"{value.dtype}{value.shape}".encode() + value.tobytes()
+        case None | bool() | int() | float() | complex() | str() | bytes():
+            return kind + repr(value).encode()
+        case torch.Generator():
+            return kind + _bits_of_tensor(value.get_state())
+        case np.random.Generator():
+            return kind + _bits(value.bit_generator.state, DEPTH)
+        case np.random.RandomState():
+            return kind + _bits(value.get_state(), DEPTH)
+        case random.Random():
+            return kind + repr(value.getstate()).encode()
+        case Mapping() if depth:
+            return kind + b"".join(hashed(item, depth - 1).encode() for pair in value.items() for item in pair)
+        case list() | tuple() | set() | frozenset() | deque() if depth:
+            return kind + b"".join(hashed(item, depth - 1).encode() for item in value)
+        case nn.Module() | type() | FunctionType() | MethodType() | ModuleType():
+            return kind
+    return kind + (hashed(vars(value), depth - 1).encode() if depth and hasattr(value, "__dict__") else b"")
+
+
+def _bits_of_tensor(tensor: torch.Tensor) -> bytes:
+    dense = tensor if tensor.layout == torch.strided else tensor.to_dense()
+    raw = dense.cpu().resolve_conj().resolve_neg().contiguous().flatten().view(torch.uint8)
+    return f"{tensor.dtype}{tuple(tensor.shape)}".encode() + raw.numpy().tobytes()
+
+
+def state_of(model: nn.Module) -> dict[str, str]:
+    """Return a digest of everything that a model keeps besides its trainable parameters, by its name."""
+    found = {}
+    for prefix, module in model.named_modules():
+        own = {name: value for name, value in vars(module).items() if name not in INTERNAL}
+        for name, value in (own | module._buffers | module._parameters).items():
+            found[f"{prefix}.{name}".lstrip(".")] = hashed(value)
+    return found
+
+
+INTERNAL = set(vars(nn.Module()))
+"""Attributes that every module has."""
+
+
+def _trained(tensor: torch.Tensor) -> bool:
+    return isinstance(tensor, nn.Parameter) and tensor.requires_grad
