@@ -33,7 +33,8 @@ class Replica:
         own = {id(theirs): _empty_like(theirs, device) for _, theirs in trainable(model)}
         with blaming(name, "copying its model"):
             self.model = copy.deepcopy(model, dict(own)).to(device).train()
-        self._names, self._parameters = map(list, zip(*trainable(self.model), strict=True))
+        trained = trainable(self.model)
+        self._names, self._parameters = [name for name, _ in trained], [parameter for _, parameter in trained]
         self._shapes = [parameter.shape for parameter in self._parameters]
         self._sizes = [parameter.numel() for parameter in self._parameters]
         self._held: torch.Tensor | None = None
@@ -144,7 +145,7 @@ class Replica:
         left = set(range(len(pieces)))
         self.hold(flat)
         hooks = [
-            each.register_hook(partial(take, number))
+            each.register_hook(partial(take, number))  # type: ignore[no-untyped-call]
             for number, each in enumerate(self._parameters)
         ]
         try:
