@@ -8,7 +8,7 @@ from algorithms.compression import Selected, accelerate, accumulate_and_select, 
 from algorithms.selection import Selector
 from netsim.algorithm import Algorithm, Contribution
 from netsim.payload import Sparse, Vector
-from netsim.sgd import zeros
+from netsim.sgd import Recipe, zeros
 from netsim.worker import Compute, Worker
 
 
@@ -23,20 +23,24 @@ class ErrorFeedback(Algorithm):
     """An algorithm whose workers send the selected entries and keep the rest as a residual.
 
     With `momentum_correction` μ each worker's momentum is applied before selection, and cleared where
-    its entries were sent (momentum factor masking), as in Deep Gradient Compression.
+    its entries were sent (momentum factor masking), as in Deep Gradient Compression. Where the learning rate
+    changes, it is a :class:`~netsim.sgd.Recipe`, whose momentum is μ: the velocity has the rate inside.
     """
 
     sparse: ClassVar[bool] = True
     accumulates: ClassVar[bool] = True
+    corrects_momentum: ClassVar[bool] = True
     remembers: ClassVar[tuple[type, ...]] = (Feedback,)
 
-    def __init__(self, selector: Selector, momentum_correction: float = 0.0) -> None:
+    def __init__(self, selector: Selector, momentum_correction: Recipe | float = 0.0) -> None:
         self.selector = selector
-        self.momentum_correction = momentum_correction
+        if not isinstance(momentum_correction, Recipe):
+            momentum_correction = Recipe(1.0, momentum=momentum_correction)
+        self._corrected = momentum_correction
 
     def initial_memory(self, like: Vector) -> Feedback:
         assert not isinstance(like, Sparse)
-        return Feedback(zeros(like), zeros(like) if self.momentum_correction else None)
+        return Feedback(zeros(like), zeros(like) if self._corrected.momentum else None)
 
     def selected(self, size: int, step: int) -> int:
         return self.selector.at(step, size).k
@@ -52,7 +56,8 @@ class ErrorFeedback(Algorithm):
         """Return the entries to send, and the memory without them."""
         velocity = memory.velocity
         if velocity is not None:
-            vector = velocity = await worker.compute("select", accelerate, velocity, vector, self.momentum_correction)
+            momentum = self._corrected.momentum_at(worker.step)
+            vector = velocity = await worker.compute("select", accelerate, velocity, vector, momentum)
         if worker.observer is not None and not isinstance(vector, Compute):
             worker.observe("accumulated", memory.residual, vector)
         selector = self.selector.at(worker.step, memory.residual.size)

@@ -11,6 +11,7 @@ from netsim.algorithm import Contribution
 from netsim.collectives import tree_broadcast, tree_reduce
 from netsim.errors import check_choice
 from netsim.payload import Vector
+from netsim.sgd import Recipe
 from netsim.worker import Worker
 
 Residual = Literal["keep-at-merge", "index-intersection"]
@@ -31,7 +32,7 @@ class GTopK(ErrorFeedback):
     title = "gTop-k"
 
     def __init__(
-        self, selector: Selector, momentum_correction: float = 0.0, residual: Residual = "keep-at-merge"
+        self, selector: Selector, momentum_correction: Recipe | float = 0.0, residual: Residual = "keep-at-merge"
     ) -> None:
         super().__init__(selector, momentum_correction)
         check_choice("residual rule", residual, RESIDUALS)

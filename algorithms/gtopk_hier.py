@@ -16,6 +16,7 @@ from netsim.algorithm import Contribution
 from netsim.collectives import tree_broadcast_back, tree_reduce_level_by_level
 from netsim.errors import UsageError
 from netsim.payload import Vector
+from netsim.sgd import Recipe
 from netsim.worker import Worker
 
 
@@ -31,7 +32,7 @@ class GTopKHierarchical(ErrorFeedback):
     grouped: ClassVar[bool] = True
 
     def __init__(
-        self, selector: Selector, momentum_correction: float = 0.0, groups: Sequence[int] | int | None = None
+        self, selector: Selector, momentum_correction: Recipe | float = 0.0, groups: Sequence[int] | int | None = None
     ) -> None:
         super().__init__(selector, momentum_correction)
         self.groups = groups

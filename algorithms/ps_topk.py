@@ -8,6 +8,7 @@ from algorithms.selection import Selector
 from algorithms.server import OverServer
 from netsim.algorithm import Contribution
 from netsim.payload import Vector
+from netsim.sgd import Recipe
 from netsim.worker import Worker
 
 
@@ -17,7 +18,7 @@ class ParameterServerTopK(ErrorFeedback, OverServer):
     name = "ps-topk"
     title = "PS top-k"
 
-    def __init__(self, selector: Selector, momentum_correction: float = 0.0, serial: bool = False) -> None:
+    def __init__(self, selector: Selector, momentum_correction: Recipe | float = 0.0, serial: bool = False) -> None:
         ErrorFeedback.__init__(self, selector, momentum_correction)
         OverServer.__init__(self, serial)
 

@@ -11,6 +11,7 @@ from netsim.algorithm import Contribution
 from netsim.collectives import doubling_all_gather, ring_all_gather
 from netsim.errors import check_choice
 from netsim.payload import Vector
+from netsim.sgd import Recipe
 from netsim.worker import Worker
 
 Gather = Literal["ring", "doubling"]
@@ -27,7 +28,7 @@ class TopK(ErrorFeedback):
     name = "topk"
     title = "Top-k"
 
-    def __init__(self, selector: Selector, momentum_correction: float = 0.0, gather: Gather = "ring") -> None:
+    def __init__(self, selector: Selector, momentum_correction: Recipe | float = 0.0, gather: Gather = "ring") -> None:
         super().__init__(selector, momentum_correction)
         check_choice("gather", gather, GATHERS)
         self._gather = GATHERS[gather]

@@ -39,6 +39,8 @@ class Algorithm:
     """Whether it takes `groups`: which ranks share a machine, rack or site."""
     accumulates: ClassVar[bool] = False
     """Whether an exchange takes a vector that is not computed yet, to add it where it is wanted."""
+    corrects_momentum: ClassVar[bool] = False
+    """Whether it takes `momentum_correction`: each worker's momentum is applied before its entries are selected."""
     overlaps: ClassVar[bool] = True
     """Whether an exchange of a piece of the gradient may begin before the rest is known."""
     remembers: ClassVar[tuple[type, ...]] = ()
@@ -91,7 +93,9 @@ class Algorithm:
     ) -> tuple[Vector, State]:
         """Return the parameters moved by the aggregated vector, and the state with the new velocity."""
         worker.observe("total", total)
-        moved = await worker.replicated("update", descend, parameters, total, state.velocity, recipe, worker.workers)
+        moved = await worker.replicated(
+            "update", descend, parameters, total, state.velocity, recipe, worker.step, worker.workers
+        )
         return moved.parameters, state._replace(velocity=moved.velocity)
 
     def initial_state(self, like: Vector) -> State:

@@ -6,7 +6,7 @@ import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from algorithms import ALGORITHMS
 from algorithms.gtopk import RESIDUALS
@@ -48,8 +48,11 @@ DEFAULT_ALGORITHMS = ("dense", "topk", "gtopk", "ps")
 DEFAULT_DENSITY = 1e-3
 ROUNDS = 5
 BATCH_SIZE = 16
+LR_DECAY = 0.1
 WAYS = ("auto", "messages", "compiled", "batched", "closed-form")
 """How simulated times are had: the fastest exact one, or the one that was named."""
+Momentum = Literal["sum", "workers"]
+"""What momentum is applied to: the sum of the workers' vectors, or each worker's own before selection."""
 MOST_ELEMENTS = 2**31 - 1
 """An index is an int32."""
 
@@ -94,7 +97,7 @@ class Experiment:
     rounds: int | None = None
     learning_rate: float = 0.1
     lr_warmup: int = 0
-    lr_decay: float = 0.1
+    lr_decay: float = LR_DECAY
     lr_decay_at: tuple[int, ...] = ()
     momentum: float = 0.0
     momentum_correction: bool = False
@@ -139,8 +142,8 @@ class Experiment:
             given["algorithms"] = given.pop("algorithm")
         if isinstance(given.get("algorithms"), str):
             given["algorithms"] = tuple(name.strip() for name in given["algorithms"].split(","))
-        if isinstance(given.get("lr_decay_at"), str):
-            given["lr_decay_at"] = tuple(_whole_number("lr-decay-at", at) for at in given["lr_decay_at"].split(","))
+        if "lr_decay_at" in given:
+            given["lr_decay_at"] = _rounds("lr-decay-at", given["lr_decay_at"])
         if "lr" in given:
             given["learning_rate"] = given.pop("lr")
         if "profile" in given:
@@ -187,15 +190,20 @@ class Experiment:
         _check_integer("history", self.history, 1)
         if self.delay is not None:
             _check_integer("delay", self.delay, 1)
+        if not isinstance(self.lr_decay_at, tuple):
+            raise UsageError(f"lr-decay-at {self.lr_decay_at!r} must be rounds, such as (100, 150)")
         for at in self.lr_decay_at:
             _check_integer("lr-decay-at", at, 0)
         _check_positive("lr-decay", self.lr_decay, "0.1")
+        if self.lr_decay != LR_DECAY and not self.lr_decay_at:
+            raise UsageError(f"lr-decay {self.lr_decay!r} was given, but not when; add --lr-decay-at 100,150")
         if self.alpha is not None:
             _check_positive("alpha", self.alpha, "0.5")
         if self.clip is not None:
             _check_positive("clip", self.clip, "1.0")
         if not (_is_number(self.momentum) and 0 <= self.momentum < 1):
             raise UsageError(f"momentum {self.momentum!r} must be at least 0 and less than 1, such as 0.9")
+        self._check_momentum_correction()
         if not (_is_number(self.weight_decay) and 0 <= self.weight_decay < math.inf):
             raise UsageError(f"weight-decay {self.weight_decay!r} must be finite and zero or more, such as 1e-4")
         self._check_overlap()
@@ -222,6 +230,18 @@ class Experiment:
             if self.elements > MOST_ELEMENTS:
                 raise UsageError(f"elements {self.elements} must be at most {MOST_ELEMENTS}: an index is an int32")
             self.k_of(self.elements)
+
+    def _check_momentum_correction(self) -> None:
+        if not self.momentum_correction:
+            return
+        if not self.momentum:
+            raise UsageError("momentum-correction was given, but momentum is 0; add --momentum 0.9")
+        for name in self.algorithms:
+            if ALGORITHMS[name].sparse and not ALGORITHMS[name].corrects_momentum:
+                raise UsageError(
+                    f"momentum-correction was given, but for {name} none is defined: a worker that skips discards its "
+                    "gradient; leave it out, and momentum is applied to the sum"
+                )
 
     def _check_overlap(self) -> None:
         if self.overlap is None:
@@ -359,7 +379,7 @@ class Experiment:
             "selector": selector if ALGORITHMS[name].sparse else None,
             "residual": self.residual,
             "gather": self.gather,
-            "momentum_correction": self.momentum if self.momentum_correction else 0.0,
+            "momentum_correction": self._recipe(self.momentum) if self.momentum_of(name) == "workers" else 0.0,
             "history": self.history,
             "delay": self.delay,
             "alpha": self.alpha,
@@ -368,11 +388,24 @@ class Experiment:
         }
         return build_algorithm(name, options, strict=False)
 
-    def recipe(self) -> Recipe:
-        """Return the hyper-parameters of SGD; with momentum correction the momentum is the workers'."""
+    def momentum_of(self, name: str) -> Momentum | None:
+        """Return what an algorithm applies the momentum to; None without momentum.
+
+        With momentum correction it is the workers' own, where entries are selected. Algorithms that select none take
+        it on the sum, which for those in which every worker sends at every step is the same.
+        """
+        if not self.momentum:
+            return None
+        return "workers" if self.momentum_correction and ALGORITHMS[name].corrects_momentum else "sum"
+
+    def recipe(self, name: str) -> Recipe:
+        """Return the hyper-parameters of SGD around an algorithm's exchange; the momentum is that of the sum."""
+        return self._recipe(self.momentum if self.momentum_of(name) == "sum" else 0.0)
+
+    def _recipe(self, momentum: float) -> Recipe:
         return Recipe(
             learning_rate=self.learning_rate,
-            momentum=0.0 if self.momentum_correction else self.momentum,
+            momentum=momentum,
             weight_decay=self.weight_decay,
             clip=self.clip,
             warmup_rounds=self.lr_warmup,
@@ -482,10 +515,17 @@ def _check_integer(name: str, value: object, least: int) -> None:
         raise UsageError(f"{name} {shown(value)} must be less than 2⁶³")
 
 
-def _whole_number(name: str, text: str) -> int:
-    value = read_whole(text)
+def _rounds(name: str, given: Any) -> tuple[int, ...]:
+    """Return the rounds that a user gave: text with commas, one number, or several."""
+    if isinstance(given, str):
+        return tuple(_whole_number(name, given, at) for at in given.split(","))
+    return tuple(given) if isinstance(given, list | tuple) else (given,)
+
+
+def _whole_number(name: str, given: str, at: str) -> int:
+    value = read_whole(at)
     if value is None:
-        raise UsageError(f"{name} {shown(text)} must be whole numbers of rounds with commas between, such as 100,150")
+        raise UsageError(f"{name} {shown(given)} must be whole numbers of rounds with commas between, such as 100,150")
     return value
 
 

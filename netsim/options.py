@@ -165,12 +165,21 @@ def training(
     lr_warmup: Annotated[int, option("Rounds in which the learning rate grows to its value.")] = 0,
     lr_decay: Annotated[float, option("What the learning rate is multiplied by at each of --lr-decay-at.")] = 0.1,
     lr_decay_at: Annotated[str | None, option("Rounds, with commas.")] = None,
-    momentum: Annotated[float, option("Heavy-ball momentum.")] = 0.0,
+    momentum: Annotated[float, option("Heavy-ball momentum on the sum, as in torch.optim.SGD.")] = 0.0,
     momentum_correction: Annotated[
-        bool, option("Apply the momentum at each worker, before selection (DGC).", "--momentum-correction")
+        bool,
+        option(
+            "Sparse algorithms: apply the momentum at each worker, before selection (DGC). Dense ones keep it on the "
+            "sum; sasg has none.",
+            "--momentum-correction",
+        ),
     ] = False,
-    weight_decay: Annotated[float, option("Multiple of the parameters added to each gradient.")] = 0.0,
-    clip: Annotated[float | None, option("Largest norm of a worker's gradient.")] = None,
+    weight_decay: Annotated[
+        float, option("Multiple of the parameters added to each worker's gradient, after it is clipped.")
+    ] = 0.0,
+    clip: Annotated[
+        float | None, option("Largest norm of a worker's own gradient, cut as by torch's clip_grad_norm_.")
+    ] = None,
     aggregate: Annotated[str, option("Whether workers' vectors are averaged (mean) or added (sum).")] = "mean",
     eval_every: Annotated[int, option("Rounds between evaluations on the test set, for --metrics; 0: none.")] = 0,
     seed: Annotated[int, option("Of everything random.")] = 0,

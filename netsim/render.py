@@ -79,6 +79,8 @@ def _header(first: Result, experiment: Experiment, report: Report) -> list[str]:
     elif in_parts:
         titles = " and ".join(result.title for result in in_parts)
         lines.append(f"servers  {experiment.servers}, each with an equal part of the gradient: {titles}")
+    if momentum := _momentum(report.results):
+        lines.append(f"momentum {experiment.momentum:g}   {momentum}")
     device = report.environment.get("device")
     where = f" on {device}" if device else ""
     lines.append(
@@ -106,6 +108,18 @@ def _ways(results: list[Result]) -> str:
             whose.setdefault(WAYS[result.way] + because, []).append(result.title)
     told = [way if len(whose) == 1 else f"{way}: {', '.join(titles)}" for way, titles in whose.items()]
     return f"Simulated {'; '.join(told)}." if told else ""
+
+
+MOMENTUM = {"sum": "on the sum", "workers": "at each worker, before selection"}
+
+
+def _momentum(results: list[Result]) -> str:
+    """Say what momentum is applied to, of whom if not of all alike."""
+    whose: dict[str, list[str]] = {}
+    for result in results:
+        if result.momentum is not None:
+            whose.setdefault(MOMENTUM[result.momentum], []).append(result.title)
+    return "   ".join(what if len(whose) == 1 else f"{what}: {', '.join(titles)}" for what, titles in whose.items())
 
 
 def _buckets(result: Result) -> str:

@@ -95,6 +95,9 @@ class Result:
     """Where parts of the gradient are exchanged by themselves: `elements`, `k`, `ready` and `server` of each, the last
     part first."""
     ready_provenance: Provenance | None = None
+    momentum: str | None = None
+    """What momentum is applied to: the "sum" of the workers' vectors, or each of the "workers" before selection; None
+    without."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures by name."""

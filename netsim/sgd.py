@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 Aggregate = Literal["mean", "sum"]
 
+TORCH_EPSILON = 1e-6
+"""What ``torch.nn.utils.clip_grad_norm_`` adds to a norm before it divides by it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
@@ -22,9 +25,12 @@ class Recipe:
 
     `learning_rate` is γ; it grows linearly over the first `warmup_rounds` rounds and is multiplied by
     `decay` at every round in `decay_at`. `momentum` is heavy-ball momentum on the aggregated update.
-    `weight_decay` adds its multiple of the parameters to each gradient, and `clip` bounds each worker's
-    gradient norm. `aggregate` says whether the workers' vectors are averaged or, as in the authors' code
+    `clip` bounds the norm of each worker's gradient; then `weight_decay` adds its multiple of the parameters
+    to it. `aggregate` says whether the workers' vectors are averaged or, as in the authors' code
     of SASG, summed; a summed γ is P times smaller than an averaged one of the same effect.
+
+    A dense algorithm moves the parameters as ``torch.nn.utils.clip_grad_norm_`` of each worker's gradient and
+    ``torch.optim.SGD`` on their mean do (``docs/recipe.md``).
     """
 
     learning_rate: float
@@ -43,11 +49,25 @@ class Recipe:
                 f"learning rate {self.learning_rate!r}, multiplied by {self.decay!r} {len(self.decay_at)} times, "
                 f"ends at {last!r}; it must stay finite and more than 0"
             )
+        for step in (0, *self.decay_at):
+            if not 0 < self.rate(step) < math.inf:
+                raise UsageError(
+                    f"learning rate {self.learning_rate!r} is {self.rate(step)!r} at step {step}; it must stay finite "
+                    "and more than 0, so take a shorter --lr-warmup or another --lr-decay"
+                )
 
     def rate(self, step: int) -> float:
         """Return γ of a step."""
         rate = self.learning_rate * self.decay ** sum(step >= at for at in self.decay_at)
         return rate * (step + 1) / self.warmup_rounds if step < self.warmup_rounds else rate
+
+    def momentum_at(self, step: int) -> float:
+        """Return what the update before is multiplied by: μ γ_t / γ_{t-1}.
+
+        ``torch.optim.SGD`` keeps v_t = μ v_{t-1} + g_t, and moves by u_t = γ_t v_t. Here γ is inside what workers
+        exchange, so that u_t is kept: u_t = μ (γ_t / γ_{t-1}) u_{t-1} + γ_t g_t.
+        """
+        return self.momentum * (self.rate(step) / self.rate(step - 1)) if step else self.momentum
 
     def divisor(self, workers: int) -> int:
         """Return what the sum over workers is divided by."""
@@ -81,19 +101,24 @@ def product(vector: Dense | Scaled) -> torch.Tensor:
 @in_place
 @size_rule(lambda gradient, parameters, recipe, step: gradient)
 def weigh(gradient: Dense, parameters: Dense, recipe: Recipe, step: int) -> Scaled:
-    """Make of g what a worker puts into the exchange: γ (g + λ x), with g + λ x cut to the norm `clip`.
+    """Make of g what a worker puts into the exchange: γ (c g + λ x), where c ≤ 1 cuts g to the norm `clip`.
 
     γ multiplies before the exchange (gTop-k paper, algorithm 1, line 3), so that a residual keeps the
     rate that its gradient was computed under.
     """
-    values = gradient.values
-    if recipe.weight_decay:
-        values += recipe.weight_decay * parameters.values
-    rate = recipe.rate(step)
-    if recipe.clip is not None:
-        norm = float(values.norm())
-        rate *= min(1.0, recipe.clip / norm) if norm else 1.0
-    return Scaled(Dense(values), rate)
+    values, factor = gradient.values, recipe.rate(step)
+    cut = 1.0 if recipe.clip is None else clip_factor(values, recipe.clip)
+    if not recipe.weight_decay:
+        return Scaled(Dense(values), factor * cut)
+    if cut < 1:
+        values *= cut
+    values += recipe.weight_decay * parameters.values
+    return Scaled(Dense(values), factor)
+
+
+def clip_factor(gradient: torch.Tensor, most: float) -> float:
+    """Return what ``torch.nn.utils.clip_grad_norm_`` multiplies a gradient by."""
+    return min(1.0, most / (float(gradient.norm()) + TORCH_EPSILON))
 
 
 @in_place
@@ -103,9 +128,14 @@ def prepare(gradient: Dense, parameters: Dense, recipe: Recipe, step: int) -> De
     return Dense(product(weigh(gradient, parameters, recipe, step)))
 
 
-@size_rule(lambda parameters, total, velocity, recipe, workers: Moved(parameters, velocity))
-def descend(parameters: Dense, total: Dense | Sparse, velocity: Dense | None, recipe: Recipe, workers: int) -> Moved:
-    """Return x - u, where u is the aggregated update (algorithm 1, line 6), or μ u' + it with momentum."""
+@size_rule(lambda parameters, total, velocity, recipe, step, workers: Moved(parameters, velocity))
+def descend(
+    parameters: Dense, total: Dense | Sparse, velocity: Dense | None, recipe: Recipe, step: int, workers: int
+) -> Moved:
+    """Return x - u, where u is the aggregated update (algorithm 1, line 6).
+
+    With momentum, the update before is added to it, multiplied by :meth:`Recipe.momentum_at`.
+    """
     divisor = recipe.divisor(workers)
     if not recipe.momentum and isinstance(total, Sparse):
         moved = parameters.values.clone()
@@ -113,7 +143,7 @@ def descend(parameters: Dense, total: Dense | Sparse, velocity: Dense | None, re
         return Moved(Dense(moved), None)
     update = dense_values(total) if divisor == 1 else dense_values(total) / divisor
     if velocity is not None:
-        update = recipe.momentum * velocity.values + update
+        update = recipe.momentum_at(step) * velocity.values + update
     return Moved(Dense(parameters.values - update), Dense(update) if recipe.momentum else None)
 
 

@@ -199,7 +199,7 @@ class Laboratory:
         timelines: Sequence[Timeline] = (),
     ) -> list[RankTask[Trained]]:
         """Run an algorithm from where it stands until there were so many rounds; `timelines` are watched, if any."""
-        recipe = self.experiment.recipe()
+        recipe = self.experiment.recipe(algorithm.name)
 
         def ended(worker: Worker, trained: Trained) -> None:
             if worker.rank == 0:
@@ -252,7 +252,7 @@ class Laboratory:
         experiment = self.experiment
         dedicated = experiment.servers > 0 and algorithm.uses_server
         world = World(experiment.workers, experiment.workers if dedicated else 0)
-        training = Training(algorithm, self.task, experiment.recipe(), experiment.round_count)
+        training = Training(algorithm, self.task, experiment.recipe(algorithm.name), experiment.round_count)
         if experiment.way == "closed-form":
             found = closed_form(training, world, self._star(), self.costs)
         else:
@@ -292,6 +292,7 @@ class Laboratory:
             elements=self.elements,
             k=self.experiment.k_in_all(algorithm.name, self.tensors) if algorithm.sparse else None,
             **described(algorithm, self.measures_ready),
+            momentum=None if self.experiment.timing_only else self.experiment.momentum_of(algorithm.name),
             compute_provenance=self.costs.provenance("gradient"),
             select_provenance=self.costs.provenance(*SELECT),
             way=way,

@@ -51,10 +51,10 @@ class Sgd:
         return self.learning_rate * climb * self.decay**falls
 
     def scaled(self, gradient: Array, parameters: Array, t: int) -> Array:
-        """γ_t g, as in line 3 of algorithm 1 of the gTop-k paper; weight decay comes before clipping."""
-        regularized = gradient + self.weight_decay * parameters
-        norm = float(np.sqrt(squared_norm(regularized)))
-        return self.rate(t) * (regularized if norm <= self.clip else regularized / norm * self.clip)
+        """γ_t g, as in line 3 of algorithm 1 of the gTop-k paper; g is clipped as in torch, then decayed."""
+        norm = float(np.sqrt(squared_norm(gradient))) + 1e-6
+        clipped = gradient if norm <= self.clip else gradient / norm * self.clip
+        return self.rate(t) * (clipped + self.weight_decay * parameters)
 
     def divisor(self, workers: int) -> int:
         return workers if self.mean else 1
@@ -120,12 +120,13 @@ class Step:
 
 
 def train(method: Method, start: Array, gradient: Gradient, steps: int) -> Iterator[Step]:
-    """Heavy-ball momentum on the aggregated update: u ← μ u + (1/P) Σ_p ..., ω ← ω - u."""
+    """Heavy-ball momentum as torch.optim.SGD has it: v ← μ v + (1/P) Σ_p ... / γ_t, ω ← ω - γ_t v."""
     parameters, velocity = start, np.zeros_like(start)
     for t in range(steps):
         total = method.total(t, parameters, gradient)
-        velocity = method.sgd.momentum * velocity + total / method.sgd.divisor(method.workers)
-        parameters = parameters - velocity
+        gamma = method.sgd.rate(t)
+        velocity = method.sgd.momentum * velocity + total / method.sgd.divisor(method.workers) / gamma
+        parameters = parameters - gamma * velocity
         residuals = None if method.residuals is None else method.residuals.copy()
         yield Step(parameters, residuals, tuple(map(len, method.uploads)), tuple(method.uploaded_values))
 
@@ -150,7 +151,7 @@ class ParameterServer(Method):
 class ErrorFeedback(Method):
     """A worker sends some of acc = ε + γ g, and keeps the rest (gTop-k paper, algorithm 1, lines 3 to 5).
 
-    With DGC's momentum correction: u ← μ u + γ g, acc = ε + u, and both are cleared where acc was sent.
+    With DGC's momentum correction: v ← μ v + g, acc = ε + γ v, and both are cleared where acc was sent.
     """
 
     residuals: Array
@@ -166,8 +167,9 @@ class ErrorFeedback(Method):
 
     def compress(self, worker: int, vector: Array, t: int) -> Array:
         """What the worker sends."""
-        self.velocities[worker] = self.correction * self.velocities[worker] + vector
-        accumulated = self.residuals[worker] + self.velocities[worker]
+        gamma = self.sgd.rate(t)
+        self.velocities[worker] = self.correction * self.velocities[worker] + vector / gamma
+        accumulated = self.residuals[worker] + gamma * self.velocities[worker]
         sent = self.selected(accumulated, t)
         self.residuals[worker] = np.where(sent != 0, 0, accumulated)
         self.velocities[worker][sent != 0] = 0

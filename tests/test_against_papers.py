@@ -150,7 +150,8 @@ def sparse(name: str, workers: int, sgd: Sgd, select: TopK = WHOLE, correction: 
             "ps-topk": papers.ParameterServerTopK,
         }
         method = types[name](*setup)
-    return Both(make(name, selector=selector_of(select), momentum_correction=correction, **options), method)
+    corrected = replace(recipe_of(sgd), momentum=correction)
+    return Both(make(name, selector=selector_of(select), momentum_correction=corrected, **options), method)
 
 
 def dense(name: str, workers: int, sgd: Sgd, **options: Any) -> Both:

@@ -82,10 +82,11 @@ def step_samples(workload: str, batch_size: int) -> tuple[int, list[float]]:
     experiment = Experiment(workers=1, workload=workload, batch_size=batch_size)
     task, tensors, _ = load_task(experiment, "cpu")
     parameters: Any = task.initial_parameters()
+    recipe = experiment.recipe("dense")
     samples = []
     for step in range(STEPS + 1):
         began = time.perf_counter()
         gradient = task.gradient(parameters, 0, step)
-        parameters = descend(parameters, gradient, None, experiment.recipe(), 1).parameters
+        parameters = descend(parameters, gradient, None, recipe, step, 1).parameters
         samples.append(time.perf_counter() - began)
     return sum(tensors), samples[1:]  # the first also loads kernels

@@ -138,6 +138,7 @@ def run_rank(
                         elements=sum(tensors),
                         k=experiment.k_in_all(name, tensors) if algorithm.sparse else None,
                         **described(algorithm, None),
+                        momentum=experiment.momentum_of(name),
                         compute_provenance="MEASURED",
                         select_provenance="MEASURED",
                         **judged,
@@ -193,7 +194,9 @@ def _run_algorithm(
                 on_round(algorithm.name, worker.step)
 
         started = time.perf_counter()
-        trained = interpreter.run(train(worker, algorithm, task, experiment.round_count, experiment.recipe(), ended))
+        trained = interpreter.run(
+            train(worker, algorithm, task, experiment.round_count, experiment.recipe(algorithm.name), ended)
+        )
         elapsed = time.perf_counter() - started
         assert isinstance(trained.parameters, Dense)
         part = holds_a_part(worker, ranks_of(experiment))
@@ -218,7 +221,7 @@ def _warm_up(experiment: Experiment, algorithm: str, task: Any) -> None:
     few = experiment.for_workers(min(2, experiment.workers))
     own = few.algorithm(algorithm, tuple(size for _, size in task.tensors))
     workers = make_workers(own, few.workers, few.servers)
-    Cooperative[Trained](Instant()).run(workers, lambda worker: train(worker, own, task, 1, few.recipe()))
+    Cooperative[Trained](Instant()).run(workers, lambda worker: train(worker, own, task, 1, few.recipe(algorithm)))
 
 
 def _timing(spent: Spent, elapsed: float, rounds: int) -> Timing:

@@ -48,7 +48,9 @@ def measured_rounds(
         def ended(*_: Any, ends: list[float] = ends) -> None:
             ends.append(time.monotonic())
 
-        trained = real.run(train(worker, algorithm, task, 1 + experiment.round_count, experiment.recipe(), ended))
+        trained = real.run(
+            train(worker, algorithm, task, 1 + experiment.round_count, experiment.recipe(algorithm.name), ended)
+        )
         own.append(ends)
         keep_still(began, longest)
         if repeat < 0:
@@ -81,7 +83,10 @@ def _local_work(experiment: Experiment, task: Any, algorithm: Algorithm, rank: i
         medium = Timed()
         workers = make_workers(algorithm, experiment.workers, experiment.servers)
         Cooperative[Trained](medium).run(
-            workers, lambda worker: train(worker, algorithm, task, 1 + experiment.round_count, experiment.recipe())
+            workers,
+            lambda worker: train(
+                worker, algorithm, task, 1 + experiment.round_count, experiment.recipe(algorithm.name)
+            ),
         )
         seen.append(dict(medium.seconds))
     everyones: list[Any] = [None] * dist.get_world_size()
@@ -109,7 +114,9 @@ def predicted_rounds(
 
         tasks = Cooperative[Trained](medium).run(
             workers,
-            lambda worker: train(worker, algorithm, task, 1 + experiment.round_count, experiment.recipe(), ended),
+            lambda worker: train(
+                worker, algorithm, task, 1 + experiment.round_count, experiment.recipe(algorithm.name), ended
+            ),
         )
     trained = tasks[0].result
     assert trained is not None

@@ -1,0 +1,264 @@
+"""SGD around an exchange is torch's own: ``torch.optim.SGD``, its schedulers and ``clip_grad_norm_`` on one machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import netsim
+from algorithms import ALGORITHMS
+from netsim.backends.cooperative import Cooperative
+from netsim.backends.local import Instant
+from netsim.cli import main
+from netsim.device import one_thread_each
+from netsim.errors import UsageError
+from netsim.experiment import Experiment
+from netsim.payload import Dense, Vector
+from netsim.sgd import Recipe
+from netsim.simulation import make_workers
+from netsim.training import Task, Trained, train
+
+FEATURES, CLASSES, BATCH, STEPS = 6, 3, 5, 24
+TENSORS = (FEATURES * CLASSES, CLASSES)
+DENSE = ("dense", "dense-tree", "ps")
+EVERYTHING: dict[str, Any] = {
+    "lr": 0.4, "lr_warmup": 6, "lr_decay": 0.2, "lr_decay_at": (10, 17), "momentum": 0.9, "weight_decay": 0.02,
+    "clip": 0.5,
+}  # fmt: skip
+RECIPES: dict[str, dict[str, Any]] = {
+    "plain": {"lr": 0.4},
+    "momentum": {"lr": 0.1, "momentum": 0.9},
+    "momentum and decay": {"lr": 0.1, "momentum": 0.9, "lr_decay": 0.1, "lr_decay_at": (8, 16)},
+    "momentum and warm-up": {"lr": 0.1, "momentum": 0.9, "lr_warmup": 12},
+    "a decay in the warm-up": {"lr": 0.1, "momentum": 0.9, "lr_warmup": 12, "lr_decay": 0.5, "lr_decay_at": (5, 5)},
+    "clip": {"lr": 0.4, "clip": 0.3},
+    "clip and weight decay": {"lr": 0.4, "clip": 0.3, "weight_decay": 0.1},
+    "clip to next to nothing": {"lr": 0.4, "clip": 1e-6, "weight_decay": 0.1},
+    "everything": EVERYTHING,
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    with one_thread_each():
+        yield
+
+
+def model() -> nn.Linear:
+    """The same parameters each time, in double precision."""
+    made = nn.Linear(FEATURES, CLASSES).double()
+    drawn = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=drawn, dtype=torch.float64))
+    return made
+
+
+def loss(of: nn.Linear, rank: int, step: int) -> torch.Tensor:
+    drawn = torch.Generator().manual_seed(1000 * rank + step)
+    inputs = torch.randn(BATCH, FEATURES, generator=drawn, dtype=torch.float64)
+    return nn.functional.cross_entropy(of(inputs), torch.randint(CLASSES, (BATCH,), generator=drawn))
+
+
+def flat(tensors: Any) -> torch.Tensor:
+    return torch.cat([tensor.detach().flatten() for tensor in tensors])
+
+
+class Regression(Task):
+    """Softmax regression, whose gradients are autograd's."""
+
+    def initial_parameters(self) -> Dense:
+        return Dense(flat(model().parameters()))
+
+    def gradient(self, parameters: Vector, rank: int, step: int) -> Dense:
+        assert isinstance(parameters, Dense)
+        at = model()
+        torch.nn.utils.vector_to_parameters(parameters.values, at.parameters())
+        return Dense(flat(torch.autograd.grad(loss(at, rank, step), list(at.parameters()))))
+
+
+def by_torch(workers: int, recipe: dict[str, Any], aggregate: str = "mean") -> list[torch.Tensor]:
+    """The parameters after every step, as somebody writes them who accumulates gradients of many workers by hand."""
+    trained = model()
+    parameters = list(trained.parameters())
+    # Each of P workers decays the parameters, and a sum adds that up P times.
+    decays = 1 if aggregate == "mean" else workers
+    optimizer = torch.optim.SGD(
+        parameters,
+        lr=recipe["lr"],
+        momentum=recipe.get("momentum", 0.0),
+        weight_decay=decays * recipe.get("weight_decay", 0.0),
+    )
+    schedulers: list[torch.optim.lr_scheduler.LRScheduler] = [
+        torch.optim.lr_scheduler.MultiStepLR(optimizer, recipe.get("lr_decay_at", ()), recipe.get("lr_decay", 0.1))
+    ]
+    if warmup := recipe.get("lr_warmup", 0):
+        schedulers.append(torch.optim.lr_scheduler.LinearLR(optimizer, 1 / warmup, total_iters=warmup - 1))
+    after = []
+    for step in range(STEPS):
+        total = [torch.zeros_like(parameter) for parameter in parameters]
+        for rank in range(workers):
+            optimizer.zero_grad()
+            loss(trained, rank, step).backward()
+            if "clip" in recipe:
+                nn.utils.clip_grad_norm_(parameters, recipe["clip"])
+            for summed, parameter in zip(total, parameters, strict=True):
+                summed += parameter.grad
+        for summed, parameter in zip(total, parameters, strict=True):
+            parameter.grad = summed / workers if aggregate == "mean" else summed
+        optimizer.step()
+        for scheduler in schedulers:
+            scheduler.step()
+        after.append(flat(parameters))
+    return after
+
+
+def by_netsim(name: str, workers: int, **options: Any) -> list[torch.Tensor]:
+    """The parameters after every step; sparse algorithms select every entry."""
+    experiment = Experiment.of(workers=workers, algorithm=name, rounds=STEPS, density=1.0, **options)
+    algorithm, recipe = experiment.algorithm(name, TENSORS), experiment.recipe(name)
+    after: list[torch.Tensor] = []
+
+    def look(worker: Any, now: Trained) -> None:
+        if worker.rank == 0:
+            assert isinstance(now.parameters, Dense)
+            after.append(now.parameters.values.clone())
+
+    Cooperative[Trained](Instant()).run(
+        make_workers(algorithm, workers, 0),
+        lambda worker: train(worker, algorithm, Regression(), STEPS, recipe, look),
+    )
+    return after
+
+
+def agree(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> None:
+    for step, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12, msg=lambda said, at=step: f"step {at}: {said}")
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_one_worker_is_torch(recipe: str) -> None:
+    agree(by_netsim("dense", 1, **RECIPES[recipe]), by_torch(1, RECIPES[recipe]))
+
+
+@pytest.mark.parametrize("aggregate", ["mean", "sum"])
+@pytest.mark.parametrize("name", DENSE)
+def test_several_workers_are_torch(name: str, aggregate: str) -> None:
+    scale = 1 if aggregate == "mean" else 3
+    recipe = EVERYTHING | {"lr": EVERYTHING["lr"] / scale}
+    agree(by_netsim(name, 3, aggregate=aggregate, **recipe), by_torch(3, recipe, aggregate))
+
+
+def test_a_sum_with_a_rate_p_times_smaller_is_the_mean() -> None:
+    summed = by_netsim("dense", 4, aggregate="sum", **EVERYTHING | {"lr": EVERYTHING["lr"] / 4})
+    agree(summed, by_torch(4, EVERYTHING))
+
+
+@pytest.mark.parametrize("name", ["topk", "gtopk", "gtopk-naive", "gtopk-hier", "randk", "ps-topk"])
+def test_sparse_algorithms_that_send_everything_are_torch(name: str) -> None:
+    agree(by_netsim(name, 3, **EVERYTHING), by_torch(3, EVERYTHING))
+
+
+@pytest.mark.parametrize("name", ["lag", "lasg-wk1", "lasg-wk2", "lasg-ps", "sasg"])
+def test_lazy_algorithms_that_never_skip_are_torch(name: str) -> None:
+    agree(by_netsim(name, 3, history=STEPS, **EVERYTHING), by_torch(3, EVERYTHING))
+
+
+# Momentum correction
+
+
+def ends(name: str, **options: Any) -> netsim.results.Result:
+    (result,) = netsim.simulate(
+        algorithm=name, workers=3, workload="tests.tiny:tiny", rounds=20, density=0.3, lr=0.05, history=3, **options
+    ).results
+    return result
+
+
+CORRECTED = [name for name, algorithm in ALGORITHMS.items() if algorithm.corrects_momentum]
+REFUSED = ["sasg"]
+
+
+@pytest.mark.parametrize("name", DENSE)
+def test_who_selects_nothing_has_ordinary_momentum_under_correction(name: str) -> None:
+    agree(by_netsim(name, 3, momentum_correction=True, **EVERYTHING), by_torch(3, EVERYTHING))
+
+
+@pytest.mark.parametrize("name", [name for name in ALGORITHMS if name not in REFUSED])
+def test_momentum_never_vanishes(name: str) -> None:
+    without, on_sum = ends(name), ends(name, momentum=0.9)
+    corrected = ends(name, momentum=0.9, momentum_correction=True)
+    assert without.momentum is None
+    assert on_sum.momentum == "sum"
+    assert corrected.momentum == ("workers" if name in CORRECTED else "sum")
+    assert without.parameters_sha256 not in (on_sum.parameters_sha256, corrected.parameters_sha256)
+    assert (on_sum.parameters_sha256 == corrected.parameters_sha256) == (name not in CORRECTED)
+
+
+def test_every_algorithm_was_looked_at() -> None:
+    assert {*CORRECTED, *DENSE, "lag", "lasg-wk1", "lasg-wk2", "lasg-ps", *REFUSED} == set(ALGORITHMS)
+
+
+def test_where_momentum_correction_is_not_defined_it_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["simulate", "--algorithm", "dense,sasg", "--momentum", "0.9", "--momentum-correction"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "momentum-correction" in line
+    assert "sasg" in line
+
+
+def test_the_table_and_the_document_say_what_momentum_is_applied_to(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = "simulate --workers 2 --workload tests.tiny:tiny --algorithm dense,gtopk,lag --rounds 2 --momentum 0.9"
+    assert main(arguments.split()) == 0
+    assert "momentum 0.9   on the sum\n" in capsys.readouterr().out
+    assert main([*arguments.split(), "--momentum-correction"]) == 0
+    out = capsys.readouterr().out
+    assert "momentum 0.9   on the sum: dense, LAG   at each worker, before selection: gTop-k\n" in out
+    assert main([*arguments.split(), "--momentum-correction", "--json"]) == 0
+    results = json.loads(capsys.readouterr().out)["results"]
+    assert [each["momentum"] for each in results] == ["sum", "workers", "sum"]
+
+
+# What cannot be
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"momentum_correction": True}, "momentum-correction was given, but momentum is 0"),
+        ({"lr_decay": 0.5}, "lr-decay 0.5 was given, but not when"),
+        ({"lr_decay_at": "10,"}, "lr-decay-at '10,' must be whole numbers"),
+        ({"lr_decay_at": ""}, "lr-decay-at '' must be whole numbers"),
+        ({"lr_decay_at": "-5"}, "lr-decay-at '-5' must be whole numbers"),
+        ({"lr_decay_at": "1.5"}, "lr-decay-at '1.5' must be whole numbers"),
+        ({"lr_decay_at": "9" * 4301}, "must be whole numbers"),
+        ({"lr_decay_at": "²"}, "must be whole numbers"),
+        ({"lr_decay_at": (10, -1)}, "lr-decay-at -1 must be a whole number"),
+        ({"lr_decay_at": [2.5]}, "lr-decay-at 2.5 must be a whole number"),
+        ({"lr_decay_at": True}, "lr-decay-at True must be a whole number"),
+    ],
+)
+def test_options_that_would_do_nothing_or_cannot_be_read(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Experiment.of(**options)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("given", ["7", "7, 9", 7, [7], (7, 9)])
+def test_rounds_of_a_decay_are_read_however_they_are_given(given: Any) -> None:
+    assert Experiment.of(lr_decay_at=given).lr_decay_at in ((7,), (7, 9))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"learning_rate": 5e-324, "warmup_rounds": 10},
+        {"learning_rate": 1e-300, "decay": 1e-10, "warmup_rounds": 10**9, "decay_at": (0, 1)},
+    ],
+)
+def test_a_rate_that_vanishes_on_the_way_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="learning rate"):
+        Recipe(**options)
