@@ -1,0 +1,459 @@
+"""Files that netsim reads: networks, flows, studies, profiles, validations, kept points, checkpoints and data sets."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import io
+import json
+import pickle
+import struct
+from functools import cache
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+
+from tests.fuzz import pools
+from tests.fuzz.law import Case, Ran, of_command
+
+TINY = ["--workload", "tests.tiny:tiny", "--workers", "2", "--rounds", "2", "--batch-size", "4", "--compute-time",
+        "1ms",
+        "--select-time", "1ms", "--merge-time", "1ms", "--k", "3"]  # fmt: skip
+
+
+def _case(path: Path, content: bytes, arguments: list[str], *named: str) -> Case:
+    """Return the case of a command that reads a file of this content."""
+
+    def call() -> Ran:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        return of_command(arguments)
+
+    shown = content[:1500]
+    return Case(
+        f"netsim {' '.join(arguments)} with {path.name} = {shown!r}", call, [path.stem, "topology", "flows", *named]
+    )
+
+
+@cache
+def _networks() -> list[tuple[str, bytes]]:
+    """Return valid files of networks, by their suffix."""
+    from netsim.experiment import Experiment
+    from topologies.export import FORMATS
+
+    names = [
+        "star",
+        "ps",
+        "ring",
+        "torus:sides=2x2",
+        "tree:fan-out=2",
+        "racks:size=2,oversubscription=2",
+        "wan:sites=2",
+    ]
+    fabrics = [
+        Experiment.of(topology=name, workers=4, timing_only=True, elements=1).fabric(everywhere=True) for name in names
+    ]
+    return [
+        (f".{suffix}", "".join(FORMATS[suffix](each)).encode()) for each in fabrics for suffix in ("json", "graphml")
+    ]
+
+
+def valid_network(suffix: str) -> bytes:
+    """Return a file of a network, ``.json`` or ``.graphml``."""
+    return next(content for each, content in _networks() if each == suffix)
+
+
+def networks(random: Random, folder: Path) -> Case:
+    """Return a file of a network with something wrong in it, shown or simulated."""
+    suffix, content = random.choice(_networks())
+    if suffix == ".json" and pools.chance(random, 0.7):
+        content = pools.as_json(pools.spoilt_tree(random, json.loads(content)))
+    elif pools.chance(random, 0.3):
+        content = pools.spoilt(random, content.decode()).encode("utf-8", "surrogatepass")
+    elif pools.chance(random, 0.95):
+        content = pools.spoilt_bytes(random, content)
+    path = folder / f"network{suffix}"
+    commands = [["topology", "show", str(path), "--json"], ["topology", "export", str(path)],
+                ["simulate", "--topology", str(path), "--timing-only", "--elements", "100", "--workers", "2",
+                 "--json"],
+                ["topology", "show", str(path)]]  # fmt: skip
+    return _case(path, content, random.choice(commands))
+
+
+HOSTS = ["worker0", "worker1", "worker2", "worker3", "server", "switch"]
+
+
+def _table(random: Random) -> bytes:
+    """Return a CSV file of flows, in one of the forms that programs write, some cells of it wrong."""
+    columns = ["src", "dst", "bytes", "start_s"]
+    rows = [[random.choice(HOSTS[:4]), random.choice(HOSTS[:4]), str(random.randrange(1, 10**6)),
+            f"{random.random() / 100}"]
+            for _ in range(random.randrange(5))]  # fmt: skip
+    table = [columns, *rows]
+    for _ in range(random.randrange(3)):
+        row = random.choice(table)
+        if row:
+            row[random.randrange(len(row))] = random.choice([pools.number, pools.text, pools.quantity,
+                                                             lambda random: random.choice(HOSTS)])(random)  # fmt: skip
+    comma, end = random.choice([",", ",", ",", ";", "\t", ", "]), random.choice(["\n", "\n", "\r\n", "\r"])
+    text = (
+        end.join(comma.join(f'"{cell}"' if pools.chance(random, 0.1) else cell for cell in row) for row in table) + end
+    )
+    content = text.encode(random.choice(["utf-8", "utf-8", "utf-8-sig", "utf-16", "latin1"]), "replace")
+    return pools.spoilt_bytes(random, content, 2) if pools.chance(random, 0.3) else content
+
+
+def flows(random: Random, folder: Path) -> Case:
+    """Return a CSV file of flows for ``netsim flows``."""
+    path = folder / "traffic.csv"
+    topology = random.choice(["star", "ring", "tree:fan-out=2", "racks:size=2"])
+    arguments = ["flows", "--topology", topology, "--flows", str(path), "--workers", "4"]
+    return _case(path, _table(random), arguments + random.choice([[], ["--json"], ["--sharing", "rtt", "--json"]]))
+
+
+def background(random: Random, folder: Path) -> Case:
+    """Return a CSV file of other jobs' flows for ``netsim simulate``."""
+    path = folder / "traffic.csv"
+    arguments = [
+        "simulate",
+        "--timing-only",
+        "--elements",
+        "1000",
+        "--workers",
+        "4",
+        "--background",
+        str(path),
+        "--json",
+    ]
+    return _case(path, _table(random), [*arguments, "--algorithm", random.choice(["dense", "gtopk", "ps"])])
+
+
+STUDIES = [
+    'study = "sweep"\n[settings.fixed]\ntiming_only = true\nelements = 1000\nworkers = 4\n[settings.vary]\n'
+    'algorithm = ["dense", "gtopk"]\nbandwidth = ["1Gbps", "10Gbps"]\n',
+    'study = "scaling"\n[settings]\nworkers = [2, 4, 8, 16]\nalgorithms = ["dense", "topk:doubling"]\nseed = 0\n'
+    'topologies = ["star"]\nbandwidths = ["1Gbps"]\ndensities = [0.01]\nlatency = "50us"\nmodel = "resnet50"\n'
+    'exact_up_to = 256\n',
+    'study = "time-to-accuracy"\n[settings]\ndata = "digits"\nrounds = 150\ntarget = 0.85\nseeds = [0]\nlr = 0.1\n'
+    'algorithms = ["dense", "sasg"]\nbandwidths = ["1Gbps"]\ncompute_time = "5ms"\n',
+    'study = "gtopk-paper"\n[settings]\ntasks = ["fc-mnist:digits"]\nrounds = [10]\nratios = [100]\nseeds = [0]\n'
+    'residual_workers = [4]\nresidual_splits = ["iid"]\nworkers = 4\n',
+    'study = "sasg-paper"\n[settings]\nworkload = "digits-mlp"\ndata = "digits"\nmix = "none"\nrounds = 10\nlr = 0.1\n'
+    'lr_decay_at = "5"\ndensities = [0.01]\nseeds = [0]\n',
+]  # fmt: skip
+
+
+def spoilt_toml(random: Random, text: str) -> bytes:
+    """Return a TOML file, lines of it with other values or keys, or spoilt as any text or file is."""
+    lines = text.splitlines()
+    for _ in range(random.randrange(4)):
+        at = random.randrange(len(lines))
+        key, equals, value = lines[at].partition(" = ")
+        match random.randrange(6):
+            case 0 if equals:
+                lines[at] = f"{key} = {toml(pools.hostile(random))}"
+            case 1 if equals:
+                lines[at] = f"{key} = [{value}, {toml(pools.hostile(random))}]"
+            case 2 if equals:
+                lines[at] = f"{json.dumps(pools.text(random))} = {value}"
+            case 3:
+                del lines[at]
+                lines = lines or [""]
+            case 4 if equals:
+                lines[at] = f"{key} = {pools.spoilt(random, value)}"
+            case _:
+                lines.insert(at, random.choice(lines))
+    content = "\n".join(lines).encode("utf-8", "surrogatepass")
+    return pools.spoilt_bytes(random, content, 2) if pools.chance(random, 0.15) else content
+
+
+def toml(value: Any) -> str:
+    """Return a value as TOML writes it."""
+    if isinstance(value, float):
+        return repr(value)
+    if isinstance(value, list):
+        return f"[{', '.join(map(toml, value))}]"
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{json.dumps(key)} = {toml(each)}' for key, each in value.items())} }}"
+    return '""' if value is None else json.dumps(value)
+
+
+def studies(random: Random, folder: Path) -> Case:
+    """Return a TOML file of a study, planned; a small sweep is also run."""
+    path = folder / "study.toml"
+    number = random.randrange(len(STUDIES))
+    arguments = ["study", str(path), "--dry-run", *random.choice([[], ["--json"]])]
+    for _ in range(random.choice([0, 0, 0, 1, 2])):
+        key = random.choice(
+            ["workers", "vary.algorithm", "fixed.elements", "seeds", "rounds", "lr", "target", pools.text(random)]
+        )
+        arguments += ["--set", f"{key.replace(chr(0), '')}={pools.spoilt(random, '2,4,8')}".replace("\0", "")]
+    return _case(path, spoilt_toml(random, STUDIES[number]), arguments, "stud", "setting", "set ", "option")
+
+
+PROFILE = """format = 1
+
+[provenance]
+kind = "MEASURED"
+date = "2026-11-01T12:00:00Z"
+command = "netsim calibrate"
+where = "loopback"
+backend = "gloo"
+ranks = 2
+netsim = "0.1.0"
+python = "3.11"
+torch = "2.6"
+kernel = "6.0"
+machine = "x86"
+cores = 2
+load = 0.1
+
+[link]
+fixed_s = 2e-05
+each_s = 8e-10
+residual_median = 0.01
+residual_worst = 0.02
+free_bytes = 0.0
+nominal_bps = 1e10
+efficiency = 0.95
+points = [
+  { size = 4, seconds = 2e-05, low_s = 1e-05, high_s = 3e-05, repeats = 5, residual = 0.01 },
+]
+
+[message]
+fixed_s = 1e-05
+each_s = 1e-10
+residual_median = 0.01
+residual_worst = 0.02
+
+[work.select_exact]
+fixed_s = 1e-05
+entry_s = 1e-09
+element_s = 1e-09
+residual_median = 0.01
+residual_worst = 0.02
+
+[work.add_all]
+fixed_s = 1e-05
+entry_s = 1e-09
+element_s = 1e-09
+residual_median = 0.01
+residual_worst = 0.02
+
+[step]
+workload = "digits-mlp"
+batch_size = 16
+elements = 1126410
+seconds = 0.002
+repeats = 5
+"""
+
+
+def profiles(random: Random, folder: Path) -> Case:
+    """Return a profile, simulated with."""
+    path = folder / "profile.toml"
+    arguments = ["simulate", "--timing-only", "--elements", "1000", "--workers", "2", "--profile", str(path), "--json"]
+    return _case(
+        path, spoilt_toml(random, PROFILE), [*arguments, "--algorithm", random.choice(["dense", "topk,gtopk"])]
+    )
+
+
+VALIDATION = {
+    "schema": "netsim.validation/1",
+    "environment": {"hardware": "a machine", "cores": 2},
+    "conclusion": ["All agree."],
+    "comparison": [
+        {"kind": "exchange", "title": "ring", "workers": 4, "bytes": 1000, "network": "100 Mbit/s", "predicted_s": 0.1,
+         "measured_s": 0.11, "measured_ci_s": [0.1, 0.12], "error": 0.1, "verdict": "agrees"},
+        {"kind": "round", "title": "gTop-k", "workers": 4, "bytes": 1000, "network": "100 Mbit/s", "predicted_s": 0.2,
+         "measured_s": 0.21, "measured_ci_s": [0.2, 0.22], "error": 0.1, "verdict": "off"},
+    ],
+}  # fmt: skip
+
+
+def validations(random: Random, folder: Path) -> Case:
+    """Return a file of ``netsim validate``, for ``netsim recommend``."""
+    path = folder / "validation" / "validation.json"
+    content = pools.as_json(pools.spoilt_tree(random, VALIDATION))
+    if pools.chance(random, 0.2):
+        content = pools.spoilt_bytes(random, content)
+    arguments = ["recommend", "--workers", "2", "--compute-time", "1ms", "--elements", "1000", "--algorithm",
+                 "dense,gtopk",
+                 "--density", "0.1", "--jobs", "1", "--validation", str(path.parent), "--json"]  # fmt: skip
+    return _case(path, content, arguments)
+
+
+@cache
+def _kept(folder: Path) -> dict[str, bytes]:
+    """Return the kept points of a tiny study, by name."""
+    file, out = folder / "tiny.toml", folder / "kept"
+    file.write_text(STUDIES[0].replace('["1Gbps", "10Gbps"]', '["1Gbps"]'))
+    ran = of_command(["study", str(file), "--out", str(out), "--jobs", "1"])
+    assert ran.code == 0, ran.err
+    return {path.name: path.read_bytes() for path in sorted((out / "points").glob("*.json"))}
+
+
+def points(random: Random, folder: Path) -> Case:
+    """Return kept points of a study, one of them damaged or forged: it is measured again, and the study goes on."""
+    kept = _kept(folder)
+    name = random.choice(list(kept))
+    tree = json.loads(kept[name])
+    if pools.chance(random, 0.4):
+        tree["outcome"] = pools.spoilt_tree(random, tree["outcome"])
+        try:
+            text = json.dumps(
+                tree["outcome"], sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+            )
+            tree["sha256"] = hashlib.sha256(text.encode()).hexdigest()  # whoever forges a point can seal it, too
+        except (ValueError, UnicodeEncodeError):
+            pass
+        content = pools.as_json(tree)
+    elif pools.chance(random, 0.5):
+        content = pools.as_json(pools.spoilt_tree(random, tree))
+    else:
+        content = pools.spoilt_bytes(random, kept[name])
+    path = folder / "kept" / "points" / name
+    arguments = ["study", str(folder / "tiny.toml"), "--out", str(folder / "kept"), "--jobs", "1", "--resume", "--json"]
+    return _case(path, content, arguments, "kept")
+
+
+@cache
+def valid_checkpoint(folder: Path, algorithm: str) -> bytes:
+    """Return a checkpoint of a run that was interrupted after a round."""
+    import netsim
+
+    path = folder / f"{algorithm}.whole"
+
+    def interrupt(name: str, step: int) -> None:
+        if step == 1:
+            raise KeyboardInterrupt
+
+    options = {"workload": "tests.tiny:tiny", "workers": 2, "rounds": 2, "batch_size": 4, "compute_time": "1ms",
+               "select_time": "1ms", "merge_time": "1ms", "k": 3, "algorithm": algorithm}  # fmt: skip
+    with contextlib.suppress(KeyboardInterrupt):
+        netsim.simulate(checkpoint=path, checkpoint_every=1, on_round=interrupt, **options)  # type: ignore[arg-type]
+    return path.read_bytes()
+
+
+def checkpoints(random: Random, folder: Path) -> Case:
+    """Return a checkpoint that is damaged, or forged under a checksum that is right, resumed."""
+    algorithm = random.choice(["gtopk", "sasg", "dense"])
+    content = valid_checkpoint(folder, algorithm)
+    if pools.chance(random, 0.6):
+        content = _forged(random, content)
+    elif pools.chance(random, 0.95):
+        content = pools.spoilt_bytes(random, content)
+    path = folder / "run.ckpt"
+    return _case(
+        path, content, ["simulate", *TINY, "--algorithm", algorithm, "--checkpoint", str(path), "--resume", "--json"]
+    )
+
+
+def _forged(random: Random, content: bytes) -> bytes:
+    """Return a checkpoint with other contents, and the checksum of those."""
+    import torch
+
+    line, _, body = content.partition(b"\n")
+    header = json.loads(line)
+    where = random.randrange(3)
+    if where == 0:
+        schema, sha256 = header["schema"], header["sha256"]
+        header = pools.spoilt_tree(random, header)
+        if isinstance(header, dict) and pools.chance(random, 0.8):
+            header |= {"schema": schema, "sha256": sha256}
+    elif where == 1:
+        held = torch.load(io.BytesIO(body), weights_only=True)
+        held = _spoilt_body(random, held)
+        saved = io.BytesIO()
+        torch.save(held, saved)
+        body = saved.getvalue()
+    else:
+        body = pools.spoilt_bytes(random, body)
+    if not isinstance(header, dict) or not isinstance(header.get("sha256"), str):
+        return json.dumps(header).encode() + b"\n" + body
+    line = json.dumps(header).encode().replace(header["sha256"].encode(), b"0" * 64, 1) + b"\n"
+    digest = hashlib.sha256(line + body).hexdigest().encode()
+    return line.replace(b"0" * 64, digest, 1) + body
+
+
+def _spoilt_body(random: Random, value: Any) -> Any:
+    """Return what a checkpoint holds with one thing in it, at any depth, replaced or taken out."""
+    import torch
+
+    if not isinstance(value, dict | list | tuple) or not value or pools.chance(random, 0.1):
+        return random.choice([pools.hostile(random), torch.zeros(0), torch.full((83,), float("nan")), torch.zeros(3,
+                              3), (0,),
+                              torch.zeros(83, dtype=torch.int64), torch.zeros(83), (99,), (-1,), [(0,)]])  # fmt: skip
+    if isinstance(value, dict):
+        key = random.choice(list(value))
+        if pools.chance(random, 0.15):
+            return {name: each for name, each in value.items() if name != key}
+        if pools.chance(random, 0.1):
+            return value | {pools.text(random): value[key]}
+        return value | {key: _spoilt_body(random, value[key])}
+    items = list(value)
+    at = random.randrange(len(items))
+    match random.randrange(8):
+        case 0:
+            del items[at]
+        case 1:
+            items.insert(at, items[at])
+        case _:
+            items[at] = _spoilt_body(random, items[at])
+    return type(value)(items)
+
+
+def data(random: Random, folder: Path) -> Case:
+    """Return the files of a data set, one of them damaged, loaded."""
+    from netsim.workloads.data import DATA
+    from netsim.workloads.data.load import load
+
+    name = random.choice(["mnist", "cifar10", "cifar100", "ptb"])
+    home = folder / name
+    whole = _data_files(name)
+    wrong = random.choice(list(whole))
+    content = whole[wrong]
+    if wrong.endswith(".gz") and pools.chance(random, 0.5):
+        content = gzip.compress(pools.spoilt_bytes(random, gzip.decompress(content)), mtime=0)
+    elif pools.chance(random, 0.9):
+        content = pools.spoilt_bytes(random, content)
+
+    def call() -> None:
+        for file, original in whole.items():
+            path = home / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content if file == wrong else original)
+        load(name, DATA[name].shape, 0, home)
+
+    return Case(f"{name} with {wrong} = {content[:300]!r}…", call, [wrong.removesuffix(".gz").rpartition("/")[2]])
+
+
+@cache
+def _data_files(name: str) -> dict[str, bytes]:
+    """Return the files of a data set with very few samples."""
+    drawn = np.random.default_rng(0)
+    if name == "mnist":
+        files = {}
+        for part in ("train", "t10k"):
+            images, labels = drawn.integers(0, 256, (3, 28, 28), np.uint8), drawn.integers(0, 10, 3, np.uint8)
+            files[f"mnist/{part}-images-idx3-ubyte"] = struct.pack(">HBB3I", 0, 8, 3, 3, 28, 28) + images.tobytes()
+            files[f"mnist/{part}-labels-idx1-ubyte"] = struct.pack(">HBBI", 0, 8, 1, 3) + labels.tobytes()
+        packed = files.pop("mnist/train-images-idx3-ubyte")
+        return files | {"mnist/train-images-idx3-ubyte.gz": gzip.compress(packed, mtime=0)}
+    if name == "ptb":
+        return {f"ptb/ptb.{part}.txt": b" the cat <unk> sat on a mat \n" * 40 for part in ("train", "test")}
+    folder, parts, key = {
+        "cifar10": ("cifar-10-batches-py", [*(f"data_batch_{each}" for each in range(1, 6)), "test_batch"], b"labels"),
+        "cifar100": ("cifar-100-python", ["train", "test"], b"fine_labels"),
+    }[name]
+    batch = {b"data": drawn.integers(0, 256, (2, 3072), np.uint8), key: [0, 1]}
+    return {f"{folder}/{part}": pickle.dumps(batch, protocol=2) for part in parts}
+
+
+KINDS = {
+    "networks": networks, "flows": flows, "background": background, "studies": studies, "profiles": profiles,
+    "validations": validations, "points": points, "checkpoints": checkpoints, "data": data,
+}  # fmt: skip
