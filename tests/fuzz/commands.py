@@ -21,30 +21,50 @@ from tests.fuzz import files, pools
 from tests.fuzz.law import Case, Ran, of_command
 from tests.fuzz.texts import topology
 
-TIMED = [
-    "--timing-only", "--elements", "1000", "--workers", "4"] BASES: dict[str, list[list[str]]] = { "simulate": [TIMED,
-    TIMED, TIMED, files.TINY], "run": [files.TINY], "recommend": [["--elements", "1000", "--workers", "4",
-    "--compute-time", "1ms", "--jobs", "1", "--density", "0.1"]], "study": [["--dry-run"], ["--dry-run", "--quick"]],
-    "flows": [["--topology", "star", "--flows", "flows.csv"]], "topology placement": [["--elements", "1000",
-    "--workers", "4", "--algorithm", "dense,gtopk"]], "validate": [["--local", "4"]],
-    } """What a command is given first; of an option that is given again, the last counts."""  BOUNDED: dict[str,
-    list[str]] = { "--workers": ["1", "2", "3", "4", "8"], "--nproc": ["1", "2", "4"], "--rounds": ["1", "2", "3"],
-    "--elements": ["1", "7", "1000"], "--batch-size": ["1", "4", "16"], "--workload": ["tests.tiny:tiny"],
-    "--data": ["digits", "synthetic"], "--jobs": ["1"], "--density-warmup": ["0", "1", "2"], "--history": ["1", "2",
-    "10"], "--local": ["2", "4"], "--repeats": ["1", "3"], "--background": ["0.1", "0.3", "flows.csv"],
-    "--background-size": ["exponential:1MB", "fixed:100kB"], "--profile": ["profile.toml"], "--data-dir": ["data",
-    "."], "--validation": ["validation", "validation/validation.json"], "--cluster": ["dask://", "x"],
-    "--algorithm": ["dense", "topk,gtopk", "ps,sasg", "randk", "gtopk-hier", "lag,lasg-ps"], "--flows": ["flows.csv"],
-    "--checkpoint": ["new.ckpt", "run.ckpt"],
-}  # fmt: skip
+TIMED = "--timing-only --elements 1000 --workers 4"
+BASES: dict[str, list[str]] = {
+    "simulate": [TIMED, TIMED, TIMED, files.TINY],
+    "run": [files.TINY],
+    "recommend": ["--elements 1000 --workers 4 --compute-time 1ms --jobs 1 --density 0.1"],
+    "study": ["--dry-run", "--dry-run --quick"],
+    "flows": ["--topology star --flows flows.csv"],
+    "topology placement": ["--elements 1000 --workers 4 --algorithm dense,gtopk"],
+    "validate": ["--local 4"],
+}
+"""What a command is given first; of an option that is given again, the last counts."""
+
+BOUNDED = {
+    "--workers": "1 2 3 4 8",
+    "--nproc": "1 2 4",
+    "--local": "2 4",
+    "--rounds": "1 2 3",
+    "--elements": "1 7 1000",
+    "--batch-size": "1 4 16",
+    "--density-warmup": "0 1 2",
+    "--history": "1 2 10",
+    "--repeats": "1 3",
+    "--jobs": "1",
+    "--workload": "tests.tiny:tiny",
+    "--data": "digits synthetic",
+    "--data-dir": "data .",
+    "--background": "0.1 0.3 flows.csv",
+    "--background-size": "exponential:1MB fixed:100kB",
+    "--algorithm": "dense topk,gtopk ps,sasg randk gtopk-hier lag,lasg-ps",
+    "--cluster": "dask:// x",
+    "--profile": "profile.toml",
+    "--flows": "flows.csv",
+    "--checkpoint": "new.ckpt run.ckpt",
+    "--validation": "validation validation/validation.json",
+}
 """Values instead of those that the help has, where those would start long runs, or are files."""
 
-LEFT_OUT = {
-    ("doctor", "--clean"), ("fetch",
-    "data")} """What changes the machine or downloads; the names of data to fetch are hostile ones only.""" FILES = ["flows.csv",
-    "profile.toml", "network.json", "network.graphml", "run.ckpt", "study.toml", "out.json", "out.csv", "out.jsonl",
-    "out.svg", "out.json.gz", "data", ".", "", "missing/out.json", "flows.csv/out.json", "x" * 300, "é.json",
-    "[bold].json", "a b", "-", "out", "validation", "trace.json",
+LEFT_OUT = {("doctor", "--clean"), ("fetch", "data")}
+"""What changes the machine or downloads; the names of data to fetch are hostile ones only."""
+
+FILES = [
+    "flows.csv", "profile.toml", "network.json", "network.graphml", "run.ckpt", "study.toml", "out.json", "out.csv",
+    "out.jsonl", "out.svg", "out.json.gz", "data", ".", "", "missing/out.json", "flows.csv/out.json", "x" * 300,
+    "é.json", "[bold].json", "a b", "-", "out", "validation", "trace.json",
 ]  # fmt: skip
 HUGE = [
     "0", "-1", "17", "1000000000", "2147483647", "2147483648", "9223372036854775808", "1" + "0" * 30, pools.DIGITS,
@@ -75,7 +95,7 @@ def options(random: Random, folder: Path) -> Case:
     if name == "simulate" or pools.chance(random, 0.3):
         name, command = next(each for each in commands() if each[0] == "simulate")
     arguments = name.split()
-    arguments += [*_arguments(random, name, command), *random.choice(BASES.get(name, [[]]))]
+    arguments += [*_arguments(random, name, command), *random.choice(BASES.get(name, [""])).split()]
     known = [
         each for each in command.params if each.param_type_name == "option" and (name, each.opts[-1]) not in LEFT_OUT
     ]
@@ -125,7 +145,7 @@ def _given(random: Random, command: str, option: Any) -> list[str]:
 
 def _value(random: Random, name: str, option: Any) -> str:
     """Return a value: mostly a usual one of its kind, then one at a limit, then a hostile one."""
-    words = BOUNDED.get(name) or _words(option)
+    words = BOUNDED[name].split() if name in BOUNDED else _words(option)
     if name in ("--topology",):
         words = [topology(random), topology(random), "network.json", "network.graphml"]
     if name == "--set":

@@ -8,7 +8,9 @@ import hashlib
 import io
 import json
 import pickle
+import shlex
 import struct
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -19,23 +21,23 @@ import numpy as np
 from tests.fuzz import pools
 from tests.fuzz.law import Case, Ran, of_command
 
-TINY = ["--workload", "tests.tiny:tiny", "--workers", "2", "--rounds", "2", "--batch-size", "4", "--compute-time",
-        "1ms",
-        "--select-time", "1ms", "--merge-time", "1ms", "--k", "3"]  # fmt: skip
+TINY = (
+    "--workload tests.tiny:tiny --workers 2 --rounds 2 --batch-size 4 --compute-time 1ms --select-time 1ms "
+    "--merge-time 1ms --k 3"
+)
 
 
-def _case(path: Path, content: bytes, arguments: list[str], *named: str) -> Case:
-    """Return the case of a command that reads a file of this content."""
+def _case(path: Path, content: bytes, command: str, *named: str, more: Sequence[str] = ()) -> Case:
+    """Return the case of a command that reads a file of this content; FILE in the command stands for its path."""
+    arguments = [str(path) if each == "FILE" else each for each in command.split()] + list(more)
 
     def call() -> Ran:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
         return of_command(arguments)
 
-    shown = content[:1500]
-    return Case(
-        f"netsim {' '.join(arguments)} with {path.name} = {shown!r}", call, [path.stem, "topology", "flows", *named]
-    )
+    shown = f"netsim {shlex.join(arguments)} with {path.name} = {content!r}"
+    return Case(shown, call, [path.stem, "topology", "flows", *named])
 
 
 @cache
@@ -75,12 +77,9 @@ def networks(random: Random, folder: Path) -> Case:
         content = pools.spoilt(random, content.decode()).encode("utf-8", "surrogatepass")
     elif pools.chance(random, 0.95):
         content = pools.spoilt_bytes(random, content)
-    path = folder / f"network{suffix}"
-    commands = [["topology", "show", str(path), "--json"], ["topology", "export", str(path)],
-                ["simulate", "--topology", str(path), "--timing-only", "--elements", "100", "--workers", "2",
-                 "--json"],
-                ["topology", "show", str(path)]]  # fmt: skip
-    return _case(path, content, random.choice(commands))
+    shown = ["topology show FILE", "topology show FILE --json", "topology export FILE"]
+    run = "simulate --topology FILE --timing-only --elements 100 --workers 2 --json"
+    return _case(folder / f"network{suffix}", content, random.choice([*shown, run]))
 
 
 HOSTS = ["worker0", "worker1", "worker2", "worker3", "server", "switch"]
@@ -88,47 +87,33 @@ HOSTS = ["worker0", "worker1", "worker2", "worker3", "server", "switch"]
 
 def _table(random: Random) -> bytes:
     """Return a CSV file of flows, in one of the forms that programs write, some cells of it wrong."""
-    columns = ["src", "dst", "bytes", "start_s"]
-    rows = [[random.choice(HOSTS[:4]), random.choice(HOSTS[:4]), str(random.randrange(1, 10**6)),
-            f"{random.random() / 100}"]
-            for _ in range(random.randrange(5))]  # fmt: skip
-    table = [columns, *rows]
+    table = [["src", "dst", "bytes", "start_s"]]
+    for _ in range(random.randrange(5)):
+        ends = [random.choice(HOSTS[:4]) for _ in range(2)]
+        table.append([*ends, str(random.randrange(1, 10**6)), f"{random.random() / 100}"])
     for _ in range(random.randrange(3)):
         row = random.choice(table)
-        if row:
-            row[random.randrange(len(row))] = random.choice([pools.number, pools.text, pools.quantity,
-                                                             lambda random: random.choice(HOSTS)])(random)  # fmt: skip
+        wrong = [pools.number(random), pools.text(random), pools.quantity(random), random.choice(HOSTS)]
+        row[random.randrange(len(row))] = random.choice(wrong)
     comma, end = random.choice([",", ",", ",", ";", "\t", ", "]), random.choice(["\n", "\n", "\r\n", "\r"])
-    text = (
-        end.join(comma.join(f'"{cell}"' if pools.chance(random, 0.1) else cell for cell in row) for row in table) + end
-    )
-    content = text.encode(random.choice(["utf-8", "utf-8", "utf-8-sig", "utf-16", "latin1"]), "replace")
+    lines = [comma.join(f'"{cell}"' if pools.chance(random, 0.1) else cell for cell in row) for row in table]
+    encoding = random.choice(["utf-8", "utf-8", "utf-8-sig", "utf-16", "latin1"])
+    content = (end.join(lines) + end).encode(encoding, "replace")
     return pools.spoilt_bytes(random, content, 2) if pools.chance(random, 0.3) else content
 
 
 def flows(random: Random, folder: Path) -> Case:
     """Return a CSV file of flows for ``netsim flows``."""
-    path = folder / "traffic.csv"
     topology = random.choice(["star", "ring", "tree:fan-out=2", "racks:size=2"])
-    arguments = ["flows", "--topology", topology, "--flows", str(path), "--workers", "4"]
-    return _case(path, _table(random), arguments + random.choice([[], ["--json"], ["--sharing", "rtt", "--json"]]))
+    more = random.choice(["", "--json", "--sharing rtt --json"])
+    return _case(folder / "traffic.csv", _table(random), f"flows --topology {topology} --flows FILE --workers 4 {more}")
 
 
 def background(random: Random, folder: Path) -> Case:
     """Return a CSV file of other jobs' flows for ``netsim simulate``."""
-    path = folder / "traffic.csv"
-    arguments = [
-        "simulate",
-        "--timing-only",
-        "--elements",
-        "1000",
-        "--workers",
-        "4",
-        "--background",
-        str(path),
-        "--json",
-    ]
-    return _case(path, _table(random), [*arguments, "--algorithm", random.choice(["dense", "gtopk", "ps"])])
+    algorithm = random.choice(["dense", "gtopk", "ps"])
+    command = f"simulate --timing-only --elements 1000 --workers 4 --background FILE --json --algorithm {algorithm}"
+    return _case(folder / "traffic.csv", _table(random), command)
 
 
 STUDIES = [
@@ -144,6 +129,10 @@ STUDIES = [
     'study = "sasg-paper"\n[settings]\nworkload = "digits-mlp"\ndata = "digits"\nmix = "none"\nrounds = 10\nlr = 0.1\n'
     'lr_decay_at = "5"\ndensities = [0.01]\nseeds = [0]\n',
 ]  # fmt: skip
+
+
+STUDY_WORDS = ["stud", "set", "option", "elements", "workload", "timing_only", "algorithm", "rounds", "workers"]
+"""One of these is in an error about a setting, which need not name the file."""
 
 
 def spoilt_toml(random: Random, text: str) -> bytes:
@@ -182,16 +171,13 @@ def toml(value: Any) -> str:
 
 
 def studies(random: Random, folder: Path) -> Case:
-    """Return a TOML file of a study, planned; a small sweep is also run."""
-    path = folder / "study.toml"
-    number = random.randrange(len(STUDIES))
-    arguments = ["study", str(path), "--dry-run", *random.choice([[], ["--json"]])]
+    """Return a TOML file of a study, planned."""
+    sets = []
     for _ in range(random.choice([0, 0, 0, 1, 2])):
-        key = random.choice(
-            ["workers", "vary.algorithm", "fixed.elements", "seeds", "rounds", "lr", "target", pools.text(random)]
-        )
-        arguments += ["--set", f"{key.replace(chr(0), '')}={pools.spoilt(random, '2,4,8')}".replace("\0", "")]
-    return _case(path, spoilt_toml(random, STUDIES[number]), arguments, "stud", "setting", "set ", "option")
+        usual = ["workers", "vary.algorithm", "fixed.elements", "seeds", "rounds", "lr", "target", pools.text(random)]
+        sets += ["--set", f"{random.choice(usual)}={pools.spoilt(random, '2,4,8')}".replace("\0", "")]
+    command = random.choice(["study FILE --dry-run", "study FILE --dry-run --json"])
+    return _case(folder / "study.toml", spoilt_toml(random, random.choice(STUDIES)), command, *STUDY_WORDS, more=sets)
 
 
 PROFILE = """format = 1
@@ -254,11 +240,9 @@ repeats = 5
 
 def profiles(random: Random, folder: Path) -> Case:
     """Return a profile, simulated with."""
-    path = folder / "profile.toml"
-    arguments = ["simulate", "--timing-only", "--elements", "1000", "--workers", "2", "--profile", str(path), "--json"]
-    return _case(
-        path, spoilt_toml(random, PROFILE), [*arguments, "--algorithm", random.choice(["dense", "topk,gtopk"])]
-    )
+    algorithm = random.choice(["dense", "topk,gtopk"])
+    command = f"simulate --timing-only --elements 1000 --workers 2 --profile FILE --json --algorithm {algorithm}"
+    return _case(folder / "profile.toml", spoilt_toml(random, PROFILE), command)
 
 
 VALIDATION = {
@@ -276,14 +260,11 @@ VALIDATION = {
 
 def validations(random: Random, folder: Path) -> Case:
     """Return a file of ``netsim validate``, for ``netsim recommend``."""
-    path = folder / "validation" / "validation.json"
     content = pools.as_json(pools.spoilt_tree(random, VALIDATION))
     if pools.chance(random, 0.2):
         content = pools.spoilt_bytes(random, content)
-    arguments = ["recommend", "--workers", "2", "--compute-time", "1ms", "--elements", "1000", "--algorithm",
-                 "dense,gtopk",
-                 "--density", "0.1", "--jobs", "1", "--validation", str(path.parent), "--json"]  # fmt: skip
-    return _case(path, content, arguments)
+    command = "recommend --workers 2 --compute-time 1ms --elements 1000 --algorithm dense,gtopk --density 0.1 --jobs 1"
+    return _case(folder / "validation.json", content, f"{command} --validation FILE --json")
 
 
 @cache
@@ -316,8 +297,8 @@ def points(random: Random, folder: Path) -> Case:
     else:
         content = pools.spoilt_bytes(random, kept[name])
     path = folder / "kept" / "points" / name
-    arguments = ["study", str(folder / "tiny.toml"), "--out", str(folder / "kept"), "--jobs", "1", "--resume", "--json"]
-    return _case(path, content, arguments, "kept")
+    command = f"study {folder / 'tiny.toml'} --out {folder / 'kept'} --jobs 1 --resume --json"
+    return _case(path, content, command, "kept", "point")
 
 
 @cache
@@ -331,10 +312,10 @@ def valid_checkpoint(folder: Path, algorithm: str) -> bytes:
         if step == 1:
             raise KeyboardInterrupt
 
-    options = {"workload": "tests.tiny:tiny", "workers": 2, "rounds": 2, "batch_size": 4, "compute_time": "1ms",
-               "select_time": "1ms", "merge_time": "1ms", "k": 3, "algorithm": algorithm}  # fmt: skip
+    options: dict[str, Any] = {"workload": "tests.tiny:tiny", "workers": 2, "rounds": 2, "batch_size": 4, "k": 3}
+    options |= {"compute_time": "1ms", "select_time": "1ms", "merge_time": "1ms", "algorithm": algorithm}
     with contextlib.suppress(KeyboardInterrupt):
-        netsim.simulate(checkpoint=path, checkpoint_every=1, on_round=interrupt, **options)  # type: ignore[arg-type]
+        netsim.simulate(checkpoint=path, checkpoint_every=1, on_round=interrupt, **options)
     return path.read_bytes()
 
 
@@ -346,10 +327,8 @@ def checkpoints(random: Random, folder: Path) -> Case:
         content = _forged(random, content)
     elif pools.chance(random, 0.95):
         content = pools.spoilt_bytes(random, content)
-    path = folder / "run.ckpt"
-    return _case(
-        path, content, ["simulate", *TINY, "--algorithm", algorithm, "--checkpoint", str(path), "--resume", "--json"]
-    )
+    command = f"simulate {TINY} --algorithm {algorithm} --checkpoint FILE --resume --json"
+    return _case(folder / "run.ckpt", content, command)
 
 
 def _forged(random: Random, content: bytes) -> bytes:
@@ -384,9 +363,9 @@ def _spoilt_body(random: Random, value: Any) -> Any:
     import torch
 
     if not isinstance(value, dict | list | tuple) or not value or pools.chance(random, 0.1):
-        return random.choice([pools.hostile(random), torch.zeros(0), torch.full((83,), float("nan")), torch.zeros(3,
-                              3), (0,),
-                              torch.zeros(83, dtype=torch.int64), torch.zeros(83), (99,), (-1,), [(0,)]])  # fmt: skip
+        tensors = [torch.zeros(0), torch.zeros(3, 3), torch.zeros(83), torch.full((83,), float("nan"))]
+        others = [torch.zeros(83, dtype=torch.int64), (0,), (99,), (-1,), [(0,)]]
+        return random.choice([pools.hostile(random), *tensors, *others])
     if isinstance(value, dict):
         key = random.choice(list(value))
         if pools.chance(random, 0.15):
@@ -451,9 +430,3 @@ def _data_files(name: str) -> dict[str, bytes]:
     }[name]
     batch = {b"data": drawn.integers(0, 256, (2, 3072), np.uint8), key: [0, 1]}
     return {f"{folder}/{part}": pickle.dumps(batch, protocol=2) for part in parts}
-
-
-KINDS = {
-    "networks": networks, "flows": flows, "background": background, "studies": studies, "profiles": profiles,
-    "validations": validations, "points": points, "checkpoints": checkpoints, "data": data,
-}  # fmt: skip

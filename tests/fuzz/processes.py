@@ -17,26 +17,24 @@ from tests.fuzz.law import ROOT, Case, Hang, Ran
 LIMIT_S = 30.0
 """Of a process, by the clock: it starts Python, imports torch, and shares the machine with others."""
 
-JOINING = ["run", "--workload", "tests.tiny:tiny", "--rounds", "1", "--algorithm", "dense", "--batch-size", "4",
-           "--timeout",
-           "300ms", "--json"]  # fmt: skip
+JOINING = "run --workload tests.tiny:tiny --rounds 1 --algorithm dense --batch-size 4 --k 3 --timeout 300ms --json"
 COMMANDS = [
-    ["simulate", "--timing-only", "--elements", "100", "--workers", "2"],
-    ["simulate", "--timing-only", "--elements", "100", "--workers", "2", "--json"],
-    ["simulate", *files.TINY, "--algorithm", "dense", "--out", "out.json"],
-    ["topology", "show", "star"],
-    ["topology", "export", "ring"],
-    ["topology", "show", "star", "--out", "out.svg"],
-    ["study", "sweep", "--set", "workers=2", "--dry-run"],
-    ["study", "sweep", "--dry-run", "--json"],
-    ["--version"],
-    ["--help"],
-    ["simulate", "--help"],
-    ["simulate", "--bandwidth", "1Gpbs"],
-    ["calibrate", "--local", "1"],
-    ["validate", "--local", "1"],
-    JOINING, JOINING, JOINING, JOINING,
-]  # fmt: skip
+    "simulate --timing-only --elements 100 --workers 2",
+    "simulate --timing-only --elements 100 --workers 2 --json",
+    f"simulate {files.TINY} --algorithm dense --out out.json",
+    "topology show star",
+    "topology export ring",
+    "topology show star --out out.svg",
+    "study sweep --set fixed.workers=2 --dry-run",
+    "study sweep --dry-run --json",
+    "--version",
+    "--help",
+    "simulate --help",
+    "simulate --bandwidth 1Gpbs",
+    "calibrate --local 1",
+    "validate --local 1",
+    *[JOINING] * 4,
+]
 PORTS = ["0", "1", "65535", "65536", "99999", "-1", "x", "", "29400.5", "9" * 40, "٣"]
 VARIABLES: dict[str, list[str]] = {
     "RANK": ["0", "0", "1", "-1", "x", "", "1.5", "9" * 40],
@@ -107,7 +105,7 @@ def processes(random: Random, folder: Path) -> Case:
         given[name] = random.choice(VARIABLES[name] if pools.chance(random, 0.9) else pools.TEXTS).replace("\0", "")
     if given.get("MASTER_PORT") == "0" and pools.chance(random, 0.7):
         given["MASTER_PORT"] = str(_free_port())
-    arguments = random.choice(COMMANDS)
+    arguments = random.choice(COMMANDS).split()
     stream = random.choice(STREAMS)
     home = folder / "home"
 
