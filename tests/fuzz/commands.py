@@ -92,8 +92,9 @@ def commands() -> list[tuple[str, Any]]:
 def options(random: Random, folder: Path) -> Case:
     """Return a command with random options, in a folder that has a file of every kind."""
     name, command = random.choice(commands())
-    if name == "simulate" or pools.chance(random, 0.3):
-        name, command = next(each for each in commands() if each[0] == "simulate")
+    if name in ("simulate", "recommend", "doctor") or pools.chance(random, 0.3):  # the last two are slow
+        likely = "simulate" if pools.chance(random, 0.9) else name
+        name, command = next(each for each in commands() if each[0] == likely)
     arguments = name.split()
     arguments += [*_arguments(random, name, command), *random.choice(BASES.get(name, [""])).split()]
     known = [
