@@ -8,9 +8,10 @@ Importing this package costs nothing: torch and the rest are imported when first
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # as checkers of types read it; typing itself takes time, in which an interrupt is a traceback
 if TYPE_CHECKING:
+    from typing import Any
+
     from netsim.api import exchange as exchange
     from netsim.api import run as run
     from netsim.api import simulate as simulate

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from netsim.checkpoint import Checkpoint, checkpoint_of
-from netsim.errors import UsageError
-from netsim.experiment import Experiment, build_algorithm
+from netsim.errors import NetsimError, UnwrittenError, UsageError
+from netsim.experiment import Experiment, build_algorithm, files_of
 from netsim.results import Report
 from netsim.simulation import OnRound, ignore, laboratory
+from netsim.storage import check_outputs
 from netsim.system import environment
 from netsim.trace import Trace
 
@@ -37,9 +38,11 @@ def simulate(
     `checkpoint_every` rounds, and to `resume` is to go on from it, to the very results that the run would
     have had without the interruption (:mod:`netsim.checkpoint`). `trace` names a file for what went on, instant by
     instant, in Chrome's format (:mod:`netsim.chrome`).
-    Raises UsageError for a value that cannot be used, InfeasibleError where data or machine fall short.
+    Raises UsageError for a value that cannot be used, InfeasibleError where data or machine fall short, and
+    UnwrittenError, which has the report, where a file could not be written on the way.
     """
     experiment = Experiment.of(**options)
+    check_outputs({"metrics": metrics, "checkpoint": checkpoint, "trace": trace}, files_of(options))
     saved = checkpoint_of(experiment, checkpoint, checkpoint_every, resume)
     rows, events = (None if path is None else Path(path) for path in (metrics, trace))
     return simulate_experiment(experiment, on_round, rows, saved, events)
@@ -54,23 +57,33 @@ def simulate_experiment(
 ) -> Report:
     """Simulate every algorithm of `experiment` and conclude.
 
-    A row a step goes into the file `metrics`, what went on into the file `trace`.
+    A row a step goes into the file `metrics`, what went on into the file `trace`. Where a file can no longer be
+    written, the run goes on without it; then UnwrittenError has the report.
     """
     from netsim.chrome import write_chrome_trace
     from netsim.conclusion import conclude
     from netsim.metrics import metrics_file
 
+    failed: list[str] = []
     with ExitStack() as stack:
         lab = stack.enter_context(laboratory(experiment))
-        emit = None if metrics is None else stack.enter_context(metrics_file(metrics))
+        emit = None if metrics is None else stack.enter_context(metrics_file(metrics, failed))
         found = environment(lab.device) | {"data": experiment.data_name()}
         if checkpoint is not None:
             found |= checkpoint.begin(lab.costs, found)
         traces = {name: Trace(name) for name in experiment.algorithms} if trace is not None else {}
         results = [lab.simulate(name, on_round, emit, checkpoint, traces.get(name)) for name in experiment.algorithms]
+        report = Report(experiment.config(), results, conclude(results, lab), found, experiment.shown())
         if trace is not None:
-            write_chrome_trace(list(traces.values()), trace, found | {"config": experiment.config()})
-        return Report(experiment.config(), results, conclude(results, lab), found, experiment.shown())
+            try:
+                write_chrome_trace(list(traces.values()), trace, found | {"config": experiment.config()})
+            except NetsimError as error:
+                failed.append(str(error))
+    if checkpoint is not None and checkpoint.failure is not None:
+        failed.append(checkpoint.failure)
+    if failed:
+        raise UnwrittenError("; ".join(failed), report)
+    return report
 
 
 def run(

@@ -24,6 +24,7 @@ from netsim.payload import Bundle, Dense, Flag, SizeOnly, Sparse
 from netsim.rates import RatedCosts
 from netsim.results import Result
 from netsim.sealed import as_written, sealed, write_sealed
+from netsim.storage import said
 from netsim.system import version
 from netsim.traffic import Traffic
 from netsim.training import Trained
@@ -60,6 +61,8 @@ class Checkpoint:
         self._results: dict[str, Result] = {}
         self._running: dict[str, Any] | None = None
         self._measured: dict[str, dict[int, tuple[int, int]]] = {}
+        self.failure: str | None = None
+        """Why the last that was to be written was not, if it was not."""
 
     @classmethod
     def read(cls, path: Path) -> Checkpoint:
@@ -159,9 +162,10 @@ class Checkpoint:
             write_sealed(
                 self.path, SCHEMA, header, {"results": results, "measured": self._measured, "running": running}
             )
-        except OSError as error:
-            raise NetsimError(f"checkpoint {str(self.path)!r} could not be written: {error.strerror}") from error
-        self._done = done
+        except OSError as error:  # the run goes on: what it has come to is worth more than its checkpoint
+            self.failure = f"checkpoint {str(self.path)!r} could not be written: {said(error)}"
+        else:
+            self._done, self.failure = done, None
 
 
 def checkpoint_of(

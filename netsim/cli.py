@@ -1,59 +1,81 @@
-"""The command line. stdout is the result, stderr the rest; see :func:`main` for exit codes."""
+"""The command line. stdout is the result, stderr the rest; see :func:`main` for exit codes.
+
+What it imports, it imports when an interrupt can no longer end it amid that with a traceback.
+"""
 
 from __future__ import annotations
 
-import sys
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Annotated, Any
-
-import typer
-
-from netsim.commands.calibrate import calibrate
-from netsim.commands.doctor import doctor
-from netsim.commands.fetch import fetch
-from netsim.commands.flows import flows
-from netsim.commands.recommend import recommend
-from netsim.commands.run import run
-from netsim.commands.simulate import simulate
-from netsim.commands.study import study
-from netsim.commands.topology import app as topology
-from netsim.commands.validate import validate
-from netsim.errors import NetsimError
+from netsim.interrupts import Interrupts, ended_politely
 
 INTERRUPTED = 130
-
-app = typer.Typer(
-    name="netsim",
-    help="How will a distributed-SGD communication algorithm behave on a network? Simulate it, or run it for real.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-for command in (simulate, run, fetch, flows, study, recommend, calibrate, validate, doctor):
-    app.command()(command)
-app.add_typer(topology, name="topology")
+BY_SIGNAL = 128
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
-        from netsim.system import version
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line, with the process's own arguments unless others are given, and return its exit status.
 
-        typer.echo(f"netsim {version()}")
-        raise typer.Exit
+    0 ok, 1 runtime, 2 usage, 3 infeasible, 4 validation failed; 128 and the signal's number where one ended it: 130
+    for SIGINT, 143 for SIGTERM, 129 for SIGHUP.
+    """
+    with ended_politely(last=arguments is None) as interrupts:
+        try:
+            code, message = _outcome(arguments)
+        except BaseException:
+            if not interrupts.came:
+                raise
+            code, message = INTERRUPTED, ""  # whatever else the interrupt looked like to who was interrupted
+        if code == INTERRUPTED or (code and interrupts.came):
+            code, message = _interrupted(interrupts, message if code == INTERRUPTED else "")
+        if message:
+            import sys
+
+            print(f"netsim: {message}", file=sys.stderr)  # noqa: T201
+    return code
 
 
-@app.callback()
-def common(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    pass
+def _interrupted(interrupts: Interrupts, message: str) -> tuple[int, str]:
+    """Return the exit status of an interrupted run, and what to say."""
+    import signal
+
+    number = signal.Signals(interrupts.came[0]) if interrupts.came else signal.SIGINT
+    by = "" if number == signal.SIGINT else f" by {number.name}"
+    return BY_SIGNAL + number, message.replace("interrupted", f"interrupted{by}", 1) or f"interrupted{by}"
+
+
+def _outcome(arguments: list[str] | None) -> tuple[int, str]:
+    """Return the exit status, and what is to be said of an error."""
+    import sys
+
+    from netsim.errors import NetsimError
+    from netsim.streams import give_up, prepare
+
+    try:
+        prepare()
+        _check_packages()
+        from netsim.commands.app import answer
+
+        return answer(arguments), ""
+    except NetsimError as error:
+        return error.exit_code, str(error)
+    except KeyboardInterrupt:
+        return INTERRUPTED, "interrupted"
+    except BrokenPipeError:
+        give_up(sys.stdout)
+        return 0, ""
+    except OSError as error:
+        if error.filename is None:
+            give_up(sys.stdout)
+        what = "the output could not be written" if error.filename is None else repr(str(error.filename))
+        return 1, f"{what}: {error.strerror or error}"
 
 
 def _check_packages() -> None:
     """Notice when another distribution owns a package of ours: all four must lie side by side."""
+    from importlib.util import find_spec
+    from pathlib import Path
+
+    from netsim.errors import NetsimError
+
     home = Path(__file__).parent.parent
     for package in ("algorithms", "topologies", "studies"):
         spec = find_spec(package)
@@ -63,27 +85,3 @@ def _check_packages() -> None:
                 f"package {package!r} comes from {where}, not from netsim's own {home}: another distribution or folder "
                 "of that name hides it; use a fresh virtual environment"
             )
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; return 0 ok, 1 runtime, 2 usage, 3 infeasible, 4 validation failed, 130 interrupted."""
-    command = typer.main.get_command(app)
-    # Typer's own usage errors derive from this; typer vendors click, so click's name is not ours to import.
-    click_error: type[Any] = typer.BadParameter.__mro__[2]
-    try:
-        _check_packages()
-        code = int(command.main(arguments, "netsim", standalone_mode=False) or 0)
-        if code == INTERRUPTED:  # typer swallows the exception
-            print("netsim: interrupted", file=sys.stderr)  # noqa: T201
-        return code
-    except NetsimError as error:
-        print(f"netsim: {error}", file=sys.stderr)  # noqa: T201
-        return error.exit_code
-    except typer.Exit as stop:
-        return stop.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        print("netsim: interrupted", file=sys.stderr)  # noqa: T201
-        return INTERRUPTED
-    except click_error as error:
-        print(f"netsim: {error.format_message()}", file=sys.stderr)  # noqa: T201
-        return 2

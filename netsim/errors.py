@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class NetsimError(Exception):
@@ -28,6 +29,14 @@ class InterruptedRunError(NetsimError):
     """The user stopped a run that can go on later."""
 
     exit_code = 130
+
+
+class UnwrittenError(NetsimError):
+    """The work was done, but a file of it could not be written; `report` is what came out."""
+
+    def __init__(self, message: str, report: Any) -> None:
+        super().__init__(message)
+        self.report = report
 
 
 class ReplicasDivergedError(NetsimError):

@@ -40,6 +40,7 @@ from netsim.workloads import DEFAULT, WORKLOADS, check_workload
 from topologies import build, check_topology, servers_of
 from topologies.builder import Shape
 from topologies.placement import PLACEMENTS, place
+from topologies.spec import name_of
 
 if TYPE_CHECKING:
     from netsim.network.fabric import Fabric
@@ -493,6 +494,13 @@ def option_of(name: str) -> str:
     """Return the option that sets a field of an experiment."""
     shown = {"algorithms": "algorithm", "learning_rate": "lr", "bandwidth_bps": "bandwidth"}
     return shown.get(name, name.removesuffix("_s"))
+
+
+def files_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the files that options name, by option; a name that is no file's is passed on, too."""
+    topology = options.get("topology")
+    named = {name: options.get(name) for name in ("profile", "background", "flows")}
+    return named | {"topology": name_of(topology) if isinstance(topology, str) else None}
 
 
 def build_algorithm(name: str, options: Mapping[str, Any], *, strict: bool = True) -> Algorithm:

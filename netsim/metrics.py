@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from netsim.algorithm import Algorithm
+from netsim.errors import NetsimError
 from netsim.payload import Dense, Sparse, Vector
 from netsim.sgd import dense_values
-from netsim.storage import take_place
+from netsim.storage import said, whole_file
 from netsim.training import Trained
 from netsim.worker import Worker
 
@@ -193,36 +192,60 @@ def _square(values: torch.Tensor) -> float:
 
 
 @contextmanager
-def metrics_file(path: Path) -> Iterator[Emit]:
+def metrics_file(path: Path, failed: list[str]) -> Iterator[Emit]:
     """Open `path` for rows: CSV, or JSON lines if its name ends in .jsonl.
 
-    Rows are flushed as they come, to a file beside `path` that takes its place at the end, also when
+    Rows are written as they come, to a file beside `path` that takes its place at the end, also when
     the run fails or is interrupted; a run that is killed leaves it under its temporary name.
+    Where rows can no longer be written, the run goes on without them, and `failed` is told why at the end.
     """
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
+    stopped: BaseException | None = None
+    rows = None
+    try:
+        with whole_file(path, buffering=0) as file:
+            rows = _Rows(file)
+            try:
+                yield _json_lines(rows) if path.suffix == ".jsonl" else _comma_separated(rows)
+            except BaseException as error:
+                stopped = error
+        failure = rows.failure
+    except OSError as error:
+        if rows is None:
+            raise NetsimError(f"metrics {str(path)!r} could not be written: {said(error)}") from error
+        failure = error
+    if failure is not None:
+        failed.append(f"metrics {str(path)!r} could not be written: {said(failure)}")
+    if stopped is not None:
+        raise stopped
+
+
+class _Rows:
+    """A file that rows are written to, each whole or not at all, until one cannot be written."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._good = 0
+        self.failure: OSError | None = None
+
+    def write(self, row: str) -> None:
+        if self.failure is not None:
+            return
+        content, written = row.encode(), 0
         try:
-            yield _json_lines(file) if path.suffix == ".jsonl" else _comma_separated(file)
-        finally:
-            file.flush()
-            os.fsync(file.fileno())
-            take_place(Path(temporary), path)
+            while written < len(content):
+                written += self._file.write(content[written:])
+            self._good += written
+        except OSError as error:
+            self.failure = error
+            with suppress(OSError):  # of a device or a FIFO nothing can be taken back
+                self._file.truncate(self._good)
 
 
-def _json_lines(file: IO[str]) -> Emit:
-    def emit(row: dict[str, Any]) -> None:
-        file.write(json.dumps(row, allow_nan=False) + "\n")
-        file.flush()
-
-    return emit
+def _json_lines(rows: _Rows) -> Emit:
+    return lambda row: rows.write(json.dumps(row, allow_nan=False) + "\n")
 
 
-def _comma_separated(file: IO[str]) -> Emit:
-    writer = csv.DictWriter(file, COLUMNS)
+def _comma_separated(rows: _Rows) -> Emit:
+    writer = csv.DictWriter(rows, COLUMNS)  # it writes a row in one go
     writer.writeheader()
-
-    def emit(row: dict[str, Any]) -> None:
-        writer.writerow(row)
-        file.flush()
-
-    return emit
+    return lambda row: writer.writerow(row)

@@ -15,11 +15,12 @@ from typing import Any
 from algorithms import ALGORITHMS
 from netsim.backends.kernel import HostTerms
 from netsim.cluster.plan import Cluster
+from netsim.errors import NetsimError
 from netsim.jobs.launch import join_work, launch_work
 from netsim.network.fabric import Fabric
 from netsim.network.wire import IDEAL_CABLE, Wire
 from netsim.profile import Profile
-from netsim.storage import write_atomically
+from netsim.storage import said, write_atomically
 from netsim.system import busy_share, environment, processor_ticks, processors_awake, surroundings
 from netsim.units import format_bandwidth
 from netsim.validation.cells import Cell, predicted
@@ -132,7 +133,7 @@ def validate(
         if (record := measured_before(file)) is None:
             record = _measure(setting, measuring)
             if file is not None:
-                write_atomically(file, json.dumps(record, indent=1) + "\n")
+                _keep(record, file)
         found.settings.append({name: record[name] for name in record if name != "cells"})
         model = _model(setting, record, profile)
         found.comparison += compare(setting.cells, record, setting.cluster.ranks, model, tolerance)
@@ -212,6 +213,13 @@ class Machine:
             "cores": len(os.sched_getaffinity(0)),
             "cells": cells,
         }
+
+
+def _keep(record: dict[str, Any], file: Path) -> None:
+    try:
+        write_atomically(file, json.dumps(record, indent=1) + "\n")
+    except OSError as error:
+        raise NetsimError(f"out {str(file)!r} could not be written: {said(error)}") from error
 
 
 def measured_before(file: Path | None) -> dict[str, Any] | None:

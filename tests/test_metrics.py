@@ -147,7 +147,7 @@ def test_rows_survive_a_run_that_fails(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
 
     def interrupted() -> None:
-        with metrics_file(path) as emit:
+        with metrics_file(path, []) as emit:
             emit(dict.fromkeys(COLUMNS, 1))
             raise KeyboardInterrupt
 

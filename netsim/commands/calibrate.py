@@ -9,9 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from netsim.commands.common import check_file, reader_may_go, say
+from netsim.commands.common import say_json
 from netsim.errors import NetsimError, UsageError
 from netsim.options import option
+from netsim.streams import reader_may_go
 
 if TYPE_CHECKING:
     from netsim.profile import Profile
@@ -44,9 +45,10 @@ def calibrate(
     from netsim.experiment import Experiment
     from netsim.jobs.launch import join_work, launch_work, under_launcher
     from netsim.profile import save_profile
+    from netsim.storage import check_outputs, said
     from netsim.units import parse_bandwidth, parse_duration
 
-    check_file("out", out)
+    check_outputs({"out": out})
     Experiment(workload=workload, batch_size=batch_size)
     if local is not None and under_launcher():
         raise UsageError(f"local {local} was given, but torchrun started the ranks; leave it out")
@@ -70,14 +72,17 @@ def calibrate(
     else:
         found = launch_work(details, local or 2, _say_stage, _cluster(local, nominal))
     profile = profile_of(calibration, found[0])
+    failed: OSError | None = None
     try:
         save_profile(profile, out)
     except OSError as error:
-        raise NetsimError(f"out {str(out)!r} could not be written: {error.strerror}") from error
+        failed = error
     if as_json:
-        say(profile.model_dump_json(indent=2, exclude_none=True))
+        say_json(profile.model_dump_json(indent=2, exclude_none=True))
     else:
-        _render(profile, out)
+        _render(profile, out if failed is None else None)
+    if failed is not None:
+        raise NetsimError(f"out {str(out)!r} could not be written: {said(failed)}") from failed
 
 
 def _cluster(local: int | None, bandwidth_bps: int | None) -> Any:
@@ -100,7 +105,7 @@ def _say_stage(what: str, step: int) -> None:
     _say(f"measuring {what}")
 
 
-def _render(profile: Profile, out: Path) -> None:
+def _render(profile: Profile, out: Path | None) -> None:
     from rich.markup import escape
 
     from netsim.render import wide_console
@@ -111,7 +116,7 @@ def _render(profile: Profile, out: Path) -> None:
             console.print(escape(text), highlight=False, soft_wrap=True)
 
 
-def _summary(profile: Profile, out: Path) -> list[str]:
+def _summary(profile: Profile, out: Path | None) -> list[str]:
     from netsim.units import format_bandwidth, format_bytes, format_duration
 
     link, message, source = profile.link, profile.message, profile.provenance
@@ -132,7 +137,7 @@ def _summary(profile: Profile, out: Path) -> list[str]:
         texts.append(f"step     {format_duration(step.seconds)} of {step.workload}, {step.batch_size} samples")
     texts.append(
         f"MEASURED {source.date} on {source.where}, {source.ranks} ranks, {source.machine}, {source.cores} cores, load "
-        f"{source.load:.2f}; written to {out}."
+        f"{source.load:.2f}{'' if out is None else f'; written to {out}'}."
     )
     if source.load > source.cores / 2 or link.residual_median > FITS_BADLY:
         texts.append("The machine was busy, or the line fits badly: measure again when nothing else runs.")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from netsim.errors import NetsimError, UsageError
+from netsim.errors import NetsimError
+from netsim.streams import escaped, in_utf_8, reader_may_go
 
 if TYPE_CHECKING:
     from netsim.experiment import Experiment
@@ -36,37 +36,41 @@ def progress(experiment: Experiment) -> Iterator[OnRound]:
         yield on_round
 
 
-def check_file(name: str, path: Path | None) -> None:
-    """Find out before a long run, not after it, that its result could not be written."""
-    if path is not None and not path.parent.is_dir():
-        raise UsageError(f"{name} {str(path)!r} is in a folder that is not there; make {str(path.parent)!r} first")
-    if path is not None and path.is_dir():
-        raise UsageError(f"{name} {str(path)!r} is a folder; name a file in it, such as {str(path / name)!r}")
-
-
 def deliver(
     report: Report, experiment: Experiment, as_json: bool, out: Path | None, accounting: Accounting = "full"
 ) -> None:
     """Print the report, as a table or as JSON, and write it to the file `out`."""
     from netsim.render import render
 
-    if out is not None:
-        write_out(out, report.to_json())
-    with reader_may_go():
-        if as_json:
-            print(report.to_json())  # noqa: T201
-        else:
+    def show() -> None:
+        with reader_may_go():
             render(report, experiment, accounting=accounting)
+
+    show_and_write(report.to_json(), out, None if as_json else show)
+
+
+def show_and_write(document: str, out: Path | None, show: Callable[[], None] | None = None) -> None:
+    """Print a result with `show`, or its JSON `document`, and write that to the file `out`.
+
+    Where one of the two fails, the other is done all the same.
+    """
+    with ExitStack() as stack:
+        if out is not None:
+            stack.callback(write_out, out, document)
+        if show is None:
+            say_json(document)
+        else:
+            show()
 
 
 def write_out(out: Path, text: str) -> None:
     """Write a result to the file `out`, whole or not at all."""
-    from netsim.storage import write_atomically
+    from netsim.storage import said, write_atomically
 
     try:
         write_atomically(out, text + "\n")
     except OSError as error:
-        raise NetsimError(f"out {str(out)!r} could not be written: {error.strerror}") from error
+        raise NetsimError(f"out {str(out)!r} could not be written: {said(error)}") from error
 
 
 def say(text: str) -> None:
@@ -75,14 +79,9 @@ def say(text: str) -> None:
         print(text)  # noqa: T201
 
 
-@contextmanager
-def reader_may_go() -> Iterator[None]:
-    """Print within this: whoever reads our output may go away; that is theirs to decide."""
-    try:
-        yield
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def say_json(document: str) -> None:
+    """Print a JSON document; where stdout is not in UTF-8, with escapes for what is not ASCII."""
+    say(document if in_utf_8(sys.stdout) else escaped(document))
 
 
 @contextmanager

@@ -6,8 +6,9 @@ import json
 from dataclasses import asdict
 from typing import Annotated
 
-from netsim.commands.common import reader_may_go, say
+from netsim.commands.common import say_json
 from netsim.options import option
+from netsim.streams import reader_may_go
 
 
 def doctor(
@@ -30,7 +31,7 @@ def doctor(
             "leftovers": [asdict(each) for each in left],
             "removed": bool(removed),
         }
-        say(json.dumps(document, indent=2, ensure_ascii=False))
+        say_json(json.dumps(document, indent=2, ensure_ascii=False))
         return
     from rich.markup import escape
     from rich.table import Table

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
-from netsim.commands.common import check_file, reader_may_go, say, write_out
+from netsim.commands.common import show_and_write
 from netsim.options import network, option, output, takes
+from netsim.streams import reader_may_go
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -30,12 +32,13 @@ def flows(
     **options: Any,
 ) -> None:
     """Send any traffic over any network, and say when each flow ends and which link is busiest."""
-    from netsim.experiment import Experiment
+    from netsim.experiment import Experiment, files_of
     from netsim.network.flowfile import read_flows
     from netsim.network.sharing import Sharing
     from netsim.replay import replay
+    from netsim.storage import check_outputs
 
-    check_file("out", out)
+    check_outputs({"out": out}, files_of({**options, "topology": topology, "flows": flows}))
     experiment = Experiment.of(workers=workers, topology=topology, timing_only=True, elements=1, k=1, **options)
     fabric = experiment.fabric(everywhere=True)
     done = replay(fabric, read_flows(flows, fabric.hosts), cast(Sharing, experiment.sharing))
@@ -43,12 +46,8 @@ def flows(
     given = {name: value for name, value in options.items() if value is not None}
     config = {"topology": topology, "flows": str(flows), "workers": workers} | links | given
     document = json.dumps(_as_json(done, config), indent=2, ensure_ascii=False)
-    if out is not None:
-        write_out(out, document)
-    if as_json:
-        say(document)
-    else:
-        _print(done, cast(Sharing, experiment.sharing))
+    show = partial(_print, done, cast(Sharing, experiment.sharing))
+    show_and_write(document, out, None if as_json else show)
 
 
 def _as_json(done: Replay, config: dict[str, Any]) -> dict[str, Any]:

@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from netsim.commands.common import points_progress, reader_may_go, say
+from netsim.commands.common import points_progress, say_json
 from netsim.errors import UsageError, shown
 from netsim.options import option, whole
+from netsim.streams import reader_may_go
 from netsim.units import read_number
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def recommend(
         validated = None if validation is None else read_validation(validation)
         found = ranked(tried, options, validation=validated, jobs=jobs, on_point=on_point)
     if as_json:
-        say(json.dumps(found.to_dict(), indent=2, ensure_ascii=False, allow_nan=False))
+        say_json(json.dumps(found.to_dict(), indent=2, ensure_ascii=False, allow_nan=False))
     else:
         _render(found)
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from netsim.commands.common import check_file, deliver, progress
+from netsim.commands.common import deliver, progress
 from netsim.errors import UsageError
 from netsim.options import algorithms, option, output, takes, training
 
@@ -34,9 +34,10 @@ def run(
     # What torch's own code has to say of lost peers, netsim says with rank, operation and step.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
     from netsim.api import check_real, real_report
-    from netsim.experiment import Experiment
+    from netsim.experiment import Experiment, files_of
     from netsim.jobs.launch import join, launch, under_launcher
     from netsim.jobs.real import check_backend
+    from netsim.storage import check_outputs
     from netsim.units import parse_duration
 
     def experiment_of(workers: int) -> Experiment:
@@ -45,7 +46,7 @@ def run(
         return Experiment.of(workers=workers, bandwidth=bandwidth, latency=latency, **options)
 
     timeout_s = parse_duration(timeout, "timeout")
-    check_file("out", out)
+    check_outputs({"out": out}, files_of(options))
     if under_launcher():
         experiment, results = join(experiment_of, options["topology"], backend, timeout_s)
         if not results:

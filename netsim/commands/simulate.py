@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
-from netsim.commands.common import check_file, deliver, progress
-from netsim.errors import InterruptedRunError, check_choice
+from netsim.commands.common import deliver, progress
+from netsim.errors import InterruptedRunError, UnwrittenError, check_choice
 from netsim.options import algorithms, charges, effects, long_runs, network, option, output, takes, training
 
 if TYPE_CHECKING:
@@ -39,12 +39,13 @@ def simulate(
     """Simulate algorithms on a network, with real gradients, and say which is fastest and why."""
     from netsim.api import simulate_experiment
     from netsim.checkpoint import checkpoint_of
-    from netsim.experiment import Experiment
+    from netsim.experiment import Experiment, files_of
+    from netsim.storage import check_outputs
 
     check_choice("accounting", accounting, ("full", "paper"))
     experiment = Experiment.of(workers=workers, way=way, **options)
-    for name, path in (("out", out), ("metrics", metrics), ("checkpoint", checkpoint), ("trace", trace)):
-        check_file(name, path)
+    outputs = {"out": out, "metrics": metrics, "checkpoint": checkpoint, "trace": trace}
+    check_outputs(outputs, files_of(options))
     saved = checkpoint_of(experiment, checkpoint, checkpoint_every, resume)
     try:
         with progress(experiment) as on_round:
@@ -53,10 +54,15 @@ def simulate(
         if saved is None:
             raise
         raise InterruptedRunError(f"interrupted; {_how_to_go_on(saved)}") from None
+    except UnwrittenError as error:
+        deliver(error.report, experiment, as_json, out, cast("Accounting", accounting))
+        raise
     deliver(report, experiment, as_json, out, cast("Accounting", accounting))
 
 
 def _how_to_go_on(checkpoint: Checkpoint) -> str:
+    if checkpoint.failure is not None:
+        return f"{checkpoint.failure}; it holds {checkpoint.progress or 'nothing'}"
     if not checkpoint.progress:
         return f"checkpoint {str(checkpoint.path)!r} was not written yet: start again"
     return (

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from netsim.commands.common import points_progress, say
-from netsim.errors import InterruptedRunError, NetsimError, UsageError
+from netsim.commands.common import points_progress, say, say_json
+from netsim.errors import InterruptedRunError, UsageError
 from netsim.options import option, whole
 
 if TYPE_CHECKING:
@@ -61,8 +61,10 @@ def study(
     if dry_run:
         plan = plan_study(found, settings, folder, cluster=cluster, data_dir=data_dir)
         said = found.setting(settings)
-        say(json.dumps(_as_json(found, plan, said), indent=2, ensure_ascii=False) if as_json
-            else _in_words(found, plan, said))  # fmt: skip
+        if as_json:
+            say_json(json.dumps(_as_json(found, plan, said), indent=2, ensure_ascii=False))
+        else:
+            say(_in_words(found, plan, said))
         return
     if not resume and (kept := plan_study(found, settings, folder, cluster=cluster, data_dir=data_dir).known):
         typer.echo(f"netsim: {str(folder)!r} holds {kept:,} of the points; --resume would use them", err=True)
@@ -82,7 +84,7 @@ def study(
             "to go on from there"
         ) from None
     if as_json:
-        say(json.dumps(ran.data, indent=2, ensure_ascii=False, allow_nan=False))
+        say_json(json.dumps(ran.data, indent=2, ensure_ascii=False, allow_nan=False))
         return
     say("\n".join([*ran.conclusion.sentences, f"Report: {ran.files[0]}"]))
 
@@ -95,15 +97,10 @@ def _folder(out: Path | None) -> Path:
     """Return the folder for the results, made if its parent is there."""
     if out is None:
         return Path()
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"out {str(out)!r} is a file; name a folder for the results")
-    if not out.parent.is_dir():
-        raise UsageError(f"out {str(out)!r} is in a folder that is not there; make {str(out.parent)!r} first")
-    try:
-        out.mkdir(exist_ok=True)
-    except OSError as error:
-        raise NetsimError(f"out {str(out)!r} could not be made: {error.strerror}") from error
-    return out
+    from netsim.storage import check_folder, made_folder
+
+    check_folder("out", out)
+    return made_folder("out", out)
 
 
 def _as_json(study: Study[Any], plan: Plan, setting: str) -> dict[str, Any]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from netsim.commands.common import check_file, reader_may_go, say, write_out
+from netsim.commands.common import say, say_json, show_and_write, write_out
 from netsim.errors import check_choice
 from netsim.options import option, output, takes, whole
+from netsim.streams import reader_may_go
 
 if TYPE_CHECKING:
     from netsim.experiment import Experiment
@@ -54,21 +57,24 @@ def show(
     **options: Any,
 ) -> None:
     """Say how large a network is, how far across and how wide in the middle; draw it with --out."""
+    from netsim.experiment import files_of
     from netsim.network.summary import summarise
+    from netsim.storage import check_outputs
     from topologies.placement import orders
 
-    check_file("out", out)
+    check_outputs({"out": out}, files_of({"topology": topology}))
     fabric = _experiment(topology, options).fabric(everywhere=True)
-    if out is not None:
-        from netsim.report.network import draw_network
-
-        write_out(out, draw_network(fabric, orders(fabric.graph)[-1]).rstrip())
     found = summarise(fabric, orders(fabric.graph))
-    if as_json:
-        document = {"schema": SCHEMA, "config": {"topology": topology, **options}, **asdict(found)}
-        say(json.dumps(document, indent=2, ensure_ascii=False))
-    else:
-        say(_in_words(topology, found))
+    with ExitStack() as stack:
+        if out is not None:
+            from netsim.report.network import draw_network
+
+            stack.callback(write_out, out, draw_network(fabric, orders(fabric.graph)[-1]).rstrip())
+        if as_json:
+            document = {"schema": SCHEMA, "config": {"topology": topology, **options}, **asdict(found)}
+            say_json(json.dumps(document, indent=2, ensure_ascii=False))
+        else:
+            say(_in_words(topology, found))
 
 
 def _in_words(topology: str, found: Summary) -> str:
@@ -104,10 +110,12 @@ def export(
     **options: Any,
 ) -> None:
     """Write a network as a file that netsim, networkx or SimGrid reads."""
+    from netsim.experiment import files_of
+    from netsim.storage import check_outputs
     from topologies.export import FORMATS
 
     check_choice("format", format_, FORMATS)
-    check_file("out", out)
+    check_outputs({"out": out}, files_of({"topology": topology}))
     text = "".join(FORMATS[format_](_experiment(topology, options).fabric(everywhere=True)))
     if out is not None:
         write_out(out, text)
@@ -128,10 +136,11 @@ def placement(
     **options: Any,
 ) -> None:
     """Predict a round with the ranks placed as given, by locality, cyclically and at random."""
-    from netsim.experiment import Experiment
+    from netsim.experiment import Experiment, files_of
     from netsim.placing import compare, in_words
+    from netsim.storage import check_outputs
 
-    check_file("out", out)
+    check_outputs({"out": out}, files_of({"topology": topology}))
     experiment = Experiment.of(
         topology=topology,
         algorithm=algorithm,
@@ -150,12 +159,7 @@ def placement(
         "placements": [asdict(gain) for gain in gains],
     }
     text = json.dumps(document, indent=2, ensure_ascii=False)
-    if out is not None:
-        write_out(out, text)
-    if as_json:
-        say(text)
-    else:
-        _print_gains(gains, conclusion)
+    show_and_write(text, out, None if as_json else partial(_print_gains, gains, conclusion))
 
 
 def _print_gains(gains: list[Gain], conclusion: list[str]) -> None:

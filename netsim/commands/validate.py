@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from netsim.commands.common import reader_may_go, say, write_out
+from netsim.commands.common import say_json, write_out
 from netsim.errors import UsageError, check_choice, shown
 from netsim.options import option
+from netsim.streams import reader_may_go
 from netsim.units import read_number, read_whole
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def validate(
 
     from netsim.jobs.launch import under_launcher
     from netsim.profile import load_profile
+    from netsim.storage import check_outputs, made_folder
     from netsim.units import parse_duration
     from netsim.validate import conclude
     from netsim.validate import validate as run
@@ -79,11 +81,10 @@ def validate(
     settings = [] if under_launcher() else _settings(config, timeout_s)
     points = None
     if out is not None:
-        points = out / "points"
-        try:
-            points.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"out {str(out)!r} cannot be made: {error.strerror}; name a folder") from None
+        points = made_folder("out", out) / "points"
+        made_folder("out", points)
+        files = {name: out / f"validation.{name}" for name in ("json", "csv", "svg")}
+        check_outputs({f"out {name}": file for name, file in files.items()}, {"profile": profile})
     if under_launcher():
         found = _join(config, known, backend, timeout_s, allowed)
         if not found.comparison:
@@ -93,12 +94,13 @@ def validate(
             found = run(settings, allowed, on_progress, points, known)
     sentences = conclude(found, allowed)
     document = found.as_json(config, sentences)
-    if out is not None:
-        _write(out, found, document)
-    if as_json:
-        say(document)
-    else:
-        _render(found, sentences)
+    with ExitStack() as stack:
+        if out is not None:
+            stack.callback(_write, out, found, document)
+        if as_json:
+            say_json(document)
+        else:
+            _render(found, sentences)
     if any(each.verdict == "off" for each in found.comparison):
         raise typer.Exit(VALIDATION_FAILED)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from netsim.errors import NetsimError
+from netsim.interrupts import ended_politely
 from netsim.jobs.job import (
     HOST,
     JOB,
@@ -20,7 +21,6 @@ from netsim.jobs.job import (
     Job,
     Work,
     die_with,
-    ended_politely,
     run_rank_of,
     stop,
     supervise,

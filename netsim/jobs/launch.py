@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from netsim.errors import UsageError
 from netsim.experiment import Experiment
+from netsim.interrupts import ended_politely
 from netsim.jobs.endings import RankFailedError
-from netsim.jobs.job import GRACE_S, HOST, JOB, LAUNCHER, Job, die_with, ended_politely, stop, supervise
+from netsim.jobs.job import GRACE_S, HOST, JOB, LAUNCHER, Job, die_with, stop, supervise
 from netsim.jobs.ranks import WORKS
 from netsim.jobs.real import check_backend, process_group, ranks_of
 from netsim.jobs.whereabouts import taking_part

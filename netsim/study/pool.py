@@ -7,13 +7,13 @@ import os
 import re
 import signal
 import sys
-import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from netsim.errors import InfeasibleError, NetsimError, UsageError
+from netsim.interrupts import held
 from netsim.study.contents import trains
 from netsim.study.kinds import Outcome, Point
 from netsim.study.sources import Version, version_of
@@ -155,19 +155,13 @@ def _interrupts_held() -> Iterator[None]:
 
     for tracker in (resource_tracker, of_loky):
         tracker.ensure_running()  # to start one later would let interrupts through again
-    came: list[int] = []
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     # joblib lifts the block now and then, and an interrupt amid its work may end as another error.
-    main = threading.current_thread() is threading.main_thread()
-    handler = signal.signal(signal.SIGINT, lambda number, frame: came.append(number)) if main else None
-    try:
-        yield
-    finally:
-        if main:
-            signal.signal(signal.SIGINT, signal.SIG_DFL if handler is None else handler)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    if came:
-        raise KeyboardInterrupt
+    with held():
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def in_a_line(error: Exception) -> str:

@@ -1,0 +1,69 @@
+"""All commands of the command line, with their options."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from netsim.commands.calibrate import calibrate
+from netsim.commands.doctor import doctor
+from netsim.commands.fetch import fetch
+from netsim.commands.flows import flows
+from netsim.commands.recommend import recommend
+from netsim.commands.run import run
+from netsim.commands.simulate import simulate
+from netsim.commands.study import study
+from netsim.commands.topology import app as topology
+from netsim.commands.validate import validate
+from netsim.errors import UsageError
+
+app = typer.Typer(
+    name="netsim",
+    help="How will a distributed-SGD communication algorithm behave on a network? Simulate it, or run it for real.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for command in (simulate, run, fetch, flows, study, recommend, calibrate, validate, doctor):
+    app.command()(command)
+app.add_typer(topology, name="topology")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from netsim.system import version
+
+        typer.echo(f"netsim {version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def answer(arguments: list[str] | None) -> int:
+    """Do what the arguments ask for, and return the exit status. Raises UsageError for arguments that are wrong."""
+    command = typer.main.get_command(app)
+    # Typer's own usage errors derive from this; typer vendors click, so click's name is not ours to import.
+    click_error: Any = typer.BadParameter.__mro__[2]
+    try:
+        code = int(command.main(arguments, "netsim", standalone_mode=False) or 0)
+        sys.stdout.flush()
+        return code
+    except typer.Exit as stop:
+        return stop.exit_code
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    except SystemExit as stop:  # typer's, when who reads its help goes away
+        if isinstance(stop.__context__, BrokenPipeError):
+            raise stop.__context__ from None
+        raise
+    except click_error as error:
+        raise UsageError(error.format_message()) from None
