@@ -1,0 +1,104 @@
+"""A signal at any moment ends a run: no traceback, the exit status that is documented, nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+COMMANDS = {
+    "simulate": "simulate --workers 4 --rounds 100000 --metrics m.csv --checkpoint c --checkpoint-every 1 --trace t",
+    "run": "run --nproc 2 --rounds 100000 --out r.json",
+    "study": "study sweep --set workers=2,4,8,16,32,64 --set algorithm=dense,gtopk,topk --jobs 2 --out .",
+}
+STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
+STARTED = """
+import sys, netsim.cli as cli
+class Loud(cli.Interrupts): pass
+real = cli._outcome
+def _outcome(arguments):
+    print("handled", file=sys.stderr, flush=True)
+    return real(arguments)
+cli._outcome = _outcome
+sys.exit(cli.main())
+"""
+"""netsim, which says when it has taken signals over: what the interpreter does before is not netsim's."""
+
+
+def started(folder: Path, arguments: str) -> subprocess.Popen[str]:
+    """Start netsim in a group of its own, and return it when it heeds signals."""
+    environment = os.environ | {"TMPDIR": str(folder / "tmp")}
+    (folder / "tmp").mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-c", STARTED, *arguments.split()], cwd=folder, env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    assert process.stderr.readline() == "handled\n"
+    return process
+
+
+def in_group(group: int) -> list[str]:
+    """Return the command lines of processes of a group that still run."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            state, _, process_group = (path / "stat").read_text().rsplit(")", 1)[1].split()[:3]
+            if int(process_group) == group and state not in "ZX":
+                found.append((path / "cmdline").read_text().replace("\0", " "))
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+def check_ended(folder: Path, arguments: str, after: float, number: signal.Signals, *, group: bool = False) -> None:
+    """Start netsim, send a signal to it or to its group, and check all that is said and left."""
+    process = started(folder, arguments)
+    time.sleep(after)
+    (os.killpg if group else os.kill)(process.pid, number)
+    out, err = process.communicate(timeout=60)
+    assert "Traceback" not in err + out
+    assert "Error" not in err
+    by = "" if number == signal.SIGINT else f" by {number.name}"
+    assert f"netsim: interrupted{by}" in err
+    assert process.returncode == STATUS[number]
+    patience = time.monotonic() + 5
+    while (left := in_group(process.pid)) and time.monotonic() < patience:
+        time.sleep(0.05)
+    assert left == []
+    assert [path.name for path in folder.rglob(".*") if path.is_file()] == []
+    assert [path.name for path in (folder / "tmp").iterdir() if path.name.startswith("netsim-")] == []
+
+
+@pytest.mark.parametrize("number", STATUS)
+@pytest.mark.parametrize("after", [0.0, 0.05, 0.2, 0.5])
+def test_while_things_are_imported(tmp_path: Path, after: float, number: signal.Signals) -> None:
+    check_ended(tmp_path, COMMANDS["simulate"], after, number)
+
+
+@pytest.mark.slow
+@pytest.mark.real
+@pytest.mark.parametrize("group", [False, True], ids=["alone", "with its group"])
+@pytest.mark.parametrize("number", STATUS)
+@pytest.mark.parametrize("after", [0.02, 0.7, 1.5, 3.0, 6.0])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_at_any_moment(tmp_path: Path, command: str, after: float, number: signal.Signals, group: bool) -> None:
+    """With the group, as a terminal sends it: children get it, too."""
+    check_ended(tmp_path, COMMANDS[command], after, number, group=group)
+
+
+def test_what_was_ignored_stays_ignored(tmp_path: Path) -> None:
+    """As nohup does."""
+    script = "import signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); from netsim.cli import main; sys.exit(main())"
+    process = subprocess.Popen([sys.executable, "-c", script, "--version"], stdout=subprocess.PIPE, cwd=tmp_path)
+    while process.poll() is None:
+        process.send_signal(signal.SIGHUP)
+        time.sleep(0.02)
+    process.communicate()
+    # Before the script has run its first line, a signal ends any Python.
+    assert process.returncode in (0, -signal.SIGHUP)
