@@ -19,7 +19,6 @@ COMMANDS = {
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 STARTED = """
 import sys, netsim.cli as cli
-class Loud(cli.Interrupts): pass
 real = cli._outcome
 def _outcome(arguments):
     print("handled", file=sys.stderr, flush=True)
@@ -94,7 +93,9 @@ def test_at_any_moment(tmp_path: Path, command: str, after: float, number: signa
 
 def test_what_was_ignored_stays_ignored(tmp_path: Path) -> None:
     """As nohup does."""
-    script = "import signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); from netsim.cli import main; sys.exit(main())"
+    script = (
+        "import signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); import netsim.cli as c; sys.exit(c.main())"
+    )
     process = subprocess.Popen([sys.executable, "-c", script, "--version"], stdout=subprocess.PIPE, cwd=tmp_path)
     while process.poll() is None:
         process.send_signal(signal.SIGHUP)
