@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -10,9 +10,10 @@ from algorithms.compression import Selected, take_out
 from algorithms.feedback import ErrorFeedback, Feedback
 from algorithms.selection import Selector
 from netsim.algorithm import Contribution
+from netsim.chance import Stream, generator
 from netsim.collectives import ring_all_reduce
 from netsim.payload import Dense, SizeOnly, Sparse, Vector, in_place, size_rule
-from netsim.sgd import Scaled, product
+from netsim.sgd import Recipe, Scaled, product
 from netsim.worker import Worker
 
 if TYPE_CHECKING:
@@ -22,14 +23,26 @@ if TYPE_CHECKING:
 class RandK(ErrorFeedback):
     """The baseline of Assumption 1 (gTop-k paper, eq. (13)); the k values go around a ring, densely.
 
-    The entries of a step are drawn from the step's number, alike everywhere.
+    The entries of a step are drawn from the `seed`, the `bucket` (where a gradient is exchanged in several) and the
+    step's number, and so are the same at every worker.
     """
 
     name = "randk"
     title = "Random-k"
 
+    def __init__(
+        self, selector: Selector, momentum_correction: Recipe | float = 0.0, seed: int = 0, bucket: int = 0
+    ) -> None:
+        super().__init__(selector, momentum_correction)
+        self.seed = seed
+        self.bucket = bucket
+
+    def draw(self, size: int, step: int) -> Draw:
+        """Return what picks the entries of a step, of a vector of `size` elements."""
+        return Draw(self.selector.at(step, size), self.seed, self.bucket, step)
+
     async def select(self, worker: Worker, residual: Vector, vector: Contribution, selector: Selector) -> Selected:
-        return await worker.compute("select", pick, residual, vector, selector, worker.step)
+        return await worker.compute("select", pick, residual, vector, self.draw(residual.size, worker.step))
 
     async def exchange(
         self, worker: Worker, vector: Contribution | None, memory: Feedback, like: Vector
@@ -37,31 +50,37 @@ class RandK(ErrorFeedback):
         assert vector is not None
         picked, memory = await self.compress(worker, vector, memory)
         summed = await ring_all_reduce(worker, values_of(picked))
-        selector = self.selector.at(worker.step, like.size)
-        return await worker.replicated("merge", place, summed, like, selector, worker.step), memory
+        return await worker.replicated("merge", place, summed, like, self.draw(like.size, worker.step)), memory
 
 
-def random_positions(size: int, selector: Selector, step: int) -> torch.Tensor:
-    """Return k positions of `size`, or each tensor's own k, ascending; drawn with NumPy from the step's number."""
+class Draw(NamedTuple):
+    """How many entries are picked, and which generator picks them."""
+
+    selector: Selector
+    seed: int
+    bucket: int
+    step: int
+
+
+def random_positions(size: int, draw: Draw) -> torch.Tensor:
+    """Return k positions of `size`, or each tensor's own k, ascending; drawn with NumPy."""
     import torch
 
-    random = np.random.default_rng((4, step))
+    random = generator(draw.seed, Stream.RANDOM_K, draw.bucket, draw.step)
     drawn, first = [], 0
-    for of, k in selector.blocks or ((size, selector.k),):
+    for of, k in draw.selector.blocks or ((size, draw.selector.k),):
         drawn.append(np.sort(random.choice(of, min(k, of), replace=False)) + first)
         first += of
     return torch.from_numpy(np.concatenate(drawn))
 
 
 @in_place
-@size_rule(
-    lambda residual, vector, selector, step: Selected(SizeOnly(vector.size, min(selector.k, vector.size)), vector)
-)
-def pick(residual: Dense, vector: Dense | Scaled, selector: Selector, step: int) -> Selected:
+@size_rule(lambda residual, vector, draw: Selected(SizeOnly(vector.size, min(draw.selector.k, vector.size)), vector))
+def pick(residual: Dense, vector: Dense | Scaled, draw: Draw) -> Selected:
     """Return the picked entries of residual + vector, zeros among them, and the rest."""
     rest = residual.values
     rest += product(vector)
-    return take_out(rest, random_positions(residual.size, selector, step).to(rest.device))
+    return take_out(rest, random_positions(residual.size, draw).to(rest.device))
 
 
 @size_rule(lambda picked: SizeOnly(picked.entries))
@@ -71,10 +90,10 @@ def values_of(picked: Vector) -> Vector:
     return Dense(picked.values)
 
 
-@size_rule(lambda summed, like, selector, step: SizeOnly(like.size, summed.size))
-def place(summed: Dense, like: Dense, selector: Selector, step: int) -> Sparse:
+@size_rule(lambda summed, like, draw: SizeOnly(like.size, summed.size))
+def place(summed: Dense, like: Dense, draw: Draw) -> Sparse:
     """Return the summed values at the positions that they were picked from."""
     import torch
 
-    positions = random_positions(like.size, selector, step).to(torch.int32)
+    positions = random_positions(like.size, draw).to(torch.int32)
     return Sparse(positions.to(summed.values.device), summed.values, like.size)

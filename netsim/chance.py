@@ -1,13 +1,14 @@
-"""Random factors that depend on nothing but the seed and on what they are for.
+"""Everything random: named streams of the seed, and random factors on times.
 
-A factor is drawn from a generator of its own, keyed by (seed, stream, where, when): whoever asks first, in
-whatever order events happen, gets the same. numpy is imported when the first factor is drawn.
+Numbers are drawn from a generator that depends on nothing but (seed, stream, where, when): whoever asks first, in
+whatever order events happen, gets the same. numpy is imported when the first generator is made.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING
 
 from netsim.errors import UsageError, shown, suggestion
@@ -20,15 +21,51 @@ WIDEST = 10
 """The largest σ of a lognormal factor. Beyond, its mean is decided by draws that nobody ever makes."""
 SMALLEST_SLOWDOWN, LARGEST_SLOWDOWN = 1e-6, 1e6
 
-COMPUTE, STRAGGLE, LATENCY, CROSS_TRAFFIC = range(101, 105)
-"""Streams: what a factor is for. Data, batches and initial values have streams of their own."""
+WORD = 2**32
+"""NumPy mixes a key word by word, and cuts larger numbers into several: with them, two keys could be one."""
 
 
-def generator(seed: int, stream: int, *key: int) -> np.random.Generator:
-    """Return the generator of one key of a stream."""
+class Stream(Enum):
+    """What random numbers are for: a number, and what else tells the generators of a stream apart.
+
+    Every generator of netsim is one of :func:`generator`, and no two have the same key.
+    """
+
+    INITIAL_VALUES = (0,)
+    SPLIT = (1,)
+    BATCHES = (2, "rank", "step or epoch")
+    DIGITS = (3,)
+    JUDGED_SAMPLES = (4,)
+    SYNTHETIC_DATA = (5,)
+    RANDOM_K = (6, "bucket", "step")
+    PLACEMENT = (7,)
+    RESAMPLED_FIT = (8,)
+    DISTURBED_THROUGHPUTS = (9,)
+    CALIBRATION_VECTORS = (10, "rank")
+    COMPUTE = (101, "rank", "step")
+    STRAGGLE = (102, "number", "rank", "step")
+    LATENCY = (103, "source", "target", "tag", "step", "message")
+    CROSS_TRAFFIC = (104, "link", "window")
+    CROSS_TRAFFIC_UNDER_WAY = (105, "link", "picosecond")
+
+    def __init__(self, number: int, *parts: str) -> None:
+        self.number = number
+        self.parts = parts
+
+
+def generator(seed: int, stream: Stream, *key: int) -> np.random.Generator:
+    """Return the generator of one key of a stream: ``numpy.random.default_rng((seed, number, *key))``.
+
+    Raises UsageError unless the seed is less than 2³². Of the other parts only the last may be larger.
+    """
     import numpy as np
 
-    return np.random.default_rng((seed, stream, *key))
+    if seed >= WORD:
+        raise UsageError(f"seed {shown(seed)} must be less than 2³²")
+    words = (seed, stream.number, *key)
+    if len(key) != len(stream.parts) or max(words[:-1]) >= WORD:
+        raise ValueError(f"{key} must be {stream.parts} of {stream.name}, all but the last less than 2³²")
+    return np.random.Generator(np.random.PCG64(words))  # as default_rng, in half the time
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +160,11 @@ class Speeds:
 
     def factor(self, rank: int, step: int) -> float:
         """Return what the times of a worker's computations of one step are multiplied by."""
-        factor = 1.0 if self.jitter is None else self.jitter.draw(generator(self.seed, COMPUTE, rank, step))
+        factor = 1.0 if self.jitter is None else self.jitter.draw(generator(self.seed, Stream.COMPUTE, rank, step))
         for number, straggler in enumerate(self.stragglers):
             if straggler.rank == rank or (
                 straggler.probability
-                and generator(self.seed, STRAGGLE, number, rank, step).random() < straggler.probability
+                and generator(self.seed, Stream.STRAGGLE, number, rank, step).random() < straggler.probability
             ):
                 factor *= straggler.slowdown
         return factor

@@ -14,6 +14,7 @@ from algorithms.selection import HOWS, How, Selector, entries
 from algorithms.topk import GATHERS
 from netsim.algorithm import Algorithm
 from netsim.catalogue import MODELS, parameters_of, tensors_of
+from netsim.chance import WORD
 from netsim.device import check_device
 from netsim.effects import NAMES as EFFECTS
 from netsim.effects import NONE, Effects
@@ -160,6 +161,8 @@ class Experiment:
             _check_integer(name, value, 1)
         _check_integer("fan-out", self.fan_out, 2)
         _check_integer("seed", self.seed, 0)
+        if self.seed >= WORD:
+            raise UsageError(f"seed {self.seed} must be less than 2³²")
         if not isinstance(self.algorithms, list | tuple):
             raise UsageError(f"algorithm {self.algorithms!r} must be a name or several, such as 'dense,gtopk'")
         if not self.algorithms:
@@ -357,10 +360,10 @@ class Experiment:
         """
         pieces, servers = self._exchanged(name, tensors, ready)
         if len(pieces) == 1:
-            return self._algorithm(name, self.selector(tensors))
+            return self._algorithm(name, self.selector(tensors), 0)
         return Overlapped(
             [
-                Bucket(piece, self._algorithm(name, self.selector(tensors, piece)), number % servers)
+                Bucket(piece, self._algorithm(name, self.selector(tensors, piece), number), number % servers)
                 for number, piece in enumerate(pieces)
             ]
         )
@@ -375,12 +378,14 @@ class Experiment:
             pieces = shards(sum(tensors), len(tensors), servers)
         return pieces, servers
 
-    def _algorithm(self, name: str, selector: Selector) -> Algorithm:
+    def _algorithm(self, name: str, selector: Selector, bucket: int) -> Algorithm:
         options = {
             "selector": selector if ALGORITHMS[name].sparse else None,
             "residual": self.residual,
             "gather": self.gather,
             "momentum_correction": self._recipe(self.momentum) if self.momentum_of(name) == "workers" else 0.0,
+            "seed": self.seed,
+            "bucket": bucket,
             "history": self.history,
             "delay": self.delay,
             "alpha": self.alpha,

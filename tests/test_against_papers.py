@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from algorithms import ALGORITHMS
-from algorithms.randk import random_positions
+from algorithms.randk import Draw, random_positions
 from algorithms.selection import Selector
 from netsim.algorithm import Algorithm
 from netsim.backends.cooperative import Cooperative
@@ -127,7 +127,8 @@ def positions(select: TopK) -> papers.Positions:
     def drawn(size: int, t: int) -> np.ndarray:
         ks = [select.k(t, *tensor) for tensor in select.tensors]
         blocks = tuple((of, k) for (of, _), k in zip(select.tensors, ks, strict=True))
-        entries = random_positions(size, Selector(sum(ks), blocks if len(ks) > 1 else ()), t).numpy()
+        selector = Selector(sum(ks), blocks if len(ks) > 1 else ())
+        entries = random_positions(size, Draw(selector, seed=0, bucket=0, step=t)).numpy()
         ends = np.cumsum([of for of, _ in select.tensors])
         assert [len(set(own)) for own in np.split(entries, np.searchsorted(entries, ends[:-1]))] == ks
         return entries

@@ -232,7 +232,7 @@ def test_the_table_and_the_document_say_what_momentum_is_applied_to(capsys: pyte
         ({"lr_decay": 0.5}, "lr-decay 0.5 was given, but not when"),
         ({"lr_decay_at": "10,"}, "lr-decay-at '10,' must be whole numbers"),
         ({"lr_decay_at": ""}, "lr-decay-at '' must be whole numbers"),
-        ({"lr_decay_at": "-5"}, "lr-decay-at '-5' must be whole numbers"),
+        ({"lr_decay_at": "-5"}, "lr-decay-at -5 must be a whole number"),
         ({"lr_decay_at": "1.5"}, "lr-decay-at '1.5' must be whole numbers"),
         ({"lr_decay_at": "9" * 4301}, "must be whole numbers"),
         ({"lr_decay_at": "²"}, "must be whole numbers"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from netsim.chance import Stream, generator
 from netsim.network.graph import Graph
 from netsim.network.routing import IntArray
 
@@ -21,7 +22,7 @@ def place(graph: Graph, workers: int, placement: str, seed: int) -> IntArray:
         case "cyclic":
             order = np.lexsort((graph.groups, _turns(graph.groups)))
         case "random":
-            order = np.random.default_rng(seed).permutation(hosts)
+            order = generator(seed, Stream.PLACEMENT).permutation(hosts)
         case _:
             order = np.arange(hosts)
     return order[:workers]

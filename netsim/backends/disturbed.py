@@ -12,7 +12,7 @@ from typing import Any
 from netsim.backends.cooperative import Done
 from netsim.backends.path import Path
 from netsim.backends.simulated import Costs, SimulatedMedium
-from netsim.chance import LATENCY, generator
+from netsim.chance import Stream, generator
 from netsim.effects import Effects
 from netsim.errors import LinkDownError
 from netsim.network.changes import Change, changes_of
@@ -179,7 +179,7 @@ class DisturbedMedium(SimulatedMedium):
         channel = (request.dst, request.tag)
         counts[channel] += 1
         key = (worker.rank, *channel, worker.step, counts[channel])
-        return _product(transfer.route.latency_ps, self._jitter.draw(generator(self._seed, LATENCY, *key)))
+        return _product(transfer.route.latency_ps, self._jitter.draw(generator(self._seed, Stream.LATENCY, *key)))
 
     def _opens(self, transfer: Transfer) -> bool:
         """Return whether a message must wait for a connection."""

@@ -12,6 +12,7 @@ import torch
 
 from netsim.backends.cooperative import Cooperative
 from netsim.backends.simulated import SimulatedMedium
+from netsim.chance import Stream, generator
 from netsim.costs import MeasuredCosts
 from netsim.experiment import Experiment
 from netsim.payload import Dense
@@ -73,7 +74,7 @@ def work_samples(elements: Sequence[int] = ELEMENTS, budget_s: float = BUDGET_S)
 
 def _gradient(rank: int, elements: int) -> Dense:
     """Return a vector as gradients are: most entries small, a few large."""
-    random = np.random.default_rng(rank)
+    random = generator(0, Stream.CALIBRATION_VECTORS, rank)
     return Dense(torch.from_numpy(random.standard_normal(elements, dtype=np.float32) ** 3))
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from netsim.chance import CROSS_TRAFFIC, WIDEST, generator
+from netsim.chance import WIDEST, Stream, generator
 from netsim.errors import UsageError, shown, suggestion
 from netsim.network.fabric import Link, Route
 from netsim.network.sharing import Sharing, weight_by_latency
@@ -102,13 +102,13 @@ class CrossTraffic:
         return int(self._environment.now)
 
     def _find_under_way(self, link: Link) -> None:
-        random = generator(self._seed, CROSS_TRAFFIC, link.index, self._now)
+        random = generator(self._seed, Stream.CROSS_TRAFFIC_UNDER_WAY, link.index, self._now)
         for nbytes in self._sizes.remainders(random, int(random.geometric(1 - self._load)) - 1):
             self._start(link, float(nbytes))
 
     def _arrive(self, link: Link, window: int, number: int) -> None:
         """Have the flows of one window of time arrive, and go on with the next at its end."""
-        random = generator(self._seed, CROSS_TRAFFIC, link.index, number, 1)
+        random = generator(self._seed, Stream.CROSS_TRAFFIC, link.index, number)
         count = int(random.poisson(WINDOW))
         instants = sorted(number * window + int(part * window) for part in random.random(count))
         sizes, thinned = self._sizes.draw(random, count), random.random(count)

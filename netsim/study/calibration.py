@@ -79,7 +79,9 @@ def fit_intervals(
     """
     import numpy as np
 
-    random = np.random.default_rng(seed)
+    from netsim.chance import Stream, generator
+
+    random = generator(seed, Stream.DISTURBED_THROUGHPUTS)
     fit = calibrate(alone, measured, network_s)
     unknowns = 1 + len(fit.hosts)
     spread = fit.error * math.sqrt(len(measured) / max(1, len(measured) - unknowns))

@@ -16,6 +16,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from netsim.chance import Stream, generator
 from netsim.errors import UsageError
 
 Floats: TypeAlias = NDArray[np.float64]
@@ -140,7 +141,7 @@ def _bootstrap(
     count = len(times)
     # Least squares makes residuals smaller than errors, by as many as there are terms.
     errors = (errors - errors.mean()) * np.sqrt(count / (count - terms))
-    drawn = 1 + np.random.default_rng(seed).choice(errors, (resamples, count))
+    drawn = 1 + generator(seed, Stream.RESAMPLED_FIT).choice(errors, (resamples, count))
     coefficients = _solve(drawn, _design(form, at, predicted))
     scores = np.stack([_aic(drawn, _design(each, at, predicted)) for each in FORMS])
     support = float((scores.argmin(axis=0) == list(FORMS).index(form)).mean())

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from netsim.chance import Stream, generator
 from netsim.errors import UsageError
 
 EMBEDDING_DEVIATION = 0.1
@@ -21,7 +22,7 @@ def initial_values(model: nn.Module, seed: int) -> np.ndarray:
     BatchNorm and LayerNorm: ones, with zeros for the bias. Embedding: normal with deviation 0.1, where
     torch has 1, as is usual for language models. Raises UsageError for another layer with parameters.
     """
-    random = np.random.default_rng((seed, 0))
+    random = generator(seed, Stream.INITIAL_VALUES)
     values: list[np.ndarray] = []
     seen: set[int] = set()  # a parameter that two layers share is drawn once
     for module in model.modules():

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from netsim.chance import Stream, generator
+
 RANDOM, EPOCHS = "random", "epochs"
 SAMPLINGS = (RANDOM, EPOCHS)
 """Every batch drawn afresh, or the shard in a new order each epoch, so that nothing recurs before its end."""
@@ -28,7 +30,7 @@ class Sampler:
     def _random(self, rank: int, step: int) -> np.ndarray:
         """Draw without replacement where the shard is large enough."""
         shard = self._shards[rank]
-        random = np.random.Generator(np.random.PCG64((self._seed, 2, rank, step)))  # as default_rng, in half the time
+        random = generator(self._seed, Stream.BATCHES, rank, step)
         return shard[random.choice(len(shard), self._batch_size, replace=len(shard) < self._batch_size)]
 
     def _epochs(self, rank: int, step: int) -> np.ndarray:
@@ -44,6 +46,6 @@ class Sampler:
     def _order(self, rank: int, epoch: int) -> np.ndarray:
         last, order = self._orders.get(rank, (-1, self._shards[rank]))
         if last != epoch:
-            order = np.random.default_rng((self._seed, 2, rank, epoch)).permutation(self._shards[rank])
+            order = generator(self._seed, Stream.BATCHES, rank, epoch).permutation(self._shards[rank])
             self._orders[rank] = (epoch, order)
         return order

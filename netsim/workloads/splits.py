@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from netsim.chance import Stream, generator
 from netsim.errors import InfeasibleError, UsageError, unknown
 from netsim.units import read_number
 
@@ -60,7 +61,7 @@ def divide(samples: Divisible, workers: int, split: str, seed: int) -> list[np.n
             f"{workers} workers but {samples.data} has {samples.count} training samples: "
             f"use at most {samples.count} workers, or --timing-only, which needs no data"
         )
-    shards = SPLITS[name](samples, workers, np.random.default_rng((seed, 1)), alpha or 0.0)
+    shards = SPLITS[name](samples, workers, generator(seed, Stream.SPLIT), alpha or 0.0)
     return [np.sort(shard) for shard in shards]
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from netsim.chance import Stream, generator
 from netsim.device import passing_row
 from netsim.errors import NonFiniteGradientError, UsageError, unknown
 from netsim.payload import Dense, Vector
@@ -129,7 +130,7 @@ class DataParallelTask:
         self._sampler = Sampler(self.shards, batch_size, seed, sampling)
         initial = initial_values(workload.model, seed) if workload.initial is None else workload.initial
         self._initial = Dense(torch.from_numpy(initial.astype(np.float32)).to(device))
-        self._fixed = np.random.default_rng((seed, 4)).permutation(len(workload.training))
+        self._fixed = generator(seed, Stream.JUDGED_SAMPLES).permutation(len(workload.training))
 
     def initial_parameters(self) -> Dense:
         return self._initial

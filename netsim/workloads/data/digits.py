@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from sklearn.datasets import load_digits
 
+from netsim.chance import Stream, generator
 from netsim.workloads.data import Shape
 from netsim.workloads.data.load import Data, described
 from netsim.workloads.samples import Samples
@@ -18,7 +19,7 @@ TEST_FRACTION = 0.2
 def load(name: str, shape: Shape, seed: int, data_dir: Path | None) -> Data:
     """Return 1,438 images for training and 359 for the test, drawn from `seed`; pixels are in 0 … 1."""
     digits = load_digits()
-    order = np.random.default_rng((seed, 3)).permutation(len(digits.target))
+    order = generator(seed, Stream.DIGITS).permutation(len(digits.target))
     images = torch.from_numpy(digits.data.astype(np.float32) / 16).view(-1, *shape.sample)
     labels = torch.from_numpy(digits.target.astype(np.int64))
     cut = round(TEST_FRACTION * len(order))

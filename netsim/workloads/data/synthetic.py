@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from netsim.chance import Stream, generator
 from netsim.workloads.data import FRAMES, IMAGES, Shape
 from netsim.workloads.data.load import Data, described
 from netsim.workloads.samples import Samples
@@ -22,7 +23,7 @@ STAY = 0.9
 
 def load(name: str, shape: Shape, seed: int, data_dir: Path | None) -> Data:
     """Return samples that a model can learn, and as many classes as `shape` says."""
-    random = np.random.default_rng((seed, 5))
+    random = generator(seed, Stream.SYNTHETIC_DATA)
     make = {IMAGES: _images, FRAMES: _frames}.get(shape.kind, _tokens)
     training, test = make(shape, random)
     return described(name, training, test, "made up from the seed, ")
