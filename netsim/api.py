@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from netsim.checkpoint import Checkpoint, checkpoint_of
-from netsim.errors import NetsimError, UnwrittenError, UsageError
+from netsim.errors import DivergedError, NetsimError, NonFiniteGradientError, UnwrittenError, UsageError
 from netsim.experiment import Experiment, build_algorithm, files_of
-from netsim.results import Report
-from netsim.simulation import OnRound, ignore, laboratory
+from netsim.results import Report, Result
+from netsim.simulation import Laboratory, OnRound, ignore, laboratory
 from netsim.storage import check_outputs
 from netsim.system import environment
 from netsim.trace import Trace
@@ -39,7 +40,8 @@ def simulate(
     have had without the interruption (:mod:`netsim.checkpoint`). `trace` names a file for what went on, instant by
     instant, in Chrome's format (:mod:`netsim.chrome`).
     Raises UsageError for a value that cannot be used, InfeasibleError where data or machine fall short, and
-    UnwrittenError, which has the report, where a file could not be written on the way.
+    UnwrittenError or DivergedError, whose ``report`` has what came out, where a file could not be written on the way
+    or the training of an algorithm diverged.
     """
     experiment = Experiment.of(**options)
     check_outputs({"metrics": metrics, "checkpoint": checkpoint, "trace": trace}, files_of(options))
@@ -58,10 +60,10 @@ def simulate_experiment(
     """Simulate every algorithm of `experiment` and conclude.
 
     A row a step goes into the file `metrics`, what went on into the file `trace`. Where a file can no longer be
-    written, the run goes on without it; then UnwrittenError has the report.
+    written, the run goes on without it; then UnwrittenError has the report. Where the training of an algorithm
+    diverges, the others are simulated; then DivergedError has their report.
     """
     from netsim.chrome import write_chrome_trace
-    from netsim.conclusion import conclude
     from netsim.metrics import metrics_file
 
     failed: list[str] = []
@@ -72,8 +74,15 @@ def simulate_experiment(
         if checkpoint is not None:
             found |= checkpoint.begin(lab.costs, found)
         traces = {name: Trace(name) for name in experiment.algorithms} if trace is not None else {}
-        results = [lab.simulate(name, on_round, emit, checkpoint, traces.get(name)) for name in experiment.algorithms]
-        report = Report(experiment.config(), results, conclude(results, lab), found, experiment.shown())
+        results: list[Result] = []
+        diverged: dict[str, str] = {}
+        for name in experiment.algorithms:
+            try:
+                results.append(lab.simulate(name, on_round, emit, checkpoint, traces.get(name)))
+            except NonFiniteGradientError as error:
+                diverged[name] = str(error)
+                traces.pop(name, None)
+        report = _report(experiment, results, diverged, found, lab)
         if trace is not None:
             try:
                 write_chrome_trace(list(traces.values()), trace, found | {"config": experiment.config()})
@@ -81,8 +90,32 @@ def simulate_experiment(
                 failed.append(str(error))
     if checkpoint is not None and checkpoint.failure is not None:
         failed.append(checkpoint.failure)
-    if failed:
-        raise UnwrittenError("; ".join(failed), report)
+    return _complete(report, diverged, failed)
+
+
+def _report(
+    experiment: Experiment,
+    results: list[Result],
+    diverged: Mapping[str, str],
+    environment: Mapping[str, Any],
+    lab: Laboratory | None,
+) -> Report | None:
+    """Return the report of the algorithms that ended, None if none did."""
+    from netsim.conclusion import conclude
+
+    if not results:
+        return None
+    lost = [f"No result for {name}: its training diverged." for name in diverged]
+    effects = {} if lab is None else experiment.shown()
+    return Report(experiment.config(), results, conclude(results, lab) + lost, environment, effects)
+
+
+def _complete(report: Report | None, diverged: Mapping[str, str], unwritten: Sequence[str] = ()) -> Report:
+    """Return the report if nothing is missing; otherwise raise the error that says what is, and has the report."""
+    if diverged or report is None:
+        raise DivergedError("; ".join([*(f"{name}: {why}" for name, why in diverged.items()), *unwritten]), report)
+    if unwritten:
+        raise UnwrittenError("; ".join(unwritten), report)
     return report
 
 
@@ -97,7 +130,7 @@ def run(
     """Run algorithms on real ranks of this machine, `workers` of them, over loopback.
 
     Options are as for :func:`simulate`. Raises NetsimError when a rank fails, naming it; operations
-    that wait longer than `timeout` seconds fail.
+    that wait longer than `timeout` seconds fail. Raises DivergedError as :func:`simulate` does.
     """
     from netsim.jobs.launch import launch
     from netsim.jobs.real import check_backend
@@ -105,7 +138,7 @@ def run(
     experiment = Experiment.of(workers=workers, **options)
     check_real(experiment)
     check_backend(backend, experiment)
-    return real_report(experiment, launch(experiment, backend, timeout, on_round), backend)
+    return real_report(experiment, *launch(experiment, backend, timeout, on_round), backend)
 
 
 def check_real(experiment: Experiment) -> None:
@@ -120,13 +153,12 @@ def check_real(experiment: Experiment) -> None:
         raise UsageError(f"{name} was given, but a real run has the effects of its own network; use netsim simulate")
 
 
-def real_report(experiment: Experiment, results: list[Any], backend: str) -> Report:
-    """Return the report of a real run."""
-    from netsim.conclusion import conclude
+def real_report(experiment: Experiment, results: list[Result], diverged: Mapping[str, str], backend: str) -> Report:
+    """Return the report of a real run; raise DivergedError, with what there is, if some algorithms diverged."""
     from netsim.device import resolve_device
 
     found = environment(resolve_device(experiment.device)) | {"backend": backend, "data": experiment.data_name()}
-    return Report(experiment.config(), results, conclude(results, None), found)
+    return _complete(_report(experiment, results, diverged, found, None), diverged)
 
 
 class Exchange(NamedTuple):

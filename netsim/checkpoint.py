@@ -114,9 +114,9 @@ class Checkpoint:
 
     def standing(self, algorithm: str, workers: Sequence[Worker], links: Sequence[Link], device: str) -> Standing:
         """Return where an algorithm stands, and give `workers` their counts."""
-        running, self._running = self._running, None
-        if running is None or running["algorithm"] != algorithm:
+        if self._running is None or self._running["algorithm"] != algorithm:
             return Standing()
+        running, self._running = self._running, None
         with as_written(f"checkpoint {str(self.path)!r}"):
             objects = _decoded(running["table"], device)
             path = {what if isinstance(what, str) else links[what]: time for what, time in running["path"]}

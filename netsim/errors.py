@@ -31,12 +31,16 @@ class InterruptedRunError(NetsimError):
     exit_code = 130
 
 
-class UnwrittenError(NetsimError):
-    """The work was done, but a file of it could not be written; `report` is what came out."""
+class IncompleteError(NetsimError):
+    """Something is missing; `report` is what came out, None if nothing did."""
 
     def __init__(self, message: str, report: Any) -> None:
         super().__init__(message)
         self.report = report
+
+
+class UnwrittenError(IncompleteError):
+    """The work was done, but a file of it could not be written."""
 
 
 class ReplicasDivergedError(NetsimError):
@@ -45,6 +49,10 @@ class ReplicasDivergedError(NetsimError):
 
 class NonFiniteGradientError(NetsimError):
     """A gradient holds NaN or infinity; training on would poison every worker's residual."""
+
+
+class DivergedError(IncompleteError, NonFiniteGradientError):
+    """The training of some algorithms diverged; the report has the others."""
 
 
 class DeadlockError(NetsimError):

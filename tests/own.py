@@ -112,6 +112,16 @@ def quantised(seed: int) -> Workload:
     return workload(model, points(seed))
 
 
+def steep(seed: int) -> Workload:
+    """Diverge as soon as an element of a vector is below zero, which has small gradients and starts at zero."""
+    model = Applied(
+        lambda module, scores: scores + 1e-3 * module.edge + torch.where(module.edge < 0, torch.nan, 0.0),
+        edge=nn.Parameter(torch.zeros(CLASSES)),
+    )
+    size = FEATURES * CLASSES + 2 * CLASSES
+    return workload(model, points(seed), initial=np.zeros(size))
+
+
 class Quantised(nn.Module):
     """Multiplies by whole eighths."""
 

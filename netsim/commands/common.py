@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from netsim.errors import NetsimError
+from netsim.errors import IncompleteError, NetsimError
 from netsim.streams import escaped, in_utf_8, reader_may_go
 
 if TYPE_CHECKING:
@@ -61,6 +61,17 @@ def show_and_write(document: str, out: Path | None, show: Callable[[], None] | N
             say_json(document)
         else:
             show()
+
+
+@contextmanager
+def rest_delivered(deliver: Callable[[Report], None]) -> Iterator[None]:
+    """Deliver what came out where something is missing, before that is an error."""
+    try:
+        yield
+    except IncompleteError as error:
+        if error.report is not None:
+            deliver(error.report)
+        raise
 
 
 def write_out(out: Path, text: str) -> None:

@@ -6,12 +6,13 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from netsim.commands.common import deliver, progress
+from netsim.commands.common import deliver, progress, rest_delivered
 from netsim.errors import UsageError
 from netsim.options import algorithms, option, output, takes, training
 
 if TYPE_CHECKING:
     from netsim.experiment import Experiment
+    from netsim.results import Report
 
 
 @takes(algorithms, training, output)
@@ -48,6 +49,7 @@ def run(
     timeout_s = parse_duration(timeout, "timeout")
     check_outputs({"out": out}, files_of(options))
     if under_launcher():
+        diverged: dict[str, str] = {}
         experiment, results = join(experiment_of, options["topology"], backend, timeout_s)
         if not results:
             return
@@ -58,5 +60,11 @@ def run(
         check_real(experiment)
         check_backend(backend, experiment)
         with progress(experiment) as on_round:
-            results = launch(experiment, backend, timeout_s, on_round)
-    deliver(real_report(experiment, results, backend), experiment, as_json, out)
+            results, diverged = launch(experiment, backend, timeout_s, on_round)
+
+    def show(report: Report) -> None:
+        deliver(report, experiment, as_json, out)
+
+    with rest_delivered(show):
+        report = real_report(experiment, results, diverged, backend)
+    show(report)

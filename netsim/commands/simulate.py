@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
-from netsim.commands.common import deliver, progress
-from netsim.errors import InterruptedRunError, UnwrittenError, check_choice
+from netsim.commands.common import deliver, progress, rest_delivered
+from netsim.errors import InterruptedRunError, check_choice
 from netsim.options import algorithms, charges, effects, long_runs, network, option, output, takes, training
 
 if TYPE_CHECKING:
     from netsim.checkpoint import Checkpoint
     from netsim.render import Accounting
+    from netsim.results import Report
 
 
 @takes(network, effects, algorithms, training, charges, long_runs, output)
@@ -47,17 +48,18 @@ def simulate(
     outputs = {"out": out, "metrics": metrics, "checkpoint": checkpoint, "trace": trace}
     check_outputs(outputs, files_of(options))
     saved = checkpoint_of(experiment, checkpoint, checkpoint_every, resume)
+
+    def show(report: Report) -> None:
+        deliver(report, experiment, as_json, out, cast("Accounting", accounting))
+
     try:
-        with progress(experiment) as on_round:
+        with rest_delivered(show), progress(experiment) as on_round:
             report = simulate_experiment(experiment, on_round, metrics, saved, trace)
     except KeyboardInterrupt:
         if saved is None:
             raise
         raise InterruptedRunError(f"interrupted; {_how_to_go_on(saved)}") from None
-    except UnwrittenError as error:
-        deliver(error.report, experiment, as_json, out, cast("Accounting", accounting))
-        raise
-    deliver(report, experiment, as_json, out, cast("Accounting", accounting))
+    show(report)
 
 
 def _how_to_go_on(checkpoint: Checkpoint) -> str:

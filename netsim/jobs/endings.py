@@ -6,17 +6,28 @@ import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from netsim.errors import NetsimError
 from netsim.jobs.whereabouts import HINT
 
 
 class RankFailedError(NetsimError):
-    """A rank ended with an error; the others were stopped."""
+    """A rank ended with an error; the others were stopped.
 
-    def __init__(self, message: str, exit_code: int) -> None:
+    Parameters
+    ----------
+    kind
+        The class of the rank's error; empty if that is not known.
+    results
+        What rank 0 had found out before.
+    """
+
+    def __init__(self, message: str, exit_code: int, kind: str = "") -> None:
         super().__init__(message, exit_code)
         self.exit_code = exit_code
+        self.kind = kind
+        self.results: list[dict[str, Any]] = []
 
     def __str__(self) -> str:
         return str(self.args[0])

@@ -13,6 +13,7 @@ from typing import Any
 
 from netsim.errors import NetsimError
 from netsim.interrupts import ended_politely
+from netsim.jobs.endings import RankFailedError
 from netsim.jobs.job import (
     HOST,
     JOB,
@@ -44,7 +45,8 @@ def main() -> int:
             ranks.extend(_fork(job, rank, namespaces, details["ranks"], work) for rank in range(details["ranks"]))
             supervise(ranks, job, range(len(ranks)), lambda what, step: None)
     except NetsimError as error:
-        job.tell(HOST, type(error).__name__, str(error), error.exit_code)
+        kind = error.kind if isinstance(error, RankFailedError) else type(error).__name__
+        job.tell(HOST, kind, str(error), error.exit_code)
         return error.exit_code
     except KeyboardInterrupt:
         return 130

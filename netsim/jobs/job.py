@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ GRACE_S = 0.7
 """Between asking a process to end and ending it."""
 PATIENCE_S = 0.3
 """For ranks that fail together: one may be about to say why."""
+RESULTS = "results.jsonl"
 JOB = "NETSIM_JOB"
 """The environment variable that tells a job's folder."""
 LAUNCHER = "NETSIM_LAUNCHER"
@@ -37,8 +38,8 @@ HOST = "host"
 PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15
 
 OnRound = Callable[[str, int], None]
-Work = Callable[[dict[str, Any], int, OnRound], list[dict[str, Any]]]
-"""``work(details, rank, on_round)`` runs as one rank of the joined group; rank 0 returns results, others []."""
+Work = Callable[[dict[str, Any], int, OnRound], Iterable[dict[str, Any]]]
+"""``work(details, rank, on_round)`` runs as one rank of the joined group; rank 0 gives results, others none."""
 
 
 class Process(Protocol):
@@ -100,12 +101,14 @@ class Job:
         details: dict[str, Any] = json.loads((self.folder / "job.json").read_text())
         return details
 
-    def write_results(self, results: list[dict[str, Any]]) -> None:
-        (self.folder / "results.json").write_text(json.dumps(results))
+    def add_result(self, result: dict[str, Any]) -> None:
+        """Keep a result at once: what comes after it may fail."""
+        with (self.folder / RESULTS).open("a") as results:
+            results.write(json.dumps(result) + "\n")
 
     def results(self) -> list[dict[str, Any]]:
-        results: list[dict[str, Any]] = json.loads((self.folder / "results.json").read_text())
-        return results
+        results = self.folder / RESULTS
+        return [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
 
     @property
     def rendezvous(self) -> str:
@@ -175,7 +178,10 @@ def _failure(processes: Sequence[Process], job: Job, names: Sequence[int | str])
     for name, ending in endings.items():
         if ending.word is None:  # asked to stop, it says where it was
             endings[name] = replace(ending, word=job.last_word(name)[0])
-    return RankFailedError(*what_happened(endings, job.reached()))
+    message, exit_code = what_happened(endings, job.reached())
+    words = [ending.word for ending in endings.values() if ending.word is not None]
+    kind = next((word.kind for word in words if word.message == message), "")
+    return RankFailedError(message, exit_code, kind)
 
 
 def stop(processes: Sequence[Process], grace_s: float = GRACE_S) -> None:
@@ -215,7 +221,7 @@ def run_rank_of(job: Job, rank: int, world_size: int, interface: str, work: Work
         os.environ["GLOO_SOCKET_IFNAME"] = interface
         group = process_group(details["backend"], details["timeout_s"], job.rendezvous, rank, world_size, details)
         with group:
-            results = work(details, rank, job.progressed)
-        if rank == 0:
-            job.write_results(results)
+            for result in work(details, rank, job.progressed):
+                if rank == 0:
+                    job.add_result(result)
     return 0

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from netsim.errors import UsageError
+from netsim.errors import NonFiniteGradientError, UsageError
 from netsim.experiment import Experiment
 from netsim.interrupts import ended_politely
 from netsim.jobs.endings import RankFailedError
@@ -37,13 +37,27 @@ def launch(
     timeout_s: float,
     on_round: OnRound = ignore,
     cluster: Cluster | None = None,
-) -> list[Result]:
-    """Start all ranks here, on loopback or in a `cluster`, wait for them, and return the results."""
+) -> tuple[list[Result], dict[str, str]]:
+    """Start all ranks here, on loopback or in a `cluster`, wait for them, and return the results.
+
+    The second answer tells, by its name, what happened to each algorithm whose training diverged. A rank that
+    fails ends all of them, so those after it begin with new ranks.
+    """
     task, _, _ = load_task(experiment, "cpu")  # what every rank would refuse is better refused before there are ranks
     details = {"work": "train", "experiment": experiment.config(), "backend": backend, "timeout_s": timeout_s}
     if is_own(experiment.workload):
         details["launched_with"] = task.workload.parts_sha256()
-    return [Result(**result) for result in launch_work(details, ranks_of(experiment), on_round, cluster)]
+    results: list[dict[str, Any]] = []
+    diverged: dict[str, str] = {}
+    while (ended := len(results) + len(diverged)) < len(experiment.algorithms):
+        try:
+            results += launch_work(details | {"first": ended}, ranks_of(experiment), on_round, cluster)
+        except RankFailedError as error:
+            if error.kind != NonFiniteGradientError.__name__:
+                raise
+            results += error.results
+            diverged[experiment.algorithms[ended + len(error.results)]] = str(error)
+    return [Result(**result) for result in results], diverged
 
 
 def launch_work(
@@ -56,6 +70,9 @@ def launch_work(
         host = _start(job)
         try:
             supervise([host], job, [HOST], on_round)
+        except RankFailedError as error:
+            error.results = job.results()
+            raise
         finally:
             stop([host], 2 * GRACE_S)  # it ends its ranks first
         return job.results()
@@ -107,7 +124,7 @@ def join_work(details: dict[str, Any], on_round: OnRound = ignore) -> list[dict[
     with taking_part(rank), group:
         if rank == 0:
             print(f"netsim: rank 0 {where_it_listens()}", file=sys.stderr, flush=True)  # noqa: T201
-        return WORKS[details["work"]](details, rank, on_round)
+        return list(WORKS[details["work"]](details, rank, on_round))
 
 
 def ranks_given() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -11,11 +12,11 @@ from netsim.jobs.real import run_rank
 from netsim.validation.cells import measured
 
 
-def train(details: dict[str, Any], rank: int, on_round: OnRound) -> list[dict[str, Any]]:
-    """Run all algorithms of an experiment."""
+def train(details: dict[str, Any], rank: int, on_round: OnRound) -> Iterator[dict[str, Any]]:
+    """Run all algorithms of an experiment, and give the result of each when it has ended."""
     experiment = Experiment.from_config(details["experiment"])
-    results = run_rank(experiment, details["backend"], rank, on_round, details.get("launched_with"))
-    return [asdict(result) for result in results]
+    launched_with, first = details.get("launched_with"), details.get("first", 0)
+    return map(asdict, run_rank(experiment, details["backend"], rank, on_round, launched_with, first))
 
 
 def validate(details: dict[str, Any], rank: int, on_round: OnRound) -> list[dict[str, Any]]:

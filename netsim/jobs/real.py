@@ -107,10 +107,12 @@ def run_rank(
     rank: int,
     on_round: OnRound = ignore,
     launched_with: Mapping[str, str] | None = None,
-) -> list[Result]:
-    """Run all algorithms as `rank` of the joined process group; return the results on rank 0, else [].
+    first: int = 0,
+) -> Iterator[Result]:
+    """Run algorithms as `rank` of the joined process group; yield each result on rank 0, nothing elsewhere.
 
-    Where a launcher has tried out a user's own workload, `launched_with` are the digests of what it had there.
+    Those are run that come from number `first` on. Where a launcher has tried out a user's own workload,
+    `launched_with` are the digests of what it had there.
     """
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     device = f"cuda:{local_rank}" if backend == "nccl" else experiment.device
@@ -118,33 +120,29 @@ def run_rank(
         task, tensors, device = load_task(experiment, device, tried=launched_with is not None)
         if is_own(experiment.workload):
             _check_same_everywhere(task.workload, launched_with)
-        results = []
-        for name in experiment.algorithms:
+        for name in experiment.algorithms[first:]:
             algorithm = experiment.algorithm(name, tensors)
             workers = make_workers(algorithm, experiment.workers, experiment.servers)
             mine = workers[rank] if rank < len(workers) else None
             outcomes, timing, judged = _run_algorithm(experiment, algorithm, task, mine, device, backend, on_round)
             if rank == 0:
-                results.append(
-                    summarise(
-                        ranks=Ranks.of(outcomes),
-                        server=workers[0].server if algorithm.uses_server else None,
-                        timing=timing,
-                        rounds=experiment.round_count,
-                        algorithm=algorithm.name,
-                        title=algorithm.title,
-                        mode="real",
-                        workers=experiment.workers,
-                        elements=sum(tensors),
-                        k=experiment.k_in_all(name, tensors) if algorithm.sparse else None,
-                        **described(algorithm, None),
-                        momentum=experiment.momentum_of(name),
-                        compute_provenance="MEASURED",
-                        select_provenance="MEASURED",
-                        **judged,
-                    )
+                yield summarise(
+                    ranks=Ranks.of(outcomes),
+                    server=workers[0].server if algorithm.uses_server else None,
+                    timing=timing,
+                    rounds=experiment.round_count,
+                    algorithm=algorithm.name,
+                    title=algorithm.title,
+                    mode="real",
+                    workers=experiment.workers,
+                    elements=sum(tensors),
+                    k=experiment.k_in_all(name, tensors) if algorithm.sparse else None,
+                    **described(algorithm, None),
+                    momentum=experiment.momentum_of(name),
+                    compute_provenance="MEASURED",
+                    select_provenance="MEASURED",
+                    **judged,
                 )
-    return results
 
 
 def _check_same_everywhere(workload: Workload, launched_with: Mapping[str, str] | None) -> None:
