@@ -42,9 +42,10 @@ class Scaling:
             self._rounds[key] = sizes.simulate(algorithm).round_time_s
         return self._rounds[key]
 
-    def fastest(self, algorithms: Sequence[str], workers: int) -> str:
-        """Return the fastest of the algorithms; the first named of equals."""
-        return min(algorithms, key=lambda algorithm: self.round_time(algorithm, workers))
+    def fastest(self, algorithms: Sequence[str], workers: int) -> tuple[str, ...]:
+        """Return the fastest of the algorithms: several, where they take the same time."""
+        rounds = {algorithm: self.round_time(algorithm, workers) for algorithm in algorithms}
+        return tuple(algorithm for algorithm, seconds in rounds.items() if seconds == min(rounds.values()))
 
     def is_finite(self, algorithms: Sequence[str], workers: int) -> bool:
         """Return whether a round of each algorithm with so many workers ends before the horizon."""
@@ -54,13 +55,13 @@ class Scaling:
             return False
         return True
 
-    def crossovers(self, algorithms: Sequence[str], workers: Sequence[int]) -> list[tuple[int, str]]:
-        """Return (P, algorithm): who is fastest from which P on, along increasing `workers`.
+    def crossovers(self, algorithms: Sequence[str], workers: Sequence[int]) -> list[tuple[int, tuple[str, ...]]]:
+        """Return (P, algorithms): who is fastest from which P on, along increasing `workers`.
 
         Between two of `workers` with different winners, the least P at which the later one wins is
         found by bisection.
         """
-        found: list[tuple[int, str]] = []
+        found: list[tuple[int, tuple[str, ...]]] = []
         for before, now in zip((0, *workers), workers, strict=False):
             winner = self.fastest(algorithms, now)
             if not found:
@@ -69,7 +70,7 @@ class Scaling:
                 found.append((self._first_won(algorithms, winner, before, now), winner))
         return found
 
-    def _first_won(self, algorithms: Sequence[str], winner: str, lost: int, won: int) -> int:
+    def _first_won(self, algorithms: Sequence[str], winner: tuple[str, ...], lost: int, won: int) -> int:
         while won - lost > 1:
             middle = (lost + won) // 2
             if self.fastest(algorithms, middle) == winner:
@@ -85,7 +86,7 @@ def conclude(results: Sequence[Result], laboratory: Laboratory | None) -> list[s
     best = ranked[0]
     sentences = [_best(best, ranked)]
     if laboratory is not None and len(results) > 1 and not laboratory.experiment.effects.local:
-        sentences.append(_order(results, laboratory))
+        sentences.append(_order(ranked, laboratory))
     return sentences
 
 
@@ -96,14 +97,28 @@ def _best(best: Result, ranked: Sequence[Result]) -> str:
         return f"{best.title} with {workers} takes {took}."
     if best.round_time_s == 0:
         return f"With {workers} no algorithm takes any time: nothing is computed or sent."
-    tied = [result.title for result in ranked[1:] if result.round_time_s == best.round_time_s]
+    tied = _tied(ranked)
+    if any(result.bound_by != best.bound_by for result in tied):
+        took = f"{format_duration(best.round_time_s)} a round"
     others = ", ".join(
-        f"{result.title} takes {result.round_time_s / best.round_time_s:.3g}× as long"
-        for result in ranked[1:]
-        if result.title not in tied
+        f"{result.title} takes {_longer(result.round_time_s / best.round_time_s)}" for result in ranked[len(tied) :]
     )
-    who = f"{best.title} and {', '.join(tied)} are" if tied else f"{best.title} is"
+    who = f"{_and([result.title for result in tied])} {'are' if len(tied) > 1 else 'is'}"
     return f"With {workers} {who} fastest: {took}" + (f"; {others}." if others else ".")
+
+
+def _tied(ranked: Sequence[Result]) -> list[Result]:
+    """Return the fastest of the results, and all that are as fast."""
+    return [result for result in ranked if result.round_time_s == ranked[0].round_time_s]
+
+
+def _longer(ratio: float) -> str:
+    """Return how long something takes that takes longer: never the ratio 1, which would mean as long."""
+    return f"{ratio - 1:.1e} of that longer" if f"{ratio:.3g}" == "1" else f"{ratio:.3g}× as long"
+
+
+def _and(titles: Sequence[str]) -> str:
+    return " and ".join([", ".join(titles[:-1]), titles[-1]]) if len(titles) > 1 else titles[0]
 
 
 def _has_room(experiment: Experiment, workers: int) -> bool:
@@ -114,20 +129,30 @@ def _has_room(experiment: Experiment, workers: int) -> bool:
     return True
 
 
-def _order(results: Sequence[Result], laboratory: Laboratory) -> str:
-    titles = {result.algorithm: result.title for result in results}
-    largest = LARGEST
-    if all(result.way in ("batched", "memoised") for result in results):
-        largest = max(LARGEST, min(results[0].workers, LARGEST_AT_ONCE))
+def _order(ranked: Sequence[Result], laboratory: Laboratory) -> str:
+    """Say who is fastest at other numbers of workers, where one round of sizes alone orders these results, too.
+
+    It may not: rules that skip uploads do so in later rounds.
+    """
+    titles = {result.algorithm: result.title for result in ranked}
+    workers, largest = ranked[0].workers, LARGEST
+    if all(result.way in ("batched", "memoised") for result in ranked):
+        largest = max(LARGEST, min(workers, LARGEST_AT_ONCE))
     sizes = [2**power for power in range(1, largest.bit_length()) if _has_room(laboratory.experiment, 2**power)]
     scaling = Scaling(laboratory)
     sizes = list(takewhile(partial(scaling.is_finite, list(titles)), sizes))
     if len(sizes) < 2:
         return "No other number of workers fits on this network."
+    if 2 <= workers <= sizes[-1]:
+        sizes = sorted({*sizes, workers})
+        here = scaling.fastest(list(titles), workers)
+        if set(here) != {result.algorithm for result in _tied(ranked)}:
+            told = _and([titles[name] for name in here])
+            return f"A first round, of sizes alone, is shortest with {told}, so it says nothing of other P."
     crossovers = scaling.crossovers(list(titles), sizes)
-    first, *later = [(workers, titles[name]) for workers, name in crossovers]
-    span = f"P = 2 to {sizes[-1]} on this network"
+    first, *later = [(since, _and([titles[name] for name in names])) for since, names in crossovers]
+    span = f"P = {', '.join(map(str, sizes))} on this network"
     if not later:
-        return f"The fastest stays {first[1]} for all of {span}."
-    changes = ", ".join(f"{title} from P = {workers}" for workers, title in later)
-    return f"The order changes with P: {first[1]} is fastest at P = 2, {changes} ({span})."
+        return f"The fastest stays {first[1]} at {span}."
+    changes = ", ".join(f"{title} from P = {since}" for since, title in later)
+    return f"The order changes with P: {first[1]} is fastest at P = 2, {changes} (of {span})."

@@ -69,24 +69,15 @@ def _check(experiment: Experiment, point: Point) -> None:
 
 def conclude(settings: SweepSettings, findings: Sequence[Finding]) -> Conclusion:
     """Say which combination is fastest, and how often each value of what varies is in the fastest."""
-    best = min(findings, key=lambda finding: finding.outcome["round_time_s"])
-    worst = max(findings, key=lambda finding: finding.outcome["round_time_s"])
-    round_s: dict[str, float] = {
-        name: each.outcome["round_time_s"] for name, each in (("best", best), ("worst", worst))
-    }
-    sentences = [
-        f"Fastest of {len(findings)} combinations: {_words(best.point, settings.vary)} with "
-        f"{format_duration(round_s['best'])} a round; slowest: {_words(worst.point, settings.vary)} with "
-        f"{format_duration(round_s['worst'])}."
-    ]
-    wins = _wins(settings.vary, findings) if "algorithm" in settings.vary else {}
-    if wins:
-        cases = len(findings) // len(settings.vary["algorithm"])
-        sentences.append(
-            f"Of {cases} cases that differ in anything but the algorithm, "
-            + ", ".join(f"{algorithm} is fastest in {count}" for algorithm, count in wins.items())
-            + "."
-        )
+    best = min(findings, key=_round_s)
+    sentences = [_extremes(settings, findings)]
+    wins: dict[str, int] = {}
+    if "algorithm" in settings.vary:
+        cases = _cases(settings.vary, findings)
+        wins, ties = _wins(settings.vary, cases)
+        told = ", ".join(f"{algorithm} is fastest in {count}" for algorithm, count in wins.items())
+        tied = f"; in {ties} of them together with others that take the same time" if ties else ""
+        sentences.append(f"Of {len(cases)} cases that differ in anything but the algorithm, {told}{tied}.")
     rows = [
         [*(each.point[name] for name in settings.vary), *(each.outcome[name] for name in SHOWN)] for each in findings
     ]
@@ -105,15 +96,43 @@ def conclude(settings: SweepSettings, findings: Sequence[Finding]) -> Conclusion
     )
 
 
-def _wins(vary: Mapping[str, Sequence[Value]], findings: Sequence[Finding]) -> dict[str, int]:
-    """Return in how many cases each algorithm is fastest; the first named of equals."""
+def _round_s(finding: Finding) -> float:
+    return float(finding.outcome["round_time_s"])
+
+
+def _extremes(settings: SweepSettings, findings: Sequence[Finding]) -> str:
+    """Say which combination is fastest and which slowest; of equals the first, and how many there are."""
+    ordered = sorted(findings, key=_round_s)
+    ends = {"Fastest": ordered[0], "slowest": max(findings, key=_round_s)}
+    counts = {name: sum(_round_s(each) == _round_s(end) for each in findings) for name, end in ends.items()}
+    if counts["Fastest"] == len(findings):
+        return f"All {len(findings)} combinations take {format_duration(_round_s(ordered[0]))} a round."
+    told = [
+        f"{_words(end.point, settings.vary)}" + (f" and {counts[name] - 1} more" if counts[name] > 1 else "")
+        + f" with {format_duration(_round_s(end))}"
+        for name, end in ends.items()
+    ]  # fmt: skip
+    return f"Fastest of {len(findings)} combinations: {told[0]} a round; slowest: {told[1]}."
+
+
+def _cases(vary: Mapping[str, Sequence[Value]], findings: Sequence[Finding]) -> list[list[Finding]]:
+    """Return the findings that differ in the algorithm alone, together."""
     cases: dict[tuple[Any, ...], list[Finding]] = {}
     for finding in findings:
         cases.setdefault(tuple(finding.point[name] for name in vary if name != "algorithm"), []).append(finding)
-    wins = dict.fromkeys(map(str, vary["algorithm"]), 0)
-    for case in cases.values():
-        wins[min(case, key=lambda finding: finding.outcome["round_time_s"]).point["algorithm"]] += 1
-    return wins
+    return list(cases.values())
+
+
+def _wins(vary: Mapping[str, Sequence[Value]], cases: Sequence[Sequence[Finding]]) -> tuple[dict[str, int], int]:
+    """Return in how many cases each algorithm is fastest, alone or with equals, and how many cases have equals."""
+    wins, ties = dict.fromkeys(map(str, vary["algorithm"]), 0), 0
+    for case in cases:
+        least = min(map(_round_s, case))
+        fastest = [each.point["algorithm"] for each in case if _round_s(each) == least]
+        ties += len(fastest) > 1
+        for algorithm in fastest:
+            wins[algorithm] += 1
+    return wins, ties
 
 
 def _words(point: Point, vary: Mapping[str, Any]) -> str:

@@ -163,7 +163,7 @@ def _winners(settings: TimeSettings, rows: Sequence[dict[str, Any]]) -> tuple[li
             continue
         first, *others = sorted(there, key=lambda row: row["time_s"])
         winners["time"][bandwidth] = first["algorithm"]
-        told.append(f"{first['algorithm']} at {bandwidth} after {format_duration(first['time_s'])}"
+        told.append(f"{_equals(there, first, 'time_s')} at {bandwidth} after {format_duration(first['time_s'])}"
                     + (_lead(first, others) if others else ""))  # fmt: skip
     if not told:
         best = max(rows, key=lambda row: row["accuracy"])
@@ -175,12 +175,22 @@ def _winners(settings: TimeSettings, rows: Sequence[dict[str, Any]]) -> tuple[li
         min((row for row in rows if row[key] is not None), key=lambda row: row[key]) for key in ("bytes", "uploads")
     )
     winners |= {"bytes": least["algorithm"], "uploads": fewest["algorithm"]}
+    same = all(
+        len({row[key] for row in rows if row["algorithm"] == best["algorithm"]}) == 1
+        for key, best in (("bytes", least), ("uploads", fewest))
+    )
     sentences.append(
-        f"Fewest bytes up: {least['algorithm']} ({format_bytes(least['bytes'])}); fewest uploads: "
-        f"{fewest['algorithm']} ({fewest['uploads']:,.0f}); neither depends on the bandwidth."
+        f"Fewest bytes up: {_equals(rows, least, 'bytes')} ({format_bytes(least['bytes'])}); fewest uploads: "
+        f"{_equals(rows, fewest, 'uploads')} ({fewest['uploads']:,.0f})"
+        + ("; neither depends on the bandwidth." if same else f", at {least['bandwidth']} and {fewest['bandwidth']}.")
     )
     never = sorted({row["algorithm"] for row in rows if row["times"] is None})
     return sentences + ([f"Not reached with every seed by {', '.join(never)}."] if never else []), winners
+
+
+def _equals(rows: Sequence[Mapping[str, Any]], best: Mapping[str, Any], key: str) -> str:
+    """Return the algorithm of the best row, with all others that have the same value."""
+    return " and ".join(dict.fromkeys([best["algorithm"]] + [r["algorithm"] for r in rows if r[key] == best[key]]))
 
 
 def _lead(first: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> str:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netsim.errors import UsageError
-from netsim.study.crossovers import brackets, crossovers, turns, unsettled
+from netsim.study.crossovers import brackets, crossovers, unsettled
 from netsim.study.fits import fit, per_entry
 from tests.browser import CHROMIUM, CUT, OVERLAPPING, browser
 from tests.command import run
@@ -140,15 +140,6 @@ def test_an_order_that_goes_to_and_fro_is_told_exactly(slope: float, offset: flo
         assert [each for each in every if each[0] in octave and each[1] in octave] == [
             each for each in found if each[0] in octave and each[1] in octave
         ]
-
-
-def test_turns_are_the_numbers_between_changes() -> None:
-    """Log₂ steps against a constant rate: ahead at 4, 8 and 16 alone, as doubling is of a ring."""
-    ahead = {workers: 1.0 if workers in (4, 8, 16) else 3.0 for workers in range(2, 21)}
-    flat = dict.fromkeys(ahead, 2.0)
-    fits = tuple(fit(list(each), list(each.values()), resamples=20) for each in (ahead, flat))
-    changes = crossovers(("steps", "flat"), (ahead, flat), (fits[0], fits[1]))
-    assert turns(changes, 2) == {"flat": [(2, 3), (5, 7), (9, 15), (17, None)], "steps": [(4, 4), (8, 8), (16, 16)]}
 
 
 SMALL = (

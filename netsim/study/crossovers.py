@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TypeAlias
 
 import numpy as np
 
@@ -20,8 +19,10 @@ class Crossover:
     """Where the faster of two algorithms changes, as P grows.
 
     `bracket` holds the largest simulated P before and the smallest after; if they are neighbours the change is exact.
-    `fitted` is where the fitted curves cross, real-valued, and `interval` its 95 % bootstrap interval. One of the two
-    may be missing: simulated times may cross where the curves do not, and curves beyond what was simulated.
+    `fitted` is where the fitted curves cross, real-valued, and `interval` its 95 % bootstrap interval. It holds how far
+    that depends on what the forms miss, and nothing else. One of the two may be missing: simulated times may cross
+    where the curves do not, and curves beyond what was simulated. No interval is there if more than 2.5 % of the
+    resampled curves do not cross at all: then none of 95 % is known.
     """
 
     before: str
@@ -34,26 +35,6 @@ class Crossover:
     def workers(self) -> int | None:
         """Return the least P from which the later one is known to be faster, None if that was not simulated."""
         return None if self.bracket is None else self.bracket[1]
-
-
-Turn: TypeAlias = tuple[int, int | None]
-"""The P's from one change to the next; None: to the end."""
-
-
-def turns(changes: Sequence[Crossover], first: int) -> dict[str, list[Turn]]:
-    """Return, for each of two algorithms, the P's in which it is the faster, from `first` on.
-
-    Between the two P of an inexact change nobody is.
-    """
-    known = [each for each in changes if each.bracket is not None]
-    found: dict[str, list[Turn]] = {}
-    since = first
-    for each in known:
-        assert each.bracket is not None
-        found.setdefault(each.before, []).append((since, each.bracket[0]))
-        since = each.bracket[1]
-    found.setdefault(known[-1].after, []).append((since, None))
-    return found
 
 
 def brackets(one: Mapping[int, float], other: Mapping[int, float]) -> list[tuple[int, int, bool]]:
@@ -100,7 +81,10 @@ def crossovers(
     if found:
         return found
     largest = max(fits[0].workers)
-    ahead = seconds[0][largest] < seconds[1][largest]
+    differing = [workers for workers in fits[0].workers if seconds[0][workers] != seconds[1][workers]]
+    if not differing:
+        return []
+    ahead = seconds[0][max(differing)] < seconds[1][max(differing)]
     far, interval = _fitted_crossing(fits, largest, BEYOND * largest, falling=not ahead)
     if far is None:
         return []
@@ -115,12 +99,14 @@ def _fitted_crossing(
     workers = np.geomspace(max(2.0, low), high, 200)
     (crossing,) = _crossings((fits[0].at(workers) - fits[1].at(workers))[None], workers, falling)
     sampled = _crossings(fits[0].sampled(workers) - fits[1].sampled(workers), workers, falling)
-    sampled = sampled[np.isfinite(sampled)]
     if not np.isfinite(crossing):
         return None, None
-    tail = 100 * (1 - CONFIDENCE) / 2
-    bounds = np.percentile(sampled, [tail, 100 - tail]) if len(sampled) else (crossing, crossing)
-    return float(crossing), (float(bounds[0]), float(bounds[1]))
+    tail = (1 - CONFIDENCE) / 2
+    known = sampled[np.isfinite(sampled)]
+    if len(known) < (1 - tail) * len(sampled):
+        return float(crossing), None
+    low, high = np.percentile(known, [100 * tail, 100 * (1 - tail)])
+    return float(crossing), (float(low), float(high))
 
 
 def _crossings(differences: Floats, workers: Floats, falling: bool) -> Floats:

@@ -57,21 +57,35 @@ class Broken(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Law:
-    """What one algorithm's communication grows as, on one topology at one bandwidth, over all densities."""
+    """What one algorithm's communication grows as, on one topology at one bandwidth: a fit a density.
+
+    Where the fits of all densities have one form, that is the law; where they differ, there is none.
+    """
 
     topology: str
     bandwidth: str
     algorithm: str
-    form: str
+    fits: Mapping[float | None, Fit]
     entry: PerEntry | None
 
     @property
-    def order(self) -> str:
+    def form(self) -> str | None:
+        """Return the form that all densities have, None if they differ, in their form or in whether times rise."""
+        kinds = {(each.form, each.slope < 0) for each in self.fits.values()}
+        return next(iter(kinds))[0] if len(kinds) == 1 else None
+
+    @property
+    def order(self) -> str | None:
         """Return the law in O-notation; k is named only where times were seen to grow in proportion to it."""
-        growth = " ".join(
-            part for part in ("k" if self.entry and self.entry.proportional else "", GROWTH[self.form]) if part
-        )
-        return f"O({growth.replace('k P', 'kP') or '1'})"
+        if self.form is None:
+            return None
+        return order_of(next(iter(self.fits.values())), bool(self.entry and self.entry.proportional))
+
+
+def order_of(found: Fit, with_k: bool = False) -> str:
+    """Return how one fit grows, in O-notation: times that fall as P grows are bounded."""
+    parts = ("k" if with_k else "", GROWTH[found.form] if found.slope > 0 else "")
+    return f"O({' '.join(part for part in parts if part).replace('k P', 'kP') or '1'})"
 
 
 def condition_of(point: Point) -> Condition:
@@ -149,14 +163,41 @@ class Growth:
         return found
 
     def never_cross(self) -> list[tuple[Condition, str, str]]:
-        """Return (condition, faster, slower) of the pairs whose order never changes."""
-        crossing = self.changes()
+        """Return (condition, faster, slower) of the pairs whose order never changes, where it is ever another."""
         found = []
-        for condition, pair in self.pairs():
-            if (condition, frozenset(pair)) not in crossing:
-                times = [sum(self.seconds(condition, each, ROUND).values()) for each in pair]
-                found.append((condition, *(pair if times[0] <= times[1] else pair[::-1])))
+        for condition, pair in self._uncrossed():
+            ahead, behind = self.ahead(condition, pair), self.ahead(condition, pair[::-1])
+            if ahead or behind:
+                found.append((condition, *(pair if ahead else pair[::-1])))
         return found
+
+    def always_equal(self) -> list[tuple[Condition, str, str]]:
+        """Return the pairs that take the same time at every P that was simulated."""
+        return [
+            (condition, *pair)
+            for condition, pair in self._uncrossed()
+            if not self.ahead(condition, pair) and not self.ahead(condition, pair[::-1])
+        ]
+
+    def _uncrossed(self) -> list[tuple[Condition, tuple[str, str]]]:
+        crossing = self.changes()
+        return [(condition, pair) for condition, pair in self.pairs() if (condition, frozenset(pair)) not in crossing]
+
+    def ahead(self, condition: Condition, pair: tuple[str, str]) -> list[int]:
+        """Return the P's, of those that both were simulated at, at which the first of a pair is the faster."""
+        one, other = (self.seconds(condition, each, ROUND) for each in pair)
+        return [workers for workers in self.together(condition, pair) if one[workers] < other[workers]]
+
+    def together(self, condition: Condition, pair: tuple[str, str]) -> list[int]:
+        """Return the P's at which both of a pair were simulated."""
+        one, other = (self.outcomes(condition, each) for each in pair)
+        return sorted(one.keys() & other.keys())
+
+    def fastest(self, condition: Condition, workers: int) -> list[str]:
+        """Return who has the shortest round, of those that were simulated at so many workers; equals, all of them."""
+        known = {name: self.outcomes(condition, name).get(workers) for name in self.algorithms()}
+        rounds = {name: float(found[ROUND]) for name, found in known.items() if found is not None}
+        return [name for name, seconds in rounds.items() if seconds == min(rounds.values())]
 
     def pairs(self) -> Iterator[tuple[Condition, tuple[str, str]]]:
         """Yield every two algorithms under every condition; two that no density touches only once a network."""
@@ -182,7 +223,7 @@ class Growth:
 
     @cached_property
     def laws(self) -> list[Law]:
-        """Return what every algorithm grows as, for every topology and bandwidth; the form that most densities have."""
+        """Return what every algorithm grows as, for every topology and bandwidth."""
         found: list[Law] = []
         for topology, bandwidth, algorithm in dict.fromkeys((c.topology, c.bandwidth, name) for c, name in self.curves):
             keys = [
@@ -190,11 +231,9 @@ class Growth:
                 for key in self.curves
                 if (key[0].topology, key[0].bandwidth, key[1]) == (topology, bandwidth, algorithm)
             ]
-            fits = [self.fits[key] for key in keys]
+            fits = {key[0].density: self.fits[key] for key in keys}
             selected = [int(self.curves[key][self.grid[0]]["k"] or 0) for key in keys]
-            forms = [each.form for each in fits]
-            form = max(dict.fromkeys(forms), key=forms.count)
-            found.append(Law(topology, bandwidth, algorithm, form, per_entry(selected, fits)))
+            found.append(Law(topology, bandwidth, algorithm, fits, per_entry(selected, list(fits.values()))))
         return found
 
     def broken(self) -> list[Broken]:
@@ -257,6 +296,7 @@ def _law_json(law: Law) -> dict[str, Any]:
         "bandwidth": law.bandwidth,
         "form": law.form,
         "order": law.order,
+        "forms": [{"density": density, "form": found.form} for density, found in law.fits.items()],
         "seconds_per_entry": None if entry is None else entry.seconds,
         "interval": None if entry is None else entry.interval,
     }

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from netsim.study.crossovers import Crossover, turns
+from netsim.study.crossovers import Crossover
 from netsim.study.fits import Fit
-from netsim.study.growth import BREAKS, ROUND, Broken, Condition, Growth, Law
+from netsim.study.growth import BREAKS, Broken, Condition, Growth, Law, order_of
 from netsim.units import format_duration
 
 BASIS = {"1": "", "log2(P)": "log₂P", "(P-1)/P": "(P−1)/P", "P": "P", "sqrt(P)": "√P"}
@@ -21,7 +21,7 @@ def in_words(growth: Growth) -> list[str]:
     span = f"P = {growth.grid[0]} to {growth.grid[-1]:,}"
     sentences = [
         _headline(growth, laws, first),
-        *(_law(growth, law, first, span) for law in laws),
+        *(_law(growth, law, span) for law in laws),
         *_broken(growth),
         *_kept(growth),
         *_orders(growth, first, span),
@@ -31,47 +31,94 @@ def in_words(growth: Growth) -> list[str]:
 
 def _headline(growth: Growth, laws: Sequence[Law], first: Condition) -> str:
     """Return the orders of all algorithms, and who is the fastest of them from which P on."""
-    orders = ", ".join(f"{growth.titles[law.algorithm]} in {law.order}" for law in laws)
-    rounds = {name: growth.seconds(first, name, ROUND) for name in growth.algorithms()}
+    orders = ", ".join(f"{growth.titles[law.algorithm]} {_in_order(law)}" for law in laws)
+    return f"Communication on {first.topology} grows: {orders}. {_fastest(growth, first)} ({first.in_words()})."
+
+
+def _in_order(law: Law) -> str:
+    if law.order is None:
+        return "in an order that depends on the density"
+    return f"nearest to {law.order}" if _poor(law) else f"in {law.order}"
+
+
+def _poor(law: Law) -> bool:
+    return max(found.worst for found in law.fits.values()) > LARGE_ERROR
+
+
+def _fastest(growth: Growth, first: Condition) -> str:
+    """Return who is the fastest with most workers, since which P without interruption, and who at fewer."""
     grid = growth.grid
-    fastest = [min(rounds, key=lambda name: rounds[name][workers]) for workers in grid]
-    told, last = f"Communication on {first.topology} grows: {orders}.", growth.titles[fastest[-1]]
-    since = next((at + 1 for at in reversed(range(len(grid))) if fastest[at] != fastest[-1]), 0)
-    before = " or ".join(growth.titles[name] for name in dict.fromkeys(fastest[:since]))
-    below = f"; at fewer, {before}" if before else ""
-    span = f"{grid[since]:,} to {grid[-1]:,} workers"
-    return f"{told} With {span} {last} has the shortest round{below} ({first.in_words()})."
+    last = growth.fastest(first, grid[-1])
+    simulated = sorted({workers for name in growth.algorithms() for workers in growth.outcomes(first, name)})
+    # At a P of the search for crossovers not all algorithms are known; whoever is beaten by one is not the fastest.
+    others = [
+        workers
+        for workers in simulated
+        if workers <= grid[-1]
+        and (workers in grid or any(workers in growth.outcomes(first, name) for name in last))
+        and growth.fastest(first, workers) != last
+    ]
+    since = [workers for workers in grid if workers > max(others, default=0)]
+    span = f"{since[0]:,} to {since[-1]:,}" if len(since) > 1 else f"{since[0]:,}"
+    before = dict.fromkeys(name for workers in grid if workers < since[0] for name in growth.fastest(first, workers))
+    below = f"; at fewer, {' or '.join(growth.titles[name] for name in before)}" if before else ""
+    names, have = _several([growth.titles[name] for name in last], "has", "have")
+    return f"With {span} workers {names} {have} the shortest round{below}"
 
 
-def _law(growth: Growth, law: Law, first: Condition, span: str) -> str:
-    key = (first, law.algorithm) if (first, law.algorithm) in growth.fits else (first.dense(), law.algorithm)
-    found = growth.fits[key]
-    selected = growth.curves[key][growth.grid[0]]["k"]
-    bounded = " (bounded in P)" if law.form in ("1", "(P-1)/P") else ""
+def _several(titles: Sequence[str], one: str, more: str) -> tuple[str, str]:
+    """Return titles as a subject, and its verb."""
+    return (titles[0], one) if len(titles) == 1 else (f"{', '.join(titles[:-1])} and {titles[-1]} alike", more)
+
+
+def _law(growth: Growth, law: Law, span: str) -> str:
+    """Return what one algorithm's fits say: a law, if those of all densities agree, and else each by itself."""
+    title, where = growth.titles[law.algorithm], f"on {law.topology}, {law.bandwidth} ({span})"
+    if law.order is None:
+        fits = "; ".join(
+            f"at density {density:g} {order_of(found)}, {_formula(found)}{_misfit([found])}"
+            for density, found in law.fits.items()
+        )
+        return f"{title} communicates in an order that depends on the density {where}: {fits}."
+    (density, found), *_ = law.fits.items()
+    selected = growth.curves[Condition(law.topology, law.bandwidth, density), law.algorithm][growth.grid[0]]["k"]
     at = f" at k = {selected:,}" if selected is not None else ""
-    sentence = (
-        f"{growth.titles[law.algorithm]} communicates in {law.order}{bounded} on {first.topology}, {first.bandwidth} "
-        f"({span}): {_formula(found)}{at}"
-    )
+    told = f"communicates in {law.order}"
+    if _poor(law):
+        told = f"communicates in none of the five forms, nearest to {law.order},"
+    sentence = f"{title} {told}{_bounded(found)} {where}: {_formula(found)}{at}"
     if law.entry is not None and law.entry.proportional:
         low, high = (format_duration(bound) for bound in law.entry.interval)
-        basis = f" · {BASIS[law.form]}" if law.form != "1" else ""
+        basis = f" · {BASIS[found.form]}" if found.form != "1" else ""
         sentence += f"; each further selected entry costs {format_duration(law.entry.seconds)}{basis} ({low} to {high})"
-    if found.worst > LARGE_ERROR:
-        sentence += f"; no one form describes it: this one is up to {found.worst:.0%} off"
-    return sentence + "."
+    return f"{sentence}{_misfit(law.fits.values())}."
+
+
+def _bounded(found: Fit) -> str:
+    if found.slope < 0:
+        return " (falling as P grows)"
+    return " (bounded in P)" if found.form in ("1", "(P-1)/P") else ""
+
+
+def _misfit(fits: Iterable[Fit]) -> str:
+    worst = max(found.worst for found in fits)
+    return f"; no one form describes it: the nearest is up to {worst:.0%} off" if worst > LARGE_ERROR else ""
 
 
 def _formula(found: Fit) -> str:
     if found.form == "1":
-        low, high = (format_duration(bound) for bound in found.intercept_interval)
-        return f"{format_duration(found.intercept)} (95% interval {low} to {high})"
-    low, high = (format_duration(bound) for bound in found.slope_interval)
+        low, high = map(_signed, found.intercept_interval)
+        return f"{_signed(found.intercept)} (95% interval {low} to {high})"
+    low, high = map(_signed, found.slope_interval)
     sign = "−" if found.intercept < 0 else "+"
     return (
-        f"{format_duration(found.slope)} · {BASIS[found.form]} {sign} {format_duration(abs(found.intercept))} "
+        f"{_signed(found.slope)} · {BASIS[found.form]} {sign} {format_duration(abs(found.intercept))} "
         f"(95% interval of the slope {low} to {high})"
     )
+
+
+def _signed(seconds: float) -> str:
+    return f"{'−' if seconds < 0 else ''}{format_duration(abs(seconds))}"
 
 
 def _broken(growth: Growth) -> list[str]:
@@ -82,12 +129,15 @@ def _broken(growth: Growth) -> list[str]:
         if key not in worst or _severity(each) > _severity(worst[key]):
             worst[key] = each
     reference = growth.conditions[0].topology
+    laws = {(law.algorithm, law.bandwidth): law for law in growth.laws if law.topology == reference}
     sentences = []
     for (algorithm, topology), each in worst.items():
         form = BASIS[each.form] or "a constant"
         what = f"breaks its law on {topology}: of the five forms {form} is nearest, and"
         if each.form == each.reference:
-            what = f"keeps its law on {topology}, but"
+            what = f"keeps its form on {topology}, but"
+        elif laws[algorithm, each.condition.bandwidth].form is None:
+            what = f"has another form on {topology}: {form} is nearest, and"
         sentences.append(
             f"{growth.titles[algorithm]} {what} with {growth.grid[-1]:,} workers it takes {each.times_as_long:.3g}× as "
             f"long as on {reference} ({each.condition.in_words()})."
@@ -106,8 +156,8 @@ def _kept(growth: Growth) -> list[str]:
         if topology != reference
     }
     return [
-        f"On {topology}, rounds of {', '.join(names)} communicate for less than {BREAKS:g}× as long as on {reference}, "
-        "at every bandwidth and density."
+        f"On {topology}, rounds of {', '.join(names)} communicate with {growth.grid[-1]:,} workers for less than "
+        f"{BREAKS:g}× as long as on {reference}, at every bandwidth and density."
         for topology, names in kept.items()
         if names
     ]
@@ -122,33 +172,52 @@ def _orders(growth: Growth, first: Condition, span: str) -> list[str]:
     here = [changes for (condition, _), changes in growth.changes().items() if condition in (first, first.dense())]
     sentences = []
     for changes in here:
-        if len(changes) > 1:
-            sentences.append(_to_and_fro(growth, changes, first))
-        else:
-            sentences.append(_change(growth, changes[0], first))
-    kept = [
-        f"{growth.titles[faster]} before {growth.titles[slower]}"
-        for condition, faster, slower in growth.never_cross()
-        if condition in (first, first.dense())
-    ]
+        told = _to_and_fro(growth, changes, first) if len(changes) > 1 else _change(growth, changes[0], first)
+        sentences.append(told)
+    kept = [_stays(growth, *each) for each in growth.never_cross() if each[0] in (first, first.dense())]
     if kept:
         sentences.append(f"The order stays for all of {span}: {', '.join(kept)} ({first.in_words()}).")
+    equal = [
+        f"{growth.titles[one]} and {growth.titles[other]}"
+        for condition, one, other in growth.always_equal()
+        if condition in (first, first.dense())
+    ]
+    if equal:
+        sentences.append(f"Equally fast for all of {span}: {', '.join(equal)} ({first.in_words()}).")
     return sentences
 
 
+def _stays(growth: Growth, condition: Condition, faster: str, slower: str) -> str:
+    pair = (faster, slower)
+    equal = sorted(set(growth.together(condition, pair)) - set(growth.ahead(condition, pair)))
+    but = f" (as fast at P = {', '.join(_runs(equal, growth.together(condition, pair)))})" if equal else ""
+    return f"{growth.titles[faster]} before {growth.titles[slower]}{but}"
+
+
 def _to_and_fro(growth: Growth, changes: Sequence[Crossover], condition: Condition) -> str:
-    """Say of an order that changes several times where the one is ahead whose turns hold fewer P."""
-    last = growth.grid[-1]
-    by = turns(changes, growth.grid[0])
-    counts = {name: sum((end or last) - start + 1 for start, end in spans) for name, spans in by.items()}
-    ahead, other = sorted(counts, key=lambda name: counts[name])
-    told = [
-        str(start) if start == end else f"{start} {'on' if end is None else f'to {end}'}" for start, end in by[ahead]
-    ]
+    """Say of an order that changes several times where the one is ahead that is so at fewer P."""
+    pair = (changes[0].before, changes[0].after)
+    leads = {name: growth.ahead(condition, order) for name, order in zip(pair, (pair, pair[::-1]), strict=True)}
+    ahead, other = sorted(pair, key=lambda name: len(leads[name]))
+    at = ", ".join(_runs(leads[ahead], growth.together(condition, pair)))
     return (
         f"The order of {growth.titles[other]} and {growth.titles[ahead]} goes to and fro: of the P simulated, "
-        f"{growth.titles[ahead]} is the faster only at {', '.join(told)} ({condition.in_words()})."
+        f"{growth.titles[ahead]} is the faster only at {at} ({condition.in_words()})."
     )
+
+
+def _runs(some: Sequence[int], every: Sequence[int]) -> list[str]:
+    """Return the P's of `some` in words, neighbours among `every` together: "4", "6 to 9", "16 on"."""
+    told: list[str] = []
+    start = None
+    for at, workers in enumerate(every):
+        if workers in some and start is None:
+            start = workers
+        if start is not None and (at + 1 == len(every) or every[at + 1] not in some):
+            alone = str(start) if start == workers else f"{start} to {workers}"
+            told.append(f"{start} on" if at + 1 == len(every) and start != workers else alone)
+            start = None
+    return told
 
 
 def _change(growth: Growth, each: Crossover, condition: Condition) -> str:
@@ -158,7 +227,10 @@ def _change(growth: Growth, each: Crossover, condition: Condition) -> str:
     if each.bracket is None:
         return f"Beyond what was simulated, {after} overtakes {before}: {fitted} ({condition.in_words()})."
     low, high = each.bracket
-    exact = "" if high - low == 1 else f" (or from one after P = {low:,})"
+    known = growth.together(condition, (each.before, each.after))
+    last = max(workers for workers in known if workers < high)
+    exact = "" if high - last == 1 else f" (or from one after P = {last:,})"
+    exact += f"; as fast at P = {', '.join(_runs([p for p in known if low < p < high], known))}" if last > low else ""
     fitted = f"; {fitted}" if fitted else ""
     return f"{after} is faster than {before} from P = {high:,}{exact}{fitted} ({condition.in_words()})."
 
