@@ -1,10 +1,10 @@
-"""Why SASG and LASG skip less here than in their paper: the reading of the published code, and easier data.
+"""Why SASG and LASG skip less here than in their paper: the reading of the distributed code, and easier data.
 
-The paper's rule (6) compares gradients at ω^t and at ω^{t-τ}, the parameters of the worker's last upload. The published
-code of FC MNIST refreshes the old model at every step, and so compares with ω^{t-1}: `*-refreshed` here, which netsim
-itself does not offer. Published settings otherwise (10 workers of 10 samples, γ = 0.005 on a sum, 1 % of every tensor,
-D = 10, α_d = 1/(2γ)), on Fashion-MNIST and on scikit-learn's digits, which are easier. Prints the share of uploads
-skipped in every fifth of the run, the accuracy and the training loss.
+The paper's rule (6) compares gradients at ω^t and at ω^{t-τ}, the parameters of the worker's last upload; so do netsim
+and the authors' notebooks. The authors' distributed code refreshes the old model at every step, and so compares with
+ω^{t-1}: `*-refreshed` here, which netsim itself does not offer. Published settings otherwise (10 workers of 10 samples,
+γ = 0.005 on a sum, 1 % of every tensor, D = 10, α_d = 1/(2γ)), on Fashion-MNIST and on scikit-learn's digits, which are
+easier. Prints the share of uploads skipped in every fifth of the run, the accuracy and the training loss.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PARTS = 5
 
 
 class Refreshed(Lazy):
-    """As in the published code of FC MNIST: the old model is that of the step before, also for who skipped."""
+    """As in the authors' distributed code: the old model is that of the step before, also for who skipped."""
 
     async def step(
         self, worker: Worker, parameters: Vector, gradient: Gradient | None, recipe: Recipe, state: State

@@ -387,3 +387,10 @@ class SASG(LASGWK2):
 
     def values_in(self, message: Array) -> int:
         return int(np.count_nonzero(message))
+
+
+class SASGOfDistributedCode(SASG):
+    """As the authors' distributed code has it, not their notebooks: ‖∇f_m(ω^t; ξ^t) - ∇f_m(ω^{t-1}; ξ^t)‖²."""
+
+    def left(self, m: int, t: int) -> float:
+        return squared_norm(self.gradient(self.omega[t], m, t) - self.gradient(self.omega[t - 1], m, t))

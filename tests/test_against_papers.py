@@ -16,6 +16,7 @@ import torch
 from algorithms import ALGORITHMS
 from algorithms.randk import Draw, random_positions
 from algorithms.selection import Selector
+from benchmarks.sasg_readings import SASGRefreshed
 from netsim.algorithm import Algorithm
 from netsim.backends.cooperative import Cooperative
 from netsim.backends.local import Instant
@@ -349,6 +350,19 @@ def test_who_never_skips_is_not_lazy(name: str, workers: int, recipe: str) -> No
     pair = lazy(name, workers, sgd, Rule(history=2, delay=5, c=1e-12), PER_TENSOR)
     eager = sparse("ps-topk", workers, sgd, PER_TENSOR) if name == "sasg" else dense("ps", workers, sgd)
     hold(Both(pair.netsim, eager.papers))
+
+
+def test_the_distributed_code_of_sasg_refreshes_the_old_model_at_every_step() -> None:
+    """That reading stays in a benchmark; netsim and the authors' notebooks refresh it only at an upload."""
+    rule = Rule(history=4, delay=8, c=0.06)
+    options = {"selector": selector_of(PER_TENSOR), "history": rule.history, "delay": rule.delay, "alpha": rule.c}
+    refreshed: Callable[..., Algorithm] = SASGRefreshed
+    hold_lazy(Both(refreshed(**options), papers.SASGOfDistributedCode(3, D, MEAN, rule, PER_TENSOR)))
+    own = papers.SASG(3, D, MEAN, rule, PER_TENSOR)
+    hold_lazy(Both(make("sasg", **options), own))
+    other = papers.SASGOfDistributedCode(3, D, MEAN, rule, PER_TENSOR)
+    list(papers.train(other, start(), gradient, STEPS))
+    assert own.uploads != other.uploads
 
 
 def test_the_variants_differ() -> None:
