@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import os
 import pickle
+import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -572,3 +573,108 @@ def test_samples_take_what_they_are_asked_for() -> None:
     assert labels.tolist() == [5, 0]
     changed = Samples(inputs.clone(), torch.tensor([0, 1, 2, 3, 4, 4]))
     assert samples.sha256() != changed.sha256()
+
+
+# Names that unpacking gives.
+
+
+def moved_files(tmp_path: Path, renamed: Callable[[str], str], compressed: bool = False) -> Path:
+    write_mnist(tmp_path / "written", compressed=compressed)
+    root = tmp_path / "data"
+    for path in (tmp_path / "written").iterdir():
+        target = root / renamed(path.name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(target)
+    return root
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize(
+    "renamed",
+    [
+        lambda name: f"mnist/{name.replace('-idx', '.idx')}",  # WinZip, 7-Zip
+        lambda name: f"mnist/{name.removesuffix('.gz')}/{name}",  # a folder for each
+        lambda name: f"mnist/{name.removesuffix('.gz').replace('-idx', '.idx')}/{name.removesuffix('.gz')}",
+        lambda name: f"MNIST/{name.upper()}",
+        lambda name: f"archive/mnist_dataset/{name}",
+        lambda name: f"mnist/mnist/raw/{name}",
+        lambda name: f"mnist/{name.removesuffix('.gz')}",  # compressed, without its suffix
+        lambda name: f"mnist/{name.removesuffix('.gz')}.gz",  # with it, but plain
+    ],
+)
+@pytest.mark.usefixtures("nowhere")
+def test_idx_files_are_found_under_the_names_that_unpacking_gives(
+    tmp_path: Path, renamed: Callable[[str], str], compressed: bool
+) -> None:
+    workload = load_workload("fc-mnist", 0, "mnist", moved_files(tmp_path, renamed, compressed))
+    assert torch.equal(workload.training.inputs[:, 0], torch.from_numpy(some_images(40, 0)[0]))
+    assert torch.equal(workload.test.inputs[:, 0], torch.from_numpy(some_images(20, 1)[0]))
+
+
+@pytest.mark.usefixtures("nowhere")
+def test_a_folder_that_is_named_like_the_data_may_itself_be_given(tmp_path: Path) -> None:
+    root = moved_files(tmp_path, lambda name: f"fashion-mnist/{name}")
+    assert len(load_workload("fc-mnist", 0, "fashion-mnist", root / "fashion-mnist").training) == 40
+
+
+@pytest.mark.parametrize("data", ["mnist", "fashion-mnist"])
+@pytest.mark.parametrize("folder", ["", "raw/", "kmnist/"])
+@pytest.mark.usefixtures("nowhere")
+def test_files_that_may_be_another_data_sets_are_not_taken(tmp_path: Path, data: str, folder: str) -> None:
+    root = moved_files(tmp_path, lambda name: folder + name)
+    with pytest.raises(InfeasibleError) as raised:
+        load_workload("fc-mnist", 0, data, root)
+    one_line(raised, "holds files of these names, but does not say whose", f"name it {data}")
+
+
+@pytest.mark.usefixtures("nowhere")
+def test_fashion_is_not_taken_for_mnist_nor_the_other_way_round(tmp_path: Path) -> None:
+    for theirs, wanted in (("fashion-mnist", "mnist"), ("mnist", "fashion-mnist")):
+        root = moved_files(tmp_path / theirs, lambda name, folder=theirs: f"{folder}/{name}")  # type: ignore[misc]
+        with pytest.raises(InfeasibleError):
+            load_workload("fc-mnist", 0, wanted, root)
+
+
+@pytest.mark.parametrize("data", ["cifar10", "cifar100"])
+@pytest.mark.parametrize(
+    "move",
+    [
+        lambda folder, root: folder.rename(root / "itself"),
+        lambda folder, root: shutil.copytree(folder, root / folder.name / folder.name),
+        lambda folder, root: shutil.copytree(folder, root / f"{folder.name.split('-py')[0]}-python" / folder.name),
+        lambda folder, root: shutil.copytree(folder, root / f"CIFAR_100 {folder.name.split('-')[1]}"),
+    ],
+)
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.usefixtures("nowhere")
+def test_cifar_is_found_where_unpacking_nests_it(
+    tmp_path: Path, data: str, move: Callable[[Path, Path], Any], compressed: bool
+) -> None:
+    write_cifar(tmp_path / "written", data)
+    (folder,) = (tmp_path / "written").iterdir()
+    if compressed:
+        for path in list(folder.iterdir()):
+            path.with_name(path.name + ".gz").write_bytes(gzip.compress(path.read_bytes()))
+            path.unlink()
+    plain = load_workload("resnet20", 0, data, tmp_path / "written").data_sha256()
+    root = tmp_path / "data"
+    root.mkdir()
+    move(folder, root)
+    given = root / "itself" if (root / "itself").exists() else root
+    if data == "cifar100" and given != root:
+        given = given.rename(root / "cifar-100")
+    assert load_workload("resnet20", 0, data, given).data_sha256() == plain
+
+
+@pytest.mark.usefixtures("nowhere")
+def test_what_is_there_instead_is_listed(tmp_path: Path) -> None:
+    (tmp_path / "cifar-10-python.tar.gz").write_bytes(b"")
+    (tmp_path / "other").mkdir()
+    with pytest.raises(InfeasibleError) as raised:
+        load_workload("resnet20", 0, "cifar10", tmp_path)
+    one_line(
+        raised, "data_batch_5, test_batch not found", f"below {tmp_path}, which holds cifar-10-python.tar.gz, other/;"
+    )
+    with pytest.raises(InfeasibleError) as raised:
+        load_workload("resnet20", 0, "cifar10", tmp_path / "missing")
+    one_line(raised, "which cannot be read (No such file or directory)")

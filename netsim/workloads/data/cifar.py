@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import pickle
 import pickletools
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from netsim.workloads.data import Shape
-from netsim.workloads.data.files import find_folder, malformed
+from netsim.workloads.data.files import find_files, malformed, opened
 from netsim.workloads.data.load import Data, of_images
 
 
@@ -29,6 +30,10 @@ class Layout:
     training: tuple[str, ...]
     test: str
     labels: bytes
+
+    def is_named(self, path: str) -> bool:
+        """Return whether the path of a folder says that it holds this data set, where its files do not."""
+        return self.test == "test_batch" or re.search(r"cifar[^a-z0-9]?100", path) is not None
 
 
 LAYOUTS = {
@@ -44,16 +49,17 @@ def load(name: str, shape: Shape, seed: int, data_dir: Path | None) -> Data:
     layout = LAYOUTS[name]
     archive = layout.folder.removesuffix("-batches-py").removesuffix("-python") + "-python.tar.gz"
     advice = f"netsim fetch {name} --data-dir DIR, or unpack {archive} inside DIR, and give --data-dir DIR"
-    folder = find_folder(name, [*layout.training, layout.test], [layout.folder], data_dir, advice)
-    batches = [read_batch(folder / file, layout.labels, shape) for file in layout.training]
+    paths = find_files(name, [*layout.training, layout.test], [layout.folder], data_dir, advice, layout.is_named)
+    batches = [read_batch(paths[file], layout.labels, shape) for file in layout.training]
     images, labels = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
-    return of_images(name, (images, labels), read_batch(folder / layout.test, layout.labels, shape))
+    return of_images(name, (images, labels), read_batch(paths[layout.test], layout.labels, shape))
 
 
 def read_batch(path: Path, labels_key: bytes, shape: Shape) -> tuple[np.ndarray, np.ndarray]:
     """Return the (n, C, H, W) uint8 images and (n,) labels of one file; raise InfeasibleError where it has none."""
     try:
-        packed = path.read_bytes()
+        with opened(path) as file:
+            packed = file.read()
         for opcode, number, _ in pickletools.genops(packed):
             if opcode.name.endswith("PUT") and (number or 0) > len(packed):  # a list of that length would be made
                 raise pickle.UnpicklingError(f"numbers something {number}")

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import gzip
+import re
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from netsim.workloads.data import Shape
-from netsim.workloads.data.files import find_file, find_folder, malformed
+from netsim.workloads.data.files import find_files, malformed, opened
 from netsim.workloads.data.load import Data, of_images
 
 PARTS = ("train", "t10k")
 FOLDERS = {"mnist": ("mnist", "MNIST/raw"), "fashion-mnist": ("fashion-mnist", "FashionMNIST/raw")}
 """Folders inside --data-dir: a plain one, and where torchvision downloads to. The two have equal file names."""
+NAMED: dict[str, Callable[[str], bool]] = {
+    "mnist": lambda path: "fashion" not in path and re.search(r"(?<![a-z])mnist", path) is not None,
+    "fashion-mnist": lambda path: "fashion" in path,
+}
+"""Whether the path of another folder says which of the two it holds; KMNIST has equal file names, too."""
 
 ADVICE = {
     "mnist": "netsim fetch mnist --data-dir DIR, or put the IDX files into DIR/mnist, and give --data-dir DIR",
@@ -31,15 +37,13 @@ MOST = 10**6
 def load(name: str, shape: Shape, seed: int, data_dir: Path | None) -> Data:
     """Return the 60,000 + 10,000 images of 28×28, or however many the files hold."""
     wanted = [file for part in PARTS for file in (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte")]
-    folder = find_folder(name, wanted, FOLDERS[name], data_dir, ADVICE[name])
-    training, test = (_read_part(folder, part, shape) for part in PARTS)
+    paths = find_files(name, wanted, FOLDERS[name], data_dir, ADVICE[name], NAMED[name])
+    images_at, labels_at, test_images_at, test_labels_at = paths.values()
+    training, test = _read_part(images_at, labels_at, shape), _read_part(test_images_at, test_labels_at, shape)
     return of_images(name, training, test)
 
 
-def _read_part(folder: Path, part: str, shape: Shape) -> tuple[np.ndarray, np.ndarray]:
-    images_at, labels_at = (find_file(folder, f"{part}-{kind}-ubyte") for kind in ("images-idx3", "labels-idx1"))
-    assert images_at is not None
-    assert labels_at is not None
+def _read_part(images_at: Path, labels_at: Path, shape: Shape) -> tuple[np.ndarray, np.ndarray]:
     images, labels = read_idx(images_at, shape.sample[1:]), read_idx(labels_at, ())
     if len(images) != len(labels):
         raise malformed(labels_at, f"{len(labels)} labels for the {len(images)} images in {images_at.name}")
@@ -57,7 +61,7 @@ def read_idx(path: Path, item: tuple[int, ...]) -> np.ndarray:
     dimensions = 1 + len(item)
     expected = bytes([0, 0, UNSIGNED_BYTE, dimensions])
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        with opened(path) as file:
             magic, sizes = file.read(4), file.read(4 * dimensions)
             if magic != expected:
                 raise malformed(path, f"starts with {magic.hex() or 'nothing'}, expected {expected.hex()}")

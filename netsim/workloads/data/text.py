@@ -7,6 +7,7 @@ a gradient is a function of the parameters and the batch alone, so no state is c
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 
 from netsim.workloads.data import Shape
-from netsim.workloads.data.files import find_file, find_folder, malformed
+from netsim.workloads.data.files import find_files, malformed, opened
 from netsim.workloads.data.load import Data, described
 from netsim.workloads.samples import Samples
 
@@ -28,36 +29,33 @@ CHARACTERS = "\n" + "".join(chr(code) for code in range(32, 127))
 def load_ptb(name: str, shape: Shape, seed: int, data_dir: Path | None) -> Data:
     """Return ptb.train.txt and ptb.test.txt as sequences of words, numbered by how frequent they are."""
     advice = "put ptb.train.txt and ptb.test.txt (Mikolov's simple-examples) into DIR/ptb and give --data-dir DIR"
-    folder = find_folder(name, ["ptb.train.txt", "ptb.test.txt"], PTB_FOLDERS, data_dir, advice)
-    training, test = (_read_words(folder, f"ptb.{part}.txt") for part in ("train", "test"))
+    paths = find_files(name, ["ptb.train.txt", "ptb.test.txt"], PTB_FOLDERS, data_dir, advice)
+    training_at, test_at = paths.values()
+    training, test = _read_words(training_at), _read_words(test_at)
     counts = Counter(training)
     if len(counts) > shape.classes:
-        raise malformed(
-            folder / "ptb.train.txt", f"{len(counts)} different words, expected the {shape.classes} of the usual file"
-        )
+        raise malformed(training_at, f"{len(counts)} different words, expected the {shape.classes} of the usual file")
     ordered = sorted(counts, key=lambda word: (-counts[word], word))
     numbers = {word: number for number, word in enumerate(ordered)}
     strangers = sorted(set(test) - numbers.keys())
     if strangers and UNKNOWN not in numbers:
-        raise malformed(folder / "ptb.test.txt", f"word {strangers[0]!r} is not in ptb.train.txt, nor is {UNKNOWN}")
+        raise malformed(test_at, f"word {strangers[0]!r} is not in ptb.train.txt, nor is {UNKNOWN}")
     unknown = numbers.get(UNKNOWN, 0)
     (length,) = shape.sample
 
-    def sequences(words: list[str], file: str) -> Samples:
+    def sequences(words: list[str], path: Path) -> Samples:
         tokens = np.array([numbers.get(word, unknown) for word in words], np.int64)
-        return _sequences(tokens, length, folder / file)
+        return _sequences(tokens, length, path)
 
     made = f"{len(training):,} + {len(test):,} words, "
-    return described(name, sequences(training, "ptb.train.txt"), sequences(test, "ptb.test.txt"), made)
+    return described(name, sequences(training, training_at), sequences(test, test_at), made)
 
 
-def _read_words(folder: Path, file: str) -> list[str]:
-    path = find_file(folder, file)
-    if path is None or path.suffix == ".gz":
-        raise malformed(folder / file, "is compressed, expected plain text")
+def _read_words(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        with opened(path) as file:
+            lines = file.read().decode("utf-8").splitlines()
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise malformed(path, f"cannot be read as text ({' '.join(str(error).split())})") from error
     return [word for line in lines for word in (*line.split(), END_OF_LINE)]
 
