@@ -106,8 +106,8 @@ def _report(
     if not results:
         return None
     lost = [f"No result for {name}: its training diverged." for name in diverged]
-    effects = {} if lab is None else experiment.shown()
-    return Report(experiment.config(), results, conclude(results, lab) + lost, environment, effects)
+    effects, links = ({}, None) if lab is None else (experiment.shown(), experiment.links())
+    return Report(experiment.config(), results, conclude(results, lab) + lost, environment, effects, links)
 
 
 def _complete(report: Report | None, diverged: Mapping[str, str], unwritten: Sequence[str] = ()) -> Report:

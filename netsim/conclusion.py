@@ -121,12 +121,10 @@ def _and(titles: Sequence[str]) -> str:
     return " and ".join([", ".join(titles[:-1]), titles[-1]]) if len(titles) > 1 else titles[0]
 
 
-def _has_room(experiment: Experiment, workers: int) -> bool:
-    try:
-        experiment.for_workers(workers).fabric()
-    except InfeasibleError:
-        return False
-    return True
+def _sizes(experiment: Experiment, largest: int) -> list[int]:
+    """Return the numbers of workers to look at: powers of two, and all hosts where the network has fewer."""
+    most = min(largest, len(experiment.graph(largest).hosts))
+    return [2**power for power in range(1, most.bit_length())] + ([most] if most & (most - 1) else [])
 
 
 def _order(ranked: Sequence[Result], laboratory: Laboratory) -> str:
@@ -138,9 +136,8 @@ def _order(ranked: Sequence[Result], laboratory: Laboratory) -> str:
     workers, largest = ranked[0].workers, LARGEST
     if all(result.way in ("batched", "memoised") for result in ranked):
         largest = max(LARGEST, min(workers, LARGEST_AT_ONCE))
-    sizes = [2**power for power in range(1, largest.bit_length()) if _has_room(laboratory.experiment, 2**power)]
     scaling = Scaling(laboratory)
-    sizes = list(takewhile(partial(scaling.is_finite, list(titles)), sizes))
+    sizes = list(takewhile(partial(scaling.is_finite, list(titles)), _sizes(laboratory.experiment, largest)))
     if len(sizes) < 2:
         return "No other number of workers fits on this network."
     if 2 <= workers <= sizes[-1]:

@@ -89,8 +89,9 @@ class Effects:
 
     @property
     def local(self) -> bool:
-        """Whether workers or links are named, which another number of workers need not have."""
-        return bool(self.link_event) or any(each.rank is not None for each in self.stragglers())
+        """Whether workers, hosts or links are named, which another number of workers need not have."""
+        named = self.link_event is not None or self.flows_file is not None
+        return named or any(each.rank is not None for each in self.stragglers())
 
     def tcp(self) -> Tcp | None:
         """Return the protocol, None if it is ideal."""

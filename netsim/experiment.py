@@ -35,16 +35,17 @@ from netsim.overlap import (
 from netsim.pieces import Piece
 from netsim.rates import STEP, Rate
 from netsim.sgd import Aggregate, Recipe
-from netsim.units import parse_bandwidth, parse_duration, read_whole
+from netsim.units import format_bandwidth, format_duration, parse_bandwidth, parse_duration, read_whole
 from netsim.worker import SENDS, Work
 from netsim.workloads import DEFAULT, WORKLOADS, check_workload
-from topologies import build, check_topology, servers_of
-from topologies.builder import Shape
+from topologies import STARS, build, servers_of, taken
+from topologies.builder import BANDWIDTH_BPS, LATENCY_S, Shape
 from topologies.placement import PLACEMENTS, place
 from topologies.spec import name_of
 
 if TYPE_CHECKING:
     from netsim.network.fabric import Fabric
+    from netsim.network.graph import Graph, LinkRanges
 
 DEFAULT_ALGORITHMS = ("dense", "topk", "gtopk", "ps")
 DEFAULT_DENSITY = 1e-3
@@ -55,6 +56,8 @@ WAYS = ("auto", "messages", "compiled", "batched", "closed-form")
 """How simulated times are had: the fastest exact one, or the one that was named."""
 Momentum = Literal["sum", "workers"]
 """What momentum is applied to: the sum of the workers' vectors, or each worker's own before selection."""
+OWN = "own"
+"""Stands for the bandwidth or latency that links have where nobody gives one: the topology's own, or the default."""
 MOST_ELEMENTS = 2**31 - 1
 """An index is an int32."""
 
@@ -66,12 +69,17 @@ class Experiment:
     Raises UsageError for a value that cannot be used. ``elements``, or ``model`` out of the
     catalogue, may be set for timing-only runs; otherwise the workload decides. Of ``k`` and ``density`` at
     most one is given.
+
+    ``bandwidth_bps`` and ``latency_s`` stay None where no link takes them, because the topology's file or keys decide
+    every link; to give them there is an error. The two scales multiply every link's, whatever decides it.
     """
 
     workers: int = 8
     algorithms: tuple[str, ...] = DEFAULT_ALGORITHMS
-    bandwidth_bps: int = 10**9
-    latency_s: float = 50e-6
+    bandwidth_bps: int | None = None
+    latency_s: float | None = None
+    bandwidth_scale: float = 1.0
+    latency_scale: float = 1.0
     topology: str = "star"
     fan_out: int = 8
     placement: str = "given"
@@ -133,6 +141,9 @@ class Experiment:
     def of(cls, **options: Any) -> Experiment:
         """Return an experiment from options as on the command line; those left out or None keep their default."""
         given = {name: value for name, value in options.items() if value is not None}
+        for what in ("bandwidth", "latency"):
+            if given.get(what) == OWN:
+                del given[what]
         if "bandwidth" in given:
             given["bandwidth_bps"] = parse_bandwidth(given.pop("bandwidth"))
         if "latency" in given:
@@ -172,9 +183,8 @@ class Experiment:
             if self.algorithms.count(name) > 1:
                 raise UsageError(f"algorithm {name!r} was named twice; name each once")
         check_device(self.device)
-        check_link(self.bandwidth_bps, self.latency_s)
         self.effects.check_workers(self.workers)
-        check_topology(self.topology)
+        self._settle_links()
         check_choice("placement", self.placement, PLACEMENTS)
         if self.group_size is not None:
             _check_integer("group-size", self.group_size, 1)
@@ -246,6 +256,27 @@ class Experiment:
                     f"momentum-correction was given, but for {name} none is defined: a worker that skips discards its "
                     "gradient; leave it out, and momentum is applied to the sum"
                 )
+
+    def _settle_links(self) -> None:
+        """Fill in the bandwidth and latency that links take; raise UsageError for one that no link takes."""
+        takes = taken(self.topology)
+        if not takes.bandwidth and self.bandwidth_bps is not None:
+            raise self._not_taken("bandwidth", format_bandwidth(self.bandwidth_bps))
+        if not takes.latency and self.latency_s is not None:
+            raise self._not_taken("latency", format_duration(self.latency_s))
+        if takes.bandwidth and self.bandwidth_bps is None:
+            object.__setattr__(self, "bandwidth_bps", BANDWIDTH_BPS)
+        if takes.latency and self.latency_s is None:
+            object.__setattr__(self, "latency_s", LATENCY_S)
+        check_link(self.bandwidth_bps or 0, self.latency_s or 0.0)
+        _check_positive("bandwidth-scale", self.bandwidth_scale, "0.8")
+        _check_positive("latency-scale", self.latency_scale, "0.8")
+
+    def _not_taken(self, what: str, value: str) -> UsageError:
+        return UsageError(
+            f"{what} {value} was given, but topology {self.topology!r} decides the {what} of every link itself; leave "
+            f"it out, or say {what} {OWN} ({what}-scale multiplies that of all simulated links)"
+        )
 
     def _check_overlap(self) -> None:
         if self.overlap is None:
@@ -430,11 +461,33 @@ class Experiment:
         """How many hosts of their own the topology has for parameter servers."""
         return servers_of(self.topology)
 
+    def graph(self, workers: int | None = None) -> Graph:
+        """Return the hosts, switches and links of the simulated network, built for another number of workers if asked.
+
+        Where no link takes a bandwidth or latency, the shape's is the default, and decides nothing.
+        """
+        bandwidth_bps = BANDWIDTH_BPS if self.bandwidth_bps is None else self.bandwidth_bps
+        latency_s = LATENCY_S if self.latency_s is None else self.latency_s
+        shape = Shape(workers or self.workers, bandwidth_bps, latency_s, self.fan_out)
+        return build(self.topology, shape).scaled(self.bandwidth_scale, self.latency_scale)
+
+    def links(self) -> LinkRanges | None:
+        """Return the range of the links' bandwidths and latencies; None if there are no links."""
+        alike = self.topology in STARS  # one stands for all: there may be too many workers to build it
+        return self.graph(1 if alike else None).ranges()
+
+    def profiled(self) -> str:
+        """Return in words what a profile can decide here: of the links only what their topology does not."""
+        takes = taken(self.topology)
+        if takes.bandwidth and takes.latency:
+            return "network and hosts"
+        return " and ".join([name for name, takes in takes._asdict().items() if takes] + ["hosts"])
+
     def fabric(self, *, everywhere: bool = False) -> Fabric:
         """Return the simulated network with the workers placed on its hosts, or with one on every host."""
         from netsim.network.fabric import Fabric
 
-        graph = build(self.topology, Shape(self.workers, self.bandwidth_bps, self.latency_s, self.fan_out))
+        graph = self.graph()
         if everywhere:
             return Fabric(graph, len(graph.hosts))
         if self.workers > len(graph.hosts):
@@ -481,10 +534,16 @@ def _apply_profile(given: dict[str, Any]) -> None:
     from netsim.profile import load_profile
 
     profile = load_profile(given["profile"])
-    if given.get("protocol") == "tcp":
-        raise UsageError("protocol tcp was given with a profile, whose β holds TCP's headers already; leave one out")
-    given.setdefault("bandwidth_bps", max(1, round(profile.link.bandwidth_bps)))
-    given.setdefault("latency_s", profile.link.fixed_s)
+    takes = taken(given.get("topology", STARS[0]))
+    if takes.bandwidth and "bandwidth_bps" not in given:
+        if given.get("protocol") == "tcp":
+            raise UsageError(
+                "protocol tcp was given with a profile, whose β holds TCP's headers already; leave one out, or give "
+                "the links' bandwidth"
+            )
+        given["bandwidth_bps"] = max(1, round(profile.link.bandwidth_bps))
+    if takes.latency:
+        given.setdefault("latency_s", profile.link.fixed_s)
     given.setdefault("message_overhead", profile.message.fixed_s)
     given.setdefault("byte_cost", profile.message.each_s)
     rates = [(name, work.fixed_s, work.entry_s, work.element_s) for name, work in profile.work.items()]

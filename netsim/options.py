@@ -42,22 +42,32 @@ def number(text: str) -> float:
     return value
 
 
-def network(
+def links(
     bandwidth: Annotated[
-        str | None, option("Of every link, each way: 1Gbps, 100Mbit/s, 25GiB/s. [default: the profile's, or 1Gbps]")
+        str | None,
+        option("Of every link, each way: 1Gbps, 100Mbit/s, 25GiB/s. [default: that of a --profile, or 1Gbps]"),
     ] = None,
     latency: Annotated[
-        str | None, option("One way, host to host across one switch: 50us. [default: the profile's, or 50us]")
+        str | None, option("One way, host to host across one switch: 50us. [default: that of a --profile, or 50us]")
     ] = None,
+    bandwidth_scale: Annotated[
+        float, option("Multiply the bandwidth of every link by this, also where a file or keys decide it.")
+    ] = 1.0,
+    latency_scale: Annotated[float, option("Multiply the latency of every link by this, likewise.")] = 1.0,
+    fan_out: Annotated[int, option("Children of a switch in a tree.")] = 8,
+) -> None:
+    """Template: the links of the simulated network, as far as its topology does not decide them."""
+
+
+def network(
     profile: Annotated[
         str | None, option("File of netsim calibrate: what was measured of network and hosts, unless said here.")
     ] = None,
-    fan_out: Annotated[int, option("Children of a switch in a tree.")] = 8,
     sharing: Annotated[
         str, option("Of a link by flows: maxmin (alike), or rtt (by 1 / latency of their routes).")
     ] = "maxmin",
 ) -> None:
-    """Template: the simulated network."""
+    """Template: the rest of the simulated network."""
 
 
 def effects(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any
@@ -10,11 +10,13 @@ from typing import Any
 from algorithms import ALGORITHMS
 from netsim.errors import UsageError, check_choice
 from netsim.experiment import Experiment
+from netsim.network.graph import LinkRanges
 from netsim.study.kinds import Point
 from netsim.study.pool import backend, check_jobs, measured
 from netsim.study.simulated import simulate_point
 from netsim.study.validated import Validation, shown
 from netsim.units import format_duration, parse_duration
+from topologies import taken
 
 SCHEMA = "netsim.recommend/1"
 ALL = ("dense", "dense-tree", "topk", "gtopk", "ps", "ps-topk")
@@ -23,7 +25,8 @@ ALL = ("dense", "dense-tree", "topk", "gtopk", "ps", "ps-topk")
 DENSITIES = (0.001, 0.01)
 SHARE = 0.2
 """By how much of itself each input is wrong, one at a time, to see whether the order holds."""
-INPUTS = ("bandwidth", "latency", "compute_time")
+INPUTS = ("bandwidth_scale", "latency_scale", "compute_time")
+"""The scales are those of all links, also of those whose topology decides their bandwidth or latency."""
 
 OnPoint = Callable[[int, int], None]
 
@@ -118,17 +121,20 @@ def recommend(
     ``bandwidth``, ``latency``, ``compute_time`` and, if known, ``select_time``, ``merge_time`` and a ``profile``.
     `validation` says how far predictions were off where something was measured.
     """
-    base = Experiment.of(**_point(tried[0], options))
-    config = dict(options) | {
-        "bandwidth": base.bandwidth_bps,
-        "latency": base.latency_s,
+    left_out = _left_out({each.topology for each in tried})
+    first = Experiment.of(**_point(tried[0], options, left_out))
+    base = dict(options) | {
+        "bandwidth_scale": first.bandwidth_scale,
+        "latency_scale": first.latency_scale,
         "compute_time": parse_duration(options["compute_time"], "compute time"),
     }
     shares = (1 - SHARE, 1 + SHARE)
-    scenarios = [config, *(config | {name: config[name] * share} for name in INPUTS for share in shares)]
-    asked = [_point(candidate, scenario) for candidate in tried for scenario in scenarios]
-    for point in asked:
-        Experiment.of(**point)
+    scenarios = [base, *(base | {name: base[name] * share} for name in INPUTS for share in shares)]
+    asked = [_point(candidate, scenario, left_out) for candidate in tried for scenario in scenarios]
+    experiments = [Experiment.of(**point) for point in asked]
+    scaled = {(each.topology, each.bandwidth_scale, each.latency_scale): each for each in experiments}
+    ranges = {network: each.links() for network, each in scaled.items()}  # refuses now what no link could be
+    networks = {each.topology: each for each in experiments[:: len(scenarios)]}
     found: dict[int, Mapping[str, Any]] = {}
     numbers = {id(point): number for number, point in enumerate(asked)}
     with backend(None):
@@ -138,13 +144,31 @@ def recommend(
     size = len(scenarios)
     rows = [[found[start + at] for at in range(size)] for start in range(0, len(asked), size)]
     ranking = _rank(tried, rows)
-    words = _words(ranking, config) + ([] if validation is None else [_margin(ranking, validation)])
-    return Recommendation(config, ranking, words, _limits(options, validated=validation is not None))
+    words = _words(ranking) + ([] if validation is None else [_margin(ranking, validation)])
+    links = {topology: ranges[topology, first.bandwidth_scale, first.latency_scale] for topology in networks}
+    config = base | {
+        "bandwidth": next((each.bandwidth_bps for each in networks.values() if each.bandwidth_bps is not None), None),
+        "latency": next((each.latency_s for each in networks.values() if each.latency_s is not None), None),
+        "link_ranges": {topology: each and each.as_json() for topology, each in links.items()},
+    }
+    return Recommendation(config, ranking, words, _limits(options, networks, links, validation is not None))
 
 
-def _point(candidate: Candidate, scenario: Mapping[str, Any]) -> Point:
+def _left_out(topologies: Collection[str]) -> dict[str, set[str]]:
+    """Return for each topology which of bandwidth and latency it does not take, although another one does.
+
+    What none of them takes is not left out, but refused.
+    """
+    takes = {topology: taken(topology)._asdict() for topology in topologies}
+    used = {name for each in takes.values() for name, takes_it in each.items() if takes_it}
+    return {topology: {name for name in used if not each[name]} for topology, each in takes.items()}
+
+
+def _point(candidate: Candidate, scenario: Mapping[str, Any], left_out: Mapping[str, set[str]]) -> Point:
     chosen = {name: value for name, value in asdict(candidate).items() if value is not None}
-    return {name: value for name, value in scenario.items() if value is not None} | chosen | {"timing_only": True}
+    unused = left_out[candidate.topology]
+    given = {name: value for name, value in scenario.items() if value is not None and name not in unused}
+    return given | chosen | {"timing_only": True}
 
 
 def _rank(tried: Sequence[Candidate], rows: Sequence[Sequence[Mapping[str, Any]]]) -> list[Ranked]:
@@ -162,7 +186,7 @@ def _rank(tried: Sequence[Candidate], rows: Sequence[Sequence[Mapping[str, Any]]
     return ranking
 
 
-def _words(ranking: Sequence[Ranked], config: Mapping[str, Any]) -> list[str]:
+def _words(ranking: Sequence[Ranked]) -> list[str]:
     best = ranking[0]
     where = f" on {best.candidate.topology}" if len({each.candidate.topology for each in ranking}) > 1 else ""
     efficiency = "" if best.scaling_efficiency is None else f", {best.scaling_efficiency:.1%} scaling efficiency"
@@ -190,11 +214,12 @@ def _lead(best: Ranked, second: Ranked) -> str:
     lead = f"{second.candidate.title} comes next and takes {ratio:.3g}× as long"
     if best.holds:
         return (
-            f"{lead}; that order holds when bandwidth, latency or compute time is {SHARE:.0%} more or less than given."
+            f"{lead}; that order holds when the links' bandwidth, their latency or the compute time is {SHARE:.0%} "
+            "more or less."
         )
     return (
-        f"{lead}; that order is not safe: it holds in {best.beats_next} of {best.variations} cases where bandwidth, "
-        f"latency or compute time is {SHARE:.0%} more or less than given."
+        f"{lead}; that order is not safe: it holds in {best.beats_next} of {best.variations} cases where the links' "
+        f"bandwidth, their latency or the compute time is {SHARE:.0%} more or less."
     )
 
 
@@ -210,14 +235,21 @@ def _margin(ranking: Sequence[Ranked], validation: Validation) -> str:
     return f"{told}; the next takes only {lead:.1%} longer, so that an error like the worst could turn the order."
 
 
-def _limits(options: Mapping[str, Any], *, validated: bool) -> list[str]:
+def _limits(
+    options: Mapping[str, Any],
+    networks: Mapping[str, Experiment],
+    links: Mapping[str, LinkRanges | None],
+    validated: bool,
+) -> list[str]:
     works = ("compute_time", "select_time", "merge_time")
     profile = options.get("profile")
     given = [work for work in works if options.get(work) is not None or profile is None]
     charges = ", ".join(f"{work.replace('_', ' ')} {options.get(work) or '0s'}" for work in given)
-    measured = f" Whatever else is said of network and hosts comes from the profile {profile}." if profile else ""
+    by_profile = " or ".join(dict.fromkeys(network.profiled() for network in networks.values()))
+    measured = f" Whatever else is said of {by_profile} comes from the profile {profile}." if profile else ""
+    speeds = "; ".join(f"{topology}: {each.in_words() if each else 'none'}" for topology, each in links.items())
     return [
-        f"SIMULATED, from sizes only. ASSUMED, as given: {charges}.{measured}",
+        f"SIMULATED, from sizes only. Links of {speeds}. ASSUMED, as given: {charges}.{measured}",
         (
             ""
             if validated

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 from rich.markup import escape
@@ -11,7 +11,10 @@ from rich.table import Table
 from netsim.experiment import Experiment
 from netsim.payload import VALUE_BYTES
 from netsim.results import Report, Result
-from netsim.units import format_bandwidth, format_bytes, format_duration
+from netsim.units import format_bandwidth, format_bytes, format_duration, format_range
+
+if TYPE_CHECKING:
+    from netsim.network.graph import LinkRanges
 
 MOST_BUCKETS = 5
 """Buckets whose sizes are all told."""
@@ -63,14 +66,14 @@ def _header(first: Result, experiment: Experiment, report: Report) -> list[str]:
     rounds = f"{first.rounds} round{'s' if first.rounds != 1 else ''}"
     lines = [f"model    {data}   {first.elements:,} parameters{chosen}"]
     if first.mode == "simulated":
-        speed = f"{format_bandwidth(experiment.bandwidth_bps)}   {format_duration(experiment.latency_s)} one way"
+        speed = _speed(experiment, report.link_ranges)
         placed = "" if experiment.placement == "given" else f"   placement {experiment.placement}"
         lines.append(f"network  {experiment.topology}{placed}   {first.workers} workers   {speed}   SIMULATED")
     else:
         backend = report.environment.get("backend", "")
         lines.append(f"network  {first.workers} workers over torch.distributed ({backend})   MEASURED")
     if experiment.profile is not None and first.mode == "simulated":
-        lines.append(f"profile  {experiment.profile}: what is said of network and hosts comes from there")
+        lines.append(f"profile  {experiment.profile}: what is said of {experiment.profiled()} comes from there")
     if report.effects:
         lines.append(f"Effects: {'; '.join(report.effects.values())}")
     in_parts = [result for result in report.results if result.buckets]
@@ -88,6 +91,17 @@ def _header(first: Result, experiment: Experiment, report: Report) -> list[str]:
         f"selection {first.select_provenance}   {rounds}   seed {experiment.seed}"
     )
     return lines
+
+
+def _speed(experiment: Experiment, links: LinkRanges | None) -> str:
+    """Return what the links are; a latency that is that of all of them, as it was given: from host to host."""
+    if links is None:
+        return "no links"
+    least, most = links.latency_s
+    if experiment.latency_s is None or least != most:
+        return links.in_words()
+    bandwidth = format_range(*links.bandwidth_bps, format_bandwidth)
+    return f"{bandwidth}   {format_duration(experiment.latency_s * experiment.latency_scale)} one way"
 
 
 WAYS = {

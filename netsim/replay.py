@@ -117,7 +117,10 @@ def _uses(outcomes: Sequence[FlowOutcome], makespan_s: float) -> list[LinkUse]:
         for link in outcome.route:
             carried[link] += outcome.given.nbytes
             flows[link] += 1
+    # Times are whole picoseconds: rounding must not make a link carry more than it can, or divide by zero.
+    at_least_s = max(8 * nbytes / link.bandwidth_bps for link, nbytes in carried.items())
+    span_s = max(makespan_s, at_least_s)
     return [
-        LinkUse(link, carried[link], flows[link], 8 * carried[link] / (link.bandwidth_bps * makespan_s))
+        LinkUse(link, carried[link], flows[link], 8 * carried[link] / (link.bandwidth_bps * span_s))
         for link in sorted(carried, key=lambda link: link.index)
     ]

@@ -19,6 +19,7 @@ from netsim.traffic import Traffic
 if TYPE_CHECKING:
     import pandas as pd
 
+    from netsim.network.graph import LinkRanges
     from netsim.payload import Dense
 
 SCHEMA = "netsim.report/1"
@@ -208,6 +209,8 @@ class Report:
     environment: Mapping[str, Any] = field(default_factory=dict)
     effects: Mapping[str, str] = field(default_factory=dict)
     """What was simulated beyond an ideal network, in words, by option."""
+    link_ranges: LinkRanges | None = None
+    """Of the simulated links; None for a real run, or a network without links."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as documented in the README, in SI units."""
@@ -216,6 +219,7 @@ class Report:
             "config": dict(self.config),
             "environment": dict(self.environment),
             "effects": dict(self.effects),
+            "link_ranges": self.link_ranges and self.link_ranges.as_json(),
             "results": [result.to_dict() | {"paper_accounting": result.paper_accounting} for result in self.results],
             "conclusion": list(self.conclusion),
         }

@@ -42,6 +42,7 @@ from netsim.units import PICOSECONDS
 from netsim.ways import Training, all_at_once, closed_form, timing
 from netsim.worker import SELECT, Worker
 from netsim.workloads import WORKLOADS, is_own, load_workload
+from topologies import STARS
 
 if TYPE_CHECKING:
     from netsim.network.fabric import Fabric
@@ -263,12 +264,16 @@ class Laboratory:
     def _star(self) -> Star:
         """Return the star that the network is; raise NoScheduleError if it is none whose links are all alike."""
         experiment = self.experiment
-        if experiment.topology not in ("star", "ps"):
+        if experiment.topology not in STARS:
             raise NoScheduleError(f"formulas are for a star whose links are all alike, not for {experiment.topology}")
-        latency_ps = round(experiment.latency_s * PICOSECONDS)
+        links = experiment.links()
+        assert links is not None
+        latency_ps = round(2 * links.latency_s[0] * PICOSECONDS)
         if experiment.sharing == "rtt" and not latency_ps:
-            raise NoScheduleError("a route has no latency to weigh by")
-        return Star(latency_ps, experiment.bandwidth_bps)
+            raise UsageError(
+                "sharing 'rtt' on links that have no latency to weigh by; give --latency, or share 'maxmin'"
+            )
+        return Star(latency_ps, links.bandwidth_bps[0])
 
     def _summarise(
         self,

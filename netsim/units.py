@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from fractions import Fraction
 
 from netsim.errors import InfeasibleError, UsageError, shown, suggestion
@@ -203,3 +204,12 @@ def format_bytes(count: float) -> str:
     if count == 0:
         return "0"
     return _scaled(count, [(1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1, "B")])
+
+
+def format_range(low: float, high: float, form: Callable[[float], str]) -> str:
+    """Return a range for people, ``10 to 400 Gbit/s``, or the one value if both ends read alike."""
+    least, most = form(low), form(high)
+    if least == most:
+        return least
+    number, _, unit = least.rpartition(" ")
+    return f"{number if unit == most.rpartition(' ')[2] else least} to {most}"

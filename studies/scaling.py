@@ -11,14 +11,15 @@ from itertools import product
 
 from algorithms import ALGORITHMS
 from netsim.errors import UsageError, check_choice
-from netsim.experiment import Experiment
+from netsim.experiment import OWN, Experiment
 from netsim.study import Conclusion, Finding, Outcome, Point, Settings, Study
 from netsim.study.fits import FEWEST
-from netsim.study.growth import Condition, Growth
+from netsim.study.growth import Condition, Growth, own_bandwidth
 from netsim.study.simulated import simulate_point
 from netsim.study.traced import RANKS, trace_point
 from netsim.study.words import in_words
 from studies import scaling_report as report
+from topologies import taken
 
 SELECTION = ("select_time", "merge_time")
 DRAWN = "drawn"
@@ -29,6 +30,7 @@ class ScalingSettings(Settings):
     """What varies (lists) and what does not; the first topology is the one that the others are compared with.
 
     An algorithm may say how it gathers: ``topk:doubling``. `way` is how times are had, as ``--way`` of simulate.
+    Where a topology's file or keys decide every link, `bandwidths` and `latency` must be ``own``: as the topology says.
     """
 
     workers: tuple[int, ...] = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024, 2048, 4096)
@@ -53,10 +55,11 @@ def points(settings: ScalingSettings) -> list[Point]:
         raise UsageError(f"workers {list(settings.workers)} must be at least {FEWEST} different numbers from 2 on")
     for name in settings.algorithms:
         check_choice("algorithm", name.partition(":")[0], ALGORITHMS)
-    networks = product(settings.topologies, settings.bandwidths, settings.algorithms)
+    _check_links(settings)
+    networks = product(settings.topologies, range(len(settings.bandwidths)), settings.algorithms)
     found = [
-        _point(settings, Condition(topology, bandwidth, density), algorithm, workers)
-        for topology, bandwidth, algorithm in networks
+        _point(settings, _condition(settings, topology, number, density), algorithm, workers)
+        for topology, number, algorithm in networks
         for density in (settings.densities if _sparse(algorithm) else (None,))
         for workers in sorted(set(settings.workers))
     ]
@@ -65,11 +68,35 @@ def points(settings: ScalingSettings) -> list[Point]:
     return found + _rounds_to_draw(settings)
 
 
+def _check_links(settings: ScalingSettings) -> None:
+    """Raise UsageError for a bandwidth or latency that a topology does not take: its points would all be the same."""
+    if OWN in settings.bandwidths and len(settings.bandwidths) > 1:
+        raise UsageError(f"bandwidths {list(settings.bandwidths)} hold {OWN!r} and others; give {OWN!r} alone")
+    for topology in settings.topologies:
+        takes = taken(topology)
+        unused = {
+            "bandwidths": not takes.bandwidth and settings.bandwidths != (OWN,),
+            "latency": not takes.latency and settings.latency != OWN,
+        }
+        if wrong := [name for name, given in unused.items() if given]:
+            fix = " and ".join(f"--set {name}={OWN}" for name in wrong)
+            raise UsageError(
+                f"{' and '.join(wrong)} cannot vary or be chosen, because topology {topology!r} decides that of every "
+                f"link itself; give {fix}"
+            )
+
+
+def _condition(settings: ScalingSettings, topology: str, number: int, density: float | None) -> Condition:
+    """Return the condition of a topology at one of the bandwidths, by its position."""
+    bandwidth = settings.bandwidths[number]
+    return Condition(topology, own_bandwidth(topology) if bandwidth == OWN else bandwidth, density)
+
+
 def _rounds_to_draw(settings: ScalingSettings) -> list[Point]:
     """Return a round of every algorithm to draw, on every topology at the first bandwidth and density."""
     at_most = [workers for workers in settings.workers if workers <= RANKS] or [min(settings.workers)]
     return [
-        {**_point(settings, Condition(topology, settings.bandwidths[0], density), algorithm, max(at_most)), DRAWN: True}
+        {**_point(settings, _condition(settings, topology, 0, density), algorithm, max(at_most)), DRAWN: True}
         for topology in settings.topologies
         for algorithm in settings.algorithms
         for density in (settings.densities[0] if _sparse(algorithm) else None,)
@@ -93,6 +120,7 @@ def _point(settings: ScalingSettings, condition: Condition, algorithm: str, work
     point = {"workers": workers, "algorithm": name, "gather": gather or None} | condition._asdict()
     point |= {name: getattr(settings, name) for name in same} | {"timing_only": True}
     point |= {} if settings.way == "auto" else {"way": settings.way}
+    point |= {"bandwidth": OWN} if settings.bandwidths == (OWN,) else {}
     return {name: value for name, value in point.items() if value is not None}
 
 
@@ -107,7 +135,7 @@ def conclude(settings: ScalingSettings, findings: Sequence[Finding]) -> Conclusi
     growth = Growth(_fitted(findings), settings.workers, settings.seed)
     drawn = [each for each in findings if DRAWN in each.point]
     sections = [
-        report.curves(growth, settings.topologies, settings.bandwidths, settings.densities[0]),
+        report.curves(growth, _pictured(settings)),
         report.crossings(growth),
         report.rounds(growth),
         report.as_it_goes(growth, drawn),
@@ -115,6 +143,21 @@ def conclude(settings: ScalingSettings, findings: Sequence[Finding]) -> Conclusi
     ]
     data = {"fits": [], "crossovers": []} | growth.as_json() | {"scaling": report.efficiencies(growth)}
     return Conclusion(in_words(growth), data, sections, _limits(settings))
+
+
+def _pictured(settings: ScalingSettings) -> list[Condition]:
+    """Return what the report has scaling pictures of: all topologies, and all bandwidths on the first of them."""
+    first, density = settings.topologies[0], settings.densities[0]
+    pictured = [_condition(settings, topology, 0, density) for topology in settings.topologies]
+    return pictured + [_condition(settings, first, number, density) for number in range(1, len(settings.bandwidths))]
+
+
+def _links(settings: ScalingSettings) -> str:
+    """Return in words what the links are."""
+    bandwidth = f"links of {'their own' if settings.bandwidths == (OWN,) else 'one'} bandwidth"
+    if settings.latency == OWN:
+        return f"{bandwidth} and {'' if OWN in settings.bandwidths else 'their own '}latency"
+    return f"{bandwidth}, {settings.latency} one way from host to host"
 
 
 def _fitted(findings: Sequence[Finding]) -> list[Finding]:
@@ -125,8 +168,7 @@ def _limits(settings: ScalingSettings) -> list[str]:
     return [
         f"Computing is ASSUMED, not measured: {settings.compute_time} a step, {settings.select_time} a selection, "
         f"{settings.merge_time} a merge; change them with --set.",
-        f"The network is a model: links of one bandwidth, {settings.latency} one way from host to host, no protocol "
-        "headers, no other traffic.",
+        f"The network is a model: {_links(settings)}, no protocol headers, no other traffic.",
         "Computing and communication do not overlap.",
         "Only sizes are simulated: how many rounds a density needs to reach an accuracy is another question.",
         f"Crossovers up to P = {settings.exact_up_to} are exact: every P from the power of two below to the one above "

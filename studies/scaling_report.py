@@ -16,10 +16,8 @@ from netsim.trace import Trace
 PROVENANCE = "SIMULATED; charges for computing ASSUMED"
 
 
-def curves(growth: Growth, topologies: Sequence[str], bandwidths: Sequence[str], density: float) -> Section:
-    """Return the scaling pictures: one for every network at the first density."""
-    conditions = [Condition(topology, bandwidths[0], density) for topology in topologies]
-    conditions += [Condition(topologies[0], other, density) for other in bandwidths[1:]]
+def curves(growth: Growth, conditions: Sequence[Condition]) -> Section:
+    """Return the scaling pictures, one for each condition."""
     figures = [_scaling_figure(growth, condition) for condition in conditions]
     text = (
         "Points are simulated; lines are the form that AIC chose of 1, log₂P, (P−1)/P, P and √P, fitted by relative "

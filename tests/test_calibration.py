@@ -260,6 +260,29 @@ def test_a_profile_goes_with_the_output(saved: Path, capsys: pytest.CaptureFixtu
     assert f"comes from the profile {saved}" in done.out
 
 
+def test_a_profile_decides_no_link_that_the_topology_decides(
+    saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The file's link of 8 Mbit/s and 1 ms; of the profile only what messages cost hosts: 100 µs and 0.5 ns a byte."""
+    nodes = [{"id": name, "kind": "host"} for name in "ab"]
+    edges = [{"source": "a", "target": "b", "bandwidth_bps": 8e6, "latency_s": 1e-3}]
+    path = tmp_path / "two.json"
+    path.write_text(json.dumps({"nodes": nodes, "edges": edges}))
+    own = f"--workers 2 --topology {path} --timing-only --elements 1000 --algorithm dense-tree --profile {saved}"
+    done = run(capsys, f"simulate {own} --json")
+    assert (done.code, done.err) == (0, "")
+    told = json.loads(done.out)
+    assert (told["config"]["bandwidth_bps"], told["config"]["latency_s"]) == (None, None)
+    hosts = 2 * (profile().message.fixed_s + 4000 * profile().message.each_s)
+    assert told["results"][0]["comm_time_s"] == pytest.approx(2 * (1e-3 + 4000e-6 + hosts), rel=1e-9)
+    shown = run(capsys, f"simulate {own}").out
+    assert "8 Mbit/s   1 ms a link" in shown
+    assert "what is said of hosts comes from there" in shown
+    asked = f"recommend --workers 2 --topology {path} --elements 1000 --compute-time 1ms --jobs 1 --profile {saved}"
+    assert f"Whatever else is said of hosts comes from the profile {saved}" in run(capsys, asked).out
+    assert run(capsys, f"simulate {own} --protocol tcp").code == 0, "the headers are in a β that no link takes"
+
+
 def test_headers_are_not_counted_twice(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
     done = run(capsys, f"simulate --profile {saved} --protocol tcp")
     assert done.code == 2

@@ -387,6 +387,40 @@ def test_a_link_that_degrades_fails_and_comes_back_delays_what_is_on_it() -> Non
     assert took == pytest.approx(50e-6 + 3e-3 + 4e-3 + 2e-3 + 4.6e-3, rel=1e-9)
 
 
+def test_background_goes_between_hosts_without_workers(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Workers a and b, others x and y, two switches with 1 Gbit/s between them.
+
+    Dense sends half of 40 MB each way in each of two steps: 160 ms of that link. The 2.5 MB from x to y take their
+    20 ms of it, on one way in one step.
+    """
+    ends = (("a", "l"), ("x", "l"), ("b", "r"), ("y", "r"))
+    nodes = [{"id": name, "kind": "host" if name in "abxy" else "switch"} for name in "abxylr"]
+    edges = [{"source": end, "target": at, "bandwidth_bps": 10**10, "latency_s": 0} for end, at in ends]
+    edges.append({"source": "l", "target": "r", "bandwidth_bps": 10**9, "latency_s": 0})
+    network, flows = tmp_path / "two.json", tmp_path / "others.csv"
+    network.write_text(json.dumps({"nodes": nodes, "edges": edges}))
+    command = f"simulate --topology {network} --workers 2 --timing-only --elements 10000000 --algorithm dense --json"
+    took = {}
+    for others in ("x,y", "y,x", "x,l"):
+        flows.write_text(f"src,dst,bytes,start_s\n{others},2500000,0\n")
+        ran = run(capsys, f"{command} --background {flows}")
+        if ran.code == 0:
+            took[others] = json.loads(ran.out)["results"][0]["round_time_s"]
+    assert took == {"x,y": pytest.approx(0.34), "y,x": pytest.approx(0.34)}
+    assert "column dst: 'l' is not a host" in ran.err  # it is a switch
+
+
+def test_background_of_named_hosts_says_nothing_of_other_numbers_of_workers(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """With two workers there is no worker 7."""
+    flows = tmp_path / "others.csv"
+    flows.write_text("src,dst,bytes,start_s\nworker6,worker7,1000000,0\n")
+    ran = run(capsys, f"simulate --timing-only --elements 1000 --k 1 --algorithm dense,gtopk --background {flows}")
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.splitlines()[-1].startswith("With 8 workers gTop-k is fastest")
+
+
 @pytest.mark.parametrize("background", ["", " --background 0.2"])
 def test_a_run_that_can_never_finish_says_which_link_and_who_waits(
     capsys: pytest.CaptureFixture[str], background: str

@@ -126,7 +126,15 @@ WRONG = [
     (HEADER + "worker99,worker1,1000,0\n", "line 2, column src: 'worker99' is not a host"),
     (HEADER + "worker1,worker1,1000,0\n", "line 2, column dst: 'worker1' is the sender itself"),
     (HEADER + "worker0,worker1,-5,0\n", "line 2, column bytes: '-5'"),
-    (HEADER + "worker0,worker1,1e6,0\n", "line 2, column bytes: '1e6'"),
+    (HEADER + "worker0,worker1,1.5,0\n", "line 2, column bytes: '1.5'"),
+    (HEADER + "worker0,worker1,1e-999,0\n", "line 2, column bytes: '1e-999'"),
+    (HEADER + "worker0,worker1,1e999999999,0\n", "line 2, column bytes: '1e999999999'"),
+    (HEADER + 'worker0,worker1,"1,048,576",0\n', "line 2, column bytes: '1,048,576'"),
+    (HEADER + "worker0,worker1,1_000,0\n", "line 2, column bytes: '1_000'"),
+    (HEADER + "worker0,worker1,1000,1_0\n", "line 2, column start_s: '1_0'"),
+    ("src;dst;bytes;start_s\nworker0;worker1;1000;0,5\n", "line 2, column start_s: '0,5'"),
+    ("src,dst,bytes,bytes,start_s\nworker0,worker1,1,2,0\n", "has 2 columns 'bytes'"),
+    ("src,dst,bytes,start_s,\nworker0,worker1,1,0,a,b\n", "line 2: ['b'] is one value too many"),
     (HEADER + "worker0,worker1," + "9" * 5000 + ",0\n", "line 2, column bytes: "),
     (HEADER + "worker0,worker1,1000,nan\n", "line 2, column start_s: 'nan'"),
     (HEADER + "worker0,worker1,1000,-1\n", "line 2, column start_s: '-1'"),
@@ -145,6 +153,69 @@ def test_what_is_wrong_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Pa
     assert re.fullmatch(r"netsim: [^\n]+\n", ran.err)
     assert said in ran.err
     assert repr(str(path)) in ran.err
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"src,dst,bytes,start_s\nworker1,worker4,1048576.0,0.0\n",
+        b"src,dst,bytes,start_s\r\nworker1,worker4,1.048576E6,0e0\r\n\r\n",
+        b"\xef\xbb\xbfsrc,dst,bytes,start_s\nworker1,worker4,1048576,0\n",
+        "src,dst,bytes,start_s\nworker1,worker4,1048576,0\n".encode("utf-16"),
+        "src\tdst\tbytes\tstart_s\nworker1\tworker4\t1048576\t0\n".encode("utf-16"),
+        b"src;dst;bytes;start_s\nworker1;worker4;1048576;0\n",
+        b",src,dst,bytes,start_s\n0,worker1,worker4,1048576.0,0.0\n",
+        b"start_s, bytes, dst, src, note\n0, 1048576, worker4, worker1,\n",
+    ],
+)
+def test_flows_as_other_programs_write_them(capsys: pytest.CaptureFixture[str], tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "flows.csv"
+    path.write_bytes(content)
+    (flow,) = documented(capsys, f"--topology star --bandwidth 8Mbps --latency 1ms --flows {path}")["flows"]
+    assert (flow["src"], flow["dst"], flow["bytes"]) == ("worker1", "worker4", 1048576)
+    assert flow["finish_s"] == pytest.approx(1e-3 + 1048576 / 1e6, rel=1e-12)
+
+
+def idle(folder: Path, bandwidth_bps: float) -> Path:
+    """Write a network of two hosts whose links have no latency."""
+    nodes = [{"id": "a", "kind": "host"}, {"id": "b", "kind": "host"}]
+    edges = [{"source": "a", "target": "b", "bandwidth_bps": bandwidth_bps, "latency_s": 0}]
+    path = folder / "idle.json"
+    path.write_text(json.dumps({"nodes": nodes, "edges": edges}))
+    return path
+
+
+@pytest.mark.parametrize("nbytes", [1, 3, 9_000_000])
+def test_a_flow_that_takes_no_time_uses_its_link_fully(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, nbytes: int
+) -> None:
+    """At 9 · 10¹⁵ bit/s a byte takes 9 · 10⁻¹⁶ s, of which no whole picosecond is left."""
+    path = flows_file(tmp_path, HEADER + f"a,b,{nbytes},0\n")
+    arguments = f"--topology {idle(tmp_path, 9e15)} --flows {path}"
+    done = documented(capsys, arguments)
+    assert done["flows"][0]["finish_s"] == pytest.approx(8 * nbytes / 9e15, abs=0.51e-12)
+    assert [link["utilisation"] for link in done["links"]] == pytest.approx([1.0])
+    assert "100.0% of what it could in " in run(capsys, f"flows {arguments}").out
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "flows --flows {flows}",
+        *(f"simulate --workers 2 --timing-only --elements 10 --algorithm dense --way {way}"
+          for way in ("auto", "messages", "batched", "compiled")),
+        "simulate --workers 2 --timing-only --elements 10 --algorithm dense --protocol tcp",
+        "simulate --workers 2 --timing-only --elements 10 --algorithm dense --background 0.1",
+        "simulate --workers 2 --timing-only --elements 10 --algorithm dense --sends eager",
+    ],
+)  # fmt: skip
+def test_shares_by_latency_where_there_is_none_are_refused_in_every_engine(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, command: str
+) -> None:
+    path = flows_file(tmp_path, HEADER + "a,b,1000,0\n")
+    ran = run(capsys, f"{command.format(flows=path)} --topology {idle(tmp_path, 1e9)} --sharing rtt")
+    assert (ran.code, ran.out) == (2, "")
+    assert re.fullmatch(r"netsim: sharing 'rtt' on the route [ab]→[ab], which has no latency [^\n]+\n", ran.err)
 
 
 def test_a_file_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,9 +7,13 @@ the hash that picks one of several equal routes. Or it is the name of a file.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
 
 from netsim.errors import UsageError, unknown
 from netsim.network.graph import Graph
@@ -34,6 +38,9 @@ TOPOLOGIES: dict[str, Callable[..., Graph]] = {
     "dragonfly": dragonfly,
     "wan": wide_area,
 }
+
+STARS = ("star", "ps")
+"""Topologies whose links are all alike; with keys they are not."""
 
 
 def check_topology(topology: object) -> None:
@@ -61,6 +68,28 @@ def build(topology: str, shape: Shape) -> Graph:
         arguments = spec.arguments(topology, TOPOLOGIES[name])
         graph = TOPOLOGIES[name](shape, **{key: value for key, value in arguments.items() if key != "hash"})
     return replace(graph, hash_seed=arguments.get("hash", 0))
+
+
+class Taken(NamedTuple):
+    """Whether any link of a topology takes the bandwidth, and the latency, of the shape that it is built for."""
+
+    bandwidth: bool
+    latency: bool
+
+
+def taken(topology: str) -> Taken:
+    """Return which of a shape's bandwidth and latency decide any link, where a file or keys may decide all of them."""
+    check_topology(topology)
+    return Taken(False, False) if is_file(spec.name_of(topology)) else _taken(topology)
+
+
+@functools.lru_cache(maxsize=256)
+def _taken(topology: str) -> Taken:
+    """Build the topology twice, for shapes that differ in bandwidth and latency, and see what differs."""
+    one, other = (build(topology, Shape(2, 10**3 * times, 1e-3 * times)) for times in (1, 2))
+    return Taken(
+        not np.array_equal(one.bandwidth_bps, other.bandwidth_bps), not np.array_equal(one.latency_s, other.latency_s)
+    )
 
 
 def servers_of(topology: str) -> int:

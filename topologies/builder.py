@@ -11,6 +11,10 @@ import numpy as np
 from netsim.network.graph import Graph, check_link
 from netsim.network.routing import FloatArray, IntArray, Router
 
+BANDWIDTH_BPS = 10**9
+LATENCY_S = 50e-6
+"""What a shape has where nobody says otherwise."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shape:
@@ -21,8 +25,8 @@ class Shape:
     """
 
     workers: int
-    bandwidth_bps: int
-    latency_s: float
+    bandwidth_bps: int = BANDWIDTH_BPS
+    latency_s: float = LATENCY_S
     fan_out: int = 8
 
     def __post_init__(self) -> None:

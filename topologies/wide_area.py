@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import numpy as np
 
-from netsim.errors import UsageError, unreadable
+from netsim.errors import UsageError
+from netsim.network.csvfile import csv_rows
 from netsim.network.graph import Graph, check_link
 from netsim.network.routing import NO_LINK, FloatArray, HashArray, IntArray, Paths
 from netsim.units import parse_duration
@@ -56,15 +56,11 @@ def read_matrix(path: Path) -> tuple[list[str], FloatArray]:
     def wrong(what: str) -> UsageError:
         return UsageError(f"latency matrix {str(path)!r}{what}")
 
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise unreadable(f"latency matrix {str(path)!r}", error) from None
-    names = [cell.strip() for cell in rows[0][1:]] if rows else []
+    rows = [cells for _, cells in csv_rows(path, f"latency matrix {str(path)!r}")]
+    names = rows[0][1:] if rows else []
     if len(names) < 2 or len(set(names)) < len(names) or not all(names):
         raise wrong(": the first row must be an empty cell and the names of two or more sites")
-    if [row[0].strip() for row in rows[1:]] != names:
+    if [row[0] for row in rows[1:]] != names:
         raise wrong(f": the rows must begin with the names of the header, in order: {', '.join(names)}")
     seconds = np.zeros((len(names), len(names)))
     for number, row in enumerate(rows[1:]):
@@ -73,7 +69,7 @@ def read_matrix(path: Path) -> tuple[list[str], FloatArray]:
         for column, text in enumerate(row[1:]):
             if number != column:
                 try:
-                    seconds[number, column] = parse_duration(text.strip(), "latency")
+                    seconds[number, column] = parse_duration(text, "latency")
                 except UsageError as error:
                     raise wrong(f", row {row[0]!r}, column {names[column]!r}: {error}") from None
     return names, seconds

@@ -20,7 +20,7 @@ from netsim.backends.together import alone, drain
 from netsim.errors import InfeasibleError
 from netsim.network.fabric import Fabric
 from netsim.network.routing import IntArray
-from netsim.network.sharing import Sharing
+from netsim.network.sharing import Sharing, weight_by_latency
 from netsim.rounds import NoScheduleError, Pairs, Round, World
 from netsim.units import HORIZON_PS, PICOSECONDS, beyond_horizon
 
@@ -99,7 +99,15 @@ class Players:
             if len(self._lines) > 256:
                 self._lines.clear()
             known = self._lines[id(pairs)] = Lines(self.fabric, pairs)
+            if self.sharing == "rtt":
+                self._check_latencies(known)
         return known
+
+    def _check_latencies(self, lines: Lines) -> None:
+        """Raise UsageError, as where messages go one by one, for a route that has no latency to weigh by."""
+        for pair in np.flatnonzero(lines.latency == 0)[:1].tolist():
+            source, target = (self.fabric.hosts[ranks.item(pair)] for ranks in (lines.pairs.src, lines.pairs.dst))
+            weight_by_latency(self.fabric.route(source, target))
 
     def play(self, part: Part) -> list[Played]:
         """Let all rounds of a part happen; return what they leave for :class:`Walk`."""
@@ -122,11 +130,7 @@ class Players:
 
     def weights(self, latency: IntArray) -> npt.NDArray[np.float64]:
         """Return by what flows share a link, from the latencies of their routes."""
-        if self.sharing == "maxmin":
-            return np.ones(len(latency))
-        if not latency.all():
-            raise NoScheduleError("a route has no latency to weigh by")
-        return PICOSECONDS / latency
+        return np.ones(len(latency)) if self.sharing == "maxmin" else PICOSECONDS / latency
 
     @property
     def level(self) -> bool:

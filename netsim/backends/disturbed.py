@@ -96,7 +96,7 @@ class DisturbedMedium(SimulatedMedium):
 
     def _start_background(self, fabric: Fabric, effects: Effects) -> None:
         assert effects.flows_file is not None
-        for flow in read_flows(effects.flows_file, fabric.hosts):
+        for flow in read_flows(effects.flows_file, fabric.nodes_of_hosts):
             route, at = fabric.route(flow.source, flow.target), picoseconds(flow.start_s)
             if at >= self.now:
                 self._at(at, partial(self._network.start, route, flow.nbytes, lambda _: None))

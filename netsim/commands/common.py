@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from netsim.errors import IncompleteError, NetsimError
 from netsim.streams import escaped, in_utf_8, reader_may_go
@@ -34,6 +34,12 @@ def progress(experiment: Experiment) -> Iterator[OnRound]:
             shown.update(bar, completed=done, description=f"{algorithm}, round {step + 1}")
 
         yield on_round
+
+
+def with_links(experiment: Experiment, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that were given, with the bandwidth and latency that links take; None where they take none."""
+    taken = {"bandwidth": experiment.bandwidth_bps, "latency": experiment.latency_s}
+    return taken | {name: value for name, value in options.items() if value is not None}
 
 
 def deliver(

@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
-from netsim.commands.common import show_and_write
-from netsim.options import network, option, output, takes
+from netsim.commands.common import show_and_write, with_links
+from netsim.options import links, network, option, output, takes
 from netsim.streams import reader_may_go
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ MOST_ROWS = 24
 """Flows that the table shows; the JSON has all."""
 
 
-@takes(network, output)
+@takes(links, network, output)
 def flows(
     topology: Annotated[str, option("A name with keys, such as racks:size=16, or a file: FILE.json, FILE.graphml.")],
     flows: Annotated[Path, option("CSV with the columns src, dst, bytes and start_s.")],
@@ -41,10 +41,8 @@ def flows(
     check_outputs({"out": out}, files_of({**options, "topology": topology, "flows": flows}))
     experiment = Experiment.of(workers=workers, topology=topology, timing_only=True, elements=1, k=1, **options)
     fabric = experiment.fabric(everywhere=True)
-    done = replay(fabric, read_flows(flows, fabric.hosts), cast(Sharing, experiment.sharing))
-    links = {"bandwidth": experiment.bandwidth_bps, "latency": experiment.latency_s}
-    given = {name: value for name, value in options.items() if value is not None}
-    config = {"topology": topology, "flows": str(flows), "workers": workers} | links | given
+    done = replay(fabric, read_flows(flows, fabric.nodes_of_hosts), cast(Sharing, experiment.sharing))
+    config = {"topology": topology, "flows": str(flows), "workers": workers} | with_links(experiment, options)
     document = json.dumps(_as_json(done, config), indent=2, ensure_ascii=False)
     show = partial(_print, done, cast(Sharing, experiment.sharing))
     show_and_write(document, out, None if as_json else show)
@@ -90,11 +88,12 @@ def _sentence(done: Replay) -> str:
 
     busiest = done.busiest
     alike = sum(use.utilisation == busiest.utilisation for use in done.links) - 1
+    span = format_duration(done.makespan_s) if done.makespan_s else "less than 1 ps"
     others = f", as much as {alike} other{'s' if alike > 1 else ''}" if alike else ""
     return (
         f"The busiest link is {busiest.link.name}: it carries {format_bytes(busiest.nbytes)} of "
         f"{busiest.flows} flow{'s' if busiest.flows > 1 else ''}, {busiest.utilisation:.1%} of what it could in the "
-        f"{format_duration(done.makespan_s)} from the first start to the last finish{others}."
+        f"{span} from the first start to the last finish{others}."
     )
 
 

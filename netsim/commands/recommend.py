@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from netsim.commands.common import points_progress, say_json
 from netsim.errors import UsageError, shown
-from netsim.options import option, whole
+from netsim.options import links, option, takes, whole
 from netsim.streams import reader_may_go
 from netsim.units import read_number
 
@@ -16,18 +16,13 @@ if TYPE_CHECKING:
     from netsim.recommend import Ranked, Recommendation
 
 
+@takes(links)
 def recommend(
     workers: Annotated[int, option("How many workers train.", parser=whole, metavar="N")],
     compute_time: Annotated[str, option("What a step takes on one of them, as you measured it: 120ms.")],
     model: Annotated[str | None, option("A model of the catalogue, such as resnet50; or give --elements.")] = None,
     elements: Annotated[
         int | None, option("Elements of the gradient of a model of your own.", parser=whole, metavar="N")
-    ] = None,
-    bandwidth: Annotated[
-        str | None, option("Of every link, each way: 10Gbps. [default: the profile's, or 1Gbps]")
-    ] = None,
-    latency: Annotated[
-        str | None, option("One way, host to host across one switch. [default: the profile's, or 50us]")
     ] = None,
     profile: Annotated[
         str | None, option("File of netsim calibrate: what was measured of network and hosts, unless said here.")
@@ -48,6 +43,7 @@ def recommend(
     ] = None,
     jobs: Annotated[int, option("Simulations at once; 0: as many as there are cores.", parser=whole, metavar="N")] = 0,
     as_json: Annotated[bool, option("Print one JSON document instead of the table.", "--json")] = False,
+    **network: Any,
 ) -> None:
     """Rank algorithms and densities for a model on a network, and say how sure the order is."""
     from netsim.recommend import ALL, candidates
@@ -58,7 +54,7 @@ def recommend(
     if (model is None) == (elements is None):
         raise UsageError("of model and elements one must be given, such as --model resnet50")
     tried = candidates(several(algorithm) if algorithm else ALL, _numbers(density), several(topology))
-    options = {"workers": workers, "model": model, "elements": elements, "bandwidth": bandwidth, "latency": latency}
+    options = {"workers": workers, "model": model, "elements": elements} | network
     options |= {"compute_time": compute_time, "select_time": select_time, "merge_time": merge_time, "profile": profile}
     with points_progress("simulating") as on_point:
         validated = None if validation is None else read_validation(validation)
@@ -83,14 +79,17 @@ def _render(found: Recommendation) -> None:
     from netsim.render import wide_console
 
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for name in ("", "candidate", "topology"):
+    for name in ("", "candidate"):
         table.add_column(name, no_wrap=True)
+    several = len({each.candidate.topology for each in found.ranking}) > 1
+    if several:
+        table.add_column("topology", overflow="fold")
     for name in ("round", "if inputs are\n20% off", "compute", "select", "exposed\ncomm", "scaling\nefficiency"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("ahead of next,\ninputs 20% off")
     table.add_column("bound by")
     for place, each in enumerate(found.ranking, start=1):
-        table.add_row(*map(escape, _row(place, each, last=place == len(found.ranking))))
+        table.add_row(*map(escape, _row(place, each, last=place == len(found.ranking), topology=several)))
     console = wide_console()
     with reader_may_go():
         for sentence in found.sentences:
@@ -100,13 +99,13 @@ def _render(found: Recommendation) -> None:
             console.print(escape(sentence), highlight=False, soft_wrap=True)
 
 
-def _row(place: int, each: Ranked, *, last: bool) -> list[str]:
+def _row(place: int, each: Ranked, *, last: bool, topology: bool) -> list[str]:
     from netsim.units import format_duration
 
     return [
         str(place),
         each.candidate.title,
-        each.candidate.topology,
+        *([each.candidate.topology] if topology else []),
         format_duration(each.round_time_s),
         f"{format_duration(each.low_s)} to {format_duration(each.high_s)}",
         format_duration(each.compute_time_s),

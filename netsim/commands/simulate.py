@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from netsim.commands.common import deliver, progress, rest_delivered
 from netsim.errors import InterruptedRunError, check_choice
-from netsim.options import algorithms, charges, effects, long_runs, network, option, output, takes, training
+from netsim.options import algorithms, charges, effects, links, long_runs, network, option, output, takes, training
 
 if TYPE_CHECKING:
     from netsim.checkpoint import Checkpoint
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from netsim.results import Report
 
 
-@takes(network, effects, algorithms, training, charges, long_runs, output)
+@takes(links, network, effects, algorithms, training, charges, long_runs, output)
 def simulate(
     workers: Annotated[int, option("How many workers train.")] = 8,
     way: Annotated[

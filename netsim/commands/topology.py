@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from netsim.commands.common import say, say_json, show_and_write, write_out
+from netsim.commands.common import say, say_json, show_and_write, with_links, write_out
 from netsim.errors import check_choice
-from netsim.options import option, output, takes, whole
+from netsim.options import links, option, output, takes, whole
 from netsim.streams import reader_may_go
 
 if TYPE_CHECKING:
@@ -33,12 +33,7 @@ Name = Annotated[
 ]
 
 
-def _network(
-    workers: Annotated[int, option("Hosts of a topology that grows with them.")] = 8,
-    bandwidth: Annotated[str, option("Of every link, each way.")] = "1Gbps",
-    latency: Annotated[str, option("One way, host to host across one switch.")] = "50us",
-    fan_out: Annotated[int, option("Children of a switch in a tree.")] = 8,
-) -> None:
+def _size(workers: Annotated[int, option("Hosts of a topology that grows with them.")] = 8) -> None:
     """Template: what the network is built for."""
 
 
@@ -49,7 +44,7 @@ def _experiment(topology: str, options: dict[str, Any]) -> Experiment:
 
 
 @app.command()
-@takes(_network)
+@takes(_size, links)
 def show(
     topology: Name,
     out: Annotated[Path | None, option("Draw it into this file, as SVG.")] = None,
@@ -63,7 +58,8 @@ def show(
     from topologies.placement import orders
 
     check_outputs({"out": out}, files_of({"topology": topology}))
-    fabric = _experiment(topology, options).fabric(everywhere=True)
+    experiment = _experiment(topology, options)
+    fabric = experiment.fabric(everywhere=True)
     found = summarise(fabric, orders(fabric.graph))
     with ExitStack() as stack:
         if out is not None:
@@ -71,7 +67,9 @@ def show(
 
             stack.callback(write_out, out, draw_network(fabric, orders(fabric.graph)[-1]).rstrip())
         if as_json:
-            document = {"schema": SCHEMA, "config": {"topology": topology, **options}, **asdict(found)}
+            config = {"topology": topology} | with_links(experiment, options)
+            document = {"schema": SCHEMA, "config": config, **asdict(found)}
+            document["link_ranges"] = found.link_ranges and found.link_ranges.as_json()
             say_json(json.dumps(document, indent=2, ensure_ascii=False))
         else:
             say(_in_words(topology, found))
@@ -92,6 +90,7 @@ def _in_words(topology: str, found: Summary) -> str:
     least = "" if found.exact else "at least "
     lines = [
         f"{topology}   {'   '.join(counts)}",
+        f"links      {found.link_ranges.in_words() if found.link_ranges else 'none'}",
         f"diameter   {least}{counted(found.diameter_links, 'link')}, {format_duration(found.diameter_s)} one way",
     ]
     if found.bisection_bps is not None:
@@ -100,7 +99,7 @@ def _in_words(topology: str, found: Summary) -> str:
 
 
 @app.command()
-@takes(_network)
+@takes(_size, links)
 def export(
     topology: Name,
     format_: Annotated[
@@ -124,7 +123,7 @@ def export(
 
 
 @app.command()
-@takes(_network, output)
+@takes(_size, links, output)
 def placement(
     topology: Name,
     algorithm: Annotated[str, option("Algorithms, with commas.")] = "dense,topk,gtopk,gtopk-hier",

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
@@ -108,7 +109,6 @@ class Fabric:
         links = _Links(self.graph, self.names)
         self.links: Sequence[Link] = links
         self._numbered = links.numbered
-        self._ranks = {host: rank for rank, host in enumerate(self.hosts)}
         self._routes: dict[tuple[str, str], Route] = {}
 
     def _named(self, chosen: IntArray) -> list[str]:
@@ -133,7 +133,12 @@ class Fabric:
         All messages of a pair take one route, as over one connection; `flows`, a number for each pair, sets
         apart several connections of the same pair, which may take different routes among equals.
         """
-        here, there = self._nodes[np.asarray(sources, np.int64)], self._nodes[np.asarray(targets, np.int64)]
+        return self._between(
+            self._nodes[np.asarray(sources, np.int64)], self._nodes[np.asarray(targets, np.int64)], flows
+        )
+
+    def _between(self, here: IntArray, there: IntArray, flows: IntArray | int = 0) -> Routes:
+        """Return the routes between nodes."""
         paths = self.graph.router.paths(here, there, flow_hash(here, there, flows, self.graph.hash_seed))
         owners = np.repeat(np.arange(len(here)), paths.counts)
         # Summed before rounding, so that two halves of a latency make the whole.
@@ -141,18 +146,25 @@ class Fabric:
         latency_ps = np.rint(np.minimum(seconds * PICOSECONDS, HORIZON_PS)).astype(np.int64)
         return Routes(paths.first, paths.links, latency_ps)
 
+    @cached_property
+    def nodes_of_hosts(self) -> dict[str, int]:
+        """The node of every host by name, also of hosts that no rank is on."""
+        nodes = np.concatenate([self.graph.hosts, self.graph.servers]).tolist()
+        return {self.names[node]: node for node in nodes}
+
     def route(self, source: str, target: str) -> Route:
-        """Return the route between two hosts by name, the same at every call."""
+        """Return the route between two hosts by name, the same at every call; a host need not hold a rank."""
         if (known := self._routes.get((source, target))) is None:
-            known = self._routes[source, target] = self._route(self._ranks[source], self._ranks[target])
+            nodes = self.nodes_of_hosts
+            known = self._routes[source, target] = self._route(nodes[source], nodes[target])
         return known
 
     def _route(self, source: int, target: int) -> Route:
         router = self.graph.router
         if isinstance(router, TreeRouter):
-            links = [*map(self._numbered, router.path(self._nodes.item(source), self._nodes.item(target)))]
+            links = [*map(self._numbered, router.path(source, target))]
             return Route(tuple(links), min(round(sum([link.latency_s for link in links]) * PICOSECONDS), HORIZON_PS))
-        _, numbers, latency_ps = self.links_of([source], [target])
+        _, numbers, latency_ps = self._between(np.array([source]), np.array([target]))
         return Route(tuple(self.links[link] for link in numbers.tolist()), int(latency_ps[0]))
 
 

@@ -5,17 +5,33 @@ Columns, not an object a node or link, so that 65,536 hosts take a fraction of a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from netsim.errors import UsageError, shown
 from netsim.network.routing import FloatArray, IntArray, Router, ShortestPaths
-from netsim.units import FASTEST_BPS, SLOWEST_S
+from netsim.units import FASTEST_BPS, SLOWEST_S, format_bandwidth, format_duration, format_range
 
 if TYPE_CHECKING:
     import networkx as nx
+
+
+class LinkRanges(NamedTuple):
+    """The least and the greatest bandwidth, and latency, of a network's links."""
+
+    bandwidth_bps: tuple[int, int]
+    latency_s: tuple[float, float]
+
+    def as_json(self) -> dict[str, list[float]]:
+        """Return the ranges as JSON takes them."""
+        return {"bandwidth_bps": list(self.bandwidth_bps), "latency_s": list(self.latency_s)}
+
+    def in_words(self) -> str:
+        """Return the ranges for people: ``10 to 400 Gbit/s   5 µs a link``."""
+        latency = format_range(*self.latency_s, format_duration)
+        return f"{format_range(*self.bandwidth_bps, format_bandwidth)}   {latency} a link"
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -50,6 +66,32 @@ class Graph:
         is_switch = np.ones(len(self.names), np.bool_)
         is_switch[self.hosts] = is_switch[self.servers] = False
         return np.flatnonzero(is_switch)
+
+    def ranges(self) -> LinkRanges | None:
+        """Return what the links are, from the least to the greatest; None if there are no links."""
+        if not len(self.sources):
+            return None
+        bandwidth, latency = self.bandwidth_bps, self.latency_s
+        return LinkRanges((int(bandwidth.min()), int(bandwidth.max())), (float(latency.min()), float(latency.max())))
+
+    def scaled(self, bandwidth: float, latency: float) -> Graph:
+        """Return the network with every link's bandwidth and latency multiplied by these factors."""
+        rates, delays = self.bandwidth_bps, self.latency_s
+        if bandwidth != 1:
+            wanted = np.maximum(1.0, np.rint(rates * bandwidth))
+            if (wanted > FASTEST_BPS).any():
+                raise _too_much("bandwidth-scale", bandwidth, f"{FASTEST_BPS:g} bit/s")
+            rates = wanted.astype(np.int64)
+        if latency != 1:
+            delays = delays * latency
+            if (delays > SLOWEST_S).any():
+                raise _too_much("latency-scale", latency, f"{SLOWEST_S:g} s")
+        return replace(self, bandwidth_bps=rates, latency_s=delays)
+
+
+def _too_much(scale: str, value: float, most: str) -> UsageError:
+    what = scale.removesuffix("-scale")
+    return UsageError(f"{scale} {value:g} makes the {what} of a link more than {most}, the most that there can be")
 
 
 def from_networkx(graph: nx.Graph[Any], origin: str = "") -> Graph:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from netsim.network.fabric import Fabric
+from netsim.network.graph import LinkRanges
 from netsim.network.routing import IntArray
 from netsim.units import PICOSECONDS
 
@@ -21,7 +22,8 @@ class Summary:
 
     `diameter_links` and `diameter_s` are the most links and latency of any route; of a sample of
     the pairs, and so perhaps too low, unless `exact`. `bisection_bps` is the bandwidth from one half of the
-    hosts to the other, the least over the halvings that were tried; None for very large networks.
+    hosts to the other, the least over the halvings that were tried; None for very large networks. `link_ranges` is
+    None where there are no links.
     """
 
     hosts: int
@@ -32,6 +34,7 @@ class Summary:
     diameter_s: float
     exact: bool
     bisection_bps: int | None
+    link_ranges: LinkRanges | None
 
 
 def summarise(fabric: Fabric, orders: list[IntArray]) -> Summary:
@@ -53,6 +56,7 @@ def summarise(fabric: Fabric, orders: list[IntArray]) -> Summary:
         diameter_s=latency / PICOSECONDS,
         exact=len(asked) == count,
         bisection_bps=bisection(fabric, orders),
+        link_ranges=graph.ranges(),
     )
 
 

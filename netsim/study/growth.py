@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,9 +10,11 @@ from itertools import combinations
 from typing import Any, NamedTuple
 
 from algorithms import ALGORITHMS
+from netsim.experiment import OWN, Experiment
 from netsim.study.crossovers import Crossover, crossovers, unsettled
 from netsim.study.fits import Fit, PerEntry, fit, per_entry
 from netsim.study.kinds import Finding, Outcome, Point
+from netsim.units import format_bandwidth, format_range
 
 COMMUNICATION, ROUND = "comm_time_s", "round_time_s"
 BREAKS = 1.5
@@ -90,7 +93,17 @@ def order_of(found: Fit, with_k: bool = False) -> str:
 
 def condition_of(point: Point) -> Condition:
     """Return what a point's network and density are."""
-    return Condition(point["topology"], point["bandwidth"], point.get("density"))
+    bandwidth = own_bandwidth(point["topology"]) if point["bandwidth"] == OWN else point["bandwidth"]
+    return Condition(point["topology"], bandwidth, point.get("density"))
+
+
+@functools.cache
+def own_bandwidth(topology: str) -> str:
+    """Return in words what links have where no bandwidth is given: the topology's own, or the default."""
+    network = Experiment(topology=topology, timing_only=True, elements=1, k=1)
+    ranges = network.links() if network.bandwidth_bps is None else None
+    least, most = (network.bandwidth_bps or 0,) * 2 if ranges is None else ranges.bandwidth_bps
+    return format_range(least, most, format_bandwidth)
 
 
 def variant_of(point: Point) -> str:
