@@ -57,11 +57,11 @@ class ErrorFeedback(Algorithm):
         velocity = memory.velocity
         if velocity is not None:
             momentum = self._corrected.momentum_at(worker.step)
-            vector = velocity = await worker.compute("select", accelerate, velocity, vector, momentum)
+            vector = velocity = await worker.compute("update", accelerate, velocity, vector, momentum)
         if worker.observer is not None and not isinstance(vector, Compute):
             worker.observe("accumulated", memory.residual, vector)
         selector = self.selector.at(worker.step, memory.residual.size)
         local, residual = await self.select(worker, memory.residual, vector, selector)
         if velocity is not None:
-            velocity = await worker.compute("select", without, velocity, local)
+            velocity = await worker.compute("update", without, velocity, local)
         return local, Feedback(residual, velocity)

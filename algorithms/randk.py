@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -29,6 +29,7 @@ class RandK(ErrorFeedback):
 
     name = "randk"
     title = "Random-k"
+    random: ClassVar[bool] = True
 
     def __init__(
         self, selector: Selector, momentum_correction: Recipe | float = 0.0, seed: int = 0, bucket: int = 0

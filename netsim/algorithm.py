@@ -39,6 +39,8 @@ class Algorithm:
     """Whether it takes `groups`: which ranks share a machine, rack or site."""
     accumulates: ClassVar[bool] = False
     """Whether an exchange takes a vector that is not computed yet, to add it where it is wanted."""
+    random: ClassVar[bool] = False
+    """Whether the entries that it selects are drawn, and not the largest."""
     corrects_momentum: ClassVar[bool] = False
     """Whether it takes `momentum_correction`: each worker's momentum is applied before its entries are selected."""
     overlaps: ClassVar[bool] = True

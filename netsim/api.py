@@ -82,7 +82,7 @@ def simulate_experiment(
             except NonFiniteGradientError as error:
                 diverged[name] = str(error)
                 traces.pop(name, None)
-        report = _report(experiment, results, diverged, found, lab)
+        report = _report(experiment, results, diverged, found, lab, watched=emit is not None)
         if trace is not None:
             try:
                 write_chrome_trace(list(traces.values()), trace, found | {"config": experiment.config()})
@@ -99,15 +99,19 @@ def _report(
     diverged: Mapping[str, str],
     environment: Mapping[str, Any],
     lab: Laboratory | None,
+    *,
+    watched: bool = False,
 ) -> Report | None:
     """Return the report of the algorithms that ended, None if none did."""
     from netsim.conclusion import conclude
+    from netsim.notes import idle_options
 
     if not results:
         return None
     lost = [f"No result for {name}: its training diverged." for name in diverged]
     effects, links = ({}, None) if lab is None else (experiment.shown(), experiment.links())
-    return Report(experiment.config(), results, conclude(results, lab) + lost, environment, effects, links)
+    notes = idle_options(experiment, watched=watched)
+    return Report(experiment.config(), results, conclude(results, lab) + lost, environment, effects, links, notes)
 
 
 def _complete(report: Report | None, diverged: Mapping[str, str], unwritten: Sequence[str] = ()) -> Report:

@@ -567,12 +567,17 @@ def files_of(options: Mapping[str, Any]) -> dict[str, Any]:
     return named | {"topology": name_of(topology) if isinstance(topology, str) else None}
 
 
+def taken_by(name: str) -> list[str]:
+    """Return the options that an algorithm's constructor takes."""
+    if ALGORITHMS[name].__init__ is object.__init__:
+        return []
+    return [parameter for parameter in inspect.signature(ALGORITHMS[name].__init__).parameters if parameter != "self"]
+
+
 def build_algorithm(name: str, options: Mapping[str, Any], *, strict: bool = True) -> Algorithm:
     """Return an algorithm by name; with `strict`, an option that it does not take is an error."""
     check_choice("algorithm", name, ALGORITHMS)
-    takes = [parameter for parameter in inspect.signature(ALGORITHMS[name].__init__).parameters if parameter != "self"]
-    if ALGORITHMS[name].__init__ is object.__init__:
-        takes = []
+    takes = taken_by(name)
     if strict:
         for option in options:
             if option not in takes:

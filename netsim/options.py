@@ -129,12 +129,20 @@ def algorithms(
         float | None, option("Fraction of entries that sparse algorithms select. [default: 0.001]")
     ] = None,
     k: Annotated[int | None, option("Number of entries that sparse algorithms select.", "--k")] = None,
-    per_tensor: Annotated[bool, option("Apply the density to each tensor by itself.", "--per-tensor")] = False,
-    select: Annotated[str, option("exact, sampled (at most k) or threshold (about k).")] = "exact",
-    density_warmup: Annotated[int, option("Rounds in which the density falls from 1/4 to its value.")] = 0,
+    per_tensor: Annotated[
+        bool, option("Sparse algorithms: apply the density to each tensor by itself.", "--per-tensor")
+    ] = False,
+    select: Annotated[
+        str, option("exact, sampled (at most k) or threshold (about k); randk draws at random.")
+    ] = "exact",
+    density_warmup: Annotated[
+        int, option("Rounds in which the density of sparse algorithms falls from 1/4 to its value.")
+    ] = 0,
     residual: Annotated[str, option("gtopk: keep-at-merge or index-intersection.")] = "keep-at-merge",
     gather: Annotated[str, option("topk: ring or doubling (recursive doubling).")] = "ring",
-    serial_server: Annotated[bool, option("The server receives one worker after another.", "--serial-server")] = False,
+    serial_server: Annotated[
+        bool, option("ps, ps-topk, lag, lasg, sasg: the server receives one worker after another.", "--serial-server")
+    ] = False,
     overlap: Annotated[
         str | None,
         option(

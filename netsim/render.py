@@ -48,12 +48,12 @@ def render(
         console.print(escape(line), highlight=False, soft_wrap=True)
     if accounting == "paper":
         console.print(_paper_table(report.results))
-        console.print(escape(PAPER_ACCOUNTING), highlight=False, soft_wrap=True)
-        return
-    console.print(_table(report.results))
-    if ways := _ways(report.results):
-        console.print(escape(ways), highlight=False, soft_wrap=True)
-    for sentence in report.conclusion:
+        sentences = [PAPER_ACCOUNTING]
+    else:
+        console.print(_table(report.results))
+        ways = _ways(report.results)
+        sentences = [*([ways] if ways else []), *report.conclusion]
+    for sentence in [*sentences, *(f"Note: {note}" for note in report.notes)]:
         console.print(escape(sentence), highlight=False, soft_wrap=True)
 
 

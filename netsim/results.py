@@ -211,6 +211,8 @@ class Report:
     """What was simulated beyond an ideal network, in words, by option."""
     link_ranges: LinkRanges | None = None
     """Of the simulated links; None for a real run, or a network without links."""
+    notes: list[str] = field(default_factory=list)
+    """Options that were given and changed nothing, in sentences."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as documented in the README, in SI units."""
@@ -222,6 +224,7 @@ class Report:
             "link_ranges": self.link_ranges and self.link_ranges.as_json(),
             "results": [result.to_dict() | {"paper_accounting": result.paper_accounting} for result in self.results],
             "conclusion": list(self.conclusion),
+            "notes": list(self.notes),
         }
 
     def to_json(self) -> str:

@@ -262,3 +262,76 @@ def test_rounds_of_a_decay_are_read_however_they_are_given(given: Any) -> None:
 def test_a_rate_that_vanishes_on_the_way_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="learning rate"):
         Recipe(**options)
+
+
+# Options that are given and change nothing
+
+TIMING: dict[str, Any] = {"timing_only": True, "elements": 1000, "workers": 2}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"algorithm": "topk,gtopk-hier", "residual": "index-intersection"},
+         "--residual index-intersection changed nothing: it concerns gtopk."),
+        ({"algorithm": "gtopk", "gather": "doubling"}, "--gather doubling changed nothing: it concerns topk."),
+        ({"algorithm": "gtopk", "group_size": 2}, "--group-size 2 changed nothing: it concerns gtopk-hier."),
+        ({"algorithm": "dense", "serial_server": True},
+         "--serial-server changed nothing: it concerns ps, ps-topk, lag, lasg-wk1, lasg-wk2, lasg-ps, sasg."),
+        ({"algorithm": "ps", "history": 5}, "--history 5 changed nothing: it concerns lag, "),
+        ({"algorithm": "ps", "delay": 5}, "--delay 5 changed nothing: it concerns lag, "),
+        ({"algorithm": "ps-topk", "alpha": 0.3}, "--alpha 0.3 changed nothing: it concerns lag, "),
+        ({"algorithm": "dense,lag", "density": 0.01}, "--density 0.01 changed nothing: it concerns algorithms"),
+        ({"algorithm": "dense", "k": 3}, "--k 3 changed nothing"),
+        ({"algorithm": "dense", "density_warmup": 3}, "--density-warmup 3 changed nothing"),
+        ({"algorithm": "gtopk", "density_warmup": 3, "density": 0.5}, "--density-warmup 3 changed nothing: a warm-up"),
+        ({"algorithm": "randk", "select": "sampled"},
+         "--select sampled changed nothing: it concerns topk, gtopk, gtopk-naive, gtopk-hier, ps-topk, sasg."),
+        ({"algorithm": "gtopk", "momentum": 0.9, "clip": 1.0, "lr_decay_at": (3, 4)},
+         "--lr-decay-at 3,4, --momentum 0.9, --clip 1.0 changed nothing: with --timing-only no gradient is computed."),
+        ({"algorithm": "gtopk", "eval_every": 2}, "--eval-every changed nothing"),
+    ],
+)  # fmt: skip
+def test_an_option_that_changes_nothing_is_named(options: dict[str, Any], words: str) -> None:
+    """And it does change nothing: the results are those without it."""
+    report = netsim.simulate(**TIMING, **options)
+    told = [note for note in report.notes if note.startswith(words)]
+    assert len(told) == len(report.notes) == 1, report.notes
+    kept = {name: options[name] for name in ("algorithm", "density") if name in options and "--density " not in words}
+    assert netsim.simulate(**TIMING, **kept | {"algorithm": options["algorithm"]}).results == report.results
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"algorithm": "dense,gtopk", "density": 0.01, "residual": "index-intersection", "density_warmup": 2},
+        {"algorithm": "topk,randk", "select": "sampled", "gather": "doubling"},
+        {"algorithm": "ps,sasg", "history": 5, "delay": 5, "alpha": 0.3, "serial_server": True},
+        {"algorithm": "gtopk-hier", "group_size": 2, "k": 5},
+    ],
+)
+def test_an_option_of_one_of_the_algorithms_is_no_news(options: dict[str, Any]) -> None:
+    assert netsim.simulate(**TIMING, **options).notes == []
+
+
+def test_notes_come_under_either_table(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["simulate", "--timing-only", "--elements", "1000", "--algorithm", "ps", "--gather", "doubling"]
+    for more in ([], ["--accounting", "paper"]):
+        assert main([*arguments, *more]) == 0
+        assert capsys.readouterr().out.endswith("Note: --gather doubling changed nothing: it concerns topk.\n")
+
+
+def test_momentum_correction_is_not_charged_as_selections() -> None:
+    """One selection a round, as the user said; the velocity is part of the update, which the compute time holds."""
+    charges: dict[str, Any] = {"compute_time": "2ms", "select_time": "5ms", "merge_time": "0s"}
+    charges |= {"momentum": 0.9, "momentum_correction": True}
+    (result,) = netsim.simulate(
+        algorithm="topk",
+        workers=2,
+        workload="tests.tiny:tiny",
+        rounds=3,
+        density=0.1,
+        **charges,
+    ).results
+    assert result.select_time_s == pytest.approx(0.005)
+    assert result.compute_time_s == pytest.approx(0.002)

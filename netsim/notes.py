@@ -1,0 +1,94 @@
+"""Options that were given and changed nothing, and whose they are: said under a result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+
+from algorithms import ALGORITHMS
+from algorithms.selection import FIRST_DENSITY
+from netsim.experiment import Experiment, option_of, taken_by
+
+SELECTOR = "selector"
+TAKEN_AS = {
+    "density": SELECTOR,
+    "k": SELECTOR,
+    "per_tensor": SELECTOR,
+    "select": SELECTOR,
+    "density_warmup": SELECTOR,
+    "residual": "residual",
+    "gather": "gather",
+    "history": "history",
+    "delay": "delay",
+    "alpha": "alpha",
+    "serial_server": "serial",
+    "group_size": "groups",
+}
+"""As which parameter an algorithm takes an option; those that have none do without it."""
+
+TRAINING = (
+    *("learning_rate", "lr_warmup", "lr_decay_at", "momentum", "weight_decay", "clip", "aggregate"),
+    *("data", "split", "sampling"),
+)
+"""Options that concern gradients alone."""
+
+
+def idle_options(experiment: Experiment, *, watched: bool) -> list[str]:
+    """Return a sentence for every option that was given and changed nothing.
+
+    Parameters
+    ----------
+    experiment
+        What was run. An option that has its default counts as not given.
+    watched
+        Whether a row a step was written, for ``--metrics``.
+    """
+    given = [each.name for each in fields(Experiment) if getattr(experiment, each.name) != each.default]
+    return [
+        *_of_no_algorithm(experiment, given),
+        *_already_dense(experiment, given),
+        *_without_gradients(experiment, given),
+        *_unwatched(given, watched),
+    ]
+
+
+def _of_no_algorithm(experiment: Experiment, given: list[str]) -> Iterator[str]:
+    for option in given:
+        if option in TAKEN_AS:
+            owners = [name for name in ALGORITHMS if _takes(name, option)]
+            if not any(name in owners for name in experiment.algorithms):
+                several = TAKEN_AS[option] == SELECTOR and option != "select"
+                whose = "algorithms that select entries" if several else ", ".join(owners)
+                yield f"{_written(experiment, option)} changed nothing: it concerns {whose}."
+
+
+def _takes(name: str, option: str) -> bool:
+    by_magnitude = option != "select" or not ALGORITHMS[name].random
+    return TAKEN_AS[option] in taken_by(name) and by_magnitude
+
+
+def _already_dense(experiment: Experiment, given: list[str]) -> Iterator[str]:
+    if "density_warmup" in given and experiment.density is not None and experiment.density >= FIRST_DENSITY:
+        yield (
+            f"{_written(experiment, 'density_warmup')} changed nothing: a warm-up falls from density {FIRST_DENSITY}, "
+            f"and {experiment.density} is no less."
+        )
+
+
+def _without_gradients(experiment: Experiment, given: list[str]) -> Iterator[str]:
+    if experiment.timing_only and (idle := [_written(experiment, option) for option in TRAINING if option in given]):
+        yield f"{', '.join(idle)} changed nothing: with --timing-only no gradient is computed."
+
+
+def _unwatched(given: list[str], watched: bool) -> Iterator[str]:
+    if "eval_every" in given and not watched:
+        yield "--eval-every changed nothing: what is evaluated goes into the file of --metrics, which was not given."
+
+
+def _written(experiment: Experiment, option: str) -> str:
+    """Return an option as on the command line."""
+    value = getattr(experiment, option)
+    name = "--" + option_of(option).replace("_", "-")
+    if value is True:
+        return name
+    return f"{name} {','.join(map(str, value)) if isinstance(value, tuple) else value}"
