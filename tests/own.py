@@ -73,6 +73,12 @@ def partly_frozen_mlp(seed: int) -> Workload:
     return workload(model, points(seed))
 
 
+def talkative(seed: int) -> Workload:
+    """Print in the factory and in each forward."""
+    print("made")  # noqa: T201
+    return workload(Applied(lambda _, scores: (print("forward"), scores)[1]), points(seed))  # noqa: T201
+
+
 def replaced_mlp(seed: int) -> Workload:
     """Replace a layer of netsim's own fully connected network."""
     model = FullyConnected(FEATURES, 4, CLASSES)
@@ -354,6 +360,17 @@ def _labels(change: Callable[[torch.Tensor], Any]) -> Callable[[int], Workload]:
     return factory
 
 
+def _inputs_with(**moments: torch.Tensor) -> Callable[[int], Workload]:
+    samples = points(0)
+    return lambda seed: workload(linear(), Samples(samples.inputs, samples.labels, **moments))
+
+
+def _sets_defaults(seed: int) -> Workload:
+    made = workload(linear(), points(seed))
+    torch.set_default_dtype(torch.float16)
+    return made
+
+
 UNSEEDED = np.random.default_rng()
 
 WRONG: dict[str, tuple[Callable[..., Any], str]] = {
@@ -430,6 +447,11 @@ WRONG: dict[str, tuple[Callable[..., Any], str]] = {
         lambda seed: workload(linear(), points(0), initial=[0.0] * 21),
         "initial is list, expected a NumPy",
     ),
+    "one-moment": (_inputs_with(mean=torch.zeros(1)), "have only one of mean and deviation"),
+    "deviation": (_inputs_with(mean=torch.zeros(1), deviation=torch.zeros(1)), "or a deviation of 0; a constant"),
+    "chunk": (lambda seed: workload(linear(), points(0), chunk=0), "chunk 0 must be a whole number of at least 1"),
+    "sparse-inputs": (_inputs(lambda inputs: inputs.to_sparse()), "training samples are torch.sparse_coo and"),
+    "defaults": (_sets_defaults, "sets torch's defaults to float16 on cpu, for netsim's"),
     "raises": (_raises, "KeyError ('no\\nsuch file') in its factory, called with seed 0, at tests/own.py:"),
     "exits": (_exits, "SystemExit (usage: train.py) in its factory, called with seed 0, at tests/own.py:"),
     "without-argument": (_without_argument, "takes 0 positional arguments but 1 was given) in its factory"),

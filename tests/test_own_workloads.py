@@ -13,9 +13,11 @@ import torch
 from torch import nn
 
 import netsim
+from netsim.cli import main
 from netsim.errors import NetsimError, UsageError
 from netsim.payload import Dense
 from netsim.workloads import load_workload
+from netsim.workloads.samples import Samples
 from netsim.workloads.trial import try_out
 from netsim.workloads.workload import DataParallelTask, Workload
 from tests import own
@@ -41,6 +43,40 @@ def test_what_is_wrong_with_a_users_workload_is_said_in_one_line_before_the_run(
     assert WRONG[name][1] in str(raised.value)
     assert str(raised.value).startswith(("workload ", "worker "))
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["train.py:make", "./my/train.py:make"])
+def test_a_file_in_the_place_of_a_module_is_told_what_to_write(name: str) -> None:
+    better = "my.train:make" if "my" in name else "train:make"
+    with pytest.raises(UsageError, match=f"must name a module, not a file; write '{better}'$"):
+        load_workload(name, 0)
+
+
+def test_inputs_that_need_a_gradient_are_taken_as_they_are() -> None:
+    samples = own.points(0)
+    needing = Samples(samples.inputs.clone().requires_grad_(), samples.labels)
+    tasks = [DataParallelTask(own.workload(own.linear(), each), 2, 8, 0, "cpu") for each in (samples, needing)]
+    plain, found = (task.gradient(task.initial_parameters(), 0, 0).values for task in tasks)
+    assert torch.equal(plain, found)
+    assert tasks[1].workload.data_sha256() == tasks[0].workload.data_sha256()
+
+
+def test_what_a_users_code_prints_is_no_part_of_the_result(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--workers", "2", "--algorithm", "dense", "--rounds", "2", "--workload", "tests.own:talkative"]
+    assert main(["simulate", *options, "--json"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["results"][0]["elements"] == 21
+    assert set(said.err.split()) == {"made", "forward"}
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_what_ranks_print_is_no_part_of_the_result(capfd: pytest.CaptureFixture[str]) -> None:
+    options = ["--nproc", "2", "--algorithm", "dense", "--rounds", "2", "--workload", "tests.own:talkative"]
+    assert main(["run", *options, "--json"]) == 0
+    said = capfd.readouterr()
+    assert json.loads(said.out)["results"][0]["elements"] == 21
+    assert "forward" in said.err
 
 
 @pytest.mark.parametrize(("name", "line"), [("raises", "raise KeyError"), ("forward-raises", "module.no_such_thing")])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +67,13 @@ def show_and_write(document: str, out: Path | None, show: Callable[[], None] | N
             say_json(document)
         else:
             show()
+
+
+@contextmanager
+def stdout_is_for_results() -> Iterator[None]:
+    """Have what a user's own workload prints go to stderr within this."""
+    with redirect_stdout(sys.stderr):
+        yield
 
 
 @contextmanager

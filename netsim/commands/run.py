@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from netsim.commands.common import deliver, progress, rest_delivered
+from netsim.commands.common import deliver, progress, rest_delivered, stdout_is_for_results
 from netsim.errors import UsageError
 from netsim.options import algorithms, option, output, takes, training
 
@@ -50,7 +50,8 @@ def run(
     check_outputs({"out": out}, files_of(options))
     if under_launcher():
         diverged: dict[str, str] = {}
-        experiment, results = join(experiment_of, options["topology"], backend, timeout_s)
+        with stdout_is_for_results():
+            experiment, results = join(experiment_of, options["topology"], backend, timeout_s)
         if not results:
             return
     else:
@@ -59,7 +60,7 @@ def run(
         experiment = experiment_of(nproc)
         check_real(experiment)
         check_backend(backend, experiment)
-        with progress(experiment) as on_round:
+        with stdout_is_for_results(), progress(experiment) as on_round:
             results, diverged = launch(experiment, backend, timeout_s, on_round)
 
     def show(report: Report) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
-from netsim.commands.common import deliver, progress, rest_delivered
+from netsim.commands.common import deliver, progress, rest_delivered, stdout_is_for_results
 from netsim.errors import InterruptedRunError, check_choice
 from netsim.options import algorithms, charges, effects, links, long_runs, network, option, output, takes, training
 
@@ -53,7 +53,7 @@ def simulate(
         deliver(report, experiment, as_json, out, cast("Accounting", accounting))
 
     try:
-        with rest_delivered(show), progress(experiment) as on_round:
+        with rest_delivered(show), stdout_is_for_results(), progress(experiment) as on_round:
             report = simulate_experiment(experiment, on_round, metrics, saved, trace)
     except KeyboardInterrupt:
         if saved is None:

@@ -28,6 +28,8 @@ from topologies import servers_of
 if TYPE_CHECKING:
     from netsim.cluster.plan import Cluster
 
+STDERR = 2
+
 __all__ = ["RankFailedError", "join", "launch", "launch_work", "under_launcher"]
 
 
@@ -83,8 +85,21 @@ def _start(job: Job) -> subprocess.Popen[bytes]:
     environment = os.environ | {JOB: str(job.folder), LAUNCHER: str(os.getpid())}
     with job.stderr(HOST).open("wb") as stderr:
         return subprocess.Popen(
-            [sys.executable, "-m", "netsim.jobs.host"], env=environment, stdin=subprocess.DEVNULL, stderr=stderr
+            [sys.executable, "-m", "netsim.jobs.host"],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=_prints(),
+            stderr=stderr,
         )
+
+
+def _prints() -> int:
+    """Return where the ranks' stdout goes: to this process's stderr, since stdout is for results."""
+    try:
+        os.fstat(STDERR)
+    except OSError:  # it was closed
+        return subprocess.DEVNULL
+    return STDERR
 
 
 def under_launcher() -> bool:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Callable
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -177,7 +177,12 @@ def _made(name: str, factory: Callable[[int], Any], seed: int) -> Workload:
     from netsim.workloads.user_code import blaming
     from netsim.workloads.workload import Workload
 
-    with seeded(seed), redirect_stdout(sys.stderr), blaming(repr(name), f"its factory, called with seed {seed}"):
+    with (
+        _defaults_kept(name),
+        seeded(seed),
+        redirect_stdout(sys.stderr),
+        blaming(repr(name), f"its factory, called with seed {seed}"),
+    ):
         workload = factory(seed)
     if not isinstance(workload, Workload):
         raise UsageError(
@@ -187,14 +192,39 @@ def _made(name: str, factory: Callable[[int], Any], seed: int) -> Workload:
     return workload
 
 
+@contextmanager
+def _defaults_kept(name: str) -> Iterator[None]:
+    """Restore torch's defaults after this; raise UsageError where user code changed those of netsim's tensors, too."""
+    import torch
+
+    before = torch.get_default_dtype(), torch.get_default_device()
+    try:
+        yield
+    finally:
+        after = torch.get_default_dtype(), torch.get_default_device()
+        if after != before:
+            torch.set_default_dtype(before[0])
+            torch.set_default_device(None if before[1].type == "cpu" else before[1])
+    if after != before:
+        kind = str(after[0]).removeprefix("torch.")
+        raise UsageError(
+            f"workload {name!r}: its code sets torch's defaults to {kind} on {after[1]}, for netsim's tensors, too; "
+            "give the model its type, and --device its device"
+        )
+
+
 def _imported(name: str) -> Callable[[int], Any]:
     from netsim.workloads.generators import seeded
     from netsim.workloads.user_code import blaming
 
     if (here := os.getcwd()) not in sys.path:  # noqa: PTH109 (a string, as sys.path holds)
         sys.path.append(here)
+    module, _, function = name.partition(":")
+    if module.endswith(".py"):
+        better = module.removesuffix(".py").strip("./").replace("/", ".")
+        raise UsageError(f"workload {name!r} must name a module, not a file; write '{better}:{function}'")
     hint = "; expected module:factory of a module in this folder, or installed"
-    with seeded(0), redirect_stdout(sys.stderr), blaming(repr(name), "importing it", hint):
+    with _defaults_kept(name), seeded(0), redirect_stdout(sys.stderr), blaming(repr(name), "importing it", hint):
         factory = attribute(name)
     if not callable(factory):
         raise UsageError(f"workload {name!r}: {type(factory).__name__} cannot be called; expected a function of a seed")

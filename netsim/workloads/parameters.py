@@ -114,7 +114,20 @@ def check_samples(workload: str, kind: str, inputs: object, labels: object) -> N
             f"{where}: {kind} sample {number} has label {int(labels.min())}, expected 0 or more; "
             "labels that a loss would ignore have to be left out"
         )
+    if inputs.layout != torch.strided or labels.layout != torch.strided:
+        raise UsageError(f"{where}: {kind} samples are {inputs.layout} and {labels.layout}, expected dense tensors")
     check_finite(where, kind, inputs)
+
+
+def check_moments(workload: str, kind: str, mean: torch.Tensor | None, deviation: torch.Tensor | None) -> None:
+    """Raise UsageError unless inputs can be standardised by `mean` and `deviation`, if these are given."""
+    if (mean is None) != (deviation is None):
+        raise UsageError(f"workload {workload}: {kind} samples have only one of mean and deviation; give both, or none")
+    if mean is not None and deviation is not None and not bool((mean / deviation).isfinite().all()):
+        raise UsageError(
+            f"workload {workload}: {kind} samples have a mean that is not finite, or a deviation of 0; a constant "
+            "channel needs a deviation of 1"
+        )
 
 
 def check_finite(where: str, kind: str, inputs: torch.Tensor) -> None:

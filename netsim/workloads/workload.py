@@ -19,7 +19,7 @@ from netsim.errors import NonFiniteGradientError, UsageError, unknown
 from netsim.payload import Dense, Vector
 from netsim.workloads.digests import hashed
 from netsim.workloads.initial import initial_values
-from netsim.workloads.parameters import check_initial, check_model, check_samples, fixed, trainable
+from netsim.workloads.parameters import check_initial, check_model, check_moments, check_samples, fixed, trainable
 from netsim.workloads.replica import Replica
 from netsim.workloads.samples import Samples
 from netsim.workloads.sampling import RANDOM, SAMPLINGS, Sampler
@@ -64,6 +64,10 @@ class Workload:
                     f"workload {self.name}: {kind} is {type(samples).__name__}, expected Samples(inputs, labels)"
                 )
             check_samples(self.name, kind, samples.inputs, samples.labels)
+            check_moments(self.name, kind, samples.mean, samples.deviation)
+        for name in ("chunk", "loss_samples"):
+            if type(number := getattr(self, name)) is not int or number < 1:
+                raise UsageError(f"workload {self.name}: {name} {number!r} must be a whole number of at least 1")
         if self.initial is not None:
             check_initial(self.name, self.initial, self.elements)
 
