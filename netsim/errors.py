@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -88,6 +89,18 @@ def unreadable(what: str, error: Exception, fix: str = "give the path of a file 
     reason = getattr(error, "strerror", None) or str(error)
     wanting = f"; {fix}" if isinstance(error, FileNotFoundError | NotADirectoryError) else ""
     return UsageError(f"{what} cannot be read: {reason}{wanting}")
+
+
+def check_file_name(what: str, name: object) -> None:
+    """Raise UsageError for a name that no file can have; Python and TOML can hold such, the command line cannot."""
+    if not isinstance(name, str | os.PathLike):
+        raise UsageError(f"{what} {shown(name)} must be the name of a file")
+    try:
+        possible = b"\0" not in os.fsencode(name)
+    except UnicodeEncodeError:
+        possible = False
+    if not possible:
+        raise UsageError(f"{what} {shown(str(name))} has a character that no name of a file can have")
 
 
 def shown(value: object, most: int = 80) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from algorithms import ALGORITHMS
@@ -168,6 +168,7 @@ class Experiment:
         return cls(**given)
 
     def __post_init__(self) -> None:
+        self._check_kinds()
         for name, value in (("workers", self.workers), ("batch-size", self.batch_size), ("rounds", self.round_count)):
             _check_integer(name, value, 1)
         _check_integer("fan-out", self.fan_out, 2)
@@ -216,10 +217,10 @@ class Experiment:
         if self.clip is not None:
             _check_positive("clip", self.clip, "1.0")
         if not (_is_number(self.momentum) and 0 <= self.momentum < 1):
-            raise UsageError(f"momentum {self.momentum!r} must be at least 0 and less than 1, such as 0.9")
+            raise UsageError(f"momentum {shown(self.momentum)} must be at least 0 and less than 1, such as 0.9")
         self._check_momentum_correction()
         if not (_is_number(self.weight_decay) and 0 <= self.weight_decay < math.inf):
-            raise UsageError(f"weight-decay {self.weight_decay!r} must be finite and zero or more, such as 1e-4")
+            raise UsageError(f"weight-decay {shown(self.weight_decay)} must be finite and zero or more, such as 1e-4")
         self._check_overlap()
         self._check_servers()
         if self.per_tensor and self.k is not None:
@@ -277,6 +278,28 @@ class Experiment:
             f"{what} {value} was given, but topology {self.topology!r} decides the {what} of every link itself; leave "
             f"it out, or say {what} {OWN} ({what}-scale multiplies that of all simulated links)"
         )
+
+    def _check_kinds(self) -> None:
+        """Raise UsageError where a field holds a value of another kind than it is declared with."""
+        for each in fields(self):
+            value, kind = getattr(self, each.name), str(each.type).removesuffix(" | None")
+            name = option_of(each.name).replace("_", "-")
+            if value is None and kind != each.type:
+                continue
+            if kind == "bool" and not isinstance(value, bool):
+                raise UsageError(f"{name} {shown(value)} must be True or False")
+            if kind == "str" and not isinstance(value, str):
+                example = f", such as {each.default!r}" if isinstance(each.default, str) else ""
+                raise UsageError(f"{name} {shown(value)} must be a name or other text{example}")
+            if each.name.endswith("_s") and not (_is_number(value) and 0 <= value < math.inf):
+                raise UsageError(f"{name} {shown(value)} must be seconds, finite and zero or more, such as 0.005")
+            if each.name == "bandwidth_bps" and not (_is_number(value) and 1 <= value < math.inf):
+                raise UsageError(f"{name} {shown(value)} must be bits a second, finite and at least 1")
+        effects, rates = cast(Any, self.effects), cast(Any, self.work_rates)
+        if not isinstance(effects, Effects):
+            raise UsageError(f"effects {shown(effects)} must be Effects; give each by its own option")
+        if not isinstance(rates, tuple) or not all(isinstance(each, list | tuple) for each in rates):
+            raise UsageError(f"work-rates {shown(rates)} must be those of a report's config")
 
     def _check_overlap(self) -> None:
         if self.overlap is None:
@@ -607,9 +630,10 @@ def _whole_number(name: str, given: str, at: str) -> int:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Return whether a value is a number that floating point can hold, be it one that is not finite."""
+    return isinstance(value, float) or (type(value) is int and abs(value) < 2**1000)
 
 
 def _check_positive(name: str, value: float, example: str) -> None:
     if not _is_number(value) or not math.isfinite(value) or value <= 0:
-        raise UsageError(f"{name} {value!r} must be finite and more than zero, such as {example}")
+        raise UsageError(f"{name} {shown(value)} must be finite and more than zero, such as {example}")

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from netsim.errors import UsageError, unreadable
+from netsim.errors import UsageError, check_file_name, unreadable
 from netsim.storage import write_atomically
 
 FORMAT = 1
@@ -155,6 +155,7 @@ class Profile(Table):
 
 def load_profile(path: str | Path) -> Profile:
     """Return the profile of a file; raise UsageError, with file, key and value, where it is not one."""
+    check_file_name("profile", path)
     shown = f"profile {str(path)!r}"
     try:
         table = tomllib.loads(Path(path).read_text(encoding="utf-8"))

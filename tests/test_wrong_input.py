@@ -248,12 +248,31 @@ def test_a_loss_that_is_not_finite_is_no_traceback(capsys: pytest.CaptureFixture
         ({"algorithm": []}, "no algorithm"),
         ({"algorithm": 5}, "algorithm"),
         ({"topology": ["star"]}, "topology"),
+        ({"per_tensor": [0, 1]}, "per-tensor [0, 1] must be True or False"),
+        ({"split": 5}, "split 5 must be a name"),
+        ({"data": b"x"}, "data b'x' must be a name"),
+        ({"sampling": 0.5}, "sampling 0.5 must be a name"),
+        ({"workload": False}, "workload False must be a name"),
+        ({"device": 10}, "device 10 must be a name"),
+        ({"lr": 10**400}, "learning rate 1000"),
+        ({"bandwidth_bps": float("inf")}, "bandwidth inf"),
+        ({"compute_time_s": "1"}, "compute-time '1'"),
+        ({"work_rates": 5}, "work-rates 5"),
+        ({"profile": {}}, "profile {} must be the name of a file"),
+        ({"profile": "\0"}, r"profile '\x00' has a character"),
+        ({"topology": "\ud800.json"}, r"topology '\ud800.json' has a character"),
+        ({"topology": "wan:matrix=\0"}, r"latency matrix '\x00' cannot be read"),
+        ({"background": "a\0"}, r"flows 'a\x00' cannot be read"),
     ],
-    ids=str,
+    ids=repr,
 )
 def test_the_same_from_python(options: dict[str, Any], said: str) -> None:
     with pytest.raises(netsim.UsageError, match=re.escape(said)):
         netsim.simulate(**{"timing_only": True, "elements": 10} | options)
+
+
+def test_calibrate_says_what_is_missing_before_what_it_costs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--bandwidth" in refused(capsys, "calibrate --local 17", 2)
 
 
 def test_a_usage_error_is_also_pythons_own() -> None:

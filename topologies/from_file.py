@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from netsim.errors import UsageError, unreadable
+from netsim.errors import UsageError, check_file_name, unreadable
 from netsim.network.graph import Graph, from_networkx
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def is_file(name: str) -> bool:
 
 def read_graph(path: Path) -> Graph:
     """Return the network in a file; raise UsageError where it cannot be read or makes no sense."""
+    check_file_name("topology", path)
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"topology {str(path)!r}: expected a file that ends in {' or '.join(SUFFIXES)}")
     try:

@@ -53,6 +53,7 @@ def calibrate(
     if local is not None and under_launcher():
         raise UsageError(f"local {local} was given, but torchrun started the ranks; leave it out")
     nominal = None if bandwidth is None else parse_bandwidth(bandwidth)
+    cluster = _cluster(local, nominal)
     calibration = Calibration(
         where="torchrun" if under_launcher() else "loopback" if local is None else "shaped cluster",
         command=shlex.join(["netsim", *sys.argv[1:]]),
@@ -70,7 +71,7 @@ def calibrate(
         if not found:
             return
     else:
-        found = launch_work(details, local or 2, _say_stage, _cluster(local, nominal))
+        found = launch_work(details, local or 2, _say_stage, cluster)
     profile = profile_of(calibration, found[0])
     failed: OSError | None = None
     try:

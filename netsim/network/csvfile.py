@@ -29,5 +29,5 @@ def csv_rows(path: Path, where: str) -> Iterator[tuple[int, list[str]]]:
             cells = [cell.strip() for cell in row]
             if any(cells):
                 yield reader.line_num, cells
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error) as error:  # ValueError: no UTF-8, or no name of a file
         raise unreadable(where, error) from None

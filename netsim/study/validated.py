@@ -17,7 +17,8 @@ FILE = "validation.json"
 LARGEST_FILE = 50_000_000
 """Bytes; a comparison takes about 500."""
 
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, le=1e9)]
+"""No exchange lasts for decades; a picture of one that did could not be drawn."""
 
 
 class _Read(BaseModel):

@@ -77,7 +77,7 @@ def commands() -> list[tuple[str, Any]]:
     """Return every command with its name."""
     import typer
 
-    from netsim.cli import app
+    from netsim.commands.app import app
 
     def below(name: str, command: Any) -> Iterator[tuple[str, Any]]:
         if hasattr(command, "commands"):

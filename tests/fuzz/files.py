@@ -170,8 +170,19 @@ def toml(value: Any) -> str:
     return '""' if value is None else json.dumps(value)
 
 
+@cache
+def _code_versions_known() -> None:
+    """Have the code of every study hashed, which takes seconds, once and beside the time of any input."""
+    from netsim.study.store import Store
+    from studies import STUDIES, load_study
+
+    for name in STUDIES:
+        Store(Path(), load_study(name).measure)
+
+
 def studies(random: Random, folder: Path) -> Case:
     """Return a TOML file of a study, planned."""
+    _code_versions_known()
     sets = []
     for _ in range(random.choice([0, 0, 0, 1, 2])):
         usual = ["workers", "vary.algorithm", "fixed.elements", "seeds", "rounds", "lr", "target", pools.text(random)]
@@ -270,6 +281,7 @@ def validations(random: Random, folder: Path) -> Case:
 @cache
 def _kept(folder: Path) -> dict[str, bytes]:
     """Return the kept points of a tiny study, by name."""
+    _code_versions_known()
     file, out = folder / "tiny.toml", folder / "kept"
     file.write_text(STUDIES[0].replace('["1Gbps", "10Gbps"]', '["1Gbps"]'))
     ran = of_command(["study", str(file), "--out", str(out), "--jobs", "1"])
