@@ -15,6 +15,7 @@ from netsim.simulation import Laboratory, OnRound, ignore, laboratory
 from netsim.storage import check_outputs
 from netsim.system import environment
 from netsim.trace import Trace
+from netsim.units import in_python
 
 if TYPE_CHECKING:
     import numpy as np
@@ -204,6 +205,7 @@ def exchange(algorithm: str, vectors: torch.Tensor | np.ndarray, k: int | None =
         raise UsageError(f"vectors of shape {tuple(rows.shape)}, {rows.dtype}, must be floating-point of shape (P, d)")
     if not bool(torch.isfinite(rows).all()):
         raise UsageError("vectors hold NaN or infinity; every element must be finite")
+    k = in_python(k)
     sparse = algorithm in ALGORITHMS and ALGORITHMS[algorithm].sparse
     if sparse and k is None:
         raise UsageError(f"{algorithm} needs k, how many entries it selects")

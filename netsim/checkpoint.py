@@ -28,6 +28,7 @@ from netsim.storage import said
 from netsim.system import version
 from netsim.traffic import Traffic
 from netsim.training import Trained
+from netsim.units import in_python
 from netsim.worker import Worker
 
 SCHEMA = "netsim.checkpoint/1"
@@ -172,6 +173,7 @@ def checkpoint_of(
     experiment: Experiment, path: str | Path | None, every: int | None = None, resume: bool = False
 ) -> Checkpoint | None:
     """Return the checkpoint that a run's options name, or None. Raises UsageError where they do not fit."""
+    every = in_python(every)
     if every is not None and (type(every) is not int or every < 1):
         raise UsageError(f"checkpoint-every {every!r} must be a whole number of at least 1")
     if path is None:

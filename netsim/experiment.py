@@ -35,7 +35,7 @@ from netsim.overlap import (
 from netsim.pieces import Piece
 from netsim.rates import STEP, Rate
 from netsim.sgd import Aggregate, Recipe
-from netsim.units import format_bandwidth, format_duration, parse_bandwidth, parse_duration, read_whole
+from netsim.units import format_bandwidth, format_duration, in_python, parse_bandwidth, parse_duration, read_whole
 from netsim.worker import SENDS, Work
 from netsim.workloads import DEFAULT, WORKLOADS, check_workload
 from topologies import STARS, build, servers_of, taken
@@ -52,6 +52,7 @@ DEFAULT_DENSITY = 1e-3
 ROUNDS = 5
 BATCH_SIZE = 16
 LR_DECAY = 0.1
+CHARGES = tuple((name, f"{name}_s") for name in ("compute_time", "select_time", "merge_time"))
 WAYS = ("auto", "messages", "compiled", "batched", "closed-form")
 """How simulated times are had: the fastest exact one, or the one that was named."""
 Momentum = Literal["sum", "workers"]
@@ -139,18 +140,19 @@ class Experiment:
 
     @classmethod
     def of(cls, **options: Any) -> Experiment:
-        """Return an experiment from options as on the command line; those left out or None keep their default."""
-        given = {name: value for name, value in options.items() if value is not None}
+        """Return an experiment from options as on the command line; those left out or None keep their default.
+
+        Those of :meth:`config` are taken, too, and numbers, texts and arrays of one element of other libraries.
+        """
+        given = {name: in_python(value) for name, value in options.items() if value is not None}
         for what in ("bandwidth", "latency"):
             if given.get(what) == OWN:
                 del given[what]
-        if "bandwidth" in given:
-            given["bandwidth_bps"] = parse_bandwidth(given.pop("bandwidth"))
-        if "latency" in given:
-            given["latency_s"] = parse_duration(given.pop("latency"), "latency")
-        for work in ("compute_time", "select_time", "merge_time"):
-            if work in given:
-                given[f"{work}_s"] = parse_duration(given.pop(work), work.replace("_", " "), zero=True)
+        for name, field in (("bandwidth", "bandwidth_bps"), ("latency", "latency_s"), *CHARGES):
+            if name in given and field in given:
+                raise UsageError(f"both {name} {given[name]!r} and {field} {given[field]!r} were given; give one")
+            if (value := given.pop(name, given.get(field))) is not None:
+                given[field] = _quantity(name, value)
         if "algorithm" in given:
             given["algorithms"] = given.pop("algorithm")
         if isinstance(given.get("algorithms"), str):
@@ -159,10 +161,12 @@ class Experiment:
             given["lr_decay_at"] = _rounds("lr-decay-at", given["lr_decay_at"])
         if "lr" in given:
             given["learning_rate"] = given.pop("lr")
-        if "profile" in given:
+        if "work_rates" in given:  # options of a config: what a profile decided is among them
+            given["work_rates"] = _rates(given["work_rates"])
+        elif "profile" in given:
             _apply_profile(given)
-        if "effects" not in given:
-            given["effects"] = Effects.of(given)
+        if not isinstance(effects := given.get("effects", {}), Effects):
+            given["effects"] = _effects(effects, Effects.of(given))
         if wrong := sorted(given.keys() - cls.__slots__):
             raise unknown("option", wrong[0], [*(option_of(name) for name in cls.__slots__), *EFFECTS])
         return cls(**given)
@@ -581,6 +585,35 @@ def option_of(name: str) -> str:
     """Return the option that sets a field of an experiment."""
     shown = {"algorithms": "algorithm", "learning_rate": "lr", "bandwidth_bps": "bandwidth"}
     return shown.get(name, name.removesuffix("_s"))
+
+
+def _quantity(name: str, value: Any) -> float:
+    if name == "bandwidth":
+        return parse_bandwidth(value)
+    return parse_duration(value, name.replace("_", " "), zero=name != "latency")
+
+
+def _effects(config: Any, given: Effects) -> Effects:
+    """Return the effects of a config, with those `given` beside it as options of their own."""
+    if not isinstance(config, Mapping):
+        raise UsageError(f"effects {shown(config)} must be those of a report's config, by name")
+    known = asdict(Effects())
+    for name in config:
+        if name not in known:
+            raise unknown("effect", str(name), known)
+    own = {name: value for name, value in asdict(given).items() if value != known[name]}
+    return Effects(**{name: in_python(value) for name, value in config.items()} | own)
+
+
+def _rates(config: Any) -> tuple[tuple[str, float, float, float], ...]:
+    """Return the rates of a config."""
+    try:
+        rates = tuple((str(name), float(fixed), float(entry), float(element)) for name, fixed, entry, element in config)
+        if all(0 <= rate < math.inf for _, *of_one in rates for rate in of_one):
+            return rates
+    except (TypeError, ValueError):
+        pass
+    raise UsageError(f"work_rates {shown(config)} must be those of a report's config: a name and three numbers each")
 
 
 def files_of(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -60,6 +60,8 @@ def check_outputs(outputs: Mapping[str, str | Path | None], inputs: Mapping[str,
     for name, path in outputs.items():
         if path is None:
             continue
+        if not isinstance(path, str | Path):
+            raise UsageError(f"{name} {path!r} must be the path of a file")
         _check_output(name, Path(path))
         where = _place(path)
         if where is not None and (other := taken.setdefault(where, name)) != name:

@@ -7,9 +7,14 @@ unit are accepted from Python only, where they are already SI: bit/s, seconds, b
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
+from decimal import Decimal
 from fractions import Fraction
+from numbers import Integral, Real
+from typing import Any
 
 from netsim.errors import InfeasibleError, UsageError, shown, suggestion
 
@@ -63,6 +68,32 @@ def read_number(text: str) -> float | None:
         return None
     value = float(text)
     return value if math.isfinite(value) else None
+
+
+def in_python(value: Any) -> Any:
+    """Return a number, text or array of another library as Python's own, and a path as text; all else as it is.
+
+    An array of one element is that element. An infinity is passed on, for its error to name.
+    """
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, bool | None):
+        return value
+    if isinstance(value, list | tuple):
+        return tuple(map(in_python, value))
+    if hasattr(value, "tolist"):  # of NumPy, torch and others
+        listed = value.tolist()
+        while isinstance(listed, list) and len(listed) == 1:
+            listed = listed[0]
+        return in_python(listed) if not hasattr(listed, "tolist") else listed
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real | Decimal):
+        with suppress(OverflowError, ValueError):
+            return float(value)
+    return value
 
 
 def _parse(text: str | float, units: dict[str, Fraction], what: str, example: str, *, zero: bool) -> Fraction:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import enum
 import json
 import re
 import shlex
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +17,8 @@ import torch
 
 import netsim
 from netsim.cli import main
+from netsim.profile import save_profile
+from tests.test_calibration import profile
 
 SMALL: dict[str, Any] = {"timing_only": True, "elements": 1000, "workers": 4, "k": 10}
 DENSE = ["dense", "dense-tree", "ps"]
@@ -194,3 +200,116 @@ def with_value(value: float) -> np.ndarray:
 def test_exchanges_that_are_refused(algorithm: str, vectors: Any, options: dict[str, Any], said: str) -> None:
     with pytest.raises(netsim.UsageError, match=re.escape(said)):
         netsim.exchange(algorithm, vectors, **options)
+
+
+CONFIGS: list[dict[str, Any]] = [
+    {},
+    {"bandwidth": "3Mbps", "latency": "7us", "compute_time": "2ms", "select_time": 0, "algorithm": "gtopk"},
+    {"protocol": "tcp", "compute_jitter": "lognormal:0.2", "link_event": "worker1->switch@1us=1Mbps", "rounds": 2},
+    {"topology": "tree", "fan_out": 2, "lr_decay_at": "3,4", "sharing": "rtt", "seed": 7},
+]
+
+
+@pytest.mark.parametrize("options", CONFIGS, ids=str)
+def test_the_config_of_a_report_gives_the_same_report(options: dict[str, Any]) -> None:
+    """As it is, and after a trip through JSON; an option beside it changes it."""
+    first = netsim.simulate(**SMALL, **options)
+    assert netsim.simulate(**first.config).to_json() == first.to_json()
+    assert netsim.simulate(**json.loads(first.to_json())["config"]).to_json() == first.to_json()
+    changed = netsim.simulate(**first.config, message_overhead="1ms")
+    assert changed.config["effects"] == first.config["effects"] | {"message_overhead_s": 0.001}
+
+
+def test_the_config_of_a_run_with_a_profile_gives_the_same_report(tmp_path: Path) -> None:
+    """It has what the profile decided; the file may be gone."""
+    save_profile(profile(), tmp_path / "p.toml")
+    first = netsim.simulate(**SMALL, profile=tmp_path / "p.toml")
+    (tmp_path / "p.toml").unlink()
+    assert netsim.simulate(**first.config).to_json() == first.to_json()
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"effects": 5}, "effects 5"),
+        ({"effects": {"protocl": "tcp"}}, "did you mean 'protocol'?"),
+        ({"effects": {"byte_cost_s": "x"}}, "byte-cost"),
+        ({"work_rates": 5}, "work_rates 5"),
+        ({"work_rates": [["a", 1, 2]]}, "work_rates"),
+        ({"work_rates": [["a", 1, 2, float("nan")]]}, "work_rates"),
+        ({"bandwidth_bps": -1}, "bandwidth -1"),
+        ({"bandwidth_bps": 1, "bandwidth": 1}, "give one"),
+        ({"latency_s": "soon"}, "latency 'soon'"),
+    ],
+    ids=str,
+)
+def test_a_config_that_was_changed_is_refused(config: dict[str, Any], said: str) -> None:
+    with pytest.raises(netsim.UsageError, match=re.escape(said)):
+        netsim.simulate(**SMALL, **config)
+
+
+class Name(str, enum.Enum):  # noqa: UP042  # as people have them; str() of it is not what it holds
+    DENSE = "dense"
+
+
+EQUAL: list[tuple[str, Any, Any]] = [
+    ("workers", np.int64(3), 3),
+    ("workers", np.array(3), 3),
+    ("workers", np.array([3]), 3),
+    ("workers", torch.tensor(3), 3),
+    ("seed", np.uint8(3), 3),
+    ("bandwidth", np.float64(3e6), 3e6),
+    ("bandwidth", np.int32(3_000_000), 3e6),
+    ("bandwidth", Fraction(6_000_000, 2), 3e6),
+    ("latency", np.float32(0.5), 0.5),
+    ("compute_time", np.array([0.25]), 0.25),
+    ("density", np.float64(0.25), 0.25),
+    ("density", Fraction(1, 4), 0.25),
+    ("density", Decimal("0.25"), 0.25),
+    ("density", torch.tensor([0.25]), 0.25),
+    ("lr", np.float16(0.5), 0.5),
+    ("serial_server", np.bool_(True), True),
+    ("algorithm", np.str_("dense"), "dense"),
+    ("algorithm", Name.DENSE, "dense"),
+    ("algorithm", np.array(["dense", "ps"]), "dense,ps"),
+    ("lr_decay_at", np.array([1, 2]), "1,2"),
+    ("background", np.float64(0.25), 0.25),
+    ("data_dir", Path("here"), "here"),
+]
+
+
+@pytest.mark.parametrize(("name", "given", "equal"), EQUAL, ids=str)
+def test_numbers_of_other_libraries_are_numbers(name: str, given: Any, equal: Any) -> None:
+    small = {key: value for key, value in SMALL.items() if key not in (name, "k")}
+    assert netsim.simulate(**small, **{name: given}).to_json() == netsim.simulate(**small, **{name: equal}).to_json()
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("workers", np.bool_(True)), ("workers", np.float64(3.0)), ("workers", np.array([3, 4])),
+        ("workers", Fraction(7, 2)), ("workers", Decimal("NaN")), ("density", Fraction(10**400)),
+        ("density", np.float64("nan")), ("bandwidth", np.array([])), ("lr", Decimal("1e999")), ("lr", 1j),
+        ("algorithm", np.array([1, 2])), ("topology", Path("no/such.json")), ("topology", object()),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_is_no_such_number_is_refused(name: str, given: Any) -> None:
+    small = {key: value for key, value in SMALL.items() if key not in (name, "k")}
+    with pytest.raises(netsim.UsageError, match=rf"^[^\n]*{name if name != 'lr' else 'learning rate'}"):
+        netsim.simulate(**small, **{name: given})
+
+
+@pytest.mark.parametrize("name", ["metrics", "trace", "checkpoint"])
+@pytest.mark.parametrize("path", ["", "a\0b", "x" * 300, 5, b"x", ".", "no/such/folder/x"])
+def test_files_are_checked_before_the_run(name: str, path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("netsim.api.simulate_experiment", lambda *_: pytest.fail("it ran"))
+    with pytest.raises(netsim.UsageError, match=rf"^{name} [^\n]+$"):
+        netsim.simulate(**SMALL, **{name: path})
+
+
+def test_one_exchange_takes_such_numbers_too() -> None:
+    vectors = np.eye(4)
+    assert torch.equal(
+        netsim.exchange("gtopk", vectors, np.int64(2)).aggregated, netsim.exchange("gtopk", vectors, 2).aggregated
+    )
