@@ -23,6 +23,10 @@ LEAST_WIDTH = 128
 """Narrower than this the table would wrap; output that is not a terminal has at least so many columns."""
 
 
+WIDEST = 10_000
+"""Columns that no table needs."""
+
+
 class _Console(Console):
     def on_broken_pipe(self) -> None:
         """Leave it to the command line what a reader that went away means."""
@@ -33,6 +37,23 @@ def wide_console() -> Console:
     """Return a console on stdout, wide enough for a table where nobody looks."""
     console = _Console()
     return console if console.is_terminal else _Console(width=max(console.width, LEAST_WIDTH))
+
+
+def print_table(console: Console, table: Table) -> None:
+    """Print a table, or, where the terminal is too narrow for it, its cells a line each: nothing is cut.
+
+    What is not a terminal is as wide as the table needs.
+    """
+    least = console.measure(table, options=console.options.update(max_width=WIDEST)).minimum
+    if least <= console.width or not console.is_terminal:
+        console.width = max(console.width, least)
+        console.print(table)
+        return
+    headers = [" ".join(str(column.header).split()) for column in table.columns]
+    for cells in zip(*(column.cells for column in table.columns), strict=True):
+        for header, cell in zip(headers, cells, strict=True):
+            console.print(f"{header}: {cell}" if header else str(cell), soft_wrap=True, highlight=False)
+        console.print()
 
 
 Accounting = Literal["full", "paper"]
@@ -47,10 +68,10 @@ def render(
     for line in _header(first, experiment, report):
         console.print(escape(line), highlight=False, soft_wrap=True)
     if accounting == "paper":
-        console.print(_paper_table(report.results))
+        print_table(console, _paper_table(report.results))
         sentences = [PAPER_ACCOUNTING]
     else:
-        console.print(_table(report.results))
+        print_table(console, _table(report.results))
         ways = _ways(report.results)
         sentences = [*([ways] if ways else []), *report.conclusion]
     for sentence in [*sentences, *(f"Note: {note}" for note in report.notes)]:

@@ -14,7 +14,7 @@ import pytest
 COMMANDS = {
     "simulate": "simulate --workers 4 --rounds 100000 --metrics m.csv --checkpoint c --checkpoint-every 1 --trace t",
     "run": "run --nproc 2 --rounds 100000 --out r.json",
-    "study": "study sweep --set workers=2,4,8,16,32,64 --set algorithm=dense,gtopk,topk --jobs 2 --out .",
+    "study": "study scaling --jobs 2 --out .",
 }
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 STARTED = """

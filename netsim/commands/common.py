@@ -11,11 +11,21 @@ from typing import TYPE_CHECKING, Any
 from netsim.errors import IncompleteError, NetsimError
 from netsim.streams import escaped, in_utf_8, reader_may_go
 
+LEAST_WIDTH = 60
+"""Columns that progress takes."""
+
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from netsim.experiment import Experiment
     from netsim.render import Accounting
     from netsim.results import Report
     from netsim.simulation import OnRound
+
+
+def is_watched(console: Console) -> bool:
+    """Return whether progress is shown: on a terminal that has room for it."""
+    return console.is_terminal and console.width >= LEAST_WIDTH
 
 
 @contextmanager
@@ -25,7 +35,7 @@ def progress(experiment: Experiment) -> Iterator[OnRound]:
     from rich.progress import Progress
 
     console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as shown:
+    with Progress(console=console, transient=True, disable=not is_watched(console)) as shown:
         total = experiment.round_count * len(experiment.algorithms)
         bar = shown.add_task("preparing", total=total)
 
@@ -124,7 +134,7 @@ def points_progress(name: str) -> Iterator[Callable[[int, int], None]]:
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("points"),
                TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())  # fmt: skip
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
+    with Progress(*columns, console=console, transient=True, disable=not is_watched(console)) as shown:
         bar = shown.add_task(name, total=None)
 
         def on_point(known: int, total: int) -> None:

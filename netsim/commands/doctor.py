@@ -36,7 +36,7 @@ def doctor(
     from rich.markup import escape
     from rich.table import Table
 
-    from netsim.render import wide_console
+    from netsim.render import print_table, wide_console
 
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     for finding in findings:
@@ -44,7 +44,7 @@ def doctor(
         table.add_row(finding.name, finding.state, escape(finding.found + remedy))
     console = wide_console()
     with reader_may_go():
-        console.print(table)
+        print_table(console, table)
         for each in left:
             console.print(
                 escape(f"{'removed' if removed else 'left behind'}: {each.what} {each.name}"), highlight=False

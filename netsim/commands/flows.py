@@ -101,11 +101,11 @@ def _print(done: Replay, sharing: Sharing) -> None:
     from rich.markup import escape
 
     from netsim.network.sharing import SHARINGS
-    from netsim.render import wide_console
+    from netsim.render import print_table, wide_console
 
     console = wide_console()
     with reader_may_go():
-        console.print(_table(done))
+        print_table(console, _table(done))
         if len(done.flows) > MOST_ROWS:
             console.print(
                 f"… and {len(done.flows) - MOST_ROWS:,} more flows, all of which --json gives", highlight=False

@@ -76,7 +76,7 @@ def _render(found: Recommendation) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from netsim.render import wide_console
+    from netsim.render import print_table, wide_console
 
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for name in ("", "candidate"):
@@ -94,7 +94,7 @@ def _render(found: Recommendation) -> None:
     with reader_may_go():
         for sentence in found.sentences:
             console.print(escape(sentence), highlight=False, soft_wrap=True)
-        console.print(table)
+        print_table(console, table)
         for sentence in found.limits:
             console.print(escape(sentence), highlight=False, soft_wrap=True)
 

@@ -165,7 +165,7 @@ def _print_gains(gains: list[Gain], conclusion: list[str]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from netsim.render import wide_console
+    from netsim.render import print_table, wide_console
     from netsim.units import format_duration
     from topologies.placement import PLACEMENTS
 
@@ -177,6 +177,6 @@ def _print_gains(gains: list[Gain], conclusion: list[str]) -> None:
         table.add_row(escape(gain.title), *(format_duration(gain.round_time_s[name]) for name in PLACEMENTS))
     console = wide_console()
     with reader_may_go():
-        console.print(table)
+        print_table(console, table)
         for sentence in conclusion:
             console.print(escape(sentence), highlight=False, soft_wrap=True)

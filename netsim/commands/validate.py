@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from netsim.commands.common import say_json, write_out
+from netsim.commands.common import is_watched, say_json, write_out
 from netsim.errors import UsageError, check_choice, shown
 from netsim.options import option
 from netsim.streams import reader_may_go
@@ -230,7 +230,7 @@ def _progress(settings: list[Setting], folder: Path | None) -> Iterator[OnProgre
     told = f"measuring takes about {format_duration(seconds + 5 * len(new))}" if new else f"measured before: {folder}"
     console.print(told, highlight=False, soft_wrap=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("left"), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
+    with Progress(*columns, console=console, transient=True, disable=not is_watched(console)) as shown:
         bar = shown.add_task("starting", total=seconds)
         yield lambda what, done, total: shown.update(bar, completed=done, total=total, description=what)
 
@@ -258,7 +258,7 @@ def _render(found: Validation, sentences: list[str]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from netsim.render import wide_console
+    from netsim.render import print_table, wide_console
     from netsim.units import format_bytes, format_duration
 
     rows = [
@@ -289,6 +289,6 @@ def _render(found: Validation, sentences: list[str]) -> None:
             console.print(
                 "; ".join(f"{name}: {value}" for name, value in same.items()), highlight=False, soft_wrap=True
             )
-        console.print(table)
+        print_table(console, table)
         for sentence in sentences:
             console.print(escape(sentence), highlight=False, soft_wrap=True)
