@@ -22,6 +22,8 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from netsim.system import compiler
+
 Floats: TypeAlias = NDArray[Any]
 """A one-dimensional, contiguous float32 or float64 array."""
 Int32s: TypeAlias = NDArray[np.int32]
@@ -219,11 +221,7 @@ class CompiledKernels:
 
     def __init__(self) -> None:
         """Import numba; loops are compiled, or read from numba's cache, when they are first called."""
-        import numba
-
-        config: Any = numba.config
-        if config.DISABLE_JIT:
-            raise ImportError("numba is told not to compile (NUMBA_DISABLE_JIT)")
+        numba = compiler()
         try:
             self._loops = self._compiled(numba, cache=True)
             self._loops._add_at(np.zeros(1, np.float32), np.zeros(1, np.int32), np.zeros(1, np.float32))

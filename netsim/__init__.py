@@ -6,7 +6,13 @@
 Importing this package costs nothing: torch and the rest are imported when first needed.
 """
 
-from __future__ import annotations
+import os
+import sys
+
+# Python puts the current folder first for ``python -m netsim``: a random.py there would run in place of Python's own.
+# The folder stays if netsim itself was found there. Python has loaded os and sys by now, and typing perhaps not.
+if sys.argv[:1] == ["-m"] and not sys.flags.safe_path and os.path.join(sys.path[0], "netsim") != __path__[0]:  # noqa: PTH118
+    del sys.path[0]
 
 TYPE_CHECKING = False  # as checkers of types read it; typing itself takes time, in which an interrupt is a traceback
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from typing import Literal
 
 from netsim.cluster.namespaces import TOOL_FOLDERS
 from netsim.jobs.job import JOB, LAUNCHER
-from netsim.system import DISTRIBUTION, version
+from netsim.system import DISTRIBUTION, child_environment, version
 
 State = Literal["ok", "missing", "problem"]
 PACKAGES = ("netsim", "algorithms", "topologies", "studies")
@@ -94,8 +94,9 @@ def _cluster() -> Iterator[Finding]:
         yield Finding(tool, "ok" if where else "missing", where or "not found", "" if where else "install iproute2")
     try:
         probe = subprocess.run(
-            [sys.executable, "-c", CLUSTER_PROBE], capture_output=True, text=True, timeout=PROBE_S, check=False
-        )
+            [sys.executable, "-c", CLUSTER_PROBE],
+            env=child_environment(), capture_output=True, text=True, timeout=PROBE_S, check=False,
+        )  # fmt: skip
     except subprocess.TimeoutExpired:
         yield Finding("namespaces", "problem", f"no shaped cluster was built within {PROBE_S:g} s")
         return

@@ -164,7 +164,7 @@ def training(
         str,
         option(
             "digits-mlp, fc-mnist, resnet20, vgg16, resnet18, lstm-ptb, lstm-an4, char-lstm, or your own "
-            "module:factory."
+            "module:factory; its module may lie in the current folder, which is looked at after everything installed."
         ),
     ] = "digits-mlp",
     data: Annotated[

@@ -18,6 +18,50 @@ DISTRIBUTION = "netsim-dsgd"
 """Our name on package indexes, where "netsim" is somebody else's."""
 
 
+HOME = Path(__file__).parent.parent
+"""The folder where Python found netsim."""
+
+
+def child_environment() -> dict[str, str]:
+    """Return the environment for a Python process that netsim starts.
+
+    It looks for no module in the current folder, where a file called ``random.py`` would run in place of Python's own.
+    A folder that the user names in PYTHONPATH stays, and so does the current one if netsim itself lies there.
+    """
+    with suppress(OSError):  # a current folder that was removed
+        if Path.cwd() == HOME:
+            return dict(os.environ)
+    return os.environ | {"PYTHONSAFEPATH": "1"}
+
+
+@contextmanager
+def safe_children() -> Iterator[None]:
+    """Have processes that a library starts within this get :func:`child_environment`, too."""
+    before = os.environ.copy()
+    os.environ.update(child_environment())
+    try:
+        yield
+    finally:
+        if "PYTHONSAFEPATH" not in before:
+            os.environ.pop("PYTHONSAFEPATH", None)
+
+
+def compiler() -> Any:
+    """Return the module numba; raise ImportError where it is missing, or told not to compile.
+
+    Numba reads ``.numba_config.yaml`` of the current folder, which may name a folder of compiled code to load.
+    What the environment says goes before that file, and an empty value means numba's own choice.
+    """
+    for name in ("NUMBA_CACHE_DIR", "NUMBA_CACHE_LOCATOR_CLASSES"):
+        os.environ.setdefault(name, "")
+    import numba
+
+    config: Any = numba.config
+    if config.DISABLE_JIT:
+        raise ImportError("numba is told not to compile (NUMBA_DISABLE_JIT)")
+    return numba
+
+
 def version() -> str:
     """Return the installed version, or "unknown" in a checkout that was not installed."""
     try:

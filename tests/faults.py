@@ -6,6 +6,7 @@ code. Prints a JSON list with what became of each run; :mod:`tests.test_faults` 
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import json
 import os
@@ -23,15 +24,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from netsim.backends.real import Real
 from netsim.cli import main
 from netsim.cluster.plan import Cluster
 from netsim.collectives import ring_all_reduce, tree_reduce
 from netsim.errors import NetsimError
+from netsim.experiment import Experiment
 from netsim.jobs import host, launch, ranks, real
 from netsim.jobs.job import JOB, LAUNCHER, Forked, Job, OnRound, die_with
 from netsim.payload import Dense, add
+from netsim.storage import write_atomically
 from netsim.system import listening
 from netsim.worker import Worker
 
@@ -100,7 +104,7 @@ class Run:
         return sum(len(path.read_text().splitlines()) for path in self.folder.glob("netsim-*/progress"))
 
     def going(self) -> bool:
-        return self.steps() >= ODD_AT
+        return self.steps() >= ODD_AT or (self.folder / "met").exists()
 
     def look(self) -> None:
         """Note processes, listening sockets and namespaces."""
@@ -132,7 +136,7 @@ class Run:
         }
 
     def began(self) -> float:
-        """Return when its fault did: a rank of a world that never was begins with its own start to join it."""
+        """Return when its fault did, which a rank that waits for a world that never was, or stops itself, notes."""
         met = self.folder / "met"
         return float(met.read_text()) if met.exists() else self.disturbed_at
 
@@ -160,6 +164,8 @@ def start(folder: Path, details: dict[str, Any], cluster: Cluster | None = None)
         die_with(forge, heed_interrupts=True)
         tempfile.tempdir = str(folder)
         sys.stdout = sys.stderr
+        if "stop" in details:
+            stop_at(folder, *details["stop"])
         launch.launch_work({"work": "beat", "backend": "gloo", "folder": str(folder)} | details, WORLD, cluster=cluster)
         code = 0
     except KeyboardInterrupt:
@@ -169,6 +175,36 @@ def start(folder: Path, details: dict[str, Any], cluster: Cluster | None = None)
         code = error.exit_code
     finally:
         os._exit(code)
+
+
+PHASES: dict[str, tuple[Any, str]] = {
+    "starting": (host, "run_rank_of"),
+    "locking": (real, "meet"),
+    "joining": (real, "agree"),
+    "connecting": (dist, "init_process_group"),
+    "barrier": (dist, "barrier"),
+    "computing": (Real, "_compute"),
+    "exchanging": (Real, "_exchange"),
+    "gathering": (dist, "all_gather_object"),
+    "leaving": (dist, "destroy_process_group"),
+}
+"""What a rank is about to call, or, of the lock, has just begun, when it stops."""
+
+
+def stop_at(folder: Path, rank: int, phase: str) -> None:
+    """Have one rank of the job that is to start here stop for good when it comes to a phase."""
+    owner, name = PHASES[phase]
+    call = getattr(owner, name)
+
+    def stopping(*args: Any, **options: Any) -> Any:
+        if os.environ.get("RANK") == str(rank) and not (folder / "met").exists():
+            if phase == "locking":
+                fcntl.flock((next(folder.glob("netsim-*")) / "rendezvous").open("wb"), fcntl.LOCK_EX)
+            write_atomically(folder / "met", str(time.monotonic()))
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return call(*args, **options)
+
+    setattr(owner, name, stopping)
 
 
 def start_ranks_of_torchrun(folder: Path, told: list[tuple[int, str]]) -> list[Run]:
@@ -265,6 +301,11 @@ FAULTS: dict[str, tuple[dict[str, Any], Cluster | None, Callable[[Run], None]]] 
     "killed-in-namespace": (BEAT, CLUSTER, kill("rank 2", signal.SIGKILL)),
     "launcher-killed-in-namespace": (BEAT, CLUSTER, kill("launcher", signal.SIGKILL)),
 } | {f"odd-{odd}": (BEAT | {"odd": odd}, None, nothing) for odd in ("size", "dtype", "operation", "step")}
+TRAINING = Experiment(workers=WORLD, algorithms=("dense",), rounds=3).config()
+STOPS = {f"{phase}-{rank}": (rank, phase) for phase in PHASES for rank in range(WORLD)}
+"""Which rank stops, and when."""
+TO_STOP = BEAT | {"work": "train", "experiment": TRAINING}
+FAULTS |= {name: (TO_STOP | {"stop": stop}, None, nothing) for name, stop in STOPS.items()}
 WORLDS = {
     "wrong-world": [(3, "dense"), (4, "dense"), (3, "dense")],
     "missing-rank": [(3, "dense"), (3, "dense")],
@@ -283,10 +324,11 @@ def happen(faults: list[str], repeats: int, folder: Path) -> dict[str, list[dict
             happening[fault] += start_ranks_of_torchrun(own, WORLDS[fault])
         else:
             happening[fault].append(start(own, *FAULTS[fault][:2]))
+    everyone = [run for runs in happening.values() for run in runs]
     for fault, runs in happening.items():
         for run in runs:
             if fault in FAULTS:
-                wait_until(lambda run=run: run.going() or run.launcher.poll() is not None)  # type: ignore[misc]
+                wait_until(lambda run=run: ended(everyone) or run.going() or bool(run.ended_at))  # type: ignore[misc]
             if fault in FAULTS and "odd" not in FAULTS[fault][0]:
                 run.look()
     for fault, runs in happening.items():
@@ -294,7 +336,6 @@ def happen(faults: list[str], repeats: int, folder: Path) -> dict[str, list[dict
             run.disturbed_at = time.monotonic()
             if fault in FAULTS and run.launcher.poll() is None:
                 FAULTS[fault][2](run)
-    everyone = [run for runs in happening.values() for run in runs]
     if cut := happening.get("link-cut"):
         watch(everyone, CUT_S / 2)
         for run in cut:
@@ -310,16 +351,17 @@ def happen(faults: list[str], repeats: int, folder: Path) -> dict[str, list[dict
     return {fault: [run.outcome() for run in runs] for fault, runs in happening.items()}
 
 
+def ended(runs: list[Run]) -> bool:
+    """Note of each run when it ended; return whether all have."""
+    for run in runs:
+        if not run.ended_at and run.launcher.poll() is not None:
+            run.ended_at, run.code = time.monotonic(), run.launcher.poll()
+    return all(run.ended_at for run in runs)
+
+
 def watch(runs: list[Run], patience_s: float) -> None:
-    """Wait until all have ended, but not for long, and note when each did."""
-
-    def all_ended() -> bool:
-        for run in runs:
-            if not run.ended_at and run.launcher.poll() is not None:
-                run.ended_at, run.code = time.monotonic(), run.launcher.poll()
-        return all(run.ended_at for run in runs)
-
-    wait_until(all_ended, patience_s)
+    """Wait until all have ended, but not for long."""
+    wait_until(lambda: ended(runs), patience_s)
 
 
 def wait_until(condition: Callable[[], bool], patience_s: float = PATIENCE_S) -> None:

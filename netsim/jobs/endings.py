@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from netsim.errors import NetsimError
@@ -98,12 +97,3 @@ def _waits_in_vain(word: Word, words: Mapping[int | str, Word], kind: str) -> bo
     """Return whether it waited for somebody who waited in vain, too: then that one knows better."""
     other = words.get(word.peer) if word.peer is not None else None
     return other is not None and other.kind == kind
-
-
-def is_halted(pid: int) -> bool:
-    """Return whether Linux says that a process is stopped, by a signal or a debugger."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    except (OSError, IndexError):
-        return False
-    return state in "Tt"

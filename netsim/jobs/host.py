@@ -43,7 +43,7 @@ def main() -> int:
 
             work = WORKS[details["work"]]
             ranks.extend(_fork(job, rank, namespaces, details["ranks"], work) for rank in range(details["ranks"]))
-            supervise(ranks, job, range(len(ranks)), lambda what, step: None)
+            supervise(ranks, job, range(len(ranks)), details["timeout_s"], lambda what, step: None)
     except NetsimError as error:
         kind = error.kind if isinstance(error, RankFailedError) else type(error).__name__
         job.tell(HOST, kind, str(error), error.exit_code)

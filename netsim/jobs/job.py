@@ -18,8 +18,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from netsim.jobs.endings import Ending, RankFailedError, Word, is_halted, what_happened
-from netsim.jobs.whereabouts import taking_part
+from netsim.jobs.endings import Ending, RankFailedError, Word, what_happened
+from netsim.jobs.watch import SLACK_S, Phases, Watch, is_halted, is_locked
+from netsim.jobs.whereabouts import HINT, taking_part
 from netsim.storage import write_atomically
 
 POLL_S = 0.05
@@ -92,6 +93,7 @@ class Job:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.phases = Phases(folder / "phases")
         self._reported = 0
 
     def write(self, details: dict[str, Any]) -> None:
@@ -111,8 +113,9 @@ class Job:
         return [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
 
     @property
-    def rendezvous(self) -> str:
-        return f"file://{self.folder / 'rendezvous'}"
+    def rendezvous(self) -> Path:
+        """The file through which ranks meet."""
+        return self.folder / "rendezvous"
 
     def stderr(self, who: int | str) -> Path:
         return self.folder / f"stderr-{who}"
@@ -133,11 +136,11 @@ class Job:
             progress.write(f"{what} {step}\n")
 
     def reached(self) -> str:
-        """Say how far rank 0 was, if it has said so; an empty text if not."""
+        """Say how far the ranks were, if they have said so; an empty text if not."""
         progress = self.folder / "progress"
         lines = progress.read_text().splitlines() if progress.exists() else []
         if not lines or " " not in lines[-1]:
-            return ""
+            return next((where for _, where in self.phases.read().values()), "")
         what, step = lines[-1].rsplit(" ", 1)
         return f"rank 0 had ended {what}, step {step}"
 
@@ -150,27 +153,55 @@ class Job:
         self._reported += len(lines)
 
 
-def supervise(processes: Sequence[Process], job: Job, names: Sequence[int | str], on_round: OnRound) -> None:
+def supervise(
+    processes: Sequence[Process], job: Job, names: Sequence[int | str], timeout_s: float, on_round: OnRound
+) -> None:
     """Wait until all processes have ended well; when one has not, end the others and raise RankFailedError.
 
-    `names` are the processes' names in the job: ranks, or that of the host that forks them.
+    So does a process that is stopped for longer than the timeout, and a rank whose operation of
+    torch.distributed lasts longer. `names` are the processes' names in the job: ranks, or that of the host.
     """
+    watch = Watch()
     while True:
         codes = [process.poll() for process in processes]
         job.report_progress(on_round)
         if any(codes):
+            _wait_for_words(processes)
             raise _failure(processes, job, names)
         if all(code == 0 for code in codes):
             return
+        if _do_not_go_on(processes, job, names, timeout_s, watch):
+            raise _failure(processes, job, names)
+        time.sleep(POLL_S)
+
+
+def _do_not_go_on(
+    processes: Sequence[Process], job: Job, names: Sequence[int | str], timeout_s: float, watch: Watch
+) -> bool:
+    """Return whether a process has been stopped, or a rank at one operation, for too long; say so of the rank."""
+    running = {name: process for name, process in zip(names, processes, strict=True) if process.poll() is None}
+    waits = {(rank, since): where for rank, (since, where) in job.phases.read().items() if rank in running}
+    halted = [name for name, process in running.items() if is_halted(process.pid)]
+    lasted = watch.look([*halted, *waits])
+    if any(lasted[name] > timeout_s for name in halted):
+        return True
+    late = [wait for wait in waits if lasted[wait] > timeout_s + SLACK_S]
+    why = f"; another process holds the lock of {job.rendezvous}" if late and is_locked(job.rendezvous) else HINT
+    for wait in late:
+        job.tell(wait[0], "PeerSilentError", f"{waits[wait]}: it did not go on within {timeout_s:g} s{why}", 1)
+    return bool(late)
+
+
+def _wait_for_words(processes: Sequence[Process]) -> None:
+    """Wait a moment for processes that are about to end, too, and to say why."""
+    patience = time.monotonic() + PATIENCE_S
+    while any(process.poll() is None for process in processes) and time.monotonic() < patience:
         time.sleep(POLL_S)
 
 
 def _failure(processes: Sequence[Process], job: Job, names: Sequence[int | str]) -> RankFailedError:
     """End all processes, and return the error that says what happened, from their last words."""
-    patience = time.monotonic() + PATIENCE_S
-    while any(process.poll() is None for process in processes) and time.monotonic() < patience:
-        time.sleep(POLL_S)
-    endings = {}
+    reached, endings = job.reached(), {}
     for name, process in zip(names, processes, strict=True):
         halted = process.poll() is None and is_halted(process.pid)
         endings[name] = Ending(name, process.poll(), halted, *job.last_word(name))
@@ -178,19 +209,19 @@ def _failure(processes: Sequence[Process], job: Job, names: Sequence[int | str])
     for name, ending in endings.items():
         if ending.word is None:  # asked to stop, it says where it was
             endings[name] = replace(ending, word=job.last_word(name)[0])
-    message, exit_code = what_happened(endings, job.reached())
+    message, exit_code = what_happened(endings, reached)
     words = [ending.word for ending in endings.values() if ending.word is not None]
     kind = next((word.kind for word in words if word.message == message), "")
     return RankFailedError(message, exit_code, kind)
 
 
 def stop(processes: Sequence[Process], grace_s: float = GRACE_S) -> None:
-    """End the processes that still run, first politely."""
+    """End the processes that still run, first politely; one that is stopped could not hear it."""
     import subprocess
 
     for process in processes:
         if process.poll() is None:
-            process.terminate()
+            process.kill() if is_halted(process.pid) else process.terminate()
     deadline = time.monotonic() + grace_s
     for process in processes:
         try:
@@ -216,11 +247,11 @@ def run_rank_of(job: Job, rank: int, world_size: int, interface: str, work: Work
 
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_NAME, f"netsim rank {rank}".encode())  # as ps and top show it
-    with taking_part(rank, partial(job.tell, rank)):
+    with taking_part(rank, partial(job.tell, rank), partial(job.phases.enter, rank)):
         details = job.read()
         os.environ["GLOO_SOCKET_IFNAME"] = interface
-        group = process_group(details["backend"], details["timeout_s"], job.rendezvous, rank, world_size, details)
-        with group:
+        where = f"file://{job.rendezvous}"
+        with process_group(details["backend"], details["timeout_s"], where, rank, world_size, details):
             for result in work(details, rank, job.progressed):
                 if rank == 0:
                     job.add_result(result)

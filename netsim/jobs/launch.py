@@ -21,7 +21,7 @@ from netsim.jobs.real import check_backend, process_group, ranks_of
 from netsim.jobs.whereabouts import taking_part
 from netsim.results import Result
 from netsim.simulation import OnRound, ignore, load_task
-from netsim.system import where_it_listens
+from netsim.system import child_environment, where_it_listens
 from netsim.workloads import is_own
 from topologies import servers_of
 
@@ -71,7 +71,7 @@ def launch_work(
         job.write(details | {"ranks": ranks} | ({} if cluster is None else {"cluster": asdict(cluster)}))
         host = _start(job)
         try:
-            supervise([host], job, [HOST], on_round)
+            supervise([host], job, [HOST], details["timeout_s"], on_round)
         except RankFailedError as error:
             error.results = job.results()
             raise
@@ -82,7 +82,7 @@ def launch_work(
 
 def _start(job: Job) -> subprocess.Popen[bytes]:
     """Start the process that forks the ranks."""
-    environment = os.environ | {JOB: str(job.folder), LAUNCHER: str(os.getpid())}
+    environment = child_environment() | {JOB: str(job.folder), LAUNCHER: str(os.getpid())}
     with job.stderr(HOST).open("wb") as stderr:
         return subprocess.Popen(
             [sys.executable, "-m", "netsim.jobs.host"],

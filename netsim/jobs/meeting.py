@@ -20,6 +20,10 @@ MAY_DIFFER = ("data_dir", "command")
 """From host to host, in what ranks claim."""
 
 
+_KEPT: list[Any] = []
+"""Stores in files, until this process ends: to be rid of one takes the lock of its file, for which it may wait."""
+
+
 def meet(init_method: str, rank: int, world_size: int, timeout_s: float) -> tuple[Any, bool]:
     """Return the store where the ranks meet, and whether this rank serves it.
 
@@ -31,7 +35,10 @@ def meet(init_method: str, rank: int, world_size: int, timeout_s: float) -> tupl
         raise UsageError(f"rank {rank} is not one of a world of {world_size}: RANK must be 0 to WORLD_SIZE - 1")
     if init_method.startswith("file://"):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-        return stores.FileStore(init_method.removeprefix("file://"), world_size), False
+        store = stores.FileStore(init_method.removeprefix("file://"), world_size)
+        store.set_timeout(timedelta(seconds=timeout_s))
+        _KEPT.append(store)
+        return store, False
     try:
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     except (KeyError, ValueError):

@@ -77,6 +77,7 @@ def process_group(
     with HERE.between(f"joining the group of {world_size}", "before step 0"):
         store, serves = meet(init_method, rank, world_size, timeout_s)
         agree(store, rank, world_size, timeout_s, claim, serves)
+    with HERE.between(f"connecting the group of {world_size}", "before step 0"):
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if backend == "nccl" else backend,
             store=store,

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from netsim.errors import NetsimError, PeerLostError, PeerSilentError
+from netsim.errors import NetsimError, PeerError, PeerLostError, PeerSilentError
 
 if TYPE_CHECKING:
     from netsim.worker import Worker
@@ -22,8 +22,15 @@ if TYPE_CHECKING:
 Tell = Callable[[str, str, int, int | None], None]
 """``tell(kind, message, exit_code, peer)`` hands on why a rank ends: the error's class, and which rank it is about."""
 
+Note = Callable[[str], None]
+"""``note(where)`` lets who waits for this rank know that it is in an operation that must end within the timeout."""
+
 HINT = " (is that rank stuck, stopped or at something else, or a link down?)"
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def _nothing(where: str) -> None:
+    """Tell nobody."""
 
 
 class Whereabouts:
@@ -31,6 +38,7 @@ class Whereabouts:
 
     def __init__(self) -> None:
         self.rank = 0
+        self.note: Note = _nothing
         self._worker: Worker | None = None
         self._doing: Callable[[], str] = str
         self._between = "starting, before step 0"
@@ -49,12 +57,14 @@ class Whereabouts:
     def between(self, operation: str, when: str) -> Iterator[None]:
         """Do something of torch.distributed that no worker asked for, such as a barrier; its errors say where."""
         self._worker, self._between = None, f"{operation}, {when}"
+        self.note(str(self))
         try:
             yield
         except NetsimError:
             raise
         except RuntimeError as error:
             raise failure(str(self), error) from error
+        self.note("")
 
 
 HERE = Whereabouts()
@@ -84,18 +94,20 @@ def _limit(said: str) -> str:
 
 
 @contextmanager
-def taking_part(rank: int, tell: Tell | None = None) -> Iterator[None]:
+def taking_part(rank: int, tell: Tell | None = None, note: Note = _nothing) -> Iterator[None]:
     """Be a rank within this: whatever goes wrong ends the process at once, with a last word on stderr.
 
     Not by an exception, since a peer that still waits for this rank would keep the interpreter from ending.
     """
-    HERE.rank = rank
+    HERE.rank, HERE.note = rank, note
     try:
         with _heeding_signals(tell):
             yield
     except NetsimError as error:
         end(type(error).__name__, str(error), error.exit_code, tell, getattr(error, "peer", None))
     except Exception as error:
+        if isinstance(error, RuntimeError) and isinstance(meant := failure(str(HERE), error), PeerError):
+            end(type(meant).__name__, str(meant), meant.exit_code, tell, meant.peer)
         import traceback
 
         traceback.print_exc()

@@ -29,14 +29,13 @@ import math
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar, cast
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from netsim.system import compiler
 from netsim.units import FASTEST_BPS, HORIZON_PS
 
-if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
-    raise ImportError("numba is told not to compile (NUMBA_DISABLE_JIT)")
+numba = compiler()
 
 F = TypeVar("F", bound=Callable[..., Any])
 Records: TypeAlias = Any

@@ -17,6 +17,7 @@ from netsim.interrupts import held
 from netsim.study.contents import trains
 from netsim.study.kinds import Outcome, Point
 from netsim.study.sources import Version, version_of
+from netsim.system import safe_children
 
 CLUSTER = re.compile(r"dask://(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>\d{1,5})")
 PR_SET_PDEATHSIG = 1
@@ -45,7 +46,10 @@ def backend(cluster: str | None) -> Iterator[None]:
     import joblib
 
     if cluster is None:
-        with joblib.parallel_config(backend="loky", initializer=_begin_worker, initargs=(os.getpid(),)):
+        with (
+            safe_children(),
+            joblib.parallel_config(backend="loky", initializer=_begin_worker, initargs=(os.getpid(),)),
+        ):
             yield
         return
     address = cluster_address(cluster)

@@ -214,6 +214,7 @@ def _defaults_kept(name: str) -> Iterator[None]:
 
 
 def _imported(name: str) -> Callable[[int], Any]:
+    """Return the user's factory; its module may lie in the current folder, which is looked at last."""
     from netsim.workloads.generators import seeded
     from netsim.workloads.user_code import blaming
 

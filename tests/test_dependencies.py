@@ -1,0 +1,81 @@
+"""What is imported is declared, what is declared is imported, and the tested versions are among those allowed."""
+
+from __future__ import annotations
+
+import ast
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+OURS = ("netsim", "algorithms", "topologies", "studies")
+OPTIONAL = {"distributed": "cluster", "numba": "fast"}
+"""What is imported only where it is installed, and the extra that installs it."""
+NO_PACKAGE = {"simgrid"}
+"""Of benchmarks: comes with the SimGrid that is compiled for them."""
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+
+
+def declared(lines: list[str]) -> dict[str, Requirement]:
+    return {canonicalize_name(each.name): each for each in map(Requirement, lines)}
+
+
+def imported(folder: Path) -> set[str]:
+    """Return the distributions whose modules the files of a folder import, at whatever depth of their text."""
+    found = set()
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {each.name.partition(".")[0] for each in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                found.add(str(node.module).partition(".")[0])
+    of = packages_distributions()
+    modules = found - sys.stdlib_module_names - {*OURS, "tests"} - NO_PACKAGE
+    return {canonicalize_name(of.get(each, [each])[0]) for each in modules}
+
+
+def of_ours() -> set[str]:
+    folders = [Path(str(spec.origin)).parent for name in OURS if (spec := find_spec(name)) is not None]
+    assert len(folders) == len(OURS)
+    return set().union(*map(imported, folders))
+
+
+def test_what_the_packages_import_is_what_is_declared() -> None:
+    assert of_ours() - set(OPTIONAL) == set(declared(PROJECT["dependencies"]))
+    for name, extra in OPTIONAL.items():
+        assert name in declared(EXTRAS[extra])
+
+
+def test_what_tests_and_benchmarks_import_is_declared_for_development() -> None:
+    everything = declared([line for lines in [PROJECT["dependencies"], *EXTRAS.values()] for line in lines])
+    assert imported(ROOT / "tests") <= {*everything, "packaging"}  # which pytest depends on
+    assert imported(ROOT / "benchmarks") <= set(everything)
+
+
+def test_no_torch_is_allowed_that_runs_code_of_a_checkpoint() -> None:
+    """CVE-2025-32434: torch.load(weights_only=True) of 2.5.1 and before runs code; 2.6.0 does not."""
+    torch = declared(PROJECT["dependencies"])["torch"].specifier
+    assert [each for each in ("2.4.0", "2.4.1", "2.5.0", "2.5.1") if each in torch] == []
+    assert "2.6.0" in torch
+
+
+def test_tested_versions_are_among_those_allowed() -> None:
+    path = ROOT / "constraints.txt"
+    if not path.exists():
+        pytest.skip("constraints.txt is not beside these tests")
+    tested = declared([line for line in path.read_text().splitlines() if not line.startswith("#")])
+    for lines in [PROJECT["dependencies"], *EXTRAS.values()]:
+        for name, allowed in declared(lines).items():
+            if name == canonicalize_name(PROJECT["name"]):
+                continue
+            if name in tested:
+                assert str(tested[name].specifier).removeprefix("==") in allowed.specifier, name
+            else:
+                assert name == "pandas-stubs", f"{name} has no tested version"
