@@ -84,6 +84,13 @@ def start_by_fork(job: Job) -> Forked:
     os._exit(host.main())
 
 
+def start_locked(folder: Path, job: Job) -> Forked:
+    """Start the host of a job while this process holds the lock of the file through which ranks meet."""
+    fcntl.flock(os.open(job.rendezvous, os.O_WRONLY | os.O_CREAT, 0o600), fcntl.LOCK_EX)
+    write_atomically(folder / "met", str(time.monotonic()))
+    return start_by_fork(job)
+
+
 @dataclass
 class Run:
     """A run under way: its processes, and what was seen of them while it went."""
@@ -166,6 +173,8 @@ def start(folder: Path, details: dict[str, Any], cluster: Cluster | None = None)
         sys.stdout = sys.stderr
         if "stop" in details:
             stop_at(folder, *details["stop"])
+        if "locked" in details:
+            launch._start = partial(start_locked, folder)  # type: ignore[assignment]
         launch.launch_work({"work": "beat", "backend": "gloo", "folder": str(folder)} | details, WORLD, cluster=cluster)
         code = 0
     except KeyboardInterrupt:
@@ -191,13 +200,18 @@ PHASES: dict[str, tuple[Any, str]] = {
 """What a rank is about to call, or, of the lock, has just begun, when it stops."""
 
 
-def stop_at(folder: Path, rank: int, phase: str) -> None:
-    """Have one rank of the job that is to start here stop for good when it comes to a phase."""
-    owner, name = PHASES[phase]
+def stop_at(folder: Path, rank: int | None, phase: str) -> None:
+    """Have one rank of the job that is to start here, or its host, stop for good when it comes to a phase."""
+    owner, name = (host, "_fork") if rank is None else PHASES[phase]
     call = getattr(owner, name)
 
+    def due(args: tuple[Any, ...]) -> bool:
+        if rank is None:
+            return bool(args[1] == WORLD - 1)  # when it has forked all ranks but the last
+        return os.environ.get("RANK") == str(rank)
+
     def stopping(*args: Any, **options: Any) -> Any:
-        if os.environ.get("RANK") == str(rank) and not (folder / "met").exists():
+        if due(args) and not (folder / "met").exists():
             if phase == "locking":
                 fcntl.flock((next(folder.glob("netsim-*")) / "rendezvous").open("wb"), fcntl.LOCK_EX)
             write_atomically(folder / "met", str(time.monotonic()))
@@ -283,6 +297,11 @@ def kill(who: str, number: signal.Signals) -> Callable[[Run], None]:
     return disturb
 
 
+def stop_and_kill(run: Run) -> None:
+    os.kill(run.launcher.pid, signal.SIGSTOP)
+    os.kill(run.launcher.pid, signal.SIGKILL)
+
+
 def nothing(run: Run) -> None:
     """Let it go on: it has its fault in itself."""
 
@@ -295,7 +314,11 @@ FAULTS: dict[str, tuple[dict[str, Any], Cluster | None, Callable[[Run], None]]] 
     "interrupted": (BEAT, None, kill("launcher", signal.SIGINT)),
     "terminated": (BEAT, None, kill("launcher", signal.SIGTERM)),
     "launcher-killed": (BEAT, None, kill("launcher", signal.SIGKILL)),
+    "launcher-stopped-and-killed": (BEAT, None, stop_and_kill),
     "host-killed": (BEAT, None, kill("host", signal.SIGKILL)),
+    "host-stopped": (BEAT, None, kill("host", signal.SIGSTOP)),
+    "host-stopped-forking": (BEAT | {"stop": [None, "forking"]}, None, nothing),
+    "locked": (BEAT | {"locked": True}, None, nothing),
     "link-down": (BEAT, CLUSTER, lambda run: link(run, 1, "down")),
     "link-cut": ({"timeout_s": 20.0}, CLUSTER, lambda run: link(run, 1, "down")),
     "killed-in-namespace": (BEAT, CLUSTER, kill("rank 2", signal.SIGKILL)),

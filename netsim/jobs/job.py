@@ -171,7 +171,7 @@ def supervise(
         if all(code == 0 for code in codes):
             return
         if _do_not_go_on(processes, job, names, timeout_s, watch):
-            raise _failure(processes, job, names)
+            raise _failure(processes, job, names, PATIENCE_S)
         time.sleep(POLL_S)
 
 
@@ -183,13 +183,11 @@ def _do_not_go_on(
     waits = {(rank, since): where for rank, (since, where) in job.phases.read().items() if rank in running}
     halted = [name for name, process in running.items() if is_halted(process.pid)]
     lasted = watch.look([*halted, *waits])
-    if any(lasted[name] > timeout_s for name in halted):
-        return True
     late = [wait for wait in waits if lasted[wait] > timeout_s + SLACK_S]
     why = f"; another process holds the lock of {job.rendezvous}" if late and is_locked(job.rendezvous) else HINT
     for wait in late:
         job.tell(wait[0], "PeerSilentError", f"{waits[wait]}: it did not go on within {timeout_s:g} s{why}", 1)
-    return bool(late)
+    return bool(late) or any(lasted[name] > timeout_s + SLACK_S for name in halted)
 
 
 def _wait_for_words(processes: Sequence[Process]) -> None:
@@ -199,13 +197,15 @@ def _wait_for_words(processes: Sequence[Process]) -> None:
         time.sleep(POLL_S)
 
 
-def _failure(processes: Sequence[Process], job: Job, names: Sequence[int | str]) -> RankFailedError:
+def _failure(
+    processes: Sequence[Process], job: Job, names: Sequence[int | str], grace_s: float = GRACE_S
+) -> RankFailedError:
     """End all processes, and return the error that says what happened, from their last words."""
     reached, endings = job.reached(), {}
     for name, process in zip(names, processes, strict=True):
         halted = process.poll() is None and is_halted(process.pid)
         endings[name] = Ending(name, process.poll(), halted, *job.last_word(name))
-    stop(processes)
+    stop(processes, grace_s)
     for name, ending in endings.items():
         if ending.word is None:  # asked to stop, it says where it was
             endings[name] = replace(ending, word=job.last_word(name)[0])
