@@ -171,8 +171,10 @@ def listening(pid: int | str = "self") -> list[tuple[str, int]]:
                 owned.add(str(descriptor.readlink()))
     found = []
     for table in ("tcp", "tcp6"):
-        rows = Path(f"/proc/{pid}/net/{table}")
-        for row in rows.read_text(encoding="ascii").splitlines()[1:] if rows.exists() else ():
+        rows: list[str] = []
+        with suppress(OSError):
+            rows = Path(f"/proc/{pid}/net/{table}").read_text(encoding="ascii").splitlines()[1:]
+        for row in rows:
             columns = row.split()
             if columns[3] == "0A" and f"socket:[{columns[9]}]" in owned:
                 address, _, port = columns[1].partition(":")
