@@ -18,6 +18,7 @@ from netsim.jobs.job import (
     HOST,
     JOB,
     LAUNCHER,
+    LIMITS,
     Forked,
     Job,
     Work,
@@ -68,7 +69,11 @@ def _cluster(details: dict[str, Any]) -> list[int] | None:
 
 def _fork(job: Job, rank: int, namespaces: list[int] | None, world_size: int, work: Work) -> Forked:
     parent = os.getpid()
-    if pid := os.fork():
+    try:
+        pid = os.fork()
+    except OSError as error:
+        raise NetsimError(f"rank {rank} could not be started: {error.strerror}; {LIMITS}") from error
+    if pid:
         return Forked(pid)
     code = 1
     try:

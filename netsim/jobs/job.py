@@ -29,6 +29,8 @@ GRACE_S = 0.7
 PATIENCE_S = 0.3
 """For ranks that fail together: one may be about to say why."""
 RESULTS = "results.jsonl"
+LIMITS = "start fewer ranks, or raise the limits of this user (ulimit -n, ulimit -u)"
+"""What helps where a process could not be started."""
 JOB = "NETSIM_JOB"
 """The environment variable that tells a job's folder."""
 LAUNCHER = "NETSIM_LAUNCHER"

@@ -6,16 +6,17 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from netsim.errors import NonFiniteGradientError, UsageError
+from netsim.errors import NetsimError, NonFiniteGradientError, UsageError
 from netsim.experiment import Experiment
 from netsim.interrupts import ended_politely
 from netsim.jobs.endings import RankFailedError
-from netsim.jobs.job import GRACE_S, HOST, JOB, LAUNCHER, Job, die_with, stop, supervise
+from netsim.jobs.job import GRACE_S, HOST, JOB, LAUNCHER, LIMITS, Job, die_with, stop, supervise
 from netsim.jobs.ranks import WORKS
 from netsim.jobs.real import check_backend, process_group, ranks_of
 from netsim.jobs.whereabouts import taking_part
@@ -66,10 +67,13 @@ def launch_work(
     details: dict[str, Any], ranks: int, on_round: OnRound = ignore, cluster: Cluster | None = None
 ) -> list[dict[str, Any]]:
     """Have so many ranks do the work that `details` name, and return what rank 0 says came out."""
-    with tempfile.TemporaryDirectory(prefix="netsim-") as folder, ended_politely():
-        job = Job(Path(folder))
-        job.write(details | {"ranks": ranks} | ({} if cluster is None else {"cluster": asdict(cluster)}))
-        host = _start(job)
+    with _folder() as folder, ended_politely():
+        job = Job(folder)
+        try:
+            job.write(details | {"ranks": ranks} | ({} if cluster is None else {"cluster": asdict(cluster)}))
+            host = _start(job)
+        except OSError as error:
+            raise NetsimError(f"the ranks could not be started: {error.strerror or error}; {LIMITS}") from error
         try:
             supervise([host], job, [HOST], details["timeout_s"], on_round)
         except RankFailedError as error:
@@ -78,6 +82,17 @@ def launch_work(
         finally:
             stop([host], 2 * GRACE_S)  # it ends its ranks first
         return job.results()
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """Make a folder for a job, and remove it at the end."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="netsim-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise NetsimError(f"no folder for the run could be made: {error.strerror}; TMPDIR must name one") from error
+    with folder as name:
+        yield Path(name)
 
 
 def _start(job: Job) -> subprocess.Popen[bytes]:
@@ -133,6 +148,8 @@ def join_work(details: dict[str, Any], on_round: OnRound = ignore) -> list[dict[
     Returns what came out on rank 0, an empty list elsewhere.
     """
     rank, world_size = _given("RANK"), _given("WORLD_SIZE")
+    if "LOCAL_RANK" in os.environ:
+        _given("LOCAL_RANK")
     if "TORCHELASTIC_RUN_ID" in os.environ:
         die_with(os.getppid(), heed_interrupts=True)
     group = process_group(details["backend"], details["timeout_s"], "env://", rank, world_size, details)
@@ -152,4 +169,4 @@ def _given(name: str) -> int:
     try:
         return int(os.environ[name])
     except ValueError:
-        raise UsageError(f"{name} {os.environ[name]!r} must be a whole number, as torchrun sets it") from None
+        raise UsageError(f"{name} {os.environ[name][:20]!r} must be a whole number, as torchrun sets it") from None

@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from netsim.errors import NetsimError, PeerSilentError, ProtocolError, UsageError
 from netsim.jobs.whereabouts import HERE
 from netsim.system import version
 
+T = TypeVar("T")
 LOOK_S = 0.01
 LINGER_S = 0.5
+LAST_PORT = 2**16 - 1
 MAY_DIFFER = ("data_dir", "command")
 """From host to host, in what ranks claim."""
 
@@ -35,16 +39,14 @@ def meet(init_method: str, rank: int, world_size: int, timeout_s: float) -> tupl
         raise UsageError(f"rank {rank} is not one of a world of {world_size}: RANK must be 0 to WORLD_SIZE - 1")
     if init_method.startswith("file://"):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-        store = stores.FileStore(init_method.removeprefix("file://"), world_size)
-        store.set_timeout(timedelta(seconds=timeout_s))
-        _KEPT.append(store)
-        return store, False
-    try:
-        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    except (KeyError, ValueError):
-        raise UsageError("MASTER_ADDR and MASTER_PORT must say where ranks meet, as torchrun sets them") from None
+        file = stores.FileStore(init_method.removeprefix("file://"), world_size)
+        file.set_timeout(timedelta(seconds=timeout_s))
+        _KEPT.append(file)
+        return file, False
+    address, port = meeting_place()
     if is_loopback(address):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    check_interfaces()
     agents = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     serves = rank == 0 and not agents
     if not serves:
@@ -55,23 +57,71 @@ def meet(init_method: str, rank: int, world_size: int, timeout_s: float) -> tupl
         is_master=serves,
         timeout=timedelta(seconds=timeout_s),
         wait_for_workers=False,
-        master_listen_fd=listener(address, port) if serves else None,
+        master_listen_fd=in_time(timeout_s, listener, address, port) if serves else None,
     )
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     return stores.PrefixStore(f"netsim/attempt-{attempt}", store), serves
 
 
+def meeting_place() -> tuple[str, int]:
+    """Return the address and the port where ranks meet, as torchrun tells them."""
+    address, port = os.environ.get("MASTER_ADDR", ""), os.environ.get("MASTER_PORT", "")
+    if not address or not port:
+        raise UsageError("MASTER_ADDR and MASTER_PORT must say where ranks meet, as torchrun sets them")
+    if not (port.isascii() and port.isdecimal() and len(port) <= 5 and 0 < int(port) <= LAST_PORT):
+        raise UsageError(
+            f"MASTER_PORT {port[:20]!r} must be a port that ranks can meet at, 1 to {LAST_PORT}, such as 29500"
+        )
+    try:
+        address.encode("idna")
+    except UnicodeError:
+        raise UsageError(f"MASTER_ADDR {address[:40]!r} is not a host's name or address") from None
+    return address, int(port)
+
+
+def check_interfaces() -> None:
+    """Raise UsageError where gloo is told to use a network interface that this machine does not have."""
+    wanted = os.environ.get("GLOO_SOCKET_IFNAME", "")
+    known = [name for _, name in socket.if_nameindex()]
+    if unknown := [name for name in wanted.split(",") if name and name not in known]:
+        raise UsageError(
+            f"GLOO_SOCKET_IFNAME {unknown[0][:40]!r} is no network interface here; there are {', '.join(known)}"
+        )
+
+
+def in_time(timeout_s: float, function: Callable[..., T], *args: Any) -> T:
+    """Return what a function that may wait for a name service returns, or raise PeerSilentError."""
+    answer: Future[T] = Future()
+
+    def ask() -> None:
+        try:
+            answer.set_result(function(*args))
+        except BaseException as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        return answer.result(timeout_s)
+    except TimeoutError:
+        raise PeerSilentError(
+            f"{HERE}: nothing is known of {args[0]} within {timeout_s:g} s; is MASTER_ADDR right?", 0
+        ) from None
+
+
 def wait_for_listener(address: str, port: int, timeout_s: float) -> None:
     """Wait until somebody listens there; torch's own wait was seen to take three times its timeout."""
-    deadline = time.monotonic() + timeout_s
+    deadline, why = time.monotonic() + timeout_s, ""
     while (left := deadline - time.monotonic()) > 0:
         try:
-            socket.create_connection((address, port), timeout=left).close()
-        except OSError:  # not there yet, or not known to the name service yet
-            time.sleep(min(LOOK_S, max(0.0, left)))
+            in_time(left, socket.create_connection, (address, port), left).close()
+        except (OSError, PeerSilentError) as error:  # not there yet, or not known to the name service yet
+            why = f" ({reason})" if (reason := getattr(error, "strerror", None)) else ""
+            time.sleep(min(LOOK_S, max(0.0, deadline - time.monotonic())))
         else:
             return
-    raise PeerSilentError(f"{HERE}: nobody to meet at {address}:{port} within {timeout_s:g} s; is rank 0 there?", 0)
+    raise PeerSilentError(
+        f"{HERE}: nobody to meet at {address}:{port} within {timeout_s:g} s{why}; is rank 0 there?", 0
+    )
 
 
 def is_loopback(address: str) -> bool:
@@ -81,14 +131,14 @@ def is_loopback(address: str) -> bool:
 
 def listener(address: str, port: int) -> int:
     """Return the descriptor of a socket that listens at this address alone; torch's own would at every one."""
-    family, _, _, _, where = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
+        family, _, _, _, where = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(where)
     except OSError as error:
         raise NetsimError(
-            f"{HERE}: cannot listen at {address}:{port} ({error.strerror}); "
+            f"{HERE}: cannot listen at {address}:{port} ({getattr(error, 'strerror', None) or error}); "
             "MASTER_ADDR must be an address of rank 0's host, and MASTER_PORT free there"
         ) from error
     listening.listen(512)

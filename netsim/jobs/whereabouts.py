@@ -108,10 +108,7 @@ def taking_part(rank: int, tell: Tell | None = None, note: Note = _nothing) -> I
     except Exception as error:
         if isinstance(error, RuntimeError) and isinstance(meant := failure(str(HERE), error), PeerError):
             end(type(meant).__name__, str(meant), meant.exit_code, tell, meant.peer)
-        import traceback
-
-        traceback.print_exc()
-        end("", f"{HERE}: {type(error).__name__}: {error}", 1, tell)
+        end("", f"{HERE}: {type(error).__name__}: {' '.join(str(error).split())}", 1, tell)
 
 
 def end(kind: str, message: str, code: int, tell: Tell | None, peer: int | None = None) -> None:
