@@ -111,7 +111,7 @@ def _report(
         return None
     lost = [f"No result for {name}: its training diverged." for name in diverged]
     effects, links = ({}, None) if lab is None else (experiment.shown(), experiment.links())
-    notes = idle_options(experiment, watched=watched)
+    notes = idle_options(experiment, results, watched=watched)
     return Report(experiment.config(), results, conclude(results, lab) + lost, environment, effects, links, notes)
 
 

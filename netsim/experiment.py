@@ -652,7 +652,7 @@ def _rounds(name: str, given: Any) -> tuple[int, ...]:
     """Return the rounds that a user gave: text with commas, one number, or several."""
     if isinstance(given, str):
         return tuple(_whole_number(name, given, at) for at in given.split(","))
-    return tuple(given) if isinstance(given, list | tuple) else (given,)
+    return tuple(given) if isinstance(given, list | tuple | range) else (given,)
 
 
 def _whole_number(name: str, given: str, at: str) -> int:

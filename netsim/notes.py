@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 
 from algorithms import ALGORITHMS
 from algorithms.selection import FIRST_DENSITY
 from netsim.experiment import Experiment, option_of, taken_by
+from netsim.results import Result
 
 SELECTOR = "selector"
 TAKEN_AS = {
@@ -28,18 +29,20 @@ TAKEN_AS = {
 
 TRAINING = (
     *("learning_rate", "lr_warmup", "lr_decay_at", "momentum", "weight_decay", "clip", "aggregate"),
-    *("data", "split", "sampling"),
+    *("data", "split", "sampling", "delay", "alpha"),
 )
-"""Options that concern gradients alone."""
+"""Options that concern gradients alone: of sizes, also rules that ask who may skip know nothing."""
 
 
-def idle_options(experiment: Experiment, *, watched: bool) -> list[str]:
+def idle_options(experiment: Experiment, results: Sequence[Result], *, watched: bool) -> list[str]:
     """Return a sentence for every option that was given and changed nothing.
 
     Parameters
     ----------
     experiment
         What was run. An option that has its default counts as not given.
+    results
+        What came out.
     watched
         Whether a row a step was written, for ``--metrics``.
     """
@@ -48,18 +51,24 @@ def idle_options(experiment: Experiment, *, watched: bool) -> list[str]:
         *_of_no_algorithm(experiment, given),
         *_already_dense(experiment, given),
         *_without_gradients(experiment, given),
+        *_never_reached(experiment),
+        *_never_skipping(experiment),
+        *_cleared(results),
         *_unwatched(given, watched),
     ]
 
 
 def _of_no_algorithm(experiment: Experiment, given: list[str]) -> Iterator[str]:
     for option in given:
-        if option in TAKEN_AS:
-            owners = [name for name in ALGORITHMS if _takes(name, option)]
-            if not any(name in owners for name in experiment.algorithms):
-                several = TAKEN_AS[option] == SELECTOR and option != "select"
-                whose = "algorithms that select entries" if several else ", ".join(owners)
-                yield f"{_written(experiment, option)} changed nothing: it concerns {whose}."
+        if option in TAKEN_AS and not _taken(experiment, option):
+            several = TAKEN_AS[option] == SELECTOR and option != "select"
+            owners = ", ".join(name for name in ALGORITHMS if _takes(name, option))
+            whose = "algorithms that select entries" if several else owners
+            yield f"{_written(experiment, option)} changed nothing: it concerns {whose}."
+
+
+def _taken(experiment: Experiment, option: str) -> bool:
+    return any(_takes(name, option) for name in experiment.algorithms)
 
 
 def _takes(name: str, option: str) -> bool:
@@ -76,8 +85,39 @@ def _already_dense(experiment: Experiment, given: list[str]) -> Iterator[str]:
 
 
 def _without_gradients(experiment: Experiment, given: list[str]) -> Iterator[str]:
-    if experiment.timing_only and (idle := [_written(experiment, option) for option in TRAINING if option in given]):
-        yield f"{', '.join(idle)} changed nothing: with --timing-only no gradient is computed."
+    if not experiment.timing_only:
+        return
+    idle = [option for option in TRAINING if option in given and (option not in TAKEN_AS or _taken(experiment, option))]
+    if idle:
+        written = ", ".join(_written(experiment, option) for option in idle)
+        yield f"{written} changed nothing: with --timing-only no gradient is computed."
+
+
+def _never_reached(experiment: Experiment) -> Iterator[str]:
+    late = [str(at) for at in experiment.lr_decay_at if at >= experiment.round_count]
+    if late and not experiment.timing_only:
+        yield (
+            f"--lr-decay-at {','.join(late)} changed nothing: the last of {experiment.round_count} rounds is round "
+            f"{experiment.round_count - 1}."
+        )
+
+
+def _never_skipping(experiment: Experiment) -> Iterator[str]:
+    lazy = [name for name in experiment.algorithms if "history" in taken_by(name)]
+    if lazy and not experiment.timing_only and experiment.round_count <= experiment.history:
+        yield (
+            f"{', '.join(lazy)} skipped no upload: during the first {experiment.history} rounds (--history) all "
+            f"workers upload, and there were {experiment.round_count}."
+        )
+
+
+def _cleared(results: Sequence[Result]) -> Iterator[str]:
+    titles = [result.title for result in results if result.momentum == "workers" and result.k == result.elements]
+    if titles:
+        yield (
+            f"--momentum changed nothing for {', '.join(titles)}: momentum correction clears the velocity of the "
+            "entries that are sent, and all of them were."
+        )
 
 
 def _unwatched(given: list[str], watched: bool) -> Iterator[str]:

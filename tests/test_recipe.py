@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -105,7 +106,7 @@ def by_torch(workers: int, recipe: dict[str, Any], aggregate: str = "mean") -> l
         for rank in range(workers):
             optimizer.zero_grad()
             loss(trained, rank, step).backward()
-            if "clip" in recipe:
+            if recipe.get("clip"):
                 nn.utils.clip_grad_norm_(parameters, recipe["clip"])
             for summed, parameter in zip(total, parameters, strict=True):
                 summed += parameter.grad
@@ -157,6 +158,12 @@ def test_several_workers_are_torch(name: str, aggregate: str) -> None:
 def test_a_sum_with_a_rate_p_times_smaller_is_the_mean() -> None:
     summed = by_netsim("dense", 4, aggregate="sum", **EVERYTHING | {"lr": EVERYTHING["lr"] / 4})
     agree(summed, by_torch(4, EVERYTHING))
+
+
+@pytest.mark.parametrize("name", ["dense", "ps", "gtopk"])
+def test_buckets_are_torch(name: str) -> None:
+    recipe = EVERYTHING | {"clip": None}
+    agree(by_netsim(name, 3, overlap="tensor", **recipe), by_torch(3, recipe))
 
 
 @pytest.mark.parametrize("name", ["topk", "gtopk", "gtopk-naive", "gtopk-hier", "randk", "ps-topk"])
@@ -239,6 +246,9 @@ def test_the_table_and_the_document_say_what_momentum_is_applied_to(capsys: pyte
         ({"lr_decay_at": (10, -1)}, "lr-decay-at -1 must be a whole number"),
         ({"lr_decay_at": [2.5]}, "lr-decay-at 2.5 must be a whole number"),
         ({"lr_decay_at": True}, "lr-decay-at True must be a whole number"),
+        ({"momentum": 0.9, "momentum_correction": "no"}, "momentum-correction 'no' must be True or False"),
+        ({"per_tensor": "no"}, "per-tensor 'no' must be True or False"),
+        ({"serial_server": 0}, "serial-server 0 must be True or False"),
     ],
 )
 def test_options_that_would_do_nothing_or_cannot_be_read(options: dict[str, Any], words: str) -> None:
@@ -247,7 +257,7 @@ def test_options_that_would_do_nothing_or_cannot_be_read(options: dict[str, Any]
     assert words in str(caught.value)
 
 
-@pytest.mark.parametrize("given", ["7", "7, 9", 7, [7], (7, 9)])
+@pytest.mark.parametrize("given", ["7", "7, 9", 7, [7], (7, 9), range(7, 11, 2), np.array([7, 9]), np.int64(7)])
 def test_rounds_of_a_decay_are_read_however_they_are_given(given: Any) -> None:
     assert Experiment.of(lr_decay_at=given).lr_decay_at in ((7,), (7, 9))
 
@@ -290,6 +300,8 @@ TIMING: dict[str, Any] = {"timing_only": True, "elements": 1000, "workers": 2}
         ({"algorithm": "gtopk", "momentum": 0.9, "clip": 1.0, "lr_decay_at": (3, 4)},
          "--lr-decay-at 3,4, --momentum 0.9, --clip 1.0 changed nothing: with --timing-only no gradient is computed."),
         ({"algorithm": "gtopk", "eval_every": 2}, "--eval-every changed nothing"),
+        ({"algorithm": "dense,sasg", "delay": 5, "alpha": 0.3},
+         "--delay 5, --alpha 0.3 changed nothing: with --timing-only no gradient is computed."),
     ],
 )  # fmt: skip
 def test_an_option_that_changes_nothing_is_named(options: dict[str, Any], words: str) -> None:
@@ -306,12 +318,32 @@ def test_an_option_that_changes_nothing_is_named(options: dict[str, Any], words:
     [
         {"algorithm": "dense,gtopk", "density": 0.01, "residual": "index-intersection", "density_warmup": 2},
         {"algorithm": "topk,randk", "select": "sampled", "gather": "doubling"},
-        {"algorithm": "ps,sasg", "history": 5, "delay": 5, "alpha": 0.3, "serial_server": True},
+        {"algorithm": "ps,sasg", "history": 5, "serial_server": True},
         {"algorithm": "gtopk-hier", "group_size": 2, "k": 5},
     ],
 )
 def test_an_option_of_one_of_the_algorithms_is_no_news(options: dict[str, Any]) -> None:
     assert netsim.simulate(**TIMING, **options).notes == []
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"algorithm": "dense", "rounds": 4, "lr_decay_at": (2, 4, 9)},
+         "--lr-decay-at 4,9 changed nothing: the last of 4 rounds is round 3."),
+        ({"algorithm": "dense,lag,sasg"},
+         "lag, sasg skipped no upload: during the first 10 rounds (--history) all workers upload, and there were 5."),
+        ({"algorithm": "dense,topk", "momentum": 0.9, "momentum_correction": True, "density": 1.0},
+         "--momentum changed nothing for Top-k: momentum correction clears the velocity of the entries that are sent, "
+         "and all of them were."),
+        ({"algorithm": "dense", "eval_every": 2},
+         "--eval-every changed nothing: what is evaluated goes into the file of --metrics, which was not given."),
+        ({"algorithm": "lag", "rounds": 4, "history": 3, "lr_decay_at": 3, "delay": 1, "alpha": 0.3}, None),
+        ({"algorithm": "topk", "momentum": 0.9, "momentum_correction": True, "density": 0.5}, None),
+    ],
+)  # fmt: skip
+def test_what_training_does_not_reach_is_named(options: dict[str, Any], words: str | None) -> None:
+    assert netsim.simulate(workload="tests.tiny:tiny", workers=2, **options).notes == ([] if words is None else [words])
 
 
 def test_notes_come_under_either_table(capsys: pytest.CaptureFixture[str]) -> None:
