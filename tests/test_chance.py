@@ -84,7 +84,7 @@ def made(path: Path) -> list[str]:
         if isinstance(node, ast.Import | ast.ImportFrom)
         for alias in (node.names if isinstance(node, ast.Import) else [ast.alias(node.module or "")])
     ]
-    return [name for name in names if name in MAKERS] + [name for name in imported if name in ("random", "secrets")]
+    return [name for name in names if name in MAKERS] + [name for name in imported if name == "random"]
 
 
 def test_every_generator_is_of_a_stream() -> None:
