@@ -517,12 +517,20 @@ class Experiment:
         graph = self.graph()
         if everywhere:
             return Fabric(graph, len(graph.hosts))
-        if self.workers > len(graph.hosts):
-            raise InfeasibleError(
-                f"topology {self.topology!r} has {len(graph.hosts)} hosts, and {self.workers} workers need as many; "
-                "take fewer workers or a larger topology"
-            )
+        self._check_hosts(len(graph.hosts))
         return Fabric(graph, self.workers, place(graph, self.workers, self.placement, self.seed))
+
+    def check_room(self) -> None:
+        """Raise InfeasibleError where the topology has fewer hosts than there are workers."""
+        if self.topology not in STARS:  # which have as many, and may be too large to build
+            self._check_hosts(len(self.graph().hosts))
+
+    def _check_hosts(self, hosts: int) -> None:
+        if self.workers > hosts:
+            raise InfeasibleError(
+                f"topology {self.topology!r} has {hosts} hosts, and {self.workers} workers need as many; take fewer "
+                "workers or a larger topology"
+            )
 
     def _groups(self) -> int | tuple[int, ...]:
         """Return which ranks share a machine, rack or site: as the user says, or the topology."""

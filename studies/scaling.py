@@ -18,6 +18,7 @@ from netsim.study.growth import Condition, Growth, own_bandwidth
 from netsim.study.simulated import simulate_point
 from netsim.study.traced import RANKS, trace_point
 from netsim.study.words import in_words
+from netsim.units import parse_bandwidth
 from studies import scaling_report as report
 from topologies import taken
 
@@ -63,15 +64,21 @@ def points(settings: ScalingSettings) -> list[Point]:
         for density in (settings.densities if _sparse(algorithm) else (None,))
         for workers in sorted(set(settings.workers))
     ]
-    for point in found:
-        Experiment.of(**point)
+    experiments = [Experiment.of(**point) for point in found]
+    for largest in {each.topology: each for each in experiments if each.workers == max(settings.workers)}.values():
+        largest.check_room()
     return found + _rounds_to_draw(settings)
 
 
 def _check_links(settings: ScalingSettings) -> None:
-    """Raise UsageError for a bandwidth or latency that a topology does not take: its points would all be the same."""
+    """Raise UsageError for what would give a point twice, such as a bandwidth where the topology decides it."""
     if OWN in settings.bandwidths and len(settings.bandwidths) > 1:
         raise UsageError(f"bandwidths {list(settings.bandwidths)} hold {OWN!r} and others; give {OWN!r} alone")
+    bandwidths = [each if each == OWN else parse_bandwidth(each) for each in settings.bandwidths]
+    lists = {"topologies": settings.topologies, "bandwidths": bandwidths, "densities": settings.densities}
+    for name, values in lists.items():
+        if len(set(values)) < len(values):
+            raise UsageError(f"{name} {list(getattr(settings, name))} hold one value twice; give each once")
     for topology in settings.topologies:
         takes = taken(topology)
         unused = {
@@ -81,8 +88,8 @@ def _check_links(settings: ScalingSettings) -> None:
         if wrong := [name for name, given in unused.items() if given]:
             fix = " and ".join(f"--set {name}={OWN}" for name in wrong)
             raise UsageError(
-                f"{' and '.join(wrong)} cannot vary or be chosen, because topology {topology!r} decides that of every "
-                f"link itself; give {fix}"
+                f"{' and '.join(wrong)} of every link are decided by topology {topology!r} itself, so that points "
+                f"would repeat; give {fix}"
             )
 
 

@@ -46,12 +46,17 @@ def points(settings: SweepSettings) -> list[Point]:
     if twice := sorted(settings.fixed.keys() & settings.vary.keys()):
         raise UsageError(f"option {twice[0]!r} is both fixed and varied; say it once")
     found: list[Point] = []
+    networks: dict[tuple[str, int], Experiment] = {}
     for values in product(*settings.vary.values()):
         point = settings.fixed | dict(zip(settings.vary, values, strict=True))
         if is_own(str(point.get("workload", ""))):
             raise UsageError(f"workload {point['workload']!r} is code of your own, which a study does not run")
-        _check(Experiment.of(**point), point)
+        experiment = Experiment.of(**point)
+        _check(experiment, point)
+        networks[experiment.topology, experiment.workers] = experiment
         found.append(point)
+    for experiment in networks.values():
+        experiment.check_room()
     return found
 
 

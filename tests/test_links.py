@@ -117,6 +117,7 @@ def test_so_it_is_from_python(tmp_path: Path) -> None:
         ("racks:uplink=1Gbps", (True, True)),
         ("wan:wan=1Gbps,latency=1ms", (True, True)),
         ("torus:sides=2x2", (True, True)),
+        ("torus:sides=1", (True, True)),
     ],
 )
 def test_which_topologies_take_what(topology: str, takes: tuple[bool, bool]) -> None:
@@ -175,7 +176,13 @@ def test_scaled_links_are_scaled_in_every_engine(way: str) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    ["--bandwidth-scale 0", "--latency-scale nan", "--bandwidth 1Tbps --bandwidth-scale 1e9", "--latency-scale 1e12"],
+    [
+        "--bandwidth-scale 0",
+        "--bandwidth-scale 1e-10",
+        "--latency-scale nan",
+        "--bandwidth 1Tbps --bandwidth-scale 1e9",
+        "--latency-scale 1e12",
+    ],
 )
 def test_scales_that_make_no_sense(capsys: pytest.CaptureFixture[str], options: str) -> None:
     ran = run(capsys, f"simulate {SIZES} {options}")
@@ -226,6 +233,7 @@ def sweep(folder: Path, fixed: str, vary: str) -> Path:
         ("scaling", "--quick --set topologies=star,{network}"),
         ("scaling", "--quick --set topologies={network} --set bandwidths=own,1Gbps --set latency=own"),
         ("scaling", "--quick --set topologies={network} --set bandwidths=own"),
+        ("scaling", "--quick --set topologies=star --set bandwidths=1Gbps,own"),
     ],
 )
 @pytest.mark.parametrize("keys", [True, False], ids=["keys", "file"])
@@ -240,6 +248,33 @@ def test_studies_of_what_no_link_takes_are_refused(
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.count("\n") == 1
     assert "own" in ran.err
+
+
+@pytest.mark.parametrize(
+    "sets", ["bandwidths=1Gbps,1000Mbps", "topologies=star,ring,star", "densities=0.01,0.001,0.01"]
+)
+def test_a_scaling_study_has_no_point_twice(capsys: pytest.CaptureFixture[str], tmp_path: Path, sets: str) -> None:
+    ran = run(capsys, f"study scaling --quick --set {sets} --out {tmp_path / 'out'} --jobs 1")
+    assert (ran.code, ran.out) == (2, "")
+    assert "hold one value twice" in ran.err
+
+
+@pytest.mark.parametrize(
+    "study",
+    ["sweep --set fixed.topology={path} --set vary.bandwidth=own --set vary.workers=2,6",
+     "scaling --set topologies={path} --set bandwidths=own --set latency=own --set workers=2,3,4,5,6"],
+)  # fmt: skip
+def test_a_study_finds_out_at_once_that_a_file_has_too_few_hosts(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, study: str
+) -> None:
+    path = star_file(tmp_path, 4)
+    ran = run(capsys, f"study {study.format(path=path)} --out {tmp_path / 'out'} --jobs 1")
+    assert (ran.code, ran.out) == (3, "")
+    assert ran.err == (
+        f"netsim: topology {str(path)!r} has 4 hosts, and 6 workers need as many; take fewer workers or a larger "
+        "topology\n"
+    )
+    assert not list(tmp_path.glob("out/points/*"))
 
 
 def test_a_sweep_over_the_scale_of_a_files_links(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

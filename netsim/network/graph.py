@@ -78,20 +78,22 @@ class Graph:
         """Return the network with every link's bandwidth and latency multiplied by these factors."""
         rates, delays = self.bandwidth_bps, self.latency_s
         if bandwidth != 1:
-            wanted = np.maximum(1.0, np.rint(rates * bandwidth))
+            wanted = np.rint(rates * bandwidth)
             if (wanted > FASTEST_BPS).any():
-                raise _too_much("bandwidth-scale", bandwidth, f"{FASTEST_BPS:g} bit/s")
+                raise _beyond("bandwidth-scale", bandwidth, f"more than {FASTEST_BPS:g} bit/s, the most")
+            if (wanted < 1).any():
+                raise _beyond("bandwidth-scale", bandwidth, "less than 1 bit/s, the least")
             rates = wanted.astype(np.int64)
         if latency != 1:
             delays = delays * latency
             if (delays > SLOWEST_S).any():
-                raise _too_much("latency-scale", latency, f"{SLOWEST_S:g} s")
+                raise _beyond("latency-scale", latency, f"more than {SLOWEST_S:g} s, the most")
         return replace(self, bandwidth_bps=rates, latency_s=delays)
 
 
-def _too_much(scale: str, value: float, most: str) -> UsageError:
+def _beyond(scale: str, value: float, bound: str) -> UsageError:
     what = scale.removesuffix("-scale")
-    return UsageError(f"{scale} {value:g} makes the {what} of a link more than {most}, the most that there can be")
+    return UsageError(f"{scale} {value:g} makes the {what} of a link {bound} that there can be; give another scale")
 
 
 def from_networkx(graph: nx.Graph[Any], origin: str = "") -> Graph:
