@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shlex
 import shutil
+import stat
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -24,7 +26,7 @@ from tests.fuzz.texts import topology
 TIMED = "--timing-only --elements 1000 --workers 4"
 BASES: dict[str, list[str]] = {
     "simulate": [TIMED, TIMED, TIMED, files.TINY],
-    "run": [files.TINY],
+    "run": ["--workload tests.tiny:tiny --workers 2 --rounds 2 --batch-size 4 --k 3"],
     "recommend": ["--elements 1000 --workers 4 --compute-time 1ms --jobs 1 --density 0.1"],
     "study": ["--dry-run", "--dry-run --quick"],
     "flows": ["--topology star --flows flows.csv"],
@@ -64,8 +66,10 @@ LEFT_OUT = {("doctor", "--clean"), ("fetch", "data")}
 FILES = [
     "flows.csv", "profile.toml", "network.json", "network.graphml", "run.ckpt", "study.toml", "out.json", "out.csv",
     "out.jsonl", "out.svg", "out.json.gz", "data", ".", "", "missing/out.json", "flows.csv/out.json", "x" * 300,
-    "é.json", "[bold].json", "a b", "-", "out", "validation", "trace.json",
+    "é.json", "[bold].json", "a b", "-", "out", "validation", "trace.json", "link.json", "dangling.json", "loop",
+    "null",
 ]  # fmt: skip
+OUTPUTS = ("--out", "--metrics", "--trace", "--checkpoint")
 HUGE = [
     "0", "-1", "17", "1000000000", "2147483647", "2147483648", "9223372036854775808", "1" + "0" * 30, pools.DIGITS,
     "1.5", "1e3", "x", "", "nan", " 4", "4 ", "+4", "٣", "1_0", "0x4",
@@ -107,7 +111,15 @@ def options(random: Random, folder: Path) -> Case:
     if pools.chance(random, 0.05):
         arguments.insert(random.randrange(len(arguments) + 1), pools.text(random))
     arguments = [each.replace("\0", "") for each in arguments]
-    return Case(f"netsim {shlex.join(arguments)}", _in(folder, arguments))
+    return Case(f"netsim {shlex.join(arguments)}", _in(folder, arguments), _nameable(command, arguments))
+
+
+def _nameable(command: Any, arguments: list[str]) -> list[str]:
+    """Return what an error may name: an option, as it is typed or read, or the beginning of what was given."""
+    options = [each.opts[-1].lstrip("-") for each in command.params]
+    parts = [part for each in arguments for part in (each.split("=", 1) if each.startswith("-") else [each])]
+    values = [repr(part)[1:-1][:8].rstrip("\\") for part in parts]
+    return [*options, *(each.replace("-", " ") for each in options), *(each for each in values if each.strip("'"))]
 
 
 def _in(folder: Path, arguments: list[str]) -> Callable[[], Ran]:
@@ -117,6 +129,7 @@ def _in(folder: Path, arguments: list[str]) -> Callable[[], Ran]:
         home = folder / "home"
         shutil.rmtree(home, ignore_errors=True)
         shutil.copytree(_template(folder), home)
+        _make_special_files(home)
         with contextlib.chdir(home):
             return of_command(arguments)
 
@@ -153,7 +166,7 @@ def _value(random: Random, name: str, option: Any) -> str:
         key = random.choice(["workers", "vary.algorithm", "fixed.elements", "seeds", "fixed.timing_only", "bandwidths"])
         words = [f"{key}={random.choice(['2,4,8,16', 'dense,gtopk', '1', 'true', '1Gbps', ''])}"]
     if _is_path(option) or name in ("--out", "--profile", "--background"):
-        words = [*words, *FILES]
+        words = [*words, *FILES, *(["fifo"] if name in OUTPUTS else [])]
     if pools.chance(random, 0.7) and words:
         return random.choice(words)
     if _reads_number(option):
@@ -161,7 +174,7 @@ def _value(random: Random, name: str, option: Any) -> str:
     draw = random.choice([pools.number, pools.quantity, pools.text,
                           lambda random: pools.spoilt(random, random.choice(words or ["x"]))])  # fmt: skip
     value: str = draw(random)
-    if name in ("--jobs", "--cluster", "--out", "--metrics", "--trace", "--checkpoint", "--data-dir"):
+    if name in ("--jobs", "--cluster", "--data-dir", *OUTPUTS):
         return value if not value.lstrip().startswith(("/", "~", "..")) and not value[:1].isdigit() else "x"
     return value
 
@@ -193,6 +206,15 @@ def _words(option: Any) -> list[str]:
     if _reads_number(option):
         return [*default, "0", "1", "2", "3", "0.1", "0.5", "0.9", "1.5"]
     return [*default, *(word for word in _words_of_help(option) if word not in _usual_words())]
+
+
+def _make_special_files(home: Path) -> None:
+    """Make links, a FIFO and, where this user may, a device like /dev/null in a folder of a case."""
+    for name, target in (("link.json", "network.json"), ("dangling.json", "nowhere.json"), ("loop", "loop")):
+        (home / name).symlink_to(target)
+    os.mkfifo(home / "fifo")
+    with contextlib.suppress(PermissionError):
+        os.mknod(home / "null", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
 
 
 @cache
