@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.fuzz.battery import KINDS, drawn, table, tried, work
-from tests.fuzz.law import guard, judged
+from tests.fuzz.law import guard, judged, warm_up
 
 
 def main() -> int:
@@ -50,6 +50,7 @@ def once(kind: str, seed: int, index: int) -> int:
         case = drawn(kind, seed, index, folder)
         print(case.shown)
         if KINDS[kind].watched:
+            warm_up()
             guard(folder)
         fault = judged(case)
         print(fault)

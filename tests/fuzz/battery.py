@@ -18,7 +18,7 @@ from random import Random
 from typing import NamedTuple
 
 from tests.fuzz import commands, files, processes, texts
-from tests.fuzz.law import ROOT, SHOWN, Case, guard, judged
+from tests.fuzz.law import ROOT, SHOWN, Case, guard, judged, warm_up
 
 MOST_MEMORY = 16 * 2**30
 """Bytes of address space of a process; an input that wants more is a fault, not the machine's end."""
@@ -83,6 +83,8 @@ def work(kind: str, seed: int, first: int, last: int, seconds: float) -> int:
         folder = Path(name).resolve()
         tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
         if KINDS[kind].watched:
+            if kind not in ("units", "options"):
+                warm_up()
             guard(folder)
         for index in range(first, last):
             if time.monotonic() > end:

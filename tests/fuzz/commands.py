@@ -95,6 +95,7 @@ def commands() -> list[tuple[str, Any]]:
 
 def options(random: Random, folder: Path) -> Case:
     """Return a command with random options, in a folder that has a file of every kind."""
+    _template(folder)
     name, command = random.choice(commands())
     if name in ("simulate", "recommend", "doctor") or pools.chance(random, 0.3):  # the last two are slow
         likely = "simulate" if pools.chance(random, 0.9) else name

@@ -92,6 +92,19 @@ def of_command(arguments: Sequence[str]) -> Ran:
 
 
 @cache
+def warm_up() -> None:
+    """Do what takes seconds once in a process, such as compiling, beside the time of any input."""
+    simulate = "simulate --timing-only --elements 10 --workers 4 --json"
+    more = ("", "--way messages", "--way compiled", "--topology tree:fan-out=2 --background 0.1", "--sharing rtt")
+    for command in (
+        *(f"{simulate} {each}" for each in more),
+        "topology show star",
+        "topology placement star --workers 4",
+    ):
+        of_command(command.split())
+
+
+@cache
 def _build_commands_once() -> None:
     """Have all calls share one tree of commands; to build it takes ten times what most inputs do."""
     import typer
