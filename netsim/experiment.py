@@ -146,7 +146,7 @@ class Experiment:
         """
         given = {name: in_python(value) for name, value in options.items() if value is not None}
         for what in ("bandwidth", "latency"):
-            if given.get(what) == OWN:
+            if isinstance(given.get(what), str) and given[what] == OWN:
                 del given[what]
         for name, field in (("bandwidth", "bandwidth_bps"), ("latency", "latency_s"), *CHARGES):
             if name in given and field in given:

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import netsim
@@ -257,6 +258,9 @@ def test_a_loss_that_is_not_finite_is_no_traceback(capsys: pytest.CaptureFixture
         ({"lr": 10**400}, "learning rate 1000"),
         ({"bandwidth_bps": float("inf")}, "bandwidth inf"),
         ({"compute_time_s": "1"}, "compute-time '1'"),
+        ({"latency": [1.0, 2.0]}, "latency [1.0, 2.0] is not a quantity"),
+        ({"latency": np.array([1.0, 2.0])}, "latency array([1., 2.]) is not a quantity"),
+        ({"link_event": "a->b@1s=1e300Mbps"}, "link event 'a->b@1s=1e300Mbps': bandwidth"),
         ({"work_rates": 5}, "work-rates 5"),
         ({"profile": {}}, "profile {} must be the name of a file"),
         ({"profile": "\0"}, r"profile '\x00' has a character"),

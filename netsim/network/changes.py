@@ -43,8 +43,11 @@ class LinkEvent:
             close = suggestion(value, ["down", "up"])
             raise UsageError(f"link event {text!r} has an unknown value {value!r}{close}; write it like {EXAMPLE}")
         else:
-            bandwidth = parse_bandwidth(value)
-            check_link(bandwidth, 0.0)
+            try:
+                bandwidth = parse_bandwidth(value)
+                check_link(bandwidth, 0.0)
+            except UsageError as error:
+                raise UsageError(f"link event {text!r}: {error}") from None
         return cls(source, target, arrow in ("<->", "↔"), at_ps, bandwidth)
 
     def links(self, links: Iterable[Link]) -> tuple[Link, ...]:

@@ -124,7 +124,7 @@ def _ended(ran: Ran, named: Sequence[str]) -> Fault | None:
         lines = [line for line in ran.err.splitlines() if not line.startswith(NOTES)]
         if len(lines) != 1 or not lines[0].startswith("netsim: "):
             return Fault("message", f"{len(lines)} lines", f"{ran.err!r:.{SHOWN}}")
-        return _message(lines[0], named)
+        return _message(lines[0], named if ran.code == 2 else ())
     if ran.code == 0 and ran.out.lstrip().startswith("{"):
         return _result(ran.out)
     return None
