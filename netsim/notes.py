@@ -48,6 +48,7 @@ def idle_options(experiment: Experiment, results: Sequence[Result], *, watched: 
     """
     given = [each.name for each in fields(Experiment) if getattr(experiment, each.name) != each.default]
     return [
+        *_of_no_tree(experiment, given),
         *_of_no_algorithm(experiment, given),
         *_already_dense(experiment, given),
         *_without_gradients(experiment, given),
@@ -56,6 +57,12 @@ def idle_options(experiment: Experiment, results: Sequence[Result], *, watched: 
         *_cleared(results),
         *_unwatched(given, watched),
     ]
+
+
+def _of_no_tree(experiment: Experiment, given: list[str]) -> Iterator[str]:
+    name, _, keys = experiment.topology.partition(":")
+    if "fan_out" in given and (name != "tree" or "fan" in keys):
+        yield f"{_written(experiment, 'fan_out')} changed nothing: it concerns a tree without the key fan-out."
 
 
 def _of_no_algorithm(experiment: Experiment, given: list[str]) -> Iterator[str]:

@@ -300,6 +300,7 @@ TIMING: dict[str, Any] = {"timing_only": True, "elements": 1000, "workers": 2}
         ({"algorithm": "gtopk", "momentum": 0.9, "clip": 1.0, "lr_decay_at": (3, 4)},
          "--lr-decay-at 3,4, --momentum 0.9, --clip 1.0 changed nothing: with --timing-only no gradient is computed."),
         ({"algorithm": "gtopk", "eval_every": 2}, "--eval-every changed nothing"),
+        ({"algorithm": "gtopk", "fan_out": 2}, "--fan-out 2 changed nothing: it concerns a tree"),
         ({"algorithm": "dense,sasg", "delay": 5, "alpha": 0.3},
          "--delay 5, --alpha 0.3 changed nothing: with --timing-only no gradient is computed."),
     ],
@@ -320,6 +321,7 @@ def test_an_option_that_changes_nothing_is_named(options: dict[str, Any], words:
         {"algorithm": "topk,randk", "select": "sampled", "gather": "doubling"},
         {"algorithm": "ps,sasg", "history": 5, "serial_server": True},
         {"algorithm": "gtopk-hier", "group_size": 2, "k": 5},
+        {"algorithm": "dense", "topology": "tree:uplink=1Gbps", "fan_out": 2},
     ],
 )
 def test_an_option_of_one_of_the_algorithms_is_no_news(options: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
-from netsim.errors import unreadable
+from netsim.errors import UsageError, unreadable
 
 
 def csv_rows(path: Path, where: str) -> Iterator[tuple[int, list[str]]]:
@@ -29,5 +29,7 @@ def csv_rows(path: Path, where: str) -> Iterator[tuple[int, list[str]]]:
             cells = [cell.strip() for cell in row]
             if any(cells):
                 yield reader.line_num, cells
-    except (OSError, ValueError, csv.Error) as error:  # ValueError: no UTF-8, or no name of a file
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{where} is not {error.encoding} text at byte {error.start:,}; save it as UTF-8") from None
+    except (OSError, ValueError, csv.Error) as error:  # ValueError: no name of a file
         raise unreadable(where, error) from None

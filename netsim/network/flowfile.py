@@ -60,7 +60,7 @@ def _flow(header: list[str], row: list[str], where: str, hosts: set[str]) -> Giv
         raise UsageError(f"{where}, column bytes: {nbytes!r:.80} must be a whole number from 1 to {MOST_BYTES:g}")
     if start_s is None or not 0 <= start_s <= LONGEST_S:
         raise UsageError(f"{where}, column start_s: {start!r:.80} must be seconds from 0 to {LONGEST_S:g}")
-    return GivenFlow(source, target, int(size), float(start_s))
+    return GivenFlow(source, target, int(size), abs(float(start_s)))  # -0.0 is 0
 
 
 def _number(text: str) -> Decimal | None:
