@@ -49,12 +49,11 @@ class Recipe:
                 f"learning rate {self.learning_rate!r}, multiplied by {self.decay!r} {len(self.decay_at)} times, "
                 f"ends at {last!r}; it must stay finite and more than 0"
             )
-        for step in (0, *self.decay_at):
-            if not 0 < self.rate(step) < math.inf:
-                raise UsageError(
-                    f"learning rate {self.learning_rate!r} is {self.rate(step)!r} at step {step}; it must stay finite "
-                    "and more than 0, so take a shorter --lr-warmup or another --lr-decay"
-                )
+        if not min(self.learning_rate, last) / max(1, self.warmup_rounds) > 0:
+            raise UsageError(
+                f"learning rate {self.learning_rate!r} becomes 0 in a warm-up of {self.warmup_rounds} rounds; take a "
+                "larger one"
+            )
 
     def rate(self, step: int) -> float:
         """Return γ of a step."""

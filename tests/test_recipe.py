@@ -267,6 +267,7 @@ def test_rounds_of_a_decay_are_read_however_they_are_given(given: Any) -> None:
     [
         {"learning_rate": 5e-324, "warmup_rounds": 10},
         {"learning_rate": 1e-300, "decay": 1e-10, "warmup_rounds": 10**9, "decay_at": (0, 1)},
+        {"learning_rate": 1e-300, "decay": 1e10, "warmup_rounds": 10**30, "decay_at": (0, 1)},
     ],
 )
 def test_a_rate_that_vanishes_on_the_way_is_refused(options: dict[str, Any]) -> None:
