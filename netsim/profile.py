@@ -158,10 +158,12 @@ def load_profile(path: str | Path) -> Profile:
     check_file_name("profile", path)
     shown = f"profile {str(path)!r}"
     try:
-        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
+        content = Path(path).read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a name with a NUL
         raise unreadable(shown, error, "netsim calibrate writes one") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    try:
+        table = tomllib.loads(content.decode())
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{shown} is not TOML: {error}; netsim calibrate writes one") from None
     if (version := table.get("format")) != FORMAT:
         raise UsageError(f"{shown} has format {version!r}, expected {FORMAT}; netsim calibrate writes one")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import stat
 import sys
@@ -24,6 +25,10 @@ READER_S = 3.0
 """How long a FIFO is given until somebody reads it."""
 SHOWN = 40
 """Characters of a file's name that its temporary file shows: a name has at most 255 bytes."""
+LEFTOVER = re.compile(rf"\..{{1,{SHOWN}}}\.[0-9a-f]{{16}}", re.DOTALL)
+"""Names of temporary files."""
+LEFT_S = 3600.0
+"""Seconds after which a temporary file belongs to no process that lives."""
 
 
 @contextmanager
@@ -89,6 +94,19 @@ def made_folder(name: str, path: Path) -> Path:
         raise UsageError(f"{name} {str(path)!r} cannot be made: {said(error)}; name a folder") from None
     check_folder(name, path)
     return path
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the unfinished files that killed processes left in a folder, an hour ago or more.
+
+    A process that lives needs milliseconds for a file.
+    """
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if LEFTOVER.fullmatch(path.name):
+                with suppress(OSError):  # another run may have removed it
+                    if path.is_file() and time.time() - path.stat().st_mtime > LEFT_S:
+                        path.unlink()
 
 
 def said(error: Exception) -> str:

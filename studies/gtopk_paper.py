@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import fmean
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -12,6 +12,7 @@ from netsim.errors import UsageError
 from netsim.report import Figure, Section, Table
 from netsim.report.drawing import Axis, Series, lines
 from netsim.study import Conclusion, Finding, Outcome, Point, Settings, Study
+from netsim.study.checks import checked
 from netsim.study.simulated import simulate_point
 from netsim.study.trained import train_point
 from studies import cluster
@@ -41,7 +42,7 @@ class GtopkSettings(Settings):
     rounds: tuple[int, ...] = (13_672, 54_688, 2_637)
     evaluations: int = Field(default=60, ge=1)
     workers: int = Field(default=4, ge=2)
-    ratios: tuple[int, ...] = (100, 1000, 10_000)
+    ratios: tuple[Annotated[int, Field(ge=1)], ...] = (100, 1000, 10_000)
     residual_task: str = "fc-mnist:mnist"
     residual_rounds: int = Field(default=300, ge=1)
     residual_workers: tuple[int, ...] = (4, 8, 32)
@@ -72,7 +73,7 @@ def points(settings: GtopkSettings) -> list[Point]:
         for seed in settings.seeds
         for rule in RULES
     ]  # fmt: skip
-    return found
+    return checked(found)
 
 
 def _options(task: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from netsim.experiment import Experiment
 from netsim.report import Figure, Section, Table
 from netsim.simulation import laboratory
 from netsim.study import Conclusion, Finding, Outcome, Point, Settings, Study
+from netsim.study.checks import checked
 from netsim.study.trained import train_point
 from netsim.trace import Trace
 from netsim.units import PICOSECONDS
@@ -80,7 +81,7 @@ def points(settings: SasgSettings) -> list[Point]:
     if settings.mix != "none":
         other = {"workload": settings.mix_workload, "data": settings.mix, "split": settings.mix_split}
         figures += [_trained(settings, name, 0.01, settings.seeds[0]) | other for name in METHODS]
-    return tables + figures
+    return checked([*tables, *figures])
 
 
 def _trained(settings: SasgSettings, name: str, density: float, seed: int) -> dict[str, Any]:

@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import product
 
+from pydantic import Field
+
 from algorithms import ALGORITHMS
 from netsim.errors import UsageError, check_choice
-from netsim.experiment import OWN, Experiment
+from netsim.experiment import OWN
 from netsim.study import Conclusion, Finding, Outcome, Point, Settings, Study
+from netsim.study.checks import checked
 from netsim.study.fits import FEWEST
 from netsim.study.growth import Condition, Growth, own_bandwidth
 from netsim.study.simulated import simulate_point
@@ -45,7 +48,7 @@ class ScalingSettings(Settings):
     compute_time: str = "120ms"
     select_time: str = "0s"
     merge_time: str = "0s"
-    exact_up_to: int = 256
+    exact_up_to: int = Field(default=256, ge=0)
     way: str = "auto"
     seed: int = 0
 
@@ -64,10 +67,7 @@ def points(settings: ScalingSettings) -> list[Point]:
         for density in (settings.densities if _sparse(algorithm) else (None,))
         for workers in sorted(set(settings.workers))
     ]
-    experiments = [Experiment.of(**point) for point in found]
-    for largest in {each.topology: each for each in experiments if each.workers == max(settings.workers)}.values():
-        largest.check_room()
-    return found + _rounds_to_draw(settings)
+    return checked(found) + _rounds_to_draw(settings)
 
 
 def _check_links(settings: ScalingSettings) -> None:

@@ -12,6 +12,7 @@ from netsim.errors import UsageError
 from netsim.experiment import Experiment
 from netsim.report import Section, Table
 from netsim.study import Conclusion, Finding, Outcome, Point, Settings, Study
+from netsim.study.checks import experiment_of
 from netsim.study.simulated import simulate_point
 from netsim.units import format_duration
 from netsim.workloads import is_own
@@ -51,7 +52,7 @@ def points(settings: SweepSettings) -> list[Point]:
         point = settings.fixed | dict(zip(settings.vary, values, strict=True))
         if is_own(str(point.get("workload", ""))):
             raise UsageError(f"workload {point['workload']!r} is code of your own, which a study does not run")
-        experiment = Experiment.of(**point)
+        experiment = experiment_of(point)
         _check(experiment, point)
         networks[experiment.topology, experiment.workers] = experiment
         found.append(point)

@@ -11,6 +11,7 @@ from pydantic import Field
 from netsim.report import Figure, Section, Table
 from netsim.report.drawing import Axis, Series, lines, stacked_bars
 from netsim.study import Conclusion, Finding, Outcome, Point, Settings, Study
+from netsim.study.checks import checked
 from netsim.study.traced import one_round, trace_point
 from netsim.study.trained import train_point
 from netsim.units import format_bytes, format_duration, parse_bandwidth
@@ -52,7 +53,7 @@ def points(settings: TimeSettings) -> list[Point]:
         for seed in settings.seeds
     ]
     shown = {"bandwidth": _middle(settings), "timing_only": True, "rounds": 1, "eval_every": 0}
-    return found + [same | shown | {"algorithm": algorithm} for algorithm in settings.algorithms]
+    return checked(found + [same | shown | {"algorithm": algorithm} for algorithm in settings.algorithms])
 
 
 def _middle(settings: TimeSettings) -> str:

@@ -35,7 +35,7 @@ def read_graph(path: Path) -> Graph:
         raise UsageError(f"topology {str(path)!r}: expected a file that ends in {' or '.join(SUFFIXES)}")
     try:
         facts = path.stat()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a name with a NUL
         raise unreadable(f"topology {str(path)!r}", error) from None
     return _read(path, facts.st_mtime_ns, facts.st_size)
 

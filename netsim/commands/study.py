@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -51,7 +52,7 @@ def study(
 
     given: Any = {}
     known = name
-    if name not in STUDIES and (name.endswith(".toml") or Path(name).is_file()):
+    if name not in STUDIES and (name.endswith(".toml") or os.path.isfile(name)):
         known, given = read_study_file(Path(name), STUDIES)
     found = load_study(known)
     settings = settings_of(found, quick=quick, given=given, sets=sets or ())

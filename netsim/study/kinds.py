@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from netsim.report import Section
 
@@ -31,6 +31,14 @@ class Settings(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _has_values(cls, value: Any) -> Any:
+        """Refuse an empty list: nothing varies over no value, and nothing is drawn of none."""
+        if value == ():
+            raise ValueError("must have at least one value")
+        return value
 
 
 SettingsT = TypeVar("SettingsT", bound=Settings)

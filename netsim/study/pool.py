@@ -21,6 +21,7 @@ from netsim.system import safe_children
 
 CLUSTER = re.compile(r"dask://(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>\d{1,5})")
 PR_SET_PDEATHSIG = 1
+MOST_JOBS = 4096
 LONGEST = 200
 """Letters of a value, or of what an error says, in a message."""
 
@@ -35,8 +36,8 @@ def cluster_address(cluster: str) -> str:
 
 def check_jobs(jobs: int) -> int:
     """Return how many points are measured at once; 0 means as many as there are cores."""
-    if jobs < 0:
-        raise UsageError(f"jobs {jobs} must be 0 (as many as there are cores) or more")
+    if not 0 <= jobs <= MOST_JOBS:
+        raise UsageError(f"jobs {jobs} must be from 0 (as many as there are cores) to {MOST_JOBS:,}")
     return jobs or len(os.sched_getaffinity(0))
 
 

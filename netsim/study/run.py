@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple
 from netsim.errors import NetsimError, UsageError
 from netsim.report import Document, Table, write_report
 from netsim.report.files import as_csv
-from netsim.storage import write_atomically
+from netsim.storage import check_outputs, made_folder, remove_leftovers, said, write_atomically
 from netsim.study.contents import data_if_there, read_data
 from netsim.study.kinds import Conclusion, Finding, Outcome, Point, SettingsT, Study
 from netsim.study.pool import backend, check_jobs, in_a_line, measured
@@ -89,7 +88,9 @@ def run_study(
     points = _points_of(study, settings)
     validated = None if validation is None else shown(read_validation(validation))
     store = Store(out / POINTS, study.measure, None if cluster else read_data(points, data_dir))
-    _check_folder(out)
+    made_folder("out", out)
+    remove_leftovers(out)
+    check_outputs({name: out / name for name in (REPORT, CONCLUSION, *TABLES)})
     store.prepare(points)
     found: dict[str, Finding] = {}
     count = 0
@@ -113,9 +114,12 @@ def run_study(
                                      sections=[*conclusion.sections, validated.section])  # fmt: skip
             data = _as_json(study, settings, conclusion)
             files = _write(study, settings, list(found.values()), conclusion, data, out, command)
-    except OSError as error:
+    except (OSError, NetsimError) as error:
+        reason = error if isinstance(error, OSError) else error.__cause__
+        if not isinstance(reason, OSError):
+            raise
         raise NetsimError(
-            f"out {str(out)!r} could not be written to: {error.strerror}; all points are kept: mend that, and give "
+            f"out {str(out)!r} could not be written to: {said(reason)}; all points are kept: mend that, and give "
             "--resume to have the report"
         ) from error
     return Ran(conclusion, data, files, count)
@@ -160,19 +164,6 @@ def _kept_ones_fit(store: Store, resumed: bool) -> Iterator[None]:
             f"points in {str(store.folder)!r} do not hold what a study writes ({in_a_line(error)}); leave out --resume "
             "to measure all of them again"
         ) from error
-
-
-def _check_folder(out: Path) -> None:
-    """Find out before an hour of measuring, not after it, that results could not be written into the folder `out`."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=out, prefix="."):
-            pass
-    except OSError as error:
-        raise UsageError(f"out {str(out)!r} cannot be written to: {error.strerror}; name another folder") from None
-    for name in (REPORT, CONCLUSION, *TABLES):
-        if (out / name).is_dir():
-            raise UsageError(f"out {str(out)!r}: {name!r} there is a folder, in the way of a file; remove it")
 
 
 def _points_of(study: Study[SettingsT], settings: SettingsT) -> Sequence[Point]:

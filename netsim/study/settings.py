@@ -32,13 +32,13 @@ def read_study_file(path: Path, studies: Iterable[str]) -> StudyFile:
     try:
         with path.open("rb") as file:
             text = file.read(LARGEST_FILE + 1)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise unreadable(f"study file {str(path)!r}", error) from None
     if len(text) > LARGEST_FILE:
         raise UsageError(f"study file {str(path)!r} is over {LARGEST_FILE:,} bytes; a study says what varies, no data")
     try:
         said = tomllib.loads(text.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: whatever is no TOML, and integers of 4,301 digits
         raise UsageError(f"study file {str(path)!r} is not TOML: {error}") from None
     for name in said:
         if name not in ("study", "settings"):

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import stat
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from netsim.errors import NetsimError, UsageError
-from netsim.storage import write_atomically
+from netsim.storage import made_folder, remove_leftovers, said, write_atomically
 from netsim.study.contents import Data, contents_of
 from netsim.study.kinds import Outcome, Point
 from netsim.study.sources import version_of
 
 SCHEMA = "netsim.point/2"
-LEFT_S = 3600.0
-"""Seconds after which a temporary file is one that a killed process left: writing one takes milliseconds."""
+A_POINT = 4096
+"""Bytes that a point may take."""
 
 
 def canonical(value: Any) -> str:
@@ -83,7 +83,7 @@ class Store:
             write_atomically(self._path(point), text + "\n")
         except OSError as error:
             raise NetsimError(
-                f"out {str(self.folder)!r} could not be written to: {error.strerror}; points that were ready before "
+                f"out {str(self.folder)!r} could not be written to: {said(error)}; points that were ready before "
                 "are kept: mend that, and give --resume to go on from there"
             ) from error
         read: Outcome = json.loads(canonical(outcome))
@@ -92,24 +92,28 @@ class Store:
     def prepare(self, points: Iterable[Point]) -> None:
         """Find out before an hour of measuring, not after it, that `points` could not be kept.
 
-        Makes the folder, and removes what killed processes left there. Raises UsageError for what is in the way.
+        Makes the folder, and removes from it what killed processes left, and points that may not be read or written.
+        Raises UsageError for what is in the way.
         """
+        made_folder("out", self.folder)
+        remove_leftovers(self.folder)
         try:
-            self.folder.mkdir(exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=self.folder, prefix=".") as file:
-                file.write(bytes(4096))
+            with tempfile.TemporaryFile(dir=self.folder) as file:
+                file.write(bytes(A_POINT))  # on a full disk a file can be made, and nothing written to it
         except OSError as error:
-            raise UsageError(
-                f"out {str(self.folder)!r} cannot be written to: {error.strerror}; name another folder"
-            ) from None
-        for point in points:
-            path = self._path(point)
-            if path.exists() and not path.is_file():
+            raise UsageError(f"out {str(self.folder)!r} cannot be written to: {said(error)}; make room there") from None
+        for path in map(self._path, points):
+            try:
+                there = path.lstat().st_mode
+            except OSError:  # mostly there is none
+                continue
+            if not stat.S_ISREG(there):
                 raise UsageError(f"point {str(path)!r} is in the way of a file, and is none; remove it")
-        for path in self.folder.glob(".*"):
-            with suppress(OSError):  # another run may have removed it
-                if path.is_file() and time.time() - path.stat().st_mtime > LEFT_S:
+            if not os.access(path, os.R_OK | os.W_OK):
+                try:
                     path.unlink()
+                except OSError as error:
+                    raise UsageError(f"point {str(path)!r} may not be read: {said(error)}; remove it") from None
 
     def _path(self, point: Point) -> Path:
         return self.folder / f"{self.key(point)}.json"
