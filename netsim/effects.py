@@ -58,7 +58,8 @@ class Effects:
     def __post_init__(self) -> None:
         for each in fields(self):
             value = getattr(self, each.name)
-            if each.type == "str | None" and value is not None and not (isinstance(value, str) and value):
+            text = each.type == "str" or (each.type == "str | None" and value is not None)
+            if text and not (isinstance(value, str) and value):
                 raise UsageError(f"{each.name.replace('_', '-')} {value!r} must be text; see netsim simulate --help")
             if each.type == "float" and not (type(value) in (int, float) and 0 <= value < math.inf):
                 raise UsageError(

@@ -15,7 +15,6 @@ from netsim.study import Conclusion, Finding, Outcome, Point, Settings, Study
 from netsim.study.checks import experiment_of
 from netsim.study.simulated import simulate_point
 from netsim.units import format_duration
-from netsim.workloads import is_own
 
 Value: TypeAlias = bool | int | float | str
 SHOWN = {
@@ -50,8 +49,6 @@ def points(settings: SweepSettings) -> list[Point]:
     networks: dict[tuple[str, int], Experiment] = {}
     for values in product(*settings.vary.values()):
         point = settings.fixed | dict(zip(settings.vary, values, strict=True))
-        if is_own(str(point.get("workload", ""))):
-            raise UsageError(f"workload {point['workload']!r} is code of your own, which a study does not run")
         experiment = experiment_of(point)
         _check(experiment, point)
         networks[experiment.topology, experiment.workers] = experiment

@@ -8,8 +8,8 @@ import re
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from netsim.errors import InfeasibleError, NetsimError, UsageError
@@ -88,7 +88,7 @@ def measured(
     asked = (task(measure, number, point, version_of(measure)) for number, point in enumerate(placed))
     with _interrupts_held():
         outcomes = parallel(asked)  # starts the processes
-    with _pool_errors():
+    with _pool_errors(outcomes):
         for number, outcome, failure in outcomes:
             if outcome is None:
                 raise NetsimError(f"point {_words(points[number])} failed: {failure}")
@@ -96,8 +96,11 @@ def measured(
 
 
 @contextmanager
-def _pool_errors() -> Iterator[None]:
-    """Say in a line what went wrong with the processes that measure, rather than with a point."""
+def _pool_errors(outcomes: Generator[Any, None, None]) -> Iterator[None]:
+    """Say in a line what went wrong with the processes that measure, rather than with a point.
+
+    What is left of `outcomes` is given up here: joblib would do so whenever it is collected, and may fail then.
+    """
     try:
         yield
     except (NetsimError, KeyboardInterrupt, GeneratorExit):
@@ -108,6 +111,9 @@ def _pool_errors() -> Iterator[None]:
             f"a process that measured points ended ({said}); points that were ready are kept: give --resume, and fewer "
             "--jobs if memory is short"
         ) from error
+    finally:
+        with suppress(Exception):
+            outcomes.close()
 
 
 def _measure_one(
