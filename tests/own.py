@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
+import threading
 import time
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -128,6 +131,10 @@ def steep(seed: int) -> Workload:
     return workload(model, points(seed), initial=np.zeros(size))
 
 
+def by_rank(seed: int) -> Workload:
+    return workload(Applied(lambda _, scores: scores * (2 + int(os.environ.get("RANK", "-1")))), points(seed))
+
+
 class Quantised(nn.Module):
     """Multiplies by whole eighths."""
 
@@ -182,6 +189,13 @@ def _counted(module: Any, scores: torch.Tensor) -> torch.Tensor:
 def _counted_for_later(module: Any, scores: torch.Tensor) -> torch.Tensor:
     module.steps += 1
     return scores * 2 if module.steps > 1000 else scores
+
+
+GLOBAL = np.random.default_rng(0)
+
+
+def _rarely_doubled(module: Any, scores: torch.Tensor) -> torch.Tensor:
+    return scores * 2 if GLOBAL.random() < 1e-9 else scores
 
 
 CALLS = [0]
@@ -241,6 +255,7 @@ IRREPRODUCIBLE: dict[str, tuple[Callable[[], nn.Module], str]] = {
     ),
     "global": (lambda: Applied(_counted_globally), "not the same twice"),
     "counter": (lambda: Applied(_counted, steps=torch.zeros(())), "changes 'steps'"),
+    "global-generator": (lambda: Applied(_rarely_doubled), "changes 'tests.own.GLOBAL'"),
     "attribute": (lambda: Applied(_counted, steps=0), "changes 'steps'"),
     "private": (lambda: nn.Sequential(Applied(_counted_for_later, steps=0)), "changes '0.steps'"),
     "average": (lambda: Applied(_remembered, average=torch.zeros(CLASSES)), "changes 'average'"),
@@ -330,6 +345,35 @@ def _complex() -> nn.Module:
     model = linear()
     model.weight = nn.Parameter(torch.zeros(3, 6, dtype=torch.complex64))
     return model
+
+
+class Adding(nn.Module):
+    """Adds a parameter at its first forward, or replaces one at each."""
+
+    def __init__(self, replaces: bool) -> None:
+        super().__init__()
+        self.layer, self.replaces = linear(), replaces
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        if self.replaces:
+            self.layer.bias = nn.Parameter(self.layer.bias.detach().clone())
+        elif not hasattr(self, "more"):
+            self.more = nn.Parameter(torch.zeros(3))
+        scores: torch.Tensor = self.layer(inputs)
+        return scores if self.replaces else scores + self.more
+
+
+def _bound() -> nn.Module:
+    model = linear()
+    model.forward = lambda inputs: functional.linear(inputs, model.weight, model.bias)  # type: ignore[method-assign]
+    return model
+
+
+def _scripted() -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is deprecated
+        scripted: nn.Module = torch.jit.script(linear())
+    return scripted
 
 
 def _whole(model: nn.Module) -> nn.Module:
@@ -449,6 +493,14 @@ WRONG: dict[str, tuple[Callable[..., Any], str]] = {
     ),
     "one-moment": (_inputs_with(mean=torch.zeros(1)), "have only one of mean and deviation"),
     "deviation": (_inputs_with(mean=torch.zeros(1), deviation=torch.zeros(1)), "or a deviation of 0; a constant"),
+    "adds": (_of(lambda: Adding(False)), "its forward adds or replaces parameter 'more'"),
+    "replaces": (_of(lambda: Adding(True)), "its forward adds or replaces parameter 'layer.bias'"),
+    "bound": (_of(_bound), "its forward uses parameter 'weight' of the model that netsim has copied"),
+    "scripted": (_of(_scripted), "module '' is TorchScript, expected the plain torch.nn.Module"),
+    "lock": (
+        _of(lambda: Applied(lambda _, scores: scores, lock=threading.Lock())),
+        "in copying its model; netsim computes",
+    ),
     "chunk": (lambda seed: workload(linear(), points(0), chunk=0), "chunk 0 must be a whole number of at least 1"),
     "sparse-inputs": (_inputs(lambda inputs: inputs.to_sparse()), "training samples are torch.sparse_coo and"),
     "defaults": (_sets_defaults, "sets torch's defaults to float16 on cpu, for netsim's"),

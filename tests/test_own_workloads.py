@@ -221,8 +221,17 @@ def test_what_a_module_draws_when_it_is_imported_is_the_same_in_every_process(tm
 
 @pytest.mark.real
 @pytest.mark.slow
+def test_a_forward_that_looks_at_its_process_is_stopped() -> None:
+    options: dict[str, Any] = {"algorithm": "dense", "rounds": 2, "workload": "tests.own:by_rank"}
+    netsim.simulate(workers=2, **options, **CHARGES)
+    with pytest.raises(NetsimError, match=r"^workload own: first gradient of rank \d differs from that of other"):
+        netsim.run(workers=2, **options)
+
+
+@pytest.mark.real
+@pytest.mark.slow
 def test_ranks_whose_data_differ_are_stopped(tmp_path: Path) -> None:
     done = netsim_command(tmp_path, "run", "--nproc", "2", "--workload", "drawn:other")
     assert done.returncode == 2
-    assert "made other training data on rank" in done.stderr
+    assert "training data of rank 0 differs from that of other processes" in done.stderr
     assert len(done.stderr.replace("loading\n", "").splitlines()) == 1

@@ -49,7 +49,9 @@ def launch(
     task, _, _ = load_task(experiment, "cpu")  # what every rank would refuse is better refused before there are ranks
     details = {"work": "train", "experiment": experiment.config(), "backend": backend, "timeout_s": timeout_s}
     if is_own(experiment.workload):
-        details["launched_with"] = task.workload.parts_sha256()
+        from netsim.workloads.trial import parts
+
+        details["launched_with"] = parts(task)
     results: list[dict[str, Any]] = []
     diverged: dict[str, str] = {}
     while (ended := len(results) + len(diverged)) < len(experiment.algorithms):

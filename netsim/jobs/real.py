@@ -25,7 +25,7 @@ from netsim.worker import Worker
 from netsim.workloads import is_own
 
 if TYPE_CHECKING:
-    from netsim.workloads.workload import Workload
+    from netsim.workloads.workload import DataParallelTask
 
 BACKENDS = ("gloo", "nccl", "mpi")
 TIMEOUT_S = 30.0
@@ -120,7 +120,7 @@ def run_rank(
     with one_thread_each():
         task, tensors, device = load_task(experiment, device, tried=launched_with is not None)
         if is_own(experiment.workload):
-            _check_same_everywhere(task.workload, launched_with)
+            _check_same_everywhere(task, launched_with)
         for name in experiment.algorithms[first:]:
             algorithm = experiment.algorithm(name, tensors)
             workers = make_workers(algorithm, experiment.workers, experiment.servers)
@@ -146,20 +146,26 @@ def run_rank(
                 )
 
 
-def _check_same_everywhere(workload: Workload, launched_with: Mapping[str, str] | None) -> None:
-    """Raise UsageError unless a user's own workload has the same data and fixed values on all ranks."""
+def _check_same_everywhere(task: DataParallelTask, launched_with: Mapping[str, str] | None) -> None:
+    """Raise UsageError unless a user's own workload is the same on all ranks, and as the launcher had it.
+
+    On the launcher's own kind of device, the first gradient must be the same, too.
+    """
     import torch.distributed as dist
 
+    from netsim.workloads.trial import parts
+
+    comparable = launched_with is not None and task.device == "cpu"
     everyones: list[Any] = [None] * dist.get_world_size()
     with HERE.between("comparing workloads", "before step 0"):
-        dist.all_gather_object(everyones, workload.parts_sha256())
+        dist.all_gather_object(everyones, parts(task) if comparable else task.workload.parts_sha256())
     expected = launched_with or everyones[0]
-    for rank, parts in enumerate(everyones):
-        for part, digest in parts.items():
+    for rank, found in enumerate(everyones):
+        for part, digest in found.items():
             if expected.get(part) != digest:
                 raise UsageError(
-                    f"workload {workload.name}: its factory made other {part} on rank {rank}; expected a function of "
-                    "the seed, such as one that draws from np.random.default_rng(seed)"
+                    f"workload {task.workload.name}: {part} of rank {rank} differs from that of other "
+                    "processes; expected a function of the seed alone, not of the process, its environment or time"
                 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import sys
 from collections import deque
 from collections.abc import Mapping
 from types import FunctionType, MethodType, ModuleType
@@ -58,14 +59,25 @@ def _bits_of_tensor(tensor: torch.Tensor) -> bytes:
 
 
 def state_of(model: nn.Module) -> dict[str, str]:
-    """Return a digest of everything that a model keeps besides its trainable parameters, by its name."""
-    found = {}
+    """Return a digest of everything that a model keeps besides its trainable parameters, by its name.
+
+    Numbers and random generators that the user's modules hold in global variables belong to it.
+    """
+    found: dict[str, str] = {}
+    for module_name in {type(module).__module__ for module in model.modules()}:
+        if module_name.partition(".")[0] not in LIBRARIES:
+            variables = vars(sys.modules[module_name]) if module_name in sys.modules else {}
+            kept = {name: value for name, value in variables.items() if isinstance(value, (int, float, *GENERATORS))}
+            found |= {f"{module_name}.{name}": hashed(value) for name, value in kept.items()}
     for prefix, module in model.named_modules():
         own = {name: value for name, value in vars(module).items() if name not in INTERNAL}
-        for name, value in (own | module._buffers | module._parameters).items():
+        for name, value in (own | dict(module._buffers) | dict(module._parameters)).items():
             found[f"{prefix}.{name}".lstrip(".")] = hashed(value)
     return found
 
+
+LIBRARIES = ("torch", "netsim")
+GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 
 INTERNAL = set(vars(nn.Module()))
 """Attributes that every module has."""

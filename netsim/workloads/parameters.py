@@ -41,6 +41,8 @@ def check_model(workload: str, model: nn.Module) -> None:
     other sources of change are found by :func:`~netsim.workloads.trial.check_reproducible`.
     """
     for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise UsageError(f"workload {workload}: module {name!r} is TorchScript, expected the plain torch.nn.Module")
         if not module.training:
             continue
         where = f"workload {workload}: {type(module).__name__} {name!r}"

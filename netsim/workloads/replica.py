@@ -31,7 +31,7 @@ class Replica:
     def __init__(self, model: nn.Module, device: str, name: str = "") -> None:
         self._name = name
         own = {id(theirs): _empty_like(theirs, device) for _, theirs in trainable(model)}
-        with blaming(name, "copying its model"):
+        with blaming(name, "copying its model", "; netsim computes gradients on copies of a model"):
             self.model = copy.deepcopy(model, dict(own)).to(device).train()
         trained = trainable(self.model)
         self._names, self._parameters = [name for name, _ in trained], [parameter for _, parameter in trained]
@@ -41,6 +41,11 @@ class Replica:
         self._plain = is_plain(model)
         convolves = any(isinstance(module, nn.Conv2d) for module in self.model.modules())
         self._channels_last = convolves and device == "cpu"
+
+    def misses(self) -> str | None:
+        """Return the name of a trainable parameter that a forward has added or replaced, None if there is none."""
+        known = set(map(id, self._parameters))
+        return next((name for name, parameter in trainable(self.model) if id(parameter) not in known), None)
 
     def hold(self, flat: torch.Tensor) -> None:
         """Take the elements of `flat` (d,) for parameters, without copying but for convolutions."""

@@ -22,8 +22,9 @@ from netsim.device import one_thread_each
 from netsim.errors import UsageError
 from netsim.workloads import generators
 from netsim.workloads.digests import hashed, state_of
-from netsim.workloads.parameters import check_labels
+from netsim.workloads.parameters import check_labels, trainable
 from netsim.workloads.replica import Replica
+from netsim.workloads.user_code import blaming
 from netsim.workloads.workload import DataParallelTask
 
 UNLIKELY_SEED = 3_141_592_653
@@ -36,19 +37,36 @@ def try_out(task: DataParallelTask) -> None:
     The cost is one forward, five gradients and at most four chunks of samples evaluated.
     """
     with one_thread_each(), generators.kept():
-        _check_labels(task)
+        _check_scores(task)
         with generators.seeded(UNLIKELY_SEED):  # a forward that seeds a generator itself moves it, too
             _check_gradient(task)
         task.rehearse_evaluation()
 
 
-def _check_labels(task: DataParallelTask) -> None:
+def _check_scores(task: DataParallelTask) -> None:
+    """Raise UsageError unless there is a score for each label, and scores depend on the copy's own parameters."""
     workload, replica = task.workload, task.replica()
     replica.hold(task.initial_parameters().values)
-    with torch.no_grad():
-        classes = replica.scores(*task.samples(0, 0)).shape[1]
+    scores = replica.scores(*task.samples(0, 0))
     for kind, samples in (("training", workload.training), ("test", workload.test)):
-        check_labels(workload.name, kind, samples.labels, classes)
+        check_labels(workload.name, kind, samples.labels, scores.shape[1])
+    if name := replica.misses():
+        raise _refused(task, f"its forward adds or replaces parameter {name!r}, which netsim then does not train")
+    names, originals = zip(*trainable(workload.model), strict=True)
+    with blaming(workload.name, "its backward"):
+        slopes: tuple[torch.Tensor | None, ...] = ()
+        if scores.requires_grad:
+            slopes = torch.autograd.grad(scores.sum(), originals, allow_unused=True)
+    if used := [name for name, slope in zip(names, slopes, strict=False) if slope is not None]:
+        why = f"its forward uses parameter {used[0]!r} of the model that netsim has copied"
+        raise _refused(task, f"{why}, as a lambda bound to that model does")
+
+
+def parts(task: DataParallelTask) -> dict[str, str]:
+    """Return digests of what a user's own workload is made of, and of its first gradient, by name."""
+    with one_thread_each(), generators.kept():
+        gradient = task.gradient_on(task.replica(), task.initial_parameters(), 0, 0)
+    return task.workload.parts_sha256() | {"first gradient": hashed(gradient.values)}
 
 
 def _check_gradient(task: DataParallelTask) -> None:
