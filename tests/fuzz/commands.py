@@ -120,7 +120,12 @@ def _nameable(command: Any, arguments: list[str]) -> list[str]:
     options = [each.opts[-1].lstrip("-") for each in command.params]
     parts = [part for each in arguments for part in (each.split("=", 1) if each.startswith("-") else [each])]
     values = [repr(part)[1:-1][:8].rstrip("\\") for part in parts]
-    return [*options, *(each.replace("-", " ") for each in options), *(each for each in values if each.strip("'"))]
+    return [
+        "extra argument",
+        *options,
+        *(each.replace("-", " ") for each in options),
+        *(each for each in values if each.strip("'")),
+    ]
 
 
 def _in(folder: Path, arguments: list[str]) -> Callable[[], Ran]:
