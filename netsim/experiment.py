@@ -35,7 +35,15 @@ from netsim.overlap import (
 from netsim.pieces import Piece
 from netsim.rates import STEP, Rate
 from netsim.sgd import Aggregate, Recipe
-from netsim.units import format_bandwidth, format_duration, in_python, parse_bandwidth, parse_duration, read_whole
+from netsim.units import (
+    format_bandwidth,
+    format_bytes,
+    format_duration,
+    in_python,
+    parse_bandwidth,
+    parse_duration,
+    read_whole,
+)
 from netsim.worker import SENDS, Work
 from netsim.workloads import DEFAULT, WORKLOADS, check_workload
 from topologies import STARS, build, servers_of, taken
@@ -59,6 +67,10 @@ Momentum = Literal["sum", "workers"]
 """What momentum is applied to: the sum of the workers' vectors, or each worker's own before selection."""
 OWN = "own"
 """Stands for the bandwidth or latency that links have where nobody gives one: the topology's own, or the default."""
+MOST_WORKERS = 4_000_000
+"""Each takes about 280 bytes, with formulas alone."""
+MOST_ROUNDS_WITHOUT_DATA = 100_000
+"""All of them are written down before they are simulated, at about 4 kB and a millisecond a round."""
 MOST_ELEMENTS = 2**31 - 1
 """An index is an int32."""
 
@@ -175,6 +187,7 @@ class Experiment:
         self._check_kinds()
         for name, value in (("workers", self.workers), ("batch-size", self.batch_size), ("rounds", self.round_count)):
             _check_integer(name, value, 1)
+        self._check_extent()
         _check_integer("fan-out", self.fan_out, 2)
         _check_integer("seed", self.seed, 0)
         if self.seed >= WORD:
@@ -304,6 +317,20 @@ class Experiment:
             raise UsageError(f"effects {shown(effects)} must be Effects; give each by its own option")
         if not isinstance(rates, tuple) or not all(isinstance(each, list | tuple) for each in rates):
             raise UsageError(f"work-rates {shown(rates)} must be those of a report's config")
+
+    def _check_extent(self) -> None:
+        """Raise InfeasibleError for more than any machine can do, before anything is done."""
+        if self.workers > MOST_WORKERS:
+            raise InfeasibleError(
+                f"{self.workers:,} workers would take at least {format_bytes(280 * self.workers)}; take at most "
+                f"{MOST_WORKERS:,}"
+            )
+        if self.timing_only and self.round_count > MOST_ROUNDS_WITHOUT_DATA:
+            raise InfeasibleError(
+                f"{self.round_count:,} rounds without data would take about {format_bytes(4096 * self.round_count)} "
+                f"and {format_duration(self.round_count / 1000)} an algorithm, and be like the first ones; take at "
+                f"most {MOST_ROUNDS_WITHOUT_DATA:,}"
+            )
 
     def _check_overlap(self) -> None:
         if self.overlap is None:

@@ -34,7 +34,7 @@ from netsim.payload import Dense, Vector
 from netsim.rates import RatedCosts
 from netsim.results import RankOutcome, Ranks, Result, Timing, Way, sha256_of, summarise
 from netsim.rounds import NoScheduleError, World
-from netsim.system import old_objects_set_aside
+from netsim.system import check_memory, old_objects_set_aside
 from netsim.timeline import Timeline
 from netsim.trace import Trace
 from netsim.training import Task, TimingOnly, Trained, train
@@ -343,6 +343,7 @@ def load_task(
     device = resolve_device(device)
     workload = _workload(experiment)
     experiment.k_of(workload.elements)
+    _check_room(experiment, workload)
     task = DataParallelTask(
         workload,
         experiment.workers,
@@ -357,6 +358,21 @@ def load_task(
 
         try_out(task)
     return task, _sizes(workload.tensors), device
+
+
+def _check_room(experiment: Experiment, workload: Workload) -> None:
+    """Raise InfeasibleError where gradients or mini-batches cannot be in memory."""
+    inputs = workload.training.inputs
+    check_memory(
+        f"a mini-batch of {experiment.batch_size:,} samples",
+        4 * experiment.batch_size * (inputs.numel() // len(inputs)),
+        "take a smaller --batch-size",
+    )
+    check_memory(
+        f"a gradient and what is left of it, of {experiment.workers:,} workers with {workload.elements:,} elements each,",
+        2 * 4 * experiment.workers * workload.elements,
+        "take fewer workers, or --timing-only",
+    )
 
 
 def _evaluate(task: Task, parameters: Dense) -> Evaluation:

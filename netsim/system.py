@@ -14,6 +14,9 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+from netsim.errors import InfeasibleError
+from netsim.units import format_bytes
+
 DISTRIBUTION = "netsim-dsgd"
 """Our name on package indexes, where "netsim" is somebody else's."""
 
@@ -117,6 +120,24 @@ def processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.machine()
+
+
+def memory_bytes() -> int | None:
+    """Return how much memory this machine has; None where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def check_memory(what: str, nbytes: int, instead: str) -> None:
+    """Raise InfeasibleError if `what` takes more memory than this machine has; `instead` is what to do."""
+    has = memory_bytes()
+    if has is not None and nbytes > has:
+        raise InfeasibleError(
+            f"{what} would take about {format_bytes(nbytes)} of memory, and this machine has {format_bytes(has)}; "
+            f"{instead}"
+        )
 
 
 def processor_ticks() -> tuple[int, int]:

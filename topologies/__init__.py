@@ -15,10 +15,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from netsim.errors import UsageError, unknown
+from netsim.errors import InfeasibleError, UsageError, unknown
 from netsim.network.graph import Graph
 from topologies import spec
-from topologies.builder import Shape
+from topologies.builder import Shape, check_size
 from topologies.dragonfly import dragonfly
 from topologies.fat_tree import fat_tree
 from topologies.from_file import is_file, read_graph
@@ -66,7 +66,11 @@ def build(topology: str, shape: Shape) -> Graph:
         graph = read_graph(Path(name))
     else:
         arguments = spec.arguments(topology, TOPOLOGIES[name])
-        graph = TOPOLOGIES[name](shape, **{key: value for key, value in arguments.items() if key != "hash"})
+        try:
+            check_size(shape.workers, 0, 0)
+            graph = TOPOLOGIES[name](shape, **{key: value for key, value in arguments.items() if key != "hash"})
+        except InfeasibleError as error:
+            raise InfeasibleError(f"topology {topology!r}: {error}") from None
     return replace(graph, hash_seed=arguments.get("hash", 0))
 
 

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from netsim.errors import InfeasibleError
 from netsim.network.graph import Graph, check_link
 from netsim.network.routing import FloatArray, IntArray, Router
+from netsim.units import format_bytes
 
 BANDWIDTH_BPS = 10**9
 LATENCY_S = 50e-6
@@ -31,6 +33,22 @@ class Shape:
 
     def __post_init__(self) -> None:
         check_link(self.bandwidth_bps, self.latency_s)
+
+
+MOST_NODES, MOST_LINKS = 4_000_000, 20_000_000
+"""What a network may have: that takes about 3 GB, and a minute."""
+NODE_BYTES, LINK_BYTES = 250, 100
+
+
+def check_size(hosts: int, switches: int, cables: int) -> None:
+    """Raise InfeasibleError for a network that is too large, saying what it would take; call it before making one."""
+    nodes, links = hosts + switches, 2 * cables
+    if nodes > MOST_NODES or links > MOST_LINKS:
+        memory = format_bytes(NODE_BYTES * nodes + LINK_BYTES * links)
+        raise InfeasibleError(
+            f"a network of {hosts:,} hosts, {switches:,} switches and {links:,} links would take about {memory}; build "
+            f"one of at most {MOST_NODES:,} nodes and {MOST_LINKS:,} links"
+        )
 
 
 class Wiring:

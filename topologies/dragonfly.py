@@ -9,7 +9,7 @@ import numpy as np
 from netsim.errors import check_choice
 from netsim.network.graph import Graph
 from netsim.network.routing import NO_LINK, HashArray, IntArray, Paths, choice
-from topologies.builder import Shape, Wiring
+from topologies.builder import Shape, Wiring, check_size
 from topologies.spec import Bandwidth, Count, Duration
 
 ROUTINGS = ("minimal", "valiant")
@@ -43,6 +43,7 @@ def dragonfly(
         a, p, h = _smallest(shape.workers, a, p, h)
     groups = a * h + 1
     hosts = groups * a * p
+    check_size(hosts, groups * a, hosts + groups * a * (a - 1) // 2 + groups * (groups - 1) // 2)
     wiring = Wiring(shape, hosts)
     routers = wiring.switches([f"router{group}.{number}" for group in range(groups) for number in range(a)])
     wiring.cables(wiring.hosts, routers[wiring.hosts // p])

@@ -7,7 +7,7 @@ import numpy as np
 from netsim.errors import UsageError
 from netsim.network.graph import Graph
 from netsim.network.routing import NO_LINK, HashArray, IntArray, Paths, choice
-from topologies.builder import Shape, Wiring
+from topologies.builder import Shape, Wiring, check_size
 from topologies.spec import Count
 
 
@@ -23,6 +23,7 @@ def fat_tree(shape: Shape, k: Count | None = None) -> Graph:
     if k % 2:
         raise UsageError(f"topology fat-tree: k {k} must be even: half of a switch's ports go up, and half down")
     half, hosts = k // 2, k**3 // 4
+    check_size(hosts, 5 * k**2 // 4, 3 * hosts)
     wiring = Wiring(shape, hosts)
     pods = range(k)
     edge = wiring.switches([f"edge{pod}.{number}" for pod in pods for number in range(half)])

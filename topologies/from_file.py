@@ -25,7 +25,12 @@ SUFFIXES = (".json", ".graphml")
 
 def is_file(name: str) -> bool:
     """Return whether a topology's name is a file's."""
-    return "/" in name or "\\" in name or Path(name).suffix.lower() in (*SUFFIXES, ".xml", ".gml", ".yaml", ".yml")
+    return "/" in name or "\\" in name or has_ending(name)
+
+
+def has_ending(name: str) -> bool:
+    """Return whether a name ends like a file of a network."""
+    return Path(name).suffix.lower() in (*SUFFIXES, ".xml", ".gml", ".yaml", ".yml")
 
 
 def read_graph(path: Path) -> Graph:
@@ -73,7 +78,8 @@ def _from_json(content: bytes, origin: str) -> nx.Graph[Any]:
         name = _name(node["id"], origin)
         if name in graph:
             raise UsageError(f"{origin}node {name!r} is there twice; give every node an id of its own")
-        graph.add_node(name, **_finite(node, ("id",), f"{origin}node {name!r}"))
+        graph.add_node(name)
+        graph.nodes[name].update(_finite(node, ("id",), f"{origin}node {name!r}"))
     for number, edge in enumerate(edges):
         if not isinstance(edge, dict) or not {"source", "target"} <= edge.keys():
             raise UsageError(f"{origin}edge number {number} {edge!r:.80} must be an object with 'source' and 'target'")
@@ -82,7 +88,8 @@ def _from_json(content: bytes, origin: str) -> nx.Graph[Any]:
             if end not in graph:
                 raise UsageError(f"{origin}link {ends[0]}→{ends[1]}: there is no node {end!r}")
         _check_new(graph.has_edge(*ends), ends[0], ends[1], origin)
-        graph.add_edge(*ends, **_finite(edge, ("source", "target"), f"{origin}link {ends[0]}→{ends[1]}"))
+        graph.add_edge(*ends)
+        graph.edges[ends[0], ends[1]].update(_finite(edge, ("source", "target"), f"{origin}link {ends[0]}→{ends[1]}"))
     return graph
 
 

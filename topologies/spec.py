@@ -6,6 +6,7 @@ What keys a topology takes are the parameters of its function, and their annotat
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, get_args, get_type_hints
@@ -13,6 +14,7 @@ from typing import Annotated, Any, TypeAlias, get_args, get_type_hints
 from netsim.errors import UsageError, shown, unknown
 from netsim.network.graph import check_link
 from netsim.units import parse_bandwidth, parse_duration, read_number, read_whole
+from topologies.from_file import has_ending, is_file
 
 
 def _whole(text: str) -> int:
@@ -74,9 +76,26 @@ def keys_of(build: Callable[..., Any]) -> dict[str, tuple[str, Callable[[str], A
     return keys | {"hash": ("hash", _seed)}
 
 
+_WORD = re.compile(r"[\w-]+")
+_KEY = re.compile(r"\s*[\w-]+\s*=")
+
+
+def parts_of(text: str) -> tuple[str, str]:
+    """Return the name that a topology begins with, and its keys.
+
+    A path may hold colons itself, such as ``C:\\net.json`` or ``./a:b.json``. Keys follow a word or a file's ending.
+    """
+    for colon in (place for place, letter in enumerate(text) if letter == ":"):
+        name, rest = text[:colon], text[colon + 1 :]
+        if _KEY.match(rest) and (_WORD.fullmatch(name) or has_ending(name)):
+            return name, rest
+    name, _, rest = text.partition(":")
+    return (text, "") if is_file(text) else (name, rest)
+
+
 def name_of(text: str) -> str:
     """Return the name that a topology begins with."""
-    return text.partition(":")[0]
+    return parts_of(text)[0]
 
 
 def several(text: str) -> list[str]:
@@ -92,21 +111,23 @@ def several(text: str) -> list[str]:
 
 def arguments(text: str, build: Callable[..., Any]) -> dict[str, Any]:
     """Return the arguments that `text` gives to a topology's function; raise UsageError naming key and value."""
-    name, _, rest = text.partition(":")
+    name, rest = parts_of(text)
     keys = keys_of(build)
     found: dict[str, Any] = {}
     for item in rest.split(",") if rest else []:
         key, _, value = (part.strip() for part in item.partition("="))
         key = key.replace("_", "-")
         if not key or not value:
-            raise UsageError(f"topology {text!r}: {item!r} must be key=value, such as {name}:{next(iter(keys))}=4")
+            raise UsageError(
+                f"topology {shown(text)}: {shown(item)} must be key=value, such as {name}:{next(iter(keys))}=4"
+            )
         if key not in keys:
             raise unknown(f"key of topology {name!r}", key, keys)
         parameter, read = keys[key]
         if parameter in found:
-            raise UsageError(f"topology {text!r}: {key} was given twice; give it once")
+            raise UsageError(f"topology {shown(text)}: {key} was given twice; give it once")
         try:
             found[parameter] = read(value)
         except UsageError as error:
-            raise UsageError(f"topology {text!r}, {key}: {error}") from None
+            raise UsageError(f"topology {shown(text)}, {key}: {error}") from None
     return found

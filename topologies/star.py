@@ -6,7 +6,7 @@ import numpy as np
 
 from netsim.network.graph import Graph
 from netsim.network.routing import TreeRouter
-from topologies.builder import Branches, Shape, Wiring
+from topologies.builder import Branches, Shape, Wiring, check_size
 from topologies.spec import Bandwidth, Count
 
 
@@ -26,11 +26,13 @@ def parameter_server(
     `up` and `down` are the bandwidths from a worker's host to the switch and back, where they are not that of all
     links; a server's are.
     """
+    check_size(shape.workers + servers, 1, shape.workers + servers)
     names = ["server"] if servers == 1 else [f"server{number}" for number in range(servers)]
     return _around_a_switch(shape, up, down, names)
 
 
 def _around_a_switch(shape: Shape, up: int | None, down: int | None, servers: list[str] | None = None) -> Graph:
+    check_size(shape.workers, 1, shape.workers)
     wiring = Wiring(shape)
     branches = Branches(wiring)
     switch = wiring.switches(["switch"])

@@ -8,7 +8,7 @@ import numpy as np
 
 from netsim.network.graph import Graph
 from netsim.network.routing import NO_LINK, HashArray, IntArray, Paths, choice
-from topologies.builder import Shape, Wiring
+from topologies.builder import Shape, Wiring, check_size
 from topologies.spec import Sides
 
 
@@ -27,6 +27,7 @@ def torus(shape: Shape, sides: Sides | None = None) -> Graph:
         side = math.isqrt(shape.workers - 1) + 1
         sides = (-(-shape.workers // side), side)
     hosts = math.prod(sides)
+    check_size(hosts, 0, len(sides) * hosts)
     wiring = Wiring(shape, hosts)
     places = np.arange(hosts).reshape(sides)
     plus = np.full((len(sides), hosts), NO_LINK, np.int64)

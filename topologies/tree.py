@@ -7,7 +7,7 @@ import numpy as np
 from netsim.errors import UsageError
 from netsim.network.graph import Graph
 from netsim.network.routing import TreeRouter
-from topologies.builder import Branches, Shape, Wiring
+from topologies.builder import Branches, Shape, Wiring, check_size
 from topologies.spec import Bandwidth, Count, Duration, Ratio
 
 
@@ -25,6 +25,7 @@ def tree(
     fan_out = shape.fan_out if fan_out is None else fan_out
     if fan_out < 2:
         raise UsageError(f"topology tree: fan-out {fan_out} must be at least 2")
+    check_size(shape.workers, shape.workers // (fan_out - 1), shape.workers * fan_out // (fan_out - 1))
     wiring = Wiring(shape)
     branches = Branches(wiring)
     children, below, level = wiring.hosts, shape.bandwidth_bps, 0
@@ -53,6 +54,7 @@ def racks(
     the latency from host to host of a rack, and `uplink_latency` that of an uplink's cable, where they are not
     what all links have: a machine of 8 GPUs is ``racks:size=8,inside=2.4Tbps,inside-latency=5us,uplink=100Gbps``.
     """
+    check_size(shape.workers, shape.workers // size + 2, shape.workers + shape.workers // size)
     wiring = Wiring(shape)
     branches = Branches(wiring)
     count = -(-len(wiring.hosts) // size)

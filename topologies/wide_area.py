@@ -11,7 +11,7 @@ from netsim.network.csvfile import csv_rows
 from netsim.network.graph import Graph, check_link
 from netsim.network.routing import NO_LINK, FloatArray, HashArray, IntArray, Paths
 from netsim.units import parse_duration
-from topologies.builder import Shape, Wiring
+from topologies.builder import Shape, Wiring, check_size
 from topologies.spec import Bandwidth, Count, Duration, File
 
 
@@ -29,7 +29,9 @@ def wide_area(
     names, then a row a site: its name and the one-way latency to each, such as 35ms, with anything on the diagonal.
     """
     if matrix is None:
-        names = [f"site{number}" for number in range(4 if sites is None else sites)]
+        sites = 4 if sites is None else sites
+        check_size(shape.workers, sites, shape.workers + sites * (sites - 1) // 2)
+        names = [f"site{number}" for number in range(sites)]
         seconds = np.full((len(names), len(names)), 0.025 if latency is None else latency)
     else:
         if sites is not None or latency is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from netsim.errors import IncompleteError, NetsimError
 from netsim.streams import escaped, in_utf_8, reader_may_go
+from netsim.units import format_duration
 
 LEAST_WIDTH = 60
 """Columns that progress takes."""
@@ -28,6 +30,26 @@ def is_watched(console: Console) -> bool:
     return console.is_terminal and console.width >= LEAST_WIDTH
 
 
+class Forecast:
+    """Says once on stderr how long a run of so many rounds will take, if that is long."""
+
+    AFTER_S, LONG_S = 2.0, 60.0
+
+    def __init__(self, rounds: int) -> None:
+        self._rounds, self._began, self._said = rounds, time.monotonic(), False
+
+    def note(self, done: int) -> None:
+        """Learn that so many rounds are done."""
+        took = time.monotonic() - self._began
+        if self._said or took < self.AFTER_S:
+            return
+        self._said = True
+        left = took / done * (self._rounds - done)
+        if left > self.LONG_S:
+            span = format_duration(left) if left < 2 * 3600 else f"{left / 3600:,.0f} hours"
+            print(f"netsim: {self._rounds:,} rounds in all; about {span} to go", file=sys.stderr, flush=True)  # noqa: T201
+
+
 @contextmanager
 def progress(experiment: Experiment) -> Iterator[OnRound]:
     """Show rounds as they end, on stderr if that is a terminal."""
@@ -38,9 +60,11 @@ def progress(experiment: Experiment) -> Iterator[OnRound]:
     with Progress(console=console, transient=True, disable=not is_watched(console)) as shown:
         total = experiment.round_count * len(experiment.algorithms)
         bar = shown.add_task("preparing", total=total)
+        forecast = Forecast(total)
 
         def on_round(algorithm: str, step: int) -> None:
             done = experiment.algorithms.index(algorithm) * experiment.round_count + step + 1
+            forecast.note(done)
             shown.update(bar, completed=done, description=f"{algorithm}, round {step + 1}")
 
         yield on_round

@@ -22,7 +22,7 @@ from netsim.jobs.real import check_backend, process_group, ranks_of
 from netsim.jobs.whereabouts import taking_part
 from netsim.results import Result
 from netsim.simulation import OnRound, ignore, load_task
-from netsim.system import child_environment, where_it_listens
+from netsim.system import check_memory, child_environment, where_it_listens
 from netsim.workloads import is_own
 from topologies import servers_of
 
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 STDERR = 2
 
 __all__ = ["RankFailedError", "join", "launch", "launch_work", "under_launcher"]
+
+
+RANK_BYTES = 30 * 10**6
+"""What a process takes at least, besides what it shares with the others."""
 
 
 def launch(
@@ -46,6 +50,8 @@ def launch(
     The second answer tells, by its name, what happened to each algorithm whose training diverged. A rank that
     fails ends all of them, so those after it begin with new ranks.
     """
+    ranks = ranks_of(experiment)
+    check_memory(f"{ranks:,} processes", ranks * RANK_BYTES, "start fewer with --nproc")
     task, _, _ = load_task(experiment, "cpu")  # what every rank would refuse is better refused before there are ranks
     details = {"work": "train", "experiment": experiment.config(), "backend": backend, "timeout_s": timeout_s}
     if is_own(experiment.workload):
@@ -56,7 +62,7 @@ def launch(
     diverged: dict[str, str] = {}
     while (ended := len(results) + len(diverged)) < len(experiment.algorithms):
         try:
-            results += launch_work(details | {"first": ended}, ranks_of(experiment), on_round, cluster)
+            results += launch_work(details | {"first": ended}, ranks, on_round, cluster)
         except RankFailedError as error:
             if error.kind != NonFiniteGradientError.__name__:
                 raise

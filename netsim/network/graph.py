@@ -125,7 +125,7 @@ def from_networkx(graph: nx.Graph[Any], origin: str = "") -> Graph:
         bandwidth_bps=np.array([edge[2] for edge in edges], np.int64),
         latency_s=np.array([edge[3] for edge in edges], np.float64),
         router=router,
-        groups=_groups(graph, hosts, sources, targets),
+        groups=_groups(graph, origin, hosts, sources, targets),
     )
     check_connected(found, origin)
     return found
@@ -171,9 +171,9 @@ def _kind(origin: str, node: object, data: Any) -> str:
     """Return "host", "server" or "switch"."""
     kind, role = data.get("kind"), data.get("role")
     if kind not in ("host", "switch"):
-        raise UsageError(f"{origin}node {node!r}: kind {kind!r} must be 'host' or 'switch'")
+        raise UsageError(f"{origin}node {node!r}: kind {shown(kind)} must be 'host' or 'switch'")
     if role not in (None, "", "server", "worker") or (role == "server" and kind != "host"):
-        raise UsageError(f"{origin}node {node!r}: role {role!r} must be 'server' or 'worker', and of a host")
+        raise UsageError(f"{origin}node {node!r}: role {shown(role)} must be 'server' or 'worker', and of a host")
     return "server" if role == "server" else str(kind)
 
 
@@ -181,7 +181,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _groups(graph: nx.Graph[Any], hosts: list[int], sources: IntArray, targets: IntArray) -> IntArray:
+def _groups(graph: nx.Graph[Any], origin: str, hosts: list[int], sources: IntArray, targets: IntArray) -> IntArray:
     """Number the hosts' groups: as the nodes' ``group`` says, else by the one node that a host is linked to."""
     nodes = list(graph.nodes(data=True))
     neighbours: dict[int, set[int]] = {host: set() for host in hosts}
@@ -192,6 +192,9 @@ def _groups(graph: nx.Graph[Any], hosts: list[int], sources: IntArray, targets: 
     groups = []
     for host in hosts:
         near = neighbours[host]
-        label: object = nodes[host][1].get("group", ("at", min(near)) if len(near) == 1 else "none")
+        name, data = nodes[host]
+        label: object = data.get("group", ("at", min(near)) if len(near) == 1 else "none")
+        if "group" in data and not isinstance(label, str | int | float):
+            raise UsageError(f"{origin}node {name!r}: group {shown(label)} must be text or a number")
         groups.append(known.setdefault(label, len(known)))
     return np.array(groups, np.int64)
