@@ -39,7 +39,7 @@ from netsim.timeline import Timeline
 from netsim.trace import Trace
 from netsim.training import Task, TimingOnly, Trained, train
 from netsim.units import PICOSECONDS
-from netsim.ways import Training, all_at_once, closed_form, timing
+from netsim.ways import Training, all_at_once, check_length, closed_form, length_of, timing
 from netsim.worker import SELECT, Worker
 from netsim.workloads import WORKLOADS, is_own, load_workload
 from topologies import STARS
@@ -110,6 +110,8 @@ class Laboratory:
                 reason = str(error)
         if experiment.way not in ("auto", "messages"):
             raise InfeasibleError(f"way {experiment.way!r} cannot be taken for {name}: {reason}; use --way auto")
+        if experiment.timing_only:
+            self._check_length(algorithm)
         fabric = experiment.fabric()
         workers = make_workers(algorithm, experiment.workers, experiment.servers)
         if trace is not None:
@@ -258,8 +260,16 @@ class Laboratory:
             found = closed_form(training, world, self._star(), self.costs)
         else:
             sharing = cast(Sharing, experiment.sharing)
-            found = all_at_once(training, world, experiment.fabric(), self.costs, sharing, experiment.way)
+            found = all_at_once(training, world, experiment.fabric, self.costs, sharing, experiment.way)
         return self._summarise(algorithm, found.ranks, found.timing, found.way)
+
+    def _check_length(self, algorithm: Algorithm) -> None:
+        """Say of many messages one by one how long they take; raise InfeasibleError where nobody waits for that."""
+        experiment = self.experiment
+        dedicated = experiment.servers > 0 and algorithm.uses_server
+        world = World(experiment.workers, experiment.workers if dedicated else 0)
+        training = Training(algorithm, self.task, experiment.recipe(), 1)
+        check_length(algorithm.name, length_of(training, world, self.costs) * experiment.round_count, "messages")
 
     def _star(self) -> Star:
         """Return the star that the network is; raise NoScheduleError if it is none whose links are all alike."""
@@ -369,8 +379,8 @@ def _check_room(experiment: Experiment, workload: Workload) -> None:
         "take a smaller --batch-size",
     )
     check_memory(
-        f"a gradient and what is left of it, of {experiment.workers:,} workers with {workload.elements:,} elements each,",
-        2 * 4 * experiment.workers * workload.elements,
+        f"gradients of {experiment.workers:,} workers, with {workload.elements:,} elements each,",
+        4 * experiment.workers * workload.elements,
         "take fewer workers, or --timing-only",
     )
 

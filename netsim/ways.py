@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from netsim.backends.batched import Played, Players, Walk
 from netsim.backends.closed_form import SERVER_LINK, WORKER_LINKS, Formulas, Star
 from netsim.backends.spmd import Part, Recorder
 from netsim.bottleneck import bound_by
+from netsim.errors import InfeasibleError
 from netsim.network.fabric import Link
 from netsim.network.sharing import Sharing
 from netsim.results import Ranks, Timing, Way
@@ -49,8 +51,43 @@ WORTH_COMPILING = 20_000
 """Messages from which compiled code is faster in spite of the time that it takes to load, or, once, to compile."""
 
 
+A_SECOND = {"messages": 15_000, "batched": 5_000_000}
+"""Messages that are simulated in a second, one by one and all of a round at a time, on one of today's processors."""
+SLOW_S, LONGEST_S = 60, 2 * 86400
+"""Seconds from which on a run says how long it will take, and beyond which it is refused."""
+
+
+def check_length(name: str, steps: Sequence[Sequence[Part]], way: str) -> None:
+    """Say of a long simulation how long it will take; raise InfeasibleError for one that nobody waits for."""
+    sizes = (len(part.rounds) * len(part.rounds[0].pairs.src) for step in steps for part in step if len(part.rounds))
+    messages = sum(sizes)
+    seconds = messages / A_SECOND[way]
+    if seconds <= SLOW_S:
+        return
+    one_by_one = " one by one" if way == "messages" else ""
+    what = f"{name}: {messages:,} messages{one_by_one}, which take about {seconds / 3600:,.1f} hours"
+    if seconds > LONGEST_S:
+        raise InfeasibleError(f"{what}; take fewer workers or rounds, or --way closed-form on an idle star")
+    logging.getLogger(__name__).warning("netsim: %s", what)
+
+
+def length_of(training: Training, world: World, costs: Costs) -> list[list[Part]]:
+    """Return what one round of an algorithm is made of; nothing where that is not known before it is simulated."""
+    recorder = Recorder(world, costs)
+    try:
+        run(recorder, training._replace(rounds=1))
+    except NoScheduleError:
+        return []
+    return recorder.steps
+
+
 def all_at_once(
-    training: Training, world: World, fabric: Fabric, costs: Costs, sharing: Sharing, wanted: str = "auto"
+    training: Training,
+    world: World,
+    make_fabric: Callable[[], Fabric],
+    costs: Costs,
+    sharing: Sharing,
+    wanted: str = "auto",
 ) -> Found:
     """Return what :mod:`netsim.backends.simulated` would, from rounds of all ranks at once.
 
@@ -58,6 +95,8 @@ def all_at_once(
     """
     recorder = Recorder(world, costs)
     run(recorder, training)
+    check_length(training.algorithm.name, recorder.steps[:1], "batched")
+    fabric = make_fabric()
     players = Players(fabric, world, sharing)
     log = Log(players, recorder.steps, wanted)
     last = (players.clock == players.clock.max()).astype(np.int64)
