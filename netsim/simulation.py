@@ -268,7 +268,7 @@ class Laboratory:
         experiment = self.experiment
         dedicated = experiment.servers > 0 and algorithm.uses_server
         world = World(experiment.workers, experiment.workers if dedicated else 0)
-        training = Training(algorithm, self.task, experiment.recipe(), 1)
+        training = Training(algorithm, self.task, experiment.recipe(algorithm.name), 1)
         check_length(algorithm.name, length_of(training, world, self.costs) * experiment.round_count, "messages")
 
     def _star(self) -> Star:

@@ -50,9 +50,9 @@ def launch(
     The second answer tells, by its name, what happened to each algorithm whose training diverged. A rank that
     fails ends all of them, so those after it begin with new ranks.
     """
+    task, _, _ = load_task(experiment, "cpu")  # what every rank would refuse is better refused before there are ranks
     ranks = ranks_of(experiment)
     check_memory(f"{ranks:,} processes", ranks * RANK_BYTES, "start fewer with --nproc")
-    task, _, _ = load_task(experiment, "cpu")  # what every rank would refuse is better refused before there are ranks
     details = {"work": "train", "experiment": experiment.config(), "backend": backend, "timeout_s": timeout_s}
     if is_own(experiment.workload):
         from netsim.workloads.trial import parts
