@@ -96,6 +96,24 @@ def test_numbers_of_torchrun_must_be_numbers(monkeypatch: pytest.MonkeyPatch, na
         launch.join_work({"work": "train", "backend": "gloo", "timeout_s": TIMEOUT_S})
 
 
+MEETS = """
+from netsim.jobs.launch import join_work
+join_work({"work": "train", "backend": "gloo", "timeout_s": 0.5})
+"""
+
+
+@pytest.mark.real
+def test_a_meeting_place_that_accepts_and_never_answers_is_given_up(tmp_path: Path) -> None:
+    """As a stopped process does: its kernel accepts connections, and nobody reads what they bring."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = str(silent.getsockname()[1])
+        environment = os.environ | PLACE | {"RANK": "1", "WORLD_SIZE": "2", "MASTER_PORT": port}
+        command = [sys.executable, "-c", MEETS]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=NEVER_S)
+    assert done.returncode == 1
+    assert re.fullmatch(r"netsim: rank 1, joining the group of 2, before step 0: [^\n]*\n", done.stderr)
+
+
 def test_an_error_that_nobody_foresaw_is_one_line_under_torchrun_too(tmp_path: Path) -> None:
     program = "from netsim.jobs.whereabouts import taking_part\nwith taking_part(0):\n    raise ValueError('one\\ntwo')"
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)

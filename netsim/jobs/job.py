@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from netsim.jobs.endings import Ending, RankFailedError, Word, what_happened
-from netsim.jobs.watch import SLACK_S, Phases, Watch, is_halted, is_locked
-from netsim.jobs.whereabouts import HINT, taking_part
+from netsim.jobs.watch import Phases, Watch, is_halted, is_locked
+from netsim.jobs.whereabouts import HINT, SLACK_S, taking_part
 from netsim.storage import write_atomically
 
 POLL_S = 0.05

@@ -19,7 +19,7 @@ from netsim.jobs.endings import RankFailedError
 from netsim.jobs.job import GRACE_S, HOST, JOB, LAUNCHER, LIMITS, Job, die_with, stop, supervise
 from netsim.jobs.ranks import WORKS
 from netsim.jobs.real import check_backend, process_group, ranks_of
-from netsim.jobs.whereabouts import taking_part
+from netsim.jobs.whereabouts import Alarm, taking_part
 from netsim.results import Result
 from netsim.simulation import OnRound, ignore, load_task
 from netsim.system import check_memory, child_environment, where_it_listens
@@ -161,7 +161,7 @@ def join_work(details: dict[str, Any], on_round: OnRound = ignore) -> list[dict[
     if "TORCHELASTIC_RUN_ID" in os.environ:
         die_with(os.getppid(), heed_interrupts=True)
     group = process_group(details["backend"], details["timeout_s"], "env://", rank, world_size, details)
-    with taking_part(rank), group:
+    with taking_part(rank, note=Alarm(details["timeout_s"])), group:
         if rank == 0:
             print(f"netsim: rank 0 {where_it_listens()}", file=sys.stderr, flush=True)  # noqa: T201
         return list(WORKS[details["work"]](details, rank, on_round))

@@ -12,8 +12,6 @@ from pathlib import Path
 
 PHASE_BYTES = 160
 """Of a job's file of phases, for each rank."""
-SLACK_S = 0.5
-"""A rank that waits in vain says so itself, and knows more, if it is given so much longer than its timeout."""
 LONGEST_LOOK_S = 1.0
 """Who was suspended itself, with all of the job (Ctrl-Z), counts no more than this for the time meanwhile."""
 

@@ -26,6 +26,8 @@ Note = Callable[[str], None]
 """``note(where)`` lets who waits for this rank know that it is in an operation that must end within the timeout."""
 
 HINT = " (is that rank stuck, stopped or at something else, or a link down?)"
+SLACK_S = 0.5
+"""A rank that waits in vain says so itself, and knows more, if it is given so much longer than its timeout."""
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -117,6 +119,26 @@ def end(kind: str, message: str, code: int, tell: Tell | None, peer: int | None 
         tell(kind, message, code, peer)
     print(f"netsim: {message}", file=sys.stderr, flush=True)  # noqa: T201
     os._exit(code)
+
+
+class Alarm:
+    """Notes where this rank is, for a rank that nobody watches: ends it where an operation lasts too long."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._timer: threading.Timer | None = None
+
+    def __call__(self, where: str) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if where:
+            self._timer = threading.Timer(self._timeout_s + SLACK_S, self._ring, [where])
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _ring(self, where: str) -> None:
+        end("PeerSilentError", f"{where}: it did not go on within {self._timeout_s:g} s{HINT}", 1, None)
 
 
 @contextmanager
