@@ -20,6 +20,7 @@ from netsim.errors import NetsimError, PeerSilentError, UsageError
 from netsim.jobs import host, launch
 from netsim.jobs.job import Job
 from netsim.jobs.meeting import meet
+from netsim.study.pool import backend
 
 TIMEOUT_S = 0.5
 PLACE = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
@@ -144,3 +145,10 @@ def test_no_temporary_folder_is_one_line(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def unusable(*_: Any, **__: Any) -> Any:
     raise FileNotFoundError(2, "No usable temporary directory found in ['/nowhere']")
+
+
+@pytest.mark.parametrize("cores", ["x", "0", "-1", "", "²", "9" * 5000])
+def test_how_many_cores_joblib_may_use_is_a_number(monkeypatch: pytest.MonkeyPatch, cores: str) -> None:
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", cores)
+    with pytest.raises(UsageError, match=f"LOKY_MAX_CPU_COUNT '{cores[:10]}' must be"), backend(None):
+        pass

@@ -22,6 +22,9 @@ from netsim.system import safe_children
 CLUSTER = re.compile(r"dask://(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>\d{1,5})")
 PR_SET_PDEATHSIG = 1
 MOST_JOBS = 4096
+CORES = "LOKY_MAX_CPU_COUNT"
+"""The variable that joblib reads."""
+MOST_DIGITS = 10
 LONGEST = 200
 """Letters of a value, or of what an error says, in a message."""
 
@@ -46,6 +49,11 @@ def backend(cluster: str | None) -> Iterator[None]:
     """Have joblib use the cluster at an address, or this machine's cores."""
     import joblib
 
+    cores = os.environ.get(CORES, "1")
+    if not (cores.isascii() and cores.isdecimal() and 0 < len(cores) < MOST_DIGITS and int(cores) > 0):
+        raise UsageError(
+            f"{CORES} {cores[:MOST_DIGITS]!r} must be how many cores joblib may use, such as 4; or unset it"
+        )
     if cluster is None:
         with (
             safe_children(),
