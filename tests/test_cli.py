@@ -264,7 +264,7 @@ def test_another_package_in_the_place_of_ours_is_noticed(tmp_path: Path) -> None
     """The user may well have a folder of that name where PYTHONPATH leads."""
     (tmp_path / "algorithms").mkdir()
     (tmp_path / "algorithms" / "__init__.py").write_text("")
-    ran = python("-m", "netsim", *TIMED.split(), PYTHONPATH=str(tmp_path))
+    ran = python("-m", "netsim", *TIMED.split(), cwd=tmp_path.parent, PYTHONPATH=str(tmp_path))
     assert (ran.returncode, ran.stdout) == (1, "")
     assert re.fullmatch(r"netsim: package 'algorithms' comes from [^\n]+\n", ran.stderr)
     assert str(tmp_path) in ran.stderr
