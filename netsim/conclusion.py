@@ -152,4 +152,4 @@ def _order(ranked: Sequence[Result], laboratory: Laboratory) -> str:
     if not later:
         return f"The fastest stays {first[1]} at {span}."
     changes = ", ".join(f"{title} from P = {since}" for since, title in later)
-    return f"The order changes with P: {first[1]} is fastest at P = 2, {changes} (of {span})."
+    return f"The order changes with P: {first[1]} is fastest at P = {sizes[0]}, {changes} (of {span})."

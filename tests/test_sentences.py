@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import random
 import re
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from netsim.conclusion import conclude
 from netsim.study import Finding
 from netsim.study.growth import Growth, title_of
 from netsim.study.words import in_words
@@ -261,3 +263,41 @@ def test_what_depends_on_the_bandwidth_is_not_said_to_be_independent_of_it() -> 
         assert "A and B at 1Gbps" in first
         assert said in least
         assert ("neither depends on the bandwidth" in least) == (sent == 2.0)
+
+
+def result(name: str, seconds: float, workers: int = 6, bound_by: str = "network") -> Any:
+    return SimpleNamespace(
+        algorithm=name, title=name, round_time_s=seconds, workers=workers, bound_by=bound_by, way="messages"
+    )
+
+
+def test_who_is_fastest_is_told_with_equals() -> None:
+    (alone,) = conclude([result("A", 1.0), result("B", 1.001)], None)
+    assert alone == "With 6 workers A is fastest: 1 s a round, bound by network; B takes 1.0e-03 of that longer."
+    (tied,) = conclude([result("A", 1.0), result("B", 1.0, bound_by="compute"), result("C", 3.0)], None)
+    assert tied == "With 6 workers A and B are fastest: 1 s a round; C takes 3× as long."
+
+
+@pytest.mark.parametrize(
+    ("of", "said"),
+    [
+        ({"A": lambda p: 1.0, "B": lambda p: 2.0}, "The fastest stays A at P = 2, 4, 6, 8, 16, 32, 64 on this"),
+        ({"A": lambda p: 1.0, "B": lambda p: 1.0}, "The fastest stays A and B at P ="),
+        ({"A": lambda p: 1.0, "B": lambda p: 30.0 / p}, "A is fastest at P = 2, B from P = 31 (of P = 2, 4, 6, 8"),
+        # Here B is fastest, and the round of sizes says A: nothing may be said of other numbers of workers.
+        (
+            {"A": lambda p: 1.0, "B": lambda p: 0.5 if p == 0 else 2.0},
+            "is shortest with A, so it says nothing of other P",
+        ),
+    ],
+)
+def test_the_order_along_workers_agrees_with_the_results(
+    monkeypatch: pytest.MonkeyPatch, of: dict[str, Any], said: str
+) -> None:
+    monkeypatch.setattr("netsim.conclusion.Scaling.round_time", lambda self, name, workers: of[name](workers))
+    monkeypatch.setattr("netsim.conclusion._sizes", lambda experiment, largest: [2, 4, 8, 16, 32, 64])
+    laboratory: Any = SimpleNamespace(experiment=SimpleNamespace(effects=SimpleNamespace(local=False)))
+    misleading = "nothing" in said
+    results = [result(name, of[name](0) if misleading else of[name](6)) for name in of]
+    sentences = conclude(results, laboratory)
+    assert said in sentences[-1]
