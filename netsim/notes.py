@@ -50,7 +50,7 @@ def idle_options(experiment: Experiment, results: Sequence[Result], *, watched: 
     return [
         *_of_no_tree(experiment, given),
         *_of_no_algorithm(experiment, given),
-        *_already_dense(experiment, given),
+        *_already_dense(experiment, results),
         *_without_gradients(experiment, given),
         *_never_reached(experiment),
         *_never_skipping(experiment),
@@ -83,11 +83,13 @@ def _takes(name: str, option: str) -> bool:
     return TAKEN_AS[option] in taken_by(name) and by_magnitude
 
 
-def _already_dense(experiment: Experiment, given: list[str]) -> Iterator[str]:
-    if "density_warmup" in given and experiment.density is not None and experiment.density >= FIRST_DENSITY:
+def _already_dense(experiment: Experiment, results: Sequence[Result]) -> Iterator[str]:
+    sparse = [(result.k, result.elements) for result in results if result.k is not None]
+    if experiment.density_warmup and sparse and all(k >= int(FIRST_DENSITY * elements) for k, elements in sparse):
+        k, elements = sparse[0]
         yield (
             f"{_written(experiment, 'density_warmup')} changed nothing: a warm-up falls from density {FIRST_DENSITY}, "
-            f"and {experiment.density} is no less."
+            f"and {k / elements:.3g} is no less."
         )
 
 

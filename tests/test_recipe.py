@@ -296,6 +296,7 @@ TIMING: dict[str, Any] = {"timing_only": True, "elements": 1000, "workers": 2}
         ({"algorithm": "dense", "k": 3}, "--k 3 changed nothing"),
         ({"algorithm": "dense", "density_warmup": 3}, "--density-warmup 3 changed nothing"),
         ({"algorithm": "gtopk", "density_warmup": 3, "density": 0.5}, "--density-warmup 3 changed nothing: a warm-up"),
+        ({"algorithm": "gtopk", "density_warmup": 3, "k": 250}, "--density-warmup 3 changed nothing: a warm-up falls"),
         ({"algorithm": "randk", "select": "sampled"},
          "--select sampled changed nothing: it concerns topk, gtopk, gtopk-naive, gtopk-hier, ps-topk, sasg."),
         ({"algorithm": "gtopk", "momentum": 0.9, "clip": 1.0, "lr_decay_at": (3, 4)},
@@ -311,7 +312,9 @@ def test_an_option_that_changes_nothing_is_named(options: dict[str, Any], words:
     report = netsim.simulate(**TIMING, **options)
     told = [note for note in report.notes if note.startswith(words)]
     assert len(told) == len(report.notes) == 1, report.notes
-    kept = {name: options[name] for name in ("algorithm", "density") if name in options and "--density " not in words}
+    kept = {
+        name: options[name] for name in ("algorithm", "density", "k") if name in options and f"--{name} " not in words
+    }
     assert netsim.simulate(**TIMING, **kept | {"algorithm": options["algorithm"]}).results == report.results
 
 
