@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from netsim.cluster import namespaces
 from netsim.errors import NetsimError, PeerSilentError, UsageError
 from netsim.jobs import host, launch
 from netsim.jobs.job import Job
@@ -152,3 +153,12 @@ def test_how_many_cores_joblib_may_use_is_a_number(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", cores)
     with pytest.raises(UsageError, match=f"LOKY_MAX_CPU_COUNT '{cores[:10]}' must be"), backend(None):
         pass
+
+
+def test_a_tool_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "ip").write_text("#!/bin/sh\nexec sleep 60\n")
+    (tmp_path / "ip").chmod(0o700)
+    monkeypatch.setattr(namespaces, "TOOL_FOLDERS", str(tmp_path))
+    monkeypatch.setattr(namespaces, "TOOL_S", 0.2)
+    with pytest.raises(NetsimError, match=r"the shaped cluster could not be built: ip was not done in 0\.2 s"):
+        namespaces._tool("ip", "")

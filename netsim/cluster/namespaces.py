@@ -23,6 +23,8 @@ CLONE_NEWUSER = 0x10000000
 CLONE_NEWNET = 0x40000000
 TOOL_FOLDERS = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 """Where ip and tc are looked for: ordinary users often lack the last two."""
+TOOL_S = 60.0
+"""More than ip and tc need for any cluster; one that does not answer is not waited for."""
 SETTINGS = {
     "ipv6/conf/all/disable_ipv6": "1",
     "ipv4/tcp_no_metrics_save": "1",
@@ -144,9 +146,11 @@ def has_netem() -> bool:
 
 def _tool(name: str, commands: str) -> None:
     """Run `ip` or `tc` on a batch of commands, here and now."""
-    done = subprocess.run(
-        [which(name, path=TOOL_FOLDERS) or name, "-batch", "-"], input=commands, capture_output=True, text=True
-    )
+    command = [which(name, path=TOOL_FOLDERS) or name, "-batch", "-"]
+    try:
+        done = subprocess.run(command, input=commands, capture_output=True, text=True, timeout=TOOL_S)
+    except subprocess.TimeoutExpired:
+        raise NetsimError(f"the shaped cluster could not be built: {name} was not done in {TOOL_S:g} s") from None
     if done.returncode:
         said = " ".join(done.stderr.split())
         raise NetsimError(f"the shaped cluster could not be built: {name} said {said!r}; try netsim doctor")
