@@ -73,6 +73,7 @@ def simulate_experiment(
         emit = None if metrics is None else stack.enter_context(metrics_file(metrics, failed))
         found = environment(lab.device) | {"data": experiment.data_name()}
         if checkpoint is not None:
+            stack.enter_context(checkpoint.going_on())
             found |= checkpoint.begin(lab.costs, found)
         traces = {name: Trace(name) for name in experiment.algorithms} if trace is not None else {}
         results: list[Result] = []

@@ -9,10 +9,11 @@ from __future__ import annotations
 import functools
 import json
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from algorithms import ALGORITHMS
 from netsim.algorithm import State
@@ -23,13 +24,16 @@ from netsim.network.fabric import Link
 from netsim.payload import Bundle, Dense, Flag, SizeOnly, Sparse
 from netsim.rates import RatedCosts
 from netsim.results import Result
-from netsim.sealed import as_written, sealed, write_sealed
+from netsim.sealed import STRANGE, as_written, sealed, write_sealed
 from netsim.storage import said
 from netsim.system import version
 from netsim.traffic import Traffic
 from netsim.training import Trained
 from netsim.units import in_python
 from netsim.worker import Worker
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 SCHEMA = "netsim.checkpoint/1"
 SEGMENTS = 10
@@ -62,6 +66,7 @@ class Checkpoint:
         self._results: dict[str, Result] = {}
         self._running: dict[str, Any] | None = None
         self._measured: dict[str, dict[int, tuple[int, int]]] = {}
+        self._resumed = False
         self.failure: str | None = None
         """Why the last that was to be written was not, if it was not."""
 
@@ -70,16 +75,23 @@ class Checkpoint:
         """Return what is in a file; raise NetsimError unless it is a checkpoint, and just as it was written."""
         if not path.exists():
             raise UsageError(f"checkpoint {str(path)!r} is not there; leave --resume out to start a run")
+        if not path.is_file():
+            raise UsageError(f"checkpoint {str(path)!r} is not a file; give the one that the run wrote")
         with sealed(path, SCHEMA, "checkpoint") as (header, body):
             if header["netsim"] != version():
                 raise NetsimError(
                     f"checkpoint {str(path)!r} was written by netsim {header['netsim']}, and this is {version()}, "
                     "which may go on otherwise; use that version, or start anew"
                 )
+            head, rest = _forms()
+            _check_form(head, {name: value for name, value in header.items() if name not in ("schema", "sha256")})
+            _check_form(rest, body)
+            json.dumps([header, body["results"]], allow_nan=False)  # as the report will be written
             checkpoint = cls(path, header["config"], header["every"])
             checkpoint._environments, checkpoint._done = header["environments"], header["done"]
             checkpoint._results = {result["algorithm"]: Result(**result) for result in body["results"]}
             checkpoint._measured, checkpoint._running = body["measured"], body["running"]
+            checkpoint._resumed = True
             return checkpoint
 
     def check(self, config: Mapping[str, Any], every: int | None) -> None:
@@ -109,6 +121,21 @@ class Checkpoint:
         self._environments = [*others, dict(environment)]
         return {"resumed_from": others} if others else {}
 
+    @contextmanager
+    def going_on(self) -> Iterator[None]:
+        """Raise NetsimError, in one line, for whatever contents lead to that could be read but were never written."""
+        try:
+            yield
+        except NetsimError:
+            raise
+        except STRANGE as error:
+            if not self._resumed:
+                raise
+            said = f"{type(error).__name__}: {error!s:.200}".splitlines()[0]
+            raise NetsimError(
+                f"the run could not go on from checkpoint {str(self.path)!r} ({said}); restore it, or start anew"
+            ) from error
+
     def result(self, algorithm: str) -> Result | None:
         """Return the result of an algorithm that is finished."""
         return self._results.get(algorithm)
@@ -122,11 +149,15 @@ class Checkpoint:
             objects = _decoded(running["table"], device)
             path = {what if isinstance(what, str) else links[what]: time for what, time in running["path"]}
             standing = Standing(running["step"], Counter(path), skipped=running["skipped"])
+            if any(isinstance(what, int) and what < 0 for what, _ in running["path"]):
+                raise ValueError("a link has a negative number")
             for worker, (tally, traffic, number) in zip(workers, running["ranks"], strict=True):
                 worker.step = standing.step - 1
                 worker.tally.update(tally)
                 worker.traffic = Traffic(**traffic)
-                standing.trained[worker.rank] = objects[number]
+                standing.trained[worker.rank] = trained = objects[number]
+                if not isinstance(trained, Trained) or not isinstance(trained.state, State):
+                    raise TypeError(f"rank {worker.rank} has a {type(trained).__name__}")
             return standing
 
     def save(self, algorithm: str, standing: Standing, workers: Sequence[Worker]) -> None:
@@ -194,6 +225,45 @@ def checkpoint_of(
     return Checkpoint(path, experiment.config(), every or max(1, experiment.round_count // SEGMENTS))
 
 
+def _check_form(form: type[BaseModel], value: Any) -> None:
+    from pydantic import ValidationError
+
+    try:
+        form.model_validate(value)
+    except ValidationError as error:
+        wrong = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        raise ValueError(f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}") from None
+
+
+@functools.cache
+def _forms() -> tuple[type[BaseModel], type[BaseModel]]:
+    """Return what the header and the body of a file must be like."""
+    from pydantic import ConfigDict, NonNegativeInt, PositiveInt, create_model
+
+    strictly = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True)
+
+    def form(**kinds: Any) -> Any:
+        wanted: dict[str, Any] = {name: (kind, ...) for name, kind in kinds.items()}
+        return create_model("Form", __config__=strictly, **wanted)
+
+    counts = {each.name: NonNegativeInt for each in fields(Traffic)}
+    running = form(
+        algorithm=str,
+        step=PositiveInt,
+        path=list[tuple[str | int, NonNegativeInt]],
+        skipped=dict[int, NonNegativeInt],
+        ranks=list[tuple[dict[str, int], form(**counts), NonNegativeInt]],  # type: ignore[misc]
+        table=list[tuple[str, dict[str, Any] | list[Any]]],
+    )
+    result = form(**get_type_hints(Result))
+    header = form(
+        netsim=str, config=dict[str, Any], every=PositiveInt, done=dict[str, NonNegativeInt],
+        environments=list[dict[str, Any]],
+    )  # fmt: skip
+    measured = dict[str, dict[int, tuple[NonNegativeInt, NonNegativeInt]]]
+    return header, form(results=list[result], measured=measured, running=running | None)  # type: ignore[valid-type]
+
+
 @functools.cache
 def _classes() -> dict[str, type]:
     """Return the classes that may appear in a file, by name."""
@@ -242,8 +312,17 @@ def _decoded(rows: list[tuple[str, Any]], device: str) -> list[Any]:
 
     def get(value: Any) -> Any:
         if isinstance(value, tuple):
-            return objects[value[0]]
-        return value.to(device) if isinstance(value, torch.Tensor) else value
+            (number,) = value
+            if not 0 <= number < len(objects):
+                raise LookupError(f"there is no object {number} yet")
+            return objects[number]
+        if not isinstance(value, torch.Tensor):
+            return value
+        if value.ndim != 1 or value.dtype not in (torch.float32, torch.int32) or not value.is_contiguous():
+            raise TypeError(f"a tensor of shape {tuple(value.shape)} and {value.dtype} stands where a vector belongs")
+        if not bool(torch.isfinite(value).all()):
+            raise ValueError("a vector is not finite")
+        return value.to(device)
 
     for name, parts in rows:
         known = _classes()[name]

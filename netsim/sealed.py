@@ -21,6 +21,11 @@ from netsim.storage import whole_file
 BLANK = "0" * 64
 LONGEST_HEADER = 2**20
 PIECE = 2**20
+STRANGE = (
+    ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError,
+    TypeError, ValueError, pickle.PickleError,
+)  # fmt: skip
+"""What comes of contents that nobody wrote."""
 
 
 def write_sealed(path: Path, schema: str, header: Mapping[str, Any], body: Any) -> None:
@@ -65,8 +70,8 @@ def as_written(named: str) -> Iterator[None]:
         yield
     except NetsimError:
         raise
-    except (AttributeError, LookupError, TypeError, ValueError, EOFError, RuntimeError, pickle.PickleError) as error:
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+    except STRANGE as error:
+        said = f"{str(error).strip() or type(error).__name__:.200}".splitlines()[0]
         raise NetsimError(f"{named} is damaged ({said}); restore it, or start anew") from error
 
 

@@ -24,6 +24,8 @@ PLAIN = {
     "⌉": ")", "⊤": "T", "█": "#", "━": "-", "•": "*",
 }  # fmt: skip
 """What is printed in the place of a character that an encoding does not have; others follow :func:`plain`."""
+ASCII = "netsim_ascii"
+"""A name for ASCII by which typer does not know it: it would print its help in UTF-8 all the same."""
 REPLACED = "netsim.plain"
 """The name of this among Python's handlers of errors of encodings."""
 
@@ -73,9 +75,11 @@ def prepare() -> None:
     if sys.stderr is sys.__stderr__ or sys.__stderr__ is None:
         sys.stderr = _unfailing(sys.stderr)
     codecs.register_error(REPLACED, _replaced)
+    codecs.register(_found)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=REPLACED)
+            ascii_ = codecs.lookup(stream.encoding).name == "ascii"
+            stream.reconfigure(encoding=ASCII if ascii_ else stream.encoding, errors=REPLACED)
     if closed:
         raise NetsimError("stdout is closed, and the result goes there; redirect it, such as >/dev/null")
 
@@ -100,6 +104,17 @@ def give_up(stream: TextIO) -> None:
     """Have what is still to be written to a stream go nowhere."""
     with suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _found(encoding: str) -> codecs.CodecInfo | None:
+    """Return the encoding of a name, if it is :data:`ASCII`."""
+    if encoding != ASCII:
+        return None
+    known = codecs.lookup("ascii")
+    return codecs.CodecInfo(
+        known.encode, known.decode, known.streamreader, known.streamwriter, known.incrementalencoder,
+        known.incrementaldecoder, ASCII,
+    )  # fmt: skip
 
 
 def _replaced(error: UnicodeError) -> tuple[str, int]:

@@ -8,6 +8,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from netsim.jobs.launch import join_work, launch_work
 from netsim.network.fabric import Fabric
 from netsim.network.wire import IDEAL_CABLE, Wire
 from netsim.profile import Profile
+from netsim.sealed import STRANGE
 from netsim.storage import said, write_atomically
 from netsim.system import busy_share, environment, processor_ticks, processors_awake, surroundings
 from netsim.units import format_bandwidth
@@ -130,13 +132,17 @@ def validate(
 
         on_progress(f"P = {setting.cluster.ranks}, {setting.network}", done, total)
         file = setting.file(folder)
-        if (record := measured_before(file)) is None:
+        record, comparison = measured_before(file), None
+        if record is not None:
+            with suppress(*STRANGE):  # what no netsim wrote is measured again
+                comparison = _compared(setting, record, profile, tolerance)
+        if record is None or comparison is None:
             record = _measure(setting, measuring)
             if file is not None:
                 _keep(record, file)
+            comparison = _compared(setting, record, profile, tolerance)
         found.settings.append({name: record[name] for name in record if name != "cells"})
-        model = _model(setting, record, profile)
-        found.comparison += compare(setting.cells, record, setting.cluster.ranks, model, tolerance)
+        found.comparison += comparison
         done += sum(cost)
     return found
 
@@ -223,12 +229,21 @@ def _keep(record: dict[str, Any], file: Path) -> None:
 
 
 def measured_before(file: Path | None) -> dict[str, Any] | None:
-    """Return what `file` says was measured: None if there is none, or an earlier netsim's, which measured less."""
-    if file is None or not file.exists():
+    """Return what `file` says was measured: None if there is none, or a damaged or an earlier one, which says less."""
+    if file is None or not file.is_file():
         return None
-    record: dict[str, Any] = json.loads(file.read_text())
-    measured = record["points"].keys() >= NEEDED and all("points" in cell for cell in record["cells"])
-    return record if measured else None
+    with suppress(*STRANGE):
+        record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        json.dumps(record, allow_nan=False)
+        if record["points"].keys() >= NEEDED and all("points" in cell for cell in record["cells"]):
+            return record
+    return None
+
+
+def _compared(setting: Setting, record: dict[str, Any], profile: Profile | None, tolerance: float) -> list[Comparison]:
+    """Predict what was measured at a setting, and compare."""
+    model = _model(setting, record, profile)
+    return compare(setting.cells, record, setting.cluster.ranks, model, tolerance)
 
 
 def _measure(setting: Setting, on_repeat: Callable[[str, int], None]) -> dict[str, Any]:
