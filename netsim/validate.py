@@ -243,7 +243,9 @@ def measured_before(file: Path | None) -> dict[str, Any] | None:
 def _compared(setting: Setting, record: dict[str, Any], profile: Profile | None, tolerance: float) -> list[Comparison]:
     """Predict what was measured at a setting, and compare."""
     model = _model(setting, record, profile)
-    return compare(setting.cells, record, setting.cluster.ranks, model, tolerance)
+    comparison = compare(setting.cells, record, setting.cluster.ranks, model, tolerance)
+    json.dumps([each.as_json() for each in comparison], allow_nan=False)  # as the document will be written
+    return comparison
 
 
 def _measure(setting: Setting, on_repeat: Callable[[str, int], None]) -> dict[str, Any]:

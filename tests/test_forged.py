@@ -13,9 +13,13 @@ import pytest
 import torch
 
 import netsim
+from netsim.cluster.plan import Cluster
 from netsim.errors import NetsimError
 from netsim.profile import load_profile, save_profile
 from netsim.sealed import sealed, write_sealed
+from netsim.validate import Setting, validate
+from netsim.validation.cells import Cell
+from netsim.validation.points import NEEDED
 from tests.test_calibration import profile
 
 SCHEMA = "netsim.checkpoint/1"
@@ -192,3 +196,30 @@ def test_what_is_no_file_of_a_profile(tmp_path: Path, name: str) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(netsim.UsageError, match=r"^profile [^\n]+$"):
         load_profile(f"{tmp_path}/{name}")
+
+
+POINTS = dict.fromkeys(NEEDED, 1e-4) | {"large_bytes": 10**5, "large_s": 0.02, "ranks": 2, "crowd_some_bytes": 1000}
+RECORD: dict[str, Any] = {
+    "network": "a network", "date": "today", "seconds": 1.0, "load_before": 0.0, "processors_busy": 0.1, "cores": 2,
+    "points": POINTS, "cells": [{"times": [0.01, 0.02], "by_rank": [[0.01], [0.02]], "points": {}}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_forged_measurement_is_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    """Or is taken, where it could have been measured."""
+    setting = Setting(
+        cluster=Cluster(ranks=2, bandwidth_bps=50_000_000), cells=(Cell(name="ring-all-reduce", bytes=1000, repeats=2),)
+    )
+    asked: list[Setting] = []
+    monkeypatch.setattr("netsim.validate._measure", lambda setting, _: asked.append(setting) or RECORD)
+    file = setting.file(tmp_path)
+    assert file is not None
+    chance = random.Random(seed)
+    strange = changed(RECORD, chance.choice(list(places(RECORD))), lambda value: forged(chance, value))
+    file.write_text(json.dumps(strange, default=str, skipkeys=True)[: None if seed % 10 else -20])
+    found = validate([setting], 0.1, lambda *_: None, tmp_path)
+    found.as_json({}, [])
+    assert len(found.comparison) == 1
+    if asked:  # and what was measured is kept
+        assert json.loads(file.read_text()) == RECORD

@@ -1,0 +1,134 @@
+"""A disk that is full or read-only costs a file, never the result; and who may do little can do all of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.test_streams import in_terminal
+from tests.unprivileged import USER, run_unprivileged
+
+TRAINED = (
+    "simulate --workload tests.tiny:tiny --workers 3 --batch-size 4 --rounds 20 --k 5 --algorithm gtopk "
+    "--compute-time 1ms --select-time 1ms --merge-time 1ms"
+)
+ROOT = Path(__file__).parent.parent
+
+
+def in_little_room(folder: Path, arguments: str, most: int) -> subprocess.CompletedProcess[str]:
+    """Run netsim where no file may have more than so many bytes, as on a full disk."""
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))  # noqa: E731
+    return subprocess.run(
+        [sys.executable, "-m", "netsim", *arguments.split()], cwd=folder, capture_output=True, text=True, check=False,
+        preexec_fn=limit, env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("option", ["--metrics m.csv", "--metrics m.jsonl", "--trace t.json", "--trace t.json.gz",
+                                    "--out o.json", "--checkpoint c --checkpoint-every 2"])  # fmt: skip
+def test_a_full_disk_costs_the_file_not_the_result(tmp_path: Path, option: str) -> None:
+    most = 1000 if option.endswith(".gz") else 2500
+    usual = in_little_room(tmp_path, TRAINED, 10**9)
+    assert (usual.returncode, usual.stderr) == (0, "")
+    ran = in_little_room(tmp_path, f"{TRAINED} {option}", most)
+    name, file = option.removeprefix("--").split()[:2]
+    assert re.fullmatch(rf"netsim: {name} '{file}' could not be written: File too large\n", ran.stderr)
+    assert ran.returncode == 1
+    assert ran.stdout == usual.stdout
+    left = [path.name for path in tmp_path.iterdir() if path.name != "__pycache__"]
+    assert left == (["m.csv"] if file == "m.csv" else ["m.jsonl"] if file == "m.jsonl" else [])
+    if file == "m.jsonl":  # the rows that there was room for, each whole
+        rows = [json.loads(line) for line in (tmp_path / file).read_text().splitlines()]
+        assert [row["step"] for row in rows] == list(range(len(rows)))
+        assert 0 < len(rows) < 20
+
+
+def test_several_files_that_are_full_are_one_line(tmp_path: Path) -> None:
+    ran = in_little_room(tmp_path, f"{TRAINED} --metrics m.csv --trace t.json", 2500)
+    assert re.fullmatch(r"netsim: trace 't.json' [^\n]*; metrics 'm.csv' [^\n]*\n", ran.stderr)
+    assert "gTop-k" in ran.stdout
+
+
+COMMANDS = {
+    "simulate": "simulate --workers 2 --rounds 1 --algorithm dense,gtopk --compute-time 1ms --select-time 1ms",
+    "topology": "topology show star",
+    "flows": "flows --topology star --flows flows.csv",
+    "recommend": "recommend --workers 4 --elements 1000 --compute-time 1ms --algorithm dense,gtopk --jobs 1",
+    "export": "topology export ring",
+    "placement": "topology placement racks:size=4 --elements 1000",
+    "dry-run": "study scaling --quick --dry-run",
+    "doctor": "doctor",
+    **{
+        f"help of {name}": f"{name} --help"
+        for name in ("simulate", "run", "fetch", "flows", "study", "recommend", "calibrate", "validate", "doctor",
+                     "topology", "topology show", "topology export", "topology placement")
+    },
+}  # fmt: skip
+LONG = {
+    "run": "run --nproc 2 --rounds 1 --algorithm dense",
+    "study": "study scaling --quick --jobs 1 --out {scratch}",
+}
+
+
+@pytest.fixture
+def read_only() -> Iterator[Path]:
+    """A folder that may be read and not written to."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "flows.csv").write_text("src,dst,bytes,start_s\nworker0,worker1,1000,0\n")
+        folder.chmod(0o555)
+        yield folder
+        folder.chmod(0o755)
+
+
+def check_works(folder: Path, arguments: str) -> None:
+    """Run netsim as somebody who may do little, in ASCII and as if on 40 columns."""
+    with tempfile.TemporaryDirectory() as scratch:
+        os.chown(scratch, USER, -1)
+        ran = run_unprivileged(
+            [sys.executable, "-m", "netsim", *arguments.format(scratch=f"{scratch}/out").split()],
+            cwd=folder, capture_output=True,
+            env=os.environ | {"PYTHONIOENCODING": "ascii", "COLUMNS": "40", "HOME": "/nowhere", "TMPDIR": scratch},
+        )  # fmt: skip
+    assert "Traceback" not in ran.stderr
+    assert (ran.returncode, ran.stdout.isascii()) == (0, True)
+    assert ran.stdout
+    assert not re.search(r"\d ?\.\.\.", ran.stdout)
+    assert [path.name for path in folder.iterdir()] == ["flows.csv"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_who_may_do_little_can_do_all_from_a_folder_that_is_read_only(read_only: Path, command: str) -> None:
+    check_works(read_only, COMMANDS[command])
+
+
+@pytest.mark.slow
+@pytest.mark.real
+@pytest.mark.parametrize("command", LONG)
+def test_so_he_can_what_takes_longer(read_only: Path, command: str) -> None:
+    check_works(read_only, LONG[command])
+
+
+@pytest.mark.parametrize("option", ["--out", "--metrics", "--trace", "--checkpoint"])
+def test_a_folder_that_is_read_only_is_said_before_the_run(read_only: Path, option: str) -> None:
+    ran = run_unprivileged(
+        [sys.executable, "-m", "netsim", *TRAINED.split(), option, "x"], cwd=read_only, capture_output=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert re.fullmatch(rf"netsim: {option[2:]} 'x' cannot be written: [^\n]*\n", ran.stderr)
+    assert (ran.returncode, ran.stdout) == (2, "")
+
+
+def test_a_real_run_on_a_narrow_terminal(tmp_path: Path) -> None:
+    code, shown = in_terminal(tmp_path, COMMANDS["placement"], 40)
+    assert code == 0
+    assert "…" not in shown
