@@ -198,7 +198,13 @@ def test_what_is_no_file_of_a_profile(tmp_path: Path, name: str) -> None:
         load_profile(f"{tmp_path}/{name}")
 
 
-POINTS = dict.fromkeys(NEEDED, 1e-4) | {"large_bytes": 10**5, "large_s": 0.02, "ranks": 2, "crowd_some_bytes": 1000}
+POINTS = dict.fromkeys(NEEDED, 1e-4) | {
+    "large_bytes": 10**5,
+    "large_s": 0.02,
+    "ranks": 2,
+    "crowd_some_bytes": 1000,
+    "merge_s_per_byte": 1e-9,
+}
 RECORD: dict[str, Any] = {
     "network": "a network", "date": "today", "seconds": 1.0, "load_before": 0.0, "processors_busy": 0.1, "cores": 2,
     "points": POINTS, "cells": [{"times": [0.01, 0.02], "by_rank": [[0.01], [0.02]], "points": {}}],
@@ -209,7 +215,8 @@ RECORD: dict[str, Any] = {
 def test_a_forged_measurement_is_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     """Or is taken, where it could have been measured."""
     setting = Setting(
-        cluster=Cluster(ranks=2, bandwidth_bps=50_000_000), cells=(Cell(name="ring-all-reduce", bytes=1000, repeats=2),)
+        cluster=Cluster(ranks=2, bandwidth_bps=50_000_000),
+        cells=(Cell(name="ring-all-reduce", bytes=1000, repeats=2, sends="eager"),),
     )
     asked: list[Setting] = []
     monkeypatch.setattr("netsim.validate._measure", lambda setting, _: asked.append(setting) or RECORD)
