@@ -315,3 +315,11 @@ def test_other_numbers_of_workers_are_those_that_a_file_has_room_for(
     gtopk = {workers: 2 * (workers - 1).bit_length() * (50e-6 + 64e-9) for workers in range(2, 13)}
     assert all(gtopk[workers] < dense[workers] for workers in range(2, 13))
     assert "The fastest stays gTop-k at P = 2, 4, 8, 12 on this network." in ran.out
+
+
+def test_ranks_are_placed_in_racks_only_where_there_are_two(capsys: pytest.CaptureFixture[str]) -> None:
+    ran = run(capsys, "validate --local 4 --placement interleaved --exchange none --algorithm none")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == (
+        "netsim: placement 'interleaved' was given, but without a trunk there is one rack; add --trunk 50Mbps\n"
+    )

@@ -67,7 +67,7 @@ class Cluster:
             raise UsageError(f"{self.ranks} ranks must be 1 to {MOST_RANKS} on one machine")
         if self.trunk_bps is None and self.placement != PLACEMENTS[0]:
             raise UsageError(
-                f"placement {self.placement!r} was given, but without a trunk there is one rack; add --trunk"
+                f"placement {self.placement!r} was given, but without a trunk there is one rack; add --trunk 50Mbps"
             )
         if self.trunk_bps is not None and self.ranks < 4:
             raise UsageError(f"{self.ranks} ranks cannot make two racks of two; give at least 4, or no trunk")

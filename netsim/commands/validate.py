@@ -113,8 +113,9 @@ def _join(
     from netsim.units import parse_bandwidth
     from netsim.validate import Network, join
 
-    for name in ("local", "trunk", "latency"):
-        if config[name] is not None:
+    of_clusters = {"local": None, "trunk": None, "latency": None, "placement": "contiguous", "shaping": "fair"}
+    for name, default in of_clusters.items():
+        if config[name] != default:
             raise UsageError(f"{name} {config[name]!r} was given, but torchrun started the ranks; leave it out")
     bandwidth = None if config["bandwidth"] is None else parse_bandwidth(config["bandwidth"])
     cells = tuple(_cells(config, ranks_given()))
