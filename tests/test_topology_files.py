@@ -146,6 +146,7 @@ BOMB = '<?xml version="1.0"?><!DOCTYPE g [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a
         ('<!DOCTYPE g SYSTEM "file:///etc/passwd"><graphml/>', "declares a document type or entities"),
         ("<graphml", "not GraphML"),
         ("<html></html>", "not GraphML"),
+        ("<graphml><key id='d0' for='node' attr.name='kind'/><graph/></graphml>", "not GraphML: No key type for id d0"),
     ],
 )
 def test_xml_that_could_do_harm_is_not_read(tmp_path: Path, content: str, said: str) -> None:

@@ -9,6 +9,7 @@ import functools
 import io
 import json
 import math
+import warnings
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -122,10 +123,11 @@ def _from_graphml(content: bytes, origin: str) -> nx.Graph[Any]:
 
     try:
         root = fromstring(content, forbid_dtd=True)
-        graph: nx.Graph[Any] = nx.read_graphml(io.BytesIO(content))
+        with warnings.catch_warnings(action="error"):  # what it would guess, such as a type, the file is to say
+            graph: nx.Graph[Any] = nx.read_graphml(io.BytesIO(content))
     except DefusedXmlException:
         raise UsageError(f"{origin}it declares a document type or entities, which are not read; remove them") from None
-    except (ParseError, nx.NetworkXError, ValueError, KeyError, TypeError) as error:
+    except (ParseError, nx.NetworkXError, ValueError, LookupError, TypeError, AttributeError, Warning) as error:
         raise UsageError(f"{origin}not GraphML: {error}") from None
     counts = Counter(element.get("id") for element in root.iter() if element.tag.rpartition("}")[2] == "node")
     for name, count in counts.items():
