@@ -50,6 +50,19 @@ class Forecast:
             print(f"netsim: {self._rounds:,} rounds in all; about {span} to go", file=sys.stderr, flush=True)  # noqa: T201
 
 
+def told_after(seconds: float) -> Callable[[str], None]:
+    """Return what says on stderr what goes on, once every so many seconds."""
+    last = time.monotonic()
+
+    def tell(what: str) -> None:
+        nonlocal last
+        if time.monotonic() - last >= seconds:
+            last = time.monotonic()
+            print(f"netsim: {what}", file=sys.stderr, flush=True)  # noqa: T201
+
+    return tell
+
+
 @contextmanager
 def progress(experiment: Experiment) -> Iterator[OnRound]:
     """Show rounds as they end, on stderr if that is a terminal."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from netsim.commands.common import say, say_json, show_and_write, with_links, write_out
+from netsim.commands.common import say, say_json, show_and_write, told_after, with_links, write_out
 from netsim.errors import check_choice
 from netsim.options import links, option, output, takes, whole
 from netsim.streams import reader_may_go
@@ -60,7 +60,9 @@ def show(
     check_outputs({"out": out}, files_of({"topology": topology}))
     experiment = _experiment(topology, options)
     fabric = experiment.fabric(everywhere=True)
-    found = summarise(fabric, orders(fabric.graph))
+    tell = told_after(2.0)
+    tell(f"ordering {len(fabric.hosts):,} hosts")
+    found = summarise(fabric, orders(fabric.graph), tell)
     with ExitStack() as stack:
         if out is not None:
             from netsim.report.network import draw_network

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,15 @@ from netsim.network.graph import LinkRanges
 from netsim.network.routing import IntArray
 from netsim.units import PICOSECONDS
 
+Tell = Callable[[str], None]
+
+
+def nobody(what: str) -> None:
+    """Tell nobody."""
+
+
 MOST_PAIRS = 2 * 10**6
+PAIRS_AT_ONCE = 200_000
 MOST_HOSTS = 5000
 """Up to which the flow between halves is computed."""
 
@@ -37,23 +46,33 @@ class Summary:
     link_ranges: LinkRanges | None
 
 
-def summarise(fabric: Fabric, orders: list[IntArray]) -> Summary:
-    """Return a network's numbers; `orders` of the hosts are cut in the middle to find the bisection."""
+def summarise(fabric: Fabric, orders: list[IntArray], tell: Tell = nobody) -> Summary:
+    """Return a network's numbers; `orders` of the hosts are cut in the middle to find the bisection.
+
+    ``tell(what)`` is called as it goes on.
+    """
     graph = fabric.graph
     count = len(fabric.hosts)
     asked = np.unique(np.linspace(0, count - 1, max(1, min(count, MOST_PAIRS // count))).astype(np.int64))
-    links, latency = 0, 0
-    for rank in asked.tolist():
-        routes = fabric.links_of(np.full(count, rank), np.arange(count))
-        links = max(links, int(np.diff(routes.first).max()))
-        latency = max(latency, int(routes.latency_ps.max()))
+    links, seconds = 0, 0.0
+    # Routes are searched for backwards from their targets, so many sources of a target are asked for together.
+    targets = max(1, PAIRS_AT_ONCE // count)
+    for begin in range(0, len(asked), targets):
+        tell(f"looked at {begin / len(asked):.0%} of the routes between {count:,} hosts")
+        some = asked[begin : begin + targets]
+        routes = fabric.links_of(np.tile(np.arange(count), len(some)), np.repeat(some, count))
+        counts = np.diff(routes.first)
+        links = max(links, int(counts.max()))
+        owners = np.repeat(np.arange(len(counts)), counts)
+        seconds = max(seconds, float(np.bincount(owners, graph.latency_s[routes.links], len(counts)).max()))
+    tell(f"looking for the bisection of {count:,} hosts")
     return Summary(
         hosts=count,
         switches=len(graph.switches),
         links=len(graph.sources),
         groups=len(np.unique(graph.groups)),
         diameter_links=links,
-        diameter_s=latency / PICOSECONDS,
+        diameter_s=round(seconds * PICOSECONDS) / PICOSECONDS,
         exact=len(asked) == count,
         bisection_bps=bisection(fabric, orders),
         link_ranges=graph.ranges(),
