@@ -94,7 +94,8 @@ def test_engines_agree_or_refuse_alike() -> None:
             assert set(told.values()) == {expected}, options
         else:
             for way, time in told.items():
-                assert time == pytest.approx(expected, rel=1e-9), (way, options)
+                # Instants are whole picoseconds, so that rates that differ in their last bit may round apart.
+                assert time == pytest.approx(expected, rel=1e-9, abs=1e-11), (way, options)
     assert 0 < refused < SETTINGS / 2  # else the settings show little
 
 
@@ -127,7 +128,11 @@ def test_an_idle_star_takes_what_the_paper_says_or_is_refused() -> None:
 
 
 def test_times_never_fall_when_all_links_get_slower() -> None:
-    """The law holds where all links are slowed by one factor and latencies, placement and routes stay the same."""
+    """The law: all links are slowed by one factor, and latencies, placement and routes stay the same.
+
+    Slowing one link alone gives other flows more of the links that they share with those that it holds back, which
+    may shorten a round; so nothing is claimed of that.
+    """
     draw = random.Random(4)
     for _ in range(SETTINGS // 2):
         options = drawn(draw) | {"topology": draw.choice(["star", "ps", "ring", "racks:size=4", "fat-tree", "tree"])}
@@ -319,3 +324,45 @@ def test_a_file_in_a_folder_with_a_colon_is_read(tmp_path: Path) -> None:
     (folder / "a:b.json").write_text(json.dumps(chain(2)))
     check_topology(f"{folder}/a:b.json")
     check_topology(f"{folder}/a:b.json:hash=3")
+
+
+GRAPHML = """<?xml version="1.0"?><graphml xmlns="http://graphml.graphdrawing.org/xmlns">
+<key id="k" for="node" attr.name="kind" attr.type="string"/>
+<key id="b" for="edge" attr.name="bandwidth_bps" attr.type="{}"/>
+<key id="l" for="edge" attr.name="latency_s" attr.type="{}"/>
+<graph edgedefault="undirected">
+<node id="a"><data key="k">host</data></node><node id="b"><data key="k">host</data></node>
+<edge source="a" target="b"><data key="b">{}</data><data key="l">{}</data></edge></graph></graphml>"""
+
+
+@pytest.mark.parametrize("types", [("string", "string"), ("double", "string"), ("string", "double")])
+def test_numbers_that_graphml_types_as_text_are_read(tmp_path: Path, types: tuple[str, str]) -> None:
+    path = tmp_path / "net.graphml"
+    path.write_text(GRAPHML.format(*types, "1e9", "0.5"))
+    graph = read_graph(path)
+    assert (graph.bandwidth_bps.tolist(), graph.latency_s.tolist()) == ([10**9, 10**9], [0.5, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("types", "values"),
+    [
+        (("string", "double"), ("1Gbps", "0.5")),
+        (("string", "double"), ("1_000", "0.5")),
+        (("string", "double"), ("9" * 5000, "0.5")),
+        (("int", "double"), ("9" * 5000, "0.5")),
+        (("int", "double"), ("1.5e9", "0.5")),
+        (("boolean", "double"), ("true", "0.5")),
+        (("boolean", "double"), ("perhaps", "0.5")),
+        (("double", "string"), ("1e9", "1us")),
+        (("double", "double"), ("1e9", "nan")),
+        (("quaternion", "double"), ("1e9", "0.5")),
+    ],
+)
+def test_what_graphml_leaves_ambiguous_is_one_short_line(
+    tmp_path: Path, types: tuple[str, str], values: tuple[str, str]
+) -> None:
+    path = tmp_path / "net.graphml"
+    path.write_text(GRAPHML.format(*types, *values))
+    with pytest.raises(UsageError) as caught:
+        read_graph(path)
+    assert len(str(caught.value).replace(str(path), "")) < 300

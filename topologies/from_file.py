@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from netsim.errors import UsageError, check_file_name, unreadable
 from netsim.network.graph import Graph, from_networkx
+from netsim.units import read_number
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -140,6 +141,11 @@ def _from_graphml(content: bytes, origin: str) -> nx.Graph[Any]:
         pair = (source, target) if graph.is_directed() else frozenset((source, target))
         _check_new(pair in seen, source, target, origin)
         seen.add(pair)
+    for _, _, data in graph.edges(data=True):
+        # Other programs write numbers as text: their type says so, and the numbers are the same.
+        for key in ("bandwidth_bps", "latency_s"):
+            if isinstance(data.get(key), str) and (value := read_number(data[key])) is not None:
+                data[key] = value
     return nx.DiGraph(graph) if graph.is_directed() else nx.Graph(graph)
 
 
