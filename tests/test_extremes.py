@@ -27,7 +27,7 @@ from topologies.from_file import read_graph
 from topologies.placement import orders
 from topologies.spec import parts_of
 
-SETTINGS = int(os.environ.get("NETSIM_SETTINGS", "50"))
+SETTINGS = int(os.environ.get("NETSIM_SETTINGS", "24"))
 HORIZON_S = 2**62 / 10**12
 ALGORITHMS = ("dense", "dense-tree", "topk", "gtopk", "gtopk-naive", "gtopk-hier", "ps", "ps-topk")
 LATE = "more than 53 days"
