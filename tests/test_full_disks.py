@@ -75,8 +75,19 @@ COMMANDS = {
 }  # fmt: skip
 LONG = {
     "run": "run --nproc 2 --rounds 1 --algorithm dense",
-    "study": "study scaling --quick --jobs 1 --out {scratch}",
+    "study": "study sweep.toml --jobs 1 --out {scratch}",
 }
+
+SWEEP = """
+study = "sweep"
+[settings.fixed]
+algorithm = "gtopk"
+timing_only = true
+elements = 1000
+workers = 4
+[settings.vary]
+k = [1, 2, 3]
+"""
 
 
 @pytest.fixture
@@ -84,6 +95,7 @@ def read_only() -> Iterator[Path]:
     """A folder that may be read and not written to."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        (folder / "sweep.toml").write_text(SWEEP)
         (folder / "flows.csv").write_text("src,dst,bytes,start_s\nworker0,worker1,1000,0\n")
         folder.chmod(0o555)
         yield folder
@@ -103,7 +115,7 @@ def check_works(folder: Path, arguments: str) -> None:
     assert (ran.returncode, ran.stdout.isascii()) == (0, True)
     assert ran.stdout
     assert not re.search(r"\d ?\.\.\.", ran.stdout)
-    assert [path.name for path in folder.iterdir()] == ["flows.csv"]
+    assert sorted(path.name for path in folder.iterdir()) == ["flows.csv", "sweep.toml"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -128,7 +140,7 @@ def test_a_folder_that_is_read_only_is_said_before_the_run(read_only: Path, opti
     assert (ran.returncode, ran.stdout) == (2, "")
 
 
-def test_a_real_run_on_a_narrow_terminal(tmp_path: Path) -> None:
+def test_placements_on_a_narrow_terminal(tmp_path: Path) -> None:
     code, shown = in_terminal(tmp_path, COMMANDS["placement"], 40)
     assert code == 0
     assert "…" not in shown
