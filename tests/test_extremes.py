@@ -171,6 +171,14 @@ def test_what_takes_longer_than_instants_are_told_apart_is_one_line(
     assert ran.err.count("\n") == 1
 
 
+def test_a_link_that_comes_back_after_the_horizon_is_no_deadlock(capsys: pytest.CaptureFixture[str]) -> None:
+    events = "'worker0->switch@0s=down,worker0->switch@1e300s=up'"
+    ran = run(capsys, f"simulate --timing-only --elements 100 --algorithm dense --link-event {events}")
+    assert (ran.code, ran.out) == (2, "")
+    assert "later than any simulation" in ran.err
+    assert ran.err.count("\n") == 1
+
+
 def test_flows_end_before_the_horizon_or_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Alone on their links or not: 10⁶ bytes take 8·10⁶ s at 1 bit/s, and 2⁶² ps are 4.6·10⁶ s."""
     flows = tmp_path / "flows.csv"
