@@ -84,9 +84,14 @@ def start_by_fork(job: Job) -> Forked:
     os._exit(host.main())
 
 
+def lock(path: Path) -> None:
+    """Take the lock of a file for as long as this process lives."""
+    fcntl.flock(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), fcntl.LOCK_EX)
+
+
 def start_locked(folder: Path, job: Job) -> Forked:
     """Start the host of a job while this process holds the lock of the file through which ranks meet."""
-    fcntl.flock(os.open(job.rendezvous, os.O_WRONLY | os.O_CREAT, 0o600), fcntl.LOCK_EX)
+    lock(job.rendezvous)
     write_atomically(folder / "met", str(time.monotonic()))
     return start_by_fork(job)
 
@@ -213,7 +218,7 @@ def stop_at(folder: Path, rank: int | None, phase: str) -> None:
     def stopping(*args: Any, **options: Any) -> Any:
         if due(args) and not (folder / "met").exists():
             if phase == "locking":
-                fcntl.flock((next(folder.glob("netsim-*")) / "rendezvous").open("wb"), fcntl.LOCK_EX)
+                lock(next(folder.glob("netsim-*")) / "rendezvous")
             write_atomically(folder / "met", str(time.monotonic()))
             os.kill(os.getpid(), signal.SIGSTOP)
         return call(*args, **options)
