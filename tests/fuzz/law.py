@@ -73,7 +73,7 @@ def judged(case: Case) -> Fault | None:
         return _message(str(error), case.named)
     except BaseException as error:
         return Fault("traceback", f"{type(error).__name__} at {_place(error)}", f"{error!s:.{SHOWN}}")
-    return None if ran is None else _ended(ran, case.named)
+    return None if ran is None else of_ending(ran, case.named)
 
 
 def of_command(arguments: Sequence[str]) -> Ran:
@@ -115,7 +115,7 @@ def _build_commands_once() -> None:
     typer.main.get_command = lambda _: built
 
 
-def _ended(ran: Ran, named: Sequence[str]) -> Fault | None:
+def of_ending(ran: Ran, named: Sequence[str]) -> Fault | None:
     if ran.code not in DOCUMENTED:
         return Fault("exit", f"status {ran.code}", ran.err[-SHOWN:])
     if "Traceback" in ran.err:
