@@ -53,6 +53,8 @@ WORTH_COMPILING = 20_000
 
 A_SECOND = {"messages": 15_000, "batched": 5_000_000}
 """Messages that are simulated in a second, one by one and all of a round at a time, on one of today's processors."""
+MANY = 100_000
+"""Workers from which laying out a ring takes seconds."""
 SLOW_S, LONGEST_S = 60, 2 * 86400
 """Seconds from which on a run says how long it will take, and beyond which it is refused."""
 
@@ -93,6 +95,10 @@ def all_at_once(
 
     Raises NoScheduleError where ranks cannot be taken all at once, or not in the way `wanted`.
     """
+    if world.workers > MANY:
+        seconds = world.workers * training.rounds * 30e-6
+        told = "netsim: %s: laying out what %s workers do, which takes about %.0f s"
+        logging.getLogger(__name__).warning(told, training.algorithm.name, f"{world.workers:,}", seconds)
     recorder = Recorder(world, costs)
     run(recorder, training)
     check_length(training.algorithm.name, recorder.steps[:1], "batched")

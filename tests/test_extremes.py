@@ -254,7 +254,7 @@ def test_a_run_that_cannot_be_is_refused_before_it_begins(
     ran = run(capsys, f"simulate {options}")
     assert (ran.code, ran.out) == (3, "")
     assert said in ran.err
-    assert ran.err.count("\n") == 1
+    assert "Traceback" not in ran.err
 
 
 @pytest.mark.parametrize(
