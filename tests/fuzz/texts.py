@@ -56,7 +56,7 @@ def _only(call: Callable[..., Any], *arguments: Any) -> None:
 
 def _parts(text: str) -> list[str]:
     """Return what a message holds that shows `text`: the beginning of it or of a part, as Python writes it."""
-    parts = [repr(part.strip())[1:-1][:8].rstrip("\\") for part in re.split("[,:=@]", text)]
+    parts = [repr(part.strip())[1:-1][:8].rstrip("\\") for part in (*re.split("[,:=@]", text), *text.split(","))]
     return [repr(text)[:8].rstrip("\\"), *(part or "''" for part in parts)]
 
 
