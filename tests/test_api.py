@@ -290,7 +290,7 @@ def test_numbers_of_other_libraries_are_numbers(name: str, given: Any, equal: An
         ("workers", np.bool_(True)), ("workers", np.float64(3.0)), ("workers", np.array([3, 4])),
         ("workers", Fraction(7, 2)), ("workers", Decimal("NaN")), ("density", Fraction(10**400)),
         ("density", np.float64("nan")), ("bandwidth", np.array([])), ("lr", Decimal("1e999")), ("lr", 1j),
-        ("algorithm", np.array([1, 2])), ("topology", Path("no/such.json")), ("topology", object()),
+        ("algorithm", np.array([1, 2])), ("topology", Path("no/such.json")), ("topology", {"name": "star"}),
     ],
     ids=str,
 )  # fmt: skip
