@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from netsim.checkpoint import Checkpoint, checkpoint_of
-from netsim.errors import DivergedError, NetsimError, NonFiniteGradientError, UnwrittenError, UsageError
+from netsim.errors import (
+    AlgorithmsFailedError,
+    DivergedError,
+    InterruptedRunError,
+    NetsimError,
+    NonFiniteGradientError,
+    UnwrittenError,
+    UsageError,
+)
 from netsim.experiment import Experiment, build_algorithm, files_of
 from netsim.results import Report, Result
 from netsim.simulation import Laboratory, OnRound, ignore, laboratory
@@ -41,8 +49,8 @@ def simulate(
     have had without the interruption (:mod:`netsim.checkpoint`). `trace` names a file for what went on, instant by
     instant, in Chrome's format (:mod:`netsim.chrome`).
     Raises UsageError for a value that cannot be used, InfeasibleError where data or machine fall short, and
-    UnwrittenError or DivergedError, whose ``report`` has what came out, where a file could not be written on the way
-    or the training of an algorithm diverged.
+    UnwrittenError, DivergedError or AlgorithmsFailedError where a file could not be written on the way, or training
+    diverged, or an algorithm failed for another reason, such as a link that is down; ``report`` has the other results.
     """
     experiment = Experiment.of(**options)
     check_outputs({"metrics": metrics, "checkpoint": checkpoint, "trace": trace}, files_of(options))
@@ -61,44 +69,48 @@ def simulate_experiment(
     """Simulate every algorithm of `experiment` and conclude.
 
     A row a step goes into the file `metrics`, what went on into the file `trace`. Where a file can no longer be
-    written, the run goes on without it; then UnwrittenError has the report. Where the training of an algorithm
-    diverges, the others are simulated; then DivergedError has their report.
+    written, the run goes on without it; then UnwrittenError has the report. Where an algorithm fails, the others
+    are simulated; then AlgorithmsFailedError, or DivergedError, has their report.
     """
     from netsim.chrome import write_chrome_trace
     from netsim.metrics import metrics_file
 
-    failed: list[str] = []
+    unwritten: list[str] = []
     with ExitStack() as stack:
         lab = stack.enter_context(laboratory(experiment))
-        emit = None if metrics is None else stack.enter_context(metrics_file(metrics, failed))
+        emit = None if metrics is None else stack.enter_context(metrics_file(metrics, unwritten))
         found = environment(lab.device) | {"data": experiment.data_name()}
         if checkpoint is not None:
             stack.enter_context(checkpoint.going_on())
             found |= checkpoint.begin(lab.costs, found)
         traces = {name: Trace(name) for name in experiment.algorithms} if trace is not None else {}
         results: list[Result] = []
-        diverged: dict[str, str] = {}
+        failed: dict[str, NetsimError] = {}
         for name in experiment.algorithms:
             try:
                 results.append(lab.simulate(name, on_round, emit, checkpoint, traces.get(name)))
-            except NonFiniteGradientError as error:
-                diverged[name] = str(error)
+            except InterruptedRunError:
+                raise
+            except NetsimError as error:
+                failed[name] = error
                 traces.pop(name, None)
-        report = _report(experiment, results, diverged, found, lab, watched=emit is not None)
+                if isinstance(error, UsageError):
+                    break  # the others would be a waste: it is to be put right first
+        report = _report(experiment, results, failed, found, lab, watched=emit is not None)
         if trace is not None:
             try:
                 write_chrome_trace(list(traces.values()), trace, found | {"config": experiment.config()})
             except NetsimError as error:
-                failed.append(str(error))
+                unwritten.append(str(error))
     if checkpoint is not None and checkpoint.failure is not None:
-        failed.append(checkpoint.failure)
-    return _complete(report, diverged, failed)
+        unwritten.append(checkpoint.failure)
+    return _complete(report, failed, unwritten)
 
 
 def _report(
     experiment: Experiment,
     results: list[Result],
-    diverged: Mapping[str, str],
+    failed: Mapping[str, NetsimError],
     environment: Mapping[str, Any],
     lab: Laboratory | None,
     *,
@@ -110,18 +122,31 @@ def _report(
 
     if not results:
         return None
-    lost = [f"No result for {name}: its training diverged." for name in diverged]
+    ended = {result.algorithm for result in results}
+    lost = [f"No result for {name}: {_why(failed.get(name))}." for name in experiment.algorithms if name not in ended]
     effects, links = ({}, None) if lab is None else (experiment.shown(), experiment.links())
     notes = idle_options(experiment, results, watched=watched)
     return Report(experiment.config(), results, conclude(results, lab) + lost, environment, effects, links, notes)
 
 
-def _complete(report: Report | None, diverged: Mapping[str, str], unwritten: Sequence[str] = ()) -> Report:
+def _why(error: NetsimError | None) -> str:
+    """Return in few words why an algorithm has no result; the error itself is said in full elsewhere."""
+    if error is None:
+        return "it was not run"
+    return "its training diverged" if isinstance(error, NonFiniteGradientError) else "it failed"
+
+
+def _complete(report: Report | None, failed: Mapping[str, NetsimError], unwritten: Sequence[str] = ()) -> Report:
     """Return the report if nothing is missing; otherwise raise the error that says what is, and has the report."""
-    if diverged or report is None:
-        raise DivergedError("; ".join([*(f"{name}: {why}" for name, why in diverged.items()), *unwritten]), report)
+    diverged = [name for name, error in failed.items() if isinstance(error, NonFiniteGradientError)]
+    if report is None and not diverged:
+        raise next(iter(failed.values()))  # the same keeps all from a result, mostly
+    message = "; ".join([*(f"{name}: {error}" for name, error in failed.items()), *unwritten])
+    if failed:
+        raise (DivergedError if len(diverged) == len(failed) else AlgorithmsFailedError)(message, report, failed)
     if unwritten:
-        raise UnwrittenError("; ".join(unwritten), report)
+        raise UnwrittenError(message, report)
+    assert report is not None
     return report
 
 
@@ -136,7 +161,8 @@ def run(
     """Run algorithms on real ranks of this machine, `workers` of them, over loopback.
 
     Options are as for :func:`simulate`. Raises NetsimError when a rank fails, naming it; operations
-    that wait longer than `timeout` seconds fail. Raises DivergedError as :func:`simulate` does.
+    that wait longer than `timeout` seconds fail. Raises DivergedError and AlgorithmsFailedError as
+    :func:`simulate` does, but runs no algorithm after one that failed without diverging.
     """
     from netsim.jobs.launch import launch
     from netsim.jobs.real import check_backend
@@ -159,12 +185,14 @@ def check_real(experiment: Experiment) -> None:
         raise UsageError(f"{name} was given, but a real run has the effects of its own network; use netsim simulate")
 
 
-def real_report(experiment: Experiment, results: list[Result], diverged: Mapping[str, str], backend: str) -> Report:
-    """Return the report of a real run; raise DivergedError, with what there is, if some algorithms diverged."""
+def real_report(
+    experiment: Experiment, results: list[Result], failed: Mapping[str, NetsimError], backend: str
+) -> Report:
+    """Return the report of a real run; raise AlgorithmsFailedError, with what there is, if some algorithms failed."""
     from netsim.device import resolve_device
 
     found = environment(resolve_device(experiment.device)) | {"backend": backend, "data": experiment.data_name()}
-    return _complete(_report(experiment, results, diverged, found, None), diverged)
+    return _complete(_report(experiment, results, failed, found, None), failed)
 
 
 class Exchange(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 
@@ -52,7 +52,16 @@ class NonFiniteGradientError(NetsimError):
     """A gradient holds NaN or infinity; training on would poison every worker's residual."""
 
 
-class DivergedError(IncompleteError, NonFiniteGradientError):
+class AlgorithmsFailedError(IncompleteError):
+    """Some algorithms have no result; `failed` tells why, by name, and the report has the others."""
+
+    def __init__(self, message: str, report: Any, failed: Mapping[str, NetsimError]) -> None:
+        super().__init__(message, report)
+        self.failed = dict(failed)
+        self.exit_code = next(iter(self.failed.values())).exit_code
+
+
+class DivergedError(AlgorithmsFailedError, NonFiniteGradientError):
     """The training of some algorithms diverged; the report has the others."""
 
 

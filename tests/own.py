@@ -131,6 +131,16 @@ def steep(seed: int) -> Workload:
     return workload(model, points(seed), initial=np.zeros(size))
 
 
+def brittle(seed: int) -> Workload:
+    """Fail as soon as an element of a vector is below zero, which a dense step moves."""
+    model = Applied(
+        lambda module, scores: scores + 1e-3 * module.edge * (1 // int(bool((module.edge >= 0).all()))),
+        edge=nn.Parameter(torch.zeros(CLASSES)),
+    )
+    size = FEATURES * CLASSES + 2 * CLASSES
+    return workload(model, points(seed), initial=np.zeros(size))
+
+
 def by_rank(seed: int) -> Workload:
     return workload(Applied(lambda _, scores: scores * (2 + int(os.environ.get("RANK", "-1")))), points(seed))
 

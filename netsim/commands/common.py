@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from netsim.errors import IncompleteError, NetsimError
 from netsim.streams import escaped, in_utf_8, reader_may_go
@@ -117,10 +117,11 @@ def show_and_write(document: str, out: Path | None, show: Callable[[], None] | N
 
 
 @contextmanager
-def stdout_is_for_results() -> Iterator[None]:
-    """Have what a user's own workload prints go to stderr within this."""
+def stdout_is_for_results() -> Iterator[TextIO]:
+    """Have what a user's own workload prints go to stderr within this; gives stdout itself."""
+    stdout = sys.stdout
     with redirect_stdout(sys.stderr):
-        yield
+        yield stdout
 
 
 @contextmanager

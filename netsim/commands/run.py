@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+from contextlib import redirect_stdout, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from netsim.commands.common import deliver, progress, rest_delivered, stdout_is_for_results
-from netsim.errors import UsageError
+from netsim.errors import NetsimError, UsageError
 from netsim.options import algorithms, option, output, takes, training
 
 if TYPE_CHECKING:
     from netsim.experiment import Experiment
-    from netsim.results import Report
+    from netsim.results import Report, Result
 
 
 @takes(algorithms, training, output)
@@ -46,12 +48,21 @@ def run(
             raise UsageError(f"nproc {nproc} was given, but torchrun started ranks for {workers} workers; leave it out")
         return Experiment.of(workers=workers, bandwidth=bandwidth, latency=latency, **options)
 
+    def show(experiment: Experiment, report: Report) -> None:
+        deliver(report, experiment, as_json, out)
+
     timeout_s = parse_duration(timeout, "timeout")
     check_outputs({"out": out}, files_of(options))
+    failed: dict[str, NetsimError] = {}
     if under_launcher():
-        diverged: dict[str, str] = {}
-        with stdout_is_for_results():
-            experiment, results = join(experiment_of, options["topology"], backend, timeout_s)
+        with stdout_is_for_results() as stdout:
+
+            def rest(experiment: Experiment, results: list[Result], failed: dict[str, NetsimError]) -> None:
+                with redirect_stdout(stdout), suppress(NetsimError), rest_delivered(partial(show, experiment)):
+                    real_report(experiment, results, failed, backend)
+                stdout.flush()
+
+            experiment, results = join(experiment_of, options["topology"], backend, timeout_s, rest)
         if not results:
             return
     else:
@@ -61,11 +72,8 @@ def run(
         check_real(experiment)
         check_backend(backend, experiment)
         with stdout_is_for_results(), progress(experiment) as on_round:
-            results, diverged = launch(experiment, backend, timeout_s, on_round)
+            results, failed = launch(experiment, backend, timeout_s, on_round)
 
-    def show(report: Report) -> None:
-        deliver(report, experiment, as_json, out)
-
-    with rest_delivered(show):
-        report = real_report(experiment, results, diverged, backend)
-    show(report)
+    with rest_delivered(partial(show, experiment)):
+        report = real_report(experiment, results, failed, backend)
+    show(experiment, report)

@@ -44,11 +44,11 @@ def launch(
     timeout_s: float,
     on_round: OnRound = ignore,
     cluster: Cluster | None = None,
-) -> tuple[list[Result], dict[str, str]]:
+) -> tuple[list[Result], dict[str, NetsimError]]:
     """Start all ranks here, on loopback or in a `cluster`, wait for them, and return the results.
 
-    The second answer tells, by its name, what happened to each algorithm whose training diverged. A rank that
-    fails ends all of them, so those after it begin with new ranks.
+    The second answer tells, by its name, what happened to each algorithm that failed. A rank that fails ends all
+    of them, so algorithms after one that diverged begin with new ranks. After any other failure none is begun.
     """
     task, _, _ = load_task(experiment, "cpu")  # what every rank would refuse is better refused before there are ranks
     ranks = ranks_of(experiment)
@@ -59,16 +59,25 @@ def launch(
 
         details["launched_with"] = parts(task)
     results: list[dict[str, Any]] = []
-    diverged: dict[str, str] = {}
-    while (ended := len(results) + len(diverged)) < len(experiment.algorithms):
+    failed: dict[str, NetsimError] = {}
+    while (ended := len(results) + len(failed)) < len(experiment.algorithms):
         try:
             results += launch_work(details | {"first": ended}, ranks, on_round, cluster)
         except RankFailedError as error:
-            if error.kind != NonFiniteGradientError.__name__:
-                raise
             results += error.results
-            diverged[experiment.algorithms[ended + len(error.results)]] = str(error)
-    return [Result(**result) for result in results], diverged
+            diverged = error.kind == NonFiniteGradientError.__name__
+            if not (results or failed or diverged):
+                raise
+            name = (experiment.algorithms[ended:] + experiment.algorithms[-1:])[len(error.results)]  # or after the last
+            failed[name] = _error(error.kind, str(error)) if diverged else error
+            if not diverged:
+                break
+    return [Result(**result) for result in results], failed
+
+
+def _error(kind: str, message: str) -> NetsimError:
+    """Return the error that a rank told of, by its class."""
+    return NonFiniteGradientError(message) if kind == NonFiniteGradientError.__name__ else NetsimError(message)
 
 
 def launch_work(
@@ -130,12 +139,21 @@ def under_launcher() -> bool:
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
+Rest = Callable[[Experiment, list[Result], dict[str, NetsimError]], None]
+"""``rest(experiment, results, failed)`` delivers on rank 0 what came out before this process had to end."""
+
+
 def join(
-    options: Callable[[int], Experiment], topology: str, backend: str, timeout_s: float, on_round: OnRound = ignore
+    options: Callable[[int], Experiment],
+    topology: str,
+    backend: str,
+    timeout_s: float,
+    rest: Rest,
+    on_round: OnRound = ignore,
 ) -> tuple[Experiment, list[Result]]:
     """Take part as one rank of torchrun's job; `options(workers)` is the experiment for so many workers.
 
-    Returns the results on rank 0, an empty list elsewhere.
+    Returns the results on rank 0, an empty list elsewhere. An error ends this process, after `rest`.
     """
     world_size = _given("WORLD_SIZE")
     workers = world_size - servers_of(topology)
@@ -147,24 +165,43 @@ def join(
     experiment = options(workers)
     check_backend(backend, experiment)
     details = {"work": "train", "experiment": experiment.config(), "backend": backend, "timeout_s": timeout_s}
-    return experiment, [Result(**result) for result in join_work(details, on_round)]
+
+    def ended_early(found: list[dict[str, Any]], why: NetsimError) -> None:
+        results = [Result(**result) for result in found]
+        begun = experiment.algorithms[: len(results) + 1][-1]
+        rest(experiment, results, {begun: why})
+
+    return experiment, [Result(**result) for result in join_work(details, on_round, ended_early)]
 
 
-def join_work(details: dict[str, Any], on_round: OnRound = ignore) -> list[dict[str, Any]]:
+def join_work(
+    details: dict[str, Any],
+    on_round: OnRound = ignore,
+    ended_early: Callable[[list[dict[str, Any]], NetsimError], None] | None = None,
+) -> list[dict[str, Any]]:
     """Do the work that `details` name as one rank of torchrun's job; an error ends this process, saying where it was.
 
-    Returns what came out on rank 0, an empty list elsewhere.
+    Returns what came out on rank 0, an empty list elsewhere. Before an error ends the process, `ended_early` is
+    given what came out so far, if anything did, and why no more does.
     """
     rank, world_size = _given("RANK"), _given("WORLD_SIZE")
     if "LOCAL_RANK" in os.environ:
         _given("LOCAL_RANK")
     if "TORCHELASTIC_RUN_ID" in os.environ:
         die_with(os.getppid(), heed_interrupts=True)
+    found: list[dict[str, Any]] = []
+
+    def tell(kind: str, message: str, code: int, peer: int | None) -> None:
+        if found and ended_early is not None:
+            ended_early(found, _error(kind, message))
+
     group = process_group(details["backend"], details["timeout_s"], "env://", rank, world_size, details)
-    with taking_part(rank, note=Alarm(details["timeout_s"])), group:
+    with taking_part(rank, tell, Alarm(details["timeout_s"], tell)), group:
         if rank == 0:
             print(f"netsim: rank 0 {where_it_listens()}", file=sys.stderr, flush=True)  # noqa: T201
-        return list(WORKS[details["work"]](details, rank, on_round))
+        for result in WORKS[details["work"]](details, rank, on_round):
+            found.append(result)  # noqa: PERF402  an error must find what there is
+    return found
 
 
 def ranks_given() -> int:

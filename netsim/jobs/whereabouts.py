@@ -102,19 +102,23 @@ def taking_part(rank: int, tell: Tell | None = None, note: Note = _nothing) -> I
     Not by an exception, since a peer that still waits for this rank would keep the interpreter from ending.
     """
     HERE.rank, HERE.note = rank, note
-    try:
-        with _heeding_signals(tell):
+    with _heeding_signals(tell):
+        try:
             yield
-    except NetsimError as error:
-        end(type(error).__name__, str(error), error.exit_code, tell, getattr(error, "peer", None))
-    except Exception as error:
-        if isinstance(error, RuntimeError) and isinstance(meant := failure(str(HERE), error), PeerError):
-            end(type(meant).__name__, str(meant), meant.exit_code, tell, meant.peer)
-        end("", f"{HERE}: {type(error).__name__}: {' '.join(str(error).split())}", 1, tell)
+        except NetsimError as error:
+            end(type(error).__name__, str(error), error.exit_code, tell, getattr(error, "peer", None))
+        except Exception as error:
+            if isinstance(error, RuntimeError) and isinstance(meant := failure(str(HERE), error), PeerError):
+                end(type(meant).__name__, str(meant), meant.exit_code, tell, meant.peer)
+            end("", f"{HERE}: {type(error).__name__}: {' '.join(str(error).split())}", 1, tell)
+
+
+_ENDING = threading.Lock()
 
 
 def end(kind: str, message: str, code: int, tell: Tell | None, peer: int | None = None) -> None:
-    """End this process with a last word."""
+    """End this process with a last word: the first, where an error and a signal come at once."""
+    _ENDING.acquire()
     if tell is not None:
         tell(kind, message, code, peer)
     print(f"netsim: {message}", file=sys.stderr, flush=True)  # noqa: T201
@@ -124,8 +128,8 @@ def end(kind: str, message: str, code: int, tell: Tell | None, peer: int | None 
 class Alarm:
     """Notes where this rank is, for a rank that nobody watches: ends it where an operation lasts too long."""
 
-    def __init__(self, timeout_s: float) -> None:
-        self._timeout_s = timeout_s
+    def __init__(self, timeout_s: float, tell: Tell | None = None) -> None:
+        self._timeout_s, self._tell = timeout_s, tell
         self._timer: threading.Timer | None = None
 
     def __call__(self, where: str) -> None:
@@ -138,7 +142,7 @@ class Alarm:
             self._timer.start()
 
     def _ring(self, where: str) -> None:
-        end("PeerSilentError", f"{where}: it did not go on within {self._timeout_s:g} s{HINT}", 1, None)
+        end("PeerSilentError", f"{where}: it did not go on within {self._timeout_s:g} s{HINT}", 1, self._tell)
 
 
 @contextmanager
