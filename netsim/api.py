@@ -17,7 +17,7 @@ from netsim.errors import (
     UnwrittenError,
     UsageError,
 )
-from netsim.experiment import Experiment, build_algorithm, files_of
+from netsim.experiment import Experiment, build_algorithm, input_files
 from netsim.results import Report, Result
 from netsim.simulation import Laboratory, OnRound, ignore, laboratory
 from netsim.storage import check_outputs
@@ -53,7 +53,7 @@ def simulate(
     diverged, or an algorithm failed for another reason, such as a link that is down; ``report`` has the other results.
     """
     experiment = Experiment.of(**options)
-    check_outputs({"metrics": metrics, "checkpoint": checkpoint, "trace": trace}, files_of(options))
+    check_outputs({"metrics": metrics, "checkpoint": checkpoint, "trace": trace}, input_files(options))
     saved = checkpoint_of(experiment, checkpoint, checkpoint_every, resume)
     rows, events = (None if path is None else Path(path) for path in (metrics, trace))
     return simulate_experiment(experiment, on_round, rows, saved, events)

@@ -18,14 +18,13 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from algorithms import ALGORITHMS
 from netsim.algorithm import State
 from netsim.costs import AssumedCosts, MeasuredCosts
-from netsim.errors import NetsimError, UsageError
+from netsim.errors import NetsimError, UsageError, in_one_line, reason_of
 from netsim.experiment import Experiment, option_of
 from netsim.network.fabric import Link
 from netsim.payload import Bundle, Dense, Flag, SizeOnly, Sparse
 from netsim.rates import RatedCosts
 from netsim.results import Result
 from netsim.sealed import STRANGE, as_written, sealed, write_sealed
-from netsim.storage import said
 from netsim.system import version
 from netsim.traffic import Traffic
 from netsim.training import Trained
@@ -131,9 +130,9 @@ class Checkpoint:
         except STRANGE as error:
             if not self._resumed:
                 raise
-            said = f"{type(error).__name__}: {error!s:.200}".splitlines()[0]
             raise NetsimError(
-                f"the run could not go on from checkpoint {str(self.path)!r} ({said}); restore it, or start anew"
+                f"the run could not go on from checkpoint {str(self.path)!r} ({in_one_line(error)}); restore it, or "
+                "start anew"
             ) from error
 
     def result(self, algorithm: str) -> Result | None:
@@ -195,7 +194,7 @@ class Checkpoint:
                 self.path, SCHEMA, header, {"results": results, "measured": self._measured, "running": running}
             )
         except OSError as error:  # the run goes on: what it has come to is worth more than its checkpoint
-            self.failure = f"checkpoint {str(self.path)!r} could not be written: {said(error)}"
+            self.failure = f"checkpoint {str(self.path)!r} could not be written: {reason_of(error)}"
         else:
             self._done, self.failure = done, None
 

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from netsim.errors import NetsimError
-from netsim.storage import said, whole_file
+from netsim.errors import NetsimError, reason_of
+from netsim.storage import whole_file
 from netsim.trace import Trace
 
 Event = dict[str, Any]
@@ -36,7 +36,7 @@ def write_chrome_trace(traces: Sequence[Trace], path: Path, about: Mapping[str, 
             else:
                 _write(traces, file, about)
     except OSError as error:
-        raise NetsimError(f"trace {str(path)!r} could not be written: {said(error)}") from error
+        raise NetsimError(f"trace {str(path)!r} could not be written: {reason_of(error)}") from error
 
 
 def _write(traces: Sequence[Trace], file: IO[bytes] | gzip.GzipFile, about: Mapping[str, Any]) -> None:

@@ -46,7 +46,7 @@ def _outcome(arguments: list[str] | None) -> tuple[int, str]:
     """Return the exit status, and what is to be said of an error."""
     import sys
 
-    from netsim.errors import NetsimError
+    from netsim.errors import NetsimError, reason_of
     from netsim.streams import give_up, prepare
 
     try:
@@ -66,7 +66,7 @@ def _outcome(arguments: list[str] | None) -> tuple[int, str]:
         if error.filename is None:
             give_up(sys.stdout)
         what = "the output could not be written" if error.filename is None else repr(str(error.filename))
-        return 1, f"{what}: {error.strerror or error}"
+        return 1, f"{what}: {reason_of(error)}"
 
 
 def _check_packages() -> None:

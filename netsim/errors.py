@@ -95,9 +95,24 @@ class PeerLostError(PeerError):
 
 def unreadable(what: str, error: Exception, fix: str = "give the path of a file that is there") -> UsageError:
     """Return the error for a file that a user named and that cannot be read."""
-    reason = getattr(error, "strerror", None) or str(error)
     wanting = f"; {fix}" if isinstance(error, FileNotFoundError | NotADirectoryError) else ""
-    return UsageError(f"{what} cannot be read: {reason}{wanting}")
+    return UsageError(f"{what} cannot be read: {reason_of(error)}{wanting}")
+
+
+def reason_of(error: Exception) -> str:
+    """Return the system's reason of an error, such as "Permission denied", without the name of the file."""
+    return getattr(error, "strerror", None) or str(error)
+
+
+def text_of(error: BaseException, most: int = 300) -> str:
+    """Return what an error says, on one line and cut after `most` characters; a compiler's text may run to pages."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= most else f"{text[:most]} …"
+
+
+def in_one_line(error: BaseException) -> str:
+    """Return the class of an error and its text, as the last line of a traceback has them."""
+    return f"{type(error).__name__}: {text_of(error)}".removesuffix(": ")
 
 
 def check_file_name(what: str, name: object) -> None:

@@ -46,10 +46,9 @@ from netsim.units import (
 )
 from netsim.worker import SENDS, Work
 from netsim.workloads import DEFAULT, WORKLOADS, check_workload
-from topologies import STARS, build, servers_of, taken
+from topologies import STARS, build, file_of, servers_of, taken
 from topologies.builder import BANDWIDTH_BPS, LATENCY_S, Shape
 from topologies.placement import PLACEMENTS, place
-from topologies.spec import name_of
 
 if TYPE_CHECKING:
     from netsim.network.fabric import Fabric
@@ -651,11 +650,10 @@ def _rates(config: Any) -> tuple[tuple[str, float, float, float], ...]:
     raise UsageError(f"work_rates {shown(config)} must be those of a report's config: a name and three numbers each")
 
 
-def files_of(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the files that options name, by option; a name that is no file's is passed on, too."""
-    topology = options.get("topology")
+def input_files(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the files that options read, by option; a background's load, which names no file, is passed on, too."""
     named = {name: options.get(name) for name in ("profile", "background", "flows")}
-    return named | {"topology": name_of(topology) if isinstance(topology, str) else None}
+    return named | {"topology": file_of(options["topology"]) if options.get("topology") else None}
 
 
 def taken_by(name: str) -> list[str]:

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from netsim.algorithm import Algorithm
-from netsim.errors import NetsimError
+from netsim.errors import NetsimError, reason_of
 from netsim.payload import Dense, Sparse, Vector
 from netsim.sgd import dense_values
-from netsim.storage import said, whole_file
+from netsim.storage import whole_file
 from netsim.training import Trained
 from netsim.worker import Worker
 
@@ -211,10 +211,10 @@ def metrics_file(path: Path, failed: list[str]) -> Iterator[Emit]:
         failure = rows.failure
     except OSError as error:
         if rows is None:
-            raise NetsimError(f"metrics {str(path)!r} could not be written: {said(error)}") from error
+            raise NetsimError(f"metrics {str(path)!r} could not be written: {reason_of(error)}") from error
         failure = error
     if failure is not None:
-        failed.append(f"metrics {str(path)!r} could not be written: {said(failure)}")
+        failed.append(f"metrics {str(path)!r} could not be written: {reason_of(failure)}")
     if stopped is not None:
         raise stopped
 

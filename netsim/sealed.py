@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from netsim.errors import NetsimError, unreadable
+from netsim.errors import NetsimError, text_of, unreadable
 from netsim.storage import whole_file
 
 BLANK = "0" * 64
@@ -71,8 +71,8 @@ def as_written(named: str) -> Iterator[None]:
     except NetsimError:
         raise
     except STRANGE as error:
-        said = f"{str(error).strip() or type(error).__name__:.200}".splitlines()[0]
-        raise NetsimError(f"{named} is damaged ({said}); restore it, or start anew") from error
+        why = text_of(error) or type(error).__name__
+        raise NetsimError(f"{named} is damaged ({why}); restore it, or start anew") from error
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from netsim.errors import UsageError
+from netsim.errors import UsageError, reason_of
 
 READER_S = 3.0
 """How long a FIFO is given until somebody reads it."""
@@ -83,7 +83,7 @@ def check_folder(name: str, path: Path) -> None:
     except NotADirectoryError:
         raise UsageError(f"{name} {str(path)!r} is a file, or in one; name a folder") from None
     except (OSError, ValueError) as error:
-        raise UsageError(f"{name} {str(path)!r} cannot be a folder: {said(error)}; name another one") from None
+        raise UsageError(f"{name} {str(path)!r} cannot be a folder: {reason_of(error)}; name another one") from None
 
 
 def made_folder(name: str, path: Path) -> Path:
@@ -91,7 +91,7 @@ def made_folder(name: str, path: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
-        raise UsageError(f"{name} {str(path)!r} cannot be made: {said(error)}; name a folder") from None
+        raise UsageError(f"{name} {str(path)!r} cannot be made: {reason_of(error)}; name a folder") from None
     check_folder(name, path)
     return path
 
@@ -109,11 +109,6 @@ def remove_leftovers(folder: Path) -> None:
                         path.unlink()
 
 
-def said(error: Exception) -> str:
-    """Return what the system said of a file, without its name."""
-    return getattr(error, "strerror", None) or str(error)
-
-
 def _check_output(name: str, path: Path) -> None:
     try:
         there = _status(path)
@@ -128,7 +123,7 @@ def _check_output(name: str, path: Path) -> None:
         inside = path / name
         raise UsageError(f"{name} {str(path)!r} is a folder; name a file in it, such as {str(inside)!r}") from None
     except (OSError, ValueError) as error:
-        raise UsageError(f"{name} {str(path)!r} cannot be written: {said(error)}; name another file") from None
+        raise UsageError(f"{name} {str(path)!r} cannot be written: {reason_of(error)}; name another file") from None
 
 
 def _check_allowed(path: Path) -> None:
@@ -146,7 +141,7 @@ def _check_can_hold(name: str, path: Path, folder: Path) -> None:
     except OSError as error:
         raise UsageError(
             f"{name} {str(path)!r} cannot be written: nothing can be written to the folder {str(folder)!r}: "
-            f"{said(error)}; name another one"
+            f"{reason_of(error)}; name another one"
         ) from None
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TextIO
 
-from netsim.errors import NetsimError
+from netsim.errors import NetsimError, reason_of
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -97,7 +97,7 @@ def reader_may_go() -> Iterator[None]:
         give_up(sys.stdout)
     except OSError as error:
         give_up(sys.stdout)
-        raise NetsimError(f"the result could not be written to stdout: {error.strerror}") from None
+        raise NetsimError(f"the result could not be written to stdout: {reason_of(error)}") from None
 
 
 def give_up(stream: TextIO) -> None:

@@ -16,13 +16,13 @@ from typing import Any
 from algorithms import ALGORITHMS
 from netsim.backends.kernel import HostTerms
 from netsim.cluster.plan import Cluster
-from netsim.errors import NetsimError
+from netsim.errors import NetsimError, reason_of
 from netsim.jobs.launch import join_work, launch_work
 from netsim.network.fabric import Fabric
 from netsim.network.wire import IDEAL_CABLE, Wire
 from netsim.profile import Profile
 from netsim.sealed import STRANGE
-from netsim.storage import said, write_atomically
+from netsim.storage import write_atomically
 from netsim.system import busy_share, environment, processor_ticks, processors_awake, surroundings
 from netsim.units import format_bandwidth
 from netsim.validation.cells import Cell, predicted
@@ -225,7 +225,7 @@ def _keep(record: dict[str, Any], file: Path) -> None:
     try:
         write_atomically(file, json.dumps(record, indent=1) + "\n")
     except OSError as error:
-        raise NetsimError(f"out {str(file)!r} could not be written: {said(error)}") from error
+        raise NetsimError(f"out {str(file)!r} could not be written: {reason_of(error)}") from error
 
 
 def measured_before(file: Path | None) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from netsim.errors import UsageError
 from netsim.experiment import Experiment
 from netsim.report import Section, Table
 from netsim.study import Conclusion, Finding, Outcome, Point, Settings, Study
-from netsim.study.checks import experiment_of
+from netsim.study.checks import experiments_of
 from netsim.study.simulated import simulate_point
 from netsim.units import format_duration
 
@@ -45,16 +45,11 @@ def points(settings: SweepSettings) -> list[Point]:
     """Return every combination; raises UsageError for options that there are not, or that would run code."""
     if twice := sorted(settings.fixed.keys() & settings.vary.keys()):
         raise UsageError(f"option {twice[0]!r} is both fixed and varied; say it once")
-    found: list[Point] = []
-    networks: dict[tuple[str, int], Experiment] = {}
-    for values in product(*settings.vary.values()):
-        point = settings.fixed | dict(zip(settings.vary, values, strict=True))
-        experiment = experiment_of(point)
+    found: list[Point] = [
+        settings.fixed | dict(zip(settings.vary, values, strict=True)) for values in product(*settings.vary.values())
+    ]
+    for point, experiment in zip(found, experiments_of(found), strict=True):
         _check(experiment, point)
-        networks[experiment.topology, experiment.workers] = experiment
-        found.append(point)
-    for experiment in networks.values():
-        experiment.check_room()
     return found
 
 

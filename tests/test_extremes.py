@@ -11,10 +11,12 @@ import math
 import os
 import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from netsim.commands.common import Forecast
 from netsim.errors import InfeasibleError, UsageError
 from netsim.experiment import WAYS, Experiment
 from netsim.network.fabric import Fabric
@@ -374,3 +376,17 @@ def test_what_graphml_leaves_ambiguous_is_one_short_line(
     with pytest.raises(UsageError) as caught:
         read_graph(path)
     assert len(str(caught.value).replace(str(path), "")) < 300
+
+
+def test_a_forecast_leaves_out_the_first_round(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A first round of 50 s, then a second each: after the third, 99 are left of 102."""
+    instants = iter([50.0, 51.0, 52.0, 53.0])
+    monkeypatch.setattr("netsim.commands.common.time", SimpleNamespace(monotonic=lambda: next(instants)))
+    forecast = Forecast(102)
+    told = []
+    for done in (1, 2, 3, 4):
+        forecast.note(done)
+        told.append(capsys.readouterr().err)
+    assert told == ["", "", "netsim: 102 rounds in all; about 99 s to go\n", ""]

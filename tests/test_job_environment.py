@@ -151,7 +151,7 @@ def unusable(*_: Any, **__: Any) -> Any:
 @pytest.mark.parametrize("cores", ["x", "0", "-1", "", "²", "9" * 5000])
 def test_how_many_cores_joblib_may_use_is_a_number(monkeypatch: pytest.MonkeyPatch, cores: str) -> None:
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", cores)
-    with pytest.raises(UsageError, match=f"LOKY_MAX_CPU_COUNT '{cores[:10]}' must be"), backend(None):
+    with pytest.raises(UsageError, match=f"LOKY_MAX_CPU_COUNT '{cores[:10]}.* must be"), backend(None):
         pass
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+import netsim
 from netsim.errors import UsageError
 from netsim.storage import check_folder, check_outputs, write_atomically
 from tests.unprivileged import USER, run_unprivileged
@@ -291,6 +292,16 @@ def test_an_input_is_no_output(tmp_path: Path) -> None:
     path.write_text("precious")
     with pytest.raises(UsageError, match="file of profile"):
         check_outputs({"out": path}, {"profile": str(path), "topology": "star", "background": None, "load": 0.3})
+
+
+def test_the_matrix_of_a_topology_is_no_output(tmp_path: Path) -> None:
+    matrix = tmp_path / "matrix.csv"
+    matrix.write_text(",a,b\na,,30ms\nb,30ms,\n")
+    with pytest.raises(UsageError, match="is the file of topology, too"):
+        netsim.simulate(
+            topology=f"wan:matrix={matrix}", workers=4, timing_only=True, elements=10, k=1, metrics=str(matrix)
+        )
+    assert matrix.read_text().startswith(",a,b")
 
 
 def test_a_device_may_take_several_outputs() -> None:

@@ -57,6 +57,16 @@ def check_topology(topology: object) -> None:
     spec.arguments(topology, TOPOLOGIES[name])
 
 
+def file_of(topology: str) -> Path | None:
+    """Return the file that a topology is read from, or that a key names, as in ``wan:matrix=FILE``; None if none is."""
+    check_topology(topology)
+    name = spec.name_of(topology)
+    if is_file(name):
+        return Path(name)
+    values = spec.arguments(topology, TOPOLOGIES[name]).values()
+    return next((value for value in values if isinstance(value, Path)), None)
+
+
 def build(topology: str, shape: Shape) -> Graph:
     """Return the network that `topology` names, for so many workers, or that is in the file it names."""
     check_topology(topology)

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from netsim.errors import UsageError, check_file_name, unreadable
+from netsim.errors import UsageError, check_file_name, shown, unreadable
 from netsim.network.graph import Graph, from_networkx
 from netsim.units import read_number
 
@@ -76,7 +76,7 @@ def _from_json(content: bytes, origin: str) -> nx.Graph[Any]:
     graph: nx.Graph[Any] = nx.DiGraph() if document.get("directed") else nx.Graph()
     for number, node in enumerate(document["nodes"]):
         if not isinstance(node, dict) or not isinstance(node.get("id"), str | int):
-            raise UsageError(f"{origin}node number {number} {node!r:.80} must be an object with an 'id'")
+            raise UsageError(f"{origin}node number {number} {shown(node)} must be an object with an 'id'")
         name = _name(node["id"], origin)
         if name in graph:
             raise UsageError(f"{origin}node {name!r} is there twice; give every node an id of its own")
@@ -84,7 +84,7 @@ def _from_json(content: bytes, origin: str) -> nx.Graph[Any]:
         graph.nodes[name].update(_finite(node, ("id",), f"{origin}node {name!r}"))
     for number, edge in enumerate(edges):
         if not isinstance(edge, dict) or not {"source", "target"} <= edge.keys():
-            raise UsageError(f"{origin}edge number {number} {edge!r:.80} must be an object with 'source' and 'target'")
+            raise UsageError(f"{origin}edge number {number} {shown(edge)} must be an object with 'source' and 'target'")
         ends = [str(edge["source"]), str(edge["target"])]
         for end in ends:
             if end not in graph:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from netsim.commands.common import say_json
-from netsim.errors import NetsimError, UsageError
+from netsim.errors import NetsimError, UsageError, reason_of
 from netsim.options import option
 from netsim.streams import reader_may_go
 
@@ -45,7 +45,7 @@ def calibrate(
     from netsim.experiment import Experiment
     from netsim.jobs.launch import join_work, launch_work, under_launcher
     from netsim.profile import save_profile
-    from netsim.storage import check_outputs, said
+    from netsim.storage import check_outputs
     from netsim.units import parse_bandwidth, parse_duration
 
     check_outputs({"out": out})
@@ -83,7 +83,7 @@ def calibrate(
     else:
         _render(profile, out if failed is None else None)
     if failed is not None:
-        raise NetsimError(f"out {str(out)!r} could not be written: {said(failed)}") from failed
+        raise NetsimError(f"out {str(out)!r} could not be written: {reason_of(failed)}") from failed
 
 
 def _cluster(local: int | None, bandwidth_bps: int | None) -> Any:

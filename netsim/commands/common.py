@@ -9,12 +9,9 @@ from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from netsim.errors import IncompleteError, NetsimError
+from netsim.errors import IncompleteError, NetsimError, reason_of
 from netsim.streams import escaped, in_utf_8, reader_may_go
 from netsim.units import format_duration
-
-LEAST_WIDTH = 60
-"""Columns that progress takes."""
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,6 +21,9 @@ if TYPE_CHECKING:
     from netsim.results import Report
     from netsim.simulation import OnRound
 
+LEAST_WIDTH = 60
+"""Columns that progress takes."""
+
 
 def is_watched(console: Console) -> bool:
     """Return whether progress is shown: on a terminal that has room for it."""
@@ -31,20 +31,27 @@ def is_watched(console: Console) -> bool:
 
 
 class Forecast:
-    """Says once on stderr how long a run of so many rounds will take, if that is long."""
+    """Says once on stderr how long the rest of a run of so many rounds takes, if that is long.
+
+    The first round is not counted, because it includes loading and compiling.
+    """
 
     AFTER_S, LONG_S = 2.0, 60.0
 
     def __init__(self, rounds: int) -> None:
-        self._rounds, self._began, self._said = rounds, time.monotonic(), False
+        self._rounds = rounds
+        self._began: tuple[int, float] | None = None
+        self._said = False
 
     def note(self, done: int) -> None:
         """Learn that so many rounds are done."""
-        took = time.monotonic() - self._began
-        if self._said or took < self.AFTER_S:
+        now = time.monotonic()
+        self._began = self._began or (done, now)
+        before, began = self._began
+        if self._said or now - began < self.AFTER_S:
             return
         self._said = True
-        left = took / done * (self._rounds - done)
+        left = (now - began) / (done - before) * (self._rounds - done)
         if left > self.LONG_S:
             span = format_duration(left) if left < 2 * 3600 else f"{left / 3600:,.0f} hours"
             print(f"netsim: {self._rounds:,} rounds in all; about {span} to go", file=sys.stderr, flush=True)  # noqa: T201
@@ -137,12 +144,12 @@ def rest_delivered(deliver: Callable[[Report], None]) -> Iterator[None]:
 
 def write_out(out: Path, text: str) -> None:
     """Write a result to the file `out`, whole or not at all."""
-    from netsim.storage import said, write_atomically
+    from netsim.storage import write_atomically
 
     try:
         write_atomically(out, text + "\n")
     except OSError as error:
-        raise NetsimError(f"out {str(out)!r} could not be written: {said(error)}") from error
+        raise NetsimError(f"out {str(out)!r} could not be written: {reason_of(error)}") from error
 
 
 def say(text: str) -> None:

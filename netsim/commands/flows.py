@@ -32,13 +32,13 @@ def flows(
     **options: Any,
 ) -> None:
     """Send any traffic over any network, and say when each flow ends and which link is busiest."""
-    from netsim.experiment import Experiment, files_of
+    from netsim.experiment import Experiment, input_files
     from netsim.network.flowfile import read_flows
     from netsim.network.sharing import Sharing
     from netsim.replay import replay
     from netsim.storage import check_outputs
 
-    check_outputs({"out": out}, files_of({**options, "topology": topology, "flows": flows}))
+    check_outputs({"out": out}, input_files({**options, "topology": topology, "flows": flows}))
     experiment = Experiment.of(workers=workers, topology=topology, timing_only=True, elements=1, k=1, **options)
     fabric = experiment.fabric(everywhere=True)
     done = replay(fabric, read_flows(flows, fabric.nodes_of_hosts), cast(Sharing, experiment.sharing))

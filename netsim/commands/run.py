@@ -37,7 +37,7 @@ def run(
     # What torch's own code has to say of lost peers, netsim says with rank, operation and step.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
     from netsim.api import check_real, real_report
-    from netsim.experiment import Experiment, files_of
+    from netsim.experiment import Experiment, input_files
     from netsim.jobs.launch import join, launch, under_launcher
     from netsim.jobs.real import check_backend
     from netsim.storage import check_outputs
@@ -52,7 +52,7 @@ def run(
         deliver(report, experiment, as_json, out)
 
     timeout_s = parse_duration(timeout, "timeout")
-    check_outputs({"out": out}, files_of(options))
+    check_outputs({"out": out}, input_files(options))
     failed: dict[str, NetsimError] = {}
     if under_launcher():
         with stdout_is_for_results() as stdout:

@@ -40,13 +40,13 @@ def simulate(
     """Simulate algorithms on a network, with real gradients, and say which is fastest and why."""
     from netsim.api import simulate_experiment
     from netsim.checkpoint import checkpoint_of
-    from netsim.experiment import Experiment, files_of
+    from netsim.experiment import Experiment, input_files
     from netsim.storage import check_outputs
 
     check_choice("accounting", accounting, ("full", "paper"))
     experiment = Experiment.of(workers=workers, way=way, **options)
     outputs = {"out": out, "metrics": metrics, "checkpoint": checkpoint, "trace": trace}
-    check_outputs(outputs, files_of(options))
+    check_outputs(outputs, input_files(options))
     saved = checkpoint_of(experiment, checkpoint, checkpoint_every, resume)
 
     def show(report: Report) -> None:

@@ -52,12 +52,12 @@ def show(
     **options: Any,
 ) -> None:
     """Say how large a network is, how far across and how wide in the middle; draw it with --out."""
-    from netsim.experiment import files_of
+    from netsim.experiment import input_files
     from netsim.network.summary import summarise
     from netsim.storage import check_outputs
     from topologies.placement import orders
 
-    check_outputs({"out": out}, files_of({"topology": topology}))
+    check_outputs({"out": out}, input_files({"topology": topology}))
     experiment = _experiment(topology, options)
     fabric = experiment.fabric(everywhere=True)
     tell = told_after(2.0)
@@ -111,12 +111,12 @@ def export(
     **options: Any,
 ) -> None:
     """Write a network as a file that netsim, networkx or SimGrid reads."""
-    from netsim.experiment import files_of
+    from netsim.experiment import input_files
     from netsim.storage import check_outputs
     from topologies.export import FORMATS
 
     check_choice("format", format_, FORMATS)
-    check_outputs({"out": out}, files_of({"topology": topology}))
+    check_outputs({"out": out}, input_files({"topology": topology}))
     text = "".join(FORMATS[format_](_experiment(topology, options).fabric(everywhere=True)))
     if out is not None:
         write_out(out, text)
@@ -137,11 +137,11 @@ def placement(
     **options: Any,
 ) -> None:
     """Predict a round with the ranks placed as given, by locality, cyclically and at random."""
-    from netsim.experiment import Experiment, files_of
+    from netsim.experiment import Experiment, input_files
     from netsim.placing import compare, in_words
     from netsim.storage import check_outputs
 
-    check_outputs({"out": out}, files_of({"topology": topology}))
+    check_outputs({"out": out}, input_files({"topology": topology}))
     experiment = Experiment.of(
         topology=topology,
         algorithm=algorithm,

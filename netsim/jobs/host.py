@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from netsim.errors import NetsimError
+from netsim.errors import NetsimError, reason_of
 from netsim.interrupts import ended_politely
 from netsim.jobs.endings import RankFailedError
 from netsim.jobs.job import (
@@ -72,7 +72,7 @@ def _fork(job: Job, rank: int, namespaces: list[int] | None, world_size: int, wo
     try:
         pid = os.fork()
     except OSError as error:
-        raise NetsimError(f"rank {rank} could not be started: {error.strerror}; {LIMITS}") from error
+        raise NetsimError(f"rank {rank} could not be started: {reason_of(error)}; {LIMITS}") from error
     if pid:
         return Forked(pid)
     code = 1

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from netsim.errors import NetsimError, NonFiniteGradientError, UsageError
+from netsim.errors import NetsimError, NonFiniteGradientError, UsageError, reason_of, shown
 from netsim.experiment import Experiment
 from netsim.interrupts import ended_politely
 from netsim.jobs.endings import RankFailedError
@@ -23,6 +23,7 @@ from netsim.jobs.whereabouts import Alarm, taking_part
 from netsim.results import Result
 from netsim.simulation import OnRound, ignore, load_task
 from netsim.system import check_memory, child_environment, where_it_listens
+from netsim.units import read_whole
 from netsim.workloads import is_own
 from topologies import servers_of
 
@@ -90,7 +91,7 @@ def launch_work(
             job.write(details | {"ranks": ranks} | ({} if cluster is None else {"cluster": asdict(cluster)}))
             host = _start(job)
         except OSError as error:
-            raise NetsimError(f"the ranks could not be started: {error.strerror or error}; {LIMITS}") from error
+            raise NetsimError(f"the ranks could not be started: {reason_of(error)}; {LIMITS}") from error
         try:
             supervise([host], job, [HOST], details["timeout_s"], on_round)
         except RankFailedError as error:
@@ -107,7 +108,7 @@ def _folder() -> Iterator[Path]:
     try:
         folder = tempfile.TemporaryDirectory(prefix="netsim-", ignore_cleanup_errors=True)
     except OSError as error:
-        raise NetsimError(f"no folder for the run could be made: {error.strerror}; TMPDIR must name one") from error
+        raise NetsimError(f"no folder for the run could be made: {reason_of(error)}; TMPDIR must name one") from error
     with folder as name:
         yield Path(name)
 
@@ -211,7 +212,7 @@ def ranks_given() -> int:
 
 def _given(name: str) -> int:
     """Return a whole number that torchrun put into the environment."""
-    try:
-        return int(os.environ[name])
-    except ValueError:
-        raise UsageError(f"{name} {os.environ[name][:20]!r} must be a whole number, as torchrun sets it") from None
+    value = read_whole(os.environ[name])
+    if value is None:
+        raise UsageError(f"{name} {shown(os.environ[name])} must be a whole number, as torchrun sets it")
+    return value

@@ -12,9 +12,10 @@ from concurrent.futures import Future
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from netsim.errors import NetsimError, PeerSilentError, ProtocolError, UsageError
+from netsim.errors import NetsimError, PeerSilentError, ProtocolError, UsageError, reason_of, shown
 from netsim.jobs.whereabouts import HERE
 from netsim.system import version
+from netsim.units import read_whole
 
 T = TypeVar("T")
 LOOK_S = 0.01
@@ -68,15 +69,16 @@ def meeting_place() -> tuple[str, int]:
     address, port = os.environ.get("MASTER_ADDR", ""), os.environ.get("MASTER_PORT", "")
     if not address or not port:
         raise UsageError("MASTER_ADDR and MASTER_PORT must say where ranks meet, as torchrun sets them")
-    if not (port.isascii() and port.isdecimal() and len(port) <= 5 and 0 < int(port) <= LAST_PORT):
+    number = read_whole(port)
+    if number is None or not 0 < number <= LAST_PORT:
         raise UsageError(
-            f"MASTER_PORT {port[:20]!r} must be a port that ranks can meet at, 1 to {LAST_PORT}, such as 29500"
+            f"MASTER_PORT {shown(port)} must be a port that ranks can meet at, 1 to {LAST_PORT}, such as 29500"
         )
     try:
         address.encode("idna")
     except UnicodeError:
-        raise UsageError(f"MASTER_ADDR {address[:40]!r} is not a host's name or address") from None
-    return address, int(port)
+        raise UsageError(f"MASTER_ADDR {shown(address)} is not a host's name or address") from None
+    return address, number
 
 
 def check_interfaces() -> None:
@@ -85,7 +87,7 @@ def check_interfaces() -> None:
     known = [name for _, name in socket.if_nameindex()]
     if unknown := [name for name in wanted.split(",") if name and name not in known]:
         raise UsageError(
-            f"GLOO_SOCKET_IFNAME {unknown[0][:40]!r} is no network interface here; there are {', '.join(known)}"
+            f"GLOO_SOCKET_IFNAME {shown(unknown[0])} is no network interface here; there are {', '.join(known)}"
         )
 
 
@@ -138,7 +140,7 @@ def listener(address: str, port: int) -> int:
         listening.bind(where)
     except OSError as error:
         raise NetsimError(
-            f"{HERE}: cannot listen at {address}:{port} ({getattr(error, 'strerror', None) or error}); "
+            f"{HERE}: cannot listen at {address}:{port} ({reason_of(error)}); "
             "MASTER_ADDR must be an address of rank 0's host, and MASTER_PORT free there"
         ) from error
     listening.listen(512)

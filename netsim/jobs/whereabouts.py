@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from netsim.errors import NetsimError, PeerError, PeerLostError, PeerSilentError
+from netsim.errors import NetsimError, PeerError, PeerLostError, PeerSilentError, in_one_line
 
 if TYPE_CHECKING:
     from netsim.worker import Worker
@@ -110,7 +110,7 @@ def taking_part(rank: int, tell: Tell | None = None, note: Note = _nothing) -> I
         except Exception as error:
             if isinstance(error, RuntimeError) and isinstance(meant := failure(str(HERE), error), PeerError):
                 end(type(meant).__name__, str(meant), meant.exit_code, tell, meant.peer)
-            end("", f"{HERE}: {type(error).__name__}: {' '.join(str(error).split())}", 1, tell)
+            end("", f"{HERE}: {in_one_line(error)}", 1, tell)
 
 
 _ENDING = threading.Lock()

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
-from netsim.errors import UsageError, suggestion
+from netsim.errors import UsageError, shown, suggestion
 from netsim.network.csvfile import csv_rows
 from netsim.units import read_number
 
 COLUMNS = ("src", "dst", "bytes", "start_s")
-LONGEST_S = 10**6
-MOST_BYTES = 10**15
+LATEST_START_S = 10**6
+LARGEST_FLOW = 10**15
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +56,10 @@ def _flow(header: list[str], row: list[str], where: str, hosts: set[str]) -> Giv
     if source == target:
         raise UsageError(f"{where}, column dst: {target!r} is the sender itself; name another host")
     size, start_s = _number(nbytes), _number(start)
-    if size is None or not 1 <= size <= MOST_BYTES or size != size.to_integral_value():
-        raise UsageError(f"{where}, column bytes: {nbytes!r:.80} must be a whole number from 1 to {MOST_BYTES:g}")
-    if start_s is None or not 0 <= start_s <= LONGEST_S:
-        raise UsageError(f"{where}, column start_s: {start!r:.80} must be seconds from 0 to {LONGEST_S:g}")
+    if size is None or not 1 <= size <= LARGEST_FLOW or size != size.to_integral_value():
+        raise UsageError(f"{where}, column bytes: {shown(nbytes)} must be a whole number from 1 to {LARGEST_FLOW:g}")
+    if start_s is None or not 0 <= start_s <= LATEST_START_S:
+        raise UsageError(f"{where}, column start_s: {shown(start)} must be seconds from 0 to {LATEST_START_S:g}")
     return GivenFlow(source, target, int(size), abs(float(start_s)))  # -0.0 is 0
 
 

@@ -11,11 +11,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from netsim.errors import NetsimError
+from netsim.errors import NetsimError, reason_of
 from netsim.report.document import Cell, Document, Section
 from netsim.report.files import as_csv, as_json_lines, file_name
 from netsim.report.svg import on_white, renamed, standalone
-from netsim.storage import said, write_atomically
+from netsim.storage import write_atomically
 
 
 def write_report(document: Document, path: Path) -> list[Path]:
@@ -37,7 +37,7 @@ def write_report(document: Document, path: Path) -> list[Path]:
         for each, text in contents.items():
             write_atomically(each, text)
     except OSError as error:
-        raise NetsimError(f"report {str(path)!r} could not be written: {said(error)}") from error
+        raise NetsimError(f"report {str(path)!r} could not be written: {reason_of(error)}") from error
     return list(contents)
 
 

@@ -11,27 +11,32 @@ from netsim.workloads import is_own
 
 
 def checked(points: Sequence[Point]) -> list[Point]:
-    """Return `points`, which hold options of ``netsim simulate``; raise UsageError for one that it would refuse.
-
-    Of each topology the largest number of workers must have room.
-    """
-    largest: dict[str, Experiment] = {}
-    for experiment in map(experiment_of, points):
-        known = largest.setdefault(experiment.topology, experiment)
-        if experiment.workers > known.workers:
-            largest[experiment.topology] = experiment
-    for experiment in largest.values():
-        experiment.check_room()
+    """Return `points`, which hold options of ``netsim simulate``; raise UsageError for one that it would refuse."""
+    experiments_of(points)
     return list(points)
 
 
-def experiment_of(point: Point) -> Experiment:
-    """Return the experiment that a point's options are; raise UsageError, also for flows that cannot be read.
+def experiments_of(points: Sequence[Point]) -> list[Experiment]:
+    """Return the experiments that the options of `points` are.
 
-    Code of the user's own is refused: settings may come from a file, and files hold values only.
+    Raises UsageError for options that ``netsim simulate`` would refuse, and InfeasibleError for a topology without
+    room for the largest of its numbers of workers.
     """
+    experiments = [_experiment_of(point) for point in points]
+    largest = {each.topology: each for each in sorted(experiments, key=lambda each: each.workers)}
+    for experiment in largest.values():
+        experiment.check_room()
+    return experiments
+
+
+def check_no_code(point: Point) -> None:
+    """Raise UsageError for a workload that is code: settings may come from a file, and files hold values only."""
     if is_own(str(point.get("workload", ""))):
         raise UsageError(f"workload {point['workload']!r} is code of your own, which a study does not run")
+
+
+def _experiment_of(point: Point) -> Experiment:
+    check_no_code(point)
     experiment = Experiment.of(**point)
     if (flows := experiment.effects.flows_file) is not None:
         try:

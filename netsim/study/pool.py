@@ -12,21 +12,21 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from netsim.errors import InfeasibleError, NetsimError, UsageError
+from netsim.errors import InfeasibleError, NetsimError, UsageError, in_one_line, shown
 from netsim.interrupts import held
 from netsim.study.contents import trains
 from netsim.study.kinds import Outcome, Point
 from netsim.study.sources import Version, version_of
 from netsim.system import safe_children
+from netsim.units import read_whole
 
 CLUSTER = re.compile(r"dask://(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>\d{1,5})")
 PR_SET_PDEATHSIG = 1
 MOST_JOBS = 4096
 CORES = "LOKY_MAX_CPU_COUNT"
 """The variable that joblib reads."""
-MOST_DIGITS = 10
 LONGEST = 200
-"""Letters of a value, or of what an error says, in a message."""
+"""Characters of a value in an error."""
 
 
 def cluster_address(cluster: str) -> str:
@@ -50,10 +50,8 @@ def backend(cluster: str | None) -> Iterator[None]:
     import joblib
 
     cores = os.environ.get(CORES, "1")
-    if not (cores.isascii() and cores.isdecimal() and 0 < len(cores) < MOST_DIGITS and int(cores) > 0):
-        raise UsageError(
-            f"{CORES} {cores[:MOST_DIGITS]!r} must be how many cores joblib may use, such as 4; or unset it"
-        )
+    if (read_whole(cores) or 0) < 1:
+        raise UsageError(f"{CORES} {shown(cores)} must be how many cores joblib may use, such as 4; or unset it")
     if cluster is None:
         with (
             safe_children(),
@@ -114,10 +112,9 @@ def _pool_errors(outcomes: Generator[Any, None, None]) -> Iterator[None]:
     except (NetsimError, KeyboardInterrupt, GeneratorExit):
         raise
     except Exception as error:
-        said = in_a_line(error)
         raise NetsimError(
-            f"a process that measured points ended ({said}); points that were ready are kept: give --resume, and fewer "
-            "--jobs if memory is short"
+            f"a process that measured points ended ({in_one_line(error)}); points that were ready are kept: give "
+            "--resume, and fewer --jobs if memory is short"
         ) from error
     finally:
         with suppress(Exception):
@@ -135,7 +132,7 @@ def _measure_one(
     except NetsimError as error:
         return number, None, str(error)
     except Exception as error:  # one line, whatever a point leads to; a worker's traceback helps nobody
-        return number, None, in_a_line(error)
+        return number, None, in_one_line(error)
 
 
 def _differing(here: Version, asked: Version) -> str:
@@ -183,16 +180,5 @@ def _interrupts_held() -> Iterator[None]:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def in_a_line(error: Exception) -> str:
-    """Return the kind of an error, and the first line of what it says."""
-    said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    return f"{type(error).__name__}: {_short(said)}" if said else type(error).__name__
-
-
 def _words(point: Point) -> str:
-    return ", ".join(f"{name} {_short(value)}" for name, value in point.items())
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+    return ", ".join(f"{name} {value!s:.{LONGEST}}" for name, value in point.items())

@@ -10,18 +10,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from netsim.errors import NetsimError, UsageError
+from netsim.errors import NetsimError, UsageError, in_one_line, reason_of
 from netsim.report import Document, Table, write_report
 from netsim.report.files import as_csv
-from netsim.storage import check_outputs, made_folder, remove_leftovers, said, write_atomically
+from netsim.storage import check_outputs, made_folder, remove_leftovers, write_atomically
+from netsim.study.checks import check_no_code
 from netsim.study.contents import data_if_there, read_data
 from netsim.study.kinds import Conclusion, Finding, Outcome, Point, SettingsT, Study
-from netsim.study.pool import backend, check_jobs, in_a_line, measured
+from netsim.study.pool import backend, check_jobs, measured
 from netsim.study.sources import version_of
 from netsim.study.store import Store
 from netsim.study.validated import read_validation, shown
 from netsim.system import surroundings
-from netsim.workloads import is_own
 
 SCHEMA = "netsim.study/1"
 MOST_POINTS = 100_000
@@ -119,7 +119,7 @@ def run_study(
         if not isinstance(reason, OSError):
             raise
         raise NetsimError(
-            f"out {str(out)!r} could not be written to: {said(reason)}; all points are kept: mend that, and give "
+            f"out {str(out)!r} could not be written to: {reason_of(reason)}; all points are kept: mend that, and give "
             "--resume to have the report"
         ) from error
     return Ran(conclusion, data, files, count)
@@ -161,16 +161,15 @@ def _kept_ones_fit(store: Store, resumed: bool) -> Iterator[None]:
         if not resumed or isinstance(error, NetsimError | OSError):
             raise
         raise NetsimError(
-            f"points in {str(store.folder)!r} do not hold what a study writes ({in_a_line(error)}); leave out --resume "
-            "to measure all of them again"
+            f"points in {str(store.folder)!r} do not hold what a study writes ({in_one_line(error)}); leave out "
+            "--resume to measure all of them again"
         ) from error
 
 
 def _points_of(study: Study[SettingsT], settings: SettingsT) -> Sequence[Point]:
     points = study.points(settings)
     for point in points:
-        if is_own(str(point.get("workload", ""))):  # its settings may come from a file, and files hold values only
-            raise UsageError(f"workload {point['workload']!r} is code of your own, which a study does not run")
+        check_no_code(point)
     if not points:
         raise UsageError(f"study {study.name} has no points with these settings; give every list at least one value")
     if len(points) > MOST_POINTS:

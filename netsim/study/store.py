@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from netsim.errors import NetsimError, UsageError
-from netsim.storage import made_folder, remove_leftovers, said, write_atomically
+from netsim.errors import NetsimError, UsageError, reason_of, shown
+from netsim.storage import made_folder, remove_leftovers, write_atomically
 from netsim.study.contents import Data, contents_of
 from netsim.study.kinds import Outcome, Point
 from netsim.study.sources import version_of
@@ -29,7 +29,7 @@ def canonical(value: Any) -> str:
         text.encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise UsageError(
-            f"point {_short(value)} cannot be written as JSON ({error}); give text and finite numbers"
+            f"point {shown(value)} cannot be written as JSON ({error}); give text and finite numbers"
         ) from None
     return text
 
@@ -83,7 +83,7 @@ class Store:
             write_atomically(self._path(point), text + "\n")
         except OSError as error:
             raise NetsimError(
-                f"out {str(self.folder)!r} could not be written to: {said(error)}; points that were ready before "
+                f"out {str(self.folder)!r} could not be written to: {reason_of(error)}; points that were ready before "
                 "are kept: mend that, and give --resume to go on from there"
             ) from error
         read: Outcome = json.loads(canonical(outcome))
@@ -101,7 +101,9 @@ class Store:
             with tempfile.TemporaryFile(dir=self.folder) as file:
                 file.write(bytes(A_POINT))  # on a full disk a file can be made, and nothing written to it
         except OSError as error:
-            raise UsageError(f"out {str(self.folder)!r} cannot be written to: {said(error)}; make room there") from None
+            raise UsageError(
+                f"out {str(self.folder)!r} cannot be written to: {reason_of(error)}; make room there"
+            ) from None
         for path in map(self._path, points):
             try:
                 there = path.lstat().st_mode
@@ -113,7 +115,7 @@ class Store:
                 try:
                     path.unlink()
                 except OSError as error:
-                    raise UsageError(f"point {str(path)!r} may not be read: {said(error)}; remove it") from None
+                    raise UsageError(f"point {str(path)!r} may not be read: {reason_of(error)}; remove it") from None
 
     def _path(self, point: Point) -> Path:
         return self.folder / f"{self.key(point)}.json"
@@ -121,8 +123,3 @@ class Store:
 
 def _sha256(value: Any) -> str:
     return hashlib.sha256(canonical(value).encode()).hexdigest()
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 200 else f"{text[:200]}…"

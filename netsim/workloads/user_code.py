@@ -10,10 +10,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from netsim.errors import NetsimError, UsageError
-
-LONGEST = 300
-"""Characters of an error's own text that are shown; a compiler's may run to pages."""
+from netsim.errors import NetsimError, UsageError, text_of
 
 
 @contextmanager
@@ -24,13 +21,8 @@ def blaming(workload: str, what: str, hint: str = "") -> Iterator[None]:
     except NetsimError:
         raise
     except (Exception, SystemExit) as error:  # a script without a main guard may call sys.exit
-        raise UsageError(f"workload {workload}: {in_words(error)} in {what}{where(error)}{hint}") from error
-
-
-def in_words(error: BaseException) -> str:
-    """Return the class of an error and its text, on one line."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__} ({text if len(text) <= LONGEST else text[:LONGEST] + ' …'})"
+        cause = f"{type(error).__name__} ({text_of(error)})"
+        raise UsageError(f"workload {workload}: {cause} in {what}{where(error)}{hint}") from error
 
 
 def where(error: BaseException) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, cast
 
-from netsim.errors import InfeasibleError
+from netsim.errors import InfeasibleError, reason_of
 
 SYSTEM = Path("/usr/share/datasets")
 """Where Debian's packages put data sets."""
@@ -120,6 +120,6 @@ def _content(folder: Path) -> str:
     try:
         names = sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir())
     except OSError as error:
-        return f"cannot be read ({error.strerror})"
+        return f"cannot be read ({reason_of(error)})"
     more = f" and {len(names) - MOST_SHOWN} more" if len(names) > MOST_SHOWN else ""
     return f"holds {', '.join(names[:MOST_SHOWN])}{more}" if names else "is empty"
