@@ -36,7 +36,8 @@ class Forecast:
     The first round is not counted, because it includes loading and compiling.
     """
 
-    AFTER_S, LONG_S = 2.0, 60.0
+    AFTER_S, LONG_S = 10.0, 60.0
+    """Seconds of rounds before it is told, and the least that is worth telling."""
 
     def __init__(self, rounds: int) -> None:
         self._rounds = rounds

@@ -22,6 +22,7 @@ from tests.fuzz.law import ROOT, SHOWN, Case, guard, judged, warm_up
 
 MOST_MEMORY = 16 * 2**30
 """Bytes of address space of a process; an input that wants more is a fault, not the machine's end."""
+MOST_ENDINGS = 20
 
 
 class Kind(NamedTuple):
@@ -77,7 +78,7 @@ def work(kind: str, seed: int, first: int, last: int, seconds: float) -> int:
     """Try inputs in this process, and print the tally; on stderr, the number of the input that is tried."""
     resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
     warnings.simplefilter("error")
-    tally, end = Tally(kind), time.monotonic() + seconds
+    tally = Tally(kind)
     place = tempfile.TemporaryDirectory(prefix="fuzz-")
     with place as name, contextlib.chdir(name), Path(os.environ[PROGRESS]).open("r+b", buffering=0) as progress:
         folder = Path(name).resolve()
@@ -86,6 +87,7 @@ def work(kind: str, seed: int, first: int, last: int, seconds: float) -> int:
             if kind not in ("units", "options"):
                 warm_up()
             guard(folder)
+        end = time.monotonic() + seconds  # a slow machine takes longer to import netsim, and tries as many
         for index in range(first, last):
             if time.monotonic() > end:
                 break
@@ -116,13 +118,15 @@ def again(kind: str, seed: int, index: int) -> str:
 
 
 def tried(kind: str, seed: int, first: int, last: int, seconds: float) -> Tally:
-    """Try the inputs in processes of their own, a new one after each input that ends its process."""
-    whole, end = Tally(kind), time.monotonic() + seconds
-    while first < last and time.monotonic() < end:
+    """Try the inputs in processes of their own, a new one after each input that ends its process.
+
+    A process tries inputs for so many seconds. It ends early after :data:`MOST_ENDINGS` that ended a process.
+    """
+    whole, endings = Tally(kind), 0
+    while first < last and endings < MOST_ENDINGS:
         with tempfile.NamedTemporaryFile(prefix="fuzz-progress-") as progress:
             command = [sys.executable, "-m", "tests.fuzz", "--work", "--kind", kind, "--seed", str(seed), "--first",
-                       str(first),
-                       "--last", str(last), "--seconds", str(end - time.monotonic())]  # fmt: skip
+                       str(first), "--last", str(last), "--seconds", str(seconds)]  # fmt: skip
             ended = subprocess.run(
                 command, cwd=ROOT, env=os.environ | {PROGRESS: progress.name}, capture_output=True, text=True
             )
@@ -133,7 +137,7 @@ def tried(kind: str, seed: int, first: int, last: int, seconds: float) -> Tally:
         whole.inputs += index + 1 - first
         what = "hang" if "Timeout" in ended.stderr else "crash"
         whole.note(what, f"status {ended.returncode}", f"{ended.stderr[-3000:]}\n    {again(kind, seed, index)}")
-        first = index + 1
+        first, endings = index + 1, endings + 1
     return whole
 
 
