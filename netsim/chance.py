@@ -17,7 +17,7 @@ from netsim.units import read_number, read_whole
 if TYPE_CHECKING:
     import numpy as np
 
-WIDEST = 10
+LARGEST_SIGMA = 10
 """The largest σ of a lognormal factor. Beyond, its mean is decided by draws that nobody ever makes."""
 SMALLEST_SLOWDOWN, LARGEST_SLOWDOWN = 1e-6, 1e6
 
@@ -88,7 +88,7 @@ class Jitter:
                 f"{what} {text!r} has an unknown shape {shape!r}{suggestion(shape, SHAPES)}; "
                 "write it like lognormal:0.2, exponential:0.5 or uniform:0.1"
             )
-        most = WIDEST if shape == "lognormal" else 1
+        most = LARGEST_SIGMA if shape == "lognormal" else 1
         value = read_number(spread)
         if value is None or not 0 < value <= most:
             raise UsageError(

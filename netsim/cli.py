@@ -1,6 +1,7 @@
 """The command line. stdout is the result, stderr the rest; see :func:`main` for exit codes.
 
-What it imports, it imports when an interrupt can no longer end it amid that with a traceback.
+It imports everything else only after it has taken over the handling of signals, so that an interrupt during an import
+is no traceback.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
         except BaseException:
             if not interrupts.came:
                 raise
-            code, message = INTERRUPTED, ""  # whatever else the interrupt looked like to who was interrupted
+            code, message = INTERRUPTED, ""  # libraries turn a KeyboardInterrupt into other errors
         if code == INTERRUPTED or (code and interrupts.came):
             code, message = _interrupted(interrupts, message if code == INTERRUPTED else "")
         if message:

@@ -66,10 +66,10 @@ Momentum = Literal["sum", "workers"]
 """What momentum is applied to: the sum of the workers' vectors, or each worker's own before selection."""
 OWN = "own"
 """Stands for the bandwidth or latency that links have where nobody gives one: the topology's own, or the default."""
-MOST_WORKERS = 4_000_000
-"""Each takes about 280 bytes, with formulas alone."""
-MOST_ROUNDS_WITHOUT_DATA = 100_000
-"""All of them are written down before they are simulated, at about 4 kB and a millisecond a round."""
+MOST_WORKERS, WORKER_BYTES = 4_000_000, 280
+"""What a worker takes with formulas alone; every other way takes more."""
+MOST_ROUNDS_WITHOUT_DATA, ROUND_BYTES, ROUND_S = 100_000, 4096, 1e-3
+"""All rounds are laid out before they are simulated; the last two are what laying out one takes."""
 MOST_ELEMENTS = 2**31 - 1
 """An index is an int32."""
 
@@ -321,14 +321,14 @@ class Experiment:
         """Raise InfeasibleError for more than any machine can do, before anything is done."""
         if self.workers > MOST_WORKERS:
             raise InfeasibleError(
-                f"{self.workers:,} workers would take at least {format_bytes(280 * self.workers)}; take at most "
-                f"{MOST_WORKERS:,}"
+                f"{self.workers:,} workers would take at least {format_bytes(WORKER_BYTES * self.workers)}; take at "
+                f"most {MOST_WORKERS:,}"
             )
         if self.timing_only and self.round_count > MOST_ROUNDS_WITHOUT_DATA:
+            memory, took = format_bytes(ROUND_BYTES * self.round_count), format_duration(ROUND_S * self.round_count)
             raise InfeasibleError(
-                f"{self.round_count:,} rounds without data would take about {format_bytes(4096 * self.round_count)} "
-                f"and {format_duration(self.round_count / 1000)} an algorithm, and be like the first ones; take at "
-                f"most {MOST_ROUNDS_WITHOUT_DATA:,}"
+                f"{self.round_count:,} rounds without data would take about {memory} and {took} an algorithm, and be "
+                f"like the first ones; take at most {MOST_ROUNDS_WITHOUT_DATA:,}"
             )
 
     def _check_overlap(self) -> None:

@@ -12,14 +12,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-TYPE_CHECKING = False
+TYPE_CHECKING = False  # typing itself takes time to import
 if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 AGAIN_S = 0.02
-"""After so long an interrupt comes again that code which cannot raise it has lost."""
+"""Seconds until a lost interrupt is sent again: one that came in code that cannot raise, such as ``__del__``."""
 
 
 class Interrupts:
@@ -37,7 +37,7 @@ class Interrupts:
 def ended_politely(*, last: bool = False) -> Iterator[Interrupts]:
     """Take SIGTERM and SIGHUP for an interrupt within this; a signal that is ignored stays so, as under nohup.
 
-    With `last`, nothing follows but the end of the process, and a signal then ends it without a word.
+    With `last`, the process ends after this, and a signal that comes then ends it without a message.
     """
     interrupts = Interrupts()
     before = {each: handler for each, handler in _heeded().items() if not isinstance(handler, Interrupts)}

@@ -14,7 +14,7 @@ from netsim.network.graph import LinkRanges
 from netsim.study.kinds import Point
 from netsim.study.pool import backend, check_jobs, measured
 from netsim.study.simulated import simulate_point
-from netsim.study.validated import Validation, shown
+from netsim.study.validated import Validation, present
 from netsim.units import format_duration, parse_duration
 from topologies import taken
 
@@ -226,7 +226,7 @@ def _lead(best: Ranked, second: Ranked) -> str:
 def _margin(ranking: Sequence[Ranked], validation: Validation) -> str:
     """Return how far predictions were off on a real network, and whether the first is further ahead than that."""
     worst = max(abs(each.error) for each in validation.comparison)
-    told = shown(validation).sentence.rstrip(".")
+    told = present(validation).sentence.rstrip(".")
     if len(ranking) < 2:
         return f"{told}."
     lead = ranking[1].round_time_s / ranking[0].round_time_s - 1

@@ -39,7 +39,7 @@ from netsim.timeline import Timeline
 from netsim.trace import Trace
 from netsim.training import Task, TimingOnly, Trained, train
 from netsim.units import PICOSECONDS
-from netsim.ways import Training, all_at_once, check_length, closed_form, length_of, timing
+from netsim.ways import Training, all_at_once, check_duration, closed_form, steps_of_a_round, timing
 from netsim.worker import SELECT, Worker
 from netsim.workloads import WORKLOADS, is_own, load_workload
 from topologies import STARS
@@ -111,7 +111,7 @@ class Laboratory:
         if experiment.way not in ("auto", "messages"):
             raise InfeasibleError(f"way {experiment.way!r} cannot be taken for {name}: {reason}; use --way auto")
         if experiment.timing_only:
-            self._check_length(algorithm)
+            self._check_duration(algorithm)
         fabric = experiment.fabric()
         workers = make_workers(algorithm, experiment.workers, experiment.servers)
         if trace is not None:
@@ -253,9 +253,7 @@ class Laboratory:
     def _at_once(self, algorithm: Algorithm) -> Result:
         """Return the result of an algorithm whose ranks can be taken all at once; raise NoScheduleError otherwise."""
         experiment = self.experiment
-        dedicated = experiment.servers > 0 and algorithm.uses_server
-        world = World(experiment.workers, experiment.workers if dedicated else 0)
-        training = Training(algorithm, self.task, experiment.recipe(algorithm.name), experiment.round_count)
+        training, world = self._training(algorithm), self._world(algorithm)
         if experiment.way == "closed-form":
             found = closed_form(training, world, self._star(), self.costs)
         else:
@@ -263,13 +261,18 @@ class Laboratory:
             found = all_at_once(training, world, experiment.fabric, self.costs, sharing, experiment.way)
         return self._summarise(algorithm, found.ranks, found.timing, found.way)
 
-    def _check_length(self, algorithm: Algorithm) -> None:
-        """Say of many messages one by one how long they take; raise InfeasibleError where nobody waits for that."""
+    def _check_duration(self, algorithm: Algorithm) -> None:
+        """Warn if simulating every message by itself takes long; raise InfeasibleError if that takes days."""
+        steps = steps_of_a_round(self._training(algorithm), self._world(algorithm), self.costs)
+        check_duration(algorithm.name, steps, self.experiment.round_count, "messages")
+
+    def _training(self, algorithm: Algorithm) -> Training:
         experiment = self.experiment
-        dedicated = experiment.servers > 0 and algorithm.uses_server
-        world = World(experiment.workers, experiment.workers if dedicated else 0)
-        training = Training(algorithm, self.task, experiment.recipe(algorithm.name), 1)
-        check_length(algorithm.name, length_of(training, world, self.costs) * experiment.round_count, "messages")
+        return Training(algorithm, self.task, experiment.recipe(algorithm.name), experiment.round_count)
+
+    def _world(self, algorithm: Algorithm) -> World:
+        dedicated = self.experiment.servers > 0 and algorithm.uses_server
+        return World(self.experiment.workers, self.experiment.workers if dedicated else 0)
 
     def _star(self) -> Star:
         """Return the star that the network is; raise NoScheduleError if it is none whose links are all alike."""

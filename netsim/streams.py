@@ -25,13 +25,13 @@ PLAIN = {
 }  # fmt: skip
 """What is printed in the place of a character that an encoding does not have; others follow :func:`plain`."""
 ASCII = "netsim_ascii"
-"""A name for ASCII by which typer does not know it: it would print its help in UTF-8 all the same."""
+"""Our own name for ASCII: typer prints its help in UTF-8 to a stream whose encoding it knows as ASCII."""
 REPLACED = "netsim.plain"
-"""The name of this among Python's handlers of errors of encodings."""
+"""The name under which :func:`plain` is registered as a handler of encoding errors."""
 
 
 def plain(character: str) -> str:
-    """Return ASCII in the place of a character: what it is made of, a Greek letter's name, or its number."""
+    """Return ASCII in place of a character: its base letters, the name of a Greek letter, or its code point."""
     if character in PLAIN:
         return PLAIN[character]
     letters = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
@@ -86,7 +86,7 @@ def prepare() -> None:
 
 @contextmanager
 def reader_may_go() -> Iterator[None]:
-    """Print within this: whoever reads our output may go away; that is theirs to decide.
+    """Print within this; that the reader of our output goes away, such as ``head``, is no error.
 
     Raises NetsimError if the output cannot be written for another reason.
     """
@@ -133,6 +133,6 @@ class _Unfailing(io.FileIO):
 
 
 def _unfailing(stream: TextIO) -> io.TextIOWrapper:
-    """Return stderr such that nobody fails because what is said there cannot be written."""
+    """Return stderr as a stream that loses what cannot be written, instead of raising an error."""
     file = io.BufferedWriter(_Unfailing(2, "w", closefd=False))
     return io.TextIOWrapper(file, stream.encoding, line_buffering=True)

@@ -40,6 +40,7 @@ SIZE = {f"{p}B": Fraction(n) for p, n in (_SI | _IEC).items()}
 
 HORIZON_PS = 2**62
 """No instant of a simulation is this late: 53 days, in picoseconds. Sums of two instants fit 64 bits."""
+HORIZON_DAYS = HORIZON_PS // PICOSECONDS // 86400
 FASTEST_BPS = 9 * 10**15
 """The most that a link may carry. Whole bit/s up to this are exact in floating point (2**53)."""
 SLOWEST_S = 10**6
@@ -203,10 +204,9 @@ def picoseconds(seconds: float) -> int:
 
 def beyond_horizon() -> InfeasibleError:
     """Return the error for a simulation that reaches the horizon."""
-    days = HORIZON_PS // PICOSECONDS // 86400
     return InfeasibleError(
-        f"the simulation goes on for more than {days} days of simulated time, further than instants are told apart; "
-        "give links more bandwidth or less latency, or have less sent and computed"
+        f"the simulation goes on for more than {HORIZON_DAYS} days of simulated time, further than instants are told "
+        "apart; give links more bandwidth or less latency, or have less sent and computed"
     )
 
 

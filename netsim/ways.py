@@ -51,19 +51,22 @@ WORTH_COMPILING = 20_000
 """Messages from which compiled code is faster in spite of the time that it takes to load, or, once, to compile."""
 
 
-A_SECOND = {"messages": 15_000, "batched": 5_000_000}
-"""Messages that are simulated in a second, one by one and all of a round at a time, on one of today's processors."""
-MANY = 100_000
-"""Workers from which laying out a ring takes seconds."""
+MESSAGES_PER_SECOND = {"messages": 15_000, "batched": 5_000_000}
+"""How many are simulated, one by one and all of a round at a time, on one of today's processors."""
+MANY_WORKERS = 100_000
+"""Laying out the rounds of more workers takes seconds: about 30 µs a worker and round."""
 SLOW_S, LONGEST_S = 60, 2 * 86400
-"""Seconds from which on a run says how long it will take, and beyond which it is refused."""
+"""A simulation that takes longer than the first says so; one that takes longer than the second is refused."""
 
 
-def check_length(name: str, steps: Sequence[Sequence[Part]], way: str) -> None:
-    """Say of a long simulation how long it will take; raise InfeasibleError for one that nobody waits for."""
+def check_duration(name: str, steps: Sequence[Sequence[Part]], rounds: int, way: str) -> None:
+    """Log a warning if so many rounds, of these steps each, take long to simulate.
+
+    Raises InfeasibleError if they take more than two days.
+    """
     sizes = (len(part.rounds) * len(part.rounds[0].pairs.src) for step in steps for part in step if len(part.rounds))
-    messages = sum(sizes)
-    seconds = messages / A_SECOND[way]
+    messages = rounds * sum(sizes)
+    seconds = messages / MESSAGES_PER_SECOND[way]
     if seconds <= SLOW_S:
         return
     one_by_one = " one by one" if way == "messages" else ""
@@ -73,8 +76,8 @@ def check_length(name: str, steps: Sequence[Sequence[Part]], way: str) -> None:
     logging.getLogger(__name__).warning("netsim: %s", what)
 
 
-def length_of(training: Training, world: World, costs: Costs) -> list[list[Part]]:
-    """Return what one round of an algorithm is made of; nothing where that is not known before it is simulated."""
+def steps_of_a_round(training: Training, world: World, costs: Costs) -> list[list[Part]]:
+    """Return the steps of one round; none if the algorithm has no schedule, so that only simulating it shows them."""
     recorder = Recorder(world, costs)
     try:
         run(recorder, training._replace(rounds=1))
@@ -95,13 +98,13 @@ def all_at_once(
 
     Raises NoScheduleError where ranks cannot be taken all at once, or not in the way `wanted`.
     """
-    if world.workers > MANY:
+    if world.workers > MANY_WORKERS:
         seconds = world.workers * training.rounds * 30e-6
         told = "netsim: %s: laying out what %s workers do, which takes about %.0f s"
         logging.getLogger(__name__).warning(told, training.algorithm.name, f"{world.workers:,}", seconds)
     recorder = Recorder(world, costs)
     run(recorder, training)
-    check_length(training.algorithm.name, recorder.steps[:1], "batched")
+    check_duration(training.algorithm.name, recorder.steps[:1], 1, "batched")  # a step that repeats is solved once
     fabric = make_fabric()
     players = Players(fabric, world, sharing)
     log = Log(players, recorder.steps, wanted)

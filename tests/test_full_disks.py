@@ -33,17 +33,23 @@ def in_little_room(folder: Path, arguments: str, most: int) -> subprocess.Comple
     )  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What is printed where there is room."""
+    ran = in_little_room(tmp_path_factory.mktemp("usual"), TRAINED, 10**9)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    return ran.stdout
+
+
 @pytest.mark.parametrize("option", ["--metrics m.csv", "--metrics m.jsonl", "--trace t.json", "--trace t.json.gz",
                                     "--out o.json", "--checkpoint c --checkpoint-every 2"])  # fmt: skip
-def test_a_full_disk_costs_the_file_not_the_result(tmp_path: Path, option: str) -> None:
+def test_a_full_disk_costs_the_file_not_the_result(tmp_path: Path, usual: str, option: str) -> None:
     most = 1000 if option.endswith(".gz") else 2500
-    usual = in_little_room(tmp_path, TRAINED, 10**9)
-    assert (usual.returncode, usual.stderr) == (0, "")
     ran = in_little_room(tmp_path, f"{TRAINED} {option}", most)
     name, file = option.removeprefix("--").split()[:2]
     assert re.fullmatch(rf"netsim: {name} '{file}' could not be written: File too large\n", ran.stderr)
     assert ran.returncode == 1
-    assert ran.stdout == usual.stdout
+    assert ran.stdout == usual
     left = [path.name for path in tmp_path.iterdir() if path.name != "__pycache__"]
     assert left == (["m.csv"] if file == "m.csv" else ["m.jsonl"] if file == "m.jsonl" else [])
     if file == "m.jsonl":  # the rows that there was room for, each whole

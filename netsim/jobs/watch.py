@@ -1,6 +1,6 @@
 """Which of a job's processes do not go on, by the clock of the process that waits for them.
 
-A rank has timeouts of its own, which a stopped rank does not heed, nor one that waits for the lock of a file.
+A rank's own timeouts fail in two cases: the rank is stopped, or it waits for the lock of a file inside torch.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from collections.abc import Hashable, Iterable
 from pathlib import Path
 
 PHASE_BYTES = 160
-"""Of a job's file of phases, for each rank."""
+"""Length of a rank's record in the file of phases."""
 LONGEST_LOOK_S = 1.0
-"""Who was suspended itself, with all of the job (Ctrl-Z), counts no more than this for the time meanwhile."""
+"""The longest time that counts between two looks: if the whole job was suspended (Ctrl-Z), no rank was late."""
 
 
 class Phases:
-    """A file that tells of each rank which operation it is in that must end within the timeout, if any."""
+    """A file with a record for each rank: the operation that it is in, if that must end within the timeout."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -33,7 +33,7 @@ class Phases:
             os.close(descriptor)
 
     def read(self) -> dict[int, tuple[str, str]]:
-        """Return where each rank is that is in such an operation, after an instant that tells one time from another."""
+        """Return (instant of entry, operation) by rank; ranks that are in no such operation are left out."""
         try:
             content = self._path.read_bytes()
         except FileNotFoundError:
@@ -44,14 +44,14 @@ class Phases:
 
 
 class Watch:
-    """Adds up for how long each of some conditions has lasted, over looks at them."""
+    """Adds up, from look to look, for how long conditions have held."""
 
     def __init__(self) -> None:
         self._lasted: dict[Hashable, float] = {}
         self._looked = time.monotonic()
 
     def look(self, conditions: Iterable[Hashable]) -> dict[Hashable, float]:
-        """Return how many seconds each condition that holds now has held, as far as was seen."""
+        """Return for how many seconds each of the conditions, which hold now, has held at every look."""
         now = time.monotonic()
         since = min(now - self._looked, LONGEST_LOOK_S)
         self._looked = now

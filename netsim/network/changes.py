@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from netsim.errors import UsageError, suggestion
 from netsim.network.fabric import Link
 from netsim.network.graph import check_link
-from netsim.units import HORIZON_PS, PICOSECONDS, parse_bandwidth, parse_duration, picoseconds
+from netsim.units import HORIZON_DAYS, HORIZON_PS, parse_bandwidth, parse_duration, picoseconds
 
 EXAMPLE = "'worker3->switch@0.5s=100Mbps', '=down' or '=up'"
 _EVENT = re.compile(r"\s*(.+?)\s*(<->|->|↔|→)\s*(.+?)\s*@\s*(.+?)\s*=\s*(.+?)\s*")
@@ -38,8 +38,7 @@ class LinkEvent:
         source, arrow, target, at, value = match.groups()
         at_ps = picoseconds(parse_duration(at, f"time of link event {text!r}:", zero=True))
         if at_ps >= HORIZON_PS:
-            days = HORIZON_PS // PICOSECONDS // 86400
-            raise UsageError(f"link event {text!r} is later than any simulation: that ends within {days} days")
+            raise UsageError(f"link event {text!r} is later than {HORIZON_DAYS} days, where every simulation ends")
         if value in ("down", "up"):
             bandwidth = 0 if value == "down" else None
         elif not (value[0].isascii() and value[0].isdigit()):

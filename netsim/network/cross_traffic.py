@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from netsim.chance import WIDEST, Stream, generator
+from netsim.chance import LARGEST_SIGMA, Stream, generator
 from netsim.errors import UsageError, shown, suggestion
 from netsim.network.fabric import Link, Route
 from netsim.network.sharing import Sharing, weight_by_latency
@@ -52,8 +52,10 @@ class Sizes:
                 "write it like exponential:1MB, fixed:100kB or lognormal:1MB:1.5"
             )
         spread = read_number(sigma or "0")
-        if spread is None or not 0 <= spread <= WIDEST:
-            raise UsageError(f"background-size {shown(text)} must have a σ of 0 to 10; write it like lognormal:1MB:1.5")
+        if spread is None or not 0 <= spread <= LARGEST_SIGMA:
+            raise UsageError(
+                f"background-size {shown(text)} must have a σ of 0 to {LARGEST_SIGMA}; write it like lognormal:1MB:1.5"
+            )
         return cls(shape, parse_size(mean, "background-size"), spread)
 
     def draw(self, random: np.random.Generator, count: int) -> np.ndarray:

@@ -20,7 +20,7 @@ from netsim.study.kinds import Conclusion, Finding, Outcome, Point, SettingsT, S
 from netsim.study.pool import backend, check_jobs, measured
 from netsim.study.sources import version_of
 from netsim.study.store import Store
-from netsim.study.validated import read_validation, shown
+from netsim.study.validated import present, read_validation
 from netsim.system import surroundings
 
 SCHEMA = "netsim.study/1"
@@ -86,7 +86,7 @@ def run_study(
     """
     jobs = check_jobs(jobs)
     points = _points_of(study, settings)
-    validated = None if validation is None else shown(read_validation(validation))
+    validated = None if validation is None else present(read_validation(validation))
     store = Store(out / POINTS, study.measure, None if cluster else read_data(points, data_dir))
     made_folder("out", out)
     remove_leftovers(out)

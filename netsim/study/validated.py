@@ -56,7 +56,7 @@ class Validation(_Read):
     comparison: Annotated[tuple[Compared, ...], Field(min_length=1)]
 
 
-class Shown(NamedTuple):
+class Presented(NamedTuple):
     """A sentence for the conclusion, a section of the report."""
 
     sentence: str
@@ -82,7 +82,7 @@ def read_validation(path: Path) -> Validation:
         ) from None
 
 
-def shown(validation: Validation) -> Shown:
+def present(validation: Validation) -> Presented:
     """Return what the validation says, in a sentence and in a section with a picture and a table."""
     rows = validation.comparison
     errors = [abs(each.error) for each in rows]
@@ -108,7 +108,7 @@ def shown(validation: Validation) -> Shown:
         validation.conclusion
     )
     tables = [Table("predicted against measured", columns, cells, provenance)]
-    return Shown(sentence, Section("Predicted against measured", text, [figure], tables))
+    return Presented(sentence, Section("Predicted against measured", text, [figure], tables))
 
 
 def _series(rows: Sequence[Compared]) -> list[Series]:

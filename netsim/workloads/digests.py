@@ -16,6 +16,11 @@ from torch import nn
 
 DEPTH = 4
 """Containers within containers that are looked into."""
+LIBRARIES = ("torch", "netsim")
+"""Packages whose own variables are no state of a user's model."""
+GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+INTERNAL = set(vars(nn.Module()))
+"""Attributes that every module has."""
 
 
 def hashed(value: Any, depth: int = DEPTH) -> str:
@@ -74,13 +79,6 @@ def state_of(model: nn.Module) -> dict[str, str]:
         for name, value in (own | dict(module._buffers) | dict(module._parameters)).items():
             found[f"{prefix}.{name}".lstrip(".")] = hashed(value)
     return found
-
-
-LIBRARIES = ("torch", "netsim")
-GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
-
-INTERNAL = set(vars(nn.Module()))
-"""Attributes that every module has."""
 
 
 def _trained(tensor: torch.Tensor) -> bool:
