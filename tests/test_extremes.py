@@ -381,12 +381,12 @@ def test_what_graphml_leaves_ambiguous_is_one_short_line(
 def test_a_forecast_leaves_out_the_first_round(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A first round of 50 s, then a second each: after the third, 99 are left of 102."""
-    instants = iter([50.0, 51.0, 52.0, 53.0])
+    """A first round of 50 s, then 5 s each: after the third, 99 of 102 rounds are left, or 495 s."""
+    instants = iter([50.0, 55.0, 60.0, 65.0])
     monkeypatch.setattr("netsim.commands.common.time", SimpleNamespace(monotonic=lambda: next(instants)))
     forecast = Forecast(102)
     told = []
     for done in (1, 2, 3, 4):
         forecast.note(done)
         told.append(capsys.readouterr().err)
-    assert told == ["", "", "netsim: 102 rounds in all; about 99 s to go\n", ""]
+    assert told == ["", "", "netsim: 102 rounds in all; about 495 s to go\n", ""]
