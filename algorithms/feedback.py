@@ -23,8 +23,8 @@ class ErrorFeedback(Algorithm):
     """An algorithm whose workers send the selected entries and keep the rest as a residual.
 
     With `momentum_correction` μ each worker's momentum is applied before selection, and cleared where
-    its entries were sent (momentum factor masking), as in Deep Gradient Compression. Where the learning rate
-    changes, it is a :class:`~netsim.sgd.Recipe`, whose momentum is μ: the velocity has the rate inside.
+    its entries were sent (momentum factor masking), as in Deep Gradient Compression. If the learning rate changes,
+    `momentum_correction` must be the :class:`~netsim.sgd.Recipe` with momentum μ, because the velocity holds the rate.
     """
 
     sparse: ClassVar[bool] = True

@@ -21,10 +21,8 @@ MOST_BUCKETS = 5
 
 LEAST_WIDTH = 128
 """Narrower than this the table would wrap; output that is not a terminal has at least so many columns."""
-
-
 WIDEST = 10_000
-"""Columns that no table needs."""
+"""More columns than any table needs."""
 
 
 class _Console(Console):

@@ -26,7 +26,7 @@ MAY_DIFFER = ("data_dir", "command")
 
 
 _KEPT: list[Any] = []
-"""Stores in files, until this process ends: to be rid of one takes the lock of its file, for which it may wait."""
+"""File stores, kept until this process ends: deleting one waits for the lock of its file."""
 
 
 def meet(init_method: str, rank: int, world_size: int, timeout_s: float) -> tuple[Any, bool]:
@@ -92,7 +92,7 @@ def check_interfaces() -> None:
 
 
 def in_time(timeout_s: float, function: Callable[..., T], *args: Any) -> T:
-    """Return what a function that may wait for a name service returns, or raise PeerSilentError."""
+    """Return the result of a function, or raise PeerSilentError after the timeout; a name service may never answer."""
     answer: Future[T] = Future()
 
     def ask() -> None:

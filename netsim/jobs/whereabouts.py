@@ -23,11 +23,11 @@ Tell = Callable[[str, str, int, int | None], None]
 """``tell(kind, message, exit_code, peer)`` hands on why a rank ends: the error's class, and which rank it is about."""
 
 Note = Callable[[str], None]
-"""``note(where)`` lets who waits for this rank know that it is in an operation that must end within the timeout."""
+"""``note(where)`` tells whoever watches this rank that it is in an operation that must end within the timeout."""
 
 HINT = " (is that rank stuck, stopped or at something else, or a link down?)"
 SLACK_S = 0.5
-"""A rank that waits in vain says so itself, and knows more, if it is given so much longer than its timeout."""
+"""Seconds that a watcher waits beyond the timeout: a rank that times out itself knows more, and is to say so."""
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -126,7 +126,7 @@ def end(kind: str, message: str, code: int, tell: Tell | None, peer: int | None 
 
 
 class Alarm:
-    """Notes where this rank is, for a rank that nobody watches: ends it where an operation lasts too long."""
+    """A :data:`Note` for a rank that nobody watches: ends the rank if an operation lasts too long."""
 
     def __init__(self, timeout_s: float, tell: Tell | None = None) -> None:
         self._timeout_s, self._tell = timeout_s, tell

@@ -28,6 +28,7 @@ from netsim.workloads.user_code import blaming
 from netsim.workloads.workload import DataParallelTask
 
 UNLIKELY_SEED = 3_141_592_653
+"""A seed that a user's forward does not set itself: then it would put a generator back where it was."""
 EVERY_CALL = "a gradient must depend on parameters and mini-batch alone"
 
 
