@@ -126,7 +126,12 @@ def _report(
     lost = [f"No result for {name}: {_why(failed.get(name))}." for name in experiment.algorithms if name not in ended]
     effects, links = ({}, None) if lab is None else (experiment.shown(), experiment.links())
     notes = idle_options(experiment, results, watched=watched)
-    return Report(experiment.config(), results, conclude(results, lab) + lost, environment, effects, links, notes)
+    config = experiment.config() | ({} if lab is not None else dict.fromkeys(OF_SIMULATED_NETWORKS))
+    return Report(config, results, conclude(results, lab) + lost, environment, effects, links, notes)
+
+
+OF_SIMULATED_NETWORKS = ("bandwidth_bps", "latency_s", "bandwidth_scale", "latency_scale", "sharing", "way")
+"""Options that a real run has no use for; its report has None for them."""
 
 
 def _why(error: NetsimError | None) -> str:

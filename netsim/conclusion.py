@@ -114,7 +114,7 @@ def _tied(ranked: Sequence[Result]) -> list[Result]:
 
 def _longer(ratio: float) -> str:
     """Return how long something takes that takes longer: never the ratio 1, which would mean as long."""
-    return f"{ratio - 1:.1e} of that longer" if f"{ratio:.3g}" == "1" else f"{ratio:.3g}× as long"
+    return f"{100 * (ratio - 1):.2g}% longer" if f"{ratio:.3g}" == "1" else f"{ratio:.3g}× as long"
 
 
 def _and(titles: Sequence[str]) -> str:

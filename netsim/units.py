@@ -177,9 +177,17 @@ def _hint(unit: str, units: dict[str, Fraction]) -> str:
     return f" (did you mean '{prefix}bps' for {long}bits a second or '{prefix}B/s' for {long}bytes a second?)"
 
 
+ROUNDED_BY = 1e-3
+"""The largest part of a bandwidth by which rounding to whole bit/s may change it."""
+
+
 def parse_bandwidth(text: str | float) -> int:
-    """Return bit/s (at least 1), from ``1Gbps``, ``100Mbit/s``, ``25GiB/s`` or a number of bit/s."""
-    return max(1, round(_parse(text, BANDWIDTH, "bandwidth", "1Gbps, 100Mbit/s or 25GiB/s", zero=False)))
+    """Return whole bit/s, from ``1Gbps``, ``100Mbit/s``, ``25GiB/s`` or a number of bit/s."""
+    wanted = _parse(text, BANDWIDTH, "bandwidth", "1Gbps, 100Mbit/s or 25GiB/s", zero=False)
+    found = round(wanted)
+    if not found or abs(found - wanted) > ROUNDED_BY * wanted:
+        raise UsageError(f"bandwidth {shown(text)} must be a whole number of bit/s, at least 1; links take no fraction")
+    return found
 
 
 def parse_duration(text: str | float, what: str = "duration", *, zero: bool = False) -> float:

@@ -410,6 +410,27 @@ def test_background_goes_between_hosts_without_workers(capsys: pytest.CaptureFix
     assert "column dst: 'l' is not a host" in ran.err  # it is a switch
 
 
+def test_a_host_has_one_name_whoever_asks(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Host 8 of 16 is worker8 to flows and to a run of four workers, whose routes it does not meet.
+
+    worker8 sends 12.5 MB to worker0: 100 ms of the 1 Gbit/s that worker0 receives, and 150 µs of six links. Dense
+    sends worker0 a quarter of 4 MB in each of 6 steps, 8 ms and 50 to 150 µs each: it gets half of the link, 6 · 16 ms.
+    """
+    flows = tmp_path / "others.csv"
+    flows.write_text("src,dst,bytes,start_s\nworker8,worker0,12500000,0\n")
+    alone = run(capsys, f"flows --topology fat-tree:k=4 --flows {flows} --json")
+    assert json.loads(alone.out)["makespan_s"] == pytest.approx(0.1 + 150e-6, rel=1e-9)
+    command = (
+        f"simulate --workers 4 --topology fat-tree:k=4 --timing-only --elements 1000000 --background {flows} --json"
+    )
+    ran = run(capsys, f"{command} --algorithm dense")
+    assert json.loads(ran.out)["results"][0]["round_time_s"] == pytest.approx(6 * 16e-3, rel=0.01)
+    moved = run(capsys, f"{command} --algorithm dense --placement random")
+    assert "'worker8' is not a host (did you mean 'host8'?)" in moved.err
+    flows.write_text(flows.read_text().replace("worker8", "host8"))
+    assert run(capsys, f"{command} --algorithm dense --placement random").code == 0
+
+
 def test_background_of_named_hosts_says_nothing_of_other_numbers_of_workers(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -61,6 +61,15 @@ def test_options_change_both_worlds_alike(options: dict[str, Any]) -> None:
     assert_three_worlds_agree(options | {"rounds": 5, "k": 500}, 3)
 
 
+@pytest.mark.real
+@pytest.mark.slow
+def test_the_report_of_a_real_run_claims_no_simulated_links() -> None:
+    config = netsim.run(workers=1, algorithm="dense", rounds=1, bandwidth="10Gbps").config
+    assert (config["bandwidth_bps"], config["latency_s"], config["sharing"], config["way"]) == (None,) * 4
+    again = netsim.simulate(**config)
+    assert again.config["bandwidth_bps"] == 10**9  # the default of simulations, and not what was not applied
+
+
 @pytest.mark.slow
 def test_training_makes_the_loss_smaller_for_every_algorithm() -> None:
     before = netsim.simulate(workers=4, algorithm=NAMES, rounds=1, lr=1e-6, **CHARGES).results

@@ -88,6 +88,12 @@ def test_a_validation_says_how_far_the_lead_can_be_trusted(capsys: pytest.Captur
     assert (ran.code, ran.out) == (2, "")
 
 
+def test_a_question_beyond_what_is_simulated_is_infeasible(capsys: pytest.CaptureFixture[str]) -> None:
+    ran = run(capsys, "recommend --workers 8 --elements 1000 --compute-time 5e6s --jobs 1")  # of 2⁶² ps = 4.6e6 s
+    assert (ran.code, ran.out) == (3, "")
+    assert "53 days" in ran.err
+
+
 def test_topologies_that_one_may_choose_from(capsys: pytest.CaptureFixture[str]) -> None:
     found = asked(capsys, "--algorithm ps --topology star,ps")
     assert [each["candidate"]["topology"] for each in found["ranking"]] == ["star", "ps"]

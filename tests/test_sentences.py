@@ -273,7 +273,7 @@ def result(name: str, seconds: float, workers: int = 6, bound_by: str = "network
 
 def test_who_is_fastest_is_told_with_equals() -> None:
     (alone,) = conclude([result("A", 1.0), result("B", 1.001)], None)
-    assert alone == "With 6 workers A is fastest: 1 s a round, bound by network; B takes 1.0e-03 of that longer."
+    assert alone == "With 6 workers A is fastest: 1 s a round, bound by network; B takes 0.1% longer."
     (tied,) = conclude([result("A", 1.0), result("B", 1.0, bound_by="compute"), result("C", 3.0)], None)
     assert tied == "With 6 workers A and B are fastest: 1 s a round; C takes 3× as long."
 

@@ -112,9 +112,12 @@ class Fabric:
         self._routes: dict[tuple[str, str], Route] = {}
 
     def _named(self, chosen: IntArray) -> list[str]:
-        """Name hosts that have no names of their own after the ranks that they hold."""
-        names = self.graph.names
-        if self.graph.anonymous:
+        """Name hosts that have no names of their own after the ranks that they hold.
+
+        A host without a rank keeps the number in its network: as ``worker8``, unless ranks are placed out of order.
+        """
+        names, in_order = self.graph.names, np.array_equal(chosen, np.arange(len(chosen)))
+        if self.graph.anonymous and not in_order:
             names = names.copy()
             for number, node in enumerate(self.graph.hosts.tolist()):
                 names[node] = f"host{number}"

@@ -52,7 +52,9 @@ def _flow(header: list[str], row: list[str], where: str, hosts: set[str]) -> Giv
     source, target, nbytes, start = (cells.get(column, "") for column in COLUMNS)
     for column, host in (("src", source), ("dst", target)):
         if host not in hosts:
-            raise UsageError(f"{where}, column {column}: {host!r} is not a host{suggestion(host, hosts)}")
+            free = host.replace("worker", "host")
+            hint = f" (did you mean {free!r}?)" if free in hosts else suggestion(host, hosts)
+            raise UsageError(f"{where}, column {column}: {host!r} is not a host{hint}")
     if source == target:
         raise UsageError(f"{where}, column dst: {target!r} is the sender itself; name another host")
     size, start_s = _number(nbytes), _number(start)

@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from netsim.errors import InfeasibleError, NetsimError, UsageError, in_one_line, shown
 from netsim.interrupts import held
@@ -97,7 +97,8 @@ def measured(
     with _pool_errors(outcomes):
         for number, outcome, failure in outcomes:
             if outcome is None:
-                raise NetsimError(f"point {_words(points[number])} failed: {failure}")
+                kind = InfeasibleError if failure.infeasible else NetsimError
+                raise kind(f"point {_words(points[number])} failed: {failure.why}")
             yield points[number], outcome
 
 
@@ -121,18 +122,25 @@ def _pool_errors(outcomes: Generator[Any, None, None]) -> Iterator[None]:
             outcomes.close()
 
 
+class Failure(NamedTuple):
+    """What went wrong with a point, and whether the point asks for what cannot be simulated."""
+
+    why: str = ""
+    infeasible: bool = False
+
+
 def _measure_one(
     measure: Callable[[Point], Outcome], number: int, point: Point, version: Version
-) -> tuple[int, Outcome | None, str]:
+) -> tuple[int, Outcome | None, Failure]:
     """Return the number of the point, and what was found there or what went wrong."""
     if differing := _differing(version_of(measure), version):
-        return number, None, f"{differing}; install the same on both"
+        return number, None, Failure(f"{differing}; install the same on both")
     try:
-        return number, measure(point), ""
+        return number, measure(point), Failure()
     except NetsimError as error:
-        return number, None, str(error)
+        return number, None, Failure(str(error), isinstance(error, InfeasibleError))
     except Exception as error:  # one line, whatever a point leads to; a worker's traceback helps nobody
-        return number, None, in_one_line(error)
+        return number, None, Failure(in_one_line(error))
 
 
 def _differing(here: Version, asked: Version) -> str:
