@@ -139,7 +139,7 @@ def test_what_is_said_of_it(
     header = {name: each for name, each in header.items() if name not in ("schema", "sha256")}
     other = tmp_path / "forged.ckpt"
     write_sealed(other, SCHEMA, header, changed(body, place, lambda _: value))
-    with pytest.raises(NetsimError, match=rf"^checkpoint .* is damaged \([^\n]*{said}[^\n]*$") as refused:
+    with pytest.raises(NetsimError, match=rf"^(\S+: )?checkpoint .* is damaged \([^\n]*{said}[^\n]*$") as refused:
         netsim.simulate(checkpoint=other, resume=True, **options)
     assert str(other) in str(refused.value)
 
