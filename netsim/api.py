@@ -16,8 +16,11 @@ from netsim.errors import (
     NonFiniteGradientError,
     UnwrittenError,
     UsageError,
+    check_choice,
+    check_digits,
+    shown,
 )
-from netsim.experiment import Experiment, build_algorithm, input_files
+from netsim.experiment import Experiment, build_algorithm, input_files, taken_by
 from netsim.results import Report, Result
 from netsim.simulation import Laboratory, OnRound, ignore, laboratory
 from netsim.storage import check_outputs
@@ -52,6 +55,7 @@ def simulate(
     UnwrittenError, DivergedError or AlgorithmsFailedError where a file could not be written on the way, or training
     diverged, or an algorithm failed for another reason, such as a link that is down; ``report`` has the other results.
     """
+    _check_call(on_round)
     experiment = Experiment.of(**options)
     check_outputs({"metrics": metrics, "checkpoint": checkpoint, "trace": trace}, input_files(options))
     saved = checkpoint_of(experiment, checkpoint, checkpoint_every, resume)
@@ -172,10 +176,16 @@ def run(
     from netsim.jobs.launch import launch
     from netsim.jobs.real import check_backend
 
+    _check_call(on_round)
     experiment = Experiment.of(workers=workers, **options)
     check_real(experiment)
     check_backend(backend, experiment)
     return real_report(experiment, *launch(experiment, backend, timeout, on_round), backend)
+
+
+def _check_call(on_round: OnRound) -> None:
+    if not callable(on_round):
+        raise UsageError(f"on_round {shown(on_round)} must be a function of an algorithm's name and a step")
 
 
 def check_real(experiment: Experiment) -> None:
@@ -211,6 +221,30 @@ class Exchange(NamedTuple):
     bytes_received: list[int]
 
 
+OPTION_OF = {"serial": "serial_server", "momentum_correction": "momentum", "groups": "group_size"}
+"""The options of an experiment whose values parameters of algorithms take under other names."""
+
+
+def _settled(algorithm: str, k: int | None, rows: torch.Tensor, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of an algorithm as it takes them; raise UsageError for a value that it cannot use."""
+    workers, elements = rows.shape
+    settled = {name: in_python(value) for name, value in given.items()}
+    own = {name: value for name, value in settled.items() if name in taken_by(algorithm) and value is not None}
+    for name, value in own.items():
+        check_digits(name, value)
+    if isinstance(groups := own.get("groups"), tuple):
+        del own["groups"]
+        if len(groups) != workers or not all(type(group) is int and group >= 0 for group in groups):
+            raise UsageError(f"groups {shown(groups)} must be the number of each rank's group, {workers} in all")
+    if "selector" in own:
+        raise UsageError(f"selector {shown(own['selector'])} was given; say by k how many entries are selected")
+    if (bucket := own.pop("bucket", 0)) != 0:
+        raise UsageError(f"bucket {shown(bucket)} was given, but one exchange has one bucket; leave it out")
+    asked = {OPTION_OF.get(name, name): value for name, value in own.items()}
+    Experiment.of(timing_only=True, workers=workers, elements=elements, k=k, algorithm=algorithm, **asked)
+    return settled
+
+
 def exchange(algorithm: str, vectors: torch.Tensor | np.ndarray, k: int | None = None, **options: Any) -> Exchange:
     """Make one exchange of P given vectors, shape (P, d), in memory, starting without residuals.
 
@@ -239,13 +273,15 @@ def exchange(algorithm: str, vectors: torch.Tensor | np.ndarray, k: int | None =
         raise UsageError(f"vectors of shape {tuple(rows.shape)}, {rows.dtype}, must be floating-point of shape (P, d)")
     if not bool(torch.isfinite(rows).all()):
         raise UsageError("vectors hold NaN or infinity; every element must be finite")
-    k = in_python(k)
-    sparse = algorithm in ALGORITHMS and ALGORITHMS[algorithm].sparse
+    algorithm, k = in_python(algorithm), in_python(k)
+    check_choice("algorithm", algorithm, ALGORITHMS)
+    sparse = ALGORITHMS[algorithm].sparse
     if sparse and k is None:
         raise UsageError(f"{algorithm} needs k, how many entries it selects")
-    if k is not None:
-        Experiment(timing_only=True, elements=rows.shape[1], k=k)
-    chosen = build_algorithm(algorithm, options | ({"selector": Selector(k)} if k is not None and sparse else {}))
+    if k is not None and not sparse:
+        raise UsageError(f"k {shown(k)} was given, but {algorithm} exchanges every entry; leave it out")
+    settled = _settled(algorithm, k, rows, options)
+    chosen = build_algorithm(algorithm, settled | ({"selector": Selector(k)} if k is not None else {}))
 
     async def program(worker: Worker) -> tuple[torch.Tensor, torch.Tensor]:
         own = Dense(rows[worker.rank].clone())

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from algorithms import ALGORITHMS
 from netsim.algorithm import State
 from netsim.costs import AssumedCosts, MeasuredCosts
-from netsim.errors import NetsimError, UsageError, in_one_line, reason_of
+from netsim.errors import NetsimError, UsageError, in_one_line, reason_of, shown
 from netsim.experiment import Experiment, option_of
 from netsim.network.fabric import Link
 from netsim.payload import Bundle, Dense, Flag, SizeOnly, Sparse
@@ -203,12 +203,14 @@ def checkpoint_of(
     experiment: Experiment, path: str | Path | None, every: int | None = None, resume: bool = False
 ) -> Checkpoint | None:
     """Return the checkpoint that a run's options name, or None. Raises UsageError where they do not fit."""
-    every = in_python(every)
+    every, resume = in_python(every), in_python(resume)
+    if not isinstance(resume, bool):
+        raise UsageError(f"resume {shown(resume)} must be True or False")
     if every is not None and (type(every) is not int or every < 1):
-        raise UsageError(f"checkpoint-every {every!r} must be a whole number of at least 1")
+        raise UsageError(f"checkpoint-every {shown(every)} must be a whole number of at least 1")
     if path is None:
         if every is not None or resume:
-            given = "resume" if resume else f"checkpoint-every {every}"
+            given = "resume" if resume else f"checkpoint-every {shown(every)}"
             raise UsageError(f"{given} was given without the file; add --checkpoint FILE")
         return None
     path = Path(path)

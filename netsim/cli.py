@@ -47,7 +47,7 @@ def _outcome(arguments: list[str] | None) -> tuple[int, str]:
     """Return the exit status, and what is to be said of an error."""
     import sys
 
-    from netsim.errors import NetsimError, reason_of
+    from netsim.errors import InfeasibleError, NetsimError, reason_of
     from netsim.streams import give_up, prepare
 
     try:
@@ -60,6 +60,9 @@ def _outcome(arguments: list[str] | None) -> tuple[int, str]:
         return error.exit_code, str(error)
     except KeyboardInterrupt:
         return INTERRUPTED, "interrupted"
+    except MemoryError:
+        fix = "take fewer workers, elements or rounds"
+        return InfeasibleError.exit_code, f"more memory was asked for than there is; {fix}"
     except BrokenPipeError:
         give_up(sys.stdout)
         return 0, ""

@@ -95,8 +95,9 @@ class PeerLostError(PeerError):
 
 def unreadable(what: str, error: Exception, fix: str = "give the path of a file that is there") -> UsageError:
     """Return the error for a file that a user named and that cannot be read."""
-    wanting = f"; {fix}" if isinstance(error, FileNotFoundError | NotADirectoryError) else ""
-    return UsageError(f"{what} cannot be read: {reason_of(error)}{wanting}")
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        fix = "name a file that may be read"
+    return UsageError(f"{what} cannot be read: {reason_of(error)}; {fix}")
 
 
 def reason_of(error: Exception) -> str:
@@ -136,6 +137,14 @@ def shown(value: object, most: int = 80) -> str:
     return text if len(text) <= most + 20 else f"{text[:most]}… ({len(text):,} characters)"
 
 
+def check_digits(name: str, value: object) -> None:
+    """Raise UsageError for a value with a number that Python cannot write: no message could name it."""
+    try:
+        repr(value)
+    except ValueError:
+        raise UsageError(f"{name} has more digits than can be written; give a number of at most 300 digits") from None
+
+
 def suggestion(value: str, choices: Iterable[str]) -> str:
     """Return `` (did you mean 'x'?)`` for the choice closest to `value`, or an empty string."""
     choices = list(choices)
@@ -149,7 +158,7 @@ def check_choice(kind: str, value: object, choices: Iterable[str]) -> None:
     """Raise UsageError unless `value` is one of the names that there are."""
     choices = list(choices)
     if not isinstance(value, str):
-        raise UsageError(f"{kind} {value!r} must be a name; known: {', '.join(choices)}")
+        raise UsageError(f"{kind} {shown(value)} must be a name; known: {', '.join(choices)}")
     if value not in choices:
         raise unknown(kind, value, choices)
 

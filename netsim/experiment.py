@@ -18,7 +18,7 @@ from netsim.chance import WORD
 from netsim.device import check_device
 from netsim.effects import NAMES as EFFECTS
 from netsim.effects import NONE, Effects
-from netsim.errors import InfeasibleError, UsageError, check_choice, shown, unknown
+from netsim.errors import InfeasibleError, UsageError, check_choice, check_digits, shown, unknown
 from netsim.network.graph import check_link
 from netsim.network.sharing import SHARINGS
 from netsim.overlap import (
@@ -156,6 +156,8 @@ class Experiment:
         Those of :meth:`config` are taken, too, and numbers, texts and arrays of one element of other libraries.
         """
         given = {name: in_python(value) for name, value in options.items() if value is not None}
+        for name, value in given.items():
+            check_digits(option_of(name).replace("_", "-"), value)
         for what in ("bandwidth", "latency"):
             if isinstance(given.get(what), str) and given[what] == OWN:
                 del given[what]
@@ -244,7 +246,7 @@ class Experiment:
         if self.per_tensor and self.elements is not None:
             raise UsageError("per-tensor was given, but of --elements no tensors are known; leave --elements out")
         if self.density is not None and not (_is_number(self.density) and 0 < self.density <= 1):
-            raise UsageError(f"density {self.density!r} must be more than 0 and at most 1, such as 0.001")
+            raise UsageError(f"density {shown(self.density)} must be more than 0 and at most 1, such as 0.001")
         if self.k is not None:
             _check_integer("k", self.k, 1)
             if self.density is not None:

@@ -6,7 +6,6 @@ gradient is there, an exchange of its own begins. Several parameter servers serv
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from netsim.algorithm import Algorithm, Gradient, State
-from netsim.errors import UsageError, shown
+from netsim.errors import InfeasibleError, UsageError, shown
 from netsim.payload import VALUE_BYTES, Dense, SizeOnly, Sparse, Vector, cut, joined, size_rule
 from netsim.pieces import InPieces, Piece, Pieces
 from netsim.sgd import Recipe
@@ -24,6 +23,8 @@ from netsim.worker import Worker
 FORWARD = 1 / 3
 """The share of a gradient's time that forward takes, where nobody measured it: backward is twice as many products."""
 
+MOST_BUCKETS = 10_000
+"""Of elements without tensors: each bucket is exchanged, and written down, by itself."""
 TENSOR = "tensor"
 
 
@@ -201,7 +202,12 @@ def even(size: int, bucket: str) -> tuple[int, ...]:
         raise UsageError(
             "overlap 'tensor' was given, but of --elements no tensors are known; give a size, such as 25MB, or --model"
         )
-    count = math.ceil(VALUE_BYTES * size / parse_size(bucket, "overlap"))
+    count = min(size, -(-VALUE_BYTES * size // parse_size(bucket, "overlap")))
+    if count > MOST_BUCKETS:
+        raise InfeasibleError(
+            f"overlap {bucket!r} cuts {size:,} elements into {count:,} buckets, each with exchanges of its own; take "
+            f"at most {MOST_BUCKETS:,}, such as buckets of 25MB"
+        )
     return tuple(size * (number + 1) // count - size * number // count for number in range(count))
 
 

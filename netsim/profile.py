@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from netsim.errors import UsageError, check_file_name, unreadable
-from netsim.storage import write_atomically
+from netsim.errors import UsageError, check_file_name
+from netsim.storage import content_of, write_atomically
 
 FORMAT = 1
 
@@ -157,10 +157,7 @@ def load_profile(path: str | Path) -> Profile:
     """Return the profile of a file; raise UsageError, with file, key and value, where it is not one."""
     check_file_name("profile", path)
     shown = f"profile {str(path)!r}"
-    try:
-        content = Path(path).read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a name with a NUL
-        raise unreadable(shown, error, "netsim calibrate writes one") from None
+    content = content_of(Path(path), shown, "netsim calibrate writes one")
     try:
         table = tomllib.loads(content.decode())
     except (ValueError, RecursionError) as error:

@@ -19,7 +19,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from netsim.errors import UsageError, reason_of
+from netsim.errors import UsageError, reason_of, shown, unreadable
+from netsim.units import format_bytes
 
 READER_S = 3.0
 """How long a FIFO is given until somebody reads it."""
@@ -29,6 +30,8 @@ LEFTOVER = re.compile(rf"\..{{1,{SHOWN}}}\.[0-9a-f]{{16}}", re.DOTALL)
 """Names of temporary files."""
 LEFT_S = 3600.0
 """Seconds after which a temporary file belongs to no process that lives."""
+MOST_READ = 2**28
+"""Bytes of a file that are read at once: memory must hold several times as much."""
 
 
 @contextmanager
@@ -66,11 +69,29 @@ def check_outputs(outputs: Mapping[str, str | Path | None], inputs: Mapping[str,
         if path is None:
             continue
         if not isinstance(path, str | Path):
-            raise UsageError(f"{name} {path!r} must be the path of a file")
+            raise UsageError(f"{name} {shown(path)} must be the path of a file")
         _check_output(name, Path(path))
         where = _place(path)
         if where is not None and (other := taken.setdefault(where, name)) != name:
             raise UsageError(f"{name} {str(path)!r} is the file of {other}, too; name another file")
+
+
+def content_of(path: Path, what: str, *fix: str, most: int = MOST_READ) -> bytes:
+    """Return what is in a file that a user named; `what` begins the message of an error, and `fix` may end it.
+
+    Raises UsageError for a file that cannot be read, and for what has no end or can be read only once.
+    """
+    try:
+        there = path.stat()
+        if not stat.S_ISREG(there.st_mode) and not stat.S_ISDIR(there.st_mode):
+            raise UsageError(f"{what} is a device, a pipe or a socket; copy what it gives into a regular file")
+        if there.st_size > most:
+            raise UsageError(f"{what} has {format_bytes(there.st_size)}, and at most {format_bytes(most)} are read")
+        return path.read_bytes()
+    except UsageError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: no name of a file
+        raise unreadable(what, error, *fix) from None
 
 
 def check_folder(name: str, path: Path) -> None:

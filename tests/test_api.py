@@ -158,7 +158,7 @@ def test_vectors_of_any_kind_and_layout(vectors: torch.Tensor | np.ndarray) -> N
 
 @pytest.mark.parametrize("algorithm", [*DENSE, *SPARSE])
 def test_one_rank_exchanges_nothing(algorithm: str) -> None:
-    done = netsim.exchange(algorithm, TWO[:1], k=2)
+    done = netsim.exchange(algorithm, TWO[:1], k=2 if algorithm in SPARSE else None)
     assert (done.bytes_sent, done.bytes_received) == ([0], [0])
     assert (done.aggregated + done.residuals[0]).tolist() == [5, 0, 3, 1]
 
@@ -194,12 +194,42 @@ def with_value(value: float) -> np.ndarray:
         ("dense", TWO.astype(np.int32), {}, "must be floating-point"),
         ("dense", TWO.astype(np.complex64), {}, "must be floating-point"),
         ("dense", "vectors", {}, "vectors"),
+        ("dense", TWO, {"k": 2}, "k 2 was given, but dense exchanges every entry"),
+        (["dense"], TWO, {}, "algorithm ('dense',) must be a name"),
+        pytest.param(10**5000, TWO, {}, "algorithm of more digits", id="huge"),
+        ("gtopk", TWO, {"k": 10**5000}, "k has more digits"),
+        ("gtopk", TWO, {"k": 2, "residual": 10**5000}, "residual has more digits"),
+        ("lag", TWO, {"history": "10"}, "history '10' must be a whole number"),
+        ("lag", TWO, {"alpha": float("nan")}, "alpha nan must be"),
+        ("ps", TWO, {"serial": "false"}, "serial-server 'false' must be True or False"),
+        ("randk", TWO, {"k": 2, "seed": -1}, "seed -1 must be a whole number"),
+        ("topk", TWO, {"k": 2, "selector": 3}, "selector 3 was given"),
+        ("gtopk", TWO, {"k": 2, "momentum_correction": 2.0}, "momentum 2.0 must be"),
+        ("gtopk-hier", TWO, {"k": 2, "groups": [0]}, "groups (0,) must be the number of each rank's group, 2"),
         ("dense", [[1.0, 2.0], [3.0]], {}, "vectors"),
     ],
 )
 def test_exchanges_that_are_refused(algorithm: str, vectors: Any, options: dict[str, Any], said: str) -> None:
     with pytest.raises(netsim.UsageError, match=re.escape(said)):
         netsim.exchange(algorithm, vectors, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"resume": "false"}, "resume 'false' must be True or False"),
+        ({"resume": np.zeros(2)}, "resume (0.0, 0.0) must be True or False"),
+        ({"timing_only": "false"}, "timing-only 'false' must be True or False"),
+        ({"on_round": 3}, "on_round 3 must be a function"),
+        ({"metrics": 10**5000}, "metrics of more digits than can be written must be the path of a file"),
+        ({"compute_time_s": 10**5000}, "compute-time has more digits than can be written"),
+        ({"straggler": 10**5000}, "straggler has more digits"),
+        ({"checkpoint_every": 10**5000}, "checkpoint-every of more digits than can be written was given without"),
+    ],
+)
+def test_a_switch_a_function_or_a_number_of_another_kind_is_one_line(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(netsim.UsageError, match=re.escape(said)):
+        netsim.simulate(**{"workers": 2, "timing_only": True, "elements": 10, **options})
 
 
 CONFIGS: list[dict[str, Any]] = [

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 import netsim
+from netsim.commands.common import Forecast
+from netsim.errors import InfeasibleError
 from tests.command import run
 
 TIMED = "simulate --timing-only --elements 1000"
@@ -268,3 +270,25 @@ def test_another_package_in_the_place_of_ours_is_noticed(tmp_path: Path) -> None
     assert (ran.returncode, ran.stdout) == (1, "")
     assert re.fullmatch(r"netsim: package 'algorithms' comes from [^\n]+\n", ran.stderr)
     assert str(tmp_path) in ran.stderr
+
+
+def test_memory_that_is_not_there_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def greedy(_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("netsim.commands.app.answer", greedy)
+    ran = run(capsys, "simulate")
+    assert (ran.code, ran.out) == (3, "")
+    assert re.fullmatch(r"netsim: more memory was asked for than there is; [^\n]*\n", ran.err)
+
+
+def test_rounds_that_take_years_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 10⁹ rounds the second takes 11 s: all take 11 · 10⁹ s, which are 349 years."""
+    now = iter([0.0, 11.0])
+    monkeypatch.setattr("netsim.commands.common.time.monotonic", lambda: next(now))
+    forecast = Forecast(10**9)
+    forecast.note(1)
+    with pytest.raises(InfeasibleError, match="1,000,000,000 rounds in all would take about 349 years"):
+        forecast.note(2)

@@ -136,6 +136,23 @@ def test_so_he_can_what_takes_longer(read_only: Path, command: str) -> None:
     check_works(read_only, LONG[command])
 
 
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_report_that_cannot_be_written_costs_the_report_not_the_conclusion(tmp_path: Path, as_json: bool) -> None:
+    """A byte less than the report has is enough for every point."""
+    (tmp_path / "sweep.toml").write_text(SWEEP)
+    study = f"study sweep.toml --jobs 1 {'--json' if as_json else ''} --out"
+    usual = in_little_room(tmp_path, f"{study} usual", 10**9)
+    report = (tmp_path / "usual" / "report.html").stat().st_size
+    ran = in_little_room(tmp_path, f"{study} out", report - 1)
+    assert usual.returncode == 0
+    assert re.fullmatch(
+        r"netsim: out 'out' could not be written to: File too large; all points are kept[^\n]*\n", ran.stderr
+    )
+    assert ran.returncode == 1
+    assert ran.stdout == re.sub(r"Report: .*\n", "", usual.stdout)
+    assert "Fastest" in ran.stdout
+
+
 @pytest.mark.parametrize("option", ["--out", "--metrics", "--trace", "--checkpoint"])
 def test_a_folder_that_is_read_only_is_said_before_the_run(read_only: Path, option: str) -> None:
     ran = run_unprivileged(

@@ -24,7 +24,7 @@ from netsim.backends.local import Instant
 from netsim.backends.simulated import SimulatedMedium
 from netsim.backends.watched import Watched
 from netsim.costs import AssumedCosts
-from netsim.errors import DeadlockError, UsageError
+from netsim.errors import DeadlockError, InfeasibleError, UsageError
 from netsim.experiment import Experiment
 from netsim.network.fabric import Fabric
 from netsim.overlap import Bucket, Overlapped, Ready, even, pieces_of, ready_by_elements
@@ -562,3 +562,17 @@ def test_a_sum_over_several_servers_is_that_over_one() -> None:
 def test_what_several_servers_cannot_do_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         netsim.simulate(workers=2, topology="ps:servers=2", **options)
+
+
+@pytest.mark.parametrize(("size", "bucket"), [(10, "1B"), (10, "4B"), (7, "3B"), (100, "8B"), (101, "12B")])
+def test_no_bucket_is_empty_and_none_is_larger_than_asked(size: int, bucket: str) -> None:
+    """An element takes 4 bytes, and a bucket holds one at least."""
+    parts = even(size, bucket)
+    assert sum(parts) == size
+    assert min(parts) >= 1
+    assert max(parts) <= max(1, int(bucket[:-1]) // 4)
+
+
+def test_more_buckets_than_anybody_waits_for_are_refused() -> None:
+    with pytest.raises(InfeasibleError, match="overlap '1B' cuts 1,000,000,000 elements into 1,000,000,000 buckets"):
+        even(10**9, "1B")

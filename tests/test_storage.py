@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import socket
 import stat
 import subprocess
@@ -19,6 +20,7 @@ import pytest
 import netsim
 from netsim.errors import UsageError
 from netsim.storage import check_folder, check_outputs, write_atomically
+from tests.command import run
 from tests.unprivileged import USER, run_unprivileged
 
 
@@ -355,3 +357,38 @@ def test_what_may_not_be_written_is_not(open_to_all: Path, kind: str) -> None:
         assert [("Permission denied" in each or "nothing can be written" in each) for each in said] == [True, True]
         assert file.read_text() == "kept"
         assert names(inside) == ["file"]
+
+
+INPUTS = {
+    "topology.json": "topology show {}",
+    "topology.graphml": "topology show {}",
+    "profile.toml": "simulate --profile {}",
+    "flows.csv": "flows --topology star --flows {}",
+    "background.csv": "simulate --workers 2 --timing-only --elements 10 --background {}",
+    "matrix.csv": "topology show wan:matrix={}",
+    "study.toml": "study {} --out o",
+    "validation.json": "study scaling --quick --out o --validation {}",
+    "checkpoint": "simulate --workers 2 --rounds 2 --checkpoint {} --resume",
+}
+
+
+@pytest.mark.parametrize("name", INPUTS)
+@pytest.mark.parametrize("kind", ["fifo", "zeros", "huge"])
+def test_an_input_without_end_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, kind: str
+) -> None:
+    """A FIFO that nobody writes to, a device that never ends, and a file of a terabyte."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / name
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "zeros":
+        path.symlink_to("/dev/zero")
+    else:
+        with path.open("wb") as file:
+            file.truncate(10**12)
+    ran = run(capsys, INPUTS[name].format(name))
+    refused = "regular file|is not a file" if kind != "huge" else "1 TB, and at most|is not a file of schema|damaged"
+    assert re.fullmatch(rf"netsim: [^\n]*'{name}'[^\n]*({refused})[^\n]*\n", ran.err), ran.err
+    assert ran.code in (1, 2)
+    assert ran.out == ""

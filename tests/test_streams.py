@@ -61,6 +61,13 @@ def test_a_full_stdout_leaves_the_file(tmp_path: Path) -> None:
     assert len(json.loads((tmp_path / "r.json").read_text())["results"]) == 2
 
 
+@needs_full
+@pytest.mark.parametrize("command", ["simulate", "flows"])
+def test_a_full_stdout_and_a_full_file_are_both_named(tmp_path: Path, command: str) -> None:
+    said = "stdout: No space left on device; out '/dev/full' could not be written: No space left on device"
+    one_line(netsim(tmp_path, f"{COMMANDS[command]} --out /dev/full", ">/dev/full"), 1, said)
+
+
 @pytest.mark.parametrize("redirected", ["2>&-", "<&-", "2>/dev/full", "<&- 2>&-"])
 def test_a_result_needs_neither_stdin_nor_stderr(tmp_path: Path, redirected: str) -> None:
     ran = netsim(tmp_path, f"{TIMED} --json", redirected)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from netsim.errors import UsageError, check_file_name, shown, unreadable
 from netsim.network.graph import Graph, from_networkx
+from netsim.storage import content_of
 from netsim.units import read_number
 
 if TYPE_CHECKING:
@@ -50,10 +51,7 @@ def read_graph(path: Path) -> Graph:
 @functools.lru_cache(maxsize=4)
 def _read(path: Path, changed_ns: int, size: int) -> Graph:
     origin = f"topology {str(path)!r}: "
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise unreadable(f"topology {str(path)!r}", error) from None
+    content = content_of(path, f"topology {str(path)!r}")
     read = _from_json if path.suffix.lower() == ".json" else _from_graphml
     graph = read(content, origin)
     if not any(data.get("kind") == "host" and data.get("role") != "server" for _, data in graph.nodes(data=True)):

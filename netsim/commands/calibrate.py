@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from netsim.commands.common import say_json
+from netsim.commands.common import all_done, say_json
 from netsim.errors import NetsimError, UsageError, reason_of
 from netsim.options import option
 from netsim.streams import reader_may_go
@@ -73,17 +73,22 @@ def calibrate(
     else:
         found = launch_work(details, local or 2, _say_stage, cluster)
     profile = profile_of(calibration, found[0])
-    failed: OSError | None = None
-    try:
-        save_profile(profile, out)
-    except OSError as error:
-        failed = error
-    if as_json:
-        say_json(profile.model_dump_json(indent=2, exclude_none=True))
-    else:
-        _render(profile, out if failed is None else None)
-    if failed is not None:
-        raise NetsimError(f"out {str(out)!r} could not be written: {reason_of(failed)}") from failed
+    saved: list[Path] = []
+
+    def save() -> None:
+        try:
+            save_profile(profile, out)
+        except OSError as error:
+            raise NetsimError(f"out {str(out)!r} could not be written: {reason_of(error)}") from error
+        saved.append(out)
+
+    def show() -> None:
+        if as_json:
+            say_json(profile.model_dump_json(indent=2, exclude_none=True))
+        else:
+            _render(profile, saved[0] if saved else None)
+
+    all_done([save, show])
 
 
 def _cluster(local: int | None, bandwidth_bps: int | None) -> Any:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from netsim.errors import IncompleteError, NetsimError, reason_of
+from netsim.errors import IncompleteError, InfeasibleError, NetsimError, reason_of
 from netsim.streams import escaped, in_utf_8, reader_may_go
 from netsim.units import format_duration
+
+A_YEAR_S = 365 * 86400.0
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,13 +34,13 @@ def is_watched(console: Console) -> bool:
 
 
 class Forecast:
-    """Says once on stderr how long the rest of a run of so many rounds takes, if that is long.
+    """Says once on stderr how long the rest of a run of so many rounds takes, if that is long, and refuses years.
 
     The first round is not counted, because it includes loading and compiling.
     """
 
-    AFTER_S, LONG_S = 10.0, 60.0
-    """Seconds of rounds before it is told, and the least that is worth telling."""
+    AFTER_S, LONG_S, LONGEST_S = 10.0, 60.0, 2 * A_YEAR_S
+    """Seconds of rounds before it is told, the least that is worth telling, and the most that is not refused."""
 
     def __init__(self, rounds: int) -> None:
         self._rounds = rounds
@@ -53,6 +56,10 @@ class Forecast:
             return
         self._said = True
         left = (now - began) / (done - before) * (self._rounds - done)
+        if left > self.LONGEST_S:
+            raise InfeasibleError(
+                f"{self._rounds:,} rounds in all would take about {left / A_YEAR_S:,.0f} years here; take fewer"
+            )
         if left > self.LONG_S:
             span = format_duration(left) if left < 2 * 3600 else f"{left / 3600:,.0f} hours"
             print(f"netsim: {self._rounds:,} rounds in all; about {span} to go", file=sys.stderr, flush=True)  # noqa: T201
@@ -115,13 +122,22 @@ def show_and_write(document: str, out: Path | None, show: Callable[[], None] | N
 
     Where one of the two fails, the other is done all the same.
     """
-    with ExitStack() as stack:
-        if out is not None:
-            stack.callback(write_out, out, document)
-        if show is None:
-            say_json(document)
-        else:
-            show()
+    writes = [] if out is None else [partial(write_out, out, document)]
+    all_done([partial(say_json, document) if show is None else show, *writes])
+
+
+def all_done(steps: Iterable[Callable[[], object]]) -> None:
+    """Take every step, also where one before it fails, and raise NetsimError for all that failed."""
+    failed: list[NetsimError] = []
+    for step in steps:
+        try:
+            step()
+        except NetsimError as error:
+            failed.append(error)
+    if len(failed) == 1:
+        raise failed[0]
+    if failed:
+        raise NetsimError("; ".join(map(str, failed)))
 
 
 @contextmanager
@@ -133,14 +149,17 @@ def stdout_is_for_results() -> Iterator[TextIO]:
 
 
 @contextmanager
-def rest_delivered(deliver: Callable[[Report], None]) -> Iterator[None]:
+def rest_delivered(deliver: Callable[[Any], None]) -> Iterator[None]:
     """Deliver what came out where something is missing, before that is an error."""
     try:
         yield
     except IncompleteError as error:
-        if error.report is not None:
-            deliver(error.report)
-        raise
+        missing = error
+
+        def tell() -> None:
+            raise missing
+
+        all_done([tell] if error.report is None else [partial(deliver, error.report), tell])
 
 
 def write_out(out: Path, text: str) -> None:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from netsim.commands.common import points_progress, say, say_json
+from netsim.commands.common import points_progress, rest_delivered, say, say_json
 from netsim.errors import InterruptedRunError, UsageError
 from netsim.options import option, whole
 
 if TYPE_CHECKING:
-    from netsim.study import Plan, Study
+    from netsim.study import Plan, Ran, Study
 
 
 def study(
@@ -74,8 +74,15 @@ def study(
     command = shlex.join(
         ["netsim", "study", name, *(["--quick"] if quick else []), *_sets(sets), *more, "--out", "DIR"]
     )
+
+    def show(ran: Ran) -> None:
+        if as_json:
+            say_json(json.dumps(ran.data, indent=2, ensure_ascii=False, allow_nan=False))
+        else:
+            say("\n".join([*ran.conclusion.sentences, *(f"Report: {file}" for file in ran.files[:1])]))
+
     try:
-        with points_progress(found.name) as on_point:
+        with rest_delivered(show), points_progress(found.name) as on_point:
             ran = run_study(
                 found, settings, folder, command=command, jobs=jobs, cluster=cluster, resume=resume, data_dir=data_dir,
                 validation=validation, on_point=on_point,
@@ -85,10 +92,7 @@ def study(
             f"interrupted; every point that was ready is kept in {str(folder)!r}: give the same options and --resume "
             "to go on from there"
         ) from None
-    if as_json:
-        say_json(json.dumps(ran.data, indent=2, ensure_ascii=False, allow_nan=False))
-        return
-    say("\n".join([*ran.conclusion.sentences, f"Report: {ran.files[0]}"]))
+    show(ran)
 
 
 def _sets(sets: list[str] | None) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from netsim.commands.common import say, say_json, show_and_write, told_after, with_links, write_out
+from netsim.commands.common import all_done, say, say_json, show_and_write, told_after, with_links, write_out
 from netsim.errors import check_choice
 from netsim.options import links, option, output, takes, whole
 from netsim.streams import reader_may_go
@@ -63,18 +62,18 @@ def show(
     tell = told_after(2.0)
     tell(f"ordering {len(fabric.hosts):,} hosts")
     found = summarise(fabric, orders(fabric.graph), tell)
-    with ExitStack() as stack:
-        if out is not None:
-            from netsim.report.network import draw_network
+    if as_json:
+        config = {"topology": topology} | with_links(experiment, options)
+        document = {"schema": SCHEMA, "config": config, **asdict(found)}
+        document["link_ranges"] = found.link_ranges and found.link_ranges.as_json()
+        steps = [partial(say_json, json.dumps(document, indent=2, ensure_ascii=False))]
+    else:
+        steps = [partial(say, _in_words(topology, found))]
+    if out is not None:
+        from netsim.report.network import draw_network
 
-            stack.callback(write_out, out, draw_network(fabric, orders(fabric.graph)[-1]).rstrip())
-        if as_json:
-            config = {"topology": topology} | with_links(experiment, options)
-            document = {"schema": SCHEMA, "config": config, **asdict(found)}
-            document["link_ranges"] = found.link_ranges and found.link_ranges.as_json()
-            say_json(json.dumps(document, indent=2, ensure_ascii=False))
-        else:
-            say(_in_words(topology, found))
+        steps.append(partial(write_out, out, draw_network(fabric, orders(fabric.graph)[-1]).rstrip()))
+    all_done(steps)
 
 
 def _in_words(topology: str, found: Summary) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from netsim.commands.common import is_watched, say_json, write_out
+from netsim.commands.common import all_done, is_watched, say_json, write_out
 from netsim.errors import UsageError, check_choice, shown
 from netsim.options import option
 from netsim.streams import reader_may_go
@@ -94,13 +95,8 @@ def validate(
             found = run(settings, allowed, on_progress, points, known)
     sentences = conclude(found, allowed)
     document = found.as_json(config, sentences)
-    with ExitStack() as stack:
-        if out is not None:
-            stack.callback(_write, out, found, document)
-        if as_json:
-            say_json(document)
-        else:
-            _render(found, sentences)
+    writes = [] if out is None else [partial(_write, out, found, document)]
+    all_done([partial(say_json, document) if as_json else partial(_render, found, sentences), *writes])
     if any(each.verdict == "off" for each in found.comparison):
         raise typer.Exit(VALIDATION_FAILED)
 

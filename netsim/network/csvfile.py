@@ -8,7 +8,8 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
-from netsim.errors import UsageError, unreadable
+from netsim.errors import UsageError
+from netsim.storage import content_of
 
 
 def csv_rows(path: Path, where: str) -> Iterator[tuple[int, list[str]]]:
@@ -18,8 +19,8 @@ def csv_rows(path: Path, where: str) -> Iterator[tuple[int, list[str]]]:
     semicolons or tabs that the first line has more of. `where` begins the message of the UsageError for what cannot
     be read.
     """
+    content = content_of(path, where)
     try:
-        content = path.read_bytes()
         text = content.decode(
             "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
         )
@@ -31,5 +32,5 @@ def csv_rows(path: Path, where: str) -> Iterator[tuple[int, list[str]]]:
                 yield reader.line_num, cells
     except UnicodeDecodeError as error:
         raise UsageError(f"{where} is not {error.encoding} text at byte {error.start:,}; save it as UTF-8") from None
-    except (OSError, ValueError, csv.Error) as error:  # ValueError: no name of a file
-        raise unreadable(where, error) from None
+    except csv.Error as error:
+        raise UsageError(f"{where} cannot be read as CSV: {error}; save it as CSV again") from None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from netsim.errors import UsageError, unreadable
+from netsim.errors import UsageError
 from netsim.experiment import Experiment
+from netsim.storage import content_of
 from netsim.study.kinds import Point
 from netsim.workloads import is_own
 
@@ -39,8 +40,5 @@ def _experiment_of(point: Point) -> Experiment:
     check_no_code(point)
     experiment = Experiment.of(**point)
     if (flows := experiment.effects.flows_file) is not None:
-        try:
-            flows.open("rb").close()
-        except (OSError, ValueError) as error:  # ValueError: a name with a NUL
-            raise unreadable(f"background {str(flows)!r}", error) from None
+        content_of(flows, f"background {str(flows)!r}")
     return experiment

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from netsim.errors import NetsimError, UsageError, in_one_line, reason_of
+from netsim.errors import NetsimError, UnwrittenError, UsageError, in_one_line, reason_of
 from netsim.report import Document, Table, write_report
 from netsim.report.files import as_csv
 from netsim.storage import check_outputs, made_folder, remove_leftovers, write_atomically
@@ -82,7 +82,8 @@ def run_study(
     are used; without, all are measured again. `jobs` points are measured at once (0: as many as there are cores),
     or as many as the `cluster` has cores. `data_dir` holds data sets, on every machine that measures; results do not
     depend on where it is. `validation` is what ``netsim validate`` wrote, to stand in the report, too. `command` is
-    how to get the same again. Raises InfeasibleError where a data set is missing.
+    how to get the same again. Raises InfeasibleError where a data set is missing, and UnwrittenError, whose
+    ``report`` is what came out, where its files could not be written.
     """
     jobs = check_jobs(jobs)
     points = _points_of(study, settings)
@@ -106,6 +107,7 @@ def run_study(
             count += fresh
             with _kept_ones_fit(store, count < len(found)):
                 points = study.refine(settings, list(found.values()))
+    ran: Ran | None = None
     try:
         with _kept_ones_fit(store, count < len(found)):
             conclusion = study.conclude(settings, list(found.values()))
@@ -113,16 +115,18 @@ def run_study(
                 conclusion = replace(conclusion, sentences=[*conclusion.sentences, validated.sentence],
                                      sections=[*conclusion.sections, validated.section])  # fmt: skip
             data = _as_json(study, settings, conclusion)
+            ran = Ran(conclusion, data, (), count)
             files = _write(study, settings, list(found.values()), conclusion, data, out, command)
     except (OSError, NetsimError) as error:
         reason = error if isinstance(error, OSError) else error.__cause__
         if not isinstance(reason, OSError):
             raise
-        raise NetsimError(
+        raise UnwrittenError(
             f"out {str(out)!r} could not be written to: {reason_of(reason)}; all points are kept: mend that, and give "
-            "--resume to have the report"
+            "--resume to have the report",
+            ran,
         ) from error
-    return Ran(conclusion, data, files, count)
+    return replace(ran, files=files)
 
 
 def _measure(

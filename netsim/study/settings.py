@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from netsim.errors import UsageError, check_choice, unknown, unreadable
+from netsim.errors import UsageError, check_choice, unknown
+from netsim.storage import content_of
 from netsim.study.kinds import SettingsT, Study
 from topologies.spec import several
 
@@ -29,13 +30,7 @@ def read_study_file(path: Path, studies: Iterable[str]) -> StudyFile:
 
     Raises UsageError for anything else. A file holds values only: nothing in it is run.
     """
-    try:
-        with path.open("rb") as file:
-            text = file.read(LARGEST_FILE + 1)
-    except (OSError, ValueError) as error:
-        raise unreadable(f"study file {str(path)!r}", error) from None
-    if len(text) > LARGEST_FILE:
-        raise UsageError(f"study file {str(path)!r} is over {LARGEST_FILE:,} bytes; a study says what varies, no data")
+    text = content_of(path, f"study file {str(path)!r}", most=LARGEST_FILE)
     try:
         said = tomllib.loads(text.decode())
     except (ValueError, RecursionError) as error:  # ValueError: whatever is no TOML, and integers of 4,301 digits

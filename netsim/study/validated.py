@@ -10,9 +10,10 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from netsim.errors import UsageError, unreadable
+from netsim.errors import UsageError
 from netsim.report import Cell, Figure, Section, Table
 from netsim.report.drawing import Axis, Series, against
+from netsim.storage import content_of
 
 FILE = "validation.json"
 LARGEST_FILE = 50_000_000
@@ -66,12 +67,8 @@ class Presented(NamedTuple):
 def read_validation(path: Path) -> Validation:
     """Return what the folder that ``netsim validate --out`` wrote holds, or its file; raises UsageError for another."""
     file = path / FILE if os.path.isdir(path) else path  # noqa: PTH112  # false for any path, never an error
-    try:
-        text = file.read_bytes()[: LARGEST_FILE + 1]
-    except OSError as error:
-        raise unreadable(
-            f"validation {str(file)!r}", error, "give the folder that netsim validate --out wrote"
-        ) from None
+    what = f"validation {str(file)!r}"
+    text = content_of(file, what, "give the folder that netsim validate --out wrote", most=LARGEST_FILE)
     try:
         return Validation.model_validate_json(text)
     except ValidationError as error:
