@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import IO
 
 from netsim.errors import UsageError, reason_of, shown, unreadable
-from netsim.units import format_bytes
 
 READER_S = 3.0
 """How long a FIFO is given until somebody reads it."""
@@ -86,7 +85,7 @@ def content_of(path: Path, what: str, *fix: str, most: int = MOST_READ) -> bytes
         if not stat.S_ISREG(there.st_mode) and not stat.S_ISDIR(there.st_mode):
             raise UsageError(f"{what} is a device, a pipe or a socket; copy what it gives into a regular file")
         if there.st_size > most:
-            raise UsageError(f"{what} has {format_bytes(there.st_size)}, and at most {format_bytes(most)} are read")
+            raise UsageError(f"{what} has {there.st_size:,} bytes, and at most {most:,} are read")
         return path.read_bytes()
     except UsageError:
         raise

@@ -388,7 +388,11 @@ def test_an_input_without_end_is_one_line(
         with path.open("wb") as file:
             file.truncate(10**12)
     ran = run(capsys, INPUTS[name].format(name))
-    refused = "regular file|is not a file" if kind != "huge" else "1 TB, and at most|is not a file of schema|damaged"
+    refused = (
+        "regular file|is not a file"
+        if kind != "huge"
+        else "1,000,000,000,000 bytes, and at most|is not a file of schema|damaged"
+    )
     assert re.fullmatch(rf"netsim: [^\n]*'{name}'[^\n]*({refused})[^\n]*\n", ran.err), ran.err
     assert ran.code in (1, 2)
     assert ran.out == ""
