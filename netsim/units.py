@@ -16,7 +16,7 @@ from fractions import Fraction
 from numbers import Integral, Real
 from typing import Any
 
-from netsim.errors import InfeasibleError, UsageError, shown, suggestion
+from netsim.errors import InfeasibleError, UsageError, shown
 
 PICOSECONDS = 10**12
 """Picoseconds in a second: simulated time is an integer number of them."""
@@ -140,41 +140,67 @@ def _is_written_as_more_than_zero(number: str | float) -> bool:
     return isinstance(number, str) and bool(set("123456789") & set(number.lower().partition("e")[0]))
 
 
-_LONG = {"": "", "k": "kilo", "M": "mega", "G": "giga", "T": "tera", "Ki": "", "Mi": "", "Gi": "", "Ti": ""}
-_DATA_UNIT = re.compile(r"([kmgt]i?)?(bits?|bytes?|b|)(\W*p?e?r?\W*(?:s|sec|seconds?)?)", re.IGNORECASE)
-_TIME_UNITS = {
-    **dict.fromkeys(("sec", "secs", "second", "seconds"), "s"),
-    **dict.fromkeys(("msec", "msecs", "millisecond", "milliseconds"), "ms"),
-    **dict.fromkeys(("usec", "usecs", "microsecond", "microseconds"), "us"),
-    **dict.fromkeys(("mins", "minute", "minutes"), "min"),
-    **dict.fromkeys(("hr", "hrs", "hour", "hours"), "h"),
+_PREFIXES = {"": "", "k": "kilo", "M": "mega", "G": "giga", "T": "tera"}
+_PREFIXES |= {"Ki": "kibi", "Mi": "mebi", "Gi": "gibi", "Ti": "tebi"}
+_PREFIX = {spelt.casefold(): known for known, long in _PREFIXES.items() for spelt in (known, long)}
+_DATA_UNIT = re.compile(
+    rf"({'|'.join(sorted(_PREFIX, key=len, reverse=True))})"
+    r"(bits?|bytes?|b|octets?|o|)(\W*p?(?:er)?\W*(?:s|secs?|seconds?)?)",
+    re.IGNORECASE,
+)
+_SECONDS = {"": "s", "m": "ms", "milli": "ms", "mic": "us", "micro": "us", "mc": "us", "mu": "us", "u": "us"}
+_SECONDS |= {"\N{GREEK SMALL LETTER MU}": "us", "n": "ns", "nano": "ns", "p": "ps", "pico": "ps"}
+_TIME_UNIT = {
+    **{
+        f"{p}{s}": unit for p, unit in _SECONDS.items() for s in ("s", "sec", "secs", "second", "seconds", "") if p or s
+    },
+    **dict.fromkeys(("min", "mins", "minute", "minutes"), "min"),
+    **dict.fromkeys(("h", "hr", "hrs", "hour", "hours"), "h"),
     "m": "ms' or 'min",
 }
 
 
 def _hint(unit: str, units: dict[str, Fraction]) -> str:
-    """Return what an unknown unit may have meant; where bits and bytes are as likely, both, and which is which."""
+    """Return what an unknown unit may have meant, if there is a unit of the same quantity.
+
+    Where bits and bytes are as likely, both are named, and which is which.
+    """
+    unit = unit.strip(" .")
     if units is DURATION:
-        meant = _TIME_UNITS.get(unit.casefold())
-        return f" (did you mean '{meant}'?)" if meant else suggestion(unit, units)
-    match = _DATA_UNIT.fullmatch(unit)
-    if match is None or (units is SIZE and match[3]):
-        close = suggestion(unit, units)
-        match = _DATA_UNIT.fullmatch(close.partition("'")[2].partition("'")[0])
-        if match is None or "B" not in unit:
-            return close
-    prefix = next((known for known in _LONG if known.casefold() == (match[1] or "").casefold()), "")
-    kind, per = match[2].casefold(), "" if units is SIZE else "/s"
-    if prefix.endswith("i") or kind.startswith("byte") or (units is SIZE and unit == unit.lower()):
-        return f" (did you mean '{prefix}B{per}'?)"
+        meant = _TIME_UNIT.get(unit.casefold()) or _of_the_same_letters(unit, units)
+        return f" (did you mean '{meant}'?)" if meant else ""
+    match = _DATA_UNIT.fullmatch(unit) or _DATA_UNIT.fullmatch(_of_the_same_letters(unit, units))
+    if match is None or not (match[2] or (match[1] and not (match[3] and units is SIZE))):
+        return ""
+    prefix, kind, per = _PREFIX[match[1].casefold()], match[2].casefold(), match[3]
+    long, binary = _PREFIXES[prefix], prefix.endswith("i")
     if units is SIZE:
-        return f" (did you mean '{prefix}B' for {_LONG[prefix]}bytes?)"
+        same = (kind[:2] in ("", "by", "o", "oc") or (kind == "b" and (binary or unit == unit.lower()))) and not per
+        return f" (did you mean '{prefix}B'?)" if same else f" (did you mean '{prefix}B' for {long}bytes?)"
+    if kind[:2] in ("by", "o", "oc") or (binary and match[2] in ("B", "")):
+        return f" (did you mean '{prefix}B/s'?)"
+    in_bytes = f"'{prefix}B/s' for {long}bytes a second"
+    if binary:
+        bits = {"Ki": "k"}.get(prefix, prefix[0])
+        return f" (did you mean {in_bytes} or '{bits}bps' for {_PREFIXES[bits]}bits a second?)"
     if kind.startswith("bit"):
         return f" (did you mean '{prefix}bit/s'?)"
-    if "B" not in unit and match[2] == "b" and match[3].startswith("p"):
+    if "B" not in unit and kind == "b" and per.startswith("p"):
         return f" (did you mean '{prefix}bps'?)"
-    long = _LONG[prefix]
-    return f" (did you mean '{prefix}bps' for {long}bits a second or '{prefix}B/s' for {long}bytes a second?)"
+    return f" (did you mean '{prefix}bps' for {long}bits a second or {in_bytes}?)"
+
+
+def _of_the_same_letters(unit: str, units: dict[str, Fraction]) -> str:
+    """Return the first unit with the first letter of `unit` and then the same letters, in any order and number."""
+    letters = unit.casefold()
+    if not letters.isalpha():
+        return ""
+
+    def is_meant(known: str) -> bool:
+        plain = known.casefold().replace("/", "")
+        return plain[0] == letters[0] and set(plain) == set(letters)
+
+    return next(filter(is_meant, units), "")
 
 
 ROUNDED_BY = 1e-3

@@ -242,6 +242,41 @@ def test_hints_that_would_change_the_quantity_say_what_they_are(parse: Parse, te
 
 
 @pytest.mark.parametrize(
+    ("parse", "unit", "hint"),
+    [
+        (parse_bandwidth, "gigabit", "'Gbit/s'"),
+        (parse_bandwidth, "Megabytes per second", "'MB/s'"),
+        (parse_bandwidth, "Mo/s", "'MB/s'"),
+        (parse_bandwidth, "GiBps", "'GiB/s'"),
+        (parse_bandwidth, "Gibit/s", "'GiB/s' for gibibytes a second or 'Gbps' for gigabits a second"),
+        (parse_bandwidth, "Kib/s", "'KiB/s' for kibibytes a second or 'kbps' for kilobits a second"),
+        (parse_size, "bit", "'B' for bytes"),
+        (parse_size, "kbit", "'kB' for kilobytes"),
+        (parse_size, "Mibit", "'MiB' for mebibytes"),
+        (parse_size, "MB/s", "'MB' for megabytes"),
+        (parse_size, "mebibyte", "'MiB'"),
+        (parse_duration, "micros", "'us'"),
+        (parse_duration, "mcs", "'us'"),
+        (parse_duration, "\N{GREEK SMALL LETTER MU}s", "'us'"),
+        (parse_duration, "milli", "'ms'"),
+        (parse_duration, "nanoseconds", "'ns'"),
+        *(
+            (parse_bandwidth, unit, None)
+            for unit in ("Pbps", "PB/s", "GT/s", "Mbit/min", "MB/ms", "Gbit/ms", "ps", "s")
+        ),
+        *((parse_size, unit, None) for unit in ("PB", "PiB", "ms", "s", "elements")),
+        *((parse_duration, unit, None) for unit in ("d", "ks", "Gs", "cs", "fs", "bps", "us/B", "Hz", "mns")),
+    ],
+)
+def test_a_hint_is_of_the_same_quantity_or_says_which_it_is(parse: Parse, unit: str, hint: str | None) -> None:
+    """A unit that netsim lacks, such as PB, gets no hint: the nearest spelling is another magnitude."""
+    with pytest.raises(UsageError) as caught:
+        parse(f"1{unit}")
+    found = re.search(r"did you mean (.*)\?\)", str(caught.value))
+    assert (found and found[1]) == hint
+
+
+@pytest.mark.parametrize(
     ("parse", "text", "why"),
     [
         (parse_bandwidth, "1e-999999999Gbps", "too small"),
