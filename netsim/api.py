@@ -20,6 +20,7 @@ from netsim.errors import (
     check_digits,
     shown,
 )
+from netsim.estimates import check_experiment
 from netsim.experiment import Experiment, build_algorithm, input_files, taken_by
 from netsim.results import Report, Result
 from netsim.simulation import Laboratory, OnRound, ignore, laboratory
@@ -80,6 +81,8 @@ def simulate_experiment(
     from netsim.metrics import metrics_file
 
     unwritten: list[str] = []
+    if experiment.timing_only or experiment.effects.load is not None:
+        check_experiment(experiment, watched=any(each is not None for each in (metrics, checkpoint, trace)))
     with ExitStack() as stack:
         lab = stack.enter_context(laboratory(experiment))
         emit = None if metrics is None else stack.enter_context(metrics_file(metrics, unwritten))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from netsim.estimates import check_experiment
 from netsim.experiment import Experiment
 from netsim.simulation import laboratory
 from netsim.units import format_duration
@@ -31,6 +32,7 @@ def compare(experiment: Experiment) -> list[Gain]:
     """Simulate a round of every algorithm of `experiment` on every placement; the experiment's own is not used."""
     rounds: dict[str, dict[str, float]] = {name: {} for name in experiment.algorithms}
     titles: dict[str, str] = {}
+    check_experiment(experiment, times=len(PLACEMENTS))
     for placement in PLACEMENTS:
         with laboratory(replace(experiment, placement=placement)) as lab:
             for name in experiment.algorithms:

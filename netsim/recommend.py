@@ -9,6 +9,7 @@ from typing import Any
 
 from algorithms import ALGORITHMS
 from netsim.errors import UsageError, check_choice
+from netsim.estimates import check_experiments
 from netsim.experiment import Experiment
 from netsim.network.graph import LinkRanges
 from netsim.study.kinds import Point
@@ -135,6 +136,7 @@ def recommend(
     scaled = {(each.topology, each.bandwidth_scale, each.latency_scale): each for each in experiments}
     ranges = {network: each.links() for network, each in scaled.items()}  # refuses now what no link could be
     networks = {each.topology: each for each in experiments[:: len(scenarios)]}
+    check_experiments(experiments, check_jobs(jobs))
     found: dict[int, Mapping[str, Any]] = {}
     numbers = {id(point): number for number, point in enumerate(asked)}
     with backend(None):

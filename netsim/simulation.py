@@ -39,7 +39,7 @@ from netsim.timeline import Timeline
 from netsim.trace import Trace
 from netsim.training import Task, TimingOnly, Trained, train
 from netsim.units import PICOSECONDS
-from netsim.ways import Training, all_at_once, check_duration, closed_form, steps_of_a_round, timing
+from netsim.ways import Training, all_at_once, closed_form, timing
 from netsim.worker import SELECT, Worker
 from netsim.workloads import WORKLOADS, is_own, load_workload
 from topologies import STARS
@@ -47,6 +47,9 @@ from topologies import STARS
 if TYPE_CHECKING:
     from netsim.network.fabric import Fabric
     from netsim.workloads.workload import DataParallelTask, Evaluation, Workload
+
+SMALL_BATCH = 1024
+"""A mini-batch up to this may be larger than the data: samples then repeat in it."""
 
 OnRound = Callable[[str, int], None]
 """Called with an algorithm's name and the step that rank 0 has finished."""
@@ -110,8 +113,6 @@ class Laboratory:
                 reason = str(error)
         if experiment.way not in ("auto", "messages"):
             raise InfeasibleError(f"way {experiment.way!r} cannot be taken for {name}: {reason}; use --way auto")
-        if experiment.timing_only:
-            self._check_duration(algorithm)
         fabric = experiment.fabric()
         workers = make_workers(algorithm, experiment.workers, experiment.servers)
         if trace is not None:
@@ -261,11 +262,6 @@ class Laboratory:
             found = all_at_once(training, world, experiment.fabric, self.costs, sharing, experiment.way)
         return self._summarise(algorithm, found.ranks, found.timing, found.way)
 
-    def _check_duration(self, algorithm: Algorithm) -> None:
-        """Warn if simulating every message by itself takes long; raise InfeasibleError if that takes days."""
-        steps = steps_of_a_round(self._training(algorithm), self._world(algorithm), self.costs)
-        check_duration(algorithm.name, steps, self.experiment.round_count, "messages")
-
     def _training(self, algorithm: Algorithm) -> Training:
         experiment = self.experiment
         return Training(algorithm, self.task, experiment.recipe(algorithm.name), experiment.round_count)
@@ -376,6 +372,11 @@ def load_task(
 def _check_room(experiment: Experiment, workload: Workload) -> None:
     """Raise InfeasibleError where gradients or mini-batches cannot be in memory."""
     inputs = workload.training.inputs
+    if experiment.batch_size > max(len(inputs), SMALL_BATCH):
+        raise InfeasibleError(
+            f"a mini-batch of {experiment.batch_size:,} samples would take more than {workload.name} has, which are "
+            f"{len(inputs):,}; take a smaller --batch-size"
+        )
     check_memory(
         f"a mini-batch of {experiment.batch_size:,} samples",
         4 * experiment.batch_size * (inputs.numel() // len(inputs)),

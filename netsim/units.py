@@ -264,6 +264,14 @@ def format_duration(seconds: float) -> str:
     return _scaled(seconds, [(1, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"), (1e-12, "ps")])
 
 
+def format_wait(seconds: float) -> str:
+    """Return for people how long something takes that they wait for: ``45 s``, ``12 minutes``, ``3 years``."""
+    for step, unit in ((365 * 86400, "years"), (86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * step:
+            return f"{seconds / step:,.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
 def format_bytes(count: float) -> str:
     """Return bytes for people: ``100 MB``."""
     if count == 0:

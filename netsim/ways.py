@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import logging
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,7 +14,6 @@ from netsim.backends.batched import Played, Players, Walk
 from netsim.backends.closed_form import SERVER_LINK, WORKER_LINKS, Formulas, Star
 from netsim.backends.spmd import Part, Recorder
 from netsim.bottleneck import bound_by
-from netsim.errors import InfeasibleError
 from netsim.network.fabric import Link
 from netsim.network.sharing import Sharing
 from netsim.results import Ranks, Timing, Way
@@ -51,41 +49,6 @@ WORTH_COMPILING = 20_000
 """Messages from which compiled code is faster in spite of the time that it takes to load, or, once, to compile."""
 
 
-MESSAGES_PER_SECOND = {"messages": 15_000, "batched": 5_000_000}
-"""How many are simulated, one by one and all of a round at a time, on one of today's processors."""
-MANY_WORKERS = 100_000
-"""Laying out the rounds of more workers takes seconds: about 30 µs a worker and round."""
-SLOW_S, LONGEST_S = 60, 2 * 86400
-"""A simulation that takes longer than the first says so; one that takes longer than the second is refused."""
-
-
-def check_duration(name: str, steps: Sequence[Sequence[Part]], rounds: int, way: str) -> None:
-    """Log a warning if so many rounds, of these steps each, take long to simulate.
-
-    Raises InfeasibleError if they take more than two days.
-    """
-    sizes = (len(part.rounds) * len(part.rounds[0].pairs.src) for step in steps for part in step if len(part.rounds))
-    messages = rounds * sum(sizes)
-    seconds = messages / MESSAGES_PER_SECOND[way]
-    if seconds <= SLOW_S:
-        return
-    one_by_one = " one by one" if way == "messages" else ""
-    what = f"{name}: {messages:,} messages{one_by_one}, which take about {seconds / 3600:,.1f} hours"
-    if seconds > LONGEST_S:
-        raise InfeasibleError(f"{what}; take fewer workers or rounds, or --way closed-form on an idle star")
-    logging.getLogger(__name__).warning("netsim: %s", what)
-
-
-def steps_of_a_round(training: Training, world: World, costs: Costs) -> list[list[Part]]:
-    """Return the steps of one round; none if the algorithm has no schedule, so that only simulating it shows them."""
-    recorder = Recorder(world, costs)
-    try:
-        run(recorder, training._replace(rounds=1))
-    except NoScheduleError:
-        return []
-    return recorder.steps
-
-
 def all_at_once(
     training: Training,
     world: World,
@@ -98,13 +61,8 @@ def all_at_once(
 
     Raises NoScheduleError where ranks cannot be taken all at once, or not in the way `wanted`.
     """
-    if world.workers > MANY_WORKERS:
-        seconds = world.workers * training.rounds * 30e-6
-        told = "netsim: %s: laying out what %s workers do, which takes about %.0f s"
-        logging.getLogger(__name__).warning(told, training.algorithm.name, f"{world.workers:,}", seconds)
     recorder = Recorder(world, costs)
     run(recorder, training)
-    check_duration(training.algorithm.name, recorder.steps[:1], 1, "batched")  # a step that repeats is solved once
     fabric = make_fabric()
     players = Players(fabric, world, sharing)
     log = Log(players, recorder.steps, wanted)

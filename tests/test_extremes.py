@@ -16,8 +16,10 @@ from typing import Any
 
 import pytest
 
+from netsim.cli import main
 from netsim.commands.common import Forecast
 from netsim.errors import InfeasibleError, UsageError
+from netsim.estimates import estimate
 from netsim.experiment import WAYS, Experiment
 from netsim.network.fabric import Fabric
 from netsim.network.summary import summarise
@@ -248,6 +250,13 @@ def test_a_network_that_no_machine_holds_is_refused_before_it_is_built(topology:
         ("--timing-only --elements 100 --rounds 10000000", "10,000,000 rounds without data would take"),
         ("--timing-only --elements 100 --workers 1000000 --algorithm dense", "messages, which take about"),
         ("--batch-size 100000000000", "a mini-batch of 100,000,000,000 samples would take"),
+        ("--batch-size 100000", "a mini-batch of 100,000 samples would take more than"),
+        ("--background 0.999 --background-size fixed:1B", "messages one by one, which take about"),
+        ("--timing-only --elements 100 --workers 4000000 --topology ring --algorithm dense", "messages, which take"),
+        (
+            "--timing-only --elements 10000 --workers 100000 --algorithm dense --way messages",
+            "which take about 15 days",
+        ),
     ],
 )
 def test_a_run_that_cannot_be_is_refused_before_it_begins(
@@ -389,4 +398,57 @@ def test_a_forecast_leaves_out_the_first_round(
     for done in (1, 2, 3, 4):
         forecast.note(done)
         told.append(capsys.readouterr().err)
-    assert told == ["", "", "netsim: 102 rounds in all; about 495 s to go\n", ""]
+    assert told == ["", "", "netsim: 102 rounds in all; about 8 minutes to go\n", ""]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("recommend --workers 4000000 --elements 1000 --compute-time 1ms", "simulations, "),
+        ("topology placement star --workers 2000000 --elements 1000", "messages, which take about"),
+    ],
+)
+def test_many_simulations_are_refused_by_their_sum(
+    capsys: pytest.CaptureFixture[str], arguments: str, said: str
+) -> None:
+    ran = run(capsys, arguments)
+    assert (ran.code, ran.out) == (3, "")
+    assert said in ran.err
+
+
+def test_a_study_that_takes_days_is_refused_and_makes_no_folder(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for name, setting in (("sasg-paper", "rounds=1000000000"), ("gtopk-paper", "workers=4000000")):
+        ran = run(capsys, f"study {name} --quick --set {setting} --out {tmp_path}/new")
+        assert (ran.code, ran.out) == (3, ""), ran.err
+        assert not (tmp_path / "new").exists()
+
+
+def test_an_estimate_counts_the_messages_of_a_round() -> None:
+    """A ring all-reduce has 2 (P - 1) exchanges of P messages each, at 15,000 messages a second."""
+    experiment = Experiment.of(workers=100_000, algorithm="dense", elements=10**6, timing_only=True, way="messages")
+    found = estimate(experiment, "dense")
+    assert found.messages == pytest.approx(2 * 100_000 * 99_999, rel=0.02)
+    assert found.seconds == pytest.approx(2 * 100_000 * 99_999 / 15_000, rel=0.02)
+
+
+def test_an_estimate_counts_cross_traffic() -> None:
+    """Of P links, each way, at load 1/2 for a round of T: P B / (8 size) · T / (1 - 1/2) flows arrive in all."""
+    options = {"workers": 8, "algorithm": "dense", "elements": 10**8, "timing_only": True, "latency": "1us"}
+    found = estimate(Experiment.of(**options, background="0.5", background_size="fixed:1kB"), "dense")
+    round_s = 2 * 7 / 8 * 32e8 / 1e9
+    assert found.messages == pytest.approx(8 * 2 * 1e9 / 8000 * round_s, rel=0.02)
+
+
+def test_a_rack_whose_uplink_cannot_be_names_its_size() -> None:
+    with pytest.raises(UsageError, match="take a smaller size or fan-out, or give uplink"):
+        build("racks:size=1000000000", Shape(8, 10**9, 1e-6))
+
+
+@pytest.mark.parametrize("arguments", [["--out", ""], ["--out="], ["--metrics", ""]])
+def test_a_file_without_a_name_is_refused(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    code = main(["simulate", "--timing-only", "--elements", "10", "--k", "1", *arguments])
+    said = capsys.readouterr()
+    assert (code, said.out) == (2, "")
+    assert "'' names no file" in said.err

@@ -7,6 +7,7 @@ import numpy as np
 from netsim.errors import UsageError
 from netsim.network.graph import Graph
 from netsim.network.routing import TreeRouter
+from netsim.units import FASTEST_BPS, format_bandwidth
 from topologies.builder import Branches, Shape, Wiring, check_size
 from topologies.spec import Bandwidth, Count, Duration, Ratio
 
@@ -74,6 +75,12 @@ def _uplink(below: int, default: int, uplink: int | None, oversubscription: floa
         raise UsageError(
             f"both uplink {uplink} bit/s and oversubscription {oversubscription:g} were given; give one of them"
         )
-    if oversubscription is not None:
-        return max(1, round(below / oversubscription))
-    return max(1, default) if uplink is None else uplink
+    if uplink is not None:
+        return uplink
+    found = max(1, default if oversubscription is None else round(below / oversubscription))
+    if found > FASTEST_BPS:
+        raise UsageError(
+            f"the uplink of switches whose links carry {format_bandwidth(below)} together would be "
+            f"{format_bandwidth(found)}, more than a link may carry; take a smaller size or fan-out, or give uplink"
+        )
+    return found

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Annotated, Any
 
 import typer
@@ -48,8 +50,19 @@ def common(
     pass
 
 
+FILES = ("--out", "--metrics", "--checkpoint", "--trace", "--validation")
+
+
+def _check_names(arguments: Sequence[str]) -> None:
+    """Raise UsageError for a file whose name is empty: typer would take it for the current folder."""
+    for name, value in pairwise([*arguments, "end"]):
+        if (name in FILES and not value) or (name.endswith("=") and name[:-1] in FILES):
+            raise UsageError(f"{name.strip('-=')} '' names no file or folder; give a name, or leave it out")
+
+
 def answer(arguments: list[str] | None) -> int:
     """Do what the arguments ask for, and return the exit status. Raises UsageError for arguments that are wrong."""
+    _check_names(sys.argv[1:] if arguments is None else arguments)
     command = typer.main.get_command(app)
     # Typer's own usage errors derive from this; typer vendors click, so click's name is not ours to import.
     click_error: Any = typer.BadParameter.__mro__[2]

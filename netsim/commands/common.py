@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from netsim.errors import IncompleteError, InfeasibleError, NetsimError, reason_of
 from netsim.streams import escaped, in_utf_8, reader_may_go
-from netsim.units import format_duration
+from netsim.units import format_wait
 
 A_YEAR_S = 365 * 86400.0
 
@@ -58,11 +59,10 @@ class Forecast:
         left = (now - began) / (done - before) * (self._rounds - done)
         if left > self.LONGEST_S:
             raise InfeasibleError(
-                f"{self._rounds:,} rounds in all would take about {left / A_YEAR_S:,.0f} years here; take fewer"
+                f"{self._rounds:,} rounds in all would take about {format_wait(left)} here; take fewer"
             )
         if left > self.LONG_S:
-            span = format_duration(left) if left < 2 * 3600 else f"{left / 3600:,.0f} hours"
-            print(f"netsim: {self._rounds:,} rounds in all; about {span} to go", file=sys.stderr, flush=True)  # noqa: T201
+            _tell(f"{self._rounds:,} rounds in all; about {format_wait(left)} to go")
 
 
 def told_after(seconds: float) -> Callable[[str], None]:
@@ -73,9 +73,26 @@ def told_after(seconds: float) -> Callable[[str], None]:
         nonlocal last
         if time.monotonic() - last >= seconds:
             last = time.monotonic()
-            print(f"netsim: {what}", file=sys.stderr, flush=True)  # noqa: T201
+            _tell(what)
 
     return tell
+
+
+@contextmanager
+def patience(doing: Callable[[], str]) -> Iterator[None]:
+    """Say once on stderr what goes on within this, where that takes long."""
+    timer = threading.Timer(Forecast.AFTER_S, lambda: _tell(doing()))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _tell(what: str) -> None:
+    with suppress(OSError, ValueError):  # a closed stderr
+        print(f"netsim: {what}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 @contextmanager
@@ -88,14 +105,16 @@ def progress(experiment: Experiment) -> Iterator[OnRound]:
     with Progress(console=console, transient=True, disable=not is_watched(console)) as shown:
         total = experiment.round_count * len(experiment.algorithms)
         bar = shown.add_task("preparing", total=total)
-        forecast = Forecast(total)
+        forecast, done = Forecast(total), 0
 
         def on_round(algorithm: str, step: int) -> None:
+            nonlocal done
             done = experiment.algorithms.index(algorithm) * experiment.round_count + step + 1
             forecast.note(done)
             shown.update(bar, completed=done, description=f"{algorithm}, round {step + 1}")
 
-        yield on_round
+        with patience(lambda: f"simulating; {done:,} of {total:,} rounds are done so far"):
+            yield on_round
 
 
 def with_links(experiment: Experiment, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -201,8 +220,12 @@ def points_progress(name: str) -> Iterator[Callable[[int, int], None]]:
                TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())  # fmt: skip
     with Progress(*columns, console=console, transient=True, disable=not is_watched(console)) as shown:
         bar = shown.add_task(name, total=None)
+        points = 0, 0
 
         def on_point(known: int, total: int) -> None:
+            nonlocal points
+            points = known, total
             shown.update(bar, completed=known, total=total)
 
-        yield on_point
+        with patience(lambda: "{}; {:,} of {:,} points are known so far".format(name, *points)):
+            yield on_point

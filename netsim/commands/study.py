@@ -100,13 +100,13 @@ def _sets(sets: list[str] | None) -> list[str]:
 
 
 def _folder(out: Path | None) -> Path:
-    """Return the folder for the results, made if its parent is there."""
+    """Return the folder for the results, which is there or can be made."""
     if out is None:
         return Path()
-    from netsim.storage import check_folder, made_folder
+    from netsim.storage import check_folder
 
     check_folder("out", out)
-    return made_folder("out", out)
+    return out
 
 
 def _as_json(study: Study[Any], plan: Plan, setting: str) -> dict[str, Any]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from netsim.errors import NetsimError, UnwrittenError, UsageError, in_one_line, reason_of
+from netsim.estimates import check_experiments
+from netsim.experiment import Experiment
 from netsim.report import Document, Table, write_report
 from netsim.report.files import as_csv
 from netsim.storage import check_outputs, made_folder, remove_leftovers, write_atomically
@@ -89,6 +91,9 @@ def run_study(
     points = _points_of(study, settings)
     validated = None if validation is None else present(read_validation(validation))
     store = Store(out / POINTS, study.measure, None if cluster else read_data(points, data_dir))
+    if cluster is None:
+        missing = [point for point in points if not (resume and store.load(point) is not None)]
+        check_experiments(_experiments_of(missing), jobs)
     made_folder("out", out)
     remove_leftovers(out)
     check_outputs({name: out / name for name in (REPORT, CONCLUSION, *TABLES)})
@@ -179,6 +184,13 @@ def _points_of(study: Study[SettingsT], settings: SettingsT) -> Sequence[Point]:
     if len(points) > MOST_POINTS:
         raise UsageError(f"study {study.name} has {len(points):,} points; vary less, so that it has {MOST_POINTS:,}")
     return points
+
+
+def _experiments_of(points: Sequence[Point]) -> Iterator[Experiment]:
+    """Yield the experiments that points are, as far as they hold options of ``netsim simulate`` alone."""
+    for point in points:
+        with suppress(UsageError):  # measuring says what is wrong, if anything is
+            yield Experiment.of(**point)
 
 
 def _as_json(study: Study[SettingsT], settings: SettingsT, conclusion: Conclusion) -> dict[str, Any]:
