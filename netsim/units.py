@@ -83,10 +83,17 @@ def in_python(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return tuple(map(in_python, value))
     if hasattr(value, "tolist"):  # of NumPy, torch and others
-        listed = value.tolist()
+        try:
+            listed = value.tolist()
+        except RuntimeError:  # a tensor without values, on torch's device "meta"
+            return value
         while isinstance(listed, list) and len(listed) == 1:
             listed = listed[0]
-        return in_python(listed) if not hasattr(listed, "tolist") else listed
+        if listed is None:  # a masked element is not "not given"
+            return value
+        if not hasattr(listed, "tolist"):
+            return in_python(listed)
+        value = listed  # a number that no number of Python holds, such as a long double
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, Integral):

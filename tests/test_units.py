@@ -7,15 +7,19 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import netsim
 from netsim.errors import UsageError
 from netsim.units import (
     format_bandwidth,
     format_bytes,
     format_duration,
+    in_python,
     parse_bandwidth,
     parse_duration,
     parse_size,
@@ -392,3 +396,17 @@ def test_what_is_written_reads_back_to_three_digits(value: int) -> None:
 
 def _plain(written: str) -> str:
     return written.replace(",", "")  # thousands are set apart for people
+
+
+@pytest.mark.parametrize("value", [np.longdouble(0.5), np.array([0.5], dtype=np.longdouble)])
+def test_a_long_double_is_a_number(value: object) -> None:
+    read = in_python(value)
+    assert type(read) is float
+    assert read == 0.5
+
+
+@pytest.mark.parametrize("value", [np.ma.masked, np.array([None]), torch.zeros(1, device="meta")])
+def test_what_has_no_value_is_not_taken_for_an_option_that_was_not_given(value: object) -> None:
+    assert in_python(value) is value
+    with pytest.raises(UsageError, match="density"):
+        netsim.simulate(workers=2, timing_only=True, elements=100, algorithm="gtopk", density=value)
