@@ -70,6 +70,10 @@ def _outcome(arguments: list[str] | None) -> tuple[int, str]:
         if error.filename is None:
             give_up(sys.stdout)
         what = "the output could not be written" if error.filename is None else repr(str(error.filename))
+        import errno
+
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            return 1, f"more files were needed at once than may be open ({reason_of(error)}); raise ulimit -n"
         return 1, f"{what}: {reason_of(error)}"
 
 

@@ -655,7 +655,8 @@ def _rates(config: Any) -> tuple[tuple[str, float, float, float], ...]:
 def input_files(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the files that options read, by option; a background's load, which names no file, is passed on, too."""
     named = {name: options.get(name) for name in ("profile", "background", "flows")}
-    return named | {"topology": file_of(options["topology"]) if options.get("topology") else None}
+    topology = in_python(options.get("topology"))
+    return named | {"topology": file_of(topology) if topology else None}
 
 
 def taken_by(name: str) -> list[str]:

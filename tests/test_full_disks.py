@@ -167,3 +167,18 @@ def test_placements_on_a_narrow_terminal(tmp_path: Path) -> None:
     code, shown = in_terminal(tmp_path, COMMANDS["placement"], 40)
     assert code == 0
     assert "…" not in shown
+
+
+def test_too_few_open_files_is_one_line_that_names_the_limit(tmp_path: Path) -> None:
+    (tmp_path / "s.toml").write_text(
+        'study = "sweep"\n[settings.fixed]\nalgorithm = "gtopk"\ntiming_only = true\nelements = 1000\nworkers = 4\n'
+        "[settings.vary]\nk = [1, 2]\n"
+    )
+    few = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (16, 16))  # noqa: E731
+    ran = subprocess.run(
+        [sys.executable, "-m", "netsim", "study", "s.toml", "--jobs", "2", "--out", "o"], cwd=tmp_path,
+        capture_output=True, text=True, check=False, preexec_fn=few, env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    if ran.returncode:  # fewer may do elsewhere
+        assert ran.returncode == 1
+        assert re.fullmatch(r"netsim: [^\n]*; raise ulimit -n\n", ran.stderr)

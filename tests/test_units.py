@@ -410,3 +410,9 @@ def test_what_has_no_value_is_not_taken_for_an_option_that_was_not_given(value: 
     assert in_python(value) is value
     with pytest.raises(UsageError, match="density"):
         netsim.simulate(workers=2, timing_only=True, elements=100, algorithm="gtopk", density=value)
+
+
+@pytest.mark.parametrize("name", [np.array("star"), np.array(["star"]), np.str_("star")])
+def test_a_topology_may_be_named_by_an_array_of_one_text(name: object) -> None:
+    report = netsim.simulate(workers=2, timing_only=True, elements=100, algorithm="dense", topology=name)
+    assert report.config["topology"] == "star"
