@@ -241,8 +241,9 @@ def _settled(algorithm: str, k: int | None, rows: torch.Tensor, given: Mapping[s
             raise UsageError(f"groups {shown(groups)} must be the number of each rank's group, {workers} in all")
     if "selector" in own:
         raise UsageError(f"selector {shown(own['selector'])} was given; say by k how many entries are selected")
-    if (bucket := own.pop("bucket", 0)) != 0:
-        raise UsageError(f"bucket {shown(bucket)} was given, but one exchange has one bucket; leave it out")
+    bucket = own.pop("bucket", 0)
+    if type(bucket) is not int or not 0 <= bucket < 2**32:
+        raise UsageError(f"bucket {shown(bucket)} must be a whole number from 0 to {2**32 - 1}")
     asked = {OPTION_OF.get(name, name): value for name, value in own.items()}
     Experiment.of(timing_only=True, workers=workers, elements=elements, k=k, algorithm=algorithm, **asked)
     return settled

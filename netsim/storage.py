@@ -142,6 +142,8 @@ def _check_output(name: str, path: Path) -> None:
     except IsADirectoryError:
         inside = path / name
         raise UsageError(f"{name} {str(path)!r} is a folder; name a file in it, such as {str(inside)!r}") from None
+    except UsageError:
+        raise  # it says all of that, and is a ValueError too
     except (OSError, ValueError) as error:
         raise UsageError(f"{name} {str(path)!r} cannot be written: {reason_of(error)}; name another file") from None
 

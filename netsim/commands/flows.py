@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
-from netsim.commands.common import show_and_write, with_links
+from netsim.commands.common import patience, show_and_write, with_links
 from netsim.options import links, network, option, output, takes
 from netsim.streams import reader_may_go
 
@@ -41,7 +41,9 @@ def flows(
     check_outputs({"out": out}, input_files({**options, "topology": topology, "flows": flows}))
     experiment = Experiment.of(workers=workers, topology=topology, timing_only=True, elements=1, k=1, **options)
     fabric = experiment.fabric(everywhere=True)
-    done = replay(fabric, read_flows(flows, fabric.nodes_of_hosts), cast(Sharing, experiment.sharing))
+    given = read_flows(flows, fabric.nodes_of_hosts)
+    with patience(lambda: f"replaying {len(given):,} flows"):
+        done = replay(fabric, given, cast(Sharing, experiment.sharing))
     config = {"topology": topology, "flows": str(flows), "workers": workers} | with_links(experiment, options)
     document = json.dumps(_as_json(done, config), indent=2, ensure_ascii=False)
     show = partial(_print, done, cast(Sharing, experiment.sharing))
