@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from typing import NamedTuple
 
@@ -21,3 +22,8 @@ def run(capsys: pytest.CaptureFixture[str], arguments: str) -> Ran:
     code = main(shlex.split(arguments))
     captured = capsys.readouterr()
     return Ran(code, captured.out, captured.err)
+
+
+def without_announcements(stderr: str) -> str:
+    """Return what was said on stderr, less what only a slow machine is told: how far it is, and how long it takes."""
+    return re.sub(r"^netsim: [^\n]*(?:so far|to go)\n", "", stderr, flags=re.MULTILINE)

@@ -128,7 +128,7 @@ class Run:
         self.seen["ranks"] = len(of_ranks)
         self.seen["listening"] = sorted({address for pid in of_ranks for address, _ in listening(pid)})
         self.seen["ports"] = sorted(port for pid in of_ranks for _, port in listening(pid))
-        self.seen["namespaces"] = sorted({namespace(pid) for pid in of_ranks} - {namespace(os.getpid())})
+        self.seen["namespaces"] = sorted({namespace(pid) for pid in of_ranks} - {namespace(os.getpid()), ""})
         self.inside = {pid: at for pid in processes() if (at := namespace(pid)) in self.seen["namespaces"]}
 
     def outcome(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.command import without_announcements
 from tests.test_streams import in_terminal
 from tests.unprivileged import USER, run_unprivileged
 
@@ -27,10 +28,12 @@ ROOT = Path(__file__).parent.parent
 def in_little_room(folder: Path, arguments: str, most: int) -> subprocess.CompletedProcess[str]:
     """Run netsim where no file may have more than so many bytes, as on a full disk."""
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))  # noqa: E731
-    return subprocess.run(
+    ran = subprocess.run(
         [sys.executable, "-m", "netsim", *arguments.split()], cwd=folder, capture_output=True, text=True, check=False,
         preexec_fn=limit, env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
     )  # fmt: skip
+    ran.stderr = without_announcements(ran.stderr)
+    return ran
 
 
 @pytest.fixture(scope="module")
