@@ -307,3 +307,14 @@ def test_a_recipe_refuses_a_rate_that_is_or_becomes_useless(wrong: Any) -> None:
     """α_d = alpha / γ of the lazy rules divides by it."""
     with pytest.raises(UsageError, match=r"learning rate .* must stay finite and more than 0"):
         Recipe(**wrong)
+
+
+@pytest.mark.parametrize(
+    "given", ["--local ''", "--local ,", "--local 4 --bandwidth ,", "--local 4 --sizes , --algorithm none"]
+)
+def test_a_validation_of_nothing_is_refused(capsys: pytest.CaptureFixture[str], given: str) -> None:
+    assert re.search("nothing would be compared|sizes", refused(capsys, f"validate {given}", 2))
+
+
+def test_a_line_separator_in_a_name_makes_no_second_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(refused(capsys, "calibrate 'a\u2028b'", 2).splitlines()) == 1

@@ -79,4 +79,5 @@ def answer(arguments: list[str] | None) -> int:
             raise stop.__context__ from None
         raise
     except click_error as error:
-        raise UsageError(error.format_message()) from None
+        # Whatever ends a line in what was given, such as U+2028, would make two lines of it.
+        raise UsageError(" ".join(error.format_message().split())) from None

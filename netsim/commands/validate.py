@@ -152,6 +152,9 @@ def _settings(config: dict[str, Any], timeout_s: float) -> list[Setting]:
                     cluster=cluster, cells=tuple(_cells(config, cluster.ranks, cluster.racks > 1)), timeout_s=timeout_s
                 )
             )
+    if not any(setting.cells for setting in settings):
+        given = ", ".join(f"{name} {shown(config[name])}" for name in ("local", "bandwidth", "sizes", "exchange"))
+        raise UsageError(f"nothing would be compared with {given}; name at least one of each, or an algorithm")
     return settings
 
 
