@@ -112,7 +112,7 @@ def read_only() -> Iterator[Path]:
 
 
 def check_works(folder: Path, arguments: str) -> None:
-    """Run netsim as somebody who may do little, in ASCII and as if on 40 columns."""
+    """Run netsim as an unprivileged user, in ASCII and on 40 columns."""
     with tempfile.TemporaryDirectory() as scratch:
         os.chown(scratch, USER, -1)
         ran = run_unprivileged(

@@ -377,7 +377,7 @@ INPUTS = {
 def test_an_input_without_end_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, kind: str
 ) -> None:
-    """A FIFO that nobody writes to, a device that never ends, and a file of a terabyte."""
+    """A FIFO without a writer, an endless device, and a file of a terabyte."""
     monkeypatch.chdir(tmp_path)
     path = tmp_path / name
     if kind == "fifo":
