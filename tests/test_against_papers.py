@@ -16,7 +16,6 @@ import torch
 from algorithms import ALGORITHMS
 from algorithms.randk import Draw, random_positions
 from algorithms.selection import Selector
-from benchmarks.sasg_readings import SASGRefreshed
 from netsim.algorithm import Algorithm
 from netsim.backends.cooperative import Cooperative
 from netsim.backends.local import Instant
@@ -354,9 +353,10 @@ def test_who_never_skips_is_not_lazy(name: str, workers: int, recipe: str) -> No
 
 def test_the_distributed_code_of_sasg_refreshes_the_old_model_at_every_step() -> None:
     """That reading stays in a benchmark; netsim and the authors' notebooks refresh it only at an upload."""
+    readings = pytest.importorskip("benchmarks.sasg_readings", reason="the benchmarks are in the checkout only")
     rule = Rule(history=4, delay=8, c=0.06)
     options = {"selector": selector_of(PER_TENSOR), "history": rule.history, "delay": rule.delay, "alpha": rule.c}
-    refreshed: Callable[..., Algorithm] = SASGRefreshed
+    refreshed: Callable[..., Algorithm] = readings.SASGRefreshed
     hold_lazy(Both(refreshed(**options), papers.SASGOfDistributedCode(3, D, MEAN, rule, PER_TENSOR)))
     own = papers.SASG(3, D, MEAN, rule, PER_TENSOR)
     hold_lazy(Both(make("sasg", **options), own))

@@ -18,7 +18,7 @@ from netsim.chance import Stream, generator
 from netsim.errors import UsageError
 from netsim.experiment import Experiment
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(netsim.__file__).parent.parent
 ROOMS = ("netsim", "algorithms", "topologies", "studies")
 DRAWS_FOR_USERS = {ROOT / "netsim/workloads" / name for name in ("generators.py", "digests.py")}
 """They keep the global generators that a user's own model may draw from, and draw nothing."""

@@ -85,9 +85,10 @@ workers = 4
 k = [1, 2, 3]
 """
 REAL, SLOW = pytest.mark.real, pytest.mark.slow
+NUMBA = pytest.mark.skipif(find_spec("numba") is None, reason="numba is not installed")
 COMMANDS = [
     pytest.param("simulate --workers 2 --rounds 1", id="simulate"),
-    pytest.param("simulate --workers 5 --timing-only --elements 1000 --way compiled", id="compiled"),
+    pytest.param("simulate --workers 5 --timing-only --elements 1000 --way compiled", id="compiled", marks=NUMBA),
     pytest.param("recommend --workers 4 --elements 1000 --compute-time 1ms --jobs 2", id="recommend"),
     pytest.param("study own.toml --jobs 2 --out out", id="study"),
     pytest.param("doctor", id="doctor"),

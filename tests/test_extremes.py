@@ -124,10 +124,12 @@ def test_an_idle_star_takes_what_the_paper_says_or_is_refused() -> None:
                 continue
             for way in WAYS:
                 time = round_time(way, common | {"latency": f"{latency_ps}ps", "algorithm": algorithm})
+                if time is None:
+                    continue
                 if seconds > HORIZON_S:
                     assert isinstance(time, str), (way, common)
                     assert LATE in time
-                elif time is not None:
+                else:
                     assert time == pytest.approx(seconds, rel=1e-9, abs=steps * 1e-12), (way, common)
 
 

@@ -6,6 +6,7 @@ import json
 import random
 import re
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -203,7 +204,7 @@ def test_a_flow_that_takes_no_time_uses_its_link_fully(
     [
         "flows --flows {flows}",
         *(f"simulate --workers 2 --timing-only --elements 10 --algorithm dense --way {way}"
-          for way in ("auto", "messages", "batched", "compiled")),
+          for way in ("auto", "messages", "batched", *["compiled"] * (find_spec("numba") is not None))),
         "simulate --workers 2 --timing-only --elements 10 --algorithm dense --protocol tcp",
         "simulate --workers 2 --timing-only --elements 10 --algorithm dense --background 0.1",
         "simulate --workers 2 --timing-only --elements 10 --algorithm dense --sends eager",
