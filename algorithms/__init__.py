@@ -1,6 +1,6 @@
 """Distributed-SGD algorithms, each written once; nothing here knows which backend runs it.
 
-To add one: a file with a subclass of :class:`netsim.algorithm.Algorithm`, and a line below.
+To add one: a file with a subclass of :class:`netsim.training.algorithm.Algorithm`, and a line below.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from algorithms.ps_topk import ParameterServerTopK
 from algorithms.randk import RandK
 from algorithms.sasg import SASG
 from algorithms.topk import TopK
-from netsim.algorithm import Algorithm
+from netsim.training.algorithm import Algorithm
 
 ALGORITHMS: dict[str, type[Algorithm]] = {
     algorithm.name: algorithm

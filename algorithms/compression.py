@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from algorithms import kernels
 from algorithms.selection import Selector, on_kernels
-from netsim.payload import Dense, SizeOnly, Sparse, Vector, add_all, in_place, size_rule
-from netsim.sgd import Scaled, product, scaled
+from netsim.comm.payload import Dense, SizeOnly, Sparse, Vector, add_all, in_place, size_rule
+from netsim.training.sgd import Scaled, product, scaled
 
 if TYPE_CHECKING:
     import numpy as np

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from netsim.algorithm import Algorithm
-from netsim.collectives import ring_all_reduce
-from netsim.payload import Vector
-from netsim.worker import Worker
+from netsim.comm.collectives import ring_all_reduce
+from netsim.comm.payload import Vector
+from netsim.comm.worker import Worker
+from netsim.training.algorithm import Algorithm
 
 
 class DenseRing(Algorithm):

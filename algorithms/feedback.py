@@ -6,10 +6,10 @@ from typing import ClassVar, NamedTuple
 
 from algorithms.compression import Selected, accelerate, accumulate_and_select, without
 from algorithms.selection import Selector
-from netsim.algorithm import Algorithm, Contribution
-from netsim.payload import Sparse, Vector
-from netsim.sgd import Recipe, zeros
-from netsim.worker import Compute, Worker
+from netsim.comm.payload import Sparse, Vector
+from netsim.comm.worker import Compute, Worker
+from netsim.training.algorithm import Algorithm, Contribution
+from netsim.training.sgd import Recipe, zeros
 
 
 class Feedback(NamedTuple):
@@ -24,7 +24,8 @@ class ErrorFeedback(Algorithm):
 
     With `momentum_correction` μ each worker's momentum is applied before selection, and cleared where
     its entries were sent (momentum factor masking), as in Deep Gradient Compression. If the learning rate changes,
-    `momentum_correction` must be the :class:`~netsim.sgd.Recipe` with momentum μ, because the velocity holds the rate.
+    `momentum_correction` must be the :class:`~netsim.training.sgd.Recipe` with momentum μ, because the velocity
+    holds the rate.
     """
 
     sparse: ClassVar[bool] = True

@@ -7,12 +7,12 @@ from typing import Literal
 from algorithms.compression import merge, outside, restore
 from algorithms.feedback import ErrorFeedback, Feedback
 from algorithms.selection import Selector
-from netsim.algorithm import Contribution
-from netsim.collectives import tree_broadcast, tree_reduce
-from netsim.errors import check_choice
-from netsim.payload import Vector
-from netsim.sgd import Recipe
-from netsim.worker import Worker
+from netsim._util.errors import check_choice
+from netsim.comm.collectives import tree_broadcast, tree_reduce
+from netsim.comm.payload import Vector
+from netsim.comm.worker import Worker
+from netsim.training.algorithm import Contribution
+from netsim.training.sgd import Recipe
 
 Residual = Literal["keep-at-merge", "index-intersection"]
 RESIDUALS: tuple[Residual, ...] = ("keep-at-merge", "index-intersection")

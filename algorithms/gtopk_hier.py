@@ -12,12 +12,12 @@ from typing import ClassVar
 from algorithms.compression import merge, restore
 from algorithms.feedback import ErrorFeedback, Feedback
 from algorithms.selection import Selector
-from netsim.algorithm import Contribution
-from netsim.collectives import tree_broadcast_back, tree_reduce_level_by_level
-from netsim.errors import UsageError
-from netsim.payload import Vector
-from netsim.sgd import Recipe
-from netsim.worker import Worker
+from netsim._util.errors import UsageError
+from netsim.comm.collectives import tree_broadcast_back, tree_reduce_level_by_level
+from netsim.comm.payload import Vector
+from netsim.comm.worker import Worker
+from netsim.training.algorithm import Contribution
+from netsim.training.sgd import Recipe
 
 
 class GTopKHierarchical(ErrorFeedback):

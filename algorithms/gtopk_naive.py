@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from algorithms.compression import outside, restore, select, total
 from algorithms.feedback import ErrorFeedback, Feedback
-from netsim.algorithm import Contribution
-from netsim.collectives import ring_all_gather
-from netsim.payload import Vector
-from netsim.worker import Worker
+from netsim.comm.collectives import ring_all_gather
+from netsim.comm.payload import Vector
+from netsim.comm.worker import Worker
+from netsim.training.algorithm import Contribution
 
 
 class GTopKNaive(ErrorFeedback):

@@ -22,7 +22,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from netsim.system import compiler
+from netsim._util.system import compiler
 
 Floats: TypeAlias = NDArray[Any]
 """A one-dimensional, contiguous float32 or float64 array."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 from algorithms.lazy import Lazy, LazyMemory, Look, gradient_distance
-from netsim.algorithm import Gradient
-from netsim.payload import Vector, copied
-from netsim.worker import Worker
+from netsim.comm.payload import Vector, copied
+from netsim.comm.worker import Worker
+from netsim.training.algorithm import Gradient
 
 
 class LAG(Lazy):

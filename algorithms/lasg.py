@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 from algorithms.lazy import Lazy, LazyMemory, Look, gradient_distance, squared_distance
 from algorithms.server import SKIP, upload
-from netsim.algorithm import Gradient, State
-from netsim.collectives import scatter
-from netsim.payload import Bundle, Dense, Flag, SizeOnly, Vector, size_rule, subtract
-from netsim.sgd import Recipe, prepare
-from netsim.worker import Worker
+from netsim.comm.collectives import scatter
+from netsim.comm.payload import Bundle, Dense, Flag, SizeOnly, Vector, size_rule, subtract
+from netsim.comm.worker import Worker
+from netsim.training.algorithm import Gradient, State
+from netsim.training.sgd import Recipe, prepare
 
 C = 0.1
 """c of the LASG papers, where α_d = c / γ²."""

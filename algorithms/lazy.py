@@ -12,11 +12,11 @@ from typing import Any, ClassVar, NamedTuple
 
 from algorithms.feedback import Feedback
 from algorithms.server import SKIP, OverServer, upload
-from netsim.algorithm import Gradient, State
-from netsim.errors import UsageError
-from netsim.payload import Bundle, Dense, Flag, Vector, size_rule
-from netsim.sgd import Recipe, prepare
-from netsim.worker import Worker
+from netsim._util.errors import UsageError
+from netsim.comm.payload import Bundle, Dense, Flag, Vector, size_rule
+from netsim.comm.worker import Worker
+from netsim.training.algorithm import Gradient, State
+from netsim.training.sgd import Recipe, prepare
 
 SLAB = 2**16
 """How many elements are taken at a time, so that what is made of them stays in the cache."""

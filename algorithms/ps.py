@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from algorithms.server import OverServer
-from netsim.payload import Vector
-from netsim.worker import Worker
+from netsim.comm.payload import Vector
+from netsim.comm.worker import Worker
 
 
 class ParameterServer(OverServer):

@@ -6,10 +6,10 @@ from algorithms.compression import no_entries
 from algorithms.feedback import ErrorFeedback, Feedback
 from algorithms.selection import Selector
 from algorithms.server import OverServer
-from netsim.algorithm import Contribution
-from netsim.payload import Vector
-from netsim.sgd import Recipe
-from netsim.worker import Worker
+from netsim.comm.payload import Vector
+from netsim.comm.worker import Worker
+from netsim.training.algorithm import Contribution
+from netsim.training.sgd import Recipe
 
 
 class ParameterServerTopK(ErrorFeedback, OverServer):

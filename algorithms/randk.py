@@ -9,12 +9,12 @@ import numpy as np
 from algorithms.compression import Selected, take_out
 from algorithms.feedback import ErrorFeedback, Feedback
 from algorithms.selection import Selector
-from netsim.algorithm import Contribution
-from netsim.chance import Stream, generator
-from netsim.collectives import ring_all_reduce
-from netsim.payload import Dense, SizeOnly, Sparse, Vector, in_place, size_rule
-from netsim.sgd import Recipe, Scaled, product
-from netsim.worker import Worker
+from netsim._util.random_streams import Stream, generator
+from netsim.comm.collectives import ring_all_reduce
+from netsim.comm.payload import Dense, SizeOnly, Sparse, Vector, in_place, size_rule
+from netsim.comm.worker import Worker
+from netsim.training.algorithm import Contribution
+from netsim.training.sgd import Recipe, Scaled, product
 
 if TYPE_CHECKING:
     import torch

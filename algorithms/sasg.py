@@ -7,9 +7,9 @@ from algorithms.feedback import ErrorFeedback, Feedback
 from algorithms.lasg import DifferenceOnOneBatch
 from algorithms.lazy import LazyMemory
 from algorithms.selection import Selector
-from netsim.payload import Bundle, Flag, Sparse, Vector
-from netsim.sgd import zeros
-from netsim.worker import Worker
+from netsim.comm.payload import Bundle, Flag, Sparse, Vector
+from netsim.comm.worker import Worker
+from netsim.training.sgd import zeros
 
 
 class SASG(DifferenceOnOneBatch):

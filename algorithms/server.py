@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import ClassVar
 
 from algorithms.compression import total
-from netsim.algorithm import Algorithm
-from netsim.collectives import broadcast_from_server, gather
-from netsim.payload import Bundle, Flag, Vector
-from netsim.worker import Worker
+from netsim.comm.collectives import broadcast_from_server, gather
+from netsim.comm.payload import Bundle, Flag, Vector
+from netsim.comm.worker import Worker
+from netsim.training.algorithm import Algorithm
 
 
 class OverServer(Algorithm):

@@ -7,12 +7,12 @@ from typing import Literal
 from algorithms.compression import sum_to_dense
 from algorithms.feedback import ErrorFeedback, Feedback
 from algorithms.selection import Selector
-from netsim.algorithm import Contribution
-from netsim.collectives import doubling_all_gather, ring_all_gather
-from netsim.errors import check_choice
-from netsim.payload import Vector
-from netsim.sgd import Recipe
-from netsim.worker import Worker
+from netsim._util.errors import check_choice
+from netsim.comm.collectives import doubling_all_gather, ring_all_gather
+from netsim.comm.payload import Vector
+from netsim.comm.worker import Worker
+from netsim.training.algorithm import Contribution
+from netsim.training.sgd import Recipe
 
 Gather = Literal["ring", "doubling"]
 GATHERS = {"ring": ring_all_gather, "doubling": doubling_all_gather}

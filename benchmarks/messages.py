@@ -25,11 +25,11 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from netsim.backends.real import Real
-from netsim.jobs.real import wake_without_preempting
-from netsim.payload import Dense
-from netsim.system import environment
-from netsim.worker import Worker
+from netsim._util.system import environment
+from netsim.comm.payload import Dense
+from netsim.comm.worker import Worker
+from netsim.distributed.interpreter import Real
+from netsim.distributed.rank_main import wake_without_preempting
 
 Ring = Callable[[int], None]
 """Has every rank send so many messages to the next, and receive as many."""

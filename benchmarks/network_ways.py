@@ -4,8 +4,8 @@
 
 It prints the seconds of the main loop, how many messages there were, when the last ended in simulated seconds,
 and for w5 when each did. Way `events` starts a flow a message from plain callbacks (Network.start); `algorithms` does
-the same from coroutines that ask for messages (netsim.collectives); `batched` takes rounds of all ranks at once, and
-`compiled` the same rounds message by message in compiled code (``netsim simulate --way``).
+the same from coroutines that ask for messages (netsim.comm.collectives); `batched` takes rounds of all ranks at
+once, and `compiled` the same rounds message by message in compiled code (``netsim simulate --way``).
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from typing import Any, TypeAlias
 
 import simpy
 
-from netsim.backends.cooperative import Cooperative
-from netsim.backends.simulated import SimulatedMedium
-from netsim.collectives import rings, server, trees
-from netsim.costs import AssumedCosts
-from netsim.experiment import Experiment
+from netsim._util.system import old_objects_set_aside
+from netsim._util.units import PICOSECONDS, picoseconds
+from netsim.comm.collectives import rings, server, trees
+from netsim.comm.payload import SizeOnly
+from netsim.comm.worker import Worker
+from netsim.experiment.configuration import Experiment
 from netsim.network.fabric import Fabric, Route
 from netsim.network.flows import Flow, Network, Solver
 from netsim.network.sharing import Sharing
-from netsim.payload import SizeOnly
-from netsim.simulation import laboratory
-from netsim.system import old_objects_set_aside
-from netsim.units import PICOSECONDS, picoseconds
-from netsim.worker import Worker
+from netsim.simulator.event_engine import SimulatedMedium
+from netsim.simulator.scheduler import Cooperative
+from netsim.simulator.session import laboratory
+from netsim.training.costs import AssumedCosts
 from topologies import build
 from topologies.builder import Shape
 

@@ -27,9 +27,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from netsim.device import keep_freed_memory
-from netsim.experiment import Experiment
-from netsim.simulation import Laboratory, laboratory
+from netsim._util.device import keep_freed_memory
+from netsim.experiment.configuration import Experiment
+from netsim.simulator.session import Laboratory, laboratory
 
 MODELS = ("digits-mlp", "fc-mnist", "resnet20")
 DENSITY = 1e-3

@@ -21,10 +21,10 @@ from algorithms import ALGORITHMS
 from algorithms.lasg import LASGWK2
 from algorithms.lazy import Lazy
 from algorithms.sasg import SASG
-from netsim.algorithm import Gradient, State
-from netsim.payload import Vector
-from netsim.sgd import Recipe
-from netsim.worker import Worker
+from netsim.comm.payload import Vector
+from netsim.comm.worker import Worker
+from netsim.training.algorithm import Gradient, State
+from netsim.training.sgd import Recipe
 
 PARTS = 5
 

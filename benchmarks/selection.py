@@ -23,8 +23,8 @@ import numpy as np
 import torch
 
 from algorithms import kernels
-from netsim.device import keep_freed_memory
-from netsim.system import environment
+from netsim._util.device import keep_freed_memory
+from netsim._util.system import environment
 
 TARGET = 2.5
 """How many reads of the data an exact selection may cost."""

@@ -22,12 +22,12 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from netsim.backends.real import Real
-from netsim.jobs.real import wake_without_preempting
-from netsim.payload import Dense
-from netsim.system import environment, processors_awake
-from netsim.validation.start import Start, before_others, sleep_until
-from netsim.worker import Worker
+from netsim._util.system import environment, processors_awake
+from netsim.comm.payload import Dense
+from netsim.comm.worker import Worker
+from netsim.distributed.interpreter import Real
+from netsim.distributed.rank_main import wake_without_preempting
+from netsim.testbed.simultaneous_start import Start, before_others, sleep_until
 
 STILL_MS = (1, 2, 4, 8, 16, 32, 64)
 KINDS = ("waited for", "called", "answer")

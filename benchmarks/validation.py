@@ -18,7 +18,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from netsim.cli import main as netsim
+from netsim.cli.main import main as netsim
 
 EXCHANGES = "--algorithm none --tolerance 1000%"
 ROUNDS = "--exchange none --tolerance 1000%"

@@ -18,22 +18,22 @@ TYPE_CHECKING = False  # as checkers of types read it; typing itself takes time,
 if TYPE_CHECKING:
     from typing import Any
 
+    from netsim._util.errors import NetsimError as NetsimError
+    from netsim._util.errors import UsageError as UsageError
     from netsim.api import exchange as exchange
     from netsim.api import run as run
     from netsim.api import simulate as simulate
-    from netsim.errors import NetsimError as NetsimError
-    from netsim.errors import UsageError as UsageError
-    from netsim.results import Report as Report
-    from netsim.results import Result as Result
+    from netsim.experiment.results import Report as Report
+    from netsim.experiment.results import Result as Result
 
 _HOMES = {
     "exchange": "netsim.api",
     "run": "netsim.api",
     "simulate": "netsim.api",
-    "NetsimError": "netsim.errors",
-    "UsageError": "netsim.errors",
-    "Report": "netsim.results",
-    "Result": "netsim.results",
+    "NetsimError": "netsim._util.errors",
+    "UsageError": "netsim._util.errors",
+    "Report": "netsim.experiment.results",
+    "Result": "netsim.experiment.results",
 }
 __all__ = [*_HOMES, "__version__"]
 
@@ -42,7 +42,7 @@ def __getattr__(name: str) -> "Any":
     import importlib
 
     if name == "__version__":
-        from netsim.system import version
+        from netsim._util.system import version
 
         return version()
     if name in _HOMES:

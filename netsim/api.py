@@ -7,8 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from netsim.checkpoint import Checkpoint, checkpoint_of
-from netsim.errors import (
+from netsim._util.errors import (
     AlgorithmsFailedError,
     DivergedError,
     InterruptedRunError,
@@ -20,14 +19,15 @@ from netsim.errors import (
     check_digits,
     shown,
 )
-from netsim.estimates import check_experiment
-from netsim.experiment import Experiment, build_algorithm, input_files, taken_by
-from netsim.results import Report, Result
-from netsim.simulation import Laboratory, OnRound, ignore, laboratory
-from netsim.storage import check_outputs
-from netsim.system import environment
-from netsim.trace import Trace
-from netsim.units import in_python
+from netsim._util.storage import check_outputs
+from netsim._util.system import environment
+from netsim._util.units import in_python
+from netsim.experiment.configuration import Experiment, build_algorithm, input_files, taken_by
+from netsim.experiment.results import Report, Result
+from netsim.simulator.checkpoint import Checkpoint, checkpoint_of
+from netsim.simulator.estimates import check_experiment
+from netsim.simulator.session import Laboratory, OnRound, ignore, laboratory
+from netsim.simulator.trace import Trace
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,10 +48,10 @@ def simulate(
 
     Options are those of ``netsim simulate``, with underscores: ``workers=64, bandwidth="1Gbps",
     algorithm="gtopk,topk", density=1e-3``. Quantities are text with a unit, or numbers in SI units.
-    `metrics` names a file for a row a step (:mod:`netsim.metrics`). A file `checkpoint` is written every
+    `metrics` names a file for a row a step (:mod:`netsim.training.metrics`). A file `checkpoint` is written every
     `checkpoint_every` rounds, and to `resume` is to go on from it, to the very results that the run would
-    have had without the interruption (:mod:`netsim.checkpoint`). `trace` names a file for what went on, instant by
-    instant, in Chrome's format (:mod:`netsim.chrome`).
+    have had without the interruption (:mod:`netsim.simulator.checkpoint`). `trace` names a file for what went on,
+    instant by instant, in Chrome's format (:mod:`netsim.simulator.perfetto`).
     Raises UsageError for a value that cannot be used, InfeasibleError where data or machine fall short, and
     UnwrittenError, DivergedError or AlgorithmsFailedError where a file could not be written on the way, or training
     diverged, or an algorithm failed for another reason, such as a link that is down; ``report`` has the other results.
@@ -77,8 +77,8 @@ def simulate_experiment(
     written, the run goes on without it; then UnwrittenError has the report. Where an algorithm fails, the others
     are simulated; then AlgorithmsFailedError, or DivergedError, has their report.
     """
-    from netsim.chrome import write_chrome_trace
-    from netsim.metrics import metrics_file
+    from netsim.simulator.perfetto import write_chrome_trace
+    from netsim.training.metrics import metrics_file
 
     unwritten: list[str] = []
     if experiment.timing_only or experiment.effects.load is not None:
@@ -124,8 +124,8 @@ def _report(
     watched: bool = False,
 ) -> Report | None:
     """Return the report of the algorithms that ended, None if none did."""
-    from netsim.conclusion import conclude
-    from netsim.notes import idle_options
+    from netsim.analysis.conclusion import conclude
+    from netsim.analysis.unused_options import idle_options
 
     if not results:
         return None
@@ -176,8 +176,8 @@ def run(
     that wait longer than `timeout` seconds fail. Raises DivergedError and AlgorithmsFailedError as
     :func:`simulate` does, but runs no algorithm after one that failed without diverging.
     """
-    from netsim.jobs.launch import launch
-    from netsim.jobs.real import check_backend
+    from netsim.distributed.launch import launch
+    from netsim.distributed.rank_main import check_backend
 
     _check_call(on_round)
     experiment = Experiment.of(workers=workers, **options)
@@ -207,7 +207,7 @@ def real_report(
     experiment: Experiment, results: list[Result], failed: Mapping[str, NetsimError], backend: str
 ) -> Report:
     """Return the report of a real run; raise AlgorithmsFailedError, with what there is, if some algorithms failed."""
-    from netsim.device import resolve_device
+    from netsim._util.device import resolve_device
 
     found = environment(resolve_device(experiment.device)) | {"backend": backend, "data": experiment.data_name()}
     return _complete(_report(experiment, results, failed, found, None), failed)
@@ -261,11 +261,11 @@ def exchange(algorithm: str, vectors: torch.Tensor | np.ndarray, k: int | None =
     from algorithms import ALGORITHMS
     from algorithms.compression import total as dense_sum
     from algorithms.selection import Selector
-    from netsim.backends.cooperative import Cooperative
-    from netsim.backends.local import Instant
-    from netsim.payload import Dense
-    from netsim.simulation import make_workers
-    from netsim.worker import Worker
+    from netsim.comm.payload import Dense
+    from netsim.comm.worker import Worker
+    from netsim.simulator.in_memory import Instant
+    from netsim.simulator.scheduler import Cooperative
+    from netsim.simulator.session import make_workers
 
     try:
         rows = vectors.detach() if isinstance(vectors, torch.Tensor) else torch.from_numpy(np.array(vectors))

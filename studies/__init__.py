@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from netsim.errors import check_choice
+from netsim._util.errors import check_choice
 
 if TYPE_CHECKING:
     from netsim.study import Study

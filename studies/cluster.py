@@ -10,7 +10,7 @@ from typing import Any
 from netsim.report import Figure, Section, Table
 from netsim.report.drawing import Axis, Series, against, lines
 from netsim.study import Finding, Point
-from netsim.study.calibration import Calibration, Key, calibrate, factors, fit_intervals
+from studies.calibration import Calibration, Key, calibrate, factors, fit_intervals
 from studies.published import ALPHA_S, BETA_S, THROUGHPUT, THROUGHPUT_OF_MORE
 
 ALGORITHMS = {"dense": "S-SGD", "topk": "Top-k", "gtopk": "gTop-k"}

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from netsim.errors import UsageError
+from netsim._util.errors import UsageError
 from netsim.report import Figure, Section, Table
 from netsim.report.drawing import Axis, Series, lines
 from netsim.study import Conclusion, Finding, Outcome, Point, Settings, Study

@@ -11,14 +11,14 @@ from typing import Any
 
 from pydantic import Field
 
-from netsim.experiment import Experiment
+from netsim._util.units import PICOSECONDS
+from netsim.experiment.configuration import Experiment
 from netsim.report import Figure, Section, Table
-from netsim.simulation import laboratory
+from netsim.simulator.session import laboratory
+from netsim.simulator.trace import Trace
 from netsim.study import Conclusion, Finding, Outcome, Point, Settings, Study
 from netsim.study.checks import checked
 from netsim.study.trained import train_point
-from netsim.trace import Trace
-from netsim.units import PICOSECONDS
 from studies.published import SASG_TABLE_2, SASG_TABLE_3
 from studies.sasg_figures import TRAINED, figure_2, figure_3, figure_4, figure_5
 

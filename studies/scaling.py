@@ -12,17 +12,17 @@ from itertools import product
 from pydantic import Field
 
 from algorithms import ALGORITHMS
-from netsim.errors import UsageError, check_choice
-from netsim.experiment import OWN
+from netsim._util.errors import UsageError, check_choice
+from netsim._util.units import parse_bandwidth
+from netsim.experiment.configuration import OWN
 from netsim.study import Conclusion, Finding, Outcome, Point, Settings, Study
 from netsim.study.checks import checked
-from netsim.study.fits import FEWEST
-from netsim.study.growth import Condition, Growth, own_bandwidth
 from netsim.study.simulated import simulate_point
 from netsim.study.traced import RANKS, trace_point
-from netsim.study.words import in_words
-from netsim.units import parse_bandwidth
 from studies import scaling_report as report
+from studies.fits import FEWEST
+from studies.growth import Condition, Growth, own_bandwidth
+from studies.words import in_words
 from topologies import taken
 
 SELECTION = ("select_time", "merge_time")

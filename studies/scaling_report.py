@@ -7,11 +7,11 @@ from typing import Any
 
 from netsim.report import Figure, Section, Table
 from netsim.report.drawing import Axis, Mark, Series, lines, stacked_bars
+from netsim.simulator.trace import Trace
 from netsim.study import Finding
-from netsim.study.growth import COMMUNICATION, ROUND, Condition, Growth, condition_of, title_of, variant_of
 from netsim.study.traced import gantt_of, links_of
-from netsim.study.words import BASIS
-from netsim.trace import Trace
+from studies.growth import COMMUNICATION, ROUND, Condition, Growth, condition_of, title_of, variant_of
+from studies.words import BASIS
 
 PROVENANCE = "SIMULATED; charges for computing ASSUMED"
 

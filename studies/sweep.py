@@ -8,13 +8,13 @@ from typing import Any, TypeAlias
 
 from pydantic import Field
 
-from netsim.errors import UsageError
-from netsim.experiment import Experiment
+from netsim._util.errors import UsageError
+from netsim._util.units import format_duration
+from netsim.experiment.configuration import Experiment
 from netsim.report import Section, Table
 from netsim.study import Conclusion, Finding, Outcome, Point, Settings, Study
 from netsim.study.checks import experiments_of
 from netsim.study.simulated import simulate_point
-from netsim.units import format_duration
 
 Value: TypeAlias = bool | int | float | str
 SHOWN = {

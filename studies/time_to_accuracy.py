@@ -8,13 +8,13 @@ from typing import Any
 
 from pydantic import Field
 
+from netsim._util.units import format_bytes, format_duration, parse_bandwidth
 from netsim.report import Figure, Section, Table
 from netsim.report.drawing import Axis, Series, lines, stacked_bars
 from netsim.study import Conclusion, Finding, Outcome, Point, Settings, Study
 from netsim.study.checks import checked
 from netsim.study.traced import one_round, trace_point
 from netsim.study.trained import train_point
-from netsim.units import format_bytes, format_duration, parse_bandwidth
 
 PROVENANCE = "SIMULATED network, real gradients; compute ASSUMED"
 

@@ -10,7 +10,7 @@ import sys
 PROBE = """
 from netsim.cluster.namespaces import become_owner, build
 from netsim.cluster.plan import Cluster
-from netsim.errors import NetsimError
+from netsim._util.errors import NetsimError
 try:
     become_owner()
     build(Cluster(ranks=2, bandwidth_bps=100_000_000))

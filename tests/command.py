@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from netsim.cli import main
+from netsim.cli.main import main
 
 
 class Ran(NamedTuple):

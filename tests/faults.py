@@ -26,18 +26,18 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from netsim.backends.real import Real
-from netsim.cli import main
+from netsim._util.errors import NetsimError
+from netsim._util.storage import write_atomically
+from netsim._util.system import listening
+from netsim.cli.main import main
 from netsim.cluster.plan import Cluster
-from netsim.collectives import ring_all_reduce, tree_reduce
-from netsim.errors import NetsimError
-from netsim.experiment import Experiment
-from netsim.jobs import host, launch, ranks, real
-from netsim.jobs.job import JOB, LAUNCHER, Forked, Job, OnRound, die_with
-from netsim.payload import Dense, add
-from netsim.storage import write_atomically
-from netsim.system import listening
-from netsim.worker import Worker
+from netsim.comm.collectives import ring_all_reduce, tree_reduce
+from netsim.comm.payload import Dense, add
+from netsim.comm.worker import Worker
+from netsim.distributed import forkserver, launch, rank_main, tasks
+from netsim.distributed.interpreter import Real
+from netsim.distributed.job import JOB, LAUNCHER, Forked, Job, OnRound, die_with
+from netsim.experiment.configuration import Experiment
 
 WORLD = 3
 TIMEOUT_S = 3.0
@@ -75,13 +75,13 @@ def beat(details: dict[str, Any], rank: int, on_round: OnRound) -> list[dict[str
 
 
 def start_by_fork(job: Job) -> Forked:
-    """Start the host of a job as :func:`netsim.jobs.launch._start` does, without a new interpreter."""
+    """Start the host of a job as :func:`netsim.distributed.launch._start` does, without a new interpreter."""
     launcher = os.getpid()
     if pid := os.fork():
         return Forked(pid)
     os.environ |= {JOB: str(job.folder), LAUNCHER: str(launcher)}
     os.dup2(os.open(job.stderr("host"), os.O_WRONLY | os.O_CREAT, 0o600), 2)
-    os._exit(host.main())
+    os._exit(forkserver.main())
 
 
 def lock(path: Path) -> None:
@@ -192,9 +192,9 @@ def start(folder: Path, details: dict[str, Any], cluster: Cluster | None = None)
 
 
 PHASES: dict[str, tuple[Any, str]] = {
-    "starting": (host, "run_rank_of"),
-    "locking": (real, "meet"),
-    "joining": (real, "agree"),
+    "starting": (forkserver, "run_rank_of"),
+    "locking": (rank_main, "meet"),
+    "joining": (rank_main, "agree"),
     "connecting": (dist, "init_process_group"),
     "barrier": (dist, "barrier"),
     "computing": (Real, "_compute"),
@@ -207,7 +207,7 @@ PHASES: dict[str, tuple[Any, str]] = {
 
 def stop_at(folder: Path, rank: int | None, phase: str) -> None:
     """Have one rank of the job that is to start here, or its host, stop for good when it comes to a phase."""
-    owner, name = (host, "_fork") if rank is None else PHASES[phase]
+    owner, name = (forkserver, "_fork") if rank is None else PHASES[phase]
     call = getattr(owner, name)
 
     def due(args: tuple[Any, ...]) -> bool:
@@ -243,7 +243,7 @@ def start_ranks_of_torchrun(folder: Path, told: list[tuple[int, str]]) -> list[R
         os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         os.dup2(os.open(own / "message", os.O_WRONLY | os.O_CREAT, 0o600), 2)
         sys.stdout = sys.stderr
-        real.meet = partial(at_once, own, len(told), real.meet)  # type: ignore[attr-defined]
+        rank_main.meet = partial(at_once, own, len(told), rank_main.meet)  # type: ignore[attr-defined]
         os._exit(main(["run", "--algorithm", algorithm, "--rounds", "100000", "--timeout", f"{TIMEOUT_S:g}s"]))
     return runs
 
@@ -399,6 +399,6 @@ def wait_until(condition: Callable[[], bool], patience_s: float = PATIENCE_S) ->
 
 
 if __name__ == "__main__":
-    ranks.WORKS["beat"] = beat
+    tasks.TASKS["beat"] = f"{beat.__module__}:beat"
     launch._start = start_by_fork  # type: ignore[assignment]
     print(json.dumps(happen(sys.argv[1].split(","), int(sys.argv[2]), Path(sys.argv[3]))))  # noqa: T201

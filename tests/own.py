@@ -16,9 +16,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from netsim.workloads.fully_connected import FullyConnected
-from netsim.workloads.samples import Samples
-from netsim.workloads.workload import Workload
+from netsim.training.workloads.fully_connected import FullyConnected
+from netsim.training.workloads.samples import Samples
+from netsim.training.workloads.workload import Workload
 
 SAMPLES, FEATURES, CLASSES = 60, 6, 3
 

@@ -16,13 +16,13 @@ import torch
 from algorithms import ALGORITHMS
 from algorithms.randk import Draw, random_positions
 from algorithms.selection import Selector
-from netsim.algorithm import Algorithm
-from netsim.backends.cooperative import Cooperative
-from netsim.backends.local import Instant
-from netsim.payload import Dense, Vector
-from netsim.sgd import Recipe
-from netsim.training import Task, Trained, train
-from netsim.worker import Worker
+from netsim.comm.payload import Dense, Vector
+from netsim.comm.worker import Worker
+from netsim.simulator.in_memory import Instant
+from netsim.simulator.scheduler import Cooperative
+from netsim.training.algorithm import Algorithm
+from netsim.training.loop import Task, Trained, train
+from netsim.training.sgd import Recipe
 from tests import papers
 from tests.papers import Array, Rule, Sgd, TopK
 

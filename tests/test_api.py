@@ -16,8 +16,8 @@ import pytest
 import torch
 
 import netsim
-from netsim.cli import main
-from netsim.profile import save_profile
+from netsim.cli.main import main
+from netsim.experiment.profile import save_profile
 from tests.test_calibration import profile
 
 SMALL: dict[str, Any] = {"timing_only": True, "elements": 1000, "workers": 4, "k": 10}

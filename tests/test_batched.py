@@ -16,23 +16,23 @@ from hypothesis import strategies as st
 
 import netsim
 from algorithms import ALGORITHMS
-from netsim import ways
-from netsim.backends.batched import Players
-from netsim.backends.cooperative import Cooperative
-from netsim.backends.local import Instant
-from netsim.backends.path import Path
-from netsim.backends.spmd import Recorder
-from netsim.collectives import ring_all_gather
-from netsim.costs import AssumedCosts
-from netsim.errors import InfeasibleError
-from netsim.experiment import Experiment
-from netsim.payload import SizeOnly
-from netsim.results import Result
-from netsim.rounds import NoScheduleError, World, size_of
-from netsim.sgd import Recipe
-from netsim.simulation import laboratory, make_workers
-from netsim.training import TimingOnly, train
-from netsim.worker import Recv, Send, Worker
+from netsim._util.errors import InfeasibleError
+from netsim.comm.collectives import ring_all_gather
+from netsim.comm.payload import SizeOnly
+from netsim.comm.schedule import NoScheduleError, World, size_of
+from netsim.comm.worker import Recv, Send, Worker
+from netsim.experiment.configuration import Experiment
+from netsim.experiment.results import Result
+from netsim.simulator import engines as ways
+from netsim.simulator.critical_path import Path
+from netsim.simulator.in_memory import Instant
+from netsim.simulator.scheduler import Cooperative
+from netsim.simulator.session import laboratory, make_workers
+from netsim.simulator.symmetry import Recorder
+from netsim.simulator.vectorized import Players
+from netsim.training.costs import AssumedCosts
+from netsim.training.loop import TimingOnly, train
+from netsim.training.sgd import Recipe
 
 NUMBA = find_spec("numba") is not None
 Sent = dict[int, list[tuple[int, tuple[int, int, int]]]]
@@ -172,7 +172,7 @@ def test_compiled_code_takes_over_where_rounds_share_links(monkeypatch: pytest.M
 
 
 def test_without_a_compiler_messages_go_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "netsim.backends.compiled", None)  # importing it fails
+    monkeypatch.setitem(sys.modules, "netsim.simulator.compiled_loop", None)  # importing it fails
     monkeypatch.setattr(ways, "WORTH_COMPILING", 0)
     options = {"workers": 11, "elements": 1000, "algorithm": "gtopk"}
     (result,) = results_of("auto", **options)

@@ -15,21 +15,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import netsim
-from netsim.backends.cooperative import Cooperative
-from netsim.calibration.fits import line, link, work
-from netsim.calibration.pingpong import SIZES, Trips, ping_pong
-from netsim.calibration.run import Calibration, lines_of, profile_of
-from netsim.costs import AssumedCosts
-from netsim.errors import NetsimError, UsageError
-from netsim.experiment import Experiment
-from netsim.jobs.launch import launch_work
-from netsim.payload import SizeOnly, add
-from netsim.profile import Line, Link, Profile, Provenance, Step, Work, load_profile, save_profile
-from netsim.rates import Given, Rate, RatedCosts
-from netsim.simulation import laboratory, make_workers
-from netsim.timeline import Timeline
-from netsim.units import PICOSECONDS
-from netsim.worker import Compute, Worker
+from netsim._util.errors import NetsimError, UsageError
+from netsim._util.units import PICOSECONDS
+from netsim.comm.payload import SizeOnly, add
+from netsim.comm.worker import Compute, Worker
+from netsim.distributed.launch import launch_work
+from netsim.experiment.configuration import Experiment
+from netsim.experiment.profile import Line, Link, Profile, Provenance, Step, Work, load_profile, save_profile
+from netsim.simulator.scheduler import Cooperative
+from netsim.simulator.session import laboratory, make_workers
+from netsim.simulator.timeline import Timeline
+from netsim.testbed.calibrate import Calibration, lines_of, profile_of
+from netsim.testbed.line_fits import line, link, work
+from netsim.testbed.pingpong import SIZES, Trips, ping_pong
+from netsim.training.costs import AssumedCosts
+from netsim.training.profiled_costs import Given, Rate, RatedCosts
 from tests.cluster import why_no_cluster
 from tests.command import run
 
@@ -85,7 +85,7 @@ def trips_over(experiment: Experiment, budget_s: float = 60.0) -> list[Trips]:
 
 
 def _standing() -> Any:
-    from netsim.checkpoint import Standing
+    from netsim.simulator.checkpoint import Standing
 
     return Standing()
 

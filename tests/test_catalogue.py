@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import netsim
-from netsim.catalogue import MODELS, parameters_of, tensors_of
+from netsim.training.catalogue import MODELS, parameters_of, tensors_of
 from tests.command import run
 
 PUBLISHED = {
@@ -62,7 +62,7 @@ def test_tensors_known_from_elsewhere(model: str, tensors: int, name: str, shape
 
 def test_lstm_ptb_is_the_workload_of_that_name() -> None:
     """The workload is built of torch's own modules, and counts its parameters itself."""
-    from netsim.workloads import WORKLOADS
+    from netsim.training.workloads import WORKLOADS
 
     trained = sorted(size for _, size in WORKLOADS["lstm-ptb"].tensors("ptb"))
     assert sorted(tensor.size for tensor in tensors_of("lstm-ptb")) == trained

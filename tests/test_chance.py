@@ -14,13 +14,13 @@ import pytest
 
 import netsim
 from algorithms.randk import random_positions
-from netsim.chance import Stream, generator
-from netsim.errors import UsageError
-from netsim.experiment import Experiment
+from netsim._util.errors import UsageError
+from netsim._util.random_streams import Stream, generator
+from netsim.experiment.configuration import Experiment
 
 ROOT = Path(netsim.__file__).parent.parent
 ROOMS = ("netsim", "algorithms", "topologies", "studies")
-DRAWS_FOR_USERS = {ROOT / "netsim/workloads" / name for name in ("generators.py", "digests.py")}
+DRAWS_FOR_USERS = {ROOT / "netsim/training/workloads" / name for name in ("generators.py", "digests.py")}
 """They keep the global generators that a user's own model may draw from, and draw nothing."""
 
 SEEDS = (0, 1, 2, 4, 5, 101, 103, 2**32 - 1)
@@ -90,7 +90,7 @@ def made(path: Path) -> list[str]:
 def test_every_generator_is_of_a_stream() -> None:
     files = [path for room in ROOMS for path in (ROOT / room).rglob("*.py") if path not in DRAWS_FOR_USERS]
     found = {str(path.relative_to(ROOT)): calls for path in files if (calls := made(path))}
-    assert found == {"netsim/chance.py": ["Generator", "PCG64"]}
+    assert found == {"netsim/_util/random_streams.py": ["Generator", "PCG64"]}
 
 
 # Random-k

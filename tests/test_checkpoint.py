@@ -21,13 +21,13 @@ import torch
 
 import netsim
 from algorithms import ALGORITHMS
-from netsim.algorithm import State
-from netsim.checkpoint import SCHEMA, Checkpoint, Standing
-from netsim.cli import main
-from netsim.costs import MeasuredCosts
-from netsim.payload import Dense, Vector
-from netsim.training import Trained
-from netsim.worker import Worker
+from netsim.cli.main import main
+from netsim.comm.payload import Dense, Vector
+from netsim.comm.worker import Worker
+from netsim.simulator.checkpoint import SCHEMA, Checkpoint, Standing
+from netsim.training.algorithm import State
+from netsim.training.costs import MeasuredCosts
+from netsim.training.loop import Trained
 
 ROOT = Path(__file__).parent.parent
 TINY: dict[str, Any] = {
@@ -311,7 +311,7 @@ def test_another_schema_is_named(saved: Path) -> None:
 
 
 def test_another_version_is_named(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("netsim.checkpoint.version", lambda: "99.0")
+    monkeypatch.setattr("netsim.simulator.checkpoint.version", lambda: "99.0")
     error = refused(saved)
     assert "99.0" in str(error)
     assert netsim.__version__ in str(error)
@@ -443,7 +443,7 @@ def test_killed_at_any_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         reached.append(done)
         changed = path.stat().st_mtime
     assert reached[-1] < ROUNDS
-    monkeypatch.setattr("netsim.checkpoint.write_sealed", lambda *_: None)  # takes most of the time
+    monkeypatch.setattr("netsim.simulator.checkpoint.write_sealed", lambda *_: None)  # takes most of the time
     resumed = netsim.simulate(checkpoint=path, resume=True, **options)
     whole = netsim.simulate(checkpoint=tmp_path / "whole", checkpoint_every=1, **options)
     assert resumed.to_json() == whole.to_json()

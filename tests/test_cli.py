@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 import netsim
-from netsim.commands.common import Forecast
-from netsim.errors import InfeasibleError
+from netsim._util.errors import InfeasibleError
+from netsim.cli.common import Forecast
 from tests.command import run, without_announcements
 
 TIMED = "simulate --timing-only --elements 1000"
@@ -221,11 +221,13 @@ PLOTS_AND_LEARNING = ["torch", "sklearn", "seaborn", "matplotlib", "pandas"]
     ],
 )
 def test_nothing_is_imported_that_is_not_needed(command: str, forbidden: list[str]) -> None:
-    script = "import sys; from netsim.cli import main; code = main(); print(*sys.modules, file=sys.stderr); exit(code)"
+    script = (
+        "import sys; from netsim.cli.main import main; code = main(); print(*sys.modules, file=sys.stderr); exit(code)"
+    )
     ran = python("-c", script, *command.split())
     assert ran.returncode == 0
     imported = ran.stderr.split()
-    assert "netsim.cli" in imported
+    assert "netsim.cli.main" in imported
     assert [module for module in forbidden if module in imported] == []
 
 
@@ -237,9 +239,9 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
 
 def test_the_simulation_is_imported_without_what_it_may_not_need() -> None:
     """Neither what learns, plots and reads files, nor compiled code, which is loaded where there is much to share."""
-    ran = python("-c", "import sys, netsim.simulation, netsim.replay; print(*sys.modules)")
+    ran = python("-c", "import sys, netsim.simulator.session, netsim.analysis.replay; print(*sys.modules)")
     imported = set(ran.stdout.split())
-    assert {"netsim.network.flows", "netsim.backends.simulated", "simpy", "numpy"} <= imported
+    assert {"netsim.network.flows", "netsim.simulator.event_engine", "simpy", "numpy"} <= imported
     assert not {*PLOTS_AND_LEARNING, "networkx", "scipy", "numba", "pydantic", "joblib", "rich"} & imported
 
 
@@ -278,7 +280,7 @@ def test_memory_that_is_not_there_is_one_line(
     def greedy(_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("netsim.commands.app.answer", greedy)
+    monkeypatch.setattr("netsim.cli.app.answer", greedy)
     ran = run(capsys, "simulate")
     assert (ran.code, ran.out) == (3, "")
     assert re.fullmatch(r"netsim: more memory was asked for than there is; [^\n]*\n", ran.err)
@@ -287,7 +289,7 @@ def test_memory_that_is_not_there_is_one_line(
 def test_rounds_that_take_years_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 10⁹ rounds the second takes 11 s: all take 11 · 10⁹ s, which are 349 years."""
     now = iter([0.0, 11.0])
-    monkeypatch.setattr("netsim.commands.common.time.monotonic", lambda: next(now))
+    monkeypatch.setattr("netsim.cli.common.time.monotonic", lambda: next(now))
     forecast = Forecast(10**9)
     forecast.note(1)
     with pytest.raises(InfeasibleError, match="1,000,000,000 rounds in all would take about 349 years"):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from netsim.commands.app import app
+from netsim.cli.app import app
 from tests.cluster import why_no_cluster
 
 FOLDER = Path(__file__).parents[1] / "docs" / "cluster"

@@ -14,7 +14,7 @@ import algorithms.compression
 import algorithms.selection
 from algorithms.compression import merge, outside, restore, select, sum_to_dense
 from algorithms.selection import Selector, top_positions
-from netsim.payload import Dense, SizeOnly, Sparse
+from netsim.comm.payload import Dense, SizeOnly, Sparse
 from tests.oracles import top_k
 from tests.strategies import gradients
 

@@ -57,7 +57,7 @@ with open({marker!r}, "w") as marker:
 """
 SCRIPT = """
 import sys
-from netsim.cli import main
+from netsim.cli.main import main
 
 sys.exit(main())
 """
@@ -69,7 +69,7 @@ def factory(seed):
     return beside.workload(seed)
 """
 BESIDE = """
-from netsim.workloads import WORKLOADS
+from netsim.training.workloads import WORKLOADS
 
 def workload(seed):
     return WORKLOADS["digits-mlp"](seed)

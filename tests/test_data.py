@@ -19,14 +19,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netsim.errors import InfeasibleError, UsageError
-from netsim.workloads import WORKLOADS, load_workload
-from netsim.workloads.data import files
-from netsim.workloads.data.files import SYSTEM
-from netsim.workloads.samples import Samples
-from netsim.workloads.sampling import EPOCHS, RANDOM, Sampler
-from netsim.workloads.splits import Divisible, divide
-from netsim.workloads.workload import DataParallelTask
+from netsim._util.errors import InfeasibleError, UsageError
+from netsim.training.workloads import WORKLOADS, load_workload
+from netsim.training.workloads.data import files
+from netsim.training.workloads.data.files import SYSTEM
+from netsim.training.workloads.samples import Samples
+from netsim.training.workloads.sampling import EPOCHS, RANDOM, Sampler
+from netsim.training.workloads.splits import Divisible, divide
+from netsim.training.workloads.workload import DataParallelTask
 
 FASHION = SYSTEM / "fashion-mnist"
 
@@ -294,7 +294,7 @@ def test_bytes_that_are_no_batch_are_refused_in_a_line(tmp_path: Path, content: 
 @given(st.binary(max_size=60))
 @settings(max_examples=300, deadline=None)
 def test_no_bytes_make_the_pickle_reader_raise_anything_else(content: bytes) -> None:
-    from netsim.workloads.data.cifar import read_batch
+    from netsim.training.workloads.data.cifar import read_batch
 
     path = Path(os.environ.get("TMPDIR", "/tmp")) / f"netsim-batch-{os.getpid()}"
     path.write_bytes(b"\x80\x02" + content)

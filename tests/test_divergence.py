@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 import netsim
-from netsim.cli import main
-from netsim.errors import AlgorithmsFailedError, DivergedError, LinkDownError, NonFiniteGradientError
+from netsim._util.errors import AlgorithmsFailedError, DivergedError, LinkDownError, NonFiniteGradientError
+from netsim.cli.main import main
 
 CHARGES = {"compute_time": "1ms", "select_time": "0s", "merge_time": "0s"}
 STEEP: dict[str, Any] = {"workload": "tests.own:steep", "rounds": 4, "lr": 0.1, "k": 1}

@@ -14,8 +14,8 @@ import pytest
 
 from netsim.cluster import plan
 from netsim.cluster.plan import Cluster
-from netsim.doctor import FRESH_S, Leftover, leftovers
-from netsim.jobs.job import JOB, LAUNCHER
+from netsim.distributed.job import JOB, LAUNCHER
+from netsim.testbed.doctor import FRESH_S, Leftover, leftovers
 from tests.cluster import why_no_cluster
 from tests.command import run
 
@@ -91,7 +91,7 @@ def test_a_folder_left_by_sigkill_is_offered_and_cleaned(
 def test_a_validation_that_is_killed_leaves_a_folder_that_the_doctor_finds_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("netsim.doctor.FRESH_S", -1.0)
+    monkeypatch.setattr("netsim.testbed.doctor.FRESH_S", -1.0)
     command = [
         sys.executable,
         "-m",

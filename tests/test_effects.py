@@ -18,16 +18,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import netsim
-from netsim.backends.cooperative import Cooperative
-from netsim.backends.disturbed import DisturbedMedium
-from netsim.costs import AssumedCosts
-from netsim.effects import Effects
-from netsim.errors import LinkDownError
-from netsim.experiment import Experiment
+from netsim._util.errors import LinkDownError
+from netsim.comm.payload import SizeOnly
+from netsim.comm.worker import Worker
+from netsim.experiment.configuration import Experiment
+from netsim.network.effects import Effects
 from netsim.network.fabric import Fabric, Link, Route
 from netsim.network.switching import extra_ps
-from netsim.payload import SizeOnly
-from netsim.worker import Worker
+from netsim.simulator.effects_engine import DisturbedMedium
+from netsim.simulator.scheduler import Cooperative
+from netsim.training.costs import AssumedCosts
 from tests.command import run
 from tests.packets import ACKNOWLEDGEMENT, cut, slow_start, through_switches
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import signal
 
-from netsim.jobs.endings import Ending, Word, what_happened
-from netsim.jobs.whereabouts import HINT
+from netsim.distributed.failures import Ending, Word, what_happened
+from netsim.distributed.rank_context import HINT
 
 
 def ended(name: int, code: int | None, word: Word | None = None, halted: bool = False) -> tuple[int | str, Ending]:

@@ -16,14 +16,14 @@ from typing import Any
 
 import pytest
 
-from netsim.cli import main
-from netsim.commands.common import Forecast
-from netsim.errors import InfeasibleError, UsageError
-from netsim.estimates import estimate
-from netsim.experiment import WAYS, Experiment
+from netsim._util.errors import InfeasibleError, UsageError
+from netsim.cli.common import Forecast
+from netsim.cli.main import main
+from netsim.experiment.configuration import WAYS, Experiment
 from netsim.network.fabric import Fabric
 from netsim.network.summary import summarise
-from netsim.simulation import laboratory
+from netsim.simulator.estimates import estimate
+from netsim.simulator.session import laboratory
 from tests.command import run
 from topologies import build, check_topology
 from topologies.builder import Shape
@@ -394,7 +394,7 @@ def test_a_forecast_leaves_out_the_first_round(
 ) -> None:
     """A first round of 50 s, then 5 s each: after the third, 99 of 102 rounds are left, or 495 s."""
     instants = iter([50.0, 55.0, 60.0, 65.0])
-    monkeypatch.setattr("netsim.commands.common.time", SimpleNamespace(monotonic=lambda: next(instants)))
+    monkeypatch.setattr("netsim.cli.common.time", SimpleNamespace(monotonic=lambda: next(instants)))
     forecast = Forecast(102)
     told = []
     for done in (1, 2, 3, 4):

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from netsim.system import listening
+from netsim._util.system import listening
 from tests.cluster import why_no_cluster
 from tests.faults import CUT_S, FAULTS, STOPS, TIMEOUT_S, WORLDS, alive, descendants, wait_until
 

@@ -8,11 +8,11 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from netsim.cli import main
-from netsim.errors import InfeasibleError, NetsimError, UsageError
-from netsim.workloads import load_workload
-from netsim.workloads.data import fetch as fetching
-from netsim.workloads.data.fetch import CLASSES, fetch
+from netsim._util.errors import InfeasibleError, NetsimError, UsageError
+from netsim.cli.main import main
+from netsim.training.workloads import load_workload
+from netsim.training.workloads.data import fetch as fetching
+from netsim.training.workloads.data.fetch import CLASSES, fetch
 from tests.test_data import write_cifar, write_mnist
 
 

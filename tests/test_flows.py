@@ -15,7 +15,7 @@ import simpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netsim.errors import UsageError
+from netsim._util.errors import UsageError
 from netsim.network.fabric import Fabric, Link, Route
 from netsim.network.flows import Flow, Network, Solver, max_min
 from tests import oracles, progressive

@@ -13,13 +13,13 @@ import pytest
 import torch
 
 import netsim
+from netsim._util.checksummed_file import sealed, write_sealed
+from netsim._util.errors import NetsimError
 from netsim.cluster.plan import Cluster
-from netsim.errors import NetsimError
-from netsim.profile import load_profile, save_profile
-from netsim.sealed import sealed, write_sealed
-from netsim.validate import Setting, validate
-from netsim.validation.cells import Cell
-from netsim.validation.points import NEEDED
+from netsim.experiment.profile import load_profile, save_profile
+from netsim.testbed.campaign import Setting, validate
+from netsim.testbed.cells import Cell
+from netsim.testbed.p2p_fits import NEEDED
 from tests.test_calibration import profile
 
 SCHEMA = "netsim.checkpoint/1"
@@ -219,7 +219,7 @@ def test_a_forged_measurement_is_measured_again(tmp_path: Path, monkeypatch: pyt
         cells=(Cell(name="ring-all-reduce", bytes=1000, repeats=2, sends="eager"),),
     )
     asked: list[Setting] = []
-    monkeypatch.setattr("netsim.validate._measure", lambda setting, _: asked.append(setting) or RECORD)
+    monkeypatch.setattr("netsim.testbed.campaign._measure", lambda setting, _: asked.append(setting) or RECORD)
     file = setting.file(tmp_path)
     assert file is not None
     chance = random.Random(seed)

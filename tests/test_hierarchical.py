@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import netsim
-from netsim.experiment import Experiment
+from netsim.experiment.configuration import Experiment
 from tests.oracles import gtop_k, top_k
 from tests.strategies import gradients
 

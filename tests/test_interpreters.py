@@ -15,17 +15,17 @@ from hypothesis import strategies as st
 
 from algorithms.compression import accumulate_and_select, restore
 from algorithms.selection import Selector
-from netsim.backends.cooperative import Cooperative, Operation
-from netsim.backends.local import Instant
-from netsim.backends.path import LONGEST, Path
-from netsim.backends.replicas import ReplicaMemo
-from netsim.backends.simulated import SimulatedMedium
-from netsim.collectives import doubling_all_gather, ring_all_gather, tree_broadcast
-from netsim.costs import AssumedCosts, MeasuredCosts
-from netsim.errors import DeadlockError, ProtocolError
+from netsim._util.errors import DeadlockError, ProtocolError
+from netsim.comm.collectives import doubling_all_gather, ring_all_gather, tree_broadcast
+from netsim.comm.payload import Bundle, Dense, Flag, SizeOnly, Sparse, add
+from netsim.comm.worker import Compute, Worker
 from netsim.network.fabric import Fabric
-from netsim.payload import Bundle, Dense, Flag, SizeOnly, Sparse, add
-from netsim.worker import Compute, Worker
+from netsim.simulator.critical_path import LONGEST, Path
+from netsim.simulator.event_engine import SimulatedMedium
+from netsim.simulator.in_memory import Instant
+from netsim.simulator.replica_cache import ReplicaMemo
+from netsim.simulator.scheduler import Cooperative, Operation
+from netsim.training.costs import AssumedCosts, MeasuredCosts
 from topologies import TOPOLOGIES
 from topologies.builder import Shape
 

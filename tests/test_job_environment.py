@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
+from netsim._util.errors import NetsimError, PeerSilentError, UsageError
 from netsim.cluster import namespaces
-from netsim.errors import NetsimError, PeerSilentError, UsageError
-from netsim.jobs import host, launch
-from netsim.jobs.job import Job
-from netsim.jobs.meeting import meet
+from netsim.distributed import forkserver, launch
+from netsim.distributed.job import Job
+from netsim.distributed.rendezvous import meet
 from netsim.study.pool import backend
 
 TIMEOUT_S = 0.5
@@ -99,7 +99,7 @@ def test_numbers_of_torchrun_must_be_numbers(monkeypatch: pytest.MonkeyPatch, na
 
 
 MEETS = """
-from netsim.jobs.launch import join_work
+from netsim.distributed.launch import join_work
 join_work({"work": "train", "backend": "gloo", "timeout_s": 0.5})
 """
 
@@ -117,7 +117,10 @@ def test_a_meeting_place_that_accepts_and_never_answers_is_given_up(tmp_path: Pa
 
 
 def test_an_error_that_nobody_foresaw_is_one_line_under_torchrun_too(tmp_path: Path) -> None:
-    program = "from netsim.jobs.whereabouts import taking_part\nwith taking_part(0):\n    raise ValueError('one\\ntwo')"
+    program = (
+        "from netsim.distributed.rank_context import taking_part\n"
+        "with taking_part(0):\n    raise ValueError('one\\ntwo')"
+    )
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (1, "netsim: rank 0, starting, before step 0: ValueError: one two\n")
 
@@ -135,7 +138,7 @@ def test_a_process_that_cannot_be_started_is_one_line(monkeypatch: pytest.Monkey
         launch.launch_work({"work": "train", "timeout_s": TIMEOUT_S}, 2)
     monkeypatch.setattr(os, "fork", refuse)
     with pytest.raises(NetsimError, match=r"rank 3 could not be started: Resource temporarily unavailable; .*ulimit"):
-        host._fork(Job(tmp_path), 3, None, 4, lambda *_: [])
+        forkserver._fork(Job(tmp_path), 3, None, 4, lambda *_: [])
 
 
 def test_no_temporary_folder_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import netsim
-from netsim.errors import UsageError
-from netsim.experiment import Experiment
+from netsim._util.errors import UsageError
+from netsim.experiment.configuration import Experiment
 from tests.command import run
 from tests.test_recommend import ALPHA, BETA, ELEMENTS, closed_form
 from topologies import taken

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from netsim.system import listening
+from netsim._util.system import listening
 from tests.cluster import why_no_cluster
 from tests.faults import descendants, namespace
 

@@ -14,14 +14,14 @@ import torch
 import netsim
 from algorithms import ALGORITHMS
 from algorithms.selection import Selector
-from netsim.backends.cooperative import Cooperative
-from netsim.backends.local import Instant
-from netsim.experiment import Experiment
-from netsim.metrics import COLUMNS, Recorder, metrics_file
-from netsim.payload import Dense, Vector
-from netsim.sgd import Recipe
-from netsim.simulation import load_task, make_workers
-from netsim.training import Task, train
+from netsim.comm.payload import Dense, Vector
+from netsim.experiment.configuration import Experiment
+from netsim.simulator.in_memory import Instant
+from netsim.simulator.scheduler import Cooperative
+from netsim.simulator.session import load_task, make_workers
+from netsim.training.loop import Task, train
+from netsim.training.metrics import COLUMNS, Recorder, metrics_file
+from netsim.training.sgd import Recipe
 from tests.oracles import gtop_k
 
 CHARGES = {"compute_time": "5ms", "select_time": "1ms", "merge_time": "0s"}

@@ -18,23 +18,23 @@ from algorithms import ALGORITHMS
 from algorithms.gtopk import GTopK
 from algorithms.selection import Selector
 from algorithms.topk import TopK
-from netsim.algorithm import Algorithm
-from netsim.backends.cooperative import Cooperative
-from netsim.backends.local import Instant
-from netsim.backends.simulated import SimulatedMedium
-from netsim.backends.watched import Watched
-from netsim.costs import AssumedCosts
-from netsim.errors import DeadlockError, InfeasibleError, UsageError
-from netsim.experiment import Experiment
+from netsim._util.errors import DeadlockError, InfeasibleError, UsageError
+from netsim.comm.payload import Dense, SizeOnly, Vector
+from netsim.comm.pieces import Piece
+from netsim.comm.worker import Worker
+from netsim.experiment.configuration import Experiment
 from netsim.network.fabric import Fabric
-from netsim.overlap import Bucket, Overlapped, Ready, even, pieces_of, ready_by_elements
-from netsim.payload import Dense, SizeOnly, Vector
-from netsim.pieces import Piece
-from netsim.sgd import Recipe
-from netsim.simulation import load_task, make_workers
-from netsim.timeline import Timeline, covered
-from netsim.training import Task, TimingOnly, train
-from netsim.worker import Worker
+from netsim.simulator.event_engine import SimulatedMedium
+from netsim.simulator.in_memory import Instant
+from netsim.simulator.scheduler import Cooperative
+from netsim.simulator.session import load_task, make_workers
+from netsim.simulator.timeline import Timeline, covered
+from netsim.simulator.timeline_observer import Watched
+from netsim.training.algorithm import Algorithm
+from netsim.training.costs import AssumedCosts
+from netsim.training.loop import Task, TimingOnly, train
+from netsim.training.overlap import Bucket, Overlapped, Ready, even, pieces_of, ready_by_elements
+from netsim.training.sgd import Recipe
 from tests.test_real import assert_three_worlds_agree
 from topologies import TOPOLOGIES
 from topologies.builder import Shape
@@ -340,7 +340,7 @@ def test_metrics_see_whole_vectors(tmp_path: Path) -> None:
     [("digits-mlp", None), ("fc-mnist", "synthetic"), ("resnet20", "synthetic"), ("char-lstm", None)],
 )
 def test_a_gradient_that_comes_by_tensors_is_the_gradient_and_what_came_stays(workload: str, data: str | None) -> None:
-    from netsim.device import one_thread_each
+    from netsim._util.device import one_thread_each
 
     with one_thread_each():
         task, tensors, _ = load_task(Experiment.of(workers=2, workload=workload, data=data, batch_size=4), "cpu")

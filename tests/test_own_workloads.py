@@ -13,13 +13,13 @@ import torch
 from torch import nn
 
 import netsim
-from netsim.cli import main
-from netsim.errors import NetsimError, UsageError
-from netsim.payload import Dense
-from netsim.workloads import load_workload
-from netsim.workloads.samples import Samples
-from netsim.workloads.trial import try_out
-from netsim.workloads.workload import DataParallelTask, Workload
+from netsim._util.errors import NetsimError, UsageError
+from netsim.cli.main import main
+from netsim.comm.payload import Dense
+from netsim.training.workloads import load_workload
+from netsim.training.workloads.samples import Samples
+from netsim.training.workloads.trial import try_out
+from netsim.training.workloads.workload import DataParallelTask, Workload
 from tests import own
 from tests.own import IRREPRODUCIBLE, WRONG
 
@@ -185,8 +185,8 @@ def test_a_users_workload_ends_in_the_same_bits_simulated_and_real(name: str) ->
 DRAWN = """
 import numpy as np, torch
 from torch import nn
-from netsim.workloads.samples import Samples
-from netsim.workloads.workload import Workload
+from netsim.training.workloads.samples import Samples
+from netsim.training.workloads.workload import Workload
 
 print("loading")
 inputs = torch.randn(40, 6)

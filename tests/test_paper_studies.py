@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from netsim.catalogue import parameters_of
-from netsim.errors import UsageError
+from netsim._util.errors import UsageError
 from netsim.study import Finding, Study, run_study
-from netsim.study.calibration import calibrate, factors, fit_intervals
 from netsim.study.trained import curve, train_point
+from netsim.training.catalogue import parameters_of
 from studies import STUDIES, cluster, gtopk_paper, load_study, sasg_figures, sasg_paper, time_to_accuracy
+from studies.calibration import calibrate, factors, fit_intervals
 from studies.published import ALPHA_S, BETA_S, THROUGHPUT, THROUGHPUT_OF_MORE
 from tests.command import run
 

@@ -14,9 +14,9 @@ import pytest
 
 import netsim
 from algorithms import ALGORITHMS
-from netsim.experiment import Experiment
-from netsim.jobs.real import wake_without_preempting
-from netsim.simulation import laboratory
+from netsim.distributed.rank_main import wake_without_preempting
+from netsim.experiment.configuration import Experiment
+from netsim.simulator.session import laboratory
 
 NAMES = ",".join(ALGORITHMS)
 STEPS = 20

@@ -13,16 +13,16 @@ from torch import nn
 
 import netsim
 from algorithms import ALGORITHMS
-from netsim.backends.cooperative import Cooperative
-from netsim.backends.local import Instant
-from netsim.cli import main
-from netsim.device import one_thread_each
-from netsim.errors import UsageError
-from netsim.experiment import Experiment
-from netsim.payload import Dense, Vector
-from netsim.sgd import Recipe
-from netsim.simulation import make_workers
-from netsim.training import Task, Trained, train
+from netsim._util.device import one_thread_each
+from netsim._util.errors import UsageError
+from netsim.cli.main import main
+from netsim.comm.payload import Dense, Vector
+from netsim.experiment.configuration import Experiment
+from netsim.simulator.in_memory import Instant
+from netsim.simulator.scheduler import Cooperative
+from netsim.simulator.session import make_workers
+from netsim.training.loop import Task, Trained, train
+from netsim.training.sgd import Recipe
 
 FEATURES, CLASSES, BATCH, STEPS = 6, 3, 5, 24
 TENSORS = (FEATURES * CLASSES, CLASSES)
@@ -179,7 +179,7 @@ def test_lazy_algorithms_that_never_skip_are_torch(name: str) -> None:
 # Momentum correction
 
 
-def ends(name: str, **options: Any) -> netsim.results.Result:
+def ends(name: str, **options: Any) -> netsim.experiment.results.Result:
     (result,) = netsim.simulate(
         algorithm=name, workers=3, workload="tests.tiny:tiny", rounds=20, density=0.3, lr=0.05, history=3, **options
     ).results

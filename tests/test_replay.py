@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netsim.experiment import Experiment
+from netsim.analysis.replay import replay
+from netsim.experiment.configuration import Experiment
 from netsim.network.flowfile import GivenFlow
-from netsim.replay import replay
 from tests.command import run
 from tests.progressive import Wanted, finish
 

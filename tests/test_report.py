@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from netsim.errors import NetsimError
+from netsim._util.errors import NetsimError
 from netsim.report import Document, Figure, Section, Table, write_report
 from netsim.report.drawing import (
     Axis,

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netsim.errors import UsageError
-from netsim.study.crossovers import brackets, crossovers, unsettled
-from netsim.study.fits import fit, per_entry
+from netsim._util.errors import UsageError
+from studies.crossovers import brackets, crossovers, unsettled
+from studies.fits import fit, per_entry
 from tests.browser import CHROMIUM, CUT, OVERLAPPING, browser
 from tests.command import run
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from netsim.conclusion import conclude
+from netsim.analysis.conclusion import conclude
 from netsim.study import Finding
-from netsim.study.growth import Growth, title_of
-from netsim.study.words import in_words
 from studies import sweep, time_to_accuracy
+from studies.growth import Growth, title_of
+from studies.words import in_words
 
 GRID = (2, 3, 4, 6, 8, 12, 16, 32)
 REFINED = (5, 7, 9, 13)
@@ -294,8 +294,8 @@ def test_who_is_fastest_is_told_with_equals() -> None:
 def test_the_order_along_workers_agrees_with_the_results(
     monkeypatch: pytest.MonkeyPatch, of: dict[str, Any], said: str
 ) -> None:
-    monkeypatch.setattr("netsim.conclusion.Scaling.round_time", lambda self, name, workers: of[name](workers))
-    monkeypatch.setattr("netsim.conclusion._sizes", lambda experiment, largest: [2, 4, 8, 16, 32, 64])
+    monkeypatch.setattr("netsim.analysis.conclusion.Scaling.round_time", lambda self, name, workers: of[name](workers))
+    monkeypatch.setattr("netsim.analysis.conclusion._sizes", lambda experiment, largest: [2, 4, 8, 16, 32, 64])
     laboratory: Any = SimpleNamespace(experiment=SimpleNamespace(effects=SimpleNamespace(local=False)))
     misleading = "nothing" in said
     results = [result(name, of[name](0) if misleading else of[name](6)) for name in of]

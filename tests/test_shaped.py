@@ -10,10 +10,10 @@ import simpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from netsim._util.units import PICOSECONDS
+from netsim.cluster.framing import Wire
 from netsim.network.fabric import Link, Route
-from netsim.network.shaped import ShapedNetwork, Stream, max_min
-from netsim.network.wire import Wire
-from netsim.units import PICOSECONDS
+from netsim.testbed.shaped_links import ShapedNetwork, Stream, max_min
 
 RATE = 100_000_000
 FRAME = 1514

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import simpy
 
-from netsim.errors import InfeasibleError, UsageError
+from netsim._util.errors import InfeasibleError, UsageError
 from netsim.network.fabric import Link, Route
 from netsim.network.flows import CAP, Flow, Network, Solver
 

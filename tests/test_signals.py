@@ -21,7 +21,7 @@ STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 MOMENTS = [0.02, 0.7, 1.5, 3.0, 6.0]
 """Seconds after which a signal comes: while things are imported, made ready, and simulated or run."""
 STARTED = """
-import sys, netsim.cli as cli
+import sys, netsim.cli.main as cli
 real = cli._outcome
 def _outcome(arguments):
     print("handled", file=sys.stderr, flush=True)
@@ -98,7 +98,8 @@ def test_at_any_moment(tmp_path: Path, command: str, after: float, group: bool) 
 def test_what_was_ignored_stays_ignored(tmp_path: Path) -> None:
     """As nohup does."""
     script = (
-        "import signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); import netsim.cli as c; sys.exit(c.main())"
+        "import signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); "
+        "from netsim.cli.main import main; sys.exit(main())"
     )
     process = subprocess.Popen([sys.executable, "-c", script, "--version"], stdout=subprocess.PIPE, cwd=tmp_path)
     while process.poll() is None:

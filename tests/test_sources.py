@@ -63,27 +63,28 @@ def of_checkout(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cal
         ("netsim/study/traced.py", 'asdict(trace)}', 'asdict(trace), "one": 1}', DRAW),
         ("studies/sasg_paper.py", "busy, until = 0, 0", "busy, until = 7, 0", {"sasg-paper"}),
         ("studies/scaling.py", 'in (DRAWN, "way")', "in (DRAWN,)", {"scaling"}),
-        ("netsim/units.py", "PICOSECONDS = 10**12", "PICOSECONDS = 10**11", ALL),
+        ("netsim/_util/units.py", "PICOSECONDS = 10**12", "PICOSECONDS = 10**11", ALL),
         ("algorithms/gtopk.py", "class GTopK(", "class GTopK(object, ", ALL),
-        ("netsim/collectives/rings.py", "def _all_gather(", "def _all_gather(*, ", ALL),  # entered by a decorator
+        ("netsim/comm/collectives/rings.py", "def _all_gather(", "def _all_gather(*, ", ALL),  # entered by a decorator
         ("topologies/spec.py", "1e6", "1e7", ALL),
         ("topologies/star.py", "def star(", "def star(*, ", ALL),
-        ("netsim/workloads/fully_connected.py", "def fc_mnist(", "def fc_mnist(*, ", ALL),  # named by a text alone
+        # Named by a text alone.
+        ("netsim/training/workloads/fully_connected.py", "def fc_mnist(", "def fc_mnist(*, ", ALL),
         # What asks, fits, says, draws and shows.
         ("netsim/report/page.py", "import annotations\n", "import annotations\n\nNEW = 1\n", set()),
-        ("netsim/cli.py", "INTERRUPTED = 130", "INTERRUPTED = 131", set()),
-        ("netsim/commands/study.py", '"--quick"', '"--quickly"', set()),
-        ("netsim/study/growth.py", "BREAKS = 1.5", "BREAKS = 2.5", set()),
-        ("netsim/study/words.py", "LARGE_ERROR = 0.2", "LARGE_ERROR = 0.3", set()),
-        ("netsim/study/run.py", "MOST_POINTS = 100_000", "MOST_POINTS = 1", set()),
+        ("netsim/cli/main.py", "INTERRUPTED = 130", "INTERRUPTED = 131", set()),
+        ("netsim/cli/study.py", '"--quick"', '"--quickly"', set()),
+        ("studies/growth.py", "BREAKS = 1.5", "BREAKS = 2.5", set()),
+        ("studies/words.py", "LARGE_ERROR = 0.2", "LARGE_ERROR = 0.3", set()),
+        ("netsim/study/runner.py", "MOST_POINTS = 100_000", "MOST_POINTS = 1", set()),
         ("netsim/study/traced.py", "RANKS, LINKS = 16, 16", "RANKS, LINKS = 8, 8", set()),
         ("studies/scaling.py", '"topk:doubling", "gtopk"', '"gtopk"', set()),
-        ("netsim/conclusion.py", "LARGEST = 64", "LARGEST = 32", set()),
+        ("netsim/analysis/conclusion.py", "LARGEST = 64", "LARGEST = 32", set()),
         # What is for people alone, in files that measure.
         ("netsim/study/simulated.py", "it would be most of the file.", "it would be much.", set()),
-        ("netsim/simulation.py", "from __future__", "# A comment.\nfrom __future__", set()),
-        ("netsim/experiment.py", "An index is an int32.", "An index has 32 bits.", set()),
-        ("netsim/units.py", "from __future__", "\n\n\nfrom __future__", set()),
+        ("netsim/simulator/session.py", "from __future__", "# A comment.\nfrom __future__", set()),
+        ("netsim/experiment/configuration.py", "An index is an int32.", "An index has 32 bits.", set()),
+        ("netsim/_util/units.py", "from __future__", "\n\n\nfrom __future__", set()),
     ],
 )  # fmt: skip
 def test_a_version_changes_with_what_measures_and_nothing_else(
@@ -221,6 +222,6 @@ def test_a_point_that_trains_counts_with_its_data_and_the_processor(
     other = keys(tmp_path, trained, {("digits", None): "digits: SHA-256 2"})
     cluster = keys(tmp_path, trained, None)
     sizes = keys(tmp_path, trained | {"timing_only": True}, {})
-    monkeypatch.setattr("netsim.study.contents.processor", lambda device: "another")
+    monkeypatch.setattr("netsim.study.environment.processor", lambda device: "another")
     assert len({one, other, cluster, keys(tmp_path, trained, {("digits", None): "digits: SHA-256 1"})}) == 4
     assert sizes == keys(tmp_path, trained | {"timing_only": True}, None)

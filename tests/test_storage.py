@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 import netsim
-from netsim.errors import UsageError
-from netsim.storage import check_folder, check_outputs, write_atomically
+from netsim._util.errors import UsageError
+from netsim._util.storage import check_folder, check_outputs, write_atomically
 from tests.command import run
 from tests.unprivileged import USER, run_unprivileged
 
@@ -167,7 +167,7 @@ def test_a_fifo_is_written_to_and_stays(tmp_path: Path) -> None:
 
 
 def test_a_fifo_that_nobody_reads_ends_in_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("netsim.storage.READER_S", 0.05)
+    monkeypatch.setattr("netsim._util.storage.READER_S", 0.05)
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(OSError, match="nobody reads"):
         write_atomically(tmp_path / "fifo", "new")
@@ -201,7 +201,7 @@ def test_what_stdout_is_already_is_written_to_in_order() -> None:
     """A pipe has no name that could be opened again, and a file would lose what is printed after it."""
     script = """
 from pathlib import Path
-from netsim.storage import write_atomically
+from netsim._util.storage import write_atomically
 print("before")
 write_atomically(Path("/dev/stdout"), "whole\\n")
 print("after")
@@ -214,7 +214,7 @@ def test_what_stdout_is_already_may_be_a_file(tmp_path: Path) -> None:
     path = tmp_path / "report"
     script = f"""
 from pathlib import Path
-from netsim.storage import write_atomically
+from netsim._util.storage import write_atomically
 write_atomically(Path({str(path)!r}), "whole\\n")
 print("after")
 """
@@ -321,8 +321,8 @@ def open_to_all() -> Iterator[Path]:
 CHECK = """
 import sys
 from pathlib import Path
-from netsim.errors import NetsimError
-from netsim.storage import check_outputs, write_atomically
+from netsim._util.errors import NetsimError
+from netsim._util.storage import check_outputs, write_atomically
 for write in (check_outputs, lambda paths: write_atomically(paths["out"], "new")):
     try:
         write({"out": Path(sys.argv[1])})

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from netsim.streams import escaped, plain
+from netsim._util.standard_streams import escaped, plain
 
 TIMED = "simulate --timing-only --elements 1000 --algorithm gtopk,dense"
 COMMANDS = {

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from netsim.errors import NetsimError, UsageError
+from netsim._util.errors import NetsimError, UsageError
 from netsim.study import Conclusion, Finding, Point, Settings, Study, run_study
 from netsim.study.pool import cluster_address, measured
 from netsim.study.settings import read_study_file, settings_of

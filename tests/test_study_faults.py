@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from netsim.errors import NetsimError, UsageError
-from netsim.experiment import Experiment
+from netsim._util.errors import NetsimError, UsageError
+from netsim.experiment.configuration import Experiment
 from netsim.study import Conclusion, Point, Settings, Study, run_study
 from tests.command import run
 
@@ -163,7 +163,7 @@ def test_a_folder_that_cannot_be_made_is_said_before_anything_is_measured(tmp_pa
 def limited(out: Path, most: int, *more: str) -> subprocess.CompletedProcess[str]:
     """Run a small sweep where no file may be longer than so many bytes, as on a disk that is full."""
     code = (
-        "import resource, sys; from netsim.cli import main;"
+        "import resource, sys; from netsim.cli.main import main;"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({most}, {most})); sys.exit(main(sys.argv[1:]))"
     )
     sets = ["--set", "vary.workers=2,3", "--set", "vary.algorithm=gtopk", "--set", "vary.bandwidth=1Gbps"]
@@ -190,7 +190,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
 
 
 def test_a_disk_that_gets_full_keeps_what_was_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from netsim.storage import write_atomically
+    from netsim._util.storage import write_atomically
 
     def until_full(path: Path, text: str) -> None:
         if len(list(path.parent.glob("*.json"))) == 2:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import netsim
-from netsim.experiment import Experiment
+from netsim.experiment.configuration import Experiment
 from netsim.network.fabric import Fabric
 from tests.command import run
 from tests.test_routing import FORMS, built, everyone

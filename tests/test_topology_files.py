@@ -11,7 +11,7 @@ import networkx as nx
 import pytest
 
 import netsim
-from netsim.errors import UsageError
+from netsim._util.errors import UsageError
 from netsim.network.fabric import Fabric
 from tests.command import run
 from topologies import build

@@ -15,11 +15,11 @@ import pytest
 
 import netsim
 from algorithms import ALGORITHMS
-from netsim.experiment import Experiment
-from netsim.report.rounds import draw_links, draw_round
-from netsim.results import Result
-from netsim.simulation import laboratory
-from netsim.trace import Activity, Computation, Message, Trace
+from netsim.experiment.configuration import Experiment
+from netsim.experiment.results import Result
+from netsim.report.activity import draw_links, draw_round
+from netsim.simulator.session import laboratory
+from netsim.simulator.trace import Activity, Computation, Message, Trace
 from tests.command import run
 
 MS = 10**9
@@ -114,7 +114,7 @@ def test_nobody_watches_a_run_that_is_not_traced(monkeypatch: pytest.MonkeyPatch
     def watch(*_: object) -> None:
         raise AssertionError("a run without a trace was watched")
 
-    monkeypatch.setattr("netsim.simulation.TracedMedium", watch)
+    monkeypatch.setattr("netsim.simulator.session.TracedMedium", watch)
     netsim.simulate(algorithm="dense", **SMALL)
     with pytest.raises(AssertionError):
         traced("dense")
@@ -209,7 +209,7 @@ def test_the_command_writes_the_same_file_again(capsys: pytest.CaptureFixture[st
 
 def test_too_many_records_are_counted_not_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     whole = traced("dense")[1]
-    monkeypatch.setattr("netsim.trace.MOST_RECORDS", 40)
+    monkeypatch.setattr("netsim.simulator.trace.MOST_RECORDS", 40)
     trace = traced("dense")[1]
     assert len(trace.computations) + len(trace.messages) == 40
     assert trace.left_out == len(whole.computations) + len(whole.messages) - 40

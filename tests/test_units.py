@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import netsim
-from netsim.errors import UsageError
-from netsim.units import (
+from netsim._util.errors import UsageError
+from netsim._util.units import (
     format_bandwidth,
     format_bytes,
     format_duration,

@@ -16,30 +16,30 @@ import pytest
 import simpy
 
 import netsim
-from netsim import system
-from netsim.backends.cooperative import Cooperative
-from netsim.backends.kernel import AHEAD_S, FORGET_S, HostTerms, KernelMedium
-from netsim.backends.processors import Processors
-from netsim.cli import main
+from netsim._util import system
+from netsim._util.system import busy_share, processors_awake
+from netsim._util.units import PICOSECONDS
+from netsim.cli.main import main
 from netsim.cluster import plan
+from netsim.cluster.framing import Wire
 from netsim.cluster.plan import Cluster, Shaping
-from netsim.costs import AssumedCosts
+from netsim.comm.payload import SizeOnly
+from netsim.comm.worker import Sends, Worker
 from netsim.network.fabric import Fabric, Link, Route
-from netsim.network.shaped import ShapedNetwork
-from netsim.network.wire import Wire
-from netsim.payload import SizeOnly
-from netsim.system import busy_share, processors_awake
-from netsim.units import PICOSECONDS
-from netsim.validate import Model, Validation, compare, conclude, measured_before
-from netsim.validation.cells import Cell, of_all
-from netsim.validation.comparison import Comparison, interval_of_median
-from netsim.validation.exchanges import COLLECTIVES, EXCHANGES
-from netsim.validation.localwork import Timed
-from netsim.validation.losses import MOST, crowd_message, with_losses
-from netsim.validation.points import NEEDED, host_terms, profile_terms
-from netsim.validation.predict import predicted_exchange
-from netsim.validation.start import REST_S, keep_still
-from netsim.worker import Sends, Worker
+from netsim.simulator.scheduler import Cooperative
+from netsim.testbed.campaign import Model, Validation, compare, conclude, measured_before
+from netsim.testbed.cells import Cell, of_all
+from netsim.testbed.comparison import Comparison, interval_of_median
+from netsim.testbed.cpu_model import Processors
+from netsim.testbed.duplex_losses import MOST, crowd_message, with_losses
+from netsim.testbed.exchanges import COLLECTIVES, EXCHANGES
+from netsim.testbed.host_model import AHEAD_S, FORGET_S, HostTerms, KernelMedium
+from netsim.testbed.local_work import Timed
+from netsim.testbed.p2p_fits import NEEDED, host_terms, profile_terms
+from netsim.testbed.predict import predicted_exchange
+from netsim.testbed.shaped_links import ShapedNetwork
+from netsim.testbed.simultaneous_start import REST_S, keep_still
+from netsim.training.costs import AssumedCosts
 from tests.cluster import why_no_cluster
 from tests.test_calibration import profile
 from tests.test_shaped import FRAME, RATE

@@ -10,7 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netsim.backends.wire import (
+from netsim._util.errors import ProtocolError
+from netsim.comm.payload import Bundle, Dense, Flag, Payload, SizeOnly, Sparse, has_known_size, nbytes
+from netsim.distributed.wire_format import (
     HEADER_BYTES,
     Header,
     as_tensor,
@@ -21,8 +23,6 @@ from netsim.backends.wire import (
     room_for,
     values_after,
 )
-from netsim.errors import ProtocolError
-from netsim.payload import Bundle, Dense, Flag, Payload, SizeOnly, Sparse, has_known_size, nbytes
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 

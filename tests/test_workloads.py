@@ -17,14 +17,14 @@ import torch
 from torch import nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from netsim.errors import NonFiniteGradientError, UsageError
-from netsim.payload import Dense
-from netsim.workloads import WORKLOADS, check_workload, load_workload
-from netsim.workloads.data import Shape
-from netsim.workloads.fully_connected import LEAST
-from netsim.workloads.lstm import FrameTagger
-from netsim.workloads.samples import Samples
-from netsim.workloads.workload import DataParallelTask, Workload
+from netsim._util.errors import NonFiniteGradientError, UsageError
+from netsim.comm.payload import Dense
+from netsim.training.workloads import WORKLOADS, check_workload, load_workload
+from netsim.training.workloads.data import Shape
+from netsim.training.workloads.fully_connected import LEAST
+from netsim.training.workloads.lstm import FrameTagger
+from netsim.training.workloads.samples import Samples
+from netsim.training.workloads.workload import DataParallelTask, Workload
 
 SMALL = ["digits-mlp", "fc-mnist", "resnet20", "char-lstm"]
 LARGE = ["vgg16", "resnet18", "lstm-ptb", "lstm-an4"]
@@ -114,7 +114,8 @@ def test_a_model_has_as_many_parameters_as_its_architecture_says(name: str, data
 
 def test_naming_and_checking_workloads_does_not_import_torch() -> None:
     program = (
-        "import sys; from netsim.workloads import *; check_workload('resnet18', 'cifar10+mnist', 'dirichlet:0.5');"
+        "import sys; from netsim.training.workloads import *; "
+        "check_workload('resnet18', 'cifar10+mnist', 'dirichlet:0.5');"
         "sys.exit('torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
@@ -521,8 +522,8 @@ def test_a_layer_without_a_rule_needs_initial_values() -> None:
 OWN = """
 import numpy as np, torch
 from torch import nn
-from netsim.workloads.samples import Samples
-from netsim.workloads.workload import Workload
+from netsim.training.workloads.samples import Samples
+from netsim.training.workloads.workload import Workload
 
 class Tied(nn.Module):
     def __init__(self):

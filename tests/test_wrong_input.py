@@ -13,9 +13,9 @@ import pytest
 
 import netsim
 from algorithms.selection import Selector
-from netsim.errors import UsageError
-from netsim.experiment import build_algorithm
-from netsim.sgd import Recipe
+from netsim._util.errors import UsageError
+from netsim.experiment.configuration import build_algorithm
+from netsim.training.sgd import Recipe
 from tests.command import run
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from netsim.workloads.samples import Samples
-from netsim.workloads.workload import Workload
+from netsim.training.workloads.samples import Samples
+from netsim.training.workloads.workload import Workload
 
 
 def tiny(seed: int) -> Workload:

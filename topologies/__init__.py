@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from netsim.errors import InfeasibleError, UsageError, unknown
+from netsim._util.errors import InfeasibleError, UsageError, unknown
 from netsim.network.graph import Graph
 from topologies import spec
 from topologies.builder import Shape, check_size

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from netsim.errors import InfeasibleError
+from netsim._util.errors import InfeasibleError
+from netsim._util.units import format_bytes
 from netsim.network.graph import Graph, check_link
 from netsim.network.routing import FloatArray, IntArray, Router
-from netsim.units import format_bytes
 
 BANDWIDTH_BPS = 10**9
 LATENCY_S = 50e-6

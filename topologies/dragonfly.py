@@ -6,7 +6,7 @@ from typing import Annotated, TypeAlias
 
 import numpy as np
 
-from netsim.errors import check_choice
+from netsim._util.errors import check_choice
 from netsim.network.graph import Graph
 from netsim.network.routing import NO_LINK, HashArray, IntArray, Paths, choice
 from topologies.builder import Shape, Wiring, check_size

@@ -10,7 +10,7 @@ from xml.sax.saxutils import quoteattr
 import networkx as nx
 import numpy as np
 
-from netsim.errors import InfeasibleError
+from netsim._util.errors import InfeasibleError
 from netsim.network.fabric import Fabric, Link
 
 MOST_ROUTES = 10**6

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from netsim.errors import UsageError
+from netsim._util.errors import UsageError
 from netsim.network.graph import Graph
 from netsim.network.routing import NO_LINK, HashArray, IntArray, Paths, choice
 from topologies.builder import Shape, Wiring, check_size

@@ -15,10 +15,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from netsim.errors import UsageError, check_file_name, shown, unreadable
+from netsim._util.errors import UsageError, check_file_name, shown, unreadable
+from netsim._util.storage import content_of
+from netsim._util.units import read_number
 from netsim.network.graph import Graph, from_networkx
-from netsim.storage import content_of
-from netsim.units import read_number
 
 if TYPE_CHECKING:
     import networkx as nx

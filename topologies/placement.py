@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from netsim.chance import Stream, generator
+from netsim._util.random_streams import Stream, generator
 from netsim.network.graph import Graph
 from netsim.network.routing import IntArray
 

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, get_args, get_type_hints
 
-from netsim.errors import UsageError, shown, unknown
+from netsim._util.errors import UsageError, shown, unknown
+from netsim._util.units import parse_bandwidth, parse_duration, read_number, read_whole
 from netsim.network.graph import check_link
-from netsim.units import parse_bandwidth, parse_duration, read_number, read_whole
 from topologies.from_file import has_ending, is_file
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from netsim.errors import UsageError
+from netsim._util.errors import UsageError
+from netsim._util.units import FASTEST_BPS, format_bandwidth
 from netsim.network.graph import Graph
 from netsim.network.routing import TreeRouter
-from netsim.units import FASTEST_BPS, format_bandwidth
 from topologies.builder import Branches, Shape, Wiring, check_size
 from topologies.spec import Bandwidth, Count, Duration, Ratio
 

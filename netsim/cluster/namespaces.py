@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from shutil import which
 
+from netsim._util.errors import InfeasibleError, NetsimError
 from netsim.cluster import plan
 from netsim.cluster.plan import Cluster
-from netsim.errors import InfeasibleError, NetsimError
 
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWNET = 0x40000000

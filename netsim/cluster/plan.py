@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from netsim.errors import UsageError, check_choice
-from netsim.network.wire import GLOO_BYTES, HEADER_BYTES, Wire
+from netsim._util.errors import UsageError, check_choice
+from netsim.cluster.framing import GLOO_BYTES, HEADER_BYTES, Wire
 
 if TYPE_CHECKING:
     import networkx as nx

@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from netsim.errors import UsageError, suggestion
+from netsim._util.errors import UsageError, suggestion
+from netsim._util.units import HORIZON_DAYS, HORIZON_PS, parse_bandwidth, parse_duration, picoseconds
 from netsim.network.fabric import Link
 from netsim.network.graph import check_link
-from netsim.units import HORIZON_DAYS, HORIZON_PS, parse_bandwidth, parse_duration, picoseconds
 
 EXAMPLE = "'worker3->switch@0.5s=100Mbps', '=down' or '=up'"
 _EVENT = re.compile(r"\s*(.+?)\s*(<->|->|↔|→)\s*(.+?)\s*@\s*(.+?)\s*=\s*(.+?)\s*")

@@ -32,8 +32,8 @@ from typing import Any, Final, NamedTuple, TypeAlias, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from netsim.system import compiler
-from netsim.units import FASTEST_BPS, HORIZON_PS
+from netsim._util.system import compiler
+from netsim._util.units import FASTEST_BPS, HORIZON_PS
 
 numba = compiler()
 

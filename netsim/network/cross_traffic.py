@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from netsim.chance import LARGEST_SIGMA, Stream, generator
-from netsim.errors import UsageError, shown, suggestion
+from netsim._util.errors import UsageError, shown, suggestion
+from netsim._util.random_streams import LARGEST_SIGMA, Stream, generator
+from netsim._util.units import MOST_BYTES, PICOSECONDS, parse_size, picoseconds, read_number
 from netsim.network.fabric import Link, Route
 from netsim.network.sharing import Sharing, weight_by_latency
-from netsim.units import MOST_BYTES, PICOSECONDS, parse_size, picoseconds, read_number
 
 if TYPE_CHECKING:
     import numpy as np

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 
-from netsim.errors import InfeasibleError
+from netsim._util.errors import InfeasibleError
+from netsim._util.units import HORIZON_PS, PICOSECONDS
 from netsim.network.graph import Graph, from_networkx
 from netsim.network.routing import IntArray, TreeRouter, flow_hash
-from netsim.units import HORIZON_PS, PICOSECONDS
 
 if TYPE_CHECKING:
     import networkx as nx

@@ -10,9 +10,9 @@ import itertools
 import math
 from collections.abc import Callable, Iterable
 
+from netsim._util.units import PICOSECONDS
 from netsim.network.fabric import Link
 from netsim.network.flow import CAP, Bottleneck, Flow, time_left
-from netsim.units import PICOSECONDS
 
 
 class Share:

@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable
 from typing import Final, Literal, Protocol
 
+from netsim._util.units import HORIZON_PS, PICOSECONDS
 from netsim.network.fabric import Link, Route
-from netsim.units import HORIZON_PS, PICOSECONDS
 
 SHARING: Final = -1
 """Stands for the instant at which a flow is due that shares links: the sharers know."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
-from netsim.errors import UsageError, shown, suggestion
-from netsim.network.csvfile import csv_rows
-from netsim.units import read_number
+from netsim._util.csv_file import csv_rows
+from netsim._util.errors import UsageError, shown, suggestion
+from netsim._util.units import read_number
 
 COLUMNS = ("src", "dst", "bytes", "start_s")
 LATEST_START_S = 10**6

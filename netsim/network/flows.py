@@ -19,11 +19,11 @@ from typing import Any, Literal
 
 import simpy
 
+from netsim._util.units import HORIZON_PS, PICOSECONDS, beyond_horizon
 from netsim.network.fabric import Link, Route
 from netsim.network.filling import Filling, max_min
 from netsim.network.flow import CAP, SHARING, Bottleneck, Flow, Sharers, time_left
 from netsim.network.sharing import Sharing, weight_by_latency
-from netsim.units import HORIZON_PS, PICOSECONDS, beyond_horizon
 
 __all__ = ["CAP", "Bottleneck", "Flow", "Network", "max_min"]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Generic, Protocol, Self, TypeVar
 
-from netsim.units import HORIZON_PS, beyond_horizon
+from netsim._util.units import HORIZON_PS, beyond_horizon
 
 
 class Chain(Protocol):
-    """A chain of events that can be made longer; see :class:`netsim.backends.path.Path`."""
+    """A chain of events that can be made longer; see :class:`netsim.simulator.critical_path.Path`."""
 
     def then(self, what: Hashable, duration: int) -> Self:
         """Return the chain, longer by `duration` picoseconds of `what`."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from netsim._util.units import beyond_horizon
 from netsim.network import compiled
 from netsim.network.fabric import Link
 from netsim.network.flow import CAP, Flow
-from netsim.units import beyond_horizon
 
 
 class Repairing:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from netsim.errors import UsageError
-from netsim.units import PICOSECONDS
+from netsim._util.errors import UsageError
+from netsim._util.units import PICOSECONDS
 
 if TYPE_CHECKING:
     from netsim.network.fabric import Route

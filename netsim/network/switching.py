@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+from netsim._util.units import PICOSECONDS
 from netsim.network.fabric import Route
-from netsim.units import PICOSECONDS
 
 SWITCHINGS = ("ideal", "cut-through", "store-and-forward")
 

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from netsim.errors import UsageError, check_choice
+from netsim._util.errors import UsageError, check_choice
+from netsim._util.units import PICOSECONDS
 from netsim.network.fabric import Route
-from netsim.units import PICOSECONDS
 
 PAYLOAD = 1448
 """Bytes of a message in a full segment: 1500 less 20 of IP, 20 of TCP and 12 of timestamps."""

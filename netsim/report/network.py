@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from netsim.errors import UsageError
+from netsim._util.errors import UsageError
+from netsim._util.units import format_bandwidth, format_duration
 from netsim.network.fabric import Fabric
 from netsim.network.routing import IntArray
 from netsim.report.canvas import canvas, legend, plain, to_svg
-from netsim.units import format_bandwidth, format_duration
 
 MOST_NODES = 600
 MOST_NAMES = 40

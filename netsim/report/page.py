@@ -11,11 +11,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from netsim.errors import NetsimError, reason_of
+from netsim._util.errors import NetsimError, reason_of
+from netsim._util.storage import write_atomically
 from netsim.report.document import Cell, Document, Section
 from netsim.report.files import as_csv, as_json_lines, file_name
 from netsim.report.svg import on_white, renamed, standalone
-from netsim.storage import write_atomically
 
 
 def write_report(document: Document, path: Path) -> list[Path]:

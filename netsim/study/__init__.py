@@ -5,7 +5,7 @@ on the cores of this machine or on a Dask cluster, and writes what follows from 
 """
 
 from netsim.study.kinds import Conclusion, Finding, Outcome, Point, Settings, Study
-from netsim.study.run import Plan, Ran, plan_study, run_study
+from netsim.study.runner import Plan, Ran, plan_study, run_study
 
 __all__ = [
     "Conclusion",

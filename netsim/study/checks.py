@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from netsim.errors import UsageError
-from netsim.experiment import Experiment
-from netsim.storage import content_of
+from netsim._util.errors import UsageError
+from netsim._util.storage import content_of
+from netsim.experiment.configuration import Experiment
 from netsim.study.kinds import Point
-from netsim.workloads import is_own
+from netsim.training.workloads import is_own
 
 
 def checked(points: Sequence[Point]) -> list[Point]:

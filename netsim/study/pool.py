@@ -12,13 +12,13 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
-from netsim.errors import InfeasibleError, NetsimError, UsageError, in_one_line, shown
-from netsim.interrupts import held
-from netsim.study.contents import trains
+from netsim._util.errors import InfeasibleError, NetsimError, UsageError, in_one_line, shown
+from netsim._util.interrupts import held
+from netsim._util.system import safe_children
+from netsim._util.units import read_whole
+from netsim.study.environment import trains
 from netsim.study.kinds import Outcome, Point
 from netsim.study.sources import Version, version_of
-from netsim.system import safe_children
-from netsim.units import read_whole
 
 CLUSTER = re.compile(r"dask://(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>\d{1,5})")
 PR_SET_PDEATHSIG = 1

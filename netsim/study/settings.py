@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from netsim.errors import UsageError, check_choice, unknown
-from netsim.storage import content_of
+from netsim._util.errors import UsageError, check_choice, unknown
+from netsim._util.storage import content_of
 from netsim.study.kinds import SettingsT, Study
 from topologies.spec import several
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from netsim.experiment import Experiment
-from netsim.simulation import laboratory
+from netsim.experiment.configuration import Experiment
+from netsim.simulator.session import laboratory
 from netsim.study.kinds import Outcome, Point
 
 

@@ -26,7 +26,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from netsim.system import version
+from netsim._util.system import version
 
 OURS = ("algorithms", "netsim", "studies", "topologies")
 HOME = Path(__file__).parents[2]

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from netsim.errors import NetsimError, UsageError, reason_of, shown
-from netsim.storage import made_folder, remove_leftovers, write_atomically
-from netsim.study.contents import Data, contents_of
+from netsim._util.errors import NetsimError, UsageError, reason_of, shown
+from netsim._util.storage import made_folder, remove_leftovers, write_atomically
+from netsim.study.environment import Data, contents_of
 from netsim.study.kinds import Outcome, Point
 from netsim.study.sources import version_of
 

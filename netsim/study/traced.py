@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from netsim.experiment import Experiment
+from netsim._util.units import PICOSECONDS, format_duration
+from netsim.experiment.configuration import Experiment
 from netsim.report import Figure, Section
-from netsim.report.rounds import draw_links, draw_round
-from netsim.simulation import laboratory
+from netsim.report.activity import draw_links, draw_round
+from netsim.simulator.session import laboratory
+from netsim.simulator.trace import Trace
 from netsim.study.kinds import Finding, Outcome, Point
-from netsim.trace import Trace
-from netsim.units import PICOSECONDS, format_duration
 
 RANKS, LINKS = 16, 16
 """That are drawn at most."""
 
 
 def trace_point(point: Point) -> Outcome:
-    """Return what went on while the one algorithm that `point` names ran, as a :class:`netsim.trace.Trace`."""
+    """Return the trace of the one algorithm that `point` names (:class:`netsim.simulator.trace.Trace`)."""
     experiment = Experiment.of(**point)
     (name,) = experiment.algorithms
     trace = Trace(name)

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from netsim.errors import UsageError
-from netsim.experiment import Experiment
-from netsim.simulation import laboratory
+from netsim._util.errors import UsageError
+from netsim.experiment.configuration import Experiment
+from netsim.simulator.session import laboratory
 from netsim.study.kinds import Outcome, Point
 
 COUNTED = ("uploads", "value_bits_up", "index_bits_up", "bits_down")

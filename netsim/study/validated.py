@@ -10,10 +10,10 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from netsim.errors import UsageError
+from netsim._util.errors import UsageError
+from netsim._util.storage import content_of
 from netsim.report import Cell, Figure, Section, Table
 from netsim.report.drawing import Axis, Series, against
-from netsim.storage import content_of
 
 FILE = "validation.json"
 LARGEST_FILE = 50_000_000

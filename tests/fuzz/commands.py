@@ -81,7 +81,7 @@ def commands() -> list[tuple[str, Any]]:
     """Return every command with its name."""
     import typer
 
-    from netsim.commands.app import app
+    from netsim.cli.app import app
 
     def below(name: str, command: Any) -> Iterator[tuple[str, Any]]:
         if hasattr(command, "commands"):

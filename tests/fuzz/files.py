@@ -43,7 +43,7 @@ def _case(path: Path, content: bytes, command: str, *named: str, more: Sequence[
 @cache
 def _networks() -> list[tuple[str, bytes]]:
     """Return valid files of networks, by their suffix."""
-    from netsim.experiment import Experiment
+    from netsim.experiment.configuration import Experiment
     from topologies.export import FORMATS
 
     names = [
@@ -399,8 +399,8 @@ def _spoilt_body(random: Random, value: Any) -> Any:
 
 def data(random: Random, folder: Path) -> Case:
     """Return the files of a data set, one of them damaged, loaded."""
-    from netsim.workloads.data import DATA
-    from netsim.workloads.data.load import load
+    from netsim.training.workloads.data import DATA
+    from netsim.training.workloads.data.load import load
 
     name = random.choice(["mnist", "cifar10", "cifar100", "ptb"])
     home = folder / name

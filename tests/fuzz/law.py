@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from netsim.errors import NetsimError
+from netsim._util.errors import NetsimError
 
 LIMIT_S = 5.0
 """Processor time of an input; by the clock it has ten times as much, since other tests run beside it."""
@@ -79,7 +79,7 @@ def judged(case: Case) -> Fault | None:
 def of_command(arguments: Sequence[str]) -> Ran:
     """Return how ``netsim arguments`` ended in this process."""
     _build_commands_once()
-    from netsim.cli import main
+    from netsim.cli.main import main
 
     out, err = (
         io.TextIOWrapper(io.BytesIO(), "utf-8", errors, newline="") for errors in ("strict", "backslashreplace")
@@ -109,7 +109,7 @@ def _build_commands_once() -> None:
     """Have all calls share one tree of commands; to build it takes ten times what most inputs do."""
     import typer
 
-    from netsim.commands.app import app
+    from netsim.cli.app import app
 
     built = typer.main.get_command(app)
     typer.main.get_command = lambda _: built

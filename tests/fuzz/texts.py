@@ -11,13 +11,20 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from netsim.chance import Jitter, Straggler
-from netsim.experiment import Experiment
+from netsim._util.random_streams import Jitter, Straggler
+from netsim._util.units import (
+    format_bandwidth,
+    format_bytes,
+    format_duration,
+    parse_bandwidth,
+    parse_duration,
+    parse_size,
+)
+from netsim.experiment.configuration import Experiment
 from netsim.network.changes import LinkEvent
 from netsim.network.cross_traffic import Sizes
-from netsim.overlap import Ready, check_bucket
-from netsim.units import format_bandwidth, format_bytes, format_duration, parse_bandwidth, parse_duration, parse_size
-from netsim.workloads.splits import parse_split
+from netsim.training.overlap import Ready, check_bucket
+from netsim.training.workloads.splits import parse_split
 from tests.fuzz import pools
 from tests.fuzz.law import Case
 from topologies import TOPOLOGIES, build

@@ -1,0 +1,36 @@
+"""CSV files as other programs write them."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+from netsim._util.errors import UsageError
+from netsim._util.storage import content_of
+
+
+def csv_rows(path: Path, where: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the rows of a CSV file that are not empty, each with the number of its last line; cells are stripped.
+
+    The file is UTF-8, or UTF-16 if it begins with a byte-order mark. Cells are separated by commas, or by the
+    semicolons or tabs that the first line has more of. `where` begins the message of the UsageError for what cannot
+    be read.
+    """
+    content = content_of(path, where)
+    try:
+        text = content.decode(
+            "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+        )
+        header = next((line for line in text.splitlines() if line.strip()), "")
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=max(",;\t", key=header.count))
+        for row in reader:
+            cells = [cell.strip() for cell in row]
+            if any(cells):
+                yield reader.line_num, cells
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{where} is not {error.encoding} text at byte {error.start:,}; save it as UTF-8") from None
+    except csv.Error as error:
+        raise UsageError(f"{where} cannot be read as CSV: {error}; save it as CSV again") from None

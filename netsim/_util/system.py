@@ -1,0 +1,219 @@
+"""What a result depends on besides its configuration: versions and hardware."""
+
+from __future__ import annotations
+
+import gc
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed_version
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from netsim._util.errors import InfeasibleError
+from netsim._util.units import format_bytes
+
+DISTRIBUTION = "netsim-dsgd"
+"""Our name on package indexes, where "netsim" is somebody else's."""
+
+
+HOME = Path(__file__).parents[2]
+"""The folder where Python found netsim."""
+
+
+def child_environment() -> dict[str, str]:
+    """Return the environment for a Python process that netsim starts.
+
+    It looks for no module in the current folder, where a file called ``random.py`` would run in place of Python's own.
+    A folder that the user names in PYTHONPATH stays, and so does the current one if netsim itself lies there.
+    """
+    with suppress(OSError):  # a current folder that was removed
+        if Path.cwd() == HOME:
+            return dict(os.environ)
+    return os.environ | {"PYTHONSAFEPATH": "1"}
+
+
+@contextmanager
+def safe_children() -> Iterator[None]:
+    """Have processes that a library starts within this get :func:`child_environment`, too."""
+    before = os.environ.copy()
+    os.environ.update(child_environment())
+    try:
+        yield
+    finally:
+        if "PYTHONSAFEPATH" not in before:
+            os.environ.pop("PYTHONSAFEPATH", None)
+
+
+def compiler() -> Any:
+    """Return the module numba; raise ImportError where it is missing, or told not to compile.
+
+    Numba reads ``.numba_config.yaml`` of the current folder, which may name a folder of compiled code to load.
+    What the environment says goes before that file, and an empty value means numba's own choice.
+    """
+    for name in ("NUMBA_CACHE_DIR", "NUMBA_CACHE_LOCATOR_CLASSES"):
+        os.environ.setdefault(name, "")
+    import numba
+
+    config: Any = numba.config
+    if config.DISABLE_JIT:
+        raise ImportError("numba is told not to compile (NUMBA_DISABLE_JIT)")
+    return numba
+
+
+def version() -> str:
+    """Return the installed version, or "unknown" in a checkout that was not installed."""
+    try:
+        return installed_version(DISTRIBUTION)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def environment(device: str | None) -> dict[str, Any]:
+    """Return versions and hardware; `device` is where gradients were computed, None if nowhere."""
+    found: dict[str, Any] = {"netsim": version(), "python": platform.python_version(), "machine": platform.machine()}
+    if device is not None:
+        import torch
+
+        found |= {
+            "torch": torch.__version__,
+            "device": device,
+            "device_name": torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.machine(),
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        }
+    return found
+
+
+@contextmanager
+def old_objects_set_aside() -> Iterator[None]:
+    """Have the garbage collector look at new objects only: what is there is modules, and those stay.
+
+    With many messages it runs often, and looking through all that was imported took half of the time.
+    """
+    ours = not gc.get_freeze_count()
+    if ours:
+        gc.freeze()
+    try:
+        yield
+    finally:
+        if ours:
+            gc.unfreeze()
+
+
+def surroundings() -> dict[str, str]:
+    """Return in words what a study was run with: versions of what decides its numbers, and the machine."""
+    versions = [f"Python {platform.python_version()}"]
+    for name in ("torch", "numpy", "scikit-learn"):
+        with suppress(PackageNotFoundError):
+            versions.append(f"{name} {installed_version(name)}")
+    return {"versions": ", ".join(versions), "hardware": f"{processor()}, {os.cpu_count()} cores"}
+
+
+def processor() -> str:
+    """Return the processor's name where Linux tells it, and else its kind."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def memory_bytes() -> int | None:
+    """Return how much memory this machine has; None where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def check_memory(what: str, nbytes: int, instead: str) -> None:
+    """Raise InfeasibleError if `what` takes more memory than this machine has; `instead` is what to do."""
+    has = memory_bytes()
+    if has is not None and nbytes > has:
+        raise InfeasibleError(
+            f"{what} would take about {format_bytes(nbytes)} of memory, and this machine has {format_bytes(has)}; "
+            f"{instead}"
+        )
+
+
+def processor_ticks() -> tuple[int, int]:
+    """Return for how long all processors have been busy, and for how long they have been, in the kernel's own unit.
+
+    Zeros where no Linux tells. What a host above this machine took counts as busy.
+    """
+    try:
+        ticks = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    except OSError:
+        return 0, 0
+    return sum(ticks) - ticks[3] - ticks[4], sum(ticks)  # idle, and waiting for disks
+
+
+def busy_share(*spans: tuple[tuple[int, int], tuple[int, int]], seconds: float | None = None) -> float | None:
+    """Return what part of all processors' time was used, by whatever program, in spans of :func:`processor_ticks`.
+
+    If they had something to do for only so many `seconds` of all spans: what part of these. None where that is not
+    known, and for spans shorter than the kernel counts (10 ms).
+    """
+    busy, total = (sum(end[part] - begin[part] for begin, end in spans) for part in (0, 1))
+    if seconds is None or not total:
+        return busy / total if total else None
+    return min(1.0, busy / (seconds * os.sysconf("SC_CLK_TCK") * (os.cpu_count() or 1)))
+
+
+AWAKE = Path("/dev/cpu_dma_latency")
+
+
+@contextmanager
+def processors_awake() -> Iterator[bool]:
+    """Keep processors that have nothing to do from sleeping, where the kernel lets this process; say whether it does.
+
+    Timers and wakings are late by what a processor needs to wake, on a virtual one until its host lets it run. Linux
+    holds what is written here, the most microseconds that waking may take, while the file is open (PM QoS).
+    """
+    with ExitStack() as held:
+        try:
+            held.enter_context(AWAKE.open("wb", buffering=0)).write(bytes(4))
+            allowed = True
+        except OSError:
+            allowed = False
+        yield allowed
+
+
+def listening(pid: int | str = "self") -> list[tuple[str, int]]:
+    """Return the addresses and TCP ports at which a process listens, as Linux tells them in /proc; none if it ended."""
+    owned = set()
+    with suppress(OSError):
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):  # it may be closed again
+                owned.add(str(descriptor.readlink()))
+    found = []
+    for table in ("tcp", "tcp6"):
+        rows: list[str] = []
+        with suppress(OSError):
+            rows = Path(f"/proc/{pid}/net/{table}").read_text(encoding="ascii").splitlines()[1:]
+        for row in rows:
+            columns = row.split()
+            if columns[3] == "0A" and f"socket:[{columns[9]}]" in owned:
+                address, _, port = columns[1].partition(":")
+                found.append((_address(address), int(port, 16)))
+    return sorted(found)
+
+
+def _address(text: str) -> str:
+    """Return an address of /proc/net/tcp, whose words of 32 bits are in the machine's byte order."""
+    words = [int(text[start : start + 8], 16).to_bytes(4, sys.byteorder) for start in range(0, len(text), 8)]
+    return str(ip_address(b"".join(words)))
+
+
+def where_it_listens() -> str:
+    """Say at which addresses this process listens, and which of them are every address of this machine."""
+    if not Path("/proc/self/fd").exists():
+        return "listens where gloo chose to"
+    addresses = sorted({address for address, _ in listening()})
+    everywhere = [address for address in addresses if ip_address(address).is_unspecified]
+    warning = f" (warning: {', '.join(everywhere)} is every address of this host)" if everywhere else ""
+    return f"listens at {', '.join(addresses) or 'no address'}{warning}"

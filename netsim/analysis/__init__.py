@@ -1,0 +1,1 @@
+"""Answers drawn from results: conclusions, recommendations, placements and replayed traffic."""

@@ -1,0 +1,58 @@
+"""What it gains to place ranks by where hosts are: a predicted round for every placement."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from netsim._util.units import format_duration
+from netsim.experiment.configuration import Experiment
+from netsim.simulator.estimates import check_experiment
+from netsim.simulator.session import laboratory
+from topologies.placement import PLACEMENTS
+
+WORTH_SAYING = 0.01
+"""Relative difference from which a placement is called better."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """Seconds of one round of an algorithm, by placement."""
+
+    algorithm: str
+    title: str
+    round_time_s: dict[str, float]
+
+    @property
+    def best(self) -> str:
+        """The placement with the shortest round, the first of equals."""
+        return min(self.round_time_s, key=lambda placement: self.round_time_s[placement])
+
+
+def compare(experiment: Experiment) -> list[Gain]:
+    """Simulate a round of every algorithm of `experiment` on every placement; the experiment's own is not used."""
+    rounds: dict[str, dict[str, float]] = {name: {} for name in experiment.algorithms}
+    titles: dict[str, str] = {}
+    check_experiment(experiment, times=len(PLACEMENTS))
+    for placement in PLACEMENTS:
+        with laboratory(replace(experiment, placement=placement)) as lab:
+            for name in experiment.algorithms:
+                result = lab.simulate(name)
+                rounds[name][placement], titles[name] = result.round_time_s, result.title
+    return [Gain(name, titles[name], rounds[name]) for name in experiment.algorithms]
+
+
+def in_words(gain: Gain) -> str:
+    """Say in a sentence what placement does to an algorithm."""
+    times = gain.round_time_s
+    worst = max(times, key=lambda placement: times[placement])
+    if times[worst] <= times[gain.best] * (1 + WORTH_SAYING):
+        return f"{gain.title}: placement makes no difference."
+    compared = [
+        f"{placement} takes {times[placement] / times[gain.best]:.3g}× as long"
+        for placement in times
+        if times[placement] > times[gain.best] * (1 + WORTH_SAYING)
+    ]
+    alike = [placement for placement in times if times[placement] <= times[gain.best] * (1 + WORTH_SAYING)]
+    return f"{gain.title}: {' and '.join(alike)} {'is' if len(alike) == 1 else 'are'} best, " + (
+        f"{format_duration(times[gain.best])} a round; {', '.join(compared)}."
+    )

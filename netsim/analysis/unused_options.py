@@ -1,0 +1,143 @@
+"""Options that were given and changed nothing, and whose they are: said under a result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+
+from algorithms import ALGORITHMS
+from algorithms.selection import FIRST_DENSITY
+from netsim.experiment.configuration import Experiment, option_of, taken_by
+from netsim.experiment.results import Result
+
+SELECTOR = "selector"
+TAKEN_AS = {
+    "density": SELECTOR,
+    "k": SELECTOR,
+    "per_tensor": SELECTOR,
+    "select": SELECTOR,
+    "density_warmup": SELECTOR,
+    "residual": "residual",
+    "gather": "gather",
+    "history": "history",
+    "delay": "delay",
+    "alpha": "alpha",
+    "serial_server": "serial",
+    "group_size": "groups",
+}
+"""As which parameter an algorithm takes an option; those that have none do without it."""
+
+TRAINING = (
+    *("learning_rate", "lr_warmup", "lr_decay_at", "momentum", "weight_decay", "clip", "aggregate"),
+    *("data", "split", "sampling", "delay", "alpha"),
+)
+"""Options that concern gradients alone: of sizes, also rules that ask who may skip know nothing."""
+
+
+def idle_options(experiment: Experiment, results: Sequence[Result], *, watched: bool) -> list[str]:
+    """Return a sentence for every option that was given and changed nothing.
+
+    Parameters
+    ----------
+    experiment
+        What was run. An option that has its default counts as not given.
+    results
+        What came out.
+    watched
+        Whether a row a step was written, for ``--metrics``.
+    """
+    given = [each.name for each in fields(Experiment) if getattr(experiment, each.name) != each.default]
+    return [
+        *_of_no_tree(experiment, given),
+        *_of_no_algorithm(experiment, given),
+        *_already_dense(experiment, results),
+        *_without_gradients(experiment, given),
+        *_never_reached(experiment),
+        *_never_skipping(experiment),
+        *_cleared(results),
+        *_unwatched(given, watched),
+    ]
+
+
+def _of_no_tree(experiment: Experiment, given: list[str]) -> Iterator[str]:
+    name, _, keys = experiment.topology.partition(":")
+    if "fan_out" in given and (name != "tree" or "fan" in keys):
+        yield f"{_written(experiment, 'fan_out')} changed nothing: it concerns a tree without the key fan-out."
+
+
+def _of_no_algorithm(experiment: Experiment, given: list[str]) -> Iterator[str]:
+    for option in given:
+        if option in TAKEN_AS and not _taken(experiment, option):
+            several = TAKEN_AS[option] == SELECTOR and option != "select"
+            owners = ", ".join(name for name in ALGORITHMS if _takes(name, option))
+            whose = "algorithms that select entries" if several else owners
+            yield f"{_written(experiment, option)} changed nothing: it concerns {whose}."
+
+
+def _taken(experiment: Experiment, option: str) -> bool:
+    return any(_takes(name, option) for name in experiment.algorithms)
+
+
+def _takes(name: str, option: str) -> bool:
+    by_magnitude = option != "select" or not ALGORITHMS[name].random
+    return TAKEN_AS[option] in taken_by(name) and by_magnitude
+
+
+def _already_dense(experiment: Experiment, results: Sequence[Result]) -> Iterator[str]:
+    sparse = [(result.k, result.elements) for result in results if result.k is not None]
+    if experiment.density_warmup and sparse and all(k >= int(FIRST_DENSITY * elements) for k, elements in sparse):
+        k, elements = sparse[0]
+        yield (
+            f"{_written(experiment, 'density_warmup')} changed nothing: a warm-up falls from density {FIRST_DENSITY}, "
+            f"and {k / elements:.3g} is no less."
+        )
+
+
+def _without_gradients(experiment: Experiment, given: list[str]) -> Iterator[str]:
+    if not experiment.timing_only:
+        return
+    idle = [option for option in TRAINING if option in given and (option not in TAKEN_AS or _taken(experiment, option))]
+    if idle:
+        written = ", ".join(_written(experiment, option) for option in idle)
+        yield f"{written} changed nothing: with --timing-only no gradient is computed."
+
+
+def _never_reached(experiment: Experiment) -> Iterator[str]:
+    late = [str(at) for at in experiment.lr_decay_at if at >= experiment.round_count]
+    if late and not experiment.timing_only:
+        yield (
+            f"--lr-decay-at {','.join(late)} changed nothing: the last of {experiment.round_count} rounds is round "
+            f"{experiment.round_count - 1}."
+        )
+
+
+def _never_skipping(experiment: Experiment) -> Iterator[str]:
+    lazy = [name for name in experiment.algorithms if "history" in taken_by(name)]
+    if lazy and not experiment.timing_only and experiment.round_count <= experiment.history:
+        yield (
+            f"{', '.join(lazy)} skipped no upload: during the first {experiment.history} rounds (--history) all "
+            f"workers upload, and there were {experiment.round_count}."
+        )
+
+
+def _cleared(results: Sequence[Result]) -> Iterator[str]:
+    titles = [result.title for result in results if result.momentum == "workers" and result.k == result.elements]
+    if titles:
+        yield (
+            f"--momentum changed nothing for {', '.join(titles)}: momentum correction clears the velocity of the "
+            "entries that are sent, and all of them were."
+        )
+
+
+def _unwatched(given: list[str], watched: bool) -> Iterator[str]:
+    if "eval_every" in given and not watched:
+        yield "--eval-every changed nothing: what is evaluated goes into the file of --metrics, which was not given."
+
+
+def _written(experiment: Experiment, option: str) -> str:
+    """Return an option as on the command line."""
+    value = getattr(experiment, option)
+    name = "--" + option_of(option).replace("_", "-")
+    if value is True:
+        return name
+    return f"{name} {','.join(map(str, value)) if isinstance(value, tuple) else value}"

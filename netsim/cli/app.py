@@ -1,0 +1,83 @@
+"""All commands of the command line, with their options."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Annotated, Any
+
+import typer
+
+from netsim._util.errors import UsageError
+from netsim.cli.calibrate import calibrate
+from netsim.cli.doctor import doctor
+from netsim.cli.fetch import fetch
+from netsim.cli.flows import flows
+from netsim.cli.recommend import recommend
+from netsim.cli.run import run
+from netsim.cli.simulate import simulate
+from netsim.cli.study import study
+from netsim.cli.topology import app as topology
+from netsim.cli.validate import validate
+
+app = typer.Typer(
+    name="netsim",
+    help="How will a distributed-SGD communication algorithm behave on a network? Simulate it, or run it for real.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for command in (simulate, run, fetch, flows, study, recommend, calibrate, validate, doctor):
+    app.command()(command)
+app.add_typer(topology, name="topology")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from netsim._util.system import version
+
+        typer.echo(f"netsim {version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+FILES = ("--out", "--metrics", "--checkpoint", "--trace", "--validation")
+
+
+def _check_names(arguments: Sequence[str]) -> None:
+    """Raise UsageError for a file whose name is empty: typer would take it for the current folder."""
+    for name, value in pairwise([*arguments, "end"]):
+        if (name in FILES and not value) or (name.endswith("=") and name[:-1] in FILES):
+            raise UsageError(f"{name.strip('-=')} '' names no file or folder; give a name, or leave it out")
+
+
+def answer(arguments: list[str] | None) -> int:
+    """Do what the arguments ask for, and return the exit status. Raises UsageError for arguments that are wrong."""
+    _check_names(sys.argv[1:] if arguments is None else arguments)
+    command = typer.main.get_command(app)
+    # Typer's own usage errors derive from this; typer vendors click, so click's name is not ours to import.
+    click_error: Any = typer.BadParameter.__mro__[2]
+    try:
+        code = int(command.main(arguments, "netsim", standalone_mode=False) or 0)
+        sys.stdout.flush()
+        return code
+    except typer.Exit as stop:
+        return stop.exit_code
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    except SystemExit as stop:  # typer's, when who reads its help goes away
+        if isinstance(stop.__context__, BrokenPipeError):
+            raise stop.__context__ from None
+        raise
+    except click_error as error:
+        # Whatever ends a line in what was given, such as U+2028, would make two lines of it.
+        raise UsageError(" ".join(error.format_message().split())) from None

@@ -1,0 +1,154 @@
+"""``netsim calibrate``."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from netsim._util.errors import NetsimError, UsageError, reason_of
+from netsim._util.standard_streams import reader_may_go
+from netsim.cli.common import all_done, say_json
+from netsim.cli.options import option
+
+if TYPE_CHECKING:
+    from netsim.experiment.profile import Profile
+
+PROFILE = Path("profile.toml")
+FITS_BADLY = 0.1
+
+
+def calibrate(
+    out: Annotated[Path, option("File that the profile goes into.")] = PROFILE,
+    local: Annotated[
+        int | None, option("In a shaped cluster of so many hosts on this machine; else over loopback.", metavar="P")
+    ] = None,
+    bandwidth: Annotated[
+        str | None, option("Of the links: what --local shapes them to, and else what they are said to carry.")
+    ] = None,
+    workload: Annotated[str, option("Of which a step of training is timed.")] = "digits-mlp",
+    batch_size: Annotated[int, option("Samples of a mini-batch of it.")] = 16,
+    backend: Annotated[str, option("gloo, or nccl or mpi under torchrun.")] = "gloo",
+    timeout: Annotated[str, option("An operation that waits longer fails.")] = "30s",
+    as_json: Annotated[bool, option("Print the profile as JSON instead of a summary.", "--json")] = False,
+) -> None:
+    """Measure what messages, selecting, merging and a step cost here, and write a profile for --profile of others.
+
+    Messages go between two ranks over loopback, in a shaped cluster, or, under torchrun, between ranks 0 and 1 of
+    its job. No collective is measured. It says beforehand what it will take, under a minute.
+    """
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
+    from netsim._util.storage import check_outputs
+    from netsim._util.units import parse_bandwidth, parse_duration
+    from netsim.distributed.launch import join_work, launch_work, under_launcher
+    from netsim.experiment.configuration import Experiment
+    from netsim.experiment.profile import save_profile
+    from netsim.testbed.calibrate import Calibration, profile_of
+
+    check_outputs({"out": out})
+    Experiment(workload=workload, batch_size=batch_size)
+    if local is not None and under_launcher():
+        raise UsageError(f"local {local} was given, but torchrun started the ranks; leave it out")
+    nominal = None if bandwidth is None else parse_bandwidth(bandwidth)
+    cluster = _cluster(local, nominal)
+    calibration = Calibration(
+        where="torchrun" if under_launcher() else "loopback" if local is None else "shaped cluster",
+        command=shlex.join(["netsim", *sys.argv[1:]]),
+        backend=backend,
+        nominal_bps=nominal,
+        workload=workload,
+        batch_size=batch_size,
+    )
+    details = {"work": "calibrate", "backend": backend, "timeout_s": parse_duration(timeout, "timeout")}
+    details |= {"calibration": asdict(calibration)}
+    if os.environ.get("RANK", "0") == "0":
+        _say(calibration.cost())
+    if under_launcher():
+        found = join_work(details, _say_stage)
+        if not found:
+            return
+    else:
+        found = launch_work(details, local or 2, _say_stage, cluster)
+    profile = profile_of(calibration, found[0])
+    saved: list[Path] = []
+
+    def save() -> None:
+        try:
+            save_profile(profile, out)
+        except OSError as error:
+            raise NetsimError(f"out {str(out)!r} could not be written: {reason_of(error)}") from error
+        saved.append(out)
+
+    def show() -> None:
+        if as_json:
+            say_json(profile.model_dump_json(indent=2, exclude_none=True))
+        else:
+            _render(profile, saved[0] if saved else None)
+
+    all_done([save, show])
+
+
+def _cluster(local: int | None, bandwidth_bps: int | None) -> Any:
+    if local is None:
+        return None
+    from netsim.cluster.plan import Cluster
+
+    if bandwidth_bps is None:
+        raise UsageError("local was given without a bandwidth to shape its links to; add --bandwidth 100Mbps")
+    if local < 2:
+        raise UsageError(f"local {local} must be at least 2: messages go from one host to another")
+    return Cluster(ranks=local, bandwidth_bps=bandwidth_bps)
+
+
+def _say(text: str) -> None:
+    print(f"netsim: {text}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _say_stage(what: str, step: int) -> None:
+    _say(f"measuring {what}")
+
+
+def _render(profile: Profile, out: Path | None) -> None:
+    from rich.markup import escape
+
+    from netsim.report.terminal import wide_console
+
+    console = wide_console()
+    with reader_may_go():
+        for text in _summary(profile, out):
+            console.print(escape(text), highlight=False, soft_wrap=True)
+
+
+def _summary(profile: Profile, out: Path | None) -> list[str]:
+    from netsim._util.units import format_bandwidth, format_bytes, format_duration
+
+    link, message, source = profile.link, profile.message, profile.provenance
+    efficiency = "" if link.efficiency is None else f", {link.efficiency:.1%} of the nominal bandwidth"
+    burst = f"   the first {format_bytes(link.free_bytes)} at once" if link.free_bytes else ""
+    texts = [
+        f"link     α {format_duration(link.fixed_s)} a message   β {format_duration(link.each_s)} a byte "
+        f"({format_bandwidth(link.bandwidth_bps)}{efficiency}){burst}   {_fit(link)}",
+        f"message  {format_duration(message.fixed_s)} and {format_duration(message.each_s)} a byte on each host, to "
+        f"pack or unpack   {_fit(message)}",
+    ]
+    texts += [
+        f"work     {name}: {format_duration(work.fixed_s)}, {format_duration(work.entry_s)} an entry, "
+        f"{format_duration(work.element_s)} an element   {_fit(work)}"
+        for name, work in profile.work.items()
+    ]
+    if (step := profile.step) is not None:
+        texts.append(f"step     {format_duration(step.seconds)} of {step.workload}, {step.batch_size} samples")
+    texts.append(
+        f"MEASURED {source.date} on {source.where}, {source.ranks} ranks, {source.machine}, {source.cores} cores, load "
+        f"{source.load:.2f}{'' if out is None else f'; written to {out}'}."
+    )
+    if source.load > source.cores / 2 or link.residual_median > FITS_BADLY:
+        texts.append("The machine was busy, or the line fits badly: measure again when nothing else runs.")
+    return texts
+
+
+def _fit(line: Any) -> str:
+    return f"(fit: {line.residual_median:.1%} off in the median, {line.residual_worst:.1%} at worst)"

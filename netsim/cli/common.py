@@ -1,0 +1,231 @@
+"""What commands share: progress, files that can be written, and the delivery of a result."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout, suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from netsim._util.errors import IncompleteError, InfeasibleError, NetsimError, reason_of
+from netsim._util.standard_streams import escaped, in_utf_8, reader_may_go
+from netsim._util.units import format_wait
+
+A_YEAR_S = 365 * 86400.0
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from netsim.experiment.configuration import Experiment
+    from netsim.experiment.results import Report
+    from netsim.report.terminal import Accounting
+    from netsim.simulator.session import OnRound
+
+LEAST_WIDTH = 60
+"""Columns that progress takes."""
+
+
+def is_watched(console: Console) -> bool:
+    """Return whether progress is shown: on a terminal that has room for it."""
+    return console.is_terminal and console.width >= LEAST_WIDTH
+
+
+class Forecast:
+    """Says once on stderr how long the rest of a run of so many rounds takes, if that is long, and refuses years.
+
+    The first round is not counted, because it includes loading and compiling.
+    """
+
+    AFTER_S, LONG_S, LONGEST_S = 10.0, 60.0, 2 * A_YEAR_S
+    """Seconds of rounds before it is told, the least that is worth telling, and the most that is not refused."""
+
+    def __init__(self, rounds: int) -> None:
+        self._rounds = rounds
+        self._began: tuple[int, float] | None = None
+        self._said = False
+
+    def note(self, done: int) -> None:
+        """Learn that so many rounds are done."""
+        now = time.monotonic()
+        self._began = self._began or (done, now)
+        before, began = self._began
+        if self._said or now - began < self.AFTER_S:
+            return
+        self._said = True
+        left = (now - began) / (done - before) * (self._rounds - done)
+        if left > self.LONGEST_S:
+            raise InfeasibleError(
+                f"{self._rounds:,} rounds in all would take about {format_wait(left)} here; take fewer"
+            )
+        if left > self.LONG_S:
+            _tell(f"{self._rounds:,} rounds in all; about {format_wait(left)} to go")
+
+
+def told_after(seconds: float) -> Callable[[str], None]:
+    """Return what says on stderr what goes on, once every so many seconds."""
+    last = time.monotonic()
+
+    def tell(what: str) -> None:
+        nonlocal last
+        if time.monotonic() - last >= seconds:
+            last = time.monotonic()
+            _tell(what)
+
+    return tell
+
+
+@contextmanager
+def patience(doing: Callable[[], str]) -> Iterator[None]:
+    """Say once on stderr what goes on within this, where that takes long."""
+    timer = threading.Timer(Forecast.AFTER_S, lambda: _tell(doing()))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _tell(what: str) -> None:
+    with suppress(OSError, ValueError):  # a closed stderr
+        print(f"netsim: {what}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+@contextmanager
+def progress(experiment: Experiment) -> Iterator[OnRound]:
+    """Show rounds as they end, on stderr if that is a terminal."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not is_watched(console)) as shown:
+        total = experiment.round_count * len(experiment.algorithms)
+        bar = shown.add_task("preparing", total=total)
+        forecast, done = Forecast(total), 0
+
+        def on_round(algorithm: str, step: int) -> None:
+            nonlocal done
+            done = experiment.algorithms.index(algorithm) * experiment.round_count + step + 1
+            forecast.note(done)
+            shown.update(bar, completed=done, description=f"{algorithm}, round {step + 1}")
+
+        with patience(lambda: f"simulating; {done:,} of {total:,} rounds are done so far"):
+            yield on_round
+
+
+def with_links(experiment: Experiment, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that were given, with the bandwidth and latency that links take; None where they take none."""
+    taken = {"bandwidth": experiment.bandwidth_bps, "latency": experiment.latency_s}
+    return taken | {name: value for name, value in options.items() if value is not None}
+
+
+def deliver(
+    report: Report, experiment: Experiment, as_json: bool, out: Path | None, accounting: Accounting = "full"
+) -> None:
+    """Print the report, as a table or as JSON, and write it to the file `out`."""
+    from netsim.report.terminal import render
+
+    def show() -> None:
+        with reader_may_go():
+            render(report, experiment, accounting=accounting)
+
+    show_and_write(report.to_json(), out, None if as_json else show)
+
+
+def show_and_write(document: str, out: Path | None, show: Callable[[], None] | None = None) -> None:
+    """Print a result with `show`, or its JSON `document`, and write that to the file `out`.
+
+    Where one of the two fails, the other is done all the same.
+    """
+    writes = [] if out is None else [partial(write_out, out, document)]
+    all_done([partial(say_json, document) if show is None else show, *writes])
+
+
+def all_done(steps: Iterable[Callable[[], object]]) -> None:
+    """Take every step, also where one before it fails, and raise NetsimError for all that failed."""
+    failed: list[NetsimError] = []
+    for step in steps:
+        try:
+            step()
+        except NetsimError as error:
+            failed.append(error)
+    if len(failed) == 1:
+        raise failed[0]
+    if failed:
+        raise NetsimError("; ".join(map(str, failed)))
+
+
+@contextmanager
+def stdout_is_for_results() -> Iterator[TextIO]:
+    """Have what a user's own workload prints go to stderr within this; gives stdout itself."""
+    stdout = sys.stdout
+    with redirect_stdout(sys.stderr):
+        yield stdout
+
+
+@contextmanager
+def rest_delivered(deliver: Callable[[Any], None]) -> Iterator[None]:
+    """Deliver what came out where something is missing, before that is an error."""
+    try:
+        yield
+    except IncompleteError as error:
+        missing = error
+
+        def tell() -> None:
+            raise missing
+
+        all_done([tell] if error.report is None else [partial(deliver, error.report), tell])
+
+
+def write_out(out: Path, text: str) -> None:
+    """Write a result to the file `out`, whole or not at all."""
+    from netsim._util.storage import write_atomically
+
+    try:
+        write_atomically(out, text + "\n")
+    except OSError as error:
+        raise NetsimError(f"out {str(out)!r} could not be written: {reason_of(error)}") from error
+
+
+def say(text: str) -> None:
+    """Print a result."""
+    with reader_may_go():
+        print(text)  # noqa: T201
+
+
+def say_json(document: str) -> None:
+    """Print a JSON document; where stdout is not in UTF-8, with escapes for what is not ASCII."""
+    say(document if in_utf_8(sys.stdout) else escaped(document))
+
+
+@contextmanager
+def points_progress(name: str) -> Iterator[Callable[[int, int], None]]:
+    """Show how many points are known, and the time left, on stderr if that is a terminal."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("points"),
+               TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())  # fmt: skip
+    with Progress(*columns, console=console, transient=True, disable=not is_watched(console)) as shown:
+        bar = shown.add_task(name, total=None)
+        points = 0, 0
+
+        def on_point(known: int, total: int) -> None:
+            nonlocal points
+            points = known, total
+            shown.update(bar, completed=known, total=total)
+
+        with patience(lambda: "{}; {:,} of {:,} points are known so far".format(name, *points)):
+            yield on_point

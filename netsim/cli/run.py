@@ -1,0 +1,79 @@
+"""``netsim run``."""
+
+from __future__ import annotations
+
+import os
+from contextlib import redirect_stdout, suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from netsim._util.errors import NetsimError, UsageError
+from netsim.cli.common import deliver, progress, rest_delivered, stdout_is_for_results
+from netsim.cli.options import algorithms, option, output, takes, training
+
+if TYPE_CHECKING:
+    from netsim.experiment.configuration import Experiment
+    from netsim.experiment.results import Report, Result
+
+
+@takes(algorithms, training, output)
+def run(
+    nproc: Annotated[
+        int | None, option("How many ranks train; under torchrun it decides.", "--nproc", "--workers")
+    ] = None,
+    backend: Annotated[str, option("gloo, nccl (needs GPUs) or mpi (needs a torch built with it).")] = "gloo",
+    timeout: Annotated[str, option("An operation that waits longer fails.")] = "30s",
+    bandwidth: Annotated[str | None, option("Accepted and not applied: the network is the real one.")] = None,
+    latency: Annotated[str | None, option("Accepted and not applied: the network is the real one.")] = None,
+    as_json: bool = False,
+    out: Path | None = None,
+    **options: Any,
+) -> None:
+    """Run the same algorithms on real ranks with torch.distributed, and measure.
+
+    Starts the ranks on this machine, over loopback; under torchrun, takes part as one of its ranks.
+    """
+    # What torch's own code has to say of lost peers, netsim says with rank, operation and step.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
+    from netsim._util.storage import check_outputs
+    from netsim._util.units import parse_duration
+    from netsim.api import check_real, real_report
+    from netsim.distributed.launch import join, launch, under_launcher
+    from netsim.distributed.rank_main import check_backend
+    from netsim.experiment.configuration import Experiment, input_files
+
+    def experiment_of(workers: int) -> Experiment:
+        if under_launcher() and nproc not in (None, workers):
+            raise UsageError(f"nproc {nproc} was given, but torchrun started ranks for {workers} workers; leave it out")
+        return Experiment.of(workers=workers, bandwidth=bandwidth, latency=latency, **options)
+
+    def show(experiment: Experiment, report: Report) -> None:
+        deliver(report, experiment, as_json, out)
+
+    timeout_s = parse_duration(timeout, "timeout")
+    check_outputs({"out": out}, input_files(options))
+    failed: dict[str, NetsimError] = {}
+    if under_launcher():
+        with stdout_is_for_results() as stdout:
+
+            def rest(experiment: Experiment, results: list[Result], failed: dict[str, NetsimError]) -> None:
+                with redirect_stdout(stdout), suppress(NetsimError), rest_delivered(partial(show, experiment)):
+                    real_report(experiment, results, failed, backend)
+                stdout.flush()
+
+            experiment, results = join(experiment_of, options["topology"], backend, timeout_s, rest)
+        if not results:
+            return
+    else:
+        if nproc is None:
+            raise UsageError("nproc is missing: say how many ranks to start, such as --nproc 4, or use torchrun")
+        experiment = experiment_of(nproc)
+        check_real(experiment)
+        check_backend(backend, experiment)
+        with stdout_is_for_results(), progress(experiment) as on_round:
+            results, failed = launch(experiment, backend, timeout_s, on_round)
+
+    with rest_delivered(partial(show, experiment)):
+        report = real_report(experiment, results, failed, backend)
+    show(experiment, report)

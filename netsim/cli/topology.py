@@ -1,0 +1,183 @@
+"""``netsim topology``: a network in numbers and as a picture, as a file for other tools, and what placement gains."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from netsim._util.errors import check_choice
+from netsim._util.standard_streams import reader_may_go
+from netsim.cli.common import all_done, say, say_json, show_and_write, told_after, with_links, write_out
+from netsim.cli.options import links, option, output, takes, whole
+
+if TYPE_CHECKING:
+    from netsim.analysis.placement import Gain
+    from netsim.experiment.configuration import Experiment
+    from netsim.network.summary import Summary
+
+SCHEMA = "netsim.topology/1"
+PLACING = "netsim.placement/1"
+
+app = typer.Typer(
+    help="Look at a topology, write it to a file, and see what placing ranks on it gains.", no_args_is_help=True
+)
+
+Name = Annotated[
+    str, typer.Argument(help="A name with keys, such as fat-tree:k=8, or a file: FILE.json, FILE.graphml.")
+]
+
+
+def _size(workers: Annotated[int, option("Hosts of a topology that grows with them.")] = 8) -> None:
+    """Template: what the network is built for."""
+
+
+def _experiment(topology: str, options: dict[str, Any]) -> Experiment:
+    from netsim.experiment.configuration import Experiment
+
+    return Experiment.of(topology=topology, timing_only=True, elements=1, k=1, **options)
+
+
+@app.command()
+@takes(_size, links)
+def show(
+    topology: Name,
+    out: Annotated[Path | None, option("Draw it into this file, as SVG.")] = None,
+    as_json: Annotated[bool, option("Print one JSON document instead of sentences.", "--json")] = False,
+    **options: Any,
+) -> None:
+    """Say how large a network is, how far across and how wide in the middle; draw it with --out."""
+    from netsim._util.storage import check_outputs
+    from netsim.experiment.configuration import input_files
+    from netsim.network.summary import summarise
+    from topologies.placement import orders
+
+    check_outputs({"out": out}, input_files({"topology": topology}))
+    experiment = _experiment(topology, options)
+    fabric = experiment.fabric(everywhere=True)
+    tell = told_after(2.0)
+    tell(f"ordering {len(fabric.hosts):,} hosts")
+    found = summarise(fabric, orders(fabric.graph), tell)
+    if as_json:
+        config = {"topology": topology} | with_links(experiment, options)
+        document = {"schema": SCHEMA, "config": config, **asdict(found)}
+        document["link_ranges"] = found.link_ranges and found.link_ranges.as_json()
+        steps = [partial(say_json, json.dumps(document, indent=2, ensure_ascii=False))]
+    else:
+        steps = [partial(say, _in_words(topology, found))]
+    if out is not None:
+        from netsim.report.network import draw_network
+
+        steps.append(partial(write_out, out, draw_network(fabric, orders(fabric.graph)[-1]).rstrip()))
+    all_done(steps)
+
+
+def _in_words(topology: str, found: Summary) -> str:
+    from netsim._util.units import format_bandwidth, format_duration
+
+    def counted(count: int, what: str, plural: str | None = None) -> str:
+        return f"{count:,} {what if count == 1 else plural or what + 's'}"
+
+    counts = (
+        counted(found.hosts, "host"),
+        counted(found.switches, "switch", "switches"),
+        f"{counted(found.links, 'link')}, each one way",
+        counted(found.groups, "group"),
+    )
+    least = "" if found.exact else "at least "
+    lines = [
+        f"{topology}   {'   '.join(counts)}",
+        f"links      {found.link_ranges.in_words() if found.link_ranges else 'none'}",
+        f"diameter   {least}{counted(found.diameter_links, 'link')}, {format_duration(found.diameter_s)} one way",
+    ]
+    if found.bisection_bps is not None:
+        lines.append(f"bisection  {format_bandwidth(found.bisection_bps)} from half of the hosts to the others")
+    return "\n".join(lines)
+
+
+@app.command()
+@takes(_size, links)
+def export(
+    topology: Name,
+    format_: Annotated[
+        str, option("json (networkx node-link), graphml, or simgrid (platform XML).", "--format")
+    ] = "json",
+    out: Annotated[Path | None, option("Write to this file instead of printing.")] = None,
+    **options: Any,
+) -> None:
+    """Write a network as a file that netsim, networkx or SimGrid reads."""
+    from netsim._util.storage import check_outputs
+    from netsim.experiment.configuration import input_files
+    from topologies.export import FORMATS
+
+    check_choice("format", format_, FORMATS)
+    check_outputs({"out": out}, input_files({"topology": topology}))
+    text = "".join(FORMATS[format_](_experiment(topology, options).fabric(everywhere=True)))
+    if out is not None:
+        write_out(out, text)
+    else:
+        say(text)
+
+
+@app.command()
+@takes(_size, links, output)
+def placement(
+    topology: Name,
+    algorithm: Annotated[str, option("Algorithms, with commas.")] = "dense,topk,gtopk,gtopk-hier",
+    elements: Annotated[int, option("Elements of the gradient.", parser=whole, metavar="N")] = 25_000_000,
+    density: Annotated[float | None, option("Fraction of entries that sparse algorithms select.")] = None,
+    seed: Annotated[int, option("Of the random placement.")] = 0,
+    as_json: bool = False,
+    out: Path | None = None,
+    **options: Any,
+) -> None:
+    """Predict a round with the ranks placed as given, by locality, cyclically and at random."""
+    from netsim._util.storage import check_outputs
+    from netsim.analysis.placement import compare, in_words
+    from netsim.experiment.configuration import Experiment, input_files
+
+    check_outputs({"out": out}, input_files({"topology": topology}))
+    experiment = Experiment.of(
+        topology=topology,
+        algorithm=algorithm,
+        elements=elements,
+        density=density,
+        seed=seed,
+        timing_only=True,
+        **options,
+    )
+    gains = compare(experiment)
+    conclusion = [in_words(gain) for gain in gains]
+    document = {
+        "schema": PLACING,
+        "config": experiment.config(),
+        "conclusion": conclusion,
+        "placements": [asdict(gain) for gain in gains],
+    }
+    text = json.dumps(document, indent=2, ensure_ascii=False)
+    show_and_write(text, out, None if as_json else partial(_print_gains, gains, conclusion))
+
+
+def _print_gains(gains: list[Gain], conclusion: list[str]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from netsim._util.units import format_duration
+    from netsim.report.terminal import print_table, wide_console
+    from topologies.placement import PLACEMENTS
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("round of", no_wrap=True)
+    for name in PLACEMENTS:
+        table.add_column(name, justify="right", no_wrap=True)
+    for gain in gains:
+        table.add_row(escape(gain.title), *(format_duration(gain.round_time_s[name]) for name in PLACEMENTS))
+    console = wide_console()
+    with reader_may_go():
+        print_table(console, table)
+        for sentence in conclusion:
+            console.print(escape(sentence), highlight=False, soft_wrap=True)

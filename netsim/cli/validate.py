@@ -1,0 +1,294 @@
+"""``netsim validate``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from netsim._util.errors import UsageError, check_choice, shown
+from netsim._util.standard_streams import reader_may_go
+from netsim._util.units import read_number, read_whole
+from netsim.cli.common import all_done, is_watched, say_json, write_out
+from netsim.cli.options import option
+
+if TYPE_CHECKING:
+    from netsim.comm.worker import Sends
+    from netsim.experiment.profile import Profile
+    from netsim.testbed.campaign import OnProgress, Setting, Validation
+    from netsim.testbed.cells import Cell
+
+VALIDATION_FAILED = 4
+DEFAULT_ALGORITHMS = "dense,topk,gtopk,ps"
+
+
+def validate(
+    *,
+    local: Annotated[
+        str | None, option("Ranks in a cluster on this machine; several with commas: 4,8,16. Not under torchrun.")
+    ] = None,
+    bandwidth: Annotated[
+        str | None,
+        option("Of every link, each way; several with commas. [default: 100Mbps; under torchrun it is measured]"),
+    ] = None,
+    sizes: Annotated[str, option("Of the vectors that are exchanged, with commas.")] = "100KB,400KB,2MB",
+    exchange: Annotated[str, option("Names with commas, all or none; permutation is of single flows.")] = "all",
+    algorithm: Annotated[
+        str, option("Whose rounds of training are compared: with commas, all or none.")
+    ] = DEFAULT_ALGORITHMS,
+    rounds: Annotated[int, option("Of training, in one repeat.")] = 1,
+    density: Annotated[float, option("Of the sparse algorithms.")] = 0.01,
+    repeats: Annotated[int, option("Of every measurement, after one that is left out.")] = 7,
+    sends: Annotated[str | None, option("eager or acknowledged. [default: eager, and trees both ways]")] = None,
+    shaping: Annotated[str, option("Of links: fair, or tbf (plain token buckets).")] = "fair",
+    trunk: Annotated[str | None, option("Two racks, with a link of this bandwidth between them.")] = None,
+    placement: Annotated[str, option("Of ranks in two racks: contiguous or interleaved.")] = "contiguous",
+    latency: Annotated[str | None, option("One way, where the kernel has netem. [default: the machine's own]")] = None,
+    tolerance: Annotated[str, option("Exit with status 4 where a prediction is off by more.")] = "10%",
+    profile: Annotated[
+        str | None, option("A file of netsim calibrate, to predict with instead of what is measured on the way.")
+    ] = None,
+    backend: Annotated[str, option("Under torchrun: gloo, nccl or mpi.")] = "gloo",
+    timeout: Annotated[str, option("An operation that waits longer fails.")] = "60s",
+    out: Annotated[
+        Path | None, option("A folder for the scatter plot, CSV and JSON; settings that it has are not measured again.")
+    ] = None,
+    as_json: Annotated[bool, option("Print one JSON document instead of the table.", "--json")] = False,
+) -> None:
+    """Run exchanges and training over a real network, and compare their times with what netsim predicts.
+
+    The network is a shaped cluster that --local builds on this machine, or, under torchrun, that of its job.
+    """
+    import typer
+
+    from netsim._util.storage import check_outputs, made_folder
+    from netsim._util.units import parse_duration
+    from netsim.distributed.launch import under_launcher
+    from netsim.experiment.profile import load_profile
+    from netsim.testbed.campaign import conclude
+    from netsim.testbed.campaign import validate as run
+
+    config: dict[str, Any] = {
+        "local": local, "bandwidth": bandwidth, "sizes": sizes, "exchange": exchange, "algorithm": algorithm,
+        "rounds": rounds, "density": density, "repeats": repeats, "sends": sends, "shaping": shaping, "trunk": trunk,
+        "placement": placement, "latency": latency, "tolerance": tolerance,
+    }  # fmt: skip
+    allowed, timeout_s = _tolerance(tolerance), parse_duration(timeout, "timeout")
+    known = None if profile is None else load_profile(profile)
+    if not under_launcher() and local is None:
+        raise UsageError("local is missing: say how many ranks the cluster has, such as --local 8, or use torchrun")
+    settings = [] if under_launcher() else _settings(config, timeout_s)
+    points = None
+    if out is not None:
+        points = made_folder("out", out) / "points"
+        made_folder("out", points)
+        files = {name: out / f"validation.{name}" for name in ("json", "csv", "svg")}
+        check_outputs({f"out {name}": file for name, file in files.items()}, {"profile": profile})
+    if under_launcher():
+        found = _join(config, known, backend, timeout_s, allowed)
+        if not found.comparison:
+            return  # rank 0 reports
+    else:
+        with _progress(settings, points) as on_progress:
+            found = run(settings, allowed, on_progress, points, known)
+    sentences = conclude(found, allowed)
+    document = found.as_json(config, sentences)
+    writes = [] if out is None else [partial(_write, out, found, document)]
+    all_done([partial(say_json, document) if as_json else partial(_render, found, sentences), *writes])
+    if any(each.verdict == "off" for each in found.comparison):
+        raise typer.Exit(VALIDATION_FAILED)
+
+
+def _join(
+    config: dict[str, Any], profile: Profile | None, backend: str, timeout_s: float, tolerance: float
+) -> Validation:
+    """Take part in torchrun's job."""
+    from netsim._util.units import parse_bandwidth
+    from netsim.distributed.launch import ranks_given
+    from netsim.testbed.campaign import Network, join
+
+    of_clusters = {"local": None, "trunk": None, "latency": None, "placement": "contiguous", "shaping": "fair"}
+    for name, default in of_clusters.items():
+        if config[name] != default:
+            raise UsageError(f"{name} {config[name]!r} was given, but torchrun started the ranks; leave it out")
+    bandwidth = None if config["bandwidth"] is None else parse_bandwidth(config["bandwidth"])
+    cells = tuple(_cells(config, ranks_given()))
+    return join(cells, Network(bandwidth, profile), backend, timeout_s, tolerance)
+
+
+def _tolerance(text: str) -> float:
+    number, percent = text.strip().removesuffix("%"), text.strip().endswith("%")
+    value = (read_number(number) or 0.0) / (100 if percent else 1)
+    if not value > 0:
+        raise UsageError(f"tolerance {shown(text)} must be more than zero; write it like 10% or 0.1")
+    return value
+
+
+def _settings(config: dict[str, Any], timeout_s: float) -> list[Setting]:
+    """Return a setting for every number of ranks and bandwidth."""
+    from netsim._util.units import parse_bandwidth, parse_duration
+    from netsim.cluster.plan import Cluster
+    from netsim.testbed.campaign import Setting
+
+    if config["repeats"] < 1:
+        raise UsageError(f"repeats {config['repeats']} must be at least 1")
+    settings = []
+    for text in _listed(config["local"]):
+        if (ranks := read_whole(text)) is None or ranks < 2:
+            raise UsageError(f"local {shown(text)} must be a number of ranks, at least 2, such as 8")
+        for bandwidth in _listed(config["bandwidth"] or "100Mbps"):
+            cluster = Cluster(
+                ranks=ranks,
+                bandwidth_bps=parse_bandwidth(bandwidth),
+                trunk_bps=None if config["trunk"] is None else parse_bandwidth(config["trunk"]),
+                placement=config["placement"],
+                shaping=config["shaping"],
+                latency_s=0.0 if config["latency"] is None else parse_duration(config["latency"], "latency"),
+            )
+            settings.append(
+                Setting(
+                    cluster=cluster, cells=tuple(_cells(config, cluster.ranks, cluster.racks > 1)), timeout_s=timeout_s
+                )
+            )
+    if not any(setting.cells for setting in settings):
+        given = ", ".join(f"{name} {shown(config[name])}" for name in ("local", "bandwidth", "sizes", "exchange"))
+        raise UsageError(f"nothing would be compared with {given}; name at least one of each, or an algorithm")
+    return settings
+
+
+def _cells(config: dict[str, Any], ranks: int, racks: bool = False) -> Iterator[Cell]:
+    """Yield the exchanges, and the rounds, that are compared; single flows, too, if there are `racks`."""
+    from algorithms import ALGORITHMS
+    from netsim._util.units import parse_size
+    from netsim.testbed.cells import Cell
+    from netsim.testbed.exchanges import COLLECTIVES, EXCHANGES
+
+    if config["sends"] is not None:
+        check_choice("sends", config["sends"], ("eager", "acknowledged"))
+    for size in _listed(config["sizes"]):
+        usual = list(EXCHANGES) if racks else COLLECTIVES
+        for name in _chosen("exchange", config["exchange"], EXCHANGES, usual):
+            both: tuple[Sends, ...] = ("eager", "acknowledged") if "tree" in name else ("eager",)
+            for sends in both if config["sends"] is None else (config["sends"],):
+                yield Cell(name=name, bytes=parse_size(size), sends=sends, repeats=config["repeats"])
+    for name in _chosen("algorithm", config["algorithm"], ALGORITHMS, list(ALGORITHMS)):
+        yield _round(config, name, ranks)
+
+
+def _round(config: dict[str, Any], name: str, ranks: int) -> Cell:
+    """Return the cell that compares an algorithm's rounds."""
+    from algorithms import ALGORITHMS
+    from netsim.comm.payload import INDEX_BYTES, VALUE_BYTES
+    from netsim.experiment.configuration import Experiment
+    from netsim.simulator.session import tensors_of_workload
+    from netsim.testbed.cells import Cell
+
+    experiment = Experiment.of(
+        workers=ranks, algorithm=name, rounds=config["rounds"], density=config["density"], device="cpu"
+    )
+    elements = sum(tensors_of_workload(experiment))
+    sparse = ALGORITHMS[name].sparse
+    nbytes = experiment.k_of(elements) * (VALUE_BYTES + INDEX_BYTES) if sparse else elements * VALUE_BYTES
+    sends: Sends = config["sends"] or "eager"
+    return Cell(name=name, bytes=nbytes, sends=sends, repeats=config["repeats"], experiment=experiment.config())
+
+
+def _chosen(kind: str, text: str, known: Any, usual: list[str]) -> list[str]:
+    if text == "none":
+        return []
+    names = usual if text == "all" else _listed(text)
+    for name in names:
+        check_choice(kind, name, known)
+    return names
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+@contextmanager
+def _progress(settings: list[Setting], folder: Path | None) -> Iterator[OnProgress]:
+    """Show what is being measured and the time left, on stderr if that is a terminal; say the cost beforehand.
+
+    What stands in `folder` costs nothing.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from netsim._util.units import format_duration
+    from netsim.testbed.campaign import measured_before
+
+    console = Console(stderr=True)
+    new = [setting for setting in settings if measured_before(setting.file(folder)) is None]
+    seconds = sum(
+        guess * (cell.repeats + 1)
+        for setting in new
+        for guess, cell in zip(setting.seconds(), setting.cells, strict=True)
+    )
+    told = f"measuring takes about {format_duration(seconds + 5 * len(new))}" if new else f"measured before: {folder}"
+    console.print(told, highlight=False, soft_wrap=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("left"), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not is_watched(console)) as shown:
+        bar = shown.add_task("starting", total=seconds)
+        yield lambda what, done, total: shown.update(bar, completed=done, total=total, description=what)
+
+
+def _write(out: Path, found: Validation, document: str) -> None:
+    from netsim.report.document import Table
+    from netsim.report.drawing import Axis, Series, against
+    from netsim.report.files import as_csv
+
+    write_out(out / "validation.json", document)
+    rows = [each.as_json() for each in found.comparison]
+    columns = [name for name in rows[0] if name != "measured_ci_s"]
+    cells = [[*(row[name] for name in columns), *row["measured_ci_s"]] for row in rows]
+    table = Table("validation", [*columns, "measured_ci_low_s", "measured_ci_high_s"], cells)
+    write_out(out / "validation.csv", as_csv(table).rstrip("\n"))
+    series = []
+    for title in dict.fromkeys(each.title for each in found.comparison):
+        own = [each for each in found.comparison if each.title == title]
+        series.append(Series(title, [each.measured_s for each in own], [each.predicted_s for each in own]))
+    drawing = against(series, Axis("measured (s)", 10), Axis("predicted (s)", 10))
+    write_out(out / "validation.svg", drawing.rstrip("\n"))
+
+
+def _render(found: Validation, sentences: list[str]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from netsim._util.units import format_bytes, format_duration
+    from netsim.report.terminal import print_table, wide_console
+
+    rows = [
+        {
+            "what": escape(each.title),
+            "P": str(each.workers),
+            "network": escape(each.network),
+            "sends": each.sends,
+            "size": format_bytes(each.bytes),
+            "predicted": format_duration(each.predicted_s),
+            "measured": format_duration(each.measured_s),
+            "95 % interval": " to ".join(map(format_duration, each.measured_ci_s)),
+            "error": f"{each.error:+.1%}",
+            "": each.verdict,
+        }
+        for each in found.comparison
+    ]
+    same = {name: rows[0][name] for name in ("P", "network", "sends") if len({row[name] for row in rows}) == 1}
+    columns = [name for name in rows[0] if name not in same]
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for name in columns:
+        table.add_column(name, justify="left" if name in ("what", "network", "sends", "") else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(row[name] for name in columns))
+    console = wide_console()
+    with reader_may_go():
+        if same:
+            console.print(
+                "; ".join(f"{name}: {value}" for name, value in same.items()), highlight=False, soft_wrap=True
+            )
+        print_table(console, table)
+        for sentence in sentences:
+            console.print(escape(sentence), highlight=False, soft_wrap=True)

@@ -1,0 +1,1 @@
+"""The language of an algorithm's author: a worker's requests, payloads, schedules and collectives."""

@@ -1,0 +1,317 @@
+"""What a message carries: a dense vector, a sparse one, a bundle of those, or only their sizes.
+
+A payload is a value: whoever holds one may pass it on, and nobody changes it (but see :func:`in_place`).
+Timing-only runs use :class:`SizeOnly` in place of data, and the functions that compute on payloads state
+their result's size with :func:`size_rule`; so an algorithm's text is the same with and without data.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, ParamSpec, TypeAlias, TypeVar
+
+from netsim._util.errors import ProtocolError
+
+if TYPE_CHECKING:
+    import torch
+
+VALUE_BYTES = 4
+"""Bytes of a float32 value, the element of every size-only payload."""
+
+INDEX_BYTES = 4
+"""Bytes of an int32 index. A float32 could not hold indices above 2**24."""
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
+class Dense:
+    """A vector of `size` elements: ``values`` has shape ``(size,)``."""
+
+    values: torch.Tensor
+
+    control_bytes: ClassVar[int] = 0
+
+    @property
+    def size(self) -> int:
+        return self.values.numel()
+
+    @property
+    def value_bytes(self) -> int:
+        return self.values.numel() * self.values.element_size()
+
+    @property
+    def index_bytes(self) -> int:
+        return 0
+
+    def version(self) -> int:
+        """Return a number that grows whenever somebody changes the values in place."""
+        return self.values._version
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
+class Sparse:
+    """The non-zero entries of a vector of `size` elements.
+
+    ``indices`` (n,) int32, strictly ascending; ``values`` (n,).
+    """
+
+    indices: torch.Tensor
+    values: torch.Tensor
+    size: int
+
+    control_bytes: ClassVar[int] = 0
+
+    @property
+    def value_bytes(self) -> int:
+        return self.values.numel() * self.values.element_size()
+
+    @property
+    def index_bytes(self) -> int:
+        return self.indices.numel() * self.indices.element_size()
+
+    def version(self) -> int:
+        return self.values._version + self.indices._version
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
+class SizeOnly:
+    """A vector of `size` float32 elements of which nothing but the size is known.
+
+    ``entries`` is the number of (value, index) pairs if the vector is sparse, None if it is dense.
+    """
+
+    size: int
+    entries: int | None = None
+
+    control_bytes: ClassVar[int] = 0
+
+    @property
+    def value_bytes(self) -> int:
+        return VALUE_BYTES * (self.size if self.entries is None else self.entries)
+
+    @property
+    def index_bytes(self) -> int:
+        return INDEX_BYTES * (self.entries or 0)
+
+    def version(self) -> int:
+        return 0
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True)
+class Flag:
+    """A yes or no, one byte: neither a value nor an index, so counted by itself."""
+
+    value: bool
+
+    value_bytes: ClassVar[int] = 0
+    index_bytes: ClassVar[int] = 0
+    control_bytes: ClassVar[int] = 1
+
+    def version(self) -> int:
+        return 0
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
+class Bundle:
+    """Several payloads that travel as one message."""
+
+    parts: tuple[Vector | Flag, ...]
+
+    @property
+    def value_bytes(self) -> int:
+        return sum(part.value_bytes for part in self.parts)
+
+    @property
+    def index_bytes(self) -> int:
+        return sum(part.index_bytes for part in self.parts)
+
+    @property
+    def control_bytes(self) -> int:
+        return sum(part.control_bytes for part in self.parts)
+
+    def version(self) -> int:
+        return sum(part.version() for part in self.parts)
+
+
+Vector: TypeAlias = Dense | Sparse | SizeOnly
+Payload: TypeAlias = Vector | Flag | Bundle
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def size_rule(rule: Callable[..., Any]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Let a function of payloads also take size-only ones, for which ``rule(*args)`` is the result."""
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            if SizeOnly in map(type, args):
+                return rule(*args, **kwargs)  # type: ignore[no-any-return]
+            return function(*args, **kwargs)
+
+        return call
+
+    return decorate
+
+
+def in_place(function: Callable[P, R]) -> Callable[P, R]:
+    """Mark a function that overwrites its first argument, a dense vector that nobody else holds.
+
+    The one exception to payloads being values: what only its owner has, such as a residual, is worked on
+    where it is. The caller gives the argument up, and gets what became of it in the result.
+    """
+    function.in_place = True  # type: ignore[attr-defined]
+    return function
+
+
+def is_in_place(function: Callable[..., Any]) -> bool:
+    """Return whether a function is marked :func:`in_place`."""
+    return getattr(function, "in_place", False)
+
+
+def nbytes(payload: Payload) -> int:
+    """Return the bytes that `payload` puts on the network: values, indices and flags."""
+    return payload.value_bytes + payload.index_bytes + payload.control_bytes
+
+
+_OF_KNOWN_SIZE = (Dense, Flag)
+
+
+def has_known_size(payload: Payload) -> bool:
+    """Return whether its bytes follow from its kind, size and element type, so that who expects one like it knows them.
+
+    A sparse vector has as many entries as it has, and a bundle may end early.
+    """
+    if isinstance(payload, SizeOnly):
+        return payload.entries is None
+    return isinstance(payload, _OF_KNOWN_SIZE)
+
+
+def split(vector: Vector, parts: int) -> list[Vector]:
+    """Cut a dense vector into `parts` consecutive chunks whose sizes differ by at most one."""
+    if isinstance(vector, SizeOnly):
+        small, longer = divmod(vector.size, parts)
+        chunks: list[Vector] = [SizeOnly(small + 1)] * longer
+        return chunks + [SizeOnly(small)] * (parts - longer)
+    if isinstance(vector, Dense):
+        return [Dense(chunk) for chunk in vector.values.tensor_split(parts)]
+    raise TypeError("a sparse vector cannot be split into chunks: make it dense first")
+
+
+@size_rule(lambda vector, first, last: SizeOnly(last - first))
+def cut(vector: Vector, first: int, last: int) -> Vector:
+    """Return elements `first` to `last` of a dense vector, with a version of their own: others may change meanwhile.
+
+    All of it is the vector itself.
+    """
+    assert isinstance(vector, Dense)
+    return vector if (first, last) == (0, vector.size) else Dense(vector.values[first:last].data)
+
+
+@size_rule(lambda *pieces: SizeOnly(sum(piece.size for piece in pieces), _entries(pieces)))
+def joined(*pieces: Vector) -> Vector:
+    """Put consecutive pieces of a vector together again, all dense or all sparse."""
+    import torch
+
+    values = torch.cat([piece.values for piece in pieces if not isinstance(piece, SizeOnly)])
+    if isinstance(pieces[0], Dense):
+        return Dense(values)
+    indices, size = [], 0
+    for piece in pieces:
+        assert isinstance(piece, Sparse)
+        indices.append(piece.indices + size)
+        size += piece.size
+    return Sparse(torch.cat(indices), values, size)
+
+
+def _entries(pieces: tuple[SizeOnly, ...]) -> int | None:
+    return None if pieces[0].entries is None else sum(piece.entries or 0 for piece in pieces)
+
+
+@size_rule(lambda *chunks: SizeOnly(sum(chunk.size for chunk in chunks)))
+def concatenate(*chunks: Dense) -> Dense:
+    """Put the chunks of a vector together again."""
+    import torch
+
+    return Dense(torch.cat([chunk.values for chunk in chunks]))
+
+
+@size_rule(lambda left, right: left)
+def add(left: Dense, right: Dense) -> Dense:
+    """Return ``left + right``, element by element."""
+    return Dense(left.values + right.values)
+
+
+@size_rule(lambda vector: vector)
+def copied(vector: Dense) -> Dense:
+    """Return a copy, for who keeps what somebody is about to overwrite."""
+    return Dense(vector.values.clone())
+
+
+@size_rule(lambda left, right: left)
+def subtract(left: Dense, right: Dense) -> Dense:
+    """Return ``left - right``, element by element."""
+    return Dense(left.values - right.values)
+
+
+@size_rule(lambda first, *others: first)
+def add_all(first: Dense, *others: Dense) -> Dense:
+    """Return the sum, taken from left to right: the order is part of the result."""
+    if not others:
+        return first
+    total = first.values + others[0].values
+    for other in others[1:]:
+        total += other.values
+    return Dense(total)
+
+
+class _Part(NamedTuple):
+    """Which part of a bundle that came from where; put into words only if that is wanted."""
+
+    where: object
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.where}, part {self.number} of a bundle"
+
+
+def check_like(payload: Payload, like: Payload, where: object) -> None:
+    """Raise ProtocolError, with `where` as words, unless `payload` is of the kind, size and type that was expected.
+
+    A bundle is checked part by part; it may end early, as that of a worker which sends a flag alone does.
+    """
+    if payload is like:
+        return
+    if isinstance(payload, Bundle) and isinstance(like, Bundle):
+        if len(payload.parts) > len(like.parts):
+            raise ProtocolError(f"{where}: received {describe(payload)}, expected {describe(like)} at the most")
+        for number, (part, its_like) in enumerate(zip(payload.parts, like.parts, strict=False)):
+            check_like(part, its_like, _Part(where, number))
+        return
+    if isinstance(payload, Bundle | Flag) or isinstance(like, Bundle | Flag):
+        matches = type(payload) is type(like)
+    elif isinstance(payload, SizeOnly) or isinstance(like, SizeOnly):
+        matches = type(payload) is type(like) and _sparse(payload) == _sparse(like) and payload.size == like.size
+    else:
+        matches = (
+            type(payload) is type(like) and payload.size == like.size and payload.values.dtype == like.values.dtype
+        )
+    if not matches:
+        raise ProtocolError(f"{where}: received {describe(payload)}, expected {describe(like)}")
+
+
+def _sparse(payload: Vector) -> bool:
+    return isinstance(payload, Sparse) or (isinstance(payload, SizeOnly) and payload.entries is not None)
+
+
+def describe(payload: Payload) -> str:
+    """Return the kind and size of a payload in words, for messages to people."""
+    if isinstance(payload, Bundle):
+        return f"a bundle of {len(payload.parts)}"
+    if isinstance(payload, Flag):
+        return "a flag"
+    kind = "sparse" if _sparse(payload) else "dense"
+    dtype = "" if isinstance(payload, SizeOnly) else f" of {str(payload.values.dtype).removeprefix('torch.')}"
+    return f"a {kind} vector of {payload.size} elements{dtype}"

@@ -1,0 +1,1 @@
+"""Real ranks over torch.distributed: how they start, meet, run and fail."""

@@ -1,0 +1,315 @@
+"""The interpreter over torch.distributed: one rank of a real cluster, on gloo, nccl or mpi."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from netsim._util.errors import ProtocolError
+from netsim.comm.payload import Dense, Payload, check_like, has_known_size
+from netsim.comm.pieces import InPieces
+from netsim.comm.worker import EXPAND, Collective, Compute, Fork, Recv, Send, SendRecv, Sends, Start, Worker, evaluate
+from netsim.distributed.overlap_threads import Backward, Forked
+from netsim.distributed.rank_context import HERE
+from netsim.distributed.transfers import (
+    BODY,
+    HEADER,
+    RECEIPT,
+    Announced,
+    Incoming,
+    Outgoing,
+    Transfer,
+    Where,
+    transfer_tag,
+    wait,
+    whole_tag,
+)
+from netsim.distributed.wire_format import (
+    HEADER_BYTES,
+    Header,
+    as_tensor,
+    decode,
+    encode,
+    encode_dense,
+    head_of,
+    room_for,
+    values_after,
+)
+from netsim.simulator.timeline import Timeline
+
+T = TypeVar("T")
+COMMUNICATION = (Send, Recv, SendRecv, Outgoing, Incoming, Announced)
+RECEIPTS_KEPT = 4096
+"""The kernel has a receipt, a byte whose receiver is waiting, long before so many later ones were sent."""
+
+
+class Real:
+    """Answers one rank's requests with torch.distributed, and keeps its clock.
+
+    Bodies travel on `device` (the GPU under nccl, otherwise main memory), headers always through
+    main memory: under nccl the process group has both backends, ``cpu:gloo,cuda:nccl``.
+    """
+
+    def __init__(self, worker: Worker, device: str, backend: str, sends: Sends = "eager") -> None:
+        self._worker = worker
+        # Asked itself, the group that everybody is in leaves out what isend and irecv look up at every call.
+        group = dist.group.WORLD
+        assert group is not None, "this process is not in the group"
+        self._group = group
+        self._device, self._backend, self._sends = device, backend, sends
+        self._on_gpu = backend == "nccl"
+        # Tags that have a size in them are larger than every mpi must take.
+        self._at_once = backend == "gloo"
+        # A receipt does not keep nccl's stream from running ahead, and there the batch is the pair's own.
+        self._acknowledged = sends == "acknowledged" and not self._on_gpu
+        self._receiving: dict[tuple[int, int], Incoming] = {}
+        self._receipts: deque[Transfer] = deque(maxlen=RECEIPTS_KEPT)
+        self._request: Any = None
+        self._backward: ThreadPoolExecutor | None = None
+        self.packing_s = 0.0
+        """Spent on turning payloads into bytes and back."""
+        self.timeline = Timeline()
+        """In seconds, of this coroutine and of those that it forked."""
+
+    def run(self, program: Coroutine[Any, Any, T]) -> T:
+        """Drive `program` to its end and return its result."""
+        HERE.follow(self._worker, self._doing)
+        return self._drive(program)
+
+    def _drive(self, program: Coroutine[Any, Any, T]) -> T:
+        answer = None
+        try:
+            while True:
+                request = program.send(answer)
+                started = time.perf_counter()
+                answer = self._answer(request)
+                if isinstance(request, COMMUNICATION):
+                    self.timeline.communicated(started, time.perf_counter())
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]
+        finally:
+            program.close()
+
+    def _doing(self) -> str:
+        """Say what is being done, in the middle of it."""
+        match self._request:
+            case Compute(work=work):
+                return f"computing ({work})"
+            case Send(dst=dst) | Start(Send(dst=dst)):
+                return f"sending to rank {dst}"
+            case Recv(src=src) | Start(Recv(src=src)):
+                return f"receiving from rank {src}"
+            case SendRecv(send=Send(dst=dst), recv=Recv(src=src)):
+                return f"sending to rank {dst} and receiving from rank {src}"
+            case Outgoing() | Incoming():
+                return "finishing what it started"
+            case Fork() | Forked() | InPieces():
+                return "computing (gradient) or exchanging what is there of it"
+        return ""
+
+    def _answer(self, request: Any) -> Any:
+        self._request = request
+        match request:  # the most frequent first
+            case SendRecv():
+                return self._exchange(request)
+            case Compute():
+                return evaluate(request, self._compute)
+            case Send():
+                return self._start_send(request).finish()
+            case Recv():
+                return self._start_recv(request).finish()
+            case Collective():
+                return EXPAND
+            case Outgoing() | Incoming():
+                return request.finish()
+            case Start(Send() as send):
+                return self._start_send(send)
+            case Start(Recv() as recv):
+                return self._receive_in_background(recv)
+            case Fork():
+                return self._fork(request)
+            case Forked():
+                return request.finish()
+            case InPieces():
+                return self._in_pieces(request)
+        raise ProtocolError(f"rank {self._worker.rank} awaited {request!r}, which is not a netsim request")
+
+    def _compute(self, request: Compute[Any], args: list[Any]) -> Any:
+        started = time.perf_counter()
+        result = request.function(*args)
+        if self._device.startswith("cuda"):
+            torch.cuda.synchronize(self._device)
+        self.timeline.computed(request.work, started, time.perf_counter())
+        return result
+
+    def _fork(self, request: Fork[Any]) -> Forked:
+        """Let a thread answer the requests of a coroutine that runs beside this one."""
+        beside = Real(request.worker, self._device, self._backend, self._sends)
+        beside.timeline = self.timeline
+        return Forked(partial(beside._drive, request.coroutine))
+
+    def _in_pieces(self, request: InPieces) -> Backward:
+        if self._backward is None:
+            # One thread for all steps: it keeps a copy of the model, and torch's number of threads is its own.
+            self._backward = ThreadPoolExecutor(1, "backward", torch.set_num_threads, (torch.get_num_threads(),))
+        return Backward(request, self._backward, self.timeline, self._device)
+
+    def _start_send(self, request: Send) -> Outgoing:
+        outgoing = self._outgoing(request)
+        outgoing.send_body()
+        return outgoing
+
+    def _outgoing(self, request: Send) -> Outgoing:
+        where = self._where("sending to rank", request.dst, request.payload)
+        tag, begin_body = request.tag, None
+        if self._at_once and has_known_size(request.payload):
+            message = self._pack_whole(request, where)
+            first_tag = whole_tag(tag, message.nbytes)
+        else:
+            message, body = self._pack(request, where)
+            first_tag = transfer_tag(tag, HEADER)
+            if body.numel():
+                begin_body = partial(Transfer, self._group.send, body, transfer_tag(tag, BODY), where)
+        transfers = []
+        if self._acknowledged:
+            byte = torch.empty(1, dtype=torch.uint8)
+            transfers.append(Transfer(self._group.recv, byte, transfer_tag(tag, RECEIPT), where))
+        transfers.append(Transfer(self._group.send, message, first_tag, where))
+        return Outgoing(transfers, begin_body)
+
+    def _start_recv(self, request: Recv[Any]) -> Incoming:
+        """Be ready for all of a message, or for its header: gloo moves no data before the receiver is."""
+        where = self._where("receiving from rank", request.src, request.like)
+        acknowledge = partial(self._acknowledge, request, where) if self._acknowledged else None
+        if self._at_once and has_known_size(request.like):
+            room = room_for(request.like)
+            message = Transfer(self._group.recv, room, whole_tag(request.tag, room.nbytes), where)
+            return Incoming(message, partial(self._unpack_whole, request, where), acknowledge)
+        return self._start_announced(request, where, acknowledge)
+
+    def _start_announced(self, request: Recv[Any], where: Where, acknowledge: Callable[[], None] | None) -> Announced:
+        channel, tag = (request.src, request.tag), request.tag
+        if (earlier := self._receiving.get(channel)) is not None:
+            earlier.finish()  # headers and bodies of one channel must come in turn
+
+        def body_after(header: torch.Tensor) -> Transfer | None:
+            size = Header.decode(header, where.operation, where.step, tag, where).body_bytes
+            body = torch.empty(size, dtype=torch.uint8, device=self._wire_device)
+            return Transfer(self._group.recv, body, transfer_tag(tag, BODY), where) if size else None
+
+        def unpack(header: torch.Tensor, body: torch.Tensor) -> Payload:
+            del self._receiving[channel]
+            return self._unpack(request, where, header, body)
+
+        room = torch.empty(HEADER_BYTES, dtype=torch.uint8)
+        header = Transfer(self._group.recv, room, transfer_tag(tag, HEADER), where)
+        self._receiving[channel] = announced = Announced(header, body_after, unpack, acknowledge)
+        return announced
+
+    def _acknowledge(self, request: Recv[Any], where: Where) -> None:
+        byte = torch.zeros(1, dtype=torch.uint8)
+        self._receipts.append(Transfer(self._group.send, byte, transfer_tag(request.tag, RECEIPT), where))
+
+    def _receive_in_background(self, request: Recv[Any]) -> Incoming:
+        incoming = self._start_recv(request)
+        if not self._on_gpu:
+            incoming.in_background()
+        return incoming
+
+    def _exchange(self, request: SendRecv[Any]) -> Payload:
+        if self._on_gpu:
+            return self._exchange_bodies_at_once(request)
+        incoming = self._start_recv(request.recv)
+        outgoing = self._outgoing(request.send)
+        if request.send.dst == request.recv.src:
+            # One connection carries both: that we are ready must not queue behind our own body.
+            incoming.make_ready()
+        outgoing.send_body()
+        payload = incoming.finish()
+        outgoing.finish()
+        return payload  # type: ignore[no-any-return]
+
+    def _exchange_bodies_at_once(self, request: SendRecv[Any]) -> Payload:
+        """nccl runs a pair's sends and receives one after the other, so both bodies go as one batch."""
+        send, recv = request.send, request.recv
+        sending = self._where("sending to rank", send.dst, send.payload)
+        receiving = self._where("receiving from rank", recv.src, recv.like)
+        header, body = self._pack(send, sending)
+        words = torch.empty(HEADER_BYTES, dtype=torch.uint8)
+        headers = [
+            Transfer(self._group.recv, words, transfer_tag(recv.tag, HEADER), receiving),
+            Transfer(self._group.send, header, transfer_tag(send.tag, HEADER), sending),
+        ]
+        for transfer in headers:
+            transfer.wait()
+        theirs = Header.decode(words, receiving.operation, receiving.step, recv.tag, receiving)
+        buffer = torch.empty(theirs.body_bytes, dtype=torch.uint8, device=self._wire_device)
+        batch = [dist.P2POp(dist.isend, body, send.dst)] if body.numel() else []
+        batch += [dist.P2POp(dist.irecv, buffer, recv.src)] if buffer.numel() else []
+        for work in dist.batch_isend_irecv(batch) if batch else ():
+            wait(work, receiving)
+        return self._unpack(recv, receiving, words, buffer)
+
+    @property
+    def _wire_device(self) -> str:
+        return self._device if self._on_gpu else "cpu"
+
+    def _pack(self, request: Send, where: Where) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the header and the body of a message."""
+        started = time.perf_counter()
+        head = head_of(request.payload, where.operation, where.step, request.tag)
+        body = self._moved(encode(head[HEADER_BYTES:], request.payload), self._wire_device)
+        self._worker.traffic.sent(request.payload)
+        self.packing_s += time.perf_counter() - started
+        return as_tensor(head[:HEADER_BYTES]), body
+
+    def _pack_whole(self, request: Send, where: Where) -> torch.Tensor:
+        """Return all of a message whose size its receiver knows."""
+        started = time.perf_counter()
+        payload = request.payload
+        head = head_of(payload, where.operation, where.step, request.tag)
+        if isinstance(payload, Dense):
+            message = encode_dense(head, self._moved(payload.values, "cpu"))
+        else:
+            message = as_tensor(head)
+        self._worker.traffic.sent(payload)
+        self.packing_s += time.perf_counter() - started
+        return message
+
+    def _unpack(self, request: Recv[Any], where: Where, header: torch.Tensor, body: torch.Tensor) -> Payload:
+        """Return the payload of a message; raise ProtocolError unless it is the one expected."""
+        started = time.perf_counter()
+        payload = decode(
+            self._moved(body, self._device), Header.decode(header, where.operation, where.step, request.tag, where)
+        )
+        check_like(payload, request.like, where)
+        self.packing_s += time.perf_counter() - started
+        self._worker.traffic.received(payload)
+        return payload
+
+    def _unpack_whole(self, request: Recv[Any], where: Where, message: torch.Tensor) -> Payload:
+        started = time.perf_counter()
+        like = request.like
+        if isinstance(like, Dense):
+            # Of the vector that is expected all but the values is known, so that is compared, not decoded.
+            head = head_of(like, where.operation, where.step, request.tag)
+            if (values := values_after(head, message, like)) is not None:
+                payload = Dense(self._moved(values, self._device))
+                self.packing_s += time.perf_counter() - started
+                self._worker.traffic.received(payload)
+                return payload
+        raw = message.view(torch.uint8)
+        return self._unpack(request, where, raw[:HEADER_BYTES], raw[HEADER_BYTES:])
+
+    def _moved(self, tensor: torch.Tensor, device: str) -> torch.Tensor:
+        return tensor if self._device == "cpu" else tensor.to(device)
+
+    def _where(self, doing: str, peer: int, payload: Payload | None = None) -> Where:
+        return Where(self._worker.rank, self._worker.operation, self._worker.step, doing, peer, payload)

@@ -1,0 +1,246 @@
+"""Runs an experiment's algorithms as one rank of a real process group; rank 0 has the results."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from netsim._util.device import one_thread_each, resolve_device
+from netsim._util.errors import UsageError, unknown
+from netsim.comm.payload import Dense
+from netsim.comm.worker import Worker
+from netsim.distributed.rank_context import HERE
+from netsim.distributed.rendezvous import agree, meet
+from netsim.experiment.configuration import Experiment
+from netsim.experiment.results import RankOutcome, Ranks, Result, Timing, sha256_of, summarise
+from netsim.simulator.session import OnRound, holds_a_part, ignore, judge, load_task, make_workers
+from netsim.simulator.timeline import Spent
+from netsim.training.loop import Trained, train
+from netsim.training.overlap import described
+from netsim.training.workloads import is_own
+
+if TYPE_CHECKING:
+    from netsim.training.workloads.workload import DataParallelTask
+
+BACKENDS = ("gloo", "nccl", "mpi")
+TIMEOUT_S = 30.0
+"""torch's own default is 30 minutes, which is how long a stopped peer would go unnoticed."""
+
+
+def check_backend(backend: str, experiment: Experiment) -> None:
+    """Raise UsageError unless this torch and machine can run an experiment over `backend`."""
+    if backend not in BACKENDS:
+        raise unknown("backend", backend, BACKENDS)
+    device = experiment.device
+    if backend != "gloo" and (experiment.overlap is not None or experiment.servers > 1):
+        what = "overlap" if experiment.overlap is not None else "several servers"
+        raise UsageError(
+            f"backend {backend!r} would mix up messages that are under way at the same time, as with {what}; "
+            "use --backend gloo"
+        )
+    import torch
+    import torch.distributed as dist
+
+    if backend == "nccl" and not torch.cuda.is_available():
+        raise UsageError("backend 'nccl' needs a CUDA GPU, and torch sees none; use --backend gloo")
+    if resolve_device(device) == "cpu" and backend == "nccl":
+        raise UsageError(f"backend 'nccl' needs --device cuda, not {device!r}; or use --backend gloo")
+    if not dist.is_backend_available(backend):
+        raise UsageError(f"backend {backend!r} is not built into this torch; use --backend gloo")
+
+
+def ranks_of(experiment: Experiment) -> int:
+    """Return how many ranks a real run has: the workers, and the servers that the topology gives hosts."""
+    return experiment.workers + experiment.servers
+
+
+@contextmanager
+def process_group(
+    backend: str, timeout_s: float, init_method: str, rank: int, world_size: int, claim: Mapping[str, Any]
+) -> Iterator[None]:
+    """Join the process group, whose members must all make the same `claim` of what they are going to do.
+
+    Its traffic stays on loopback if the rendezvous does. Raises NetsimError, with the ranks that did not come
+    or want something else, within the timeout.
+    """
+    import torch
+    import torch.distributed as dist
+
+    wake_without_preempting()
+    if backend == "nccl":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    with HERE.between(f"joining the group of {world_size}", "before step 0"):
+        store, serves = meet(init_method, rank, world_size, timeout_s)
+        agree(store, rank, world_size, timeout_s, claim, serves)
+    with HERE.between(f"connecting the group of {world_size}", "before step 0"):
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if backend == "nccl" else backend,
+            store=store,
+            rank=rank,
+            world_size=world_size,
+            timeout=timedelta(seconds=timeout_s),
+        )
+    yield
+    # Not after an error: it would wait for peers that are gone.
+    with HERE.between("leaving the group", "after the last step"):
+        dist.destroy_process_group()
+
+
+def wake_without_preempting() -> None:
+    """Have threads of this process, when they wake, wait for a core rather than take one from a thread that runs.
+
+    While a rank's own thread holds a connection's lock, gloo's thread polls for it without a pause. Where ranks
+    outnumber cores, a thread that was put off a core with a lock in hand cost whole slices of the cores.
+    """
+    if sys.platform == "linux" and os.sched_getscheduler(0) == os.SCHED_OTHER:
+        with suppress(OSError):  # where it may not be asked for, messages cost more
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+
+
+def train_as_rank(details: Mapping[str, Any], rank: int, on_round: OnRound) -> Iterator[dict[str, Any]]:
+    """Run all algorithms of an experiment, and give the result of each when it has ended."""
+    experiment = Experiment.from_config(details["experiment"])
+    launched_with, first = details.get("launched_with"), details.get("first", 0)
+    return map(asdict, run_rank(experiment, details["backend"], rank, on_round, launched_with, first))
+
+
+def run_rank(
+    experiment: Experiment,
+    backend: str,
+    rank: int,
+    on_round: OnRound = ignore,
+    launched_with: Mapping[str, str] | None = None,
+    first: int = 0,
+) -> Iterator[Result]:
+    """Run algorithms as `rank` of the joined process group; yield each result on rank 0, nothing elsewhere.
+
+    Those are run that come from number `first` on. Where a launcher has tried out a user's own workload,
+    `launched_with` are the digests of what it had there.
+    """
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    device = f"cuda:{local_rank}" if backend == "nccl" else experiment.device
+    with one_thread_each():
+        task, tensors, device = load_task(experiment, device, tried=launched_with is not None)
+        if is_own(experiment.workload):
+            _check_same_everywhere(task, launched_with)
+        for name in experiment.algorithms[first:]:
+            algorithm = experiment.algorithm(name, tensors)
+            workers = make_workers(algorithm, experiment.workers, experiment.servers)
+            mine = workers[rank] if rank < len(workers) else None
+            outcomes, timing, judged = _run_algorithm(experiment, algorithm, task, mine, device, backend, on_round)
+            if rank == 0:
+                yield summarise(
+                    ranks=Ranks.of(outcomes),
+                    server=workers[0].server if algorithm.uses_server else None,
+                    timing=timing,
+                    rounds=experiment.round_count,
+                    algorithm=algorithm.name,
+                    title=algorithm.title,
+                    mode="real",
+                    workers=experiment.workers,
+                    elements=sum(tensors),
+                    k=experiment.k_in_all(name, tensors) if algorithm.sparse else None,
+                    **described(algorithm, None),
+                    momentum=experiment.momentum_of(name),
+                    compute_provenance="MEASURED",
+                    select_provenance="MEASURED",
+                    **judged,
+                )
+
+
+def _check_same_everywhere(task: DataParallelTask, launched_with: Mapping[str, str] | None) -> None:
+    """Raise UsageError unless a user's own workload is the same on all ranks, and as the launcher had it.
+
+    On the launcher's own kind of device, the first gradient must be the same, too.
+    """
+    import torch.distributed as dist
+
+    from netsim.training.workloads.trial import parts
+
+    comparable = launched_with is not None and task.device == "cpu"
+    everyones: list[Any] = [None] * dist.get_world_size()
+    with HERE.between("comparing workloads", "before step 0"):
+        dist.all_gather_object(everyones, parts(task) if comparable else task.workload.parts_sha256())
+    expected = launched_with or everyones[0]
+    for rank, found in enumerate(everyones):
+        for part, digest in found.items():
+            if expected.get(part) != digest:
+                raise UsageError(
+                    f"workload {task.workload.name}: {part} of rank {rank} differs from that of other "
+                    "processes; expected a function of the seed alone, not of the process, its environment or time"
+                )
+
+
+def _run_algorithm(
+    experiment: Experiment,
+    algorithm: Any,
+    task: Any,
+    worker: Worker | None,
+    device: str,
+    backend: str,
+    on_round: OnRound,
+) -> tuple[list[RankOutcome], Timing, dict[str, float | None]]:
+    """Run one algorithm as `worker` (None: stand by); return what all ranks did."""
+    import torch.distributed as dist
+
+    from netsim.distributed.interpreter import Real
+
+    outcome, spent, elapsed = None, Spent(), 0.0
+    judged: dict[str, float | None] = {}
+    if worker is not None:
+        _warm_up(experiment, algorithm.name, task)
+    with HERE.between(f"barrier before {algorithm.name}", "before step 0"):
+        dist.barrier()
+    if worker is not None:
+        interpreter = Real(worker, device, backend, "acknowledged" if experiment.sends == "acknowledged" else "eager")
+
+        def ended(worker: Worker, _: Trained) -> None:
+            nonlocal spent
+            spent = spent.plus(interpreter.timeline.spent())
+            if worker.rank == 0:
+                on_round(algorithm.name, worker.step)
+
+        started = time.perf_counter()
+        trained = interpreter.run(
+            train(worker, algorithm, task, experiment.round_count, experiment.recipe(algorithm.name), ended)
+        )
+        elapsed = time.perf_counter() - started
+        assert isinstance(trained.parameters, Dense)
+        part = holds_a_part(worker, ranks_of(experiment))
+        sha256 = None if part else sha256_of(trained.parameters)
+        outcome = RankOutcome(worker.rank, worker.traffic, sha256, dict(worker.tally))
+        if worker.rank == 0:
+            judged = judge(task, trained.parameters)
+    everyones: list[Any] = [None] * dist.get_world_size()
+    with HERE.between(f"gathering the results of {algorithm.name}", f"after step {experiment.round_count - 1}"):
+        dist.all_gather_object(everyones, (outcome, spent, elapsed))
+    present = [each for each in everyones if each[0] is not None]
+    slowest = max(present, key=lambda each: each[2])
+    timing = _timing(slowest[1], slowest[2], experiment.round_count)
+    return [each[0] for each in present], timing, judged
+
+
+def _warm_up(experiment: Experiment, algorithm: str, task: Any) -> None:
+    """Take a step in memory, as two workers or the one: first calls load kernels, which no round should be charged."""
+    from netsim.simulator.in_memory import Instant
+    from netsim.simulator.scheduler import Cooperative
+
+    few = experiment.for_workers(min(2, experiment.workers))
+    own = few.algorithm(algorithm, tuple(size for _, size in task.tensors))
+    workers = make_workers(own, few.workers, few.servers)
+    Cooperative[Trained](Instant()).run(workers, lambda worker: train(worker, own, task, 1, few.recipe(algorithm)))
+
+
+def _timing(spent: Spent, elapsed: float, rounds: int) -> Timing:
+    """Return where the slowest rank's time went; what it did not compute, it communicated or waited."""
+    compute, select = spent.compute / rounds, spent.select / rounds
+    comm = elapsed / rounds - compute - select
+    parts = {"compute": compute, "selection": select, "network": comm}
+    bound_by = max(parts, key=lambda part: parts[part])
+    return Timing(elapsed / rounds, compute, select, comm, bound_by, spent.hidden / rounds)

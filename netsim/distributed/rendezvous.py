@@ -1,0 +1,188 @@
+"""How ranks meet before there is a process group, who is still missing, and whether all want the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from netsim._util.errors import NetsimError, PeerSilentError, ProtocolError, UsageError, reason_of, shown
+from netsim._util.system import version
+from netsim._util.units import read_whole
+from netsim.distributed.rank_context import HERE
+
+T = TypeVar("T")
+LOOK_S = 0.01
+LINGER_S = 0.5
+LAST_PORT = 2**16 - 1
+MAY_DIFFER = ("data_dir", "command")
+"""From host to host, in what ranks claim."""
+
+
+_KEPT: list[Any] = []
+"""File stores, kept until this process ends: deleting one waits for the lock of its file."""
+
+
+def meet(init_method: str, rank: int, world_size: int, timeout_s: float) -> tuple[Any, bool]:
+    """Return the store where the ranks meet, and whether this rank serves it.
+
+    It is a file (``file://``), or what ``env://`` means under torchrun.
+    """
+    from torch._C import _distributed_c10d as stores  # where torch.distributed, which does not export them, has them
+
+    if not 0 <= rank < world_size:
+        raise UsageError(f"rank {rank} is not one of a world of {world_size}: RANK must be 0 to WORLD_SIZE - 1")
+    if init_method.startswith("file://"):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        file = stores.FileStore(init_method.removeprefix("file://"), world_size)
+        file.set_timeout(timedelta(seconds=timeout_s))
+        _KEPT.append(file)
+        return file, False
+    address, port = meeting_place()
+    if is_loopback(address):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    check_interfaces()
+    agents = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    serves = rank == 0 and not agents
+    if not serves:
+        wait_for_listener(address, port, timeout_s)
+    store = stores.TCPStore(
+        address,
+        port,
+        is_master=serves,
+        timeout=timedelta(seconds=timeout_s),
+        wait_for_workers=False,
+        master_listen_fd=in_time(timeout_s, listener, address, port) if serves else None,
+    )
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return stores.PrefixStore(f"netsim/attempt-{attempt}", store), serves
+
+
+def meeting_place() -> tuple[str, int]:
+    """Return the address and the port where ranks meet, as torchrun tells them."""
+    address, port = os.environ.get("MASTER_ADDR", ""), os.environ.get("MASTER_PORT", "")
+    if not address or not port:
+        raise UsageError("MASTER_ADDR and MASTER_PORT must say where ranks meet, as torchrun sets them")
+    number = read_whole(port)
+    if number is None or not 0 < number <= LAST_PORT:
+        raise UsageError(
+            f"MASTER_PORT {shown(port)} must be a port that ranks can meet at, 1 to {LAST_PORT}, such as 29500"
+        )
+    try:
+        address.encode("idna")
+    except UnicodeError:
+        raise UsageError(f"MASTER_ADDR {shown(address)} is not a host's name or address") from None
+    return address, number
+
+
+def check_interfaces() -> None:
+    """Raise UsageError where gloo is told to use a network interface that this machine does not have."""
+    wanted = os.environ.get("GLOO_SOCKET_IFNAME", "")
+    known = [name for _, name in socket.if_nameindex()]
+    if unknown := [name for name in wanted.split(",") if name and name not in known]:
+        raise UsageError(
+            f"GLOO_SOCKET_IFNAME {shown(unknown[0])} is no network interface here; there are {', '.join(known)}"
+        )
+
+
+def in_time(timeout_s: float, function: Callable[..., T], *args: Any) -> T:
+    """Return the result of a function, or raise PeerSilentError after the timeout; a name service may never answer."""
+    answer: Future[T] = Future()
+
+    def ask() -> None:
+        try:
+            answer.set_result(function(*args))
+        except BaseException as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        return answer.result(timeout_s)
+    except TimeoutError:
+        raise PeerSilentError(
+            f"{HERE}: nothing is known of {args[0]} within {timeout_s:g} s; is MASTER_ADDR right?", 0
+        ) from None
+
+
+def wait_for_listener(address: str, port: int, timeout_s: float) -> None:
+    """Wait until somebody listens there; torch's own wait was seen to take three times its timeout."""
+    deadline, why = time.monotonic() + timeout_s, ""
+    while (left := deadline - time.monotonic()) > 0:
+        try:
+            in_time(left, socket.create_connection, (address, port), left).close()
+        except (OSError, PeerSilentError) as error:  # not there yet, or not known to the name service yet
+            why = f" ({reason})" if (reason := getattr(error, "strerror", None)) else ""
+            time.sleep(min(LOOK_S, max(0.0, deadline - time.monotonic())))
+        else:
+            return
+    raise PeerSilentError(
+        f"{HERE}: nobody to meet at {address}:{port} within {timeout_s:g} s{why}; is rank 0 there?", 0
+    )
+
+
+def is_loopback(address: str) -> bool:
+    """Return whether an address is this machine's own."""
+    return address in ("localhost", "::1") or address.startswith("127.")
+
+
+def listener(address: str, port: int) -> int:
+    """Return the descriptor of a socket that listens at this address alone; torch's own would at every one."""
+    try:
+        family, _, _, _, where = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(where)
+    except OSError as error:
+        raise NetsimError(
+            f"{HERE}: cannot listen at {address}:{port} ({reason_of(error)}); "
+            "MASTER_ADDR must be an address of rank 0's host, and MASTER_PORT free there"
+        ) from error
+    listening.listen(512)
+    return listening.detach()
+
+
+def agree(
+    store: Any, rank: int, world_size: int, timeout_s: float, claim: Mapping[str, Any], serves: bool = False
+) -> None:
+    """Wait until every rank has made its claim; raise ProtocolError where one differs, PeerSilentError without it.
+
+    Who `serves` the store stays until all have come, or the time is up, so that they learn what is wrong, too.
+    """
+    mine = json.loads(json.dumps({"world size": world_size, "netsim": version()} | dict(claim)))
+    store.set(f"claim-{rank}", json.dumps(mine))
+    missing, wrong = list(range(world_size)), ""
+    deadline = time.monotonic() + timeout_s
+    while missing and time.monotonic() < deadline and not (wrong and not serves):
+        for other in [each for each in missing if store.check([f"claim-{each}"])]:
+            missing.remove(other)
+            if difference := _difference("", mine, json.loads(store.get(f"claim-{other}"))):
+                wrong = wrong or f"rank {other} has {difference}; all ranks must be started alike"
+        time.sleep(LOOK_S)
+    if serves and (wrong or missing):
+        time.sleep(LINGER_S)
+    if wrong:
+        raise ProtocolError(f"{HERE}: {wrong}")
+    if missing:
+        raise PeerSilentError(
+            f"{HERE}: rank{'s' * (len(missing) > 1)} {', '.join(map(str, missing))} did not come within "
+            f"{timeout_s:g} s; did all start, with the same world size?",
+            missing[0],
+        )
+
+
+def _difference(name: str, mine: Any, theirs: Any) -> str:
+    """Say what differs first between two claims."""
+    if isinstance(mine, dict) and isinstance(theirs, dict):
+        for key in [*mine, *(key for key in theirs if key not in mine)]:
+            if key in MAY_DIFFER:
+                continue
+            if found := _difference(key, mine.get(key), theirs.get(key)):
+                return found
+        return ""
+    return "" if mine == theirs else f"{name} {theirs!r}, this rank {mine!r}"

@@ -1,0 +1,191 @@
+"""Payloads as bytes: what one rank sends another besides the message's own header.
+
+A message is a header of twelve int64 and, unless empty, a body of bytes: first a table of four int64
+a part (kind, element type, entries, size), then each part's values and indices, padded to eight bytes.
+A receiver that knows the size takes both in at once, one that does not takes the header first.
+Operation, step and tag are in the header, and the receiver checks them: torch.distributed would
+deliver a wrong message silently, reinterpret its bits, or keep a stale tail.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import struct
+import zlib
+from dataclasses import dataclass
+
+import torch
+
+from netsim._util.errors import ProtocolError
+from netsim.comm.payload import Bundle, Dense, Flag, Payload, Sparse, Vector
+
+NAME_WORDS = 4
+"""Of the operation, in UTF-8: what is longer is cut, and told by its checksum."""
+MAGIC = 0x6E657473696D31  # "netsim1"
+DENSE, SPARSE, FLAG = 0, 1, 2
+DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+_ALIGN = 8
+_ROW_WORDS = 4
+_ROW = struct.Struct(f"<{_ROW_WORDS}q")
+_HEADER = struct.Struct(f"<8q{8 * NAME_WORDS}s")
+HEADER_BYTES = _HEADER.size
+_WHOLE_HEAD_BYTES = HEADER_BYTES + _ROW.size
+"""A whole number of elements of every type."""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """Which message this is, and how large its body."""
+
+    operation: str
+    step: int
+    tag: int
+    parts: int
+    bundled: bool
+    body_bytes: int
+
+    def encode(self) -> bytes:
+        """Return its HEADER_BYTES."""
+        fields = (MAGIC, _code(self.operation), self.step, self.tag, self.parts, self.bundled, self.body_bytes, 0)
+        # What is longer than the name's words is cut, what is shorter padded with zeros.
+        return _HEADER.pack(*fields, self.operation.encode())
+
+    @classmethod
+    def decode(cls, message: torch.Tensor, operation: str, step: int, tag: int, where: object) -> Header:
+        """Return the header that a message begins with; raise ProtocolError unless of this operation, step and tag."""
+        magic, code, its_step, its_tag, parts, bundled, body_bytes, _, *name = (
+            message[:HEADER_BYTES].view(torch.int64).tolist()
+        )
+        if magic != MAGIC:
+            raise ProtocolError(f"{where}: received something that is not a netsim message; do all ranks run netsim?")
+        if (code, its_step, its_tag) != (_code(operation), step, tag):
+            theirs = struct.pack(f"<{NAME_WORDS}q", *name).rstrip(b"\0").decode(errors="replace")
+            raise ProtocolError(
+                f"{where}: received a message of {theirs}, step {its_step}, tag {its_tag}, "
+                f"expected {operation}, step {step}, tag {tag}; do all ranks run the same?"
+            )
+        return cls(operation, its_step, its_tag, parts, bool(bundled), body_bytes)
+
+
+def _code(operation: str) -> int:
+    return zlib.crc32(operation.encode())
+
+
+def head_of(payload: Payload, operation: str, step: int, tag: int) -> bytes:
+    """Return what a message with a payload begins with: its header, and the table of its body.
+
+    Of all dense vectors of one size and element type it is the same.
+    """
+    if isinstance(payload, Dense):
+        return _dense_head(payload.values.dtype, payload.size, operation, step, tag)
+    parts = payload.parts if isinstance(payload, Bundle) else (payload,)
+    table = b"".join(map(_row, parts))
+    body_bytes = len(table) + sum(map(_padded_bytes, parts))
+    return Header(operation, step, tag, len(parts), isinstance(payload, Bundle), body_bytes).encode() + table
+
+
+@functools.lru_cache(64)  # the steps of a ring differ in nothing of this
+def _dense_head(dtype: torch.dtype, size: int, operation: str, step: int, tag: int) -> bytes:
+    table = _ROW.pack(DENSE, DTYPES.index(dtype), size, size)
+    return Header(operation, step, tag, 1, False, len(table) + _padded_size(size * dtype.itemsize)).encode() + table
+
+
+def _row(part: Payload) -> bytes:
+    if isinstance(part, Dense | Sparse):
+        kind = SPARSE if isinstance(part, Sparse) else DENSE
+        return _ROW.pack(kind, DTYPES.index(part.values.dtype), part.values.numel(), part.size)
+    if isinstance(part, Flag):
+        return _ROW.pack(FLAG, 0, 0, part.value)
+    raise ProtocolError("a size-only payload has no data to send over a real network")
+
+
+def _padded_bytes(part: Payload) -> int:
+    return _padded_size(part.value_bytes) + _padded_size(part.index_bytes)
+
+
+def _padded_size(nbytes: int) -> int:
+    return nbytes + -nbytes % _ALIGN
+
+
+def room_for(like: Payload) -> torch.Tensor:
+    """Return an empty tensor for a message with a payload like this one, whose size is known before it is there."""
+    if isinstance(like, Dense):
+        dtype = like.values.dtype
+        nbytes = _WHOLE_HEAD_BYTES + _padded_size(like.size * dtype.itemsize)
+        return torch.empty(nbytes // dtype.itemsize, dtype=dtype)
+    assert isinstance(like, Flag)
+    return torch.empty(_WHOLE_HEAD_BYTES, dtype=torch.uint8)
+
+
+def encode_dense(head: bytes, values: torch.Tensor) -> torch.Tensor:
+    """Return `head` and the values of a dense vector, which are in main memory, in what :func:`room_for` it gives.
+
+    The bytes are those of :func:`encode`, but torch is called only twice.
+    """
+    values = values.contiguous()
+    message, nbytes = room_for(Dense(values)), values.nbytes
+    at = message.data_ptr()
+    ctypes.memmove(at, head, len(head))
+    ctypes.memmove(at + len(head), values.data_ptr(), nbytes)
+    ctypes.memset(at + len(head) + nbytes, 0, -nbytes % _ALIGN)
+    return message
+
+
+def encode(head: bytes, payload: Payload) -> torch.Tensor:
+    """Return `head`, or what of it is wanted, and the values and indices of a payload, on whose device it is."""
+    pieces: list[torch.Tensor] = []
+    for part in payload.parts if isinstance(payload, Bundle) else (payload,):
+        if isinstance(part, Dense | Sparse):
+            pieces += _padded(part.values)
+        if isinstance(part, Sparse):
+            pieces += _padded(part.indices)
+    first = as_tensor(head)
+    if not pieces:
+        return first
+    device = pieces[0].device
+    return torch.cat([first if device.type == "cpu" else first.to(device), *pieces])
+
+
+def as_tensor(raw: bytes) -> torch.Tensor:
+    """Return bytes as (n,) uint8."""
+    return torch.frombuffer(bytearray(raw), dtype=torch.uint8) if raw else torch.empty(0, dtype=torch.uint8)
+
+
+def values_after(head: bytes, message: torch.Tensor, like: Dense) -> torch.Tensor | None:
+    """Return the values of a dense vector like this one that come after `head`; None if a message begins otherwise."""
+    if ctypes.string_at(message.data_ptr(), len(head)) != head:
+        return None
+    return message.narrow(0, len(head) // message.element_size(), like.size)
+
+
+def decode(body: torch.Tensor, header: Header) -> Payload:
+    """Return the payload of a received body."""
+    if not header.parts:
+        return Bundle(())
+    position = header.parts * _ROW.size
+    table = body[:position].view(torch.int64).tolist()
+    parts: list[Vector | Flag] = []
+
+    def take(dtype: torch.dtype, count: int) -> torch.Tensor:
+        nonlocal position
+        length = count * dtype.itemsize
+        piece = body[position : position + length].view(dtype)
+        position += length + -length % _ALIGN
+        return piece
+
+    for row in range(header.parts):
+        kind, dtype, entries, size = table[row * _ROW_WORDS : (row + 1) * _ROW_WORDS]
+        if kind == FLAG:
+            parts.append(Flag(bool(size)))
+            continue
+        values = take(DTYPES[dtype], entries)
+        parts.append(Sparse(take(torch.int32, entries), values, size) if kind == SPARSE else Dense(values))
+    return Bundle(tuple(parts)) if header.bundled else parts[0]
+
+
+def _padded(values: torch.Tensor) -> list[torch.Tensor]:
+    """Return the bytes of a tensor, and zeros up to the next word if it does not end with one."""
+    raw = values.contiguous().view(torch.uint8)
+    missing = -raw.numel() % _ALIGN
+    return [raw, raw.new_zeros(missing)] if missing else [raw]

@@ -1,0 +1,1 @@
+"""What is run, as a checked configuration, and what came out of it."""

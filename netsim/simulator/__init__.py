@@ -1,0 +1,1 @@
+"""The simulator: the rank scheduler, the engines, critical paths, checkpoints and traces."""

@@ -1,0 +1,333 @@
+"""Long runs: everything that the rest of a simulation depends on, in one file, at the end of a round.
+
+Objects that ranks share are written once, and are shared again afterwards: it is by identity that netsim
+knows which work all workers repeat. Memories are made of classes that algorithms list, and of no others.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections import Counter
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from algorithms import ALGORITHMS
+from netsim._util.checksummed_file import STRANGE, as_written, sealed, write_sealed
+from netsim._util.errors import NetsimError, UsageError, in_one_line, reason_of, shown
+from netsim._util.system import version
+from netsim._util.units import in_python
+from netsim.comm.payload import Bundle, Dense, Flag, SizeOnly, Sparse
+from netsim.comm.traffic import Traffic
+from netsim.comm.worker import Worker
+from netsim.experiment.configuration import Experiment, option_of
+from netsim.experiment.results import Result
+from netsim.network.fabric import Link
+from netsim.training.algorithm import State
+from netsim.training.costs import AssumedCosts, MeasuredCosts
+from netsim.training.loop import Trained
+from netsim.training.profiled_costs import RatedCosts
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+SCHEMA = "netsim.checkpoint/1"
+SEGMENTS = 10
+"""How many checkpoints are written of each algorithm, unless the user says how often."""
+
+
+@dataclass(slots=True)
+class Standing:
+    """Where an algorithm stands when all ranks have ended a round and the network is idle.
+
+    `step` comes next, `path` has the totals of the longest chain of events so far, `skipped` the uploads
+    that workers have skipped since their last, if somebody counted. Who begins a rank takes its `trained`.
+    """
+
+    step: int = 0
+    path: Counter[Hashable] = field(default_factory=Counter)
+    trained: dict[int, Trained] = field(default_factory=dict)
+    skipped: dict[int, int] = field(default_factory=dict)
+
+
+class Checkpoint:
+    """The checkpoint file of one run, written every `every` rounds of each algorithm, and when one ends."""
+
+    def __init__(self, path: Path, config: Mapping[str, Any], every: int) -> None:
+        self.path = path
+        self.every = every
+        self._config: dict[str, Any] = json.loads(json.dumps(config))
+        self._environments: list[dict[str, Any]] = []
+        self._done: dict[str, int] = {}
+        self._results: dict[str, Result] = {}
+        self._running: dict[str, Any] | None = None
+        self._measured: dict[str, dict[int, tuple[int, int]]] = {}
+        self._resumed = False
+        self.failure: str | None = None
+        """Why the last that was to be written was not, if it was not."""
+
+    @classmethod
+    def read(cls, path: Path) -> Checkpoint:
+        """Return what is in a file; raise NetsimError unless it is a checkpoint, and just as it was written."""
+        if not path.exists():
+            raise UsageError(f"checkpoint {str(path)!r} is not there; leave --resume out to start a run")
+        if not path.is_file():
+            raise UsageError(f"checkpoint {str(path)!r} is not a file; give the one that the run wrote")
+        with sealed(path, SCHEMA, "checkpoint") as (header, body):
+            if header["netsim"] != version():
+                raise NetsimError(
+                    f"checkpoint {str(path)!r} was written by netsim {header['netsim']}, and this is {version()}, "
+                    "which may go on otherwise; use that version, or start anew"
+                )
+            head, rest = _forms()
+            _check_form(head, {name: value for name, value in header.items() if name not in ("schema", "sha256")})
+            _check_form(rest, body)
+            json.dumps([header, body["results"]], allow_nan=False)  # as the report will be written
+            checkpoint = cls(path, header["config"], header["every"])
+            checkpoint._environments, checkpoint._done = header["environments"], header["done"]
+            checkpoint._results = {result["algorithm"]: Result(**result) for result in body["results"]}
+            checkpoint._measured, checkpoint._running = body["measured"], body["running"]
+            checkpoint._resumed = True
+            return checkpoint
+
+    def check(self, config: Mapping[str, Any], every: int | None) -> None:
+        """Raise UsageError unless these are the options of the run; `every` may be left to it."""
+        wanted = json.loads(json.dumps(config)) | {"checkpoint_every": self.every if every is None else every}
+        saved = self._config | {"checkpoint_every": self.every}
+        for name in wanted | saved:
+            if wanted.get(name) != saved.get(name):
+                raise UsageError(
+                    f"{option_of(name).replace('_', '-')} {wanted.get(name)!r} was asked for, but checkpoint "
+                    f"{str(self.path)!r} is of a run with {saved.get(name)!r}; give the same options, or another file"
+                )
+
+    @property
+    def progress(self) -> str:
+        """How far the file has come, in words; empty if there is none yet."""
+        return ", ".join(f"{rounds} rounds of {name}" for name, rounds in self._done.items())
+
+    def begin(self, costs: AssumedCosts | MeasuredCosts | RatedCosts, environment: Mapping[str, Any]) -> dict[str, Any]:
+        """Have `costs` charge what was measured before; return the other environments that the run was in."""
+        if isinstance(costs, RatedCosts):
+            costs = costs.rest
+        if isinstance(costs, MeasuredCosts):
+            costs.measured.update(self._measured)
+            self._measured = costs.measured
+        others = [other for other in self._environments if other != environment]
+        self._environments = [*others, dict(environment)]
+        return {"resumed_from": others} if others else {}
+
+    @contextmanager
+    def going_on(self) -> Iterator[None]:
+        """Raise NetsimError, in one line, for whatever contents lead to that could be read but were never written."""
+        try:
+            yield
+        except NetsimError:
+            raise
+        except STRANGE as error:
+            if not self._resumed:
+                raise
+            raise NetsimError(
+                f"the run could not go on from checkpoint {str(self.path)!r} ({in_one_line(error)}); restore it, or "
+                "start anew"
+            ) from error
+
+    def result(self, algorithm: str) -> Result | None:
+        """Return the result of an algorithm that is finished."""
+        return self._results.get(algorithm)
+
+    def standing(self, algorithm: str, workers: Sequence[Worker], links: Sequence[Link], device: str) -> Standing:
+        """Return where an algorithm stands, and give `workers` their counts."""
+        if self._running is None or self._running["algorithm"] != algorithm:
+            return Standing()
+        running, self._running = self._running, None
+        with as_written(f"checkpoint {str(self.path)!r}"):
+            objects = _decoded(running["table"], device)
+            path = {what if isinstance(what, str) else links[what]: time for what, time in running["path"]}
+            standing = Standing(running["step"], Counter(path), skipped=running["skipped"])
+            if any(isinstance(what, int) and what < 0 for what, _ in running["path"]):
+                raise ValueError("a link has a negative number")
+            for worker, (tally, traffic, number) in zip(workers, running["ranks"], strict=True):
+                worker.step = standing.step - 1
+                worker.tally.update(tally)
+                worker.traffic = Traffic(**traffic)
+                standing.trained[worker.rank] = trained = objects[number]
+                if not isinstance(trained, Trained) or not isinstance(trained.state, State):
+                    raise TypeError(f"rank {worker.rank} has a {type(trained).__name__}")
+            return standing
+
+    def save(self, algorithm: str, standing: Standing, workers: Sequence[Worker]) -> None:
+        """Write where an algorithm stands, in the place of what was there before."""
+        table = _Table()
+        running = {
+            "algorithm": algorithm,
+            "step": standing.step,
+            "path": [(what.index if isinstance(what, Link) else what, time) for what, time in standing.path.items()],
+            "skipped": standing.skipped,
+            "ranks": [
+                (dict(worker.tally), asdict(worker.traffic), *table.put(standing.trained[worker.rank]))
+                for worker in workers
+            ],
+            "table": table.rows,
+        }
+        self._write(running, self._done | {algorithm: standing.step})
+
+    def finish(self, result: Result) -> None:
+        """Write that an algorithm is finished."""
+        self._results[result.algorithm] = result
+        self._write(None, self._done | {result.algorithm: result.rounds})
+
+    def _write(self, running: dict[str, Any] | None, done: dict[str, int]) -> None:
+        header = {
+            "netsim": version(),
+            "config": self._config,
+            "every": self.every,
+            "done": done,
+            "environments": self._environments,
+        }
+        results = [asdict(result) for result in self._results.values()]
+        try:
+            write_sealed(
+                self.path, SCHEMA, header, {"results": results, "measured": self._measured, "running": running}
+            )
+        except OSError as error:  # the run goes on: what it has come to is worth more than its checkpoint
+            self.failure = f"checkpoint {str(self.path)!r} could not be written: {reason_of(error)}"
+        else:
+            self._done, self.failure = done, None
+
+
+def checkpoint_of(
+    experiment: Experiment, path: str | Path | None, every: int | None = None, resume: bool = False
+) -> Checkpoint | None:
+    """Return the checkpoint that a run's options name, or None. Raises UsageError where they do not fit."""
+    every, resume = in_python(every), in_python(resume)
+    if not isinstance(resume, bool):
+        raise UsageError(f"resume {shown(resume)} must be True or False")
+    if every is not None and (type(every) is not int or every < 1):
+        raise UsageError(f"checkpoint-every {shown(every)} must be a whole number of at least 1")
+    if path is None:
+        if every is not None or resume:
+            given = "resume" if resume else f"checkpoint-every {shown(every)}"
+            raise UsageError(f"{given} was given without the file; add --checkpoint FILE")
+        return None
+    path = Path(path)
+    if resume:
+        checkpoint = Checkpoint.read(path)
+        checkpoint.check(experiment.config(), every)
+        return checkpoint
+    if path.exists():
+        raise UsageError(
+            f"checkpoint {str(path)!r} is there already and would be overwritten; "
+            "add --resume to go on from it, or name another file"
+        )
+    return Checkpoint(path, experiment.config(), every or max(1, experiment.round_count // SEGMENTS))
+
+
+def _check_form(form: type[BaseModel], value: Any) -> None:
+    from pydantic import ValidationError
+
+    try:
+        form.model_validate(value)
+    except ValidationError as error:
+        wrong = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        raise ValueError(f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}") from None
+
+
+@functools.cache
+def _forms() -> tuple[type[BaseModel], type[BaseModel]]:
+    """Return what the header and the body of a file must be like."""
+    from pydantic import ConfigDict, NonNegativeInt, PositiveInt, create_model
+
+    strictly = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True)
+
+    def form(**kinds: Any) -> Any:
+        wanted: dict[str, Any] = {name: (kind, ...) for name, kind in kinds.items()}
+        return create_model("Form", __config__=strictly, **wanted)
+
+    counts = {each.name: NonNegativeInt for each in fields(Traffic)}
+    running = form(
+        algorithm=str,
+        step=PositiveInt,
+        path=list[tuple[str | int, NonNegativeInt]],
+        skipped=dict[int, NonNegativeInt],
+        ranks=list[tuple[dict[str, int], form(**counts), NonNegativeInt]],  # type: ignore[misc]
+        table=list[tuple[str, dict[str, Any] | list[Any]]],
+    )
+    result = form(**get_type_hints(Result))
+    header = form(
+        netsim=str, config=dict[str, Any], every=PositiveInt, done=dict[str, NonNegativeInt],
+        environments=list[dict[str, Any]],
+    )  # fmt: skip
+    measured = dict[str, dict[int, tuple[NonNegativeInt, NonNegativeInt]]]
+    return header, form(results=list[result], measured=measured, running=running | None)  # type: ignore[valid-type]
+
+
+@functools.cache
+def _classes() -> dict[str, type]:
+    """Return the classes that may appear in a file, by name."""
+    remembered = [known for algorithm in ALGORITHMS.values() for known in algorithm.remembers]
+    return {
+        f"{known.__module__}.{known.__qualname__}": known
+        for known in (Trained, State, Dense, Sparse, SizeOnly, Flag, Bundle, tuple, *remembered)
+    }
+
+
+class _Table:
+    """Objects as rows (class, its fields), each object once; a row refers to another as (number,)."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[str, Any]] = []
+        self._numbers: dict[int, int] = {}
+
+    def put(self, value: Any) -> Any:
+        """Return a value as it stands in a row: plain ones and tensors themselves, others by their number."""
+        import torch
+
+        if value is None or type(value) in (bool, int, float, str):
+            return value
+        if isinstance(value, torch.Tensor):
+            return value.detach().cpu()
+        if id(value) not in self._numbers:
+            name = f"{type(value).__module__}.{type(value).__qualname__}"
+            if name not in _classes():
+                raise NetsimError(f"a checkpoint cannot hold a {name}: no algorithm lists it as what it `remembers`")
+            self.rows.append((name, self._parts(value)))
+            self._numbers[id(value)] = len(self.rows) - 1
+        return (self._numbers[id(value)],)
+
+    def _parts(self, value: Any) -> Any:
+        if type(value) is tuple:
+            return [self.put(item) for item in value]
+        names = value._fields if hasattr(value, "_fields") else [each.name for each in fields(value)]
+        return {name: self.put(getattr(value, name)) for name in names}
+
+
+def _decoded(rows: list[tuple[str, Any]], device: str) -> list[Any]:
+    """Return the objects of a table, with their tensors on `device`."""
+    import torch
+
+    objects: list[Any] = []
+
+    def get(value: Any) -> Any:
+        if isinstance(value, tuple):
+            (number,) = value
+            if not 0 <= number < len(objects):
+                raise LookupError(f"there is no object {number} yet")
+            return objects[number]
+        if not isinstance(value, torch.Tensor):
+            return value
+        if value.ndim != 1 or value.dtype not in (torch.float32, torch.int32) or not value.is_contiguous():
+            raise TypeError(f"a tensor of shape {tuple(value.shape)} and {value.dtype} stands where a vector belongs")
+        if not bool(torch.isfinite(value).all()):
+            raise ValueError("a vector is not finite")
+        return value.to(device)
+
+    for name, parts in rows:
+        known = _classes()[name]
+        objects.append(
+            tuple(map(get, parts)) if known is tuple else known(**{part: get(item) for part, item in parts.items()})
+        )
+    return objects

@@ -1,0 +1,91 @@
+"""Computations that were asked for and whose results nobody needs yet: they are made together.
+
+Workers that ask at about the same simulated time are so computed in one pass where that is faster, and by
+several threads where there are some; what a computation is charged does not depend on it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future, wait
+from functools import partial
+from typing import Any
+
+from netsim.comm.worker import Compute, evaluate, stages
+
+TOGETHER = 32
+"""How many workers' computations are made together at the most."""
+
+
+class Entry:
+    """A request, then what runs it if that is a thread, then its answer."""
+
+    __slots__ = ("answer", "future", "request")
+
+    def __init__(self, request: Compute[Any]) -> None:
+        self.request: Compute[Any] | None = request
+        self.future: Future[None] | None = None
+        self.answer: Any = None
+
+
+class Backlog:
+    """Holds requests until the answer to one is needed, and then makes all; by the `threads` of `executor`, if any."""
+
+    def __init__(self, executor: Executor | None = None, threads: int = 1) -> None:
+        self._executor = executor
+        self._threads = threads
+        self._entries: list[Entry] = []
+        self._running: set[Future[None]] = set()
+
+    def add(self, request: Compute[Any]) -> Callable[[], Any]:
+        """Return what answers `request` when it is called, which it must be once."""
+        entry = Entry(request)
+        self._entries.append(entry)
+        return partial(self._answer, entry)
+
+    def settle(self) -> None:
+        """Wait until nothing runs."""
+        wait(tuple(self._running))
+
+    def _answer(self, entry: Entry) -> Any:
+        if entry.request is not None and entry.future is None:
+            self._begin()
+        if entry.future is not None:
+            entry.future.result()
+        answer, entry.answer = entry.answer, None
+        return answer
+
+    def _begin(self) -> None:
+        entries, self._entries = self._entries, []
+        shared = any(stage.many for entry in entries if entry.request for stage in stages(entry.request))
+        size = min(TOGETHER, -(-len(entries) // self._threads)) if shared else 1
+        for first in range(0, len(entries), size):
+            some = entries[first : first + size]
+            if self._executor is None:
+                make(some)
+                continue
+            future = self._executor.submit(make, some)
+            self._running.add(future)
+            future.add_done_callback(self._running.discard)
+            for entry in some:
+                entry.future = future
+
+
+def make(entries: Sequence[Entry]) -> None:
+    """Answer requests, one after another but for those of their stages that are faster made together."""
+    calls: defaultdict[Any, list[tuple[Any, ...]]] = defaultdict(list)
+    for entry in entries:
+        assert entry.request is not None
+        for stage in stages(entry.request):
+            if stage.many is not None:
+                calls[stage.many].append(stage.args)
+    results = {many: many(args) for many, args in calls.items()}
+
+    def call(stage: Compute[Any], args: list[Any]) -> Any:
+        return stage.function(*args) if stage.many is None else next(results[stage.many])
+
+    for entry in entries:
+        assert entry.request is not None
+        entry.answer = evaluate(entry.request, call)
+        entry.request = None

@@ -1,0 +1,168 @@
+"""How long simulations take on one of today's processors: said before they begin, if that is long, or refused."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from algorithms import ALGORITHMS
+from netsim._util.errors import InfeasibleError, UsageError
+from netsim._util.units import PICOSECONDS, format_wait
+from netsim.comm.schedule import NoScheduleError, World
+from netsim.experiment.configuration import Experiment
+from netsim.network.cross_traffic import Sizes
+from netsim.simulator.analytic import Star
+from netsim.simulator.engines import Training, closed_form, run
+from netsim.simulator.symmetry import Recorder
+from netsim.training.costs import AssumedCosts
+from netsim.training.loop import TimingOnly
+from netsim.training.workloads import WORKLOADS
+from topologies.builder import BANDWIDTH_BPS, LATENCY_S
+
+MESSAGES_PER_SECOND = {"messages": 15_000, "batched": 5_000_000}
+"""How many are simulated, one by one and all of a round at a time."""
+EXCHANGE_S, WORKER_S, GRADIENT_S, POINT_S = 40e-6, 30e-6, 50e-6, 3e-3
+"""The least that laying out an exchange takes, a worker's round, a gradient, and a point of a study."""
+SLOW_S, LONGEST_S = 20, 2 * 86400
+"""What takes longer than the first is announced; what takes longer than the second is refused."""
+SMALL = 512
+"""More than twice as many workers are not laid out for an estimate: what they do follows from two small layouts."""
+FEWER = "take fewer workers or rounds, or --way closed-form on an idle star"
+
+
+class Estimate(NamedTuple):
+    """Of a simulation: how many messages, those of cross traffic among them, and how many seconds that takes."""
+
+    messages: float
+    seconds: float
+    one_by_one: bool
+
+    def in_words(self) -> str:
+        """Return what is simulated."""
+        return f"{round(self.messages):,} messages{' one by one' if self.one_by_one else ''}"
+
+
+class _Round(NamedTuple):
+    exchanges: float
+    messages: float
+    has_schedule: bool = True
+
+
+def check_duration(what: str, seconds: float, instead: str = FEWER) -> None:
+    """Log a warning if `what` takes long; raise InfeasibleError if it takes more than two days."""
+    if seconds <= SLOW_S:
+        return
+    said = f"{what}, which take about {format_wait(seconds)}"
+    if seconds > LONGEST_S:
+        raise InfeasibleError(f"{said}; {instead}")
+    logging.getLogger(__name__).warning("netsim: %s", said)
+
+
+def check_experiment(experiment: Experiment, *, watched: bool = False, times: int = 1) -> None:
+    """Do so for all algorithms of an experiment, simulated so many times; if `watched`, messages go one by one."""
+    found = [estimate(experiment, name, watched=watched) for name in experiment.algorithms]
+    whole = Estimate(
+        times * sum(each.messages for each in found),
+        times * sum(each.seconds for each in found),
+        all(each.one_by_one for each in found),
+    )
+    check_duration(f"{', '.join(experiment.algorithms)}: {whole.in_words()}", whole.seconds)
+
+
+def check_experiments(experiments: Iterable[Experiment], jobs: int) -> None:
+    """Do so for the points of a study, `jobs` of them at once."""
+    count, seconds = 0, 0.0
+    for experiment in experiments:
+        count += 1
+        seconds += POINT_S + sum(estimate(experiment, name).seconds for name in experiment.algorithms)
+    check_duration(
+        f"{count:,} simulations, {jobs} at once", seconds / jobs, "vary less, or take fewer workers or rounds"
+    )
+
+
+def estimate(experiment: Experiment, name: str, *, watched: bool = False) -> Estimate:
+    """Return about the least that one algorithm takes, by the way that its ranks are simulated."""
+    if experiment.way == "closed-form":
+        return Estimate(0, 0.0, False)
+    workers, rounds = experiment.workers, experiment.round_count
+    of_a_round = _of_a_round(name, experiment.gather, workers)
+    servers = experiment.servers if ALGORITHMS[name].uses_server else 0
+    messages = of_a_round.messages * max(1, servers)
+    one_by_one = (
+        watched
+        or not experiment.timing_only
+        or not of_a_round.has_schedule
+        or servers > 1
+        or experiment.overlap is not None
+        or experiment.sends == "eager"
+        or experiment.way == "messages"
+        or experiment.effects.any
+    )
+    seconds = rounds * workers * (WORKER_S if experiment.timing_only else GRADIENT_S)
+    if one_by_one:
+        messages = rounds * (messages + _cross_traffic(experiment, name))
+        seconds += messages / MESSAGES_PER_SECOND["messages"]
+    else:  # a step that repeats is solved once, except by compiled code
+        seconds += rounds * of_a_round.exchanges * EXCHANGE_S
+        messages *= rounds if experiment.way == "compiled" else 1
+        seconds += messages / MESSAGES_PER_SECOND["batched"]
+    return Estimate(messages, seconds, one_by_one)
+
+
+@functools.lru_cache(maxsize=4096)
+def _of_a_round(name: str, gather: str, workers: int) -> _Round:
+    """Return how many exchanges and messages a round has: counted, or following a power law from two small layouts."""
+    if ALGORITHMS[name].grouped:
+        name = "gtopk"  # its groups take the network to find; it sends about as many
+    if workers <= 2 * SMALL:
+        return _counted(name, gather, workers)
+    one, two = (_counted(name, gather, times * SMALL) for times in (1, 2))
+    exchanges, messages = (
+        larger * (workers / (2 * SMALL)) ** math.log2(larger / smaller) if smaller else larger
+        for smaller, larger in zip(one[:2], two[:2], strict=True)
+    )
+    return _Round(exchanges, messages, two.has_schedule)
+
+
+def _counted(name: str, gather: str, workers: int) -> _Round:
+    small = Experiment(workers=workers, algorithms=(name,), gather=gather, timing_only=True, elements=10_000, k=1)
+    algorithm = small.algorithm(name, (10_000,))
+    recorder = Recorder(World(workers, 0), AssumedCosts({}))
+    try:
+        run(recorder, Training(algorithm, TimingOnly(10_000), small.recipe(name), 1))
+    except NoScheduleError:
+        return _Round(2.0, 2.0 * workers, has_schedule=False)  # to a server and back, or so
+    rounds = [each for step in recorder.steps for part in step for each in part.rounds]
+    return _Round(len(rounds), sum(len(each.pairs.src) for each in rounds))
+
+
+def _cross_traffic(experiment: Experiment, name: str) -> float:
+    """Return how many flows of others arrive in a round, by its time on an idle star whose two ways are all loaded.
+
+    The load λ = ρ B / (8 E[size]) arrives at each link, and a round takes 1 / (1 - ρ) times as long.
+    """
+    load = experiment.effects.load
+    if load is None:
+        return 0.0
+    if experiment.known_tensors():
+        elements = sum(experiment.known_tensors())
+    elif experiment.workload in WORKLOADS:
+        elements = sum(size for _, size in WORKLOADS[experiment.workload].tensors(experiment.data))
+    else:
+        return 0.0  # a user's own: what it takes shows when it runs
+    workers = experiment.workers
+    bandwidth_bps = experiment.bandwidth_bps or BANDWIDTH_BPS
+    star = Star(round(2 * (experiment.latency_s or LATENCY_S) * PICOSECONDS), bandwidth_bps)
+    algorithm = experiment.algorithm(name, (elements,))
+    training = Training(algorithm, TimingOnly(elements), experiment.recipe(name), 1)
+    try:
+        round_s = closed_form(
+            training, World(workers, 0), star, AssumedCosts(experiment.assumed_costs())
+        ).timing.round_s
+    except (NoScheduleError, UsageError):
+        round_s = 2 * 32 * elements / bandwidth_bps
+    arrivals = load * bandwidth_bps / (8 * Sizes.of(experiment.effects.background_size).mean)
+    return 2 * workers * arrivals * round_s / (1 - load)

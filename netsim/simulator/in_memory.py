@@ -1,0 +1,29 @@
+"""The interpreter in memory: messages arrive at once and nothing takes time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from netsim.comm.worker import Compute, Recv, Send, Worker
+from netsim.simulator.critical_path import Path
+from netsim.simulator.scheduler import Done
+
+
+class Instant:
+    """A medium without time."""
+
+    now = 0
+
+    def carry(self, worker: Worker, request: Send, path: Path, sent: Done, arrived: Done) -> None:
+        sent(None, path)
+        arrived(None, path)
+
+    def expect(self, worker: Worker, request: Recv[Any]) -> None:
+        """Messages wait for their receivers."""
+
+    def compute(self, worker: Worker, request: Compute[Any], call: Callable[[], Any], path: Path, done: Done) -> None:
+        done(call(), path)
+
+    def advance(self) -> bool:
+        return False

@@ -1,0 +1,491 @@
+"""Runs an experiment's algorithms in one process: over a simulated network, or in memory."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from netsim._util.device import one_thread_each, resolve_device
+from netsim._util.errors import InfeasibleError, NonFiniteGradientError, UsageError
+from netsim._util.system import check_memory, old_objects_set_aside
+from netsim._util.units import PICOSECONDS
+from netsim.comm.payload import Dense, Vector
+from netsim.comm.schedule import NoScheduleError, World
+from netsim.comm.worker import SELECT, Worker
+from netsim.experiment.configuration import Experiment
+from netsim.experiment.results import RankOutcome, Ranks, Result, Timing, Way, sha256_of, summarise
+from netsim.network.sharing import Sharing
+from netsim.simulator.analytic import Star
+from netsim.simulator.checkpoint import Checkpoint, Standing
+from netsim.simulator.critical_path import Path as EventPath
+from netsim.simulator.effects_engine import DisturbedMedium
+from netsim.simulator.engines import Training, all_at_once, closed_form, timing
+from netsim.simulator.event_engine import SimulatedMedium
+from netsim.simulator.in_memory import Instant
+from netsim.simulator.scheduler import Cooperative, Medium
+from netsim.simulator.scheduler import Task as RankTask
+from netsim.simulator.timeline import Timeline
+from netsim.simulator.timeline_observer import Watched
+from netsim.simulator.trace import Trace
+from netsim.simulator.trace_observer import TracedMedium
+from netsim.training.algorithm import Algorithm
+from netsim.training.costs import AssumedCosts, MeasuredCosts
+from netsim.training.loop import Task, TimingOnly, Trained, train
+from netsim.training.metrics import Emit, Recorder
+from netsim.training.overlap import Overlapped, described
+from netsim.training.profiled_costs import RatedCosts
+from netsim.training.workloads import WORKLOADS, is_own, load_workload
+from topologies import STARS
+
+if TYPE_CHECKING:
+    from netsim.network.fabric import Fabric
+    from netsim.training.workloads.workload import DataParallelTask, Evaluation, Workload
+
+SMALL_BATCH = 1024
+"""A mini-batch up to this may be larger than the data: samples then repeat in it."""
+
+OnRound = Callable[[str, int], None]
+"""Called with an algorithm's name and the step that rank 0 has finished."""
+
+
+def ignore(algorithm: str, step: int) -> None:
+    """Report no progress."""
+
+
+class Laboratory:
+    """What all algorithms of an experiment share: the task, and what computing costs.
+
+    `tensors` are the sizes of the model's tensors; a vector of `elements` is all of them in a row.
+
+    `device` is where gradients are computed, None where nothing but sizes is known; `executor`, if
+    any, computes the gradients of several workers at once.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        task: Task,
+        tensors: tuple[int, ...],
+        costs: MeasuredCosts | AssumedCosts | RatedCosts,
+        device: str | None = None,
+        executor: Executor | None = None,
+    ) -> None:
+        self.experiment = experiment
+        self.task = task
+        self.tensors = tensors
+        self.elements = sum(tensors)
+        self.costs = costs
+        self.device = device
+        self._executor = executor
+
+    def simulate(
+        self,
+        name: str,
+        on_round: OnRound = ignore,
+        emit: Emit | None = None,
+        checkpoint: Checkpoint | None = None,
+        trace: Trace | None = None,
+    ) -> Result:
+        """Return the result of one algorithm over the simulated network; `emit` takes a row a step.
+
+        What goes on is written down in `trace`, if there is one, and every message is then simulated by itself.
+        With a `checkpoint` it goes on from there, and every so many rounds all ranks wait for each other,
+        so that the network is idle, and what they hold is saved.
+        """
+        if checkpoint is not None and (known := checkpoint.result(name)) is not None:
+            return known
+        experiment = self.experiment
+        algorithm = experiment.algorithm(name, self.tensors, self.ready())
+        reason = self._in_the_way(algorithm, emit, checkpoint, trace)
+        if reason is None:
+            try:
+                found = self._at_once(algorithm)
+                on_round(name, experiment.round_count - 1)
+                return found
+            except NoScheduleError as error:
+                reason = str(error)
+        if experiment.way not in ("auto", "messages"):
+            raise InfeasibleError(f"way {experiment.way!r} cannot be taken for {name}: {reason}; use --way auto")
+        fabric = experiment.fabric()
+        workers = make_workers(algorithm, experiment.workers, experiment.servers)
+        if trace is not None:
+            trace.hosts = fabric.hosts[: len(workers)]
+        every, standing = experiment.round_count, Standing()
+        if checkpoint is not None:
+            every = checkpoint.every
+            standing = checkpoint.standing(name, workers, fabric.links, self.device or "cpu")
+        recorder = self._recorder(algorithm, workers, lambda: medium.now, emit)
+        if recorder is not None and standing.step:
+            recorder.resume(workers, standing.trained, standing.skipped)
+        while True:
+            timelines = [Timeline() for _ in workers] if isinstance(algorithm, Overlapped) else []
+            medium = self._medium(fabric, standing, trace, timelines)
+            until = min(standing.step + every, experiment.round_count)
+            tasks = self._run(medium, algorithm, workers, until, standing, on_round, recorder, timelines)
+            if checkpoint is None or until == experiment.round_count:
+                break
+            standing = _standing(until, tasks, recorder)
+            del tasks  # what the ranks hold must go when they replace it
+            checkpoint.save(name, standing, workers)
+        server_hosts = fabric.hosts[workers[0].server :][: max(1, experiment.servers)] if algorithm.uses_server else []
+        assert tasks[0].result is not None
+        timing = _timing(tasks, experiment.round_count, server_hosts)
+        if isinstance(algorithm, Overlapped):
+            timing = _overlapped(timing, tasks, experiment.round_count)
+        result = self._summarise(
+            algorithm,
+            Ranks.of(_outcomes(tasks)),
+            timing,
+            "messages",
+            judge(self.task, tasks[0].result.parameters),
+            reason or None,
+        )
+        if checkpoint is not None:
+            checkpoint.finish(result)
+        return result
+
+    @property
+    def measures_ready(self) -> bool:
+        """Whether it is measured when the buckets of a gradient are there: if asked for, or else as its time is."""
+        ready = self.experiment.ready
+        measured = isinstance(self._charges, MeasuredCosts) and self.costs.provenance("gradient") == "MEASURED"
+        return ready == "measured" or (ready is None and measured)
+
+    @property
+    def _charges(self) -> MeasuredCosts | AssumedCosts:
+        """What is charged where no profile says it."""
+        return self.costs.rest if isinstance(self.costs, RatedCosts) else self.costs
+
+    def ready(self) -> list[float] | None:
+        """Return the share of a gradient's time after which each tensor is there, if somebody wants it measured."""
+        if self.experiment.overlap is None or not self.measures_ready:
+            return None
+        charges, task = self._charges, self.task
+        assert isinstance(charges, MeasuredCosts)
+        return charges.ready(lambda written: task.gradual(written, task.initial_parameters(), 0, 0))
+
+    def _medium(self, fabric: Fabric, standing: Standing, trace: Trace | None, timelines: Sequence[Timeline]) -> Medium:
+        """Return the network, where it stands, with the effects that were asked for; it fills `timelines`."""
+        experiment, now = self.experiment, standing.path.total()
+        network = (fabric, fabric.hosts, self.costs, self._executor, now, cast(Sharing, experiment.sharing))
+        medium: SimulatedMedium
+        if experiment.effects.any:
+            medium = DisturbedMedium(*network, effects=experiment.effects, seed=experiment.seed)
+        else:
+            medium = SimulatedMedium(*network)
+        medium.eager = experiment.sends == "eager"
+        if timelines:
+            medium.note = lambda worker, work, start, end: timelines[worker.rank].computed(work, start, end)
+        return medium if trace is None else TracedMedium(medium, trace)
+
+    def in_memory(self, name: str) -> list[RankOutcome]:
+        """Run one algorithm without a network or time; return what each rank did."""
+        algorithm = self.experiment.algorithm(name, self.tensors)
+        workers = make_workers(algorithm, self.experiment.workers, self.experiment.servers)
+        return _outcomes(self._run(Instant(), algorithm, workers, self.experiment.round_count, Standing()))
+
+    def _run(
+        self,
+        medium: Medium,
+        algorithm: Algorithm,
+        workers: list[Worker],
+        until: int,
+        standing: Standing,
+        on_round: OnRound = ignore,
+        recorder: Recorder | None = None,
+        timelines: Sequence[Timeline] = (),
+    ) -> list[RankTask[Trained]]:
+        """Run an algorithm from where it stands until there were so many rounds; `timelines` are watched, if any."""
+        recipe = self.experiment.recipe(algorithm.name)
+
+        def ended(worker: Worker, trained: Trained) -> None:
+            if worker.rank == 0:
+                on_round(algorithm.name, worker.step)
+            if recorder is not None:
+                recorder.finished(worker, trained)
+            if timelines:
+                spent = timelines[worker.rank].spent()
+                worker.tally.update({name: int(time) for name, time in spent._asdict().items()})
+
+        def program(worker: Worker) -> Any:
+            start = standing.trained.pop(worker.rank, None)
+            return train(worker, algorithm, self.task, until, recipe, ended, standing.step, start)
+
+        ranks = Watched[Trained](medium, timelines) if timelines else Cooperative[Trained](medium)
+        return ranks.run(workers, program, EventPath.after(standing.path))
+
+    def _recorder(
+        self, algorithm: Algorithm, workers: list[Worker], now: Callable[[], int], emit: Emit | None
+    ) -> Recorder | None:
+        """Have the workers watched if anybody wants rows."""
+        if emit is None:
+            return None
+        every = self.experiment.eval_every
+        evaluate = partial(_look_closely, self.task) if every and self.device is not None else None
+        recorder = Recorder(algorithm, workers, lambda: now() / PICOSECONDS, emit, evaluate, every or 1)
+        for worker in workers:
+            worker.observer = recorder.observe
+        return recorder
+
+    def _in_the_way(
+        self, algorithm: Algorithm, emit: Emit | None, checkpoint: Checkpoint | None, trace: Trace | None
+    ) -> str | None:
+        """Return why messages have to be simulated one by one, "" if somebody wants that; None if they have not."""
+        if self.experiment.way == "messages":
+            return ""
+        reasons = {
+            "parts of a gradient are exchanged by themselves": isinstance(algorithm, Overlapped),
+            "gradients are computed": not isinstance(self.task, TimingOnly),
+            "sends are eager": self.experiment.sends == "eager",
+            "effects were asked for": self.experiment.effects.any,
+            "rows of metrics were asked for": emit is not None,
+            "a checkpoint was asked for": checkpoint is not None,
+            "a trace was asked for": trace is not None,
+        }
+        return next((reason for reason, present in reasons.items() if present), None)
+
+    def _at_once(self, algorithm: Algorithm) -> Result:
+        """Return the result of an algorithm whose ranks can be taken all at once; raise NoScheduleError otherwise."""
+        experiment = self.experiment
+        training, world = self._training(algorithm), self._world(algorithm)
+        if experiment.way == "closed-form":
+            found = closed_form(training, world, self._star(), self.costs)
+        else:
+            sharing = cast(Sharing, experiment.sharing)
+            found = all_at_once(training, world, experiment.fabric, self.costs, sharing, experiment.way)
+        return self._summarise(algorithm, found.ranks, found.timing, found.way)
+
+    def _training(self, algorithm: Algorithm) -> Training:
+        experiment = self.experiment
+        return Training(algorithm, self.task, experiment.recipe(algorithm.name), experiment.round_count)
+
+    def _world(self, algorithm: Algorithm) -> World:
+        dedicated = self.experiment.servers > 0 and algorithm.uses_server
+        return World(self.experiment.workers, self.experiment.workers if dedicated else 0)
+
+    def _star(self) -> Star:
+        """Return the star that the network is; raise NoScheduleError if it is none whose links are all alike."""
+        experiment = self.experiment
+        if experiment.topology not in STARS:
+            raise NoScheduleError(f"formulas are for a star whose links are all alike, not for {experiment.topology}")
+        links = experiment.links()
+        assert links is not None
+        latency_ps = round(2 * links.latency_s[0] * PICOSECONDS)
+        if experiment.sharing == "rtt" and not latency_ps:
+            raise UsageError(
+                "sharing 'rtt' on links that have no latency to weigh by; give --latency, or share 'maxmin'"
+            )
+        return Star(latency_ps, links.bandwidth_bps[0])
+
+    def _summarise(
+        self,
+        algorithm: Algorithm,
+        ranks: Ranks,
+        timing: Timing,
+        way: Way,
+        judged: dict[str, float | None] | None = None,
+        reason: str | None = None,
+    ) -> Result:
+        dedicated = len(ranks.bytes_up) > self.experiment.workers
+        return summarise(
+            ranks=ranks,
+            server=(self.experiment.workers if dedicated else 0) if algorithm.uses_server else None,
+            timing=timing,
+            rounds=self.experiment.round_count,
+            algorithm=algorithm.name,
+            title=algorithm.title,
+            mode="simulated",
+            workers=self.experiment.workers,
+            elements=self.elements,
+            k=self.experiment.k_in_all(algorithm.name, self.tensors) if algorithm.sparse else None,
+            **described(algorithm, self.measures_ready),
+            momentum=None if self.experiment.timing_only else self.experiment.momentum_of(algorithm.name),
+            compute_provenance=self.costs.provenance("gradient"),
+            select_provenance=self.costs.provenance(*SELECT),
+            way=way,
+            way_reason=reason,
+            **(judged or {"final_loss": None, "final_accuracy": None}),
+        )
+
+
+@contextmanager
+def laboratory(experiment: Experiment) -> Iterator[Laboratory]:
+    """Prepare an experiment: its data and device, and a pool that computes gradients of several workers."""
+    if experiment.timing_only:
+        if experiment.ready == "measured":
+            raise UsageError("ready 'measured' was given with --timing-only, which computes nothing; leave one out")
+        tensors = experiment.known_tensors() or tensors_of_workload(experiment)
+        charges = costs_of(experiment, AssumedCosts(experiment.assumed_costs()))
+        with old_objects_set_aside():
+            yield Laboratory(experiment, TimingOnly(sum(tensors)), tensors, charges)
+        return
+    task, tensors, device = load_task(experiment, experiment.device)
+    costs = costs_of(experiment, MeasuredCosts(experiment.assumed_costs(), device))
+    with one_thread_each() as (threads, initializer), ThreadPoolExecutor(threads, "gradients", initializer) as pool:
+        # A GPU is one device however many threads feed it.
+        executor = pool if device == "cpu" else None
+        yield Laboratory(experiment, task, tensors, costs, device, executor)
+
+
+def costs_of(experiment: Experiment, rest: MeasuredCosts | AssumedCosts) -> MeasuredCosts | AssumedCosts | RatedCosts:
+    """Return what computing is charged: by the experiment's profile, if it has one, and else by `rest`."""
+    rates = experiment.rates()
+    return RatedCosts(rates, set(experiment.assumed_costs()), rest) if rates else rest
+
+
+def load_task(
+    experiment: Experiment, device: str, tried: bool = False
+) -> tuple[DataParallelTask, tuple[int, ...], str]:
+    """Return the experiment's task on `device`, the sizes of its tensors, and the device resolved.
+
+    A user's own workload is tried out (:mod:`netsim.training.workloads.trial`), unless it was `tried` before.
+    """
+    from netsim.training.workloads.workload import DataParallelTask
+
+    device = resolve_device(device)
+    workload = _workload(experiment)
+    experiment.k_of(workload.elements)
+    _check_room(experiment, workload)
+    task = DataParallelTask(
+        workload,
+        experiment.workers,
+        experiment.batch_size,
+        experiment.seed,
+        device,
+        experiment.split,
+        experiment.sampling,
+    )
+    if is_own(experiment.workload) and not tried:
+        from netsim.training.workloads.trial import try_out
+
+        try_out(task)
+    return task, _sizes(workload.tensors), device
+
+
+def _check_room(experiment: Experiment, workload: Workload) -> None:
+    """Raise InfeasibleError where gradients or mini-batches cannot be in memory."""
+    inputs = workload.training.inputs
+    if experiment.batch_size > max(len(inputs), SMALL_BATCH):
+        raise InfeasibleError(
+            f"a mini-batch of {experiment.batch_size:,} samples would take more than {workload.name} has, which are "
+            f"{len(inputs):,}; take a smaller --batch-size"
+        )
+    check_memory(
+        f"a mini-batch of {experiment.batch_size:,} samples",
+        4 * experiment.batch_size * (inputs.numel() // len(inputs)),
+        "take a smaller --batch-size",
+    )
+    check_memory(
+        f"gradients of {experiment.workers:,} workers, with {workload.elements:,} elements each,",
+        4 * experiment.workers * workload.elements,
+        "take fewer workers, or --timing-only",
+    )
+
+
+def _evaluate(task: Task, parameters: Dense) -> Evaluation:
+    """Return loss and accuracy on the test data; on a part of it for models that would take minutes."""
+    judged = cast("DataParallelTask", task)
+    return judged.evaluate(parameters, most=judged.workload.loss_samples)
+
+
+def _look_closely(task: Task, parameters: Dense) -> Evaluation:
+    """Return the same with ‖∇f‖² of the training loss."""
+    norm = cast("DataParallelTask", task).gradient_norm_sq(parameters)
+    return _evaluate(task, parameters)._replace(gradient_norm_sq=norm)
+
+
+def judge(task: Task, parameters: Vector) -> dict[str, float | None]:
+    """Return the training loss and test accuracy that a run ends with; None where only sizes are known."""
+    if not isinstance(parameters, Dense):
+        return {"final_loss": None, "final_accuracy": None}
+    loss = cast("DataParallelTask", task).loss(parameters)
+    if not math.isfinite(loss):
+        raise NonFiniteGradientError(f"the loss after the last step is {loss}; lower --lr (the training diverged)")
+    return {"final_loss": loss, "final_accuracy": _evaluate(task, parameters).accuracy}
+
+
+def tensors_of_workload(experiment: Experiment) -> tuple[int, ...]:
+    """Return the sizes of the tensors that an experiment's workload trains."""
+    if experiment.workload in WORKLOADS:
+        return _sizes(WORKLOADS[experiment.workload].tensors(experiment.data))
+    return _sizes(_workload(experiment).tensors)
+
+
+def _workload(experiment: Experiment) -> Workload:
+    folder = None if experiment.data_dir is None else Path(experiment.data_dir)
+    return load_workload(experiment.workload, experiment.seed, experiment.data, folder)
+
+
+def _sizes(tensors: tuple[tuple[str, int], ...]) -> tuple[int, ...]:
+    return tuple(size for _, size in tensors)
+
+
+def make_workers(algorithm: Algorithm, workers: int, servers: int) -> list[Worker]:
+    """Return a worker a rank; `servers` that have hosts of their own are the ranks after the last one that trains."""
+    serving = servers if algorithm.uses_server else 0
+    return [Worker(rank, workers, workers if serving else 0) for rank in range(workers + serving)]
+
+
+def holds_a_part(worker: Worker, ranks: int) -> bool:
+    """Return whether a rank is one of several servers: then it does not have all parameters."""
+    return not worker.trains and ranks > worker.workers + 1
+
+
+def _outcomes(tasks: list[RankTask[Trained]]) -> list[RankOutcome]:
+    known: dict[int, str | None] = {}  # ranks share one parameters object where they computed it once
+    outcomes = []
+    for task in tasks:
+        assert task.result is not None
+        if holds_a_part(task.worker, len(tasks)):
+            outcomes.append(RankOutcome(task.worker.rank, task.worker.traffic, None, dict(task.worker.tally)))
+            continue
+        parameters = task.result.parameters
+        if id(parameters) not in known:
+            known[id(parameters)] = sha256_of(parameters) if isinstance(parameters, Dense) else None
+        sha256 = known[id(parameters)]
+        outcomes.append(RankOutcome(task.worker.rank, task.worker.traffic, sha256, dict(task.worker.tally)))
+    return outcomes
+
+
+def _standing(step: int, tasks: list[RankTask[Trained]], recorder: Recorder | None) -> Standing:
+    """Return where an algorithm stands whose ranks have ended the round before `step`."""
+    path = max((task.path.totals() for task in tasks), key=Counter.total)
+    trained = {task.worker.rank: task.result for task in tasks if task.result is not None}
+    return Standing(step, path, trained, {} if recorder is None else recorder.staleness)
+
+
+def _overlapped(timing: Timing, tasks: list[RankTask[Trained]], rounds: int) -> Timing:
+    """Return where the time of those workers went who end last: with overlap it lies beside a chain of events, too."""
+    training = [task for task in tasks if task.worker.trains]
+    ends = [task.path.totals().total() for task in training]
+    last = [task.worker.tally for task, end in zip(training, ends, strict=True) if end == max(ends)]
+
+    def seconds(name: str) -> float:
+        return sum(tally[name] for tally in last) / (PICOSECONDS * rounds * len(last))
+
+    compute, select = seconds("compute"), seconds("select")
+    return replace(
+        timing,
+        compute_s=compute,
+        select_s=select,
+        comm_s=timing.round_s - compute - select,
+        hidden_s=seconds("hidden"),
+    )
+
+
+def _timing(tasks: list[RankTask[Trained]], rounds: int, server_hosts: Sequence[str]) -> Timing:
+    """Return where the time went on the way to the end; the mean, where several ranks end last."""
+    paths = [task.path.totals() for task in tasks]
+    end = max(path.total() for path in paths)
+    last = [path for path in paths if path.total() == end]
+    totals: Counter[Hashable] = Counter()
+    for path in last:
+        totals.update(path)
+    return timing(totals, totals.total(), len(last), rounds, server_hosts)

@@ -1,0 +1,57 @@
+"""A medium that writes down what goes on in another one, and changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from netsim.comm.payload import nbytes
+from netsim.comm.worker import Compute, Recv, Send, Worker
+from netsim.simulator.critical_path import Path
+from netsim.simulator.event_engine import SimulatedMedium
+from netsim.simulator.scheduler import Done
+from netsim.simulator.trace import Computation, Message, Trace
+
+
+class TracedMedium:
+    """Passes everything on to `medium`, message by message, and fills `trace`."""
+
+    def __init__(self, medium: SimulatedMedium, trace: Trace) -> None:
+        self._medium = medium
+        self._also, medium.note = medium.note, self._note
+        self._trace = trace
+
+    @property
+    def now(self) -> int:
+        return self._medium.now
+
+    def carry(self, worker: Worker, request: Send, path: Path, sent: Done, arrived: Done) -> None:
+        start, step, operation, size = self.now, worker.step, worker.operation, nbytes(request.payload)
+        ends: dict[str, int] = {}
+
+        def noted(what: str, then: Done) -> Done:
+            def at(answer: Any, path: Path) -> None:
+                ends[what] = self.now
+                if len(ends) == 2:
+                    message = Message(worker.rank, request.dst, size, operation, step, request.tag, start, **ends)
+                    self._trace.add(message)
+                then(answer, path)
+
+            return at
+
+        self._medium.carry(worker, request, path, noted("sent", sent), noted("end", arrived))
+
+    def expect(self, worker: Worker, request: Recv[Any]) -> None:
+        self._medium.expect(worker, request)
+
+    def compute(self, worker: Worker, request: Compute[Any], call: Callable[[], Any], path: Path, done: Done) -> None:
+        self._medium.compute(worker, request, call, path, done)
+
+    def _note(self, worker: Worker, work: str, start: int, end: int) -> None:
+        self._trace.add(Computation(worker.rank, work, worker.step, start, end))
+        self._also(worker, work, start, end)
+
+    def advance(self) -> bool:
+        went_on = self._medium.advance()
+        self._trace.set_levels(self.now, self._medium.utilisation())
+        return went_on

@@ -1,0 +1,319 @@
+"""Plays rounds for all ranks at once: a few array operations a round instead of P coroutines.
+
+What a rank does next depends only on what it waited for, so instants follow round by round: a message starts
+at its sender's instant, and its receiver goes on at the later of its own and the message's. That holds
+however far ranks are apart, as long as no link carries flows of different rounds at one time; every round
+checks that, and raises NoScheduleError where it does not hold.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from netsim._util.errors import InfeasibleError
+from netsim._util.units import HORIZON_PS, PICOSECONDS, beyond_horizon
+from netsim.comm.schedule import NoScheduleError, Pairs, Round, World
+from netsim.network.fabric import Fabric
+from netsim.network.routing import IntArray
+from netsim.network.sharing import Sharing, weight_by_latency
+from netsim.simulator.symmetry import Part
+from netsim.simulator.vectorized_sharing import alone, drain
+
+BY_RECEIVER, BY_SENDER = 1, 2
+"""Whether a message is what its receiver went on after, and whether its sender did."""
+
+
+class Notes(NamedTuple):
+    """Which links held back which messages of a round, and how long."""
+
+    messages: IntArray
+    links: IntArray
+    durations: IntArray
+
+
+class Standing(NamedTuple):
+    """How far ranks are ahead of the first, and how long links are busy from its instant on."""
+
+    ahead: IntArray
+    busy: IntArray
+
+
+class Played(NamedTuple):
+    """What remains of a round: which of its messages somebody went on after, and notes where flows shared links."""
+
+    part: Part
+    number: int
+    waited: npt.NDArray[np.uint8]
+    notes: Notes | None
+
+
+class Lines:
+    """The routes of a round's pairs, and what follows from them."""
+
+    def __init__(self, fabric: Fabric, pairs: Pairs) -> None:
+        self.pairs = pairs
+        first, self.links, self.latency = fabric.links_of(pairs.src, pairs.dst)
+        counts = np.diff(first)
+        self.owners = np.repeat(np.arange(len(counts)), counts)
+        self.distinct = len(np.unique(self.links)) == len(self.links)
+        bandwidth = fabric.bandwidth_bps[self.links]
+        # Sorted by owner, then bandwidth, then place on the route: the first of an owner's is its narrowest.
+        order = np.lexsort((np.arange(len(bandwidth)), bandwidth, self.owners))
+        self.narrowest = self.links[order[first[:-1]]]
+        self.bandwidths, self.kind = np.unique(fabric.bandwidth_bps[self.narrowest], return_inverse=True)
+        self.ranks, places = np.unique(np.concatenate([pairs.src, pairs.dst]), return_inverse=True)
+        self.src, self.dst = places[: len(pairs.src)], places[len(pairs.src) :]
+        self.single = len(np.unique(pairs.src)) == len(np.unique(pairs.dst)) == len(pairs.src)
+        self._alone: tuple[IntArray, IntArray] | None = None
+
+    def durations(self, sizes: IntArray, which: IntArray) -> IntArray:
+        """Return how long each message takes that has its links to itself."""
+        if self._alone is None or self._alone[0] is not sizes:
+            table = [[alone(8 * sum(size), rate) for size in sizes.tolist()] for rate in self.bandwidths.tolist()]
+            self._alone = sizes, np.array(table)
+        durations: IntArray = self._alone[1][self.kind, which]
+        return durations
+
+
+class Players:
+    """Where all ranks are: their instants, and what they have sent and received."""
+
+    def __init__(self, fabric: Fabric, world: World, sharing: Sharing = "maxmin") -> None:
+        self.fabric, self.sharing = fabric, sharing
+        self.clock: IntArray = np.zeros(world.size, np.int64)
+        self.busy: IntArray = np.zeros(len(fabric.bandwidth_bps), np.int64)
+        """Until when each link carries something."""
+        self.sent: IntArray = np.zeros((world.size, 3), np.int64)
+        self.received: IntArray = np.zeros((world.size, 3), np.int64)
+        self.messages: IntArray = np.zeros(world.size, np.int64)
+        self._lines: dict[int, Lines] = {}
+
+    def lines(self, pairs: Pairs) -> Lines:
+        """Return the routes of pairs; those asked for last are kept."""
+        if (known := self._lines.get(id(pairs))) is None:
+            if len(self._lines) > 256:
+                self._lines.clear()
+            known = self._lines[id(pairs)] = Lines(self.fabric, pairs)
+            if self.sharing == "rtt":
+                self._check_latencies(known)
+        return known
+
+    def _check_latencies(self, lines: Lines) -> None:
+        """Raise UsageError, as where messages go one by one, for a route that has no latency to weigh by."""
+        for pair in np.flatnonzero(lines.latency == 0)[:1].tolist():
+            source, target = (self.fabric.hosts[ranks.item(pair)] for ranks in (lines.pairs.src, lines.pairs.dst))
+            weight_by_latency(self.fabric.route(source, target))
+
+    def play(self, part: Part) -> list[Played]:
+        """Let all rounds of a part happen; return what they leave for :class:`Walk`."""
+        charges = part.charged_ps
+        trail = []
+        for number, round_ in enumerate(part.rounds):
+            if len(round_.pairs.src):
+                trail.append(Played(part, number, *self._exchange(round_)))
+            elif round_.then is not None:
+                trail.append(Played(part, number, np.zeros(0, np.uint8), None))
+            if round_.then is not None:
+                self.clock[round_.then.at] += charges[round_.then.pick]
+            self.check_horizon()
+        return trail
+
+    def check_horizon(self) -> None:
+        """Raise InfeasibleError where a rank is later than instants are told apart."""
+        if self.clock.max() >= HORIZON_PS:
+            raise beyond_horizon()
+
+    def weights(self, latency: IntArray) -> npt.NDArray[np.float64]:
+        """Return by what flows share a link, from the latencies of their routes."""
+        return np.ones(len(latency)) if self.sharing == "maxmin" else PICOSECONDS / latency
+
+    @property
+    def level(self) -> bool:
+        """Whether all ranks are at one instant. The network is idle then: who sent or awaits anything waited for it."""
+        return bool((self.clock == self.clock[0]).all())
+
+    def saved(self) -> list[IntArray]:
+        """Return a copy of where everything stands and of what was counted."""
+        return [column.copy() for column in self._columns]
+
+    def restore(self, saved: list[IntArray]) -> None:
+        """Go back to where everything stood."""
+        for column, before in zip(self._columns, saved, strict=True):
+            column[:] = before
+
+    @property
+    def _columns(self) -> tuple[IntArray, ...]:
+        return self.clock, self.busy, self.sent, self.received, self.messages
+
+    def standing(self) -> Standing:
+        """Return where everything stands."""
+        now = int(self.clock.min())
+        return Standing(self.clock - now, np.maximum(self.busy - now, 0))
+
+    def stands_like(self, found: Standing) -> bool:
+        """Return whether everything stands as it did, but later."""
+        ahead, busy = self.standing()
+        return bool((ahead == found.ahead).all() and (busy == found.busy).all())
+
+    def again(self, saved: list[IntArray], times: int) -> None:
+        """Do all that happened since then so many times more."""
+        later = times * int(self.clock.min() - saved[0].min())
+        if int(self.clock.max()) + later >= HORIZON_PS:
+            raise beyond_horizon()
+        self.clock += later
+        self.busy += later
+        for counts, before in zip(self._columns[2:], saved[2:], strict=True):
+            if int(counts.max()) + times * int((counts - before).max()) >= 2**63:
+                raise InfeasibleError("a rank sends or receives more than 2⁶³ bytes in all; take fewer rounds")
+            counts += times * (counts - before)
+
+    def _exchange(self, round_: Round) -> tuple[npt.NDArray[np.uint8], Notes | None]:
+        lines = self.lines(round_.pairs)
+        enter = self.clock[round_.pairs.src] + lines.latency
+        if enter.max() >= HORIZON_PS:
+            raise beyond_horizon()
+        if not (self.busy[lines.links] <= enter[lines.owners]).all():
+            raise NoScheduleError("links carry flows of different rounds at a time")
+        leave, notes = enter + lines.durations(round_.sizes, round_.which), None
+        if lines.distinct:
+            self.busy[lines.links] = leave[lines.owners]
+        else:
+            if _overlap(lines, enter, leave):
+                if self.sharing != "maxmin":
+                    raise NoScheduleError("links are shared by weight")
+                bits = 8 * round_.sizes.sum(1)[round_.which]
+                leave, *columns = drain(lines.owners, lines.links, enter, bits, self.fabric.bandwidth_bps)
+                notes = Notes(*columns)
+            np.maximum.at(self.busy, lines.links, leave[lines.owners])
+        self.count(round_, lines)
+        return self._go_on(lines, leave), notes
+
+    def count(self, round_: Round, lines: Lines) -> None:
+        """Count the messages of a round, and their bytes."""
+        sizes = round_.sizes[round_.which]
+        if lines.single:
+            self.sent[round_.pairs.src] += sizes
+            self.received[round_.pairs.dst] += sizes
+            self.messages[round_.pairs.src] += 1
+        else:
+            np.add.at(self.sent, round_.pairs.src, sizes)
+            np.add.at(self.received, round_.pairs.dst, sizes)
+            np.add.at(self.messages, round_.pairs.src, 1)
+
+    def _go_on(self, lines: Lines, leave: IntArray) -> npt.NDArray[np.uint8]:
+        """Put all ranks of a round where it leaves them; return which messages they went on after.
+
+        Of several at the same instant it is one received, and the one that was waited for first.
+        """
+        before = self.clock[lines.ranks]
+        received, sent = before.copy(), before.copy()
+        if lines.single:
+            received[lines.dst] = np.maximum(leave, before[lines.dst])
+            sent[lines.src] = leave
+        else:
+            np.maximum.at(received, lines.dst, leave)
+            np.maximum.at(sent, lines.src, leave)
+        by_receiver = (received > before) & (received >= sent)
+        by_sender = (sent > before) & ~by_receiver
+        after_received = by_receiver[lines.dst] & (leave == received[lines.dst])
+        after_sent = by_sender[lines.src] & (leave == sent[lines.src])
+        if not lines.single:
+            after_received, after_sent = _first(after_received, lines.dst), _first(after_sent, lines.src)
+        self.clock[lines.ranks] = np.maximum(received, sent)
+        waited: npt.NDArray[np.uint8] = after_received * np.uint8(BY_RECEIVER) + after_sent * np.uint8(BY_SENDER)
+        return waited
+
+
+def _first(chosen: npt.NDArray[np.bool_], places: IntArray) -> npt.NDArray[np.bool_]:
+    """Return the first chosen message of each place alone."""
+    which = np.flatnonzero(chosen)
+    only = np.zeros(len(chosen), np.bool_)
+    only[which[np.unique(places[which], return_index=True)[1]]] = True
+    return only
+
+
+def _overlap(lines: Lines, enter: IntArray, leave: IntArray) -> bool:
+    """Return whether any link would carry two messages at a time if each had its own time on it."""
+    begin, end = enter[lines.owners], leave[lines.owners]
+    used = begin < end
+    link, begin, end = lines.links[used], begin[used], end[used]
+    order = np.lexsort((begin, link))
+    link, begin, end = link[order], begin[order], end[order]
+    return bool(((link[1:] == link[:-1]) & (begin[1:] < end[:-1])).any())
+
+
+class Walk:
+    """Goes back from ranks at their end to the beginning, each along the chain of what it waited for.
+
+    `totals` are the picoseconds of all kinds of work, and of latency, that were passed, by as many walkers as were at
+    a rank; `on_links` those of each link.
+    """
+
+    def __init__(self, players: Players, walkers: IntArray, links: int) -> None:
+        self._players = players
+        self.walkers = walkers
+        self.totals: Counter[Hashable] = Counter()
+        self.on_links = np.zeros(links)
+
+    def back(self, trail: list[Played], times: int = 1) -> None:
+        """Go back through rounds that were played, so many times in a row."""
+        if times > 1:
+            # Totals are linear in the walkers, so all times are walked at once by as many as set out at any.
+            origins, here, together = self._origins(trail), self.walkers, np.zeros_like(self.walkers)
+            for _ in range(times):
+                together += here
+                here = np.bincount(origins, here, len(here)).astype(np.int64)
+            self.walkers = together
+            self.back(trail)
+            self.walkers = here
+            return
+        for part, number, waited, notes in reversed(trail):
+            round_ = part.rounds[number]
+            if round_.then is not None:
+                passed = np.bincount(round_.then.pick, self.walkers[round_.then.at], len(part.charges))
+                for charge, times in zip(part.charges, passed.astype(np.int64).tolist(), strict=True):
+                    for work, picoseconds in charge.items():
+                        self.totals[work] += times * picoseconds
+            if len(waited):
+                self._messages(round_, waited, notes)
+
+    def _origins(self, trail: list[Played]) -> IntArray:
+        """Return for every rank the rank at which its chain of events began."""
+        origins = np.arange(len(self.walkers))
+        for part, number, waited, _ in reversed(trail):
+            if len(waited):
+                pairs, came = part.rounds[number].pairs, np.flatnonzero(waited & BY_RECEIVER)
+                before = np.arange(len(origins))
+                before[pairs.dst[came]] = pairs.src[came]
+                origins = before[origins]
+        return origins
+
+    def _messages(self, round_: Round, waited: npt.NDArray[np.uint8], notes: Notes | None) -> None:
+        lines, (src, dst) = self._players.lines(round_.pairs), (round_.pairs.src, round_.pairs.dst)
+        came = np.flatnonzero(waited & BY_RECEIVER)
+        moved = self.walkers[dst[came]]
+        went = np.flatnonzero(waited & BY_SENDER)
+        weight = np.zeros(len(waited), np.int64)
+        weight[came] = moved
+        weight[went] += self.walkers[src[went]]
+        self.totals["latency"] += _dot(weight, lines.latency)
+        if notes is None:
+            np.add.at(
+                self.on_links, lines.narrowest, weight * lines.durations(round_.sizes, round_.which).astype(float)
+            )
+        else:
+            np.add.at(self.on_links, notes.links, weight[notes.messages] * notes.durations.astype(float))
+        self.walkers[dst[came]] = 0
+        np.add.at(self.walkers, src[came], moved)
+
+
+def _dot(times: IntArray, durations: IntArray) -> int:
+    """Return the sum of products, in Python's integers where 64 bits might not do."""
+    if int(times.sum()) * int(durations.max(initial=0)) < 2**62:
+        return int(times @ durations)
+    return sum(one * other for one, other in zip(times.tolist(), durations.tolist(), strict=True))

@@ -1,0 +1,250 @@
+"""Runs a study: measures what is not yet kept, refines, concludes, and writes what came out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from netsim._util.errors import NetsimError, UnwrittenError, UsageError, in_one_line, reason_of
+from netsim._util.storage import check_outputs, made_folder, remove_leftovers, write_atomically
+from netsim._util.system import surroundings
+from netsim.experiment.configuration import Experiment
+from netsim.report import Document, Table, write_report
+from netsim.report.files import as_csv
+from netsim.simulator.estimates import check_experiments
+from netsim.study.checks import check_no_code
+from netsim.study.environment import data_if_there, read_data
+from netsim.study.kinds import Conclusion, Finding, Outcome, Point, SettingsT, Study
+from netsim.study.pool import backend, check_jobs, measured
+from netsim.study.sources import version_of
+from netsim.study.store import Store
+from netsim.study.validated import present, read_validation
+
+SCHEMA = "netsim.study/1"
+MOST_POINTS = 100_000
+REPORT, CONCLUSION, POINTS = "report.html", "conclusion.json", "points"
+TABLES = ("points.jsonl", "points.csv")
+
+OnPoint = Callable[[int, int], None]
+"""Called with the points that are known, and those there are so far."""
+
+
+def ignore(known: int, total: int) -> None:
+    """Report no progress."""
+
+
+class Plan(NamedTuple):
+    """What a study would do: all first points, and how many of them are kept already."""
+
+    points: Sequence[Point]
+    known: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A study that was run: what it concludes as JSON takes it, and the files that say so."""
+
+    conclusion: Conclusion
+    data: dict[str, Any]
+    files: Sequence[Path]
+    measured: int
+    """Points that were measured now, rather than found."""
+
+
+def plan_study(
+    study: Study[SettingsT], settings: SettingsT, out: Path, *, cluster: str | None = None, data_dir: str | None = None
+) -> Plan:
+    """Return what running `study` into the folder `out` would measure."""
+    points = _points_of(study, settings)
+    store = Store(out / POINTS, study.measure, None if cluster else data_if_there(points, data_dir))
+    return Plan(points, sum(store.load(point) is not None for point in points))
+
+
+def run_study(
+    study: Study[SettingsT],
+    settings: SettingsT,
+    out: Path,
+    *,
+    command: str = "",
+    jobs: int = 0,
+    cluster: str | None = None,
+    resume: bool = False,
+    data_dir: str | None = None,
+    validation: Path | None = None,
+    on_point: OnPoint = ignore,
+) -> Ran:
+    """Run `study` into the folder `out`, and return what it concludes.
+
+    Every point is kept in ``out/points`` as soon as it is measured. With `resume`, those that an earlier run kept
+    are used; without, all are measured again. `jobs` points are measured at once (0: as many as there are cores),
+    or as many as the `cluster` has cores. `data_dir` holds data sets, on every machine that measures; results do not
+    depend on where it is. `validation` is what ``netsim validate`` wrote, to stand in the report, too. `command` is
+    how to get the same again. Raises InfeasibleError where a data set is missing, and UnwrittenError, whose
+    ``report`` is what came out, where its files could not be written.
+    """
+    jobs = check_jobs(jobs)
+    points = _points_of(study, settings)
+    validated = None if validation is None else present(read_validation(validation))
+    store = Store(out / POINTS, study.measure, None if cluster else read_data(points, data_dir))
+    if cluster is None:
+        missing = [point for point in points if not (resume and store.load(point) is not None)]
+        check_experiments(_experiments_of(missing), jobs)
+    made_folder("out", out)
+    remove_leftovers(out)
+    check_outputs({name: out / name for name in (REPORT, CONCLUSION, *TABLES)})
+    store.prepare(points)
+    found: dict[str, Finding] = {}
+    count = 0
+    with backend(cluster):
+        while True:
+            asked = {store.key(point): point for point in points}
+            asked = {key: point for key, point in asked.items() if key not in found}
+            if not asked:
+                break
+            measure = partial(measured, study.measure, jobs=jobs, data_dir=data_dir)
+            outcomes, fresh = _measure(measure, asked, store, resume, len(found), on_point)
+            found |= {key: Finding(point, outcomes[key]) for key, point in asked.items()}
+            count += fresh
+            with _kept_ones_fit(store, count < len(found)):
+                points = study.refine(settings, list(found.values()))
+    ran: Ran | None = None
+    try:
+        with _kept_ones_fit(store, count < len(found)):
+            conclusion = study.conclude(settings, list(found.values()))
+            if validated is not None:
+                conclusion = replace(conclusion, sentences=[*conclusion.sentences, validated.sentence],
+                                     sections=[*conclusion.sections, validated.section])  # fmt: skip
+            data = _as_json(study, settings, conclusion)
+            ran = Ran(conclusion, data, (), count)
+            files = _write(study, settings, list(found.values()), conclusion, data, out, command)
+    except (OSError, NetsimError) as error:
+        reason = error if isinstance(error, OSError) else error.__cause__
+        if not isinstance(reason, OSError):
+            raise
+        raise UnwrittenError(
+            f"out {str(out)!r} could not be written to: {reason_of(reason)}; all points are kept: mend that, and give "
+            "--resume to have the report",
+            ran,
+        ) from error
+    return replace(ran, files=files)
+
+
+def _measure(
+    measure: Callable[[Sequence[Point]], Iterator[tuple[Point, Outcome]]],
+    asked: dict[str, Point],
+    store: Store,
+    resume: bool,
+    before: int,
+    on_point: OnPoint,
+) -> tuple[dict[str, Outcome], int]:
+    """Return what is found at all points that are asked for, by key, and how many were measured for it."""
+    outcomes: dict[str, Outcome] = {}
+    if resume:
+        outcomes = {key: kept for key, point in asked.items() if (kept := store.load(point)) is not None}
+    # In the order of keys, which is no order: what is left is then like what was done, and so is the time it takes.
+    missing = [asked[key] for key in sorted(asked.keys() - outcomes.keys())]
+    on_point(before + len(outcomes), before + len(asked))
+    for point, outcome in measure(missing) if missing else ():
+        key = store.key(point)
+        if key not in asked:
+            raise NetsimError("a file that a point names was changed while points were measured; run the study again")
+        outcomes[key] = store.save(point, outcome)
+        on_point(before + len(outcomes), before + len(asked))
+    return outcomes, len(missing)
+
+
+@contextmanager
+def _kept_ones_fit(store: Store, resumed: bool) -> Iterator[None]:
+    """Say in a line that kept points are not what they seem, where what they hold leads to an error.
+
+    A hash shows that a file is as it was written, and not that it was a study that wrote it.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not resumed or isinstance(error, NetsimError | OSError):
+            raise
+        raise NetsimError(
+            f"points in {str(store.folder)!r} do not hold what a study writes ({in_one_line(error)}); leave out "
+            "--resume to measure all of them again"
+        ) from error
+
+
+def _points_of(study: Study[SettingsT], settings: SettingsT) -> Sequence[Point]:
+    points = study.points(settings)
+    for point in points:
+        check_no_code(point)
+    if not points:
+        raise UsageError(f"study {study.name} has no points with these settings; give every list at least one value")
+    if len(points) > MOST_POINTS:
+        raise UsageError(f"study {study.name} has {len(points):,} points; vary less, so that it has {MOST_POINTS:,}")
+    return points
+
+
+def _experiments_of(points: Sequence[Point]) -> Iterator[Experiment]:
+    """Yield the experiments that points are, as far as they hold options of ``netsim simulate`` alone."""
+    for point in points:
+        with suppress(UsageError):  # measuring says what is wrong, if anything is
+            yield Experiment.of(**point)
+
+
+def _as_json(study: Study[SettingsT], settings: SettingsT, conclusion: Conclusion) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "study": study.name,
+        "title": study.title,
+        "version": version_of(study.measure).code,
+        "setting": study.setting(settings),
+        "settings": settings.model_dump(mode="json"),
+        "conclusion": list(conclusion.sentences),
+        "limits": list(conclusion.limits),
+    } | dict(conclusion.data)
+
+
+def _write(
+    study: Study[SettingsT],
+    settings: SettingsT,
+    findings: Sequence[Finding],
+    conclusion: Conclusion,
+    data: dict[str, Any],
+    out: Path,
+    command: str,
+) -> list[Path]:
+    """Write the report, the conclusion, and the points as JSON lines and CSV; nothing in them tells when."""
+    rows = [dict(finding.point) | dict(finding.outcome) for finding in findings]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    table = Table("points", columns, [[_cell(row.get(name)) for name in columns] for row in rows])
+    texts = {
+        "points.jsonl": "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows),
+        "points.csv": as_csv(table),
+        CONCLUSION: json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
+    }
+    for name, text in texts.items():
+        write_atomically(out / name, text)
+    reproduce = {
+        "command": command,
+        "version": version_of(study.measure).code,
+        "seed": _seeds(findings),
+        "setting": study.setting(settings) + (f"; the full one needs {study.needs}" if study.needs else ""),
+        "settings": json.dumps(data["settings"], ensure_ascii=False),
+        "points": f"{len(findings):,}",
+        "times": "SIMULATED on charges that are ASSUMED; none was measured",
+        **surroundings(),
+    }
+    document = Document(
+        study.title, conclusion.sentences, conclusion.sections, conclusion.limits, reproduce, data["setting"]
+    )
+    return [*write_report(document, out / REPORT), *(out / name for name in texts)]
+
+
+def _seeds(findings: Sequence[Finding]) -> str:
+    return ", ".join(map(str, sorted({finding.point.get("seed", 0) for finding in findings})))
+
+
+def _cell(value: Any) -> str | int | float | bool | None:
+    return value if value is None or isinstance(value, str | int | float) else json.dumps(value, ensure_ascii=False)

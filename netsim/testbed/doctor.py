@@ -1,0 +1,201 @@
+"""What this machine can do, and what runs that were killed left behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import packages_distributions
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from netsim._util.system import DISTRIBUTION, child_environment, version
+from netsim.cluster.namespaces import TOOL_FOLDERS
+from netsim.distributed.job import JOB, LAUNCHER
+
+State = Literal["ok", "missing", "problem"]
+PACKAGES = ("netsim", "algorithms", "topologies", "studies")
+PROBE_S = 30.0
+FRESH_S = 10.0
+"""A folder younger than this may belong to a run that is just starting."""
+CLUSTER_PROBE = """
+import sys
+from netsim.cluster.namespaces import become_owner, build, has_netem
+from netsim.cluster.plan import Cluster
+from netsim._util.errors import NetsimError
+try:
+    become_owner()
+    build(Cluster(ranks=2, bandwidth_bps=100_000_000))
+except NetsimError as error:
+    sys.exit(str(error))
+print(has_netem())
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that was looked at: `state`, what was found, and what would mend it."""
+
+    name: str
+    state: State
+    found: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """What a run that was killed left: a folder, or a process that has lost its launcher."""
+
+    what: Literal["folder", "process"]
+    name: str
+
+    def remove(self) -> None:
+        if self.what == "folder":
+            shutil.rmtree(self.name, ignore_errors=True)
+        else:
+            os.kill(int(self.name), signal.SIGKILL)
+
+
+def examine() -> Iterator[Finding]:
+    """Yield what this machine can do, one thing after another."""
+    yield Finding("netsim", "ok", f"{version()} on Python {sys.version.split()[0]}, {sys.platform}")
+    yield _packages()
+    yield from _cluster()
+    yield _priority()
+    yield from _torch()
+    yield _numba()
+
+
+def _packages() -> Finding:
+    """Say whether our four packages are ours alone."""
+    owners = packages_distributions()
+    others = {
+        f"{package} is also in {name}"
+        for package in PACKAGES
+        for name in owners.get(package, ())
+        if name.replace("_", "-") != DISTRIBUTION
+    }
+    if others:
+        return Finding("packages", "problem", "; ".join(sorted(others)), "use a fresh virtual environment")
+    return Finding("packages", "ok", f"{', '.join(PACKAGES)} belong to {DISTRIBUTION} alone")
+
+
+def _cluster() -> Iterator[Finding]:
+    """Say which tools there are, and try to build a shaped cluster of two."""
+    for tool in ("ip", "tc"):
+        where = shutil.which(tool, path=TOOL_FOLDERS)
+        yield Finding(tool, "ok" if where else "missing", where or "not found", "" if where else "install iproute2")
+    try:
+        probe = subprocess.run(
+            [sys.executable, "-c", CLUSTER_PROBE],
+            env=child_environment(), capture_output=True, text=True, timeout=PROBE_S, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        yield Finding("namespaces", "problem", f"no shaped cluster was built within {PROBE_S:g} s")
+        return
+    if probe.returncode:
+        said = probe.stderr.strip().splitlines()
+        yield Finding("namespaces", "missing", said[-1] if said else "no shaped cluster can be built")
+        return
+    who = "root" if os.geteuid() == 0 else "an ordinary user, in a user namespace"
+    yield Finding("namespaces", "ok", f"a shaped cluster was built and taken down, as {who}")
+    netem = probe.stdout.strip() == "True"
+    yield Finding(
+        "netem",
+        "ok" if netem else "missing",
+        "links of a cluster can have latency"
+        if netem
+        else "this kernel has none, so links of a cluster have no latency",
+        "" if netem else "modprobe sch_netem, or a kernel with CONFIG_NET_SCH_NETEM",
+    )
+
+
+def _priority() -> Finding:
+    """Say whether measured ranks may be woken before other processes."""
+    if not hasattr(os, "sched_setscheduler"):
+        return Finding(
+            "real-time priority", "missing", "this system has none; small messages will be measured with noise"
+        )
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+        os.sched_setscheduler(0, *before)
+    except OSError:
+        return Finding(
+            "real-time priority", "missing", "not allowed; small messages will be measured with noise",
+            "raise the limit: ulimit -r 1",
+        )  # fmt: skip
+    return Finding("real-time priority", "ok", "ranks that are measured are woken before other processes")
+
+
+def _torch() -> Iterator[Finding]:
+    import torch
+    import torch.distributed as dist
+
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    yield Finding("torch", "ok", f"{torch.__version__}, {gpus} CUDA device{'s' * (gpus != 1)}")
+    for backend in ("gloo", "nccl", "mpi"):
+        there = dist.is_available() and dist.is_backend_available(backend)
+        if backend == "nccl" and there and not gpus:
+            yield Finding(backend, "missing", "built into this torch, but there is no CUDA GPU")
+        else:
+            yield Finding(backend, "ok" if there else "missing", f"{'' if there else 'not '}built into this torch")
+
+
+def _numba() -> Finding:
+    there = find_spec("numba") is not None
+    return Finding(
+        "numba",
+        "ok" if there else "missing",
+        "selection is compiled" if there else "the same bits come more slowly",
+        "" if there else "pip install -c constraints.txt '.[fast]'",
+    )
+
+
+def leftovers(folder: Path | None = None) -> list[Leftover]:
+    """Return what killed runs of this user left: folders that no process uses, processes without their launcher."""
+    processes = dict(_processes())
+    found = [
+        Leftover("process", str(pid))
+        for pid, environment in processes.items()
+        if JOB in environment and LAUNCHER in environment and not _runs(environment[LAUNCHER])
+    ]
+    orphans = {int(each.name) for each in found}
+    used = {environment[JOB] for pid, environment in processes.items() if JOB in environment and pid not in orphans}
+    folders = sorted((folder or Path(tempfile.gettempdir())).glob("netsim-*"))
+    return found + [Leftover("folder", str(path)) for path in folders if _is_a_jobs(path) and str(path) not in used]
+
+
+def _is_a_jobs(path: Path) -> bool:
+    """Return whether a folder is one of our jobs', and not of one that is just starting."""
+    try:
+        details = path.lstat()
+        ours = path.is_dir() and not path.is_symlink() and details.st_uid == os.getuid()
+        return ours and (path / "job.json").is_file() and time.time() - details.st_mtime > FRESH_S
+    except OSError:
+        return False
+
+
+def _processes() -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield this user's processes with their environments; none where there is no /proc."""
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if path.stat().st_uid == os.getuid() and int(path.name) != os.getpid():
+                raw = (path / "environ").read_bytes().decode(errors="replace")
+                yield int(path.name), dict(entry.split("=", 1) for entry in raw.split("\0") if "=" in entry)
+        except OSError:
+            continue
+
+
+def _runs(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{int(pid)}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,251 @@
+"""What the papers argue with, measured on a run, a row a step: δ, residuals, staleness, uploads, bits.
+
+Only a run whose workers share a process can be watched: δ needs every worker's vector at once.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from netsim._util.errors import NetsimError, reason_of
+from netsim._util.storage import whole_file
+from netsim.comm.payload import Dense, Sparse, Vector
+from netsim.comm.worker import Worker
+from netsim.training.algorithm import Algorithm
+from netsim.training.loop import Trained
+from netsim.training.sgd import dense_values
+
+if TYPE_CHECKING:
+    import torch
+
+COLUMNS = (
+    "algorithm", "step", "time_s", "delta", "leak", "residual_norm", "batch_gradient_norm_sq", "uploads", "skip_rate",
+    "staleness_mean", "staleness_max", "value_bits_up", "index_bits_up", "bits_down", "test_loss", "test_accuracy",
+    "gradient_norm_sq", "gradient_norm_sq_mean",
+)  # fmt: skip
+Emit = Callable[[dict[str, Any]], None]
+
+
+class Evaluation(Protocol):
+    """What a test set says, and ‖∇f‖² of the training loss if it was computed."""
+
+    @property
+    def loss(self) -> float: ...
+    @property
+    def accuracy(self) -> float: ...
+    @property
+    def gradient_norm_sq(self) -> float | None: ...
+
+
+class Totals(NamedTuple):
+    """A rank's counts from the start of a run to the end of a step."""
+
+    rank: int
+    trains: bool = True
+    residual_norm: float | None = None
+    uploads: int = 0
+    value_bits_up: int = 0
+    index_bits_up: int = 0
+    bits_down: int = 0
+
+
+class Recorder:
+    """Watches all workers of one algorithm and emits a row when the last of them ends a step.
+
+    `now` tells simulated seconds; `evaluate`, called every `every` steps, what a test set says.
+
+    ``delta`` is δ of Assumption 1 (gTop-k paper, eq. (13)): ‖x̄ - u‖² / E‖x̄ - randomK(x̄)‖², with x̄ the
+    mean of the workers' gradient plus residual and u the mean update; the expectation is
+    (1 - k/d) ‖x̄‖². Null for algorithms that select nothing. ``leak`` is the share of gradient mass lost:
+    ‖Σ_p x^p - total - Σ_p residual_p‖₁ / ‖Σ_p x^p‖₁, rounding included. ``residual_norm`` is the mean over workers,
+    ``batch_gradient_norm_sq`` ‖(1/P) Σ g_p‖² of the mini-batches, noise and all, staleness the skips since the last
+    upload. ``gradient_norm_sq`` is ‖∇f‖² of the training loss at the parameters after the step, where they are
+    evaluated, and ``gradient_norm_sq_mean`` its mean over the evaluations so far: what the convergence theorems bound.
+    """
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        workers: list[Worker],
+        now: Callable[[], float],
+        emit: Emit,
+        evaluate: Callable[[Any], Evaluation] | None = None,
+        every: int = 1,
+    ) -> None:
+        self._algorithm = algorithm
+        self._ranks = len(workers)
+        self._now = now
+        self._emit = emit
+        self._evaluate = evaluate
+        self._every = every
+        self._sums: defaultdict[tuple[int, str], Any] = defaultdict(float)
+        self._ended: defaultdict[int, list[Totals]] = defaultdict(list)
+        self._norms: list[float] = []
+        self._last = {worker.rank: Totals(worker.rank) for worker in workers}
+        self.staleness = {worker.rank: 0 for worker in workers if worker.trains}
+        """How many uploads each worker has skipped since its last."""
+
+    def resume(self, workers: list[Worker], trained: Mapping[int, Trained], skipped: Mapping[int, int]) -> None:
+        """Go on from a step that all ended, with what they held; who is not among the `skipped` skipped none."""
+        self._last = {worker.rank: self._totals(worker, trained[worker.rank]) for worker in workers}
+        self._sums.clear()  # the residuals of a step that is over
+        self.staleness |= skipped
+
+    def observe(self, worker: Worker, what: str, *vectors: Vector) -> None:
+        """Add what a worker shows: its "gradient", what it "accumulated", or, once, the "total"."""
+        if what == "total" and worker.rank != 0:
+            return
+        for vector in vectors:
+            if isinstance(vector, Dense | Sparse):
+                key = (worker.step, what)
+                self._sums[key] = self._sums[key] + dense_values(vector)
+
+    def finished(self, worker: Worker, trained: Trained) -> None:
+        """Note that a rank ended its step; emit the row if it was the last."""
+        ended = self._ended[worker.step]
+        ended.append(self._totals(worker, trained))
+        if len(ended) == self._ranks:
+            self._emit(self._row(worker.step, trained, self._ended.pop(worker.step)))
+
+    def _totals(self, worker: Worker, trained: Trained) -> Totals:
+        """Return a rank's counts so far; taken as it ends a step, since it may run ahead of others."""
+        traffic, residual = worker.traffic, self._algorithm.residual(trained.state.memory)
+        if isinstance(residual, Dense):
+            self._sums[worker.step, "residual"] = self._sums[worker.step, "residual"] + residual.values
+        norm = float(residual.values.norm()) if isinstance(residual, Dense) else None
+        if not self._algorithm.uses_server:
+            bits = (8 * traffic.value_bytes_up, 8 * traffic.index_bytes_up, 8 * traffic.bytes_down)
+            return Totals(worker.rank, worker.trains, norm, worker.step + 1, *bits)
+        down = 0 if worker.rank == worker.server or not worker.trains else 8 * traffic.bytes_down
+        tally = worker.tally
+        counted = (tally["uploads"], tally["value_bits"], tally["index_bits"])
+        return Totals(worker.rank, worker.trains, norm, *counted, down)
+
+    def _row(self, step: int, trained: Trained, ended: list[Totals]) -> dict[str, Any]:
+        training = [totals for totals in ended if totals.trains]
+        for totals in training:
+            skipped = totals.uploads == self._last[totals.rank].uploads
+            self.staleness[totals.rank] = self.staleness[totals.rank] + 1 if skipped else 0
+        norms = [totals.residual_norm for totals in training if totals.residual_norm is not None]
+        gradient = self._sums.pop((step, "gradient"), None)
+        uploads = self._gained("uploads", training)
+        test = self._evaluate(trained.parameters) if self._evaluate and step % self._every == 0 else None
+        row = {
+            "algorithm": self._algorithm.name,
+            "step": step,
+            "time_s": self._now(),
+            **self._conserved(step, len(training)),
+            "residual_norm": sum(norms) / len(norms) if norms else None,
+            "batch_gradient_norm_sq": None if gradient is None else _square(gradient) / len(training) ** 2,
+            "uploads": uploads,
+            "skip_rate": 1 - uploads / len(training),
+            "staleness_mean": sum(self.staleness.values()) / len(training),
+            "staleness_max": max(self.staleness.values()),
+            "value_bits_up": self._gained("value_bits_up", ended),
+            "index_bits_up": self._gained("index_bits_up", ended),
+            "bits_down": self._gained("bits_down", ended),
+            "test_loss": None if test is None else test.loss,
+            "test_accuracy": None if test is None else test.accuracy,
+            "gradient_norm_sq": None if test is None else test.gradient_norm_sq,
+            "gradient_norm_sq_mean": self._mean_norm(test),
+        }
+        self._last = {totals.rank: totals for totals in ended}
+        return row
+
+    def _mean_norm(self, test: Evaluation | None) -> float | None:
+        """Return the mean of ‖∇f‖² over this evaluation and those before; None between evaluations."""
+        if test is None or test.gradient_norm_sq is None:
+            return None
+        self._norms.append(test.gradient_norm_sq)
+        return sum(self._norms) / len(self._norms)
+
+    def _gained(self, what: str, ended: list[Totals]) -> int:
+        return sum(getattr(totals, what) - getattr(self._last[totals.rank], what) for totals in ended)
+
+    def _conserved(self, step: int, workers: int) -> dict[str, float | None]:
+        """Return δ and the leak; None unless every worker showed what it accumulated."""
+        accumulated, total, residual = (
+            self._sums.pop((step, what), None) for what in ("accumulated", "total", "residual")
+        )
+        if accumulated is None or total is None or residual is None:
+            return {"delta": None, "leak": None}
+        mass = float(accumulated.abs().sum())
+        leak = float((accumulated - total - residual).abs().sum()) / mass if mass else None
+        return {"delta": self._delta(step, workers, accumulated, total), "leak": leak}
+
+    def _delta(self, step: int, workers: int, accumulated: torch.Tensor, total: torch.Tensor) -> float | None:
+        mean = accumulated / workers
+        size = mean.numel()
+        random = (1 - self._algorithm.selected(size, step) / size) * _square(mean)
+        return _square(mean - total / workers) / random if random else None
+
+
+def _square(values: torch.Tensor) -> float:
+    """Return the squared norm, in double precision."""
+    return float(values.double().square().sum())
+
+
+@contextmanager
+def metrics_file(path: Path, failed: list[str]) -> Iterator[Emit]:
+    """Open `path` for rows: CSV, or JSON lines if its name ends in .jsonl.
+
+    Rows are written as they come, to a file beside `path` that takes its place at the end, also when
+    the run fails or is interrupted; a run that is killed leaves it under its temporary name.
+    Where rows can no longer be written, the run goes on without them, and `failed` is told why at the end.
+    """
+    stopped: BaseException | None = None
+    rows = None
+    try:
+        with whole_file(path, buffering=0) as file:
+            rows = _Rows(file)
+            try:
+                yield _json_lines(rows) if path.suffix == ".jsonl" else _comma_separated(rows)
+            except BaseException as error:
+                stopped = error
+        failure = rows.failure
+    except OSError as error:
+        if rows is None:
+            raise NetsimError(f"metrics {str(path)!r} could not be written: {reason_of(error)}") from error
+        failure = error
+    if failure is not None:
+        failed.append(f"metrics {str(path)!r} could not be written: {reason_of(failure)}")
+    if stopped is not None:
+        raise stopped
+
+
+class _Rows:
+    """A file that rows are written to, each whole or not at all, until one cannot be written."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._good = 0
+        self.failure: OSError | None = None
+
+    def write(self, row: str) -> None:
+        if self.failure is not None:
+            return
+        content, written = row.encode(), 0
+        try:
+            while written < len(content):
+                written += self._file.write(content[written:])
+            self._good += written
+        except OSError as error:
+            self.failure = error
+            with suppress(OSError):  # of a device or a FIFO nothing can be taken back
+                self._file.truncate(self._good)
+
+
+def _json_lines(rows: _Rows) -> Emit:
+    return lambda row: rows.write(json.dumps(row, allow_nan=False) + "\n")
+
+
+def _comma_separated(rows: _Rows) -> Emit:
+    writer = csv.DictWriter(rows, COLUMNS)  # it writes a row in one go
+    writer.writeheader()
+    return lambda row: writer.writerow(row)

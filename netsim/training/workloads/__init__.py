@@ -1,0 +1,241 @@
+"""What is trained: models with their data, by name.
+
+To add one: a file with a function ``(shape) -> nn.Module``, and a line below. Nothing here imports torch
+before a workload is built.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from netsim._util.errors import UsageError, unknown
+from netsim.training.workloads.data import DATA, IMAGES, SYNTHETIC, Shape, data_names, joint_shape
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from netsim.training.workloads.workload import Workload
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A workload that can be built: ``recipe(seed, data, data_dir)``.
+
+    `model` is a ``module:function`` that takes the data's shape. `default` is the data set where none
+    is named. At most `chunk` samples are evaluated at once, which bounds memory, and the training loss
+    is taken over at most `loss_samples` of the training samples, which bounds time.
+    """
+
+    name: str
+    model: str
+    default: str
+    chunk: int = 2048
+    loss_samples: int = 10_000
+    made_up: Shape | None = None
+    """The shape of synthetic data, if it is not that of the default data set."""
+
+    def __call__(self, seed: int, data: str | None = None, data_dir: Path | None = None) -> Workload:
+        """Return the workload, a function of the choice of data and `seed`.
+
+        Raises UsageError for a data set that it cannot use, InfeasibleError for one that is not here.
+        """
+        from netsim.training.workloads.data.load import load
+        from netsim.training.workloads.workload import Workload
+
+        data = data or self.default
+        shape = self.shape(data)
+        loaded = load(data, shape, seed, data_dir)
+        return Workload(
+            self.name,
+            self._build(shape),
+            loaded.training,
+            loaded.test,
+            data=data,
+            note=loaded.note,
+            chunk=self.chunk,
+            loss_samples=self.loss_samples,
+        )
+
+    def tensors(self, data: str | None = None) -> tuple[tuple[str, int], ...]:
+        """Return the name and size of each parameter tensor, without reading any data."""
+        from netsim.training.workloads.parameters import trainable
+
+        model = self._build(self.shape(data or self.default))
+        return tuple((name, parameter.numel()) for name, parameter in trainable(model))
+
+    def elements(self, data: str | None = None) -> int:
+        """Return the number of parameters, without reading any data."""
+        return sum(size for _, size in self.tensors(data))
+
+    def shape(self, data: str) -> Shape:
+        """Return the shape of the data sets named in `data`; raise UsageError if the model cannot take them."""
+        own = self.made_up or DATA[self.default].shape
+        names = data_names(data)
+        shape = joint_shape([own if name == SYNTHETIC else DATA[name].shape for name in names])
+        if shape.kind != own.kind:
+            fitting = [SYNTHETIC] + [name for name, known in DATA.items() if known.shape.kind == own.kind]
+            raise UsageError(
+                f"workload {self.name} is trained on {own.kind}, but data {data} has {shape.kind}; "
+                f"it takes {', '.join(fitting)}"
+            )
+        return shape
+
+    def _build(self, shape: Shape) -> nn.Module:
+        """Return the model with names and shapes, but no values: nothing is allocated or drawn."""
+        import torch
+
+        with torch.device("meta"):
+            model: nn.Module = attribute(self.model)(shape)
+        return model
+
+
+RECIPES = (
+    Recipe("digits-mlp", "netsim.training.workloads.fully_connected:digits_mlp", "digits"),
+    Recipe("fc-mnist", "netsim.training.workloads.fully_connected:fc_mnist", "mnist", loss_samples=60_000),
+    Recipe("resnet20", "netsim.training.workloads.resnet:resnet20", "cifar10", chunk=256, loss_samples=2048),
+    Recipe("vgg16", "netsim.training.workloads.vgg:vgg16", "cifar10", chunk=256, loss_samples=512),
+    Recipe("resnet18", "netsim.training.workloads.resnet:resnet18", "cifar10", chunk=128, loss_samples=512),
+    Recipe("lstm-ptb", "netsim.training.workloads.lstm:lstm_ptb", "ptb", chunk=32, loss_samples=64),
+    Recipe(
+        "lstm-an4",
+        "netsim.training.workloads.lstm:lstm_an4",
+        SYNTHETIC,
+        chunk=64,
+        loss_samples=128,
+        made_up=Shape("frames", (50, 161), 29),
+    ),
+    Recipe("char-lstm", "netsim.training.workloads.lstm:char_lstm", "python-docs", chunk=256, loss_samples=1024),
+)
+
+WORKLOADS = {recipe.name: recipe for recipe in RECIPES}
+
+DEFAULT = "digits-mlp"
+"""Handwritten digits, which ship with scikit-learn, and a network large enough that messages matter."""
+
+
+def is_own(name: str) -> bool:
+    """Return whether `name` is the user's own ``module:factory`` rather than a name in the registry."""
+    return ":" in name
+
+
+def check_workload(name: str, data: str | None = None, split: str = "iid", sampling: str = "random") -> None:
+    """Raise UsageError unless there is such a workload, and it can be trained on `data`, split and sampled so.
+
+    Imports no torch and reads no data.
+    """
+    from netsim.training.workloads.sampling import SAMPLINGS
+    from netsim.training.workloads.splits import BY_LABEL, MIX, parse_split
+
+    rule, _ = parse_split(split)
+    if sampling not in SAMPLINGS:
+        raise unknown("sampling", sampling, SAMPLINGS)
+    if is_own(name):
+        if data is not None:
+            raise UsageError(f"data {data!r} was given, but workload {name!r} brings its own; leave out --data")
+        return
+    if name not in WORKLOADS:
+        raise unknown("workload", name, WORKLOADS)
+    data = data or WORKLOADS[name].default
+    shape = WORKLOADS[name].shape(data)
+    if rule == MIX and len(data_names(data)) < 2:
+        raise UsageError(f"split mix needs two data sets, such as --data cifar10+mnist; data {data!r} is one")
+    if rule in BY_LABEL and shape.kind != IMAGES:
+        raise UsageError(f"split {split} needs a class for each sample, but data {data} has {shape.kind}; use iid")
+
+
+def load_workload(name: str, seed: int, data: str | None = None, data_dir: Path | None = None) -> Workload:
+    """Return a workload by name, or the one that ``module:factory`` makes when called with `seed`.
+
+    A name with a colon runs code of the user's choice, so it must come from the command line, never
+    from a file. Raises UsageError in one line where that code is not there or does not do its part.
+    """
+    check_workload(name, data)
+    if not is_own(name):
+        return WORKLOADS[name](seed, data, data_dir)
+    factory = _imported(name)
+    made = _made(name, factory, seed).parts_sha256()
+    workload = _made(name, factory, seed)
+    for part, digest in workload.parts_sha256().items():
+        if made.get(part) != digest:
+            raise UsageError(
+                f"workload {name!r}: its factory, called twice with seed {seed}, made other {part} the second time; "
+                "expected a function of the seed, such as one that draws from np.random.default_rng(seed)"
+            )
+    return workload
+
+
+def _made(name: str, factory: Callable[[int], Any], seed: int) -> Workload:
+    """Return what the factory makes; global random generators start from `seed`, and stdout is left to results."""
+    from netsim.training.workloads.generators import seeded
+    from netsim.training.workloads.user_code import blaming
+    from netsim.training.workloads.workload import Workload
+
+    with (
+        _defaults_kept(name),
+        seeded(seed),
+        redirect_stdout(sys.stderr),
+        blaming(repr(name), f"its factory, called with seed {seed}"),
+    ):
+        workload = factory(seed)
+    if not isinstance(workload, Workload):
+        raise UsageError(
+            f"workload {name!r}: its factory returned {type(workload).__name__}, expected netsim's Workload "
+            "(from netsim.training.workloads.workload import Workload)"
+        )
+    return workload
+
+
+@contextmanager
+def _defaults_kept(name: str) -> Iterator[None]:
+    """Restore torch's defaults after this; raise UsageError where user code changed those of netsim's tensors, too."""
+    import torch
+
+    before = torch.get_default_dtype(), torch.get_default_device()
+    try:
+        yield
+    finally:
+        after = torch.get_default_dtype(), torch.get_default_device()
+        if after != before:
+            torch.set_default_dtype(before[0])
+            torch.set_default_device(None if before[1].type == "cpu" else before[1])
+    if after != before:
+        kind = str(after[0]).removeprefix("torch.")
+        raise UsageError(
+            f"workload {name!r}: its code sets torch's defaults to {kind} on {after[1]}, for netsim's tensors, too; "
+            "give the model its type, and --device its device"
+        )
+
+
+def _imported(name: str) -> Callable[[int], Any]:
+    """Return the user's factory; its module may lie in the current folder, which is looked at last."""
+    from netsim.training.workloads.generators import seeded
+    from netsim.training.workloads.user_code import blaming
+
+    if (here := os.getcwd()) not in sys.path:  # noqa: PTH109 (a string, as sys.path holds)
+        sys.path.append(here)
+    module, _, function = name.partition(":")
+    if module.endswith(".py"):
+        better = module.removesuffix(".py").strip("./").replace("/", ".")
+        raise UsageError(f"workload {name!r} must name a module, not a file; write '{better}:{function}'")
+    hint = "; expected module:factory of a module in this folder, or installed"
+    with _defaults_kept(name), seeded(0), redirect_stdout(sys.stderr), blaming(repr(name), "importing it", hint):
+        factory = attribute(name)
+    if not callable(factory):
+        raise UsageError(f"workload {name!r}: {type(factory).__name__} cannot be called; expected a function of a seed")
+    return factory  # type: ignore[no-any-return]
+
+
+def attribute(path: str) -> Any:
+    """Return what ``module:name`` names, importing the module."""
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+__all__ = ["DATA", "DEFAULT", "SYNTHETIC", "WORKLOADS", "Recipe", "check_workload", "load_workload"]

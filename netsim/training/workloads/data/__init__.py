@@ -1,0 +1,72 @@
+"""What workloads are trained on: data sets by name, with the shape that decides a model's size.
+
+To add one: a file with a function ``(name, shape, seed, data_dir) -> Data``, and a line below.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from netsim._util.errors import UsageError, unknown
+
+SYNTHETIC = "synthetic"
+SEPARATOR = "+"
+IMAGES, TOKENS, FRAMES = "images", "tokens", "frames"
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What one sample looks like.
+
+    `sample` is (channels, height, width) for images, (length,) for sequences of tokens and (length,
+    features) for sequences of frames. `classes` is how many there are to choose from: for tokens, the
+    vocabulary.
+    """
+
+    kind: str
+    sample: tuple[int, ...]
+    classes: int
+
+
+@dataclass(frozen=True, slots=True)
+class DataSet:
+    """A data set's shape, known without reading it, and the ``module:function`` that reads it."""
+
+    shape: Shape
+    loader: str
+
+
+DATA = {
+    "digits": DataSet(Shape(IMAGES, (1, 8, 8), 10), "netsim.training.workloads.data.digits:load"),
+    "mnist": DataSet(Shape(IMAGES, (1, 28, 28), 10), "netsim.training.workloads.data.idx:load"),
+    "fashion-mnist": DataSet(Shape(IMAGES, (1, 28, 28), 10), "netsim.training.workloads.data.idx:load"),
+    "cifar10": DataSet(Shape(IMAGES, (3, 32, 32), 10), "netsim.training.workloads.data.cifar:load"),
+    "cifar100": DataSet(Shape(IMAGES, (3, 32, 32), 100), "netsim.training.workloads.data.cifar:load"),
+    "ptb": DataSet(Shape(TOKENS, (35,), 10_000), "netsim.training.workloads.data.text:load_ptb"),
+    "python-docs": DataSet(Shape(TOKENS, (64,), 97), "netsim.training.workloads.data.text:load_python_docs"),
+}
+
+SYNTHETIC_LOADER = "netsim.training.workloads.data.synthetic:load"
+"""Makes data up in whatever shape the model wants."""
+
+
+def data_names(data: str) -> list[str]:
+    """Return the one or two names in `data`, such as ``cifar10`` or ``cifar10+mnist``."""
+    names = data.split(SEPARATOR)
+    for name in names:
+        if name not in DATA and name != SYNTHETIC:
+            raise unknown("data", name, [*DATA, SYNTHETIC])
+    if len(names) > 2 or len(set(names)) < len(names):
+        raise UsageError(f"data {data!r} must be one data set or two different ones, such as cifar10+mnist")
+    return names
+
+
+def joint_shape(shapes: list[Shape]) -> Shape:
+    """Return the shape that all the data sets fit into: smaller images are padded, grey ones repeated as colours."""
+    if len(shapes) == 1:
+        return shapes[0]
+    kinds = {shape.kind for shape in shapes}
+    if kinds != {IMAGES}:
+        raise UsageError(f"two data sets can be mixed where both are images; these are {' and '.join(sorted(kinds))}")
+    sample = tuple(max(sizes) for sizes in zip(*(shape.sample for shape in shapes), strict=True))
+    return Shape(IMAGES, sample, max(shape.classes for shape in shapes))

@@ -1,0 +1,147 @@
+"""CIFAR-10 and CIFAR-100 in their Python version: pickles, which are read without running what they say.
+
+A pickle can name any function to call. Here it may name only what NumPy's arrays are made of, and even
+for those it gets inert stand-ins; the array is made afterwards from the bytes, once they are checked.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import pickletools
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from netsim.training.workloads.data import Shape
+from netsim.training.workloads.data.files import find_files, malformed, opened
+from netsim.training.workloads.data.load import Data, of_images
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The folder that the published archive unpacks to, and what its files are called."""
+
+    folder: str
+    training: tuple[str, ...]
+    test: str
+    labels: bytes
+
+    def is_named(self, path: str) -> bool:
+        """Return whether the path of a folder says that it holds this data set, where its files do not."""
+        return self.test == "test_batch" or re.search(r"cifar[^a-z0-9]?100", path) is not None
+
+
+LAYOUTS = {
+    "cifar10": Layout(
+        "cifar-10-batches-py", tuple(f"data_batch_{number}" for number in range(1, 6)), "test_batch", b"labels"
+    ),
+    "cifar100": Layout("cifar-100-python", ("train",), "test", b"fine_labels"),
+}
+
+
+def load(name: str, shape: Shape, seed: int, data_dir: Path | None) -> Data:
+    """Return the 50,000 + 10,000 colour images of 32×32, or however many the files hold."""
+    layout = LAYOUTS[name]
+    archive = layout.folder.removesuffix("-batches-py").removesuffix("-python") + "-python.tar.gz"
+    advice = f"netsim fetch {name} --data-dir DIR, or unpack {archive} inside DIR, and give --data-dir DIR"
+    paths = find_files(name, [*layout.training, layout.test], [layout.folder], data_dir, advice, layout.is_named)
+    batches = [read_batch(paths[file], layout.labels, shape) for file in layout.training]
+    images, labels = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
+    return of_images(name, (images, labels), read_batch(paths[layout.test], layout.labels, shape))
+
+
+def read_batch(path: Path, labels_key: bytes, shape: Shape) -> tuple[np.ndarray, np.ndarray]:
+    """Return the (n, C, H, W) uint8 images and (n,) labels of one file; raise InfeasibleError where it has none."""
+    try:
+        with opened(path) as file:
+            packed = file.read()
+        for opcode, number, _ in pickletools.genops(packed):
+            if opcode.name.endswith("PUT") and (number or 0) > len(packed):  # a list of that length would be made
+                raise pickle.UnpicklingError(f"numbers something {number}")
+        content = _Reader(io.BytesIO(packed), encoding="bytes").load()
+    except Exception as error:  # a broken pickle can raise whatever its opcodes lead to
+        raise malformed(path, f"not a CIFAR batch ({' '.join(str(error).split())})") from error
+    if not isinstance(content, dict):
+        raise malformed(path, f"holds a {type(content).__name__}, expected a dictionary")
+    pixels, labels = content.get(b"data"), content.get(labels_key)
+    if not isinstance(pixels, _Array) or not isinstance(labels, list):
+        raise malformed(path, f"has no b'data' array and {labels_key!r} list")
+    size = int(np.prod(shape.sample))
+    if not pixels.is_rows_of(len(labels), size):
+        raise malformed(path, f"{pixels.described()} for {len(labels)} labels, expected {size} unsigned bytes each")
+    if not all(type(label) is int and 0 <= label < shape.classes for label in labels):
+        raise malformed(path, f"a label is not in 0 to {shape.classes - 1}")
+    rows = np.frombuffer(pixels.bytes, np.uint8).reshape(len(labels), size, order="F" if pixels.fortran else "C")
+    return np.array(rows, order="C").reshape(-1, *shape.sample), np.array(labels, np.int64)
+
+
+class _DType:
+    """Stands in for numpy.dtype."""
+
+    def __init__(self, code: object = None, *_: object) -> None:
+        self.code = code
+
+    def __setstate__(self, state: object) -> None:
+        """Ignore byte order and the like: a single byte has none."""
+
+
+class _Array:
+    """Stands in for numpy.ndarray: keeps what the pickle says an array holds."""
+
+    def __init__(self, *_: object) -> None:
+        self.shape: object = None
+        self.code: object = None
+        self.fortran: object = None
+        self.bytes = b""
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, self.shape, dtype, self.fortran, content = state
+        self.code = dtype.code if isinstance(dtype, _DType) else None
+        self.bytes = content if isinstance(content, bytes) else b""
+
+    def is_rows_of(self, rows: int, size: int) -> bool:
+        """Return whether this is a (rows, size) array of unsigned bytes, complete."""
+        return self.code in ("u1", b"u1") and self.shape == (rows, size) and len(self.bytes) == rows * size > 0
+
+    def described(self) -> str:
+        return f"an array of shape {self.shape} and type {self.code!r} with {len(self.bytes)} bytes"
+
+
+class _Latin1:
+    """Stands in for codecs.encode, by which Python 3 writes bytes at an old protocol."""
+
+    __slots__ = ()
+
+    def __call__(self, text: str, codec: str) -> bytes:
+        if codec != "latin1":
+            raise pickle.UnpicklingError(f"encodes as {codec!r}")
+        return text.encode("latin1")
+
+    def __setstate__(self, state: object) -> NoReturn:
+        raise pickle.UnpicklingError("gives a function a state")
+
+
+STAND_INS: dict[tuple[str, str], Callable[..., Any]] = {
+    ("numpy.core.multiarray", "_reconstruct"): _Array,
+    ("numpy._core.multiarray", "_reconstruct"): _Array,
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _DType,
+    ("_codecs", "encode"): _Latin1(),
+}
+
+
+class _Reader(pickle.Unpickler):
+    """Reads containers, numbers and strings; and of names only those above."""
+
+    def find_class(self, module: str, name: str) -> Callable[..., Any]:
+        if (module, name) not in STAND_INS:
+            raise pickle.UnpicklingError(f"names {module}.{name}, which it has no need of")
+        return STAND_INS[module, name]
+
+    def persistent_load(self, pid: object) -> NoReturn:
+        raise pickle.UnpicklingError("refers to something outside the file")

@@ -1,0 +1,171 @@
+"""Which parameters of a model are trained, and which models and samples cannot be.
+
+The vector that workers exchange holds the *trainable* parameters, those with ``requires_grad``, in the order of
+``model.named_parameters()``; a parameter that several layers share is in it once. Frozen parameters and buffers keep
+the values that the model came with.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import nn
+
+from netsim._util.errors import UsageError
+
+DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+
+
+def trainable(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """Return the names and parameters that are trained, in the order of the flat vector."""
+    return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+
+def fixed(model: nn.Module) -> list[tuple[str, torch.Tensor]]:
+    """Return what keeps the values that the model came with, with a name for each: frozen parameters and buffers."""
+    frozen = [(name, parameter) for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    return [
+        *((f"frozen parameter {name!r}", parameter) for name, parameter in frozen),
+        *((f"buffer {name!r}", buffer) for name, buffer in model.named_buffers()),
+    ]
+
+
+def check_model(workload: str, model: nn.Module) -> None:
+    """Raise UsageError unless `model`, which is in training mode, can be trained as it is.
+
+    Its trainable parameters must be float32, of known sizes and each with a memory of its own. Frozen parameters and
+    buffers must have values. Layers that drop out at random or keep running statistics are refused here by name;
+    other sources of change are found by :func:`~netsim.training.workloads.trial.check_reproducible`.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise UsageError(f"workload {workload}: module {name!r} is TorchScript, expected the plain torch.nn.Module")
+        if not module.training:
+            continue
+        where = f"workload {workload}: {type(module).__name__} {name!r}"
+        if getattr(module, "track_running_stats", False):
+            raise UsageError(f"{where} keeps running statistics; give it track_running_stats=False")
+        dropout = module.p if isinstance(module, DROPOUTS) else getattr(module, "dropout", 0)
+        if isinstance(dropout, int | float) and dropout > 0:
+            raise UsageError(f"{where} drops out at random; give it a probability of 0")
+    for name, parameter in model.named_parameters():
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            raise UsageError(f"workload {workload}: parameter {name!r} has no shape yet; call the model once before")
+    trained = trainable(model)
+    if not sum(parameter.numel() for _, parameter in trained):
+        raise UsageError(
+            f"workload {workload}: the model has no trainable parameter; expected at least one with requires_grad"
+        )
+    for name, parameter in trained:
+        _check_trainable(f"workload {workload}: parameter {name!r}", parameter)
+    _check_apart(workload, trained)
+    for name, tensor in fixed(model):
+        if tensor.is_meta:
+            raise UsageError(f"workload {workload}: {name} is on the meta device, which holds no values")
+
+
+def _check_trainable(where: str, parameter: nn.Parameter) -> None:
+    if parameter.dtype != torch.float32:
+        raise UsageError(
+            f"{where} is {kind_of(parameter)}, expected float32, the one type that netsim trains and sends; "
+            "call .float() on the model, or freeze the parameter with requires_grad_(False)"
+        )
+    if parameter.layout != torch.strided:
+        raise UsageError(f"{where} is {parameter.layout}, expected a dense parameter")
+    if getattr(parameter, "_post_accumulate_grad_hooks", None):
+        raise UsageError(f"{where} has a hook that runs after its gradient is accumulated; use register_hook instead")
+
+
+def _check_apart(workload: str, trained: Iterable[tuple[str, nn.Parameter]]) -> None:
+    """Raise UsageError where two different parameters lie in one memory: as parts of a vector they would part."""
+    seen: dict[int, str] = {}
+    for name, parameter in trained:
+        if parameter.is_meta or not parameter.numel():
+            continue
+        other = seen.setdefault(parameter.data_ptr(), name)
+        if other != name:
+            raise UsageError(
+                f"workload {workload}: parameters {other!r} and {name!r} are two that share one memory; "
+                "assign one nn.Parameter to both layers instead"
+            )
+
+
+def check_samples(workload: str, kind: str, inputs: object, labels: object) -> None:
+    """Raise UsageError unless `inputs` and `labels` are tensors to train on, finite, with a label for each input."""
+    where = f"workload {workload}"
+    for name, tensor in (("inputs", inputs), ("labels", labels)):
+        if not isinstance(tensor, torch.Tensor):
+            raise UsageError(f"{where}: {kind} {name} are {type(tensor).__name__}, expected a torch.Tensor")
+    assert isinstance(inputs, torch.Tensor)
+    assert isinstance(labels, torch.Tensor)
+    if not inputs.dim() or not labels.dim() or not len(labels) or len(inputs) != len(labels):
+        counts = " and ".join(
+            f"{len(tensor) if tensor.dim() else 0} {name}" for name, tensor in (("inputs", inputs), ("labels", labels))
+        )
+        raise UsageError(f"{where}: {counts} for {kind}; expected as many, and at least one")
+    if labels.dtype != torch.int64:
+        raise UsageError(f"{where}: {kind} labels are {kind_of(labels)}, expected int64")
+    if (inputs.is_floating_point() and inputs.dtype != torch.float32) or inputs.is_complex():
+        raise UsageError(f"{where}: {kind} inputs are {kind_of(inputs)}, expected float32; call .float() on them")
+    if int(labels.min()) < 0:
+        number = int(labels.argmin()) // labels[0].numel()
+        raise UsageError(
+            f"{where}: {kind} sample {number} has label {int(labels.min())}, expected 0 or more; "
+            "labels that a loss would ignore have to be left out"
+        )
+    if inputs.layout != torch.strided or labels.layout != torch.strided:
+        raise UsageError(f"{where}: {kind} samples are {inputs.layout} and {labels.layout}, expected dense tensors")
+    check_finite(where, kind, inputs)
+
+
+def check_moments(workload: str, kind: str, mean: torch.Tensor | None, deviation: torch.Tensor | None) -> None:
+    """Raise UsageError unless inputs can be standardised by `mean` and `deviation`, if these are given."""
+    if (mean is None) != (deviation is None):
+        raise UsageError(f"workload {workload}: {kind} samples have only one of mean and deviation; give both, or none")
+    if mean is not None and deviation is not None and not bool((mean / deviation).isfinite().all()):
+        raise UsageError(
+            f"workload {workload}: {kind} samples have a mean that is not finite, or a deviation of 0; a constant "
+            "channel needs a deviation of 1"
+        )
+
+
+def check_finite(where: str, kind: str, inputs: torch.Tensor) -> None:
+    """Raise UsageError if a sample holds NaN or infinity; the error names the first such sample."""
+    if not inputs.is_floating_point() or bool(inputs.sum().isfinite()):  # a sum of finite values may overflow
+        return
+    bad = (~inputs.isfinite().flatten(1).all(1) if inputs.dim() > 1 else ~inputs.isfinite()).nonzero().flatten()
+    if len(bad):
+        number = int(bad[0])
+        value = next(value for value in inputs[number].flatten().tolist() if not math.isfinite(value))
+        others = f", and {len(bad) - 1} more samples do" if len(bad) > 1 else ""
+        raise UsageError(f"{where}: {kind} sample {number} holds {value}{others}; every input must be finite")
+
+
+def check_initial(workload: str, initial: object, elements: int) -> None:
+    """Raise UsageError unless `initial` is a finite vector of a real number for each trainable element."""
+    where = f"workload {workload}: initial"
+    if not isinstance(initial, np.ndarray) or initial.dtype.kind not in "fiu":
+        kind = initial.dtype if isinstance(initial, np.ndarray) else type(initial).__name__
+        raise UsageError(f"{where} is {kind}, expected a NumPy array of real numbers")
+    if initial.shape != (elements,):
+        raise UsageError(f"{where} {initial.shape}, expected ({elements},), an element for each trainable parameter")
+    if not np.isfinite(initial.astype(np.float32)).all():
+        raise UsageError(f"{where} holds a value that is not finite in float32; every element must be")
+
+
+def check_labels(workload: str, kind: str, labels: torch.Tensor, classes: int) -> None:
+    """Raise UsageError unless all labels are among the classes that the model has scores for."""
+    if int(labels.max()) >= classes:
+        number = int(labels.argmax()) // labels[0].numel()
+        raise UsageError(
+            f"workload {workload}: {kind} sample {number} has label {int(labels.max())}, expected 0 to {classes - 1}, "
+            f"since the model returns {classes} scores"
+        )
+
+
+def kind_of(tensor: torch.Tensor) -> str:
+    """Return the type of a tensor's elements as people write it, such as float32."""
+    return str(tensor.dtype).removeprefix("torch.")

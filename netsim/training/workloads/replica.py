@@ -1,0 +1,211 @@
+"""A thread's own copy of a model, whose parameters are wherever a vector of all of them is."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from netsim._util.errors import UsageError
+from netsim.training.workloads.fully_connected import Pass, is_plain
+from netsim.training.workloads.parameters import kind_of, trainable
+from netsim.training.workloads.user_code import blaming
+
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+class Replica:
+    """A copy of `model` on `device`; :meth:`hold` gives its trainable parameters values.
+
+    Frozen parameters and buffers are copies of the model's own, and hooks on the gradients of parameters are kept.
+    Errors of the model's code name the workload `name`.
+
+    On a CPU, convolutions work on images with the channels last, which takes them about 0.8 of the
+    time, and changes the last bits of a gradient.
+    """
+
+    def __init__(self, model: nn.Module, device: str, name: str = "") -> None:
+        self._name = name
+        own = {id(theirs): _empty_like(theirs, device) for _, theirs in trainable(model)}
+        with blaming(name, "copying its model", "; netsim computes gradients on copies of a model"):
+            self.model = copy.deepcopy(model, dict(own)).to(device).train()
+        trained = trainable(self.model)
+        self._names, self._parameters = [name for name, _ in trained], [parameter for _, parameter in trained]
+        self._shapes = [parameter.shape for parameter in self._parameters]
+        self._sizes = [parameter.numel() for parameter in self._parameters]
+        self._held: torch.Tensor | None = None
+        self._plain = is_plain(model)
+        convolves = any(isinstance(module, nn.Conv2d) for module in self.model.modules())
+        self._channels_last = convolves and device == "cpu"
+
+    def misses(self) -> str | None:
+        """Return the name of a trainable parameter that a forward has added or replaced, None if there is none."""
+        known = set(map(id, self._parameters))
+        return next((name for name, parameter in trainable(self.model) if id(parameter) not in known), None)
+
+    def hold(self, flat: torch.Tensor) -> None:
+        """Take the elements of `flat` (d,) for parameters, without copying but for convolutions."""
+        if flat is self._held:
+            return
+        self._held = flat
+        for parameter, piece in zip(self._parameters, self._pieces(flat), strict=True):
+            parameter.data = self._laid_out(piece)
+
+    def scores(self, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return the scores (n, classes), or (n length, classes) where samples are sequences, as `labels` are."""
+        hint = "; with one sample a batch there is no variance: try --batch-size 2" if len(inputs) == 1 else ""
+        with blaming(self._name, "its forward", hint):
+            scores = self.model(self._laid_out(inputs))
+        if not isinstance(scores, torch.Tensor):
+            raise UsageError(
+                f"workload {self._name}: its forward returned {type(scores).__name__}, expected a tensor of scores "
+                "(n, classes); return only the scores"
+            )
+        places = tuple(labels.shape)
+        if scores.shape[:-1] not in (places, (labels.numel(),)) or not scores.is_floating_point():
+            shape = ", ".join(map(str, (*places, "classes")))
+            raise UsageError(
+                f"workload {self._name}: its forward returned {kind_of(scores)} of shape {tuple(scores.shape)}, "
+                f"expected floating-point scores of shape ({shape}) for labels of shape {places}"
+            )
+        return scores.flatten(0, -2)
+
+    def loss(self, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return the mean cross-entropy, of which :meth:`passes` gives the gradient."""
+        scores = self.scores(inputs, labels)
+        with blaming(self._name, "the cross-entropy of its scores"):
+            return nn.functional.cross_entropy(scores, labels.flatten())
+
+    def _slopes(self, inputs: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return the gradient of the loss for each parameter, zeros for one that the loss does not depend on."""
+        versions = [parameter._version for parameter in self._parameters]
+        loss = self.loss(inputs, labels)
+        with blaming(self._name, "its backward"):
+            gradients = torch.autograd.grad(loss, self._parameters, allow_unused=True, materialize_grads=True)
+        for name, parameter, version in zip(self._names, self._parameters, versions, strict=True):
+            if parameter._version != version:
+                raise UsageError(
+                    f"workload {self._name}: its forward changes parameter {name!r} in place (as an embedding with "
+                    "max_norm does), which all workers would see; compute a new tensor instead"
+                )
+        return gradients
+
+    @property
+    def shares_passes(self) -> bool:
+        """Whether :meth:`passes` takes several workers in one pass, in about 0.6 of the time."""
+        return self._plain
+
+    def passes(
+        self, flat: torch.Tensor, inputs: torch.Tensor, labels: torch.Tensor, workers: int
+    ) -> tuple[Callable[[int, torch.Tensor], None], bool]:
+        """Return what writes one worker's gradient of its mean cross-entropy at `flat` (d,) into a row (d,).
+
+        The samples are those of one worker after another. The second answer is whether all of it is known to
+        be finite.
+        """
+        if self._plain:
+            with blaming(self._name, "its gradient"):
+                shared = Pass(self._pieces(flat), inputs, labels, workers)
+            return lambda worker, row: shared.write(worker, self._pieces(row)), shared.finite
+        batch_size = len(labels) // workers
+
+        def write(worker: int, row: torch.Tensor) -> None:
+            own = slice(worker * batch_size, (worker + 1) * batch_size)
+            self.hold(flat)
+            for piece, gradient in zip(self._pieces(row), self._slopes(inputs[own], labels[own]), strict=True):
+                piece.copy_(_dense(gradient))
+
+        return write, False
+
+    def gradual(
+        self,
+        flat: torch.Tensor,
+        inputs: torch.Tensor,
+        labels: torch.Tensor,
+        row: torch.Tensor,
+        written: Callable[[int], None],
+    ) -> None:
+        """Write one worker's gradient at `flat` (d,) into `row` (d,); call ``written(n)`` when tensor n is there."""
+        pieces = self._pieces(row)
+        if self._plain:
+
+            def reached(halfway: Pass, layer: int) -> None:
+                halfway.write_layer(layer, 0, pieces)
+                written(2 * layer + 1)
+                written(2 * layer)
+
+            with blaming(self._name, "its gradient"):
+                Pass(self._pieces(flat), inputs, labels, 1, reached)
+            return
+
+        def take(number: int, gradient: torch.Tensor) -> None:
+            pieces[number].copy_(_dense(gradient))
+            left.discard(number)
+            written(number)
+
+        left = set(range(len(pieces)))
+        self.hold(flat)
+        hooks = [
+            each.register_hook(partial(take, number))  # type: ignore[no-untyped-call]
+            for number, each in enumerate(self._parameters)
+        ]
+        try:
+            gradients = self._slopes(inputs, labels)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        for number in sorted(left):  # tensors that the loss does not depend on
+            take(number, gradients[number])
+
+    def _pieces(self, flat: torch.Tensor) -> list[torch.Tensor]:
+        pieces = flat.split_with_sizes(self._sizes)
+        return [piece.view(shape) for piece, shape in zip(pieces, self._shapes, strict=True)]
+
+    def _laid_out(self, tensor: torch.Tensor) -> torch.Tensor:
+        if self._channels_last and tensor.dim() == 4:
+            return tensor.contiguous(memory_format=torch.channels_last)
+        return tensor
+
+    @property
+    def normalises(self) -> bool:
+        """Return whether the model has batch norm that normalises with the statistics of a batch."""
+        return bool(self._norms())
+
+    def _norms(self) -> list[nn.Module]:
+        return [each for each in self.model.modules() if isinstance(each, NORMS) and not each.track_running_stats]
+
+    def fix_statistics(self, batches: Iterable[torch.Tensor]) -> None:
+        """Have batch norm use population statistics from now on: those of `batches` at the parameters held.
+
+        "Precise batch norm": each batch is normalised by its own statistics, and the means and
+        (unbiased) variances are averaged over the batches. Such a replica is for evaluation only.
+        """
+        norms: list[Any] = self._norms()
+        for norm in norms:
+            device = self._parameters[0].device
+            norm.track_running_stats = True
+            norm.running_mean = torch.zeros(norm.num_features, device=device)
+            norm.running_var = torch.ones(norm.num_features, device=device)
+        with torch.no_grad(), blaming(self._name, "its forward"):
+            for number, batch in enumerate(batches):
+                for norm in norms:
+                    norm.momentum = 1 / (number + 1)
+                self.model(self._laid_out(batch))
+        self.model.eval()
+
+
+def _empty_like(theirs: nn.Parameter, device: str) -> nn.Parameter:
+    """Return a parameter of the same shape, with the same hooks on its gradient."""
+    own = nn.Parameter(torch.empty_like(theirs, device=device))
+    for hook in (theirs._backward_hooks or {}).values():
+        own.register_hook(hook)  # type: ignore[no-untyped-call]
+    return own
+
+
+def _dense(gradient: torch.Tensor) -> torch.Tensor:
+    """Return a gradient with its zeros, which an embedding with ``sparse=True`` leaves out."""
+    return gradient.to_dense() if gradient.is_sparse else gradient

@@ -1,0 +1,323 @@
+"""A model, its data, and what workers compute on it."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from netsim._util.device import passing_row
+from netsim._util.errors import NonFiniteGradientError, UsageError, unknown
+from netsim._util.random_streams import Stream, generator
+from netsim.comm.payload import Dense, Vector
+from netsim.training.workloads.digests import hashed
+from netsim.training.workloads.initial import initial_values
+from netsim.training.workloads.parameters import (
+    check_initial,
+    check_model,
+    check_moments,
+    check_samples,
+    fixed,
+    trainable,
+)
+from netsim.training.workloads.replica import Replica
+from netsim.training.workloads.samples import Samples
+from netsim.training.workloads.sampling import RANDOM, SAMPLINGS, Sampler
+from netsim.training.workloads.splits import Divisible, divide
+from netsim.training.workloads.user_code import blaming
+
+POPULATION = 1024
+"""How many training samples batch norm's statistics are taken from before an evaluation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """`model` is trained on the `training` samples by cross-entropy, and judged by the `test` samples.
+
+    The model's trainable parameters are only names and shapes; the values are a flat vector handed in, which
+    starts as `initial` (d,), or drawn by :func:`initial_values`. Frozen parameters and buffers keep the values
+    that they have in `model`, which is put into training mode. `data` names the data sets and `note`
+    says in a line what they are. At most `chunk` samples are evaluated at once, and :meth:`loss
+    <DataParallelTask.loss>` is over `loss_samples` of them. Raises UsageError for a model whose
+    gradient would depend on more than parameters and batch (as far as that shows without computing one),
+    whose trainable parameters are not float32, or for samples that cannot be.
+    """
+
+    name: str
+    model: nn.Module
+    training: Samples
+    test: Samples
+    data: str = "its own"
+    note: str = ""
+    chunk: int = 2048
+    loss_samples: int = 10_000
+    initial: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.model, nn.Module):
+            raise UsageError(f"workload {self.name}: model is {type(self.model).__name__}, expected a torch.nn.Module")
+        self.model.train()
+        check_model(self.name, self.model)
+        for kind, samples in (("training", self.training), ("test", self.test)):
+            if not isinstance(samples, Samples):
+                raise UsageError(
+                    f"workload {self.name}: {kind} is {type(samples).__name__}, expected Samples(inputs, labels)"
+                )
+            check_samples(self.name, kind, samples.inputs, samples.labels)
+            check_moments(self.name, kind, samples.mean, samples.deviation)
+        for name in ("chunk", "loss_samples"):
+            if type(number := getattr(self, name)) is not int or number < 1:
+                raise UsageError(f"workload {self.name}: {name} {number!r} must be a whole number of at least 1")
+        if self.initial is not None:
+            check_initial(self.name, self.initial, self.elements)
+
+    @property
+    def elements(self) -> int:
+        return sum(size for _, size in self.tensors)
+
+    @property
+    def tensors(self) -> tuple[tuple[str, int], ...]:
+        """The name and size of each trainable parameter tensor, in the order of the flat vector."""
+        return tuple((name, parameter.numel()) for name, parameter in trainable(self.model))
+
+    def data_sha256(self) -> tuple[str, str]:
+        """Return the SHA-256 of the training and of the test data."""
+        return self.training.sha256(), self.test.sha256()
+
+    def parts_sha256(self) -> dict[str, str]:
+        """Return the SHA-256 of everything that a run depends on, by its name."""
+        training, test = self.data_sha256()
+        found = {"training data": training, "test data": test, "sizes of the parameters": hashed(self.tensors)}
+        found |= {name: hashed(tensor) for name, tensor in fixed(self.model)}
+        return found | ({} if self.initial is None else {"initial values": hashed(self.initial)})
+
+
+class Evaluation(NamedTuple):
+    """The mean cross-entropy, and the share of samples (of places, in sequences) that are classed right.
+
+    With them, if it was asked for, ‖∇f‖² of the mean loss over the training data.
+    """
+
+    loss: float
+    accuracy: float
+    gradient_norm_sq: float | None = None
+
+
+class DataParallelTask:
+    """A workload split over workers: each has its own shard, and a mini-batch of it every step.
+
+    Everything random is drawn with NumPy from `seed`, so it is the same on every CPU and device. All
+    methods may be called from several threads at once, and give the same bits each time.
+    """
+
+    def __init__(
+        self,
+        workload: Workload,
+        workers: int,
+        batch_size: int,
+        seed: int,
+        device: str,
+        split: str = "iid",
+        sampling: str = RANDOM,
+    ) -> None:
+        if sampling not in SAMPLINGS:
+            raise unknown("sampling", sampling, SAMPLINGS)
+        self.workload = workload
+        self.tensors = workload.tensors
+        self.elements = workload.elements
+        self._own = threading.local()
+        self.shares: dict[int, bool] = {}
+        """Whether so many workers' gradients, of one pass, have the bits of each alone; as far as it was tried."""
+        self.device = device
+        self._training, self._test = workload.training.to(device), workload.test.to(device)
+        self.shards = divide(_divisible(workload), workers, split, seed)
+        self._sampler = Sampler(self.shards, batch_size, seed, sampling)
+        initial = initial_values(workload.model, seed) if workload.initial is None else workload.initial
+        self._initial = Dense(torch.from_numpy(initial.astype(np.float32)).to(device))
+        self._fixed = generator(seed, Stream.JUDGED_SAMPLES).permutation(len(workload.training))
+
+    def initial_parameters(self) -> Dense:
+        return self._initial
+
+    def batch(self, rank: int, step: int) -> np.ndarray:
+        """Return the sample numbers of a mini-batch (batch_size,)."""
+        return self._sampler.batch(rank, step)
+
+    def gradient(self, parameters: Vector, rank: int, step: int) -> Dense:
+        """Return the gradient of the mean loss over the worker's mini-batch; it is finite.
+
+        Batch norm uses the statistics of that mini-batch.
+        """
+        assert isinstance(parameters, Dense)
+        return next(self._in_one_pass(parameters, [rank], step))
+
+    @property
+    def shares_passes(self) -> bool:
+        """Whether :meth:`gradients` of several workers at once are faster."""
+        return self._replica_of_thread().shares_passes
+
+    def gradients(self, calls: Sequence[tuple[Vector, int, int]]) -> Iterator[Dense]:
+        """Yield what :meth:`gradient` returns for each of `calls` (parameters, rank, step), bit for bit.
+
+        Fully connected networks take the workers of equal parameters and step in one pass, if that gives
+        the same bits: a product of matrices need not, and so it is tried once for each number of workers.
+        """
+        workers: dict[tuple[int, int], list[int]] = {}
+        for parameters, rank, step in calls:
+            workers.setdefault((id(parameters), step), []).append(rank)
+        passes: dict[tuple[int, int], Iterator[Dense]] = {}
+        for parameters, _, step in calls:
+            assert isinstance(parameters, Dense)
+            if (key := (id(parameters), step)) not in passes:
+                together = self._in_one_pass if self._may_share(parameters, workers[key], step) else self._in_turn
+                passes[key] = together(parameters, workers[key], step)
+            yield next(passes[key])
+
+    def _in_turn(self, parameters: Dense, ranks: Sequence[int], step: int) -> Iterator[Dense]:
+        return (self.gradient(parameters, rank, step) for rank in ranks)
+
+    def gradient_on(self, replica: Replica, parameters: Dense, rank: int, step: int) -> Dense:
+        """Return what :meth:`gradient` returns, computed on a given copy of the model."""
+        return next(self._in_one_pass(parameters, [rank], step, replica))
+
+    def _in_one_pass(
+        self, parameters: Dense, ranks: Sequence[int], step: int, replica: Replica | None = None
+    ) -> Iterator[Dense]:
+        numbers = np.concatenate([self.batch(rank, step) for rank in ranks])
+        inputs, labels = self._training.take(torch.from_numpy(numbers).to(self.device))
+        replica = self._replica_of_thread() if replica is None else replica
+        write, finite = replica.passes(parameters.values, inputs, labels, len(ranks))
+        for number, rank in enumerate(ranks):
+            row = passing_row(parameters.values)
+            write(number, row)
+            if not finite:
+                self._check_finite(row, rank, step)
+            yield Dense(row)
+
+    def gradual(self, written: Callable[[Vector, int], None], parameters: Vector, rank: int, step: int) -> Dense:
+        """Return what :meth:`gradient` returns, bit for bit; call ``written(vector, n)`` when tensor n of it is there.
+
+        Whether it is finite is known only when it is complete.
+        """
+        assert isinstance(parameters, Dense)
+        inputs, labels = self.samples(rank, step)
+        gradient = Dense(torch.empty_like(parameters.values))
+        note = partial(written, gradient)
+        self._replica_of_thread().gradual(parameters.values, inputs, labels, gradient.values, note)
+        self._check_finite(gradient.values, rank, step)
+        return gradient
+
+    def _check_finite(self, row: torch.Tensor, rank: int, step: int) -> None:
+        # A sum is finite only if all of it is, and costs 1/40 of asking every element.
+        if not math.isfinite(float(row.sum())) and (bad := self._first_bad(row)):
+            fix = (
+                "lower --lr (the training diverged)" if step else "no step was taken yet, so check the model, not --lr"
+            )
+            raise NonFiniteGradientError(f"worker {rank}, step {step}: the gradient of {bad} is not finite; {fix}")
+
+    def _may_share(self, parameters: Dense, ranks: Sequence[int], step: int) -> bool:
+        """Return whether so many workers share a pass, and find out if that changes bits."""
+        if len(ranks) == 1 or not self._replica_of_thread().shares_passes:
+            return False
+        if len(ranks) not in self.shares:
+            both = zip(self._in_turn(parameters, ranks, step), self._in_one_pass(parameters, ranks, step), strict=True)
+            self.shares[len(ranks)] = all(torch.equal(one.values, other.values) for one, other in both)
+        return self.shares[len(ranks)]
+
+    def loss(self, parameters: Dense) -> float:
+        """Return the mean loss over the training data, or over the same `loss_samples` of it each time."""
+        return self._evaluate(parameters, self._training, self._judged()).loss
+
+    def gradient_norm_sq(self, parameters: Dense) -> float:
+        """Return ‖∇f‖², where f is what :meth:`loss` returns.
+
+        Batch norm normalises each chunk of the samples by that chunk's own statistics, as it does a mini-batch.
+        """
+        replica, numbers = self._replica_of_thread(), self._judged()
+        total = torch.zeros_like(parameters.values, dtype=torch.float64)
+        row = torch.empty_like(parameters.values)
+        for inputs, labels in self._chunks(self._training, numbers):
+            write, _ = replica.passes(parameters.values, inputs, labels, 1)
+            write(0, row)
+            total.add_(row, alpha=len(labels) / len(numbers))
+        return float(total.square().sum())
+
+    def _judged(self) -> np.ndarray:
+        """Return the numbers of the training samples that a loss is taken over, always the same."""
+        everything, few = len(self._training), self.workload.loss_samples
+        return np.arange(everything) if everything <= few else np.sort(self._fixed[:few])
+
+    def evaluate(self, parameters: Dense, most: int | None = None) -> Evaluation:
+        """Return loss and accuracy on the test data, or on the first `most` of its samples.
+
+        Batch norm uses population statistics, taken at these parameters from a fixed set of 1,024
+        training samples (:meth:`Replica.fix_statistics`).
+        """
+        return self._evaluate(parameters, self._test, np.arange(len(self._test))[:most])
+
+    def rehearse_evaluation(self) -> None:
+        """Evaluate the first and the last chunk of the samples that a run is judged by, at the initial parameters.
+
+        Raises UsageError where :meth:`loss` or :meth:`evaluate` would, after the run.
+        """
+        chunk, most = self.workload.chunk, self.workload.loss_samples
+        for samples, numbers in ((self._training, self._judged()), (self._test, np.arange(len(self._test))[:most])):
+            for start in {0, (len(numbers) - 1) // chunk * chunk}:
+                self._evaluate(self._initial, samples, numbers[start : start + chunk])
+
+    def samples(self, rank: int, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the inputs and labels of a mini-batch, newly made."""
+        return self._training.take(torch.from_numpy(self.batch(rank, step)).to(self.device))
+
+    def _evaluate(self, parameters: Dense, samples: Samples, numbers: np.ndarray) -> Evaluation:
+        replica = self._replica_of_thread()
+        if replica.normalises:
+            replica = self.replica()
+        replica.hold(parameters.values)
+        if replica.normalises:
+            population = self._fixed[:POPULATION]
+            whole = len(population) // self.workload.chunk * self.workload.chunk
+            replica.fix_statistics(inputs for inputs, _ in self._chunks(self._training, population[: whole or None]))
+        loss = 0.0
+        right = places = 0
+        with torch.no_grad():
+            for inputs, labels in self._chunks(samples, numbers):
+                scores, expected = replica.scores(inputs, labels), labels.flatten()
+                with blaming(self.workload.name, "the cross-entropy of its scores"):
+                    loss += float(nn.functional.cross_entropy(scores, expected)) * len(expected)
+                right += int((scores.argmax(1) == expected).sum())
+                places += len(expected)
+        return Evaluation(loss / places, right / places)
+
+    def _chunks(self, samples: Samples, numbers: np.ndarray) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for start in range(0, len(numbers), self.workload.chunk):
+            yield samples.take(torch.from_numpy(numbers[start : start + self.workload.chunk]).to(self.device))
+
+    def _replica_of_thread(self) -> Replica:
+        if not hasattr(self._own, "replica"):
+            self._own.replica = self.replica()
+        replica: Replica = self._own.replica
+        return replica
+
+    def replica(self) -> Replica:
+        """Return a new copy of the model, that no gradient was computed on."""
+        return Replica(self.workload.model, self.device, self.workload.name)
+
+    def _first_bad(self, gradient: torch.Tensor) -> str | None:
+        pieces = torch.split(gradient, [size for _, size in self.tensors])
+        names = (name for name, _ in self.tensors)
+        return next((name for name, piece in zip(names, pieces, strict=True) if not piece.isfinite().all()), None)
+
+
+def _divisible(workload: Workload) -> Divisible:
+    labels, part = workload.training.labels, workload.training.part
+    classes = labels.cpu().numpy() if labels.dim() == 1 else None
+    data = f"{workload.name} on {workload.data}" if workload.data != workload.name else workload.name
+    return Divisible(data, len(labels), classes, None if part is None else part.cpu().numpy())
