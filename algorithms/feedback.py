@@ -9,7 +9,7 @@ from algorithms.selection import Selector
 from netsim.comm.payload import Sparse, Vector
 from netsim.comm.worker import Compute, Worker
 from netsim.training.algorithm import Algorithm, Contribution
-from netsim.training.sgd import Recipe, zeros
+from netsim.training.sgd import SGDConfig, zeros
 
 
 class Feedback(NamedTuple):
@@ -24,7 +24,7 @@ class ErrorFeedback(Algorithm):
 
     With `momentum_correction` μ each worker's momentum is applied before selection, and cleared where
     its entries were sent (momentum factor masking), as in Deep Gradient Compression. If the learning rate changes,
-    `momentum_correction` must be the :class:`~netsim.training.sgd.Recipe` with momentum μ, because the velocity
+    `momentum_correction` must be the :class:`~netsim.training.sgd.SGDConfig` with momentum μ, because the velocity
     holds the rate.
     """
 
@@ -33,10 +33,10 @@ class ErrorFeedback(Algorithm):
     corrects_momentum: ClassVar[bool] = True
     remembers: ClassVar[tuple[type, ...]] = (Feedback,)
 
-    def __init__(self, selector: Selector, momentum_correction: Recipe | float = 0.0) -> None:
+    def __init__(self, selector: Selector, momentum_correction: SGDConfig | float = 0.0) -> None:
         self.selector = selector
-        if not isinstance(momentum_correction, Recipe):
-            momentum_correction = Recipe(1.0, momentum=momentum_correction)
+        if not isinstance(momentum_correction, SGDConfig):
+            momentum_correction = SGDConfig(1.0, momentum=momentum_correction)
         self._corrected = momentum_correction
 
     def initial_memory(self, like: Vector) -> Feedback:

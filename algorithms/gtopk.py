@@ -12,7 +12,7 @@ from netsim.comm.collectives import tree_broadcast, tree_reduce
 from netsim.comm.payload import Vector
 from netsim.comm.worker import Worker
 from netsim.training.algorithm import Contribution
-from netsim.training.sgd import Recipe
+from netsim.training.sgd import SGDConfig
 
 Residual = Literal["keep-at-merge", "index-intersection"]
 RESIDUALS: tuple[Residual, ...] = ("keep-at-merge", "index-intersection")
@@ -32,7 +32,7 @@ class GTopK(ErrorFeedback):
     title = "gTop-k"
 
     def __init__(
-        self, selector: Selector, momentum_correction: Recipe | float = 0.0, residual: Residual = "keep-at-merge"
+        self, selector: Selector, momentum_correction: SGDConfig | float = 0.0, residual: Residual = "keep-at-merge"
     ) -> None:
         super().__init__(selector, momentum_correction)
         check_choice("residual rule", residual, RESIDUALS)

@@ -17,7 +17,7 @@ from netsim.comm.collectives import tree_broadcast_back, tree_reduce_level_by_le
 from netsim.comm.payload import Vector
 from netsim.comm.worker import Worker
 from netsim.training.algorithm import Contribution
-from netsim.training.sgd import Recipe
+from netsim.training.sgd import SGDConfig
 
 
 class GTopKHierarchical(ErrorFeedback):
@@ -32,7 +32,10 @@ class GTopKHierarchical(ErrorFeedback):
     grouped: ClassVar[bool] = True
 
     def __init__(
-        self, selector: Selector, momentum_correction: Recipe | float = 0.0, groups: Sequence[int] | int | None = None
+        self,
+        selector: Selector,
+        momentum_correction: SGDConfig | float = 0.0,
+        groups: Sequence[int] | int | None = None,
     ) -> None:
         super().__init__(selector, momentum_correction)
         self.groups = groups

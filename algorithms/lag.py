@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from algorithms.lazy import Lazy, LazyMemory, Look, gradient_distance
+from algorithms.lazy import Lazy, LazyMemory, TriggerDecision, gradient_distance
 from netsim.comm.payload import Vector, copied
 from netsim.comm.worker import Worker
 from netsim.training.algorithm import Gradient
@@ -25,8 +25,8 @@ class LAG(Lazy):
 
     async def look(
         self, worker: Worker, parameters: Vector, fresh: Vector, gradient: Gradient, memory: LazyMemory, asked: bool
-    ) -> Look:
+    ) -> TriggerDecision:
         distance = math.inf
         if asked and memory.reference is not None:
             distance = await worker.compute("select", gradient_distance, fresh, memory.reference)
-        return Look(distance, reference=await worker.compute("update", copied, fresh))
+        return TriggerDecision(distance, reference=await worker.compute("update", copied, fresh))

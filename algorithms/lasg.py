@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from algorithms.lazy import Lazy, LazyMemory, Look, gradient_distance, squared_distance
+from algorithms.lazy import Lazy, LazyMemory, TriggerDecision, gradient_distance, squared_distance
 from algorithms.server import SKIP, upload
 from netsim.comm.collectives import scatter
 from netsim.comm.payload import Bundle, Dense, Flag, SizeOnly, Vector, size_rule, subtract
 from netsim.comm.worker import Worker
 from netsim.training.algorithm import Gradient, State
-from netsim.training.sgd import Recipe, prepare
+from netsim.training.sgd import SGDConfig, prepare
 
 C = 0.1
 """c of the LASG papers, where α_d = c / γ²."""
@@ -25,11 +25,11 @@ class DifferenceOnOneBatch(Lazy):
 
     async def look(
         self, worker: Worker, parameters: Vector, fresh: Vector, gradient: Gradient, memory: LazyMemory, asked: bool
-    ) -> Look:
+    ) -> TriggerDecision:
         if not asked:
-            return Look(math.inf)
+            return TriggerDecision(math.inf)
         stale = await gradient(memory.old)
-        return Look(await worker.compute("select", gradient_distance, fresh, stale))
+        return TriggerDecision(await worker.compute("select", gradient_distance, fresh, stale))
 
 
 class _Published(Lazy):
@@ -55,14 +55,14 @@ class LASGWK1(_Published):
 
     async def look(
         self, worker: Worker, parameters: Vector, fresh: Vector, gradient: Gradient, memory: LazyMemory, asked: bool
-    ) -> Look:
+    ) -> TriggerDecision:
         snapshot = parameters if worker.step % self.history == 0 else memory.snapshot
         assert snapshot is not None
         corrected = await worker.compute("select", subtract, fresh, await gradient(snapshot))
         distance = math.inf
         if asked and memory.reference is not None:
             distance = await worker.compute("select", gradient_distance, corrected, memory.reference)
-        return Look(distance, reference=corrected, snapshot=snapshot)
+        return TriggerDecision(distance, reference=corrected, snapshot=snapshot)
 
 
 class Known(NamedTuple):
@@ -101,7 +101,7 @@ class LASGPS(_Published):
         return Bundle((Flag(True), like, number(0.0, like)))
 
     async def step(
-        self, worker: Worker, parameters: Vector, gradient: Gradient | None, recipe: Recipe, state: State
+        self, worker: Worker, parameters: Vector, gradient: Gradient | None, recipe: SGDConfig, state: State
     ) -> tuple[Vector, State]:
         memory: ServerMemory = state.memory
         flags = None

@@ -16,7 +16,7 @@ from netsim._util.errors import UsageError
 from netsim.comm.payload import Bundle, Dense, Flag, Vector, size_rule
 from netsim.comm.worker import Worker
 from netsim.training.algorithm import Gradient, State
-from netsim.training.sgd import Recipe, prepare
+from netsim.training.sgd import SGDConfig, prepare
 
 SLAB = 2**16
 """How many elements are taken at a time, so that what is made of them stays in the cache."""
@@ -39,7 +39,7 @@ class LazyMemory(NamedTuple):
     snapshot: Vector | None = None
 
 
-class Look(NamedTuple):
+class TriggerDecision(NamedTuple):
     """What a rule saw: its left-hand side, and what to remember; `reference` only if this uploads."""
 
     distance: float
@@ -74,7 +74,7 @@ class Lazy(OverServer):
 
     async def look(
         self, worker: Worker, parameters: Vector, fresh: Vector, gradient: Gradient, memory: LazyMemory, asked: bool
-    ) -> Look:
+    ) -> TriggerDecision:
         """Return the rule's left-hand side; it is not used unless `asked`, since the upload is forced."""
         raise NotImplementedError(f"{type(self).__name__} has no rule")
 
@@ -91,7 +91,7 @@ class Lazy(OverServer):
         assert self.alpha is not None
         return self.alpha / rate
 
-    def limit(self, worker: Worker, recipe: Recipe, movements: tuple[float, ...]) -> float:
+    def limit(self, worker: Worker, recipe: SGDConfig, movements: tuple[float, ...]) -> float:
         """Return the right-hand side of the rule."""
         rate = recipe.rate(worker.step) / recipe.divisor(worker.workers)
         return self.weight(rate) * sum(movements) / worker.workers**2
@@ -110,7 +110,7 @@ class Lazy(OverServer):
         return summed, memory._replace(latest=latest)
 
     async def step(
-        self, worker: Worker, parameters: Vector, gradient: Gradient | None, recipe: Recipe, state: State
+        self, worker: Worker, parameters: Vector, gradient: Gradient | None, recipe: SGDConfig, state: State
     ) -> tuple[Vector, State]:
         memory: LazyMemory = state.memory
         message = None
@@ -131,7 +131,7 @@ class Lazy(OverServer):
         return await self.finish(worker, parameters, message, recipe, state._replace(memory=memory))
 
     async def finish(
-        self, worker: Worker, parameters: Vector, message: Bundle | None, recipe: Recipe, state: State
+        self, worker: Worker, parameters: Vector, message: Bundle | None, recipe: SGDConfig, state: State
     ) -> tuple[Vector, State]:
         """Aggregate, move, and remember how far; `message` is None at a dedicated server."""
         memory: LazyMemory = state.memory

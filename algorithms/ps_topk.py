@@ -9,7 +9,7 @@ from algorithms.server import OverServer
 from netsim.comm.payload import Vector
 from netsim.comm.worker import Worker
 from netsim.training.algorithm import Contribution
-from netsim.training.sgd import Recipe
+from netsim.training.sgd import SGDConfig
 
 
 class ParameterServerTopK(ErrorFeedback, OverServer):
@@ -18,7 +18,7 @@ class ParameterServerTopK(ErrorFeedback, OverServer):
     name = "ps-topk"
     title = "PS top-k"
 
-    def __init__(self, selector: Selector, momentum_correction: Recipe | float = 0.0, serial: bool = False) -> None:
+    def __init__(self, selector: Selector, momentum_correction: SGDConfig | float = 0.0, serial: bool = False) -> None:
         ErrorFeedback.__init__(self, selector, momentum_correction)
         OverServer.__init__(self, serial)
 

@@ -14,7 +14,7 @@ from netsim.comm.collectives import ring_all_reduce
 from netsim.comm.payload import Dense, SizeOnly, Sparse, Vector, in_place, size_rule
 from netsim.comm.worker import Worker
 from netsim.training.algorithm import Contribution
-from netsim.training.sgd import Recipe, Scaled, product
+from netsim.training.sgd import Scaled, SGDConfig, product
 
 if TYPE_CHECKING:
     import torch
@@ -32,15 +32,15 @@ class RandK(ErrorFeedback):
     random: ClassVar[bool] = True
 
     def __init__(
-        self, selector: Selector, momentum_correction: Recipe | float = 0.0, seed: int = 0, bucket: int = 0
+        self, selector: Selector, momentum_correction: SGDConfig | float = 0.0, seed: int = 0, bucket: int = 0
     ) -> None:
         super().__init__(selector, momentum_correction)
         self.seed = seed
         self.bucket = bucket
 
-    def draw(self, size: int, step: int) -> Draw:
+    def draw(self, size: int, step: int) -> RandomKey:
         """Return what picks the entries of a step, of a vector of `size` elements."""
-        return Draw(self.selector.at(step, size), self.seed, self.bucket, step)
+        return RandomKey(self.selector.at(step, size), self.seed, self.bucket, step)
 
     async def select(self, worker: Worker, residual: Vector, vector: Contribution, selector: Selector) -> Selected:
         return await worker.compute("select", pick, residual, vector, self.draw(residual.size, worker.step))
@@ -54,7 +54,7 @@ class RandK(ErrorFeedback):
         return await worker.replicated("merge", place, summed, like, self.draw(like.size, worker.step)), memory
 
 
-class Draw(NamedTuple):
+class RandomKey(NamedTuple):
     """How many entries are picked, and which generator picks them."""
 
     selector: Selector
@@ -63,7 +63,7 @@ class Draw(NamedTuple):
     step: int
 
 
-def random_positions(size: int, draw: Draw) -> torch.Tensor:
+def random_positions(size: int, draw: RandomKey) -> torch.Tensor:
     """Return k positions of `size`, or each tensor's own k, ascending; drawn with NumPy."""
     import torch
 
@@ -77,7 +77,7 @@ def random_positions(size: int, draw: Draw) -> torch.Tensor:
 
 @in_place
 @size_rule(lambda residual, vector, draw: Selected(SizeOnly(vector.size, min(draw.selector.k, vector.size)), vector))
-def pick(residual: Dense, vector: Dense | Scaled, draw: Draw) -> Selected:
+def pick(residual: Dense, vector: Dense | Scaled, draw: RandomKey) -> Selected:
     """Return the picked entries of residual + vector, zeros among them, and the rest."""
     rest = residual.values
     rest += product(vector)
@@ -92,7 +92,7 @@ def values_of(picked: Vector) -> Vector:
 
 
 @size_rule(lambda summed, like, draw: SizeOnly(like.size, summed.size))
-def place(summed: Dense, like: Dense, draw: Draw) -> Sparse:
+def place(summed: Dense, like: Dense, draw: RandomKey) -> Sparse:
     """Return the summed values at the positions that they were picked from."""
     import torch
 

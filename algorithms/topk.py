@@ -12,7 +12,7 @@ from netsim.comm.collectives import doubling_all_gather, ring_all_gather
 from netsim.comm.payload import Vector
 from netsim.comm.worker import Worker
 from netsim.training.algorithm import Contribution
-from netsim.training.sgd import Recipe
+from netsim.training.sgd import SGDConfig
 
 Gather = Literal["ring", "doubling"]
 GATHERS = {"ring": ring_all_gather, "doubling": doubling_all_gather}
@@ -28,7 +28,9 @@ class TopK(ErrorFeedback):
     name = "topk"
     title = "Top-k"
 
-    def __init__(self, selector: Selector, momentum_correction: Recipe | float = 0.0, gather: Gather = "ring") -> None:
+    def __init__(
+        self, selector: Selector, momentum_correction: SGDConfig | float = 0.0, gather: Gather = "ring"
+    ) -> None:
         super().__init__(selector, momentum_correction)
         check_choice("gather", gather, GATHERS)
         self._gather = GATHERS[gather]

@@ -28,7 +28,7 @@ import torch.multiprocessing as mp
 from netsim._util.system import environment
 from netsim.comm.payload import Dense
 from netsim.comm.worker import Worker
-from netsim.distributed.interpreter import Real
+from netsim.distributed.interpreter import RankInterpreter
 from netsim.distributed.rank_main import wake_without_preempting
 
 Ring = Callable[[int], None]
@@ -37,7 +37,7 @@ Ring = Callable[[int], None]
 
 def by_netsim(rank: int, ranks: int, nbytes: int) -> Ring:
     worker, vector = Worker(rank, ranks), Dense(torch.ones(nbytes // 4))
-    real = Real(worker, "cpu", "gloo")
+    real = RankInterpreter(worker, "cpu", "gloo")
 
     async def program(messages: int) -> None:
         for _ in range(messages):

@@ -30,9 +30,9 @@ from netsim.experiment.configuration import Experiment
 from netsim.network.fabric import Fabric, Route
 from netsim.network.flows import Flow, Network, Solver
 from netsim.network.sharing import Sharing
-from netsim.simulator.event_engine import SimulatedMedium
-from netsim.simulator.scheduler import Cooperative
-from netsim.simulator.session import laboratory
+from netsim.simulator.event_engine import SimulatedTransport
+from netsim.simulator.scheduler import RankScheduler
+from netsim.simulator.session import open_session
 from netsim.training.costs import AssumedCosts
 from topologies import build
 from topologies.builder import Shape
@@ -185,7 +185,7 @@ def by_events(work: str, workers: int, flows: list[Traffic]) -> None:
 def by_algorithms(work: str, workers: int, _: list[Traffic]) -> None:
     """Do the work with coroutines that ask for messages."""
     fabric = fabric_for(work, workers)
-    medium = SimulatedMedium(fabric, fabric.hosts, AssumedCosts({}))
+    medium = SimulatedTransport(fabric, fabric.hosts, AssumedCosts({}))
     ranks = [Worker(rank, workers) for rank in range(workers)]
     dense, sparse = SizeOnly(chunk(workers) // 4 * workers), SizeOnly(DENSE // 4, ENTRIES)
 
@@ -204,7 +204,7 @@ def by_algorithms(work: str, workers: int, _: list[Traffic]) -> None:
                 await server.broadcast_from_server(worker, whole if worker.rank == 0 else None, whole)
 
     began = clocks()
-    Cooperative[None](medium).run(ranks, program)
+    RankScheduler[None](medium).run(ranks, program)
     report(began, sum(worker.traffic.messages_up for worker in ranks), medium.now, [])
 
 
@@ -216,9 +216,9 @@ def by_rounds(way: str, work: str, workers: int, _: list[Traffic]) -> None:
         workers=workers, bandwidth="1Gbps", latency="50us", algorithm=algorithm, timing_only=True, elements=elements,
         k=ENTRIES, rounds=1, way=way,
     )  # fmt: skip
-    with laboratory(experiment) as lab:
+    with open_session(experiment) as lab:
         if way == "compiled":  # load what is compiled
-            with laboratory(experiment.for_workers(2)) as small:
+            with open_session(experiment.for_workers(2)) as small:
                 small.simulate(algorithm)
         began = clocks()
         result = lab.simulate(algorithm)

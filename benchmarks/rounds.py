@@ -29,7 +29,7 @@ from torch import nn
 
 from netsim._util.device import keep_freed_memory
 from netsim.experiment.configuration import Experiment
-from netsim.simulator.session import Laboratory, laboratory
+from netsim.simulator.session import Session, open_session
 
 MODELS = ("digits-mlp", "fc-mnist", "resnet20")
 DENSITY = 1e-3
@@ -94,7 +94,7 @@ class Stopwatch:
 def measure(model: str, workers: int, repeats: int, batch_size: int, threads: int) -> dict[str, Any]:
     """Return the medians of interleaved repeats."""
     os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:threads]))
-    with laboratory(experiment(model, workers, 4, batch_size)) as lab:
+    with open_session(experiment(model, workers, 4, batch_size)) as lab:
         if threads == 1:
             lab._executor = None
         task: Any = lab.task
@@ -132,7 +132,7 @@ def memory(model: str, workers: int, batch_size: int) -> dict[str, Any]:
     libc = ctypes.CDLL(None)
     peaks: list[int] = []
 
-    def peak_of(lab: Laboratory) -> int:
+    def peak_of(lab: Session) -> int:
         lab._executor = None
         libc.malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
@@ -140,10 +140,10 @@ def memory(model: str, workers: int, batch_size: int) -> dict[str, Any]:
         lab.simulate("gtopk", lambda *_: peaks.append(_status("VmHWM") - before))
         return peaks[-1]
 
-    with laboratory(experiment(model, 1, 3, batch_size)) as lab:
+    with open_session(experiment(model, 1, 3, batch_size)) as lab:
         lab.simulate("gtopk")
         alone = peak_of(lab)
-    with laboratory(experiment(model, workers, 3, batch_size)) as lab:
+    with open_session(experiment(model, workers, 3, batch_size)) as lab:
         peak, residuals = peak_of(lab), 4 * workers * lab.elements
     return {"peak_bytes": peak, "peak_of_one_bytes": alone, "over_residuals": peak / residuals}
 

@@ -24,7 +24,7 @@ from algorithms.sasg import SASG
 from netsim.comm.payload import Vector
 from netsim.comm.worker import Worker
 from netsim.training.algorithm import Gradient, State
-from netsim.training.sgd import Recipe
+from netsim.training.sgd import SGDConfig
 
 PARTS = 5
 
@@ -33,7 +33,7 @@ class Refreshed(Lazy):
     """As in the authors' distributed code: the old model is that of the step before, also for who skipped."""
 
     async def step(
-        self, worker: Worker, parameters: Vector, gradient: Gradient | None, recipe: Recipe, state: State
+        self, worker: Worker, parameters: Vector, gradient: Gradient | None, recipe: SGDConfig, state: State
     ) -> tuple[Vector, State]:
         after, state = await super().step(worker, parameters, gradient, recipe, state)
         return after, state._replace(memory=state.memory._replace(old=parameters))

@@ -25,9 +25,9 @@ import torch.multiprocessing as mp
 from netsim._util.system import environment, processors_awake
 from netsim.comm.payload import Dense
 from netsim.comm.worker import Worker
-from netsim.distributed.interpreter import Real
+from netsim.distributed.interpreter import RankInterpreter
 from netsim.distributed.rank_main import wake_without_preempting
-from netsim.testbed.simultaneous_start import Start, before_others, sleep_until
+from netsim.testbed.simultaneous_start import SimultaneousStart, before_others, sleep_until
 
 STILL_MS = (1, 2, 4, 8, 16, 32, 64)
 KINDS = ("waited for", "called", "answer")
@@ -72,8 +72,8 @@ def measure(rank: int, repeats: int, folder: str) -> None:
     wake_without_preempting()  # as all ranks of netsim's jobs
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     before_others()
-    start, worker = Start(), Worker(rank, 2)
-    real, program = Real(worker, "cpu", "gloo"), (sender, receiver)[rank]
+    start, worker = SimultaneousStart(), Worker(rank, 2)
+    real, program = RankInterpreter(worker, "cpu", "gloo"), (sender, receiver)[rank]
     own: dict[str, list[list[Instants]]] = {kind: [] for kind in KINDS}
     for kind, times in own.items():
         for still_ms in STILL_MS:

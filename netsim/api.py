@@ -26,7 +26,7 @@ from netsim.experiment.configuration import Experiment, build_algorithm, input_f
 from netsim.experiment.results import Report, Result
 from netsim.simulator.checkpoint import Checkpoint, checkpoint_of
 from netsim.simulator.estimates import check_experiment
-from netsim.simulator.session import Laboratory, OnRound, ignore, laboratory
+from netsim.simulator.session import OnRound, Session, ignore, open_session
 from netsim.simulator.trace import Trace
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def simulate_experiment(
     if experiment.timing_only or experiment.effects.load is not None:
         check_experiment(experiment, watched=any(each is not None for each in (metrics, checkpoint, trace)))
     with ExitStack() as stack:
-        lab = stack.enter_context(laboratory(experiment))
+        lab = stack.enter_context(open_session(experiment))
         emit = None if metrics is None else stack.enter_context(metrics_file(metrics, unwritten))
         found = environment(lab.device) | {"data": experiment.data_name()}
         if checkpoint is not None:
@@ -119,7 +119,7 @@ def _report(
     results: list[Result],
     failed: Mapping[str, NetsimError],
     environment: Mapping[str, Any],
-    lab: Laboratory | None,
+    lab: Session | None,
     *,
     watched: bool = False,
 ) -> Report | None:
@@ -213,7 +213,7 @@ def real_report(
     return _complete(_report(experiment, results, failed, found, None), failed)
 
 
-class Exchange(NamedTuple):
+class ExchangeResult(NamedTuple):
     """What one exchange did. ``aggregated`` (d,) is the sum over ranks of what was not held back,
     ``residuals`` (P, d) what each rank holds back; bytes are values and indices, a number a rank.
     """
@@ -249,7 +249,9 @@ def _settled(algorithm: str, k: int | None, rows: torch.Tensor, given: Mapping[s
     return settled
 
 
-def exchange(algorithm: str, vectors: torch.Tensor | np.ndarray, k: int | None = None, **options: Any) -> Exchange:
+def exchange(
+    algorithm: str, vectors: torch.Tensor | np.ndarray, k: int | None = None, **options: Any
+) -> ExchangeResult:
     """Make one exchange of P given vectors, shape (P, d), in memory, starting without residuals.
 
     `k` is how many entries a sparse algorithm selects; `options` are the algorithm's own, such as
@@ -263,8 +265,8 @@ def exchange(algorithm: str, vectors: torch.Tensor | np.ndarray, k: int | None =
     from algorithms.selection import Selector
     from netsim.comm.payload import Dense
     from netsim.comm.worker import Worker
-    from netsim.simulator.in_memory import Instant
-    from netsim.simulator.scheduler import Cooperative
+    from netsim.simulator.in_memory import InMemoryTransport
+    from netsim.simulator.scheduler import RankScheduler
     from netsim.simulator.session import make_workers
 
     try:
@@ -294,11 +296,11 @@ def exchange(algorithm: str, vectors: torch.Tensor | np.ndarray, k: int | None =
         assert isinstance(summed, Dense)
         return summed.values, left.values if isinstance(left, Dense) else torch.zeros_like(own.values)
 
-    tasks = Cooperative[tuple[torch.Tensor, torch.Tensor]](Instant()).run(
+    tasks = RankScheduler[tuple[torch.Tensor, torch.Tensor]](InMemoryTransport()).run(
         make_workers(chosen, len(rows), False), program
     )
     held = [task.result for task in tasks if task.result is not None]
-    return Exchange(
+    return ExchangeResult(
         held[0][0],
         torch.stack([residual for _, residual in held]),
         [task.worker.traffic.bytes_up for task in tasks],

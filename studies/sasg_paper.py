@@ -14,7 +14,7 @@ from pydantic import Field
 from netsim._util.units import PICOSECONDS
 from netsim.experiment.configuration import Experiment
 from netsim.report import Figure, Section, Table
-from netsim.simulator.session import laboratory
+from netsim.simulator.session import open_session
 from netsim.simulator.trace import Trace
 from netsim.study import Conclusion, Finding, Outcome, Point, Settings, Study
 from netsim.study.checks import checked
@@ -101,7 +101,7 @@ def measure(point: Point) -> Outcome:
     experiment = Experiment.of(**point)
     (name,) = experiment.algorithms
     trace = Trace(name)
-    with laboratory(experiment) as lab:
+    with open_session(experiment) as lab:
         result = lab.simulate(name, trace=trace)
     ups = sorted((each.start, each.end) for each in trace.messages if each.dst == 0)
     busy, until = 0, 0

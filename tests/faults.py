@@ -35,8 +35,8 @@ from netsim.comm.collectives import ring_all_reduce, tree_reduce
 from netsim.comm.payload import Dense, add
 from netsim.comm.worker import Worker
 from netsim.distributed import forkserver, launch, rank_main, tasks
-from netsim.distributed.interpreter import Real
-from netsim.distributed.job import JOB, LAUNCHER, Forked, Job, OnRound, die_with
+from netsim.distributed.interpreter import RankInterpreter
+from netsim.distributed.job import JOB, LAUNCHER, ForkedRank, Job, OnRound, die_with
 from netsim.experiment.configuration import Experiment
 
 WORLD = 3
@@ -70,15 +70,15 @@ def beat(details: dict[str, Any], rank: int, on_round: OnRound) -> list[dict[str
             if rank == 0:
                 on_round("beat", worker.step)
 
-    Real(worker, "cpu", "gloo").run(program())
+    RankInterpreter(worker, "cpu", "gloo").run(program())
     return [{"steps": worker.step}] if rank == 0 else []
 
 
-def start_by_fork(job: Job) -> Forked:
+def start_by_fork(job: Job) -> ForkedRank:
     """Start the host of a job as :func:`netsim.distributed.launch._start` does, without a new interpreter."""
     launcher = os.getpid()
     if pid := os.fork():
-        return Forked(pid)
+        return ForkedRank(pid)
     os.environ |= {JOB: str(job.folder), LAUNCHER: str(launcher)}
     os.dup2(os.open(job.stderr("host"), os.O_WRONLY | os.O_CREAT, 0o600), 2)
     os._exit(forkserver.main())
@@ -89,7 +89,7 @@ def lock(path: Path) -> None:
     fcntl.flock(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), fcntl.LOCK_EX)
 
 
-def start_locked(folder: Path, job: Job) -> Forked:
+def start_locked(folder: Path, job: Job) -> ForkedRank:
     """Start the host of a job while this process holds the lock of the file through which ranks meet."""
     lock(job.rendezvous)
     write_atomically(folder / "met", str(time.monotonic()))
@@ -101,7 +101,7 @@ class Run:
     """A run under way: its processes, and what was seen of them while it went."""
 
     folder: Path
-    launcher: Forked
+    launcher: ForkedRank
     people: dict[str, int] = field(default_factory=dict)
     """Process by its name: host, rank 0 …"""
     seen: dict[str, Any] = field(default_factory=dict)
@@ -170,7 +170,7 @@ def start(folder: Path, details: dict[str, Any], cluster: Cluster | None = None)
     folder.mkdir()
     forge = os.getpid()
     if pid := os.fork():
-        return Run(folder, Forked(pid))
+        return Run(folder, ForkedRank(pid))
     code = 1
     try:
         die_with(forge, heed_interrupts=True)
@@ -197,8 +197,8 @@ PHASES: dict[str, tuple[Any, str]] = {
     "joining": (rank_main, "agree"),
     "connecting": (dist, "init_process_group"),
     "barrier": (dist, "barrier"),
-    "computing": (Real, "_compute"),
-    "exchanging": (Real, "_exchange"),
+    "computing": (RankInterpreter, "_compute"),
+    "exchanging": (RankInterpreter, "_exchange"),
     "gathering": (dist, "all_gather_object"),
     "leaving": (dist, "destroy_process_group"),
 }
@@ -237,7 +237,7 @@ def start_ranks_of_torchrun(folder: Path, told: list[tuple[int, str]]) -> list[R
         own = folder / str(rank)
         own.mkdir()
         if pid := os.fork():
-            runs.append(Run(own, Forked(pid)))
+            runs.append(Run(own, ForkedRank(pid)))
             continue
         die_with(forge, heed_interrupts=True)
         os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}

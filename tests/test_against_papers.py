@@ -14,15 +14,15 @@ import pytest
 import torch
 
 from algorithms import ALGORITHMS
-from algorithms.randk import Draw, random_positions
+from algorithms.randk import RandomKey, random_positions
 from algorithms.selection import Selector
 from netsim.comm.payload import Dense, Vector
 from netsim.comm.worker import Worker
-from netsim.simulator.in_memory import Instant
-from netsim.simulator.scheduler import Cooperative
+from netsim.simulator.in_memory import InMemoryTransport
+from netsim.simulator.scheduler import RankScheduler
 from netsim.training.algorithm import Algorithm
 from netsim.training.loop import Task, Trained, train
-from netsim.training.sgd import Recipe
+from netsim.training.sgd import SGDConfig
 from tests import papers
 from tests.papers import Array, Rule, Sgd, TopK
 
@@ -73,8 +73,8 @@ class Classification(Task):
 # Hyper-parameters, said to both sides.
 
 
-def recipe_of(sgd: Sgd) -> Recipe:
-    return Recipe(
+def recipe_of(sgd: Sgd) -> SGDConfig:
+    return SGDConfig(
         learning_rate=sgd.learning_rate,
         momentum=sgd.momentum,
         weight_decay=sgd.weight_decay,
@@ -128,7 +128,7 @@ def positions(select: TopK) -> papers.Positions:
         ks = [select.k(t, *tensor) for tensor in select.tensors]
         blocks = tuple((of, k) for (of, _), k in zip(select.tensors, ks, strict=True))
         selector = Selector(sum(ks), blocks if len(ks) > 1 else ())
-        entries = random_positions(size, Draw(selector, seed=0, bucket=0, step=t)).numpy()
+        entries = random_positions(size, RandomKey(selector, seed=0, bucket=0, step=t)).numpy()
         ends = np.cumsum([of for of, _ in select.tensors])
         assert [len(set(own)) for own in np.split(entries, np.searchsorted(entries, ends[:-1]))] == ks
         return entries
@@ -208,7 +208,7 @@ def run_netsim(algorithm: Algorithm, workers: int, sgd: Sgd, dedicated: bool = F
     async def program(worker: Worker) -> Trained:
         return await train(worker, algorithm, Classification(), STEPS, recipe_of(sgd), look)
 
-    Cooperative[Trained](Instant()).run(ranks, program)
+    RankScheduler[Trained](InMemoryTransport()).run(ranks, program)
     return seen
 
 

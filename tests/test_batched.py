@@ -19,26 +19,26 @@ from algorithms import ALGORITHMS
 from netsim._util.errors import InfeasibleError
 from netsim.comm.collectives import ring_all_gather
 from netsim.comm.payload import SizeOnly
-from netsim.comm.schedule import NoScheduleError, World, size_of
+from netsim.comm.schedule import NoScheduleError, RoleMap, size_of
 from netsim.comm.worker import Recv, Send, Worker
 from netsim.experiment.configuration import Experiment
 from netsim.experiment.results import Result
 from netsim.simulator import engines as ways
-from netsim.simulator.critical_path import Path
-from netsim.simulator.in_memory import Instant
-from netsim.simulator.scheduler import Cooperative
-from netsim.simulator.session import laboratory, make_workers
-from netsim.simulator.symmetry import Recorder
-from netsim.simulator.vectorized import Players
+from netsim.simulator.critical_path import CriticalPath
+from netsim.simulator.in_memory import InMemoryTransport
+from netsim.simulator.scheduler import RankScheduler
+from netsim.simulator.session import make_workers, open_session
+from netsim.simulator.symmetry import SymmetryRecorder
+from netsim.simulator.vectorized import RankClocks
 from netsim.training.costs import AssumedCosts
 from netsim.training.loop import TimingOnly, train
-from netsim.training.sgd import Recipe
+from netsim.training.sgd import SGDConfig
 
 NUMBA = find_spec("numba") is not None
 Sent = dict[int, list[tuple[int, tuple[int, int, int]]]]
 
 
-class Watched(Instant):
+class Watched(InMemoryTransport):
     """Delivers at once, and writes down who sends what to whom, and who is ready to receive from whom."""
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Watched(Instant):
         self.sent: Sent = defaultdict(list)
         self.expected: dict[int, list[int]] = defaultdict(list)
 
-    def carry(self, worker: Worker, request: Send, path: Path, sent: Any, arrived: Any) -> None:
+    def carry(self, worker: Worker, request: Send, path: CriticalPath, sent: Any, arrived: Any) -> None:
         self.sent[worker.rank].append((request.dst, size_of(request.payload)))
         super().carry(worker, request, path, sent, arrived)
 
@@ -68,10 +68,10 @@ def test_schedules_are_the_messages_of_the_coroutines(
     """Per rank, in order: what is sent to whom, and who is awaited."""
     algorithm = algorithm_of(name, workers, **options)
     ranks = make_workers(algorithm, workers, dedicated)
-    medium, task, recipe = Watched(), TimingOnly(100), Recipe(0.1)
-    Cooperative[Any](medium).run(ranks, lambda worker: train(worker, algorithm, task, 2, recipe))
+    medium, task, recipe = Watched(), TimingOnly(100), SGDConfig(0.1)
+    RankScheduler[Any](medium).run(ranks, lambda worker: train(worker, algorithm, task, 2, recipe))
 
-    recorder = Recorder(World(workers, ranks[0].server), AssumedCosts({}))
+    recorder = SymmetryRecorder(RoleMap(workers, ranks[0].server), AssumedCosts({}))
     recorder.run(lambda worker: train(worker, algorithm, task, 2, recipe, lambda worker, _: recorder.end(worker)))
     sent: Sent = defaultdict(list)
     expected: dict[int, list[int]] = defaultdict(list)
@@ -85,7 +85,7 @@ def test_schedules_are_the_messages_of_the_coroutines(
 
 
 def results_of(way: str, **options: Any) -> list[Result]:
-    with laboratory(Experiment.of(timing_only=True, way=way, **options)) as lab:
+    with open_session(Experiment.of(timing_only=True, way=way, **options)) as lab:
         return [lab.simulate(name) for name in lab.experiment.algorithms]
 
 
@@ -278,8 +278,8 @@ def test_ranks_out_of_step_are_not_taken_for_a_step_that_repeats() -> None:
     same_but_for_the_way(results_of("messages", **options)[0], results_of("auto", **options)[0])
 
 
-def record(program: Callable[[Worker], Any], workers: int = 4) -> Recorder:
-    recorder = Recorder(World(workers), AssumedCosts({"merge": 1e-6}))
+def record(program: Callable[[Worker], Any], workers: int = 4) -> SymmetryRecorder:
+    recorder = SymmetryRecorder(RoleMap(workers), AssumedCosts({"merge": 1e-6}))
     recorder.run(program)
     return recorder
 
@@ -327,11 +327,11 @@ def test_rounds_that_share_links_with_each_other_are_noticed() -> None:
     """Rank 2 of three sends to rank 0 at once, while rank 1 still does."""
     experiment = Experiment(workers=3, timing_only=True, elements=1000, k=10)
     fabric, algorithm = experiment.fabric(), experiment.algorithm("gtopk", (1000,))
-    recorder = Recorder(World(3), AssumedCosts({}))
+    recorder = SymmetryRecorder(RoleMap(3), AssumedCosts({}))
     recorder.run(
         lambda worker: train(
-            worker, algorithm, TimingOnly(1000), 1, Recipe(0.1), lambda worker, _: recorder.end(worker)
+            worker, algorithm, TimingOnly(1000), 1, SGDConfig(0.1), lambda worker, _: recorder.end(worker)
         )
     )
     with pytest.raises(NoScheduleError, match="different rounds"):
-        ways.Log(Players(fabric, World(3)), recorder.steps)
+        ways.Log(RankClocks(fabric, RoleMap(3)), recorder.steps)

@@ -21,11 +21,20 @@ from netsim.comm.payload import SizeOnly, add
 from netsim.comm.worker import Compute, Worker
 from netsim.distributed.launch import launch_work
 from netsim.experiment.configuration import Experiment
-from netsim.experiment.profile import Line, Link, Profile, Provenance, Step, Work, load_profile, save_profile
-from netsim.simulator.scheduler import Cooperative
-from netsim.simulator.session import laboratory, make_workers
+from netsim.experiment.profile import (
+    Line,
+    LinkLine,
+    Profile,
+    ProfileProvenance,
+    Step,
+    WorkLine,
+    load_profile,
+    save_profile,
+)
+from netsim.simulator.scheduler import RankScheduler
+from netsim.simulator.session import make_workers, open_session
 from netsim.simulator.timeline import Timeline
-from netsim.testbed.calibrate import Calibration, lines_of, profile_of
+from netsim.testbed.calibrate import CalibrationPlan, lines_of, profile_of
 from netsim.testbed.line_fits import line, link, work
 from netsim.testbed.pingpong import SIZES, Trips, ping_pong
 from netsim.training.costs import AssumedCosts
@@ -40,7 +49,7 @@ def profile(**changes: Any) -> Profile:
     """Return a profile of round numbers, but for `changes`."""
     values: dict[str, Any] = {
         "format": 1,
-        "provenance": Provenance(
+        "provenance": ProfileProvenance(
             kind="MEASURED",
             date="2026-11-24T12:00:00Z",
             command='netsim calibrate --out "p.toml"',
@@ -55,9 +64,9 @@ def profile(**changes: Any) -> Profile:
             cores=2,
             load=0.25,
         ),
-        "link": Link(fixed_s=200e-6, each_s=80e-9, nominal_bps=1e8, efficiency=0.95, **FIT),
+        "link": LinkLine(fixed_s=200e-6, each_s=80e-9, nominal_bps=1e8, efficiency=0.95, **FIT),
         "message": Line(fixed_s=10e-6, each_s=0.5e-9, **FIT),
-        "work": {"add": Work(fixed_s=1e-6, entry_s=0.0, element_s=0.2e-9, **FIT)},
+        "work": {"add": WorkLine(fixed_s=1e-6, entry_s=0.0, element_s=0.2e-9, **FIT)},
         "step": Step(workload="digits-mlp", batch_size=16, elements=1_126_410, seconds=7e-3, repeats=5),
     }
     return Profile(**(values | changes))
@@ -71,7 +80,7 @@ def saved(tmp_path: Path) -> Path:
 
 def trips_over(experiment: Experiment, budget_s: float = 60.0) -> list[Trips]:
     """Return what the ping-pong between the first two of an experiment's simulated workers gives."""
-    with laboratory(experiment) as lab:
+    with open_session(experiment) as lab:
         timelines = [Timeline() for _ in range(experiment.workers)]
         medium = lab._medium(experiment.fabric(), _standing(), None, timelines)
 
@@ -79,15 +88,15 @@ def trips_over(experiment: Experiment, budget_s: float = 60.0) -> list[Trips]:
             return await ping_pong(worker, lambda: medium.now / PICOSECONDS, lambda: 0.0, budget_s)
 
         workers = make_workers(experiment.algorithm("dense", (1,)), experiment.workers, False)
-        tasks = Cooperative[list[Trips]](medium).run(workers, program)
+        tasks = RankScheduler[list[Trips]](medium).run(workers, program)
         assert tasks[0].result is not None
         return tasks[0].result
 
 
 def _standing() -> Any:
-    from netsim.simulator.checkpoint import Standing
+    from netsim.simulator.checkpoint import CheckpointState
 
-    return Standing()
+    return CheckpointState()
 
 
 @settings(max_examples=10)
@@ -306,7 +315,7 @@ def test_a_calibration_that_cannot_be_is_refused(
     assert named in done.err
 
 
-def calibrated(calibration: Calibration, *stage: Any, cluster: Any = None) -> Profile:
+def calibrated(calibration: CalibrationPlan, *stage: Any, cluster: Any = None) -> Profile:
     """Return what is measured here: a busy machine may give times that no line fits, and is measured again."""
     details = {"work": "calibrate", "backend": "gloo", "timeout_s": 20.0, "calibration": asdict(calibration)}
     for attempt in range(8):
@@ -320,7 +329,7 @@ def calibrated(calibration: Calibration, *stage: Any, cluster: Any = None) -> Pr
 @pytest.mark.real
 def test_two_ranks_on_loopback_are_calibrated(tmp_path: Path) -> None:
     """A short one of the real thing: what it says is finite, positive, and survives its file."""
-    calibration = Calibration(where="loopback", command="a test", messages_s=1.0, elements=(2_000, 20_000))
+    calibration = CalibrationPlan(where="loopback", command="a test", messages_s=1.0, elements=(2_000, 20_000))
     stages: list[str] = []
     measured = calibrated(calibration, lambda what, _: stages.append(what))
     save_profile(measured, tmp_path / "p.toml")
@@ -343,7 +352,7 @@ def test_a_shaped_link_is_no_faster_than_what_the_kernel_counts(tmp_path: Path) 
         pytest.skip(why)
     from netsim.cluster.plan import Cluster
 
-    calibration = Calibration(where="shaped cluster", command="a test", messages_s=12.0, elements=(2_000,))
+    calibration = CalibrationPlan(where="shaped cluster", command="a test", messages_s=12.0, elements=(2_000,))
     link = calibrated(calibration, cluster=Cluster(ranks=2, bandwidth_bps=50_000_000)).link
     each_s, credit = 8 / (50e6 * 1448 / 1514), 2 * 4096
     assert link.points[-1].size > 10 * credit

@@ -24,7 +24,7 @@ from algorithms import ALGORITHMS
 from netsim.cli.main import main
 from netsim.comm.payload import Dense, Vector
 from netsim.comm.worker import Worker
-from netsim.simulator.checkpoint import SCHEMA, Checkpoint, Standing
+from netsim.simulator.checkpoint import SCHEMA, Checkpoint, CheckpointState
 from netsim.training.algorithm import State
 from netsim.training.costs import MeasuredCosts
 from netsim.training.loop import Trained
@@ -201,7 +201,7 @@ def test_objects_that_ranks_share_are_shared_again(
     kept: dict[int, Trained] = {}
     save = Checkpoint.save
 
-    def keep(self: Checkpoint, algorithm: str, standing: Standing, workers: list[Worker]) -> None:
+    def keep(self: Checkpoint, algorithm: str, standing: CheckpointState, workers: list[Worker]) -> None:
         kept.clear()
         kept.update(copy.deepcopy(standing.trained))  # what follows works on residuals where they are
         save(self, algorithm, standing, workers)
@@ -225,7 +225,7 @@ def test_the_file_holds_what_is_shared_once(tmp_path: Path) -> None:
     parameters = Dense(torch.randn(size))
     memory = ALGORITHMS["gtopk"].remembers[0]
     trained = {rank: Trained(parameters, State(memory(Dense(torch.randn(size))), None)) for rank in range(8)}
-    Checkpoint(tmp_path / "path", {}, 1).save("gtopk", Standing(1, Counter(), trained), workers)
+    Checkpoint(tmp_path / "path", {}, 1).save("gtopk", CheckpointState(1, Counter(), trained), workers)
     assert 9 * 4 * size < (tmp_path / "path").stat().st_size < 9 * 4 * size + 20_000
 
 
@@ -234,7 +234,7 @@ def test_what_a_round_replaced_is_let_go(tmp_path: Path, monkeypatch: pytest.Mon
     held: dict[int, list[weakref.ref[Any]]] = {}
     save = Checkpoint.save
 
-    def watch(self: Checkpoint, algorithm: str, standing: Standing, workers: list[Worker]) -> None:
+    def watch(self: Checkpoint, algorithm: str, standing: CheckpointState, workers: list[Worker]) -> None:
         residuals = [trained.state.memory.residual for trained in standing.trained.values()]
         held[standing.step] = [weakref.ref(residual) for residual in residuals]
         save(self, algorithm, standing, workers)
@@ -255,7 +255,7 @@ def test_a_memory_that_no_algorithm_lists_is_named(tmp_path: Path) -> None:
 
     trained = {0: Trained(Dense(torch.zeros(3)), State(Secret(Dense(torch.zeros(3))), None))}
     with pytest.raises(netsim.NetsimError, match=r"Secret.*`remembers`"):
-        Checkpoint(tmp_path / "path", {}, 1).save("gtopk", Standing(1, Counter(), trained), [Worker(0, 1)])
+        Checkpoint(tmp_path / "path", {}, 1).save("gtopk", CheckpointState(1, Counter(), trained), [Worker(0, 1)])
 
 
 # Files that changed, or belong to another run.
@@ -390,7 +390,7 @@ def test_an_interrupt_says_how_to_go_on(
     path = tmp_path / "run.ckpt"
     finish = Checkpoint.save
 
-    def interrupt(self: Checkpoint, algorithm: str, standing: Standing, workers: list[Worker]) -> None:
+    def interrupt(self: Checkpoint, algorithm: str, standing: CheckpointState, workers: list[Worker]) -> None:
         finish(self, algorithm, standing, workers)
         if standing.step == 4:
             raise KeyboardInterrupt

@@ -25,8 +25,8 @@ from netsim.experiment.configuration import Experiment
 from netsim.network.effects import Effects
 from netsim.network.fabric import Fabric, Link, Route
 from netsim.network.switching import extra_ps
-from netsim.simulator.effects_engine import DisturbedMedium
-from netsim.simulator.scheduler import Cooperative
+from netsim.simulator.effects_engine import EffectsTransport
+from netsim.simulator.scheduler import RankScheduler
 from netsim.training.costs import AssumedCosts
 from tests.command import run
 from tests.packets import ACKNOWLEDGEMENT, cut, slow_start, through_switches
@@ -52,7 +52,7 @@ def cable(bandwidth: int = GIGABIT, latency: float = 50e-6) -> Fabric:
 def one_message(effects: Effects, nbytes: int, seed: int = 0, fabric: Fabric | None = None) -> float:
     """Return the seconds that a message of `nbytes` takes from rank 0 to rank 1 over a cable."""
     fabric = fabric or cable()
-    medium = DisturbedMedium(fabric, fabric.hosts, AssumedCosts({}), effects=effects, seed=seed)
+    medium = EffectsTransport(fabric, fabric.hosts, AssumedCosts({}), effects=effects, seed=seed)
     ends: list[int] = []
 
     async def program(worker: Worker) -> None:
@@ -62,7 +62,7 @@ def one_message(effects: Effects, nbytes: int, seed: int = 0, fabric: Fabric | N
             await worker.recv(0, SizeOnly(nbytes // 4))
             ends.append(medium.now)
 
-    tasks = Cooperative[None](medium).run([Worker(rank, 2) for rank in range(2)], program)
+    tasks = RankScheduler[None](medium).run([Worker(rank, 2) for rank in range(2)], program)
     assert tasks[1].path.totals().total() == ends[0]
     return ends[0] / PS
 
@@ -136,7 +136,7 @@ def test_the_parts_of_every_path_still_sum_to_the_clock(ranks: int, seed: int, t
     experiment = Experiment.of(workers=ranks, timing_only=True, elements=1000, **options)
     fabric = experiment.fabric()
     costs = AssumedCosts({"merge": 123e-6, "select": 7e-6})
-    medium = DisturbedMedium(fabric, fabric.hosts, costs, effects=experiment.effects, seed=seed)
+    medium = EffectsTransport(fabric, fabric.hosts, costs, effects=experiment.effects, seed=seed)
     ends: dict[int, int] = {}
 
     async def program(worker: Worker) -> None:
@@ -153,7 +153,7 @@ def test_the_parts_of_every_path_still_sum_to_the_clock(ranks: int, seed: int, t
                     await worker.recv(rank, SizeOnly(1 + seed % 9999))
         ends[worker.rank] = medium.now
 
-    for task in Cooperative[None](medium).run([Worker(rank, ranks) for rank in range(ranks)], program):
+    for task in RankScheduler[None](medium).run([Worker(rank, ranks) for rank in range(ranks)], program):
         assert task.path.totals().total() == ends[task.worker.rank]
 
 
@@ -248,7 +248,7 @@ def test_a_host_computes_and_takes_messages_in_one_after_another() -> None:
     """Rank 0 computes for 1 ms from 0 on; a message that arrives meanwhile is taken in afterwards."""
     fabric = cable()
     effects = Effects(message_overhead_s=100e-6)
-    medium = DisturbedMedium(fabric, fabric.hosts, AssumedCosts({"merge": 1e-3}), effects=effects, seed=0)
+    medium = EffectsTransport(fabric, fabric.hosts, AssumedCosts({"merge": 1e-3}), effects=effects, seed=0)
     ends: dict[str, int] = {}
 
     async def program(worker: Worker) -> None:
@@ -261,7 +261,7 @@ def test_a_host_computes_and_takes_messages_in_one_after_another() -> None:
         await worker.recv(1, SizeOnly(1000))
         ends["received"] = medium.now
 
-    Cooperative[None](medium).run([Worker(rank, 2) for rank in range(2)], program)
+    RankScheduler[None](medium).run([Worker(rank, 2) for rank in range(2)], program)
     assert ends == {"sent": 182 * 10**6, "computed": 10**9, "received": 1_100 * 10**6}
 
 

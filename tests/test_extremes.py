@@ -23,7 +23,7 @@ from netsim.experiment.configuration import WAYS, Experiment
 from netsim.network.fabric import Fabric
 from netsim.network.summary import summarise
 from netsim.simulator.estimates import estimate
-from netsim.simulator.session import laboratory
+from netsim.simulator.session import open_session
 from tests.command import run
 from topologies import build, check_topology
 from topologies.builder import Shape
@@ -80,7 +80,7 @@ def round_time(way: str, options: dict[str, Any]) -> float | str | None:
     """Return the seconds of a round, or the line that refuses; None where this way is none for the setting."""
     experiment = Experiment.of(way=way, timing_only=True, **options)
     try:
-        with laboratory(experiment) as prepared:
+        with open_session(experiment) as prepared:
             return prepared.simulate(experiment.algorithms[0]).round_time_s
     except InfeasibleError as error:
         return None if "cannot be taken" in str(error) else str(error)

@@ -20,11 +20,11 @@ from netsim.comm.collectives import doubling_all_gather, ring_all_gather, tree_b
 from netsim.comm.payload import Bundle, Dense, Flag, SizeOnly, Sparse, add
 from netsim.comm.worker import Compute, Worker
 from netsim.network.fabric import Fabric
-from netsim.simulator.critical_path import LONGEST, Path
-from netsim.simulator.event_engine import SimulatedMedium
-from netsim.simulator.in_memory import Instant
+from netsim.simulator.critical_path import LONGEST, CriticalPath
+from netsim.simulator.event_engine import SimulatedTransport
+from netsim.simulator.in_memory import InMemoryTransport
 from netsim.simulator.replica_cache import ReplicaMemo
-from netsim.simulator.scheduler import Cooperative, Operation
+from netsim.simulator.scheduler import Operation, RankScheduler
 from netsim.training.costs import AssumedCosts, MeasuredCosts
 from topologies import TOPOLOGIES
 from topologies.builder import Shape
@@ -34,12 +34,12 @@ Program = Callable[[Worker], Coroutine[Any, Any, Any]]
 
 def media(ranks: int) -> dict[str, Any]:
     fabric = Fabric(TOPOLOGIES["star"](Shape(ranks, 10**9, 50e-6)))
-    return {"memory": Instant(), "simulated": SimulatedMedium(fabric, fabric.hosts, AssumedCosts({}))}
+    return {"memory": InMemoryTransport(), "simulated": SimulatedTransport(fabric, fabric.hosts, AssumedCosts({}))}
 
 
 def run(program: Program, ranks: int, medium: str) -> list[Any]:
     workers = [Worker(rank, ranks) for rank in range(ranks)]
-    return [task.result for task in Cooperative[Any](media(ranks)[medium]).run(workers, program)]
+    return [task.result for task in RankScheduler[Any](media(ranks)[medium]).run(workers, program)]
 
 
 def vector(*values: float) -> Dense:
@@ -226,7 +226,7 @@ def test_replicated_work_is_done_once_and_forgotten_with_its_arguments() -> None
 def test_the_parts_of_every_path_sum_to_the_clock(ranks: int, seed: int, topology: str) -> None:
     """Each rank computes, sends and receives at random; its path must account for every picosecond."""
     fabric = Fabric(TOPOLOGIES[topology](Shape(ranks, 10**8, 50e-6)))
-    medium = SimulatedMedium(fabric, fabric.hosts, AssumedCosts({"merge": 123e-6, "select": 7e-6}))
+    medium = SimulatedTransport(fabric, fabric.hosts, AssumedCosts({"merge": 123e-6, "select": 7e-6}))
     ends: dict[int, int] = {}
 
     async def program(worker: Worker) -> None:
@@ -241,13 +241,13 @@ def test_the_parts_of_every_path_sum_to_the_clock(ranks: int, seed: int, topolog
             await worker.compute("select", add, SizeOnly(1), SizeOnly(1))
         ends[worker.rank] = medium.now
 
-    tasks = Cooperative[None](medium).run([Worker(rank, ranks) for rank in range(ranks)], program)
+    tasks = RankScheduler[None](medium).run([Worker(rank, ranks) for rank in range(ranks)], program)
     for task in tasks:
         assert task.path.totals().total() == ends[task.worker.rank]
 
 
 def test_a_long_path_keeps_its_totals_and_a_bounded_length() -> None:
-    path = Path.start(5)
+    path = CriticalPath.start(5)
     for step in range(3 * LONGEST):
         path = path.then(("odd", "even")[step % 2 == 0], 2)
     totals = path.totals()
@@ -269,7 +269,7 @@ def test_a_run_leaves_no_cycles_that_would_keep_payloads_until_the_collector_com
         run(program, 8, "simulated")
         gc.set_debug(gc.DEBUG_SAVEALL)
         gc.collect()
-        left = [each for each in gc.garbage if isinstance(each, Dense | Path | Operation)]
+        left = [each for each in gc.garbage if isinstance(each, Dense | CriticalPath | Operation)]
     finally:
         gc.set_debug(0)
         gc.garbage.clear()
@@ -291,8 +291,8 @@ def test_an_argument_may_be_a_computation_that_is_charged_for_itself(medium: str
     assert run(program, 1, medium) == [13.0]
     fabric = Fabric(TOPOLOGIES["star"](Shape(2, 10**9, 50e-6)))
     costs = AssumedCosts({"gradient": 5e-6, "update": 3e-6, "merge": 1e-6})
-    simulated = SimulatedMedium(fabric, fabric.hosts, costs)
-    (task, _) = Cooperative[float](simulated).run([Worker(rank, 2) for rank in range(2)], program)
+    simulated = SimulatedTransport(fabric, fabric.hosts, costs)
+    (task, _) = RankScheduler[float](simulated).run([Worker(rank, 2) for rank in range(2)], program)
     assert task.path.totals() == {"start": 0, "gradient": 5 * 10**6, "update": 3 * 10**6, "merge": 10**6}
 
 
@@ -316,8 +316,8 @@ def test_what_is_asked_for_together_is_made_together_and_answered_in_turn(thread
     fabric = Fabric(TOPOLOGIES["star"](Shape(6, 10**9, 50e-6)))
     with ExitStack() as stack:
         pool = None if threads is None else stack.enter_context(ThreadPoolExecutor(threads))
-        medium = SimulatedMedium(fabric, fabric.hosts, AssumedCosts({"gradient": 1e-3}), pool)
-        tasks = Cooperative[list[float]](medium).run([Worker(rank, 6) for rank in range(6)], program)
+        medium = SimulatedTransport(fabric, fabric.hosts, AssumedCosts({"gradient": 1e-3}), pool)
+        tasks = RankScheduler[list[float]](medium).run([Worker(rank, 6) for rank in range(6)], program)
     assert [task.result for task in tasks] == [[rank + 0.5] * 2 for rank in range(6)]
     assert sorted(map(len, made)) == ([2] * 6 if threads == 3 else [6] * 2)
     assert sorted(rank for some in made for rank in some) == sorted([*range(6)] * 2)
@@ -348,6 +348,6 @@ def test_timing_a_computation_leaves_what_it_overwrites_alone() -> None:
         return [*selected.rest.values.tolist(), *selected.local.values.tolist()]  # type: ignore[union-attr]
 
     fabric = Fabric(TOPOLOGIES["star"](Shape(2, 10**9, 50e-6)))
-    medium = SimulatedMedium(fabric, fabric.hosts, MeasuredCosts({}))
-    (task, _) = Cooperative[list[float]](medium).run([Worker(rank, 2) for rank in range(2)], program)
+    medium = SimulatedTransport(fabric, fabric.hosts, MeasuredCosts({}))
+    (task, _) = RankScheduler[list[float]](medium).run([Worker(rank, 2) for rank in range(2)], program)
     assert task.result == [2.0, 0.0, 3.0, 4.0, 6.0]

@@ -20,7 +20,7 @@ from netsim._util.errors import NetsimError, PeerSilentError, UsageError
 from netsim.cluster import namespaces
 from netsim.distributed import forkserver, launch
 from netsim.distributed.job import Job
-from netsim.distributed.rendezvous import meet
+from netsim.distributed.rendezvous import rendezvous
 from netsim.study.pool import backend
 
 TIMEOUT_S = 0.5
@@ -34,7 +34,7 @@ def met(monkeypatch: pytest.MonkeyPatch, rank: int, world_size: int = 2, **varia
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    return meet("env://", rank, world_size, TIMEOUT_S)
+    return rendezvous("env://", rank, world_size, TIMEOUT_S)
 
 
 @pytest.mark.parametrize("rank", [0, 1])

@@ -16,12 +16,12 @@ from algorithms import ALGORITHMS
 from algorithms.selection import Selector
 from netsim.comm.payload import Dense, Vector
 from netsim.experiment.configuration import Experiment
-from netsim.simulator.in_memory import Instant
-from netsim.simulator.scheduler import Cooperative
+from netsim.simulator.in_memory import InMemoryTransport
+from netsim.simulator.scheduler import RankScheduler
 from netsim.simulator.session import load_task, make_workers
 from netsim.training.loop import Task, train
-from netsim.training.metrics import COLUMNS, Recorder, metrics_file
-from netsim.training.sgd import Recipe
+from netsim.training.metrics import COLUMNS, MetricsRecorder, metrics_file
+from netsim.training.sgd import SGDConfig
 from tests.oracles import gtop_k
 
 CHARGES = {"compute_time": "5ms", "select_time": "1ms", "merge_time": "0s"}
@@ -45,12 +45,12 @@ def rows_of(name: str, gradients: np.ndarray, k: int, rate: float = 1.0, **optio
     algorithm = ALGORITHMS[name](*selected, **options)
     workers = make_workers(algorithm, gradients.shape[1], servers=0)
     rows: list[dict[str, Any]] = []
-    recorder = Recorder(algorithm, workers, lambda: 0.0, rows.append)
+    recorder = MetricsRecorder(algorithm, workers, lambda: 0.0, rows.append)
     for worker in workers:
         worker.observer = recorder.observe
     task = Given(gradients)
-    Cooperative[Any](Instant()).run(
-        workers, lambda worker: train(worker, algorithm, task, len(gradients), Recipe(rate), recorder.finished)
+    RankScheduler[Any](InMemoryTransport()).run(
+        workers, lambda worker: train(worker, algorithm, task, len(gradients), SGDConfig(rate), recorder.finished)
     )
     return rows
 

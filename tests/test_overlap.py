@@ -24,9 +24,9 @@ from netsim.comm.pieces import Piece
 from netsim.comm.worker import Worker
 from netsim.experiment.configuration import Experiment
 from netsim.network.fabric import Fabric
-from netsim.simulator.event_engine import SimulatedMedium
-from netsim.simulator.in_memory import Instant
-from netsim.simulator.scheduler import Cooperative
+from netsim.simulator.event_engine import SimulatedTransport
+from netsim.simulator.in_memory import InMemoryTransport
+from netsim.simulator.scheduler import RankScheduler
 from netsim.simulator.session import load_task, make_workers
 from netsim.simulator.timeline import Timeline, covered
 from netsim.simulator.timeline_observer import Watched
@@ -34,7 +34,7 @@ from netsim.training.algorithm import Algorithm
 from netsim.training.costs import AssumedCosts
 from netsim.training.loop import Task, TimingOnly, train
 from netsim.training.overlap import Bucket, Overlapped, Ready, even, pieces_of, ready_by_elements
-from netsim.training.sgd import Recipe
+from netsim.training.sgd import SGDConfig
 from tests.test_real import assert_three_worlds_agree
 from topologies import TOPOLOGIES
 from topologies.builder import Shape
@@ -119,7 +119,7 @@ def simulated(algorithm: Algorithm, task: Task, ranks: int, rounds: int = 2, **o
     """Return every rank's end, what it spent, and its result."""
     fabric = Fabric(TOPOLOGIES[others.get("topology", "star")](Shape(ranks, 10**9, others.get("latency", 50e-6))))
     charges = others.get("charges", {"gradient": 3e-3, "update": 1e-4, "select": 2e-4, "merge": 3e-5})
-    medium = SimulatedMedium(fabric, fabric.hosts, AssumedCosts(charges))
+    medium = SimulatedTransport(fabric, fabric.hosts, AssumedCosts(charges))
     timelines = [Timeline() for _ in range(len(fabric.hosts))]
     medium.note = lambda worker, work, start, end: timelines[worker.rank].computed(work, start, end)
     workers = make_workers(algorithm, ranks, fabric.server_host is not None)
@@ -129,7 +129,7 @@ def simulated(algorithm: Algorithm, task: Task, ranks: int, rounds: int = 2, **o
         spent[worker.rank].append((medium.now, timelines[worker.rank].spent()))
 
     tasks = Watched[Any](medium, timelines).run(
-        workers, lambda worker: train(worker, algorithm, task, rounds, Recipe(0.5), ended)
+        workers, lambda worker: train(worker, algorithm, task, rounds, SGDConfig(0.5), ended)
     )
     return tasks, spent
 
@@ -294,8 +294,8 @@ def test_mass_is_conserved_bucket_by_bucket(name: str, ranks: int, tensors: list
     gradients = random.integers(-512, 512, (steps, ranks, size)).astype(np.float32)
     pieces = pieces_of(tensors, "tensor", ready_by_elements(tensors))
     algorithm = Overlapped([Bucket(piece, one_of(name, data.draw(st.integers(1, 5)))) for piece in pieces])
-    recipe = Recipe(1.0, aggregate="sum")
-    tasks = Cooperative[Any](Instant()).run(
+    recipe = SGDConfig(1.0, aggregate="sum")
+    tasks = RankScheduler[Any](InMemoryTransport()).run(
         make_workers(algorithm, ranks, False),
         lambda worker: train(worker, algorithm, Given(gradients), steps, recipe),
     )
@@ -311,8 +311,8 @@ def test_every_bucket_selects_its_own_k() -> None:
     gradients = np.tile(np.arange(1.0, 101.0, dtype=np.float32), (1, 2, 1))
     pieces = pieces_of([60, 40], "tensor", [1, 0.5])
     algorithm = Overlapped([Bucket(piece, TopK(Selector(3))) for piece in pieces])
-    tasks = Cooperative[Any](Instant()).run(
-        make_workers(algorithm, 2, False), lambda worker: train(worker, algorithm, Given(gradients), 1, Recipe(1.0))
+    tasks = RankScheduler[Any](InMemoryTransport()).run(
+        make_workers(algorithm, 2, False), lambda worker: train(worker, algorithm, Given(gradients), 1, SGDConfig(1.0))
     )
     moved = np.flatnonzero(tasks[0].result.parameters.values.numpy())
     assert moved.tolist() == [57, 58, 59, 97, 98, 99]
@@ -462,7 +462,7 @@ def test_a_message_that_a_forked_coroutine_waits_for_is_named() -> None:
             await (await worker.fork(branch, waits(branch)))
 
     with pytest.raises(DeadlockError) as error:
-        Cooperative[None](Instant()).run([Worker(0, 2), Worker(1, 2)], program)
+        RankScheduler[None](InMemoryTransport()).run([Worker(0, 2), Worker(1, 2)], program)
     assert str(error.value).count("waits for") == 1
     assert "rank 1 waits for a message from rank 0" in str(error.value)
 

@@ -16,7 +16,7 @@ import netsim
 from algorithms import ALGORITHMS
 from netsim.distributed.rank_main import wake_without_preempting
 from netsim.experiment.configuration import Experiment
-from netsim.simulator.session import laboratory
+from netsim.simulator.session import open_session
 
 NAMES = ",".join(ALGORITHMS)
 STEPS = 20
@@ -27,7 +27,7 @@ def assert_three_worlds_agree(options: dict[str, Any], workers: int) -> None:
     experiment = Experiment.of(workers=workers, **options, **CHARGES)
     simulated = netsim.simulate(workers=workers, **options, **CHARGES).results
     real = netsim.run(workers=workers, **options).results
-    with laboratory(experiment) as lab:
+    with open_session(experiment) as lab:
         for one, other in zip(simulated, real, strict=True):
             name = f"{one.algorithm}, {workers} workers"
             memory = lab.in_memory(one.algorithm)

@@ -18,11 +18,11 @@ from netsim._util.errors import UsageError
 from netsim.cli.main import main
 from netsim.comm.payload import Dense, Vector
 from netsim.experiment.configuration import Experiment
-from netsim.simulator.in_memory import Instant
-from netsim.simulator.scheduler import Cooperative
+from netsim.simulator.in_memory import InMemoryTransport
+from netsim.simulator.scheduler import RankScheduler
 from netsim.simulator.session import make_workers
 from netsim.training.loop import Task, Trained, train
-from netsim.training.sgd import Recipe
+from netsim.training.sgd import SGDConfig
 
 FEATURES, CLASSES, BATCH, STEPS = 6, 3, 5, 24
 TENSORS = (FEATURES * CLASSES, CLASSES)
@@ -130,7 +130,7 @@ def by_netsim(name: str, workers: int, **options: Any) -> list[torch.Tensor]:
             assert isinstance(now.parameters, Dense)
             after.append(now.parameters.values.clone())
 
-    Cooperative[Trained](Instant()).run(
+    RankScheduler[Trained](InMemoryTransport()).run(
         make_workers(algorithm, workers, 0),
         lambda worker: train(worker, algorithm, Regression(), STEPS, recipe, look),
     )
@@ -272,7 +272,7 @@ def test_rounds_of_a_decay_are_read_however_they_are_given(given: Any) -> None:
 )
 def test_a_rate_that_vanishes_on_the_way_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="learning rate"):
-        Recipe(**options)
+        SGDConfig(**options)
 
 
 # Options that are given and change nothing

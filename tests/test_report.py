@@ -24,7 +24,7 @@ from netsim.report.drawing import (
     Heat,
     Mark,
     Series,
-    Span,
+    TimeSpan,
     against,
     gantt,
     heat_map,
@@ -54,7 +54,7 @@ def drawings(name: str = "gTop-k") -> dict[str, str]:
     return {
         "lines": lines([*points, fit], Axis("workers", 2), Axis("s", 10), [Mark(name, 9, 8, 10)], {f"{name} level": 1}),
         "bars": stacked_bars([name, "b"], {name: [1, 2], "c": [0, 3]}, time),
-        "gantt": gantt([Span(name, "compute", 0, 1), Span("b", name, 1, 2)], time),
+        "gantt": gantt([TimeSpan(name, "compute", 0, 1), TimeSpan("b", name, 1, 2)], time),
         "heat": heat_map(Heat([name, "b"], [0, 1, 2], [[0, 1], [0.5, 0.2]], name), time),
         "against": against([Series(name, [1, 2], [1, 3], [0.5, 2], [2, 4])], time, Axis("s")),
     }

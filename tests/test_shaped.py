@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from netsim._util.units import PICOSECONDS
 from netsim.cluster.framing import Wire
 from netsim.network.fabric import Link, Route
-from netsim.testbed.shaped_links import ShapedNetwork, Stream, max_min
+from netsim.testbed.shaped_links import PacketStream, ShapedNetwork, max_min
 
 RATE = 100_000_000
 FRAME = 1514
@@ -130,7 +130,7 @@ def test_two_hosts_have_a_credit_of_their_own_where_a_link_owes() -> None:
         found: list[float] = []
 
         def send(number: int, frames: int, then: Any = None) -> None:
-            def done(_: Stream) -> None:
+            def done(_: PacketStream) -> None:
                 found.append(environment.now / PICOSECONDS)
                 if then is not None:
                     then()
@@ -204,7 +204,7 @@ LINKS = [Link(number, f"n{number}", "x", 1000 * (number + 1), 0.0) for number in
 @given(st.lists(st.lists(st.sampled_from(LINKS), min_size=1, max_size=3, unique=True), min_size=1, max_size=8))
 @settings(deadline=None)
 def test_every_stream_has_a_full_link_on_which_nobody_is_faster(routes: list[list[Link]]) -> None:
-    streams = [Stream(tuple(route), (), 1, lambda _: None) for route in routes]
+    streams = [PacketStream(tuple(route), (), 1, lambda _: None) for route in routes]
     rates = {stream: rate for stream, (rate, _) in max_min(streams, {}).items()}
     load = {link: sum(rates[stream] for stream in streams if link in stream.links) for link in LINKS}
     assert all(load[link] <= link.bandwidth_bps * (1 + 1e-9) for link in LINKS)

@@ -18,8 +18,8 @@ from algorithms import ALGORITHMS
 from netsim.experiment.configuration import Experiment
 from netsim.experiment.results import Result
 from netsim.report.activity import draw_links, draw_round
-from netsim.simulator.session import laboratory
-from netsim.simulator.trace import Activity, Computation, Message, Trace
+from netsim.simulator.session import open_session
+from netsim.simulator.trace import Activity, Computation, Trace, TracedMessage
 from tests.command import run
 
 MS = 10**9
@@ -33,7 +33,7 @@ SMALL: dict[str, Any] = {
 def traced(algorithm: str, **options: Any) -> tuple[Result, Trace]:
     """Return the result of one algorithm, and what went on."""
     trace = Trace(algorithm)
-    with laboratory(Experiment.of(algorithm=algorithm, **(SMALL | options))) as lab:
+    with open_session(Experiment.of(algorithm=algorithm, **(SMALL | options))) as lab:
         return lab.simulate(algorithm, trace=trace), trace
 
 
@@ -235,7 +235,7 @@ def test_a_picture_may_begin_before_the_first_message() -> None:
 
 def test_links_that_are_as_busy_stand_in_order_of_their_numbers() -> None:
     trace = Trace(
-        "dense", levels={f"w{n}": [(0, 0.5)] for n in (10, 9, 1)}, messages=[Message(0, 1, 1, "", 0, 0, 0, 1, 2)]
+        "dense", levels={f"w{n}": [(0, 0.5)] for n in (10, 9, 1)}, messages=[TracedMessage(0, 1, 1, "", 0, 0, 0, 1, 2)]
     )
     trace.levels["w2"] = [(0, 0.75)]
     assert trace.busiest(4) == ["w2", "w1", "w9", "w10"]
@@ -245,5 +245,5 @@ def test_a_round_and_its_links_can_be_drawn() -> None:
     _, trace = traced("gtopk")
     assert "time in round 2 (ms)" in draw_round(trace, 1)
     assert "switch→worker0" in draw_links(trace)
-    empty = Trace("none", ["a"], [Computation(0, "gradient", 0, 0, 1)], [Message(0, 0, 0, "x", 0, 0, 0, 0, 0)])
+    empty = Trace("none", ["a"], [Computation(0, "gradient", 0, 0, 1)], [TracedMessage(0, 0, 0, "x", 0, 0, 0, 0, 0)])
     assert "rank 0" in draw_round(empty)

@@ -20,7 +20,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from netsim._util.errors import NonFiniteGradientError, UsageError
 from netsim.comm.payload import Dense
 from netsim.training.workloads import WORKLOADS, check_workload, load_workload
-from netsim.training.workloads.data import Shape
+from netsim.training.workloads.data import SampleShape
 from netsim.training.workloads.fully_connected import LEAST
 from netsim.training.workloads.lstm import FrameTagger
 from netsim.training.workloads.samples import Samples
@@ -364,7 +364,7 @@ def test_training_on_synthetic_data_learns(name: str) -> None:
 def test_frames_of_synthetic_data_can_be_learnt() -> None:
     frames = load_workload("lstm-an4", 0)
     assert frames.data == "synthetic"
-    model = FrameTagger(Shape("frames", (50, 161), 29), 32, 1)
+    model = FrameTagger(SampleShape("frames", (50, 161), 29), 32, 1)
     task = DataParallelTask(replace(frames, model=model), 2, 16, 0, "cpu")
     at = task.initial_parameters()
     for step in range(30):

@@ -15,7 +15,7 @@ import netsim
 from algorithms.selection import Selector
 from netsim._util.errors import UsageError
 from netsim.experiment.configuration import build_algorithm
-from netsim.training.sgd import Recipe
+from netsim.training.sgd import SGDConfig
 from tests.command import run
 
 
@@ -306,7 +306,7 @@ def test_a_lazy_algorithm_made_by_hand_refuses_what_leaves_the_server_nothing_to
 def test_a_recipe_refuses_a_rate_that_is_or_becomes_useless(wrong: Any) -> None:
     """α_d = alpha / γ of the lazy rules divides by it."""
     with pytest.raises(UsageError, match=r"learning rate .* must stay finite and more than 0"):
-        Recipe(**wrong)
+        SGDConfig(**wrong)
 
 
 @pytest.mark.parametrize(

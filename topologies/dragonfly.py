@@ -57,7 +57,7 @@ def dragonfly(
         bandwidth_bps=global_,
         latency_s=global_latency,
     )
-    router = _Router(a, p, h, _square(a, inside[: len(one)]), _square(groups, across), routing == "valiant")
+    router = DragonflyRouter(a, p, h, _square(a, inside[: len(one)]), _square(groups, across), routing == "valiant")
     return wiring.graph(router, groups=wiring.hosts // (a * p))
 
 
@@ -78,7 +78,7 @@ def _square(size: int, links: IntArray) -> IntArray:
     return matrix
 
 
-class _Router:
+class DragonflyRouter:
     """`inside[x, y]` is the link from router x to y of group 0, `across[i, j]` that from group i to j."""
 
     def __init__(self, a: int, p: int, h: int, inside: IntArray, across: IntArray, valiant: bool) -> None:

@@ -49,7 +49,7 @@ def wide_area(
     )
     between = np.full((count, count), NO_LINK, np.int64)
     between[one, other], between[other, one] = there, there + 1
-    return wiring.graph(_Router(site, between), groups=site)
+    return wiring.graph(WideAreaRouter(site, between), groups=site)
 
 
 def read_matrix(path: Path) -> tuple[list[str], FloatArray]:
@@ -77,7 +77,7 @@ def read_matrix(path: Path) -> tuple[list[str], FloatArray]:
     return names, seconds
 
 
-class _Router:
+class WideAreaRouter:
     """To the site's switch, over the link between the sites, and to the host."""
 
     def __init__(self, site: IntArray, between: IntArray) -> None:

@@ -15,7 +15,7 @@ from netsim._util.errors import InfeasibleError
 from netsim._util.units import format_duration
 from netsim.experiment.configuration import Experiment
 from netsim.experiment.results import Result
-from netsim.simulator.session import Laboratory
+from netsim.simulator.session import Session
 from netsim.training.loop import TimingOnly
 
 LARGEST = 64
@@ -27,7 +27,7 @@ LARGEST_AT_ONCE = 1024
 class Scaling:
     """Round times of the algorithms at other numbers of workers, simulated when first asked for."""
 
-    def __init__(self, laboratory: Laboratory) -> None:
+    def __init__(self, laboratory: Session) -> None:
         self._laboratory = laboratory
         self._rounds: dict[tuple[str, int], float] = {}
 
@@ -38,7 +38,7 @@ class Scaling:
             tensors, costs = self._laboratory.tensors, self._laboratory.costs
             experiment = self._laboratory.experiment
             one = replace(experiment, workers=workers, timing_only=True, rounds=1, way="auto")
-            sizes = Laboratory(one, TimingOnly(sum(tensors)), tensors, costs)
+            sizes = Session(one, TimingOnly(sum(tensors)), tensors, costs)
             self._rounds[key] = sizes.simulate(algorithm).round_time_s
         return self._rounds[key]
 
@@ -80,7 +80,7 @@ class Scaling:
         return won
 
 
-def conclude(results: Sequence[Result], laboratory: Laboratory | None) -> list[str]:
+def conclude(results: Sequence[Result], laboratory: Session | None) -> list[str]:
     """Return the conclusion in sentences; without a laboratory nothing is said about other sizes."""
     ranked = sorted(results, key=lambda result: result.round_time_s)
     best = ranked[0]
@@ -127,7 +127,7 @@ def _sizes(experiment: Experiment, largest: int) -> list[int]:
     return [2**power for power in range(1, most.bit_length())] + ([most] if most & (most - 1) else [])
 
 
-def _order(ranked: Sequence[Result], laboratory: Laboratory) -> str:
+def _order(ranked: Sequence[Result], laboratory: Session) -> str:
     """Say who is fastest at other numbers of workers, where one round of sizes alone orders these results, too.
 
     It may not: rules that skip uploads do so in later rounds.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from netsim._util.units import format_duration
 from netsim.experiment.configuration import Experiment
 from netsim.simulator.estimates import check_experiment
-from netsim.simulator.session import laboratory
+from netsim.simulator.session import open_session
 from topologies.placement import PLACEMENTS
 
 WORTH_SAYING = 0.01
@@ -34,7 +34,7 @@ def compare(experiment: Experiment) -> list[Gain]:
     titles: dict[str, str] = {}
     check_experiment(experiment, times=len(PLACEMENTS))
     for placement in PLACEMENTS:
-        with laboratory(replace(experiment, placement=placement)) as lab:
+        with open_session(replace(experiment, placement=placement)) as lab:
             for name in experiment.algorithms:
                 result = lab.simulate(name)
                 rounds[name][placement], titles[name] = result.round_time_s, result.title

@@ -16,7 +16,7 @@ from netsim.simulator.estimates import check_experiments
 from netsim.study.kinds import Point
 from netsim.study.pool import backend, check_jobs, measured
 from netsim.study.simulated import simulate_point
-from netsim.study.validated import Validation, present
+from netsim.study.validated import ValidationFile, present
 from topologies import taken
 
 SCHEMA = "netsim.recommend/1"
@@ -112,7 +112,7 @@ def recommend(
     tried: Sequence[Candidate],
     options: Mapping[str, Any],
     *,
-    validation: Validation | None = None,
+    validation: ValidationFile | None = None,
     jobs: int = 0,
     on_point: OnPoint = lambda known, of: None,
 ) -> Recommendation:
@@ -225,7 +225,7 @@ def _lead(best: Ranked, second: Ranked) -> str:
     )
 
 
-def _margin(ranking: Sequence[Ranked], validation: Validation) -> str:
+def _margin(ranking: Sequence[Ranked], validation: ValidationFile) -> str:
     """Return how far predictions were off on a real network, and whether the first is further ahead than that."""
     worst = max(abs(each.error) for each in validation.comparison)
     told = present(validation).sentence.rstrip(".")

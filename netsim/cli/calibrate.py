@@ -46,7 +46,7 @@ def calibrate(
     from netsim.distributed.launch import join_work, launch_work, under_launcher
     from netsim.experiment.configuration import Experiment
     from netsim.experiment.profile import save_profile
-    from netsim.testbed.calibrate import Calibration, profile_of
+    from netsim.testbed.calibrate import CalibrationPlan, profile_of
 
     check_outputs({"out": out})
     Experiment(workload=workload, batch_size=batch_size)
@@ -54,7 +54,7 @@ def calibrate(
         raise UsageError(f"local {local} was given, but torchrun started the ranks; leave it out")
     nominal = None if bandwidth is None else parse_bandwidth(bandwidth)
     cluster = _cluster(local, nominal)
-    calibration = Calibration(
+    calibration = CalibrationPlan(
         where="torchrun" if under_launcher() else "loopback" if local is None else "shaped cluster",
         command=shlex.join(["netsim", *sys.argv[1:]]),
         backend=backend,

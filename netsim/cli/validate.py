@@ -107,7 +107,7 @@ def _join(
     """Take part in torchrun's job."""
     from netsim._util.units import parse_bandwidth
     from netsim.distributed.launch import ranks_given
-    from netsim.testbed.campaign import Network, join
+    from netsim.testbed.campaign import ClusterNetwork, join
 
     of_clusters = {"local": None, "trunk": None, "latency": None, "placement": "contiguous", "shaping": "fair"}
     for name, default in of_clusters.items():
@@ -115,7 +115,7 @@ def _join(
             raise UsageError(f"{name} {config[name]!r} was given, but torchrun started the ranks; leave it out")
     bandwidth = None if config["bandwidth"] is None else parse_bandwidth(config["bandwidth"])
     cells = tuple(_cells(config, ranks_given()))
-    return join(cells, Network(bandwidth, profile), backend, timeout_s, tolerance)
+    return join(cells, ClusterNetwork(bandwidth, profile), backend, timeout_s, tolerance)
 
 
 def _tolerance(text: str) -> float:

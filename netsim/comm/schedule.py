@@ -21,7 +21,7 @@ from netsim.comm.worker import Collective, Compute, evaluate
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
 T = TypeVar("T")
-By: TypeAlias = Sequence[T]
+PerRole: TypeAlias = Sequence[T]
 """One T for each of a world's representatives, in their order."""
 
 
@@ -37,7 +37,7 @@ class Pairs:
     dst: IntArray
 
 
-class Then(NamedTuple):
+class PostCompute(NamedTuple):
     """What follows the messages of a round: rank ``at[i]`` makes the schedule's computations ``requests[pick[i]]``."""
 
     at: IntArray
@@ -55,7 +55,7 @@ class Round(NamedTuple):
     pairs: Pairs
     sizes: IntArray
     which: IntArray
-    then: Then | None = None
+    then: PostCompute | None = None
 
 
 class Rounds(Sequence[Round]):
@@ -82,12 +82,12 @@ class Schedule(NamedTuple):
     """
 
     rounds: Sequence[Round]
-    answers: By[Any]
+    answers: PerRole[Any]
     requests: Sequence[Sequence[Compute[Any]]] = ()
     uneven: bool = False
 
 
-class World:
+class RoleMap:
     """All ranks, and the few that stand for them: rank 0, the last worker for the others, and the server.
 
     `role` is which of the `representatives` stands for each rank.
@@ -102,11 +102,11 @@ class World:
         for role, rank in enumerate(self.representatives):
             self.role[rank] = role
 
-    def sizes(self, payloads: By[Payload]) -> tuple[IntArray, IntArray]:
+    def sizes(self, payloads: PerRole[Payload]) -> tuple[IntArray, IntArray]:
         """Return the sizes there are, and which is that of every rank's own payload."""
         return np.array([size_of(payload) for payload in payloads]), self.role
 
-    def alike(self, payloads: By[Payload | None]) -> Payload:
+    def alike(self, payloads: PerRole[Payload | None]) -> Payload:
         """Return the payload that all have who have one; raise NoScheduleError where they differ in size."""
         present = [payload for payload in payloads if payload is not None]
         if len({(kind_of(payload), *size_of(payload)) for payload in present}) > 1:
@@ -172,12 +172,12 @@ def written(call: Collective[Any]) -> Any:
     return getattr(call.function, "func", call.function)
 
 
-def scheduled(world: World, calls: By[Collective[Any]]) -> Schedule:
+def scheduled(world: RoleMap, calls: PerRole[Collective[Any]]) -> Schedule:
     """Return the schedule of a collective that every representative calls."""
     return called(_SCHEDULERS[written(calls[0])], calls, world)
 
 
-def called(function: Callable[..., T], calls: By[Collective[Any]], *first: Any) -> T:
+def called(function: Callable[..., T], calls: PerRole[Collective[Any]], *first: Any) -> T:
     """Call a function, after its first arguments, with those that each representative hands to a collective."""
     parameters = inspect.signature(function)
     bound = []

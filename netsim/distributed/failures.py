@@ -33,7 +33,7 @@ class RankFailedError(NetsimError):
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
+class ExitMessage:
     """What a process said of its end: the error's class, its message, the exit status, and the rank it waited for."""
 
     kind: str
@@ -43,13 +43,13 @@ class Word:
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class RankExit:
     """How a process ended: its exit status (None: it did not), whether it was halted, what it said, its last line."""
 
     name: int | str
     code: int | None
     halted: bool
-    word: Word | None
+    word: ExitMessage | None
     last_line: str
 
     def how(self) -> str | None:
@@ -64,7 +64,7 @@ class Ending:
         return f"{who} ended with exit status {self.code}" + (f": {self.last_line}" if self.last_line else "")
 
 
-def what_happened(endings: Mapping[int | str, Ending], reached: str = "") -> tuple[str, int]:
+def diagnose(endings: Mapping[int | str, RankExit], reached: str = "") -> tuple[str, int]:
     """Return the message and the exit status of a job of which a process failed; `reached` says how far it was.
 
     An error of a rank's own comes first; then a rank that died without a word or is stopped, with where
@@ -93,7 +93,7 @@ def what_happened(endings: Mapping[int | str, Ending], reached: str = "") -> tup
     return "the ranks ended without a word", 1
 
 
-def _waits_in_vain(word: Word, words: Mapping[int | str, Word], kind: str) -> bool:
+def _waits_in_vain(word: ExitMessage, words: Mapping[int | str, ExitMessage], kind: str) -> bool:
     """Return whether it waited for somebody who waited in vain, too: then that one knows better."""
     other = words.get(word.peer) if word.peer is not None else None
     return other is not None and other.kind == kind

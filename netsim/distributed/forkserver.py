@@ -19,7 +19,7 @@ from netsim.distributed.job import (
     JOB,
     LAUNCHER,
     LIMITS,
-    Forked,
+    ForkedRank,
     Job,
     RankTask,
     die_with,
@@ -36,7 +36,7 @@ def main() -> int:
     die_with(int(os.environ[LAUNCHER]))
     job = Job(Path(os.environ[JOB]))
     details = job.read()
-    ranks: list[Forked] = []
+    ranks: list[ForkedRank] = []
     try:
         with ended_politely():
             namespaces = _cluster(details)
@@ -67,14 +67,14 @@ def _cluster(details: dict[str, Any]) -> list[int] | None:
     return build(Cluster(**details["cluster"]))
 
 
-def _fork(job: Job, rank: int, namespaces: list[int] | None, world_size: int, work: RankTask) -> Forked:
+def _fork(job: Job, rank: int, namespaces: list[int] | None, world_size: int, work: RankTask) -> ForkedRank:
     parent = os.getpid()
     try:
         pid = os.fork()
     except OSError as error:
         raise NetsimError(f"rank {rank} could not be started: {reason_of(error)}; {LIMITS}") from error
     if pid:
-        return Forked(pid)
+        return ForkedRank(pid)
     code = 1
     try:
         die_with(parent)

@@ -16,8 +16,8 @@ from netsim._util.errors import ProtocolError
 from netsim.comm.payload import Dense, Payload, check_like, has_known_size
 from netsim.comm.pieces import InPieces
 from netsim.comm.worker import EXPAND, Collective, Compute, Fork, Recv, Send, SendRecv, Sends, Start, Worker, evaluate
-from netsim.distributed.overlap_threads import Backward, Forked
-from netsim.distributed.rank_context import HERE
+from netsim.distributed.overlap_threads import Backward, ForkedExchange
+from netsim.distributed.rank_context import CURRENT_RANK
 from netsim.distributed.transfers import (
     BODY,
     HEADER,
@@ -50,7 +50,7 @@ RECEIPTS_KEPT = 4096
 """The kernel has a receipt, a byte whose receiver is waiting, long before so many later ones were sent."""
 
 
-class Real:
+class RankInterpreter:
     """Answers one rank's requests with torch.distributed, and keeps its clock.
 
     Bodies travel on `device` (the GPU under nccl, otherwise main memory), headers always through
@@ -80,7 +80,7 @@ class Real:
 
     def run(self, program: Coroutine[Any, Any, T]) -> T:
         """Drive `program` to its end and return its result."""
-        HERE.follow(self._worker, self._doing)
+        CURRENT_RANK.follow(self._worker, self._doing)
         return self._drive(program)
 
     def _drive(self, program: Coroutine[Any, Any, T]) -> T:
@@ -110,7 +110,7 @@ class Real:
                 return f"sending to rank {dst} and receiving from rank {src}"
             case Outgoing() | Incoming():
                 return "finishing what it started"
-            case Fork() | Forked() | InPieces():
+            case Fork() | ForkedExchange() | InPieces():
                 return "computing (gradient) or exchanging what is there of it"
         return ""
 
@@ -135,7 +135,7 @@ class Real:
                 return self._receive_in_background(recv)
             case Fork():
                 return self._fork(request)
-            case Forked():
+            case ForkedExchange():
                 return request.finish()
             case InPieces():
                 return self._in_pieces(request)
@@ -149,11 +149,11 @@ class Real:
         self.timeline.computed(request.work, started, time.perf_counter())
         return result
 
-    def _fork(self, request: Fork[Any]) -> Forked:
+    def _fork(self, request: Fork[Any]) -> ForkedExchange:
         """Let a thread answer the requests of a coroutine that runs beside this one."""
-        beside = Real(request.worker, self._device, self._backend, self._sends)
+        beside = RankInterpreter(request.worker, self._device, self._backend, self._sends)
         beside.timeline = self.timeline
-        return Forked(partial(beside._drive, request.coroutine))
+        return ForkedExchange(partial(beside._drive, request.coroutine))
 
     def _in_pieces(self, request: InPieces) -> Backward:
         if self._backward is None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from netsim._util.storage import write_atomically
-from netsim.distributed.failures import Ending, RankFailedError, Word, what_happened
+from netsim.distributed.failures import ExitMessage, RankExit, RankFailedError, diagnose
 from netsim.distributed.rank_context import HINT, SLACK_S, taking_part
 from netsim.distributed.supervision import Phases, Watch, is_halted, is_locked
 
@@ -57,7 +57,7 @@ class Process(Protocol):
     def wait(self, timeout: float | None = None) -> int: ...
 
 
-class Forked:
+class ForkedRank:
     """A child that was forked, with what :class:`Process` asks for."""
 
     def __init__(self, pid: int) -> None:
@@ -124,14 +124,14 @@ class Job:
 
     def tell(self, who: int | str, kind: str, message: str, exit_code: int, peer: int | None = None) -> None:
         """Write down why a process of this job ends."""
-        word = Word(kind, message, exit_code, peer)
+        word = ExitMessage(kind, message, exit_code, peer)
         write_atomically(self.folder / f"last-{who}.json", json.dumps(asdict(word)))
 
-    def last_word(self, who: int | str) -> tuple[Word | None, str]:
+    def last_word(self, who: int | str) -> tuple[ExitMessage | None, str]:
         """Return what a process said of its end, if it could, and the last line that it wrote to stderr."""
         said = self.folder / f"last-{who}.json"
         lines = self.stderr(who).read_text(errors="replace").strip().splitlines() if self.stderr(who).exists() else []
-        return Word(**json.loads(said.read_text())) if said.exists() else None, lines[-1] if lines else ""
+        return ExitMessage(**json.loads(said.read_text())) if said.exists() else None, lines[-1] if lines else ""
 
     def progressed(self, what: str, step: int) -> None:
         with (self.folder / "progress").open("a") as progress:
@@ -206,12 +206,12 @@ def _failure(
     reached, endings = job.reached(), {}
     for name, process in zip(names, processes, strict=True):
         halted = process.poll() is None and is_halted(process.pid)
-        endings[name] = Ending(name, process.poll(), halted, *job.last_word(name))
+        endings[name] = RankExit(name, process.poll(), halted, *job.last_word(name))
     stop(processes, grace_s)
     for name, ending in endings.items():
         if ending.word is None:  # asked to stop, it says where it was
             endings[name] = replace(ending, word=job.last_word(name)[0])
-    message, exit_code = what_happened(endings, reached)
+    message, exit_code = diagnose(endings, reached)
     words = [ending.word for ending in endings.values() if ending.word is not None]
     kind = next((word.kind for word in words if word.message == message), "")
     return RankFailedError(message, exit_code, kind)

@@ -16,7 +16,7 @@ from netsim.comm.worker import Handle, evaluate
 from netsim.simulator.timeline import Timeline
 
 
-class Forked(Handle[Any]):
+class ForkedExchange(Handle[Any]):
     """A coroutine that ``run()`` drives to its end in a thread of its own."""
 
     def __init__(self, run: Callable[[], Any]) -> None:

@@ -1,6 +1,6 @@
 """Where this process is in a real run, and its last word when an error or a signal ends it.
 
-One process is one rank, so there is one :data:`HERE`. A rank that waits in gloo runs no Python, and so none of
+One process is one rank, so there is one :data:`CURRENT_RANK`. A rank that waits in gloo runs no Python, and so none of
 Python's signal handlers, for as long as the timeout: a thread of its own, which the C handler wakes, speaks instead.
 """
 
@@ -19,10 +19,10 @@ from netsim._util.errors import NetsimError, PeerError, PeerLostError, PeerSilen
 if TYPE_CHECKING:
     from netsim.comm.worker import Worker
 
-Tell = Callable[[str, str, int, int | None], None]
+TellFailure = Callable[[str, str, int, int | None], None]
 """``tell(kind, message, exit_code, peer)`` hands on why a rank ends: the error's class, and which rank it is about."""
 
-Note = Callable[[str], None]
+StderrNote = Callable[[str], None]
 """``note(where)`` tells whoever watches this rank that it is in an operation that must end within the timeout."""
 
 HINT = " (is that rank stuck, stopped or at something else, or a link down?)"
@@ -35,12 +35,12 @@ def _nothing(where: str) -> None:
     """Tell nobody."""
 
 
-class Whereabouts:
+class RankContext:
     """Which rank this is, and what it is doing; the worker that runs, if any, knows operation and step."""
 
     def __init__(self) -> None:
         self.rank = 0
-        self.note: Note = _nothing
+        self.note: StderrNote = _nothing
         self._worker: Worker | None = None
         self._doing: Callable[[], str] = str
         self._between = "starting, before step 0"
@@ -69,7 +69,7 @@ class Whereabouts:
         self.note("")
 
 
-HERE = Whereabouts()
+CURRENT_RANK = RankContext()
 
 
 def failure(where: str, error: RuntimeError, peer: int | None = None, what: str = "") -> NetsimError:
@@ -96,27 +96,27 @@ def _limit(said: str) -> str:
 
 
 @contextmanager
-def taking_part(rank: int, tell: Tell | None = None, note: Note = _nothing) -> Iterator[None]:
+def taking_part(rank: int, tell: TellFailure | None = None, note: StderrNote = _nothing) -> Iterator[None]:
     """Be a rank within this: whatever goes wrong ends the process at once, with a last word on stderr.
 
     Not by an exception, since a peer that still waits for this rank would keep the interpreter from ending.
     """
-    HERE.rank, HERE.note = rank, note
+    CURRENT_RANK.rank, CURRENT_RANK.note = rank, note
     with _heeding_signals(tell):
         try:
             yield
         except NetsimError as error:
             end(type(error).__name__, str(error), error.exit_code, tell, getattr(error, "peer", None))
         except Exception as error:
-            if isinstance(error, RuntimeError) and isinstance(meant := failure(str(HERE), error), PeerError):
+            if isinstance(error, RuntimeError) and isinstance(meant := failure(str(CURRENT_RANK), error), PeerError):
                 end(type(meant).__name__, str(meant), meant.exit_code, tell, meant.peer)
-            end("", f"{HERE}: {in_one_line(error)}", 1, tell)
+            end("", f"{CURRENT_RANK}: {in_one_line(error)}", 1, tell)
 
 
 _ENDING = threading.Lock()
 
 
-def end(kind: str, message: str, code: int, tell: Tell | None, peer: int | None = None) -> None:
+def end(kind: str, message: str, code: int, tell: TellFailure | None, peer: int | None = None) -> None:
     """End this process with a last word: the first, where an error and a signal come at once."""
     _ENDING.acquire()
     if tell is not None:
@@ -126,9 +126,9 @@ def end(kind: str, message: str, code: int, tell: Tell | None, peer: int | None 
 
 
 class Alarm:
-    """A :data:`Note` for a rank that nobody watches: ends the rank if an operation lasts too long."""
+    """A :data:`StderrNote` for a rank that nobody watches: ends the rank if an operation lasts too long."""
 
-    def __init__(self, timeout_s: float, tell: Tell | None = None) -> None:
+    def __init__(self, timeout_s: float, tell: TellFailure | None = None) -> None:
         self._timeout_s, self._tell = timeout_s, tell
         self._timer: threading.Timer | None = None
 
@@ -146,7 +146,7 @@ class Alarm:
 
 
 @contextmanager
-def _heeding_signals(tell: Tell | None) -> Iterator[None]:
+def _heeding_signals(tell: TellFailure | None) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may say how signals are handled
         return
@@ -156,7 +156,7 @@ def _heeding_signals(tell: Tell | None) -> Iterator[None]:
     def heed() -> None:
         if woken := os.read(reader, 1):
             number = woken[0]
-            end("Stopped", f"{HERE}: ended by {signal.Signals(number).name}", 128 + number, tell)
+            end("Stopped", f"{CURRENT_RANK}: ended by {signal.Signals(number).name}", 128 + number, tell)
 
     before: dict[int, Any] = {each: signal.getsignal(each) for each in ENDING_SIGNALS}
     for each, handler in before.items():

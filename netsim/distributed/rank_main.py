@@ -15,8 +15,8 @@ from netsim._util.device import one_thread_each, resolve_device
 from netsim._util.errors import UsageError, unknown
 from netsim.comm.payload import Dense
 from netsim.comm.worker import Worker
-from netsim.distributed.rank_context import HERE
-from netsim.distributed.rendezvous import agree, meet
+from netsim.distributed.rank_context import CURRENT_RANK
+from netsim.distributed.rendezvous import rendezvous, verify_config
 from netsim.experiment.configuration import Experiment
 from netsim.experiment.results import RankOutcome, Ranks, Result, Timing, sha256_of, summarise
 from netsim.simulator.session import OnRound, holds_a_part, ignore, judge, load_task, make_workers
@@ -75,10 +75,10 @@ def process_group(
     wake_without_preempting()
     if backend == "nccl":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    with HERE.between(f"joining the group of {world_size}", "before step 0"):
-        store, serves = meet(init_method, rank, world_size, timeout_s)
-        agree(store, rank, world_size, timeout_s, claim, serves)
-    with HERE.between(f"connecting the group of {world_size}", "before step 0"):
+    with CURRENT_RANK.between(f"joining the group of {world_size}", "before step 0"):
+        store, serves = rendezvous(init_method, rank, world_size, timeout_s)
+        verify_config(store, rank, world_size, timeout_s, claim, serves)
+    with CURRENT_RANK.between(f"connecting the group of {world_size}", "before step 0"):
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if backend == "nccl" else backend,
             store=store,
@@ -88,7 +88,7 @@ def process_group(
         )
     yield
     # Not after an error: it would wait for peers that are gone.
-    with HERE.between("leaving the group", "after the last step"):
+    with CURRENT_RANK.between("leaving the group", "after the last step"):
         dist.destroy_process_group()
 
 
@@ -165,7 +165,7 @@ def _check_same_everywhere(task: DataParallelTask, launched_with: Mapping[str, s
 
     comparable = launched_with is not None and task.device == "cpu"
     everyones: list[Any] = [None] * dist.get_world_size()
-    with HERE.between("comparing workloads", "before step 0"):
+    with CURRENT_RANK.between("comparing workloads", "before step 0"):
         dist.all_gather_object(everyones, parts(task) if comparable else task.workload.parts_sha256())
     expected = launched_with or everyones[0]
     for rank, found in enumerate(everyones):
@@ -189,16 +189,18 @@ def _run_algorithm(
     """Run one algorithm as `worker` (None: stand by); return what all ranks did."""
     import torch.distributed as dist
 
-    from netsim.distributed.interpreter import Real
+    from netsim.distributed.interpreter import RankInterpreter
 
     outcome, spent, elapsed = None, Spent(), 0.0
     judged: dict[str, float | None] = {}
     if worker is not None:
         _warm_up(experiment, algorithm.name, task)
-    with HERE.between(f"barrier before {algorithm.name}", "before step 0"):
+    with CURRENT_RANK.between(f"barrier before {algorithm.name}", "before step 0"):
         dist.barrier()
     if worker is not None:
-        interpreter = Real(worker, device, backend, "acknowledged" if experiment.sends == "acknowledged" else "eager")
+        interpreter = RankInterpreter(
+            worker, device, backend, "acknowledged" if experiment.sends == "acknowledged" else "eager"
+        )
 
         def ended(worker: Worker, _: Trained) -> None:
             nonlocal spent
@@ -218,7 +220,7 @@ def _run_algorithm(
         if worker.rank == 0:
             judged = judge(task, trained.parameters)
     everyones: list[Any] = [None] * dist.get_world_size()
-    with HERE.between(f"gathering the results of {algorithm.name}", f"after step {experiment.round_count - 1}"):
+    with CURRENT_RANK.between(f"gathering the results of {algorithm.name}", f"after step {experiment.round_count - 1}"):
         dist.all_gather_object(everyones, (outcome, spent, elapsed))
     present = [each for each in everyones if each[0] is not None]
     slowest = max(present, key=lambda each: each[2])
@@ -228,13 +230,15 @@ def _run_algorithm(
 
 def _warm_up(experiment: Experiment, algorithm: str, task: Any) -> None:
     """Take a step in memory, as two workers or the one: first calls load kernels, which no round should be charged."""
-    from netsim.simulator.in_memory import Instant
-    from netsim.simulator.scheduler import Cooperative
+    from netsim.simulator.in_memory import InMemoryTransport
+    from netsim.simulator.scheduler import RankScheduler
 
     few = experiment.for_workers(min(2, experiment.workers))
     own = few.algorithm(algorithm, tuple(size for _, size in task.tensors))
     workers = make_workers(own, few.workers, few.servers)
-    Cooperative[Trained](Instant()).run(workers, lambda worker: train(worker, own, task, 1, few.recipe(algorithm)))
+    RankScheduler[Trained](InMemoryTransport()).run(
+        workers, lambda worker: train(worker, own, task, 1, few.recipe(algorithm))
+    )
 
 
 def _timing(spent: Spent, elapsed: float, rounds: int) -> Timing:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from netsim._util.errors import NetsimError, PeerSilentError, ProtocolError, UsageError, reason_of, shown
 from netsim._util.system import version
 from netsim._util.units import read_whole
-from netsim.distributed.rank_context import HERE
+from netsim.distributed.rank_context import CURRENT_RANK
 
 T = TypeVar("T")
 LOOK_S = 0.01
@@ -29,7 +29,7 @@ _KEPT: list[Any] = []
 """File stores, kept until this process ends: deleting one waits for the lock of its file."""
 
 
-def meet(init_method: str, rank: int, world_size: int, timeout_s: float) -> tuple[Any, bool]:
+def rendezvous(init_method: str, rank: int, world_size: int, timeout_s: float) -> tuple[Any, bool]:
     """Return the store where the ranks meet, and whether this rank serves it.
 
     It is a file (``file://``), or what ``env://`` means under torchrun.
@@ -106,7 +106,7 @@ def in_time(timeout_s: float, function: Callable[..., T], *args: Any) -> T:
         return answer.result(timeout_s)
     except TimeoutError:
         raise PeerSilentError(
-            f"{HERE}: nothing is known of {args[0]} within {timeout_s:g} s; is MASTER_ADDR right?", 0
+            f"{CURRENT_RANK}: nothing is known of {args[0]} within {timeout_s:g} s; is MASTER_ADDR right?", 0
         ) from None
 
 
@@ -122,7 +122,7 @@ def wait_for_listener(address: str, port: int, timeout_s: float) -> None:
         else:
             return
     raise PeerSilentError(
-        f"{HERE}: nobody to meet at {address}:{port} within {timeout_s:g} s{why}; is rank 0 there?", 0
+        f"{CURRENT_RANK}: nobody to meet at {address}:{port} within {timeout_s:g} s{why}; is rank 0 there?", 0
     )
 
 
@@ -140,14 +140,14 @@ def listener(address: str, port: int) -> int:
         listening.bind(where)
     except OSError as error:
         raise NetsimError(
-            f"{HERE}: cannot listen at {address}:{port} ({reason_of(error)}); "
+            f"{CURRENT_RANK}: cannot listen at {address}:{port} ({reason_of(error)}); "
             "MASTER_ADDR must be an address of rank 0's host, and MASTER_PORT free there"
         ) from error
     listening.listen(512)
     return listening.detach()
 
 
-def agree(
+def verify_config(
     store: Any, rank: int, world_size: int, timeout_s: float, claim: Mapping[str, Any], serves: bool = False
 ) -> None:
     """Wait until every rank has made its claim; raise ProtocolError where one differs, PeerSilentError without it.
@@ -167,10 +167,10 @@ def agree(
     if serves and (wrong or missing):
         time.sleep(LINGER_S)
     if wrong:
-        raise ProtocolError(f"{HERE}: {wrong}")
+        raise ProtocolError(f"{CURRENT_RANK}: {wrong}")
     if missing:
         raise PeerSilentError(
-            f"{HERE}: rank{'s' * (len(missing) > 1)} {', '.join(map(str, missing))} did not come within "
+            f"{CURRENT_RANK}: rank{'s' * (len(missing) > 1)} {', '.join(map(str, missing))} did not come within "
             f"{timeout_s:g} s; did all start, with the same world size?",
             missing[0],
         )

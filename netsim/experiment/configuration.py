@@ -44,7 +44,7 @@ from netsim.training.overlap import (
     shards,
 )
 from netsim.training.profiled_costs import STEP, Rate
-from netsim.training.sgd import Aggregate, Recipe
+from netsim.training.sgd import Aggregate, SGDConfig
 from netsim.training.workloads import DEFAULT, WORKLOADS, check_workload
 from topologies import STARS, build, file_of, servers_of, taken
 from topologies.builder import BANDWIDTH_BPS, LATENCY_S, Shape
@@ -490,12 +490,12 @@ class Experiment:
             return None
         return "workers" if self.momentum_correction and ALGORITHMS[name].corrects_momentum else "sum"
 
-    def recipe(self, name: str) -> Recipe:
+    def recipe(self, name: str) -> SGDConfig:
         """Return the hyper-parameters of SGD around an algorithm's exchange; the momentum is that of the sum."""
         return self._recipe(self.momentum if self.momentum_of(name) == "sum" else 0.0)
 
-    def _recipe(self, momentum: float) -> Recipe:
-        return Recipe(
+    def _recipe(self, momentum: float) -> SGDConfig:
+        return SGDConfig(
             learning_rate=self.learning_rate,
             momentum=momentum,
             weight_decay=self.weight_decay,

@@ -21,17 +21,17 @@ FORMAT = 1
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
+PositiveCount = Annotated[int, Field(ge=1)]
 Text = Annotated[str, Field(max_length=500, pattern=r"^[^\x00-\x1f\x7f]*$")]
 
 
-class Table(BaseModel):
+class ProfileTable(BaseModel):
     """A table of a profile."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
-class Provenance(Table):
+class ProfileProvenance(ProfileTable):
     """When, where and how it was measured; `load` is the machine's mean load of the minute before."""
 
     kind: Literal["MEASURED"]
@@ -39,39 +39,39 @@ class Provenance(Table):
     command: Text
     where: Literal["loopback", "shaped cluster", "torchrun"]
     backend: Text
-    ranks: Count
+    ranks: PositiveCount
     netsim: Text
     python: Text
     torch: Text
     kernel: Text
     machine: Text
-    cores: Count
+    cores: PositiveCount
     load: NotNegative
 
 
-class Point(Table):
+class ProfilePoint(ProfileTable):
     """The median of what was measured at one size, its quartiles, and by how much of itself the fit misses it."""
 
     size: Annotated[int, Field(ge=0)]
     seconds: NotNegative
     low_s: NotNegative
     high_s: NotNegative
-    repeats: Count
+    repeats: PositiveCount
     residual: float
 
     @classmethod
-    def of(cls, size: int, samples: Sequence[float]) -> Point:
+    def of(cls, size: int, samples: Sequence[float]) -> ProfilePoint:
         """Return the point of what was measured at a size."""
         low, median, high = quantiles(samples, n=4, method="inclusive") if len(samples) > 1 else [samples[0]] * 3
         return cls(size=size, seconds=median, low_s=low, high_s=high, repeats=len(samples), residual=0.0)
 
-    def against(self, fitted: float) -> Point:
+    def against(self, fitted: float) -> ProfilePoint:
         """Return the point with its residual, where the line says `fitted`."""
         residual = fitted / self.seconds - 1 if self.seconds > 0 else 0.0
         return self.model_copy(update={"residual": residual})
 
 
-class Line(Table):
+class Line(ProfileTable):
     """``fixed_s + each_s · size``: seconds of something of that size, with the points that it was fitted to.
 
     The residuals are relative to the measured medians: the median and the largest of their absolute values.
@@ -81,10 +81,10 @@ class Line(Table):
     each_s: NotNegative
     residual_median: NotNegative
     residual_worst: NotNegative
-    points: tuple[Point, ...] = ()
+    points: tuple[ProfilePoint, ...] = ()
 
 
-class Sample(Table):
+class Sample(ProfileTable):
     """The median time of a function, given so many `entries` of sparse vectors, and `elements` of dense ones."""
 
     entries: Annotated[int, Field(ge=0)]
@@ -93,7 +93,7 @@ class Sample(Table):
     residual: float
 
 
-class Work(Table):
+class WorkLine(ProfileTable):
     """``fixed_s + entry_s · entries + element_s · elements``: seconds of a function, with what it was fitted to."""
 
     fixed_s: NotNegative
@@ -104,7 +104,7 @@ class Work(Table):
     samples: tuple[Sample, ...] = ()
 
 
-class Link(Line):
+class LinkLine(Line):
     """A message between two hosts, besides what they do to it: ``fixed_s`` is α, ``each_s`` β, a byte's.
 
     Its first `free_bytes` cost nothing: what an idle link that is shaped lets through at once; a simulation
@@ -123,17 +123,17 @@ class Link(Line):
         return 8 / self.each_s
 
 
-class Step(Table):
+class Step(ProfileTable):
     """What computing takes of a step of training, gradient and update: the median over `repeats` steps."""
 
     workload: Text
-    batch_size: Count
-    elements: Count
+    batch_size: PositiveCount
+    elements: PositiveCount
     seconds: Positive
-    repeats: Count
+    repeats: PositiveCount
 
 
-class Profile(Table):
+class Profile(ProfileTable):
     """What was measured; sizes in `link` and `message` are bytes of values and indices.
 
     `message` is what one host does to a message, packing or unpacking it. `work` is what functions cost that
@@ -141,10 +141,10 @@ class Profile(Table):
     """
 
     format: Literal[1]
-    provenance: Provenance
-    link: Link
+    provenance: ProfileProvenance
+    link: LinkLine
     message: Line
-    work: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*$")], Work]
+    work: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*$")], WorkLine]
     step: Step | None = None
 
     def title(self) -> str:

@@ -37,7 +37,7 @@ class Share:
         self.updated = now
 
 
-class Filling:
+class ProgressiveFilling:
     """Shares links out by components: flows that share links, directly or through others."""
 
     def __init__(self) -> None:

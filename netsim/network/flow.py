@@ -86,7 +86,7 @@ def time_left(bits: int, remaining: float, rate: float) -> int:
     return round(min(remaining * PICOSECONDS / rate, HORIZON_PS))
 
 
-class Sharers(Protocol):
+class FairShareSolver(Protocol):
     """Flows that share links with each other and with nobody else, and how much of them each one gets.
 
     Changes take effect, all at once, with the next :meth:`settle`; it is called at every `next_instant`.

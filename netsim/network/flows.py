@@ -4,8 +4,8 @@ A flow first waits its route's latency, then drains its bits at the rate that sh
 done when the last bit has drained; so a message alone takes exactly latency + bits / bandwidth. All
 that happens at one instant is applied before links are shared once, and SimPy is asked for one timeout an
 instant. A flow that is alone on its links is due when arithmetic says; only flows that share links are handed to
-:class:`~netsim.network.flow.Sharers`: plain Python at first, and compiled where there is much to share and numba is
-there.
+:class:`~netsim.network.flow.FairShareSolver`: plain Python at first, and compiled code where there is much to share
+and numba is installed.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import simpy
 
 from netsim._util.units import HORIZON_PS, PICOSECONDS, beyond_horizon
 from netsim.network.fabric import Link, Route
-from netsim.network.filling import Filling, max_min
-from netsim.network.flow import CAP, SHARING, Bottleneck, Flow, Sharers, time_left
+from netsim.network.filling import ProgressiveFilling, max_min
+from netsim.network.flow import CAP, SHARING, Bottleneck, FairShareSolver, Flow, time_left
 from netsim.network.sharing import Sharing, weight_by_latency
 
 __all__ = ["CAP", "Bottleneck", "Flow", "Network", "max_min"]
@@ -50,7 +50,7 @@ class Network:
         """How many flows use each of the other links in use."""
         self._bandwidth: dict[Link, float] = {}
         """Of the links that ever changed."""
-        self._sharers: Sharers = _compiled() if solver == "compiled" else Filling()
+        self._sharers: FairShareSolver = _compiled() if solver == "compiled" else ProgressiveFilling()
         self._may_change_over = solver == "auto" and find_spec("numba") is not None
         self._unsettled = False
 
@@ -227,7 +227,7 @@ class Network:
     def _change_over(self, now: int) -> None:
         """Go on with compiled code, unless numba is there and does not work."""
         self._may_change_over = False
-        assert isinstance(self._sharers, Filling)
+        assert isinstance(self._sharers, ProgressiveFilling)
         try:
             compiled = _compiled()
         except ImportError:
@@ -241,7 +241,7 @@ class Network:
         self._sharers.settle(now)
 
 
-def _compiled() -> Sharers:
-    from netsim.network.repairing import Repairing
+def _compiled() -> FairShareSolver:
+    from netsim.network.repairing import IncrementalFairShare
 
-    return Repairing()
+    return IncrementalFairShare()

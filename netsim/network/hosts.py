@@ -9,7 +9,7 @@ from netsim._util.units import HORIZON_PS, beyond_horizon
 
 
 class Chain(Protocol):
-    """A chain of events that can be made longer; see :class:`netsim.simulator.critical_path.Path`."""
+    """A chain of events that can be made longer; see :class:`netsim.simulator.critical_path.CriticalPath`."""
 
     def then(self, what: Hashable, duration: int) -> Self:
         """Return the chain, longer by `duration` picoseconds of `what`."""

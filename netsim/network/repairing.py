@@ -10,7 +10,7 @@ from netsim.network.fabric import Link
 from netsim.network.flow import CAP, Flow
 
 
-class Repairing:
+class IncrementalFairShare:
     """Shares links out by local repair. Links and flows get numbers here when they first come."""
 
     def __init__(self) -> None:

@@ -4,7 +4,7 @@ A study fills a :class:`Document` and calls :func:`write_report`. Pictures are d
 from plain data; nothing in here simulates.
 """
 
-from netsim.report.document import Cell, Document, Figure, Section, Table
+from netsim.report.document import Document, Figure, Section, Table, TableCell
 from netsim.report.page import write_report
 
-__all__ = ["Cell", "Document", "Figure", "Section", "Table", "write_report"]
+__all__ = ["Document", "Figure", "Section", "Table", "TableCell", "write_report"]

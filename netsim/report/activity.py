@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from netsim._util.units import PICOSECONDS
-from netsim.report.drawing import Axis, Heat, Span, gantt, heat_map
+from netsim.report.drawing import Axis, Heat, TimeSpan, gantt, heat_map
 from netsim.simulator.trace import BOTH, RECEIVE, SEND, WAIT, Trace
 
 KINDS = {"gradient": "compute", "update": "compute", "select": "select", "merge": "merge"}
@@ -20,7 +20,7 @@ def draw_round(trace: Trace, step: int = 0, ranks: int = 16, since: int = 0) -> 
     end = max((each.end for _, each in of_step), default=0)
     scale, unit = _unit(end - start)
     spans = [
-        Span(f"rank {rank}", KINDS.get(each.kind, each.kind), (max(each.start, since) - start) / scale,
+        TimeSpan(f"rank {rank}", KINDS.get(each.kind, each.kind), (max(each.start, since) - start) / scale,
              (each.end - start) / scale)
         for rank, each in of_step if each.end > since
     ]  # fmt: skip

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-Cell: TypeAlias = str | int | float | bool | None
+TableCell: TypeAlias = str | int | float | bool | None
 """A table's entry; None is shown as a dash."""
 
 
@@ -33,7 +33,7 @@ class Table:
 
     title: str
     columns: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
+    rows: Sequence[Sequence[TableCell]]
     provenance: str = ""
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from netsim.report.canvas import Axis, canvas, legend, plain, scale, to_svg
 
-__all__ = ["Axis", "Heat", "Mark", "Series", "Span", "against", "gantt", "heat_map", "lines", "stacked_bars"]
+__all__ = ["Axis", "Heat", "Mark", "Series", "TimeSpan", "against", "gantt", "heat_map", "lines", "stacked_bars"]
 
 COLOURS = ("#0173b2", "#d55e00", "#029e73", "#c765ad", "#8d7a5b", "#3fa0d8", "#7f7f7f", "#6a40f0")
 """Of seaborn's colour-blind palette, made to be seen on white and on black."""
@@ -110,7 +110,7 @@ def stacked_bars(names: Sequence[str], parts: Mapping[str, Sequence[float]], uni
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class TimeSpan:
     """Something that went on in a lane from `start` to `end`, of a kind such as "compute"."""
 
     lane: str
@@ -119,7 +119,7 @@ class Span:
     end: float
 
 
-def gantt(spans: Sequence[Span], unit: Axis, kinds: Sequence[str] = ()) -> str:
+def gantt(spans: Sequence[TimeSpan], unit: Axis, kinds: Sequence[str] = ()) -> str:
     """Draw lanes, one under the other in order of appearance, with what went on in them along time.
 
     `kinds` gives the order of the legend, and so of the colours; kinds that do not occur are left out.

@@ -8,7 +8,7 @@ import json
 import math
 import re
 
-from netsim.report.document import Cell, Table
+from netsim.report.document import Table, TableCell
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """A spreadsheet computes text that begins like this."""
@@ -39,9 +39,9 @@ def file_name(stem: str, title: str, taken: set[str]) -> str:
     return name
 
 
-def _harmless(cell: Cell) -> Cell:
+def _harmless(cell: TableCell) -> TableCell:
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell
 
 
-def _finite(cell: Cell) -> Cell:
+def _finite(cell: TableCell) -> TableCell:
     return None if isinstance(cell, float) and not math.isfinite(cell) else cell

@@ -13,7 +13,7 @@ from typing import Any
 
 from netsim._util.errors import NetsimError, reason_of
 from netsim._util.storage import write_atomically
-from netsim.report.document import Cell, Document, Section
+from netsim.report.document import Document, Section, TableCell
 from netsim.report.files import as_csv, as_json_lines, file_name
 from netsim.report.svg import on_white, renamed, standalone
 
@@ -76,7 +76,7 @@ def _table_names(document: Document, stem: str) -> list[list[str]]:
     return [[file_name(stem, table.title, taken) for table in section.tables] for section in document.sections]
 
 
-def _holds_numbers(place: tuple[Sequence[Sequence[Cell]], int]) -> bool:
+def _holds_numbers(place: tuple[Sequence[Sequence[TableCell]], int]) -> bool:
     """Return whether a column, of these rows and that number, holds numbers and nothing else."""
     rows, column = place
     known = [row[column] for row in rows if row[column] is not None]
@@ -87,7 +87,7 @@ def _is_number(cell: Any) -> bool:
     return isinstance(cell, int | float) and not isinstance(cell, bool)
 
 
-def shown(cell: Cell) -> str:
+def shown(cell: TableCell) -> str:
     """Return a cell as people read it: four digits or five, thousands apart, a dash for nothing."""
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return "–"

@@ -39,10 +39,10 @@ from netsim.comm.collectives import (
     tree_reduce_level_by_level,
 )
 from netsim.comm.payload import Bundle, Flag, Payload, SizeOnly, add, concatenate
-from netsim.comm.schedule import By, NoScheduleError, World, asked, called, kind_of, size_of, written
+from netsim.comm.schedule import NoScheduleError, PerRole, RoleMap, asked, called, kind_of, size_of, written
 from netsim.comm.worker import Collective, Compute
 from netsim.network.routing import IntArray
-from netsim.simulator.symmetry import Costs, Recorder
+from netsim.simulator.symmetry import Costs, SymmetryRecorder
 from netsim.simulator.vectorized_sharing import alone, drain
 
 WORKER_LINKS, SERVER_LINK = "worker links", "server link"
@@ -59,31 +59,31 @@ class Star(NamedTuple):
         return alone(8 * sum(size) * flows, self.bandwidth_bps)
 
 
-class Chain(NamedTuple):
+class EventChain(NamedTuple):
     """An instant, and the time spent on each thing on the way to it."""
 
     now: int
     spent: Counter[str]
 
-    def then(self, spent: Counter[str]) -> Chain:
+    def then(self, spent: Counter[str]) -> EventChain:
         """Return the chain, longer by what is spent."""
         now = self.now + spent.total()
         if now >= HORIZON_PS:
             raise beyond_horizon()
-        return Chain(now, self.spent + spent)
+        return EventChain(now, self.spent + spent)
 
 
-START = Chain(0, Counter())
+START = EventChain(0, Counter())
 
 
-class Formulas(Recorder):
+class Formulas(SymmetryRecorder):
     """Takes the representatives through a run, and keeps account of their instants and of everybody's bytes.
 
     `chains` are those of the representatives. Where the ranks that one stands for may be earlier than its chain says,
     it is not `sure`; `somebody` says that there is one at the end of every chain all the same.
     """
 
-    def __init__(self, world: World, costs: Costs, star: Star) -> None:
+    def __init__(self, world: RoleMap, costs: Costs, star: Star) -> None:
         super().__init__(world, costs)
         self.star = star
         self.chains = [START for _ in world.representatives]
@@ -95,7 +95,7 @@ class Formulas(Recorder):
         self._others = [role for role in range(len(self.chains)) if role != self._server]
 
     @property
-    def last(self) -> Chain:
+    def last(self) -> EventChain:
         """The last instant of all, and the way to it."""
         chain, sure = max(zip(self.chains, self.sure, strict=True), key=lambda each: (each[0].now, each[1]))
         if not (sure or self.somebody):
@@ -111,13 +111,13 @@ class Formulas(Recorder):
     def compute(self, charges: tuple[Counter[str], ...]) -> None:
         self.chains = [chain.then(charge) for chain, charge in zip(self.chains, charges, strict=True)]
 
-    def exchange(self, calls: By[Collective[Any]]) -> By[Any]:
-        answers: By[Any] = called(FORMULAS[written(calls[0])], calls, self)
+    def exchange(self, calls: PerRole[Collective[Any]]) -> PerRole[Any]:
+        answers: PerRole[Any] = called(FORMULAS[written(calls[0])], calls, self)
         return answers
 
     # Around a ring.
 
-    def ring_all_reduce(self, vector: By[Any]) -> By[Any]:
+    def ring_all_reduce(self, vector: PerRole[Any]) -> PerRole[Any]:
         """A chunk of ⌈d/P⌉ elements goes around twice, and nothing overtakes it."""
         workers, whole = self.world.workers, self.world.alike(vector)
         assert isinstance(whole, SizeOnly)
@@ -136,7 +136,7 @@ class Formulas(Recorder):
         self.compute(tuple(self.charge([Compute("merge", concatenate, (whole,))]) for _ in self.chains))
         return vector
 
-    def ring_all_gather(self, own: By[Payload], likes: By[Any] | None = None) -> By[Any]:
+    def ring_all_gather(self, own: PerRole[Payload], likes: PerRole[Any] | None = None) -> PerRole[Any]:
         workers, payload = self.world.workers, self.world.alike(own)
         if likes is not None and likes[0] is not None:
             raise NoScheduleError("vectors of different sizes are gathered")
@@ -145,7 +145,7 @@ class Formulas(Recorder):
         self._count(self.received, workers - 1, payload)
         return self.world.everywhere([payload] * workers)
 
-    def doubling_all_gather(self, own: By[Any]) -> By[Any]:
+    def doubling_all_gather(self, own: PerRole[Any]) -> PerRole[Any]:
         workers, payload = self.world.workers, self.world.alike(own)
         self._power_of_two(workers)
         held = 1
@@ -158,20 +158,22 @@ class Formulas(Recorder):
 
     # Over a tree.
 
-    def tree_reduce(self, own: By[Payload], combine: By[Combine[Payload]]) -> By[Any]:
+    def tree_reduce(self, own: PerRole[Payload], combine: PerRole[Combine[Payload]]) -> PerRole[Any]:
         workers = self.world.workers
         charges, result = self._absorbing((workers - 1).bit_length(), own, combine)
         self._up(self.head(workers, size_of(own[0]), charges))
         self._count_tree(workers, own[0], up=True)
         return self.world.only_at(0, result)
 
-    def tree_broadcast(self, own: By[Payload | None], like: By[Payload]) -> By[Any]:
+    def tree_broadcast(self, own: PerRole[Payload | None], like: PerRole[Payload]) -> PerRole[Any]:
         workers, payload = self.world.workers, self.world.alike(own)
         self._down((workers - 1).bit_length(), size_of(payload), level=workers & (workers - 1) == 0)
         self._count_tree(workers, payload, up=False)
         return self.world.everywhere(payload)
 
-    def tree_reduce_level_by_level(self, levels: By[Any], own: By[Payload], combine: By[Combine[Payload]]) -> By[Any]:
+    def tree_reduce_level_by_level(
+        self, levels: PerRole[Any], own: PerRole[Payload], combine: PerRole[Combine[Payload]]
+    ) -> PerRole[Any]:
         if len(levels[0][0]) == 1:
             return self.tree_reduce(own, combine)
         rounds = self._rounds_of(levels[0])
@@ -180,7 +182,9 @@ class Formulas(Recorder):
         self._count_levels(levels[0], own[0], up=True)
         return self.world.only_at(0, result)
 
-    def tree_broadcast_back(self, levels: By[Any], own: By[Payload | None], like: By[Payload]) -> By[Any]:
+    def tree_broadcast_back(
+        self, levels: PerRole[Any], own: PerRole[Payload | None], like: PerRole[Payload]
+    ) -> PerRole[Any]:
         payload = self.world.alike(own)
         if len(levels[0][0]) == 1:
             return self.tree_broadcast(own, like)
@@ -188,7 +192,7 @@ class Formulas(Recorder):
         self._count_levels(levels[0], payload, up=False)
         return self.world.everywhere(payload)
 
-    def head(self, ranks: int, size: tuple[int, int, int], charges: Sequence[Counter[str]]) -> Chain:
+    def head(self, ranks: int, size: tuple[int, int, int], charges: Sequence[Counter[str]]) -> EventChain:
         """Return when the first of so many ranks has absorbed all others, if they begin at 0.
 
         It absorbs whole trees of 1, 2, 4 … ranks, each ready one round after the one before. If a smaller one is left,
@@ -213,7 +217,7 @@ class Formulas(Recorder):
         return root
 
     def _absorbing(
-        self, times: int, own: By[Payload], combine: By[Combine[Payload]]
+        self, times: int, own: PerRole[Payload], combine: PerRole[Combine[Payload]]
     ) -> tuple[list[Counter[str]], Payload]:
         """Return what rank 0 is charged for each combination, and the result."""
         payload = result = self.world.alike(own)
@@ -226,7 +230,7 @@ class Formulas(Recorder):
         self.uneven = True
         return charges, result
 
-    def _up(self, head: Chain) -> None:
+    def _up(self, head: EventChain) -> None:
         """Put rank 0 at the end of a reduction; the others are earlier."""
         start = self._level()
         if self.world.workers > 1:
@@ -251,7 +255,7 @@ class Formulas(Recorder):
 
     # To and from a server.
 
-    def gather(self, own: By[Any], like: By[Payload], serial: By[bool] | None = None) -> By[Any]:
+    def gather(self, own: PerRole[Any], like: PerRole[Payload], serial: PerRole[bool] | None = None) -> PerRole[Any]:
         world = self.world
         others = world.workers - (world.server < world.workers)
         everyones = [own[role] for role in world.role[: world.workers].tolist()]
@@ -269,14 +273,14 @@ class Formulas(Recorder):
         self._count_server(payload, turn, up=True)
         return answers
 
-    def scatter(self, payloads: By[Any], like: By[Payload]) -> By[Any]:
+    def scatter(self, payloads: PerRole[Any], like: PerRole[Payload]) -> PerRole[Any]:
         everyones = payloads[self._server]
         if len({(repr(payload), size_of(payload)) for payload in everyones}) > 1:
             raise NoScheduleError("the server does not tell all workers the same")
         self._from_server(everyones[0])
         return [everyones[rank] if rank < self.world.workers else None for rank in self.world.representatives]
 
-    def broadcast_from_server(self, own: By[Any], like: By[Payload]) -> By[Any]:
+    def broadcast_from_server(self, own: PerRole[Any], like: PerRole[Payload]) -> PerRole[Any]:
         self._from_server(own[self._server])
         return self.world.everywhere(own[self._server])
 
@@ -313,14 +317,14 @@ class Formulas(Recorder):
         """Return what a message spends, one of so many on a link."""
         return Counter({"latency": self.star.latency_ps, link: self.star.drains(size, shared_by)})
 
-    def _level(self, roles: Sequence[int] | None = None) -> Chain:
+    def _level(self, roles: Sequence[int] | None = None) -> EventChain:
         """Return where all ranks of some roles are; raise NoScheduleError where they are apart."""
         roles = [role for role in range(len(self.chains)) if self._trains(role)] if roles is None else roles
         if len({self.chains[role].now for role in roles}) > 1 or not all(self.sure[role] for role in roles):
             raise NoScheduleError("ranks are not in step")
         return self.chains[roles[0]]
 
-    def _ahead(self, role: int) -> Chain:
+    def _ahead(self, role: int) -> EventChain:
         """Return where a representative is whom no other rank is ahead of."""
         chain = self.chains[role]
         if not self.sure[role] or any(other.now > chain.now for other in self.chains):
@@ -379,7 +383,7 @@ def _times(count: int, spent: Counter[str]) -> Counter[str]:
     return Counter({what: count * picoseconds for what, picoseconds in spent.items()})
 
 
-FORMULAS: dict[Any, Callable[..., By[Any]]] = {
+FORMULAS: dict[Any, Callable[..., PerRole[Any]]] = {
     getattr(collective, "__wrapped__", None): formula
     for collective, formula in (
         (ring_all_reduce, Formulas.ring_all_reduce),

@@ -40,7 +40,7 @@ SEGMENTS = 10
 
 
 @dataclass(slots=True)
-class Standing:
+class CheckpointState:
     """Where an algorithm stands when all ranks have ended a round and the network is idle.
 
     `step` comes next, `path` has the totals of the longest chain of events so far, `skipped` the uploads
@@ -139,15 +139,17 @@ class Checkpoint:
         """Return the result of an algorithm that is finished."""
         return self._results.get(algorithm)
 
-    def standing(self, algorithm: str, workers: Sequence[Worker], links: Sequence[Link], device: str) -> Standing:
+    def standing(
+        self, algorithm: str, workers: Sequence[Worker], links: Sequence[Link], device: str
+    ) -> CheckpointState:
         """Return where an algorithm stands, and give `workers` their counts."""
         if self._running is None or self._running["algorithm"] != algorithm:
-            return Standing()
+            return CheckpointState()
         running, self._running = self._running, None
         with as_written(f"checkpoint {str(self.path)!r}"):
             objects = _decoded(running["table"], device)
             path = {what if isinstance(what, str) else links[what]: time for what, time in running["path"]}
-            standing = Standing(running["step"], Counter(path), skipped=running["skipped"])
+            standing = CheckpointState(running["step"], Counter(path), skipped=running["skipped"])
             if any(isinstance(what, int) and what < 0 for what, _ in running["path"]):
                 raise ValueError("a link has a negative number")
             for worker, (tally, traffic, number) in zip(workers, running["ranks"], strict=True):
@@ -159,7 +161,7 @@ class Checkpoint:
                     raise TypeError(f"rank {worker.rank} has a {type(trained).__name__}")
             return standing
 
-    def save(self, algorithm: str, standing: Standing, workers: Sequence[Worker]) -> None:
+    def save(self, algorithm: str, standing: CheckpointState, workers: Sequence[Worker]) -> None:
         """Write where an algorithm stands, in the place of what was there before."""
         table = _Table()
         running = {

@@ -2,7 +2,7 @@
 
 The rounds of all ranks are laid out as one table: which messages each rank sends and awaits in each round that
 it takes part in (a *visit*), and what it computes afterwards. A loop compiled by numba then does what
-:class:`netsim.simulator.scheduler.Cooperative` does with coroutines, over the flow engine of
+:class:`netsim.simulator.scheduler.RankScheduler` does with coroutines, over the flow engine of
 :mod:`netsim.network.compiled`. Import it lazily, and only where numba is there.
 """
 
@@ -17,8 +17,8 @@ from netsim._util.units import beyond_horizon
 from netsim.comm.schedule import NoScheduleError
 from netsim.network.compiled import NEVER, NONE, Core, add, jit, new_core, next_instant, settle, take
 from netsim.network.routing import IntArray
-from netsim.simulator.symmetry import Part
-from netsim.simulator.vectorized import BY_RECEIVER, BY_SENDER, Notes, Played, Players
+from netsim.simulator.symmetry import RecordedPhase
+from netsim.simulator.vectorized import BY_RECEIVER, BY_SENDER, Notes, Played, RankClocks
 
 MOST_MESSAGES = 16_000_000
 """A message takes about 60 bytes in the table."""
@@ -32,7 +32,7 @@ class Lists(NamedTuple):
     items: Ints
 
 
-class Table(NamedTuple):
+class RoundTable(NamedTuple):
     """All messages and visits, in the order of their rounds; a rank makes its visits in that order."""
 
     bits: IntArray
@@ -53,7 +53,7 @@ class Table(NamedTuple):
     weight: npt.NDArray[np.float64]
 
 
-def play_compiled(players: Players, parts: list[Part]) -> list[Played]:
+def play_compiled(players: RankClocks, parts: list[RecordedPhase]) -> list[Played]:
     """Let all rounds of some parts happen; return what they leave to be walked back. Ranks are level at first."""
     count = sum(len(round_.pairs.src) for part in parts for round_ in part.rounds)
     if count > MOST_MESSAGES:
@@ -66,7 +66,7 @@ def play_compiled(players: Players, parts: list[Part]) -> list[Played]:
     waited, held = np.zeros(count, np.uint8), np.zeros(held_first[-1], np.int64)
     arrived = np.full(count, -1, np.int64)
     ranks = len(players.clock)
-    stand = Stand(
+    stand = RankState(
         np.zeros(ranks, np.int64),
         table.rank_visits.first[:-1].copy(),
         np.zeros(ranks, np.int64),
@@ -81,7 +81,7 @@ def play_compiled(players: Players, parts: list[Part]) -> list[Played]:
     return builder.trail(waited, held_first, held)
 
 
-def _room(table: Table) -> tuple[int, int]:
+def _room(table: RoundTable) -> tuple[int, int]:
     """Return the most flows there can be at a time, and the most links that their routes have in all."""
     visits, sends = np.diff(table.rank_visits.first), np.diff(table.sends.first)
     owners = np.repeat(np.arange(len(visits)), visits)
@@ -94,7 +94,7 @@ def _room(table: Table) -> tuple[int, int]:
 class _Builder:
     """Lays rounds out as a table."""
 
-    def __init__(self, players: Players, parts: list[Part]) -> None:
+    def __init__(self, players: RankClocks, parts: list[RecordedPhase]) -> None:
         self._players, self._parts = players, parts
         self._routes: dict[int, int] = {}
         self._columns: dict[str, list[Any]] = {name: [] for name in ("bits", "src", "dst", "route")}
@@ -142,7 +142,7 @@ class _Builder:
         counts = [np.bincount(lines.owners, minlength=len(lines.latency)) for lines in self._lines]
         return np.cumsum(np.concatenate([np.zeros(1, np.int64), *counts]))
 
-    def table(self) -> Table:
+    def table(self) -> RoundTable:
         src_visit, dst_visit, rank, charge = (
             np.concatenate([np.zeros(0, np.int64), *self._visits[name]]) for name in ("src", "dst", "rank", "charge")
         )
@@ -150,7 +150,7 @@ class _Builder:
         latency = np.concatenate([none, *(lines.latency for lines in self._lines)])
         links = np.concatenate([none, *(lines.links for lines in self._lines)])
         first = self._route_first()
-        return Table(
+        return RoundTable(
             bits=self._joined("bits"),
             dst=_short(self._joined("dst")),
             dst_visit=_short(dst_visit),
@@ -196,7 +196,7 @@ def _lists(of: IntArray, count: int) -> Lists:
     return Lists(_short(first), _short(np.argsort(of, kind="stable")))
 
 
-class Stand(NamedTuple):
+class RankState(NamedTuple):
     """Where every rank stands."""
 
     clock: IntArray
@@ -209,7 +209,9 @@ class Stand(NamedTuple):
 
 
 @jit
-def _play(core: Core, table: Table, stand: Stand, held_first: Any, held: Any, waited: Any, arrived: Any) -> None:
+def _play(
+    core: Core, table: RoundTable, stand: RankState, held_first: Any, held: Any, waited: Any, arrived: Any
+) -> None:
     """Run all ranks from where they stand to their end.
 
     What a rank does is in here and not in functions of its own: handing over the table costs more than a visit.

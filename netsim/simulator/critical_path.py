@@ -9,7 +9,7 @@ LONGEST = 4096
 """Links of a chain after which it is summed up, so that a long run's memory stays flat."""
 
 
-class Path:
+class CriticalPath:
     """A chain of (what, picoseconds); chains share their beginnings.
 
     The durations of a worker's path always sum to the present: a worker that waits takes over the
@@ -18,7 +18,7 @@ class Path:
 
     __slots__ = ("_depth", "_duration", "_previous", "_summed", "_what")
 
-    def __init__(self, previous: Path | None, what: Hashable, duration: int) -> None:
+    def __init__(self, previous: CriticalPath | None, what: Hashable, duration: int) -> None:
         self._previous = previous
         self._what = what
         self._duration = duration
@@ -29,25 +29,25 @@ class Path:
             self._previous, self._depth = None, 1
 
     @classmethod
-    def start(cls, now: int) -> Path:
+    def start(cls, now: int) -> CriticalPath:
         """Return the path of a worker that starts at `now`."""
         return cls(None, "start", now)
 
     @classmethod
-    def after(cls, totals: Counter[Hashable]) -> Path:
+    def after(cls, totals: Counter[Hashable]) -> CriticalPath:
         """Return a path that begins after another one, of which only the totals are known."""
         path = cls.start(0)
         path._summed = totals
         return path
 
-    def then(self, what: Hashable, duration: int) -> Path:
+    def then(self, what: Hashable, duration: int) -> CriticalPath:
         """Return this path, longer by `duration` picoseconds of `what`."""
-        return Path(self, what, duration) if duration else self
+        return CriticalPath(self, what, duration) if duration else self
 
     def totals(self) -> Counter[Hashable]:
         """Return the picoseconds spent on each thing along the path."""
         totals: Counter[Hashable] = Counter()
-        link: Path | None = self
+        link: CriticalPath | None = self
         while link is not None:
             if link._summed is not None:
                 totals.update(link._summed)

@@ -23,8 +23,8 @@ from netsim.network.flows import Flow
 from netsim.network.sharing import Sharing, weight_by_latency
 from netsim.network.switching import extra_ps
 from netsim.network.tcp import HEADERS, PAYLOAD, on_wire
-from netsim.simulator.critical_path import Path
-from netsim.simulator.event_engine import Costs, SimulatedMedium
+from netsim.simulator.critical_path import CriticalPath
+from netsim.simulator.event_engine import Costs, SimulatedTransport
 from netsim.simulator.scheduler import Done
 
 PACKET = 1500
@@ -32,13 +32,13 @@ PACKET = 1500
 
 
 @dataclass(slots=True, eq=False)
-class Transfer:
+class DisturbedTransfer:
     """A message on its way: its route, the path of events so far, and what is to come."""
 
     worker: Worker
     request: Send
     route: Route
-    path: Path
+    path: CriticalPath
     sent: Done
     arrived: Done
     windows: list[int]
@@ -47,7 +47,7 @@ class Transfer:
     window_began: int = 0
 
 
-class DisturbedMedium(SimulatedMedium):
+class EffectsTransport(SimulatedTransport):
     """A simulated network with `effects`; what is random is drawn from `seed`.
 
     A message's way: its sender's host, the connection, the route's latency and what switches add to it, its
@@ -77,7 +77,7 @@ class DisturbedMedium(SimulatedMedium):
         byte_cost_ps = min(effects.byte_cost_s, HORIZON_PS / PICOSECONDS) * PICOSECONDS
         self._overhead = (picoseconds(effects.message_overhead_s), byte_cost_ps)
         self._opened: set[frozenset[int]] = set()
-        self._transfers: dict[Transfer, None] = {}
+        self._transfers: dict[DisturbedTransfer, None] = {}
         self._computing = 0
         self._down_since: dict[Link, int] = {}
         self._changes = changes_of(effects.events(), fabric.links) if effects.link_event else []
@@ -123,8 +123,10 @@ class DisturbedMedium(SimulatedMedium):
             self._factors[worker.rank] = (worker.step, factor)
         return factor
 
-    def compute(self, worker: Worker, request: Compute[Any], call: Callable[[], Any], path: Path, done: Done) -> None:
-        def computed(answer: Any, path: Path) -> None:
+    def compute(
+        self, worker: Worker, request: Compute[Any], call: Callable[[], Any], path: CriticalPath, done: Done
+    ) -> None:
+        def computed(answer: Any, path: CriticalPath) -> None:
             self._computing -= 1
             done(answer, path)
 
@@ -133,16 +135,16 @@ class DisturbedMedium(SimulatedMedium):
 
     # Sending.
 
-    def carry(self, worker: Worker, request: Send, path: Path, sent: Done, arrived: Done) -> None:
+    def carry(self, worker: Worker, request: Send, path: CriticalPath, sent: Done, arrived: Done) -> None:
         route = self._fabric.route(self._hosts[worker.rank], self._hosts[request.dst])
         size = nbytes(request.payload)
         windows = [size] if self._tcp is None else list(self._tcp.windows(size, self._tcp.initial_window)) or [0]
         weight = 1.0 if self._sharing == "maxmin" or not route.links else weight_by_latency(route)
-        transfer = Transfer(worker, request, route, path, sent, arrived, windows, weight)
+        transfer = DisturbedTransfer(worker, request, route, path, sent, arrived, windows, weight)
         self._transfers[transfer] = None
         self._on_host(worker.rank, transfer, self._depart)
 
-    def _on_host(self, rank: int, transfer: Transfer, then: Callable[[Transfer], None]) -> None:
+    def _on_host(self, rank: int, transfer: DisturbedTransfer, then: Callable[[DisturbedTransfer], None]) -> None:
         """Have a host take its time over a message, if it needs any."""
         a_message, a_byte = self._overhead
         duration = a_message + round(a_byte * nbytes(transfer.request.payload))
@@ -153,7 +155,7 @@ class DisturbedMedium(SimulatedMedium):
         transfer.path = host.occupy(self.now, transfer.path, "host overhead", duration)
         self._at(host.free_at, partial(then, transfer))
 
-    def _depart(self, transfer: Transfer) -> None:
+    def _depart(self, transfer: DisturbedTransfer) -> None:
         """Open the connection if need be, and start the first window after the latency."""
         if self.eager:
             transfer.sent(None, transfer.path)
@@ -168,7 +170,7 @@ class DisturbedMedium(SimulatedMedium):
             self._cross_traffic.use(route.links)
         self._start_window(transfer, opening + latency + switching)
 
-    def _latency(self, transfer: Transfer) -> int:
+    def _latency(self, transfer: DisturbedTransfer) -> int:
         if self._jitter is None:
             return transfer.route.latency_ps
         worker, request = transfer.worker, transfer.request
@@ -181,7 +183,7 @@ class DisturbedMedium(SimulatedMedium):
         key = (worker.rank, *channel, worker.step, counts[channel])
         return _product(transfer.route.latency_ps, self._jitter.draw(generator(self._seed, Stream.LATENCY, *key)))
 
-    def _opens(self, transfer: Transfer) -> bool:
+    def _opens(self, transfer: DisturbedTransfer) -> bool:
         """Return whether a message must wait for a connection."""
         if self._tcp is None or self._tcp.connections == "established":
             return False
@@ -190,7 +192,7 @@ class DisturbedMedium(SimulatedMedium):
         self._opened.add(pair)
         return not known or self._tcp.connections == "per-message"
 
-    def _start_window(self, transfer: Transfer, wait: int) -> None:
+    def _start_window(self, transfer: DisturbedTransfer, wait: int) -> None:
         transfer.window_began = self.now + wait
         self._network.start(
             Route(transfer.route.links, wait),
@@ -199,7 +201,7 @@ class DisturbedMedium(SimulatedMedium):
             weight=transfer.weight,
         )
 
-    def _drained(self, transfer: Transfer, flow: Flow) -> None:
+    def _drained(self, transfer: DisturbedTransfer, flow: Flow) -> None:
         for link, duration in flow.bottlenecks:
             transfer.path = transfer.path.then(link, duration)
         if not transfer.windows:
@@ -215,7 +217,7 @@ class DisturbedMedium(SimulatedMedium):
             transfer.windows = [sum(transfer.windows)]  # from now on it never waits
         self._start_window(transfer, wait)
 
-    def _arrived(self, transfer: Transfer) -> None:
+    def _arrived(self, transfer: DisturbedTransfer) -> None:
         del self._transfers[transfer]
         transfer.arrived(None, transfer.path)
 
@@ -228,7 +230,7 @@ class DisturbedMedium(SimulatedMedium):
             raise LinkDownError(self._why_it_stands_still())
         return super().advance()
 
-    def _stands_still(self, transfer: Transfer) -> bool:
+    def _stands_still(self, transfer: DisturbedTransfer) -> bool:
         """Return whether a message waits for a link that never comes back."""
         return any(link in self._down_since and not self._comes_back(link) for link in transfer.route.links)
 

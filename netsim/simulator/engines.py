@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from netsim._util.units import PICOSECONDS
-from netsim.comm.schedule import NoScheduleError, World
+from netsim.comm.schedule import NoScheduleError, RoleMap
 from netsim.comm.worker import COMPUTE, SELECT, Worker
 from netsim.experiment.results import Ranks, Timing, Way
 from netsim.network.fabric import Link
 from netsim.network.sharing import Sharing
 from netsim.simulator.analytic import SERVER_LINK, WORKER_LINKS, Formulas, Star
 from netsim.simulator.bottleneck import bound_by
-from netsim.simulator.symmetry import Part, Recorder
-from netsim.simulator.vectorized import Played, Players, Walk
+from netsim.simulator.symmetry import RecordedPhase, SymmetryRecorder
+from netsim.simulator.vectorized import CriticalPathBacktracker, Played, RankClocks
 from netsim.training.algorithm import Algorithm
 from netsim.training.loop import Task, Trained, train
-from netsim.training.sgd import Recipe
+from netsim.training.sgd import SGDConfig
 
 if TYPE_CHECKING:
     from netsim.network.fabric import Fabric
@@ -41,7 +41,7 @@ class Training(NamedTuple):
 
     algorithm: Algorithm
     task: Task
-    recipe: Recipe
+    recipe: SGDConfig
     rounds: int
 
 
@@ -51,7 +51,7 @@ WORTH_COMPILING = 20_000
 
 def all_at_once(
     training: Training,
-    world: World,
+    world: RoleMap,
     make_fabric: Callable[[], Fabric],
     costs: Costs,
     sharing: Sharing,
@@ -61,13 +61,13 @@ def all_at_once(
 
     Raises NoScheduleError where ranks cannot be taken all at once, or not in the way `wanted`.
     """
-    recorder = Recorder(world, costs)
+    recorder = SymmetryRecorder(world, costs)
     run(recorder, training)
     fabric = make_fabric()
-    players = Players(fabric, world, sharing)
+    players = RankClocks(fabric, world, sharing)
     log = Log(players, recorder.steps, wanted)
     last = (players.clock == players.clock.max()).astype(np.int64)
-    walk = Walk(players, last.copy(), len(fabric.bandwidth_bps))
+    walk = CriticalPathBacktracker(players, last.copy(), len(fabric.bandwidth_bps))
     for trail, times in reversed(log.trails):
         walk.back(trail, times)
     totals = walk.totals
@@ -90,7 +90,7 @@ class Log:
     at which all ranks were level.
     """
 
-    def __init__(self, players: Players, steps: list[list[Part]], wanted: str = "auto") -> None:
+    def __init__(self, players: RankClocks, steps: list[list[RecordedPhase]], wanted: str = "auto") -> None:
         self.trails: list[tuple[list[Played], int]] = []
         self._players, self._steps, self._wanted = players, steps, wanted
         self._compiled = wanted == "compiled"
@@ -141,7 +141,7 @@ class Log:
         self.trails.append((trail, times))
         return times
 
-    def _played(self, parts: list[Part]) -> list[Played]:
+    def _played(self, parts: list[RecordedPhase]) -> list[Played]:
         if not self._compiled:
             return [played for part in parts for played in self._players.play(part)]
         try:
@@ -157,7 +157,7 @@ class Log:
         return messages >= WORTH_COMPILING
 
 
-def closed_form(training: Training, world: World, star: Star, costs: Costs) -> Found:
+def closed_form(training: Training, world: RoleMap, star: Star, costs: Costs) -> Found:
     """Return what the formulas of the literature say for an idle star; raise NoScheduleError where they do not hold."""
     formulas = Formulas(world, costs, star)
     run(formulas, training)
@@ -184,7 +184,7 @@ def closed_form(training: Training, world: World, star: Star, costs: Costs) -> F
     )
 
 
-def run(recorder: Recorder, training: Training) -> None:
+def run(recorder: SymmetryRecorder, training: Training) -> None:
     """Have the representatives train."""
 
     def ended(worker: Worker, _: Trained) -> None:
@@ -195,7 +195,7 @@ def run(recorder: Recorder, training: Training) -> None:
     )
 
 
-def did(recorder: Recorder, sent: np.ndarray, received: np.ndarray) -> Ranks:
+def did(recorder: SymmetryRecorder, sent: np.ndarray, received: np.ndarray) -> Ranks:
     """Return what all ranks did, from the bytes (of values, of indices, of flags) of each, sent and received."""
     tally: Counter[str] = Counter()
     tallies = [worker.tally for worker in recorder.workers]

@@ -11,12 +11,12 @@ from typing import NamedTuple
 from algorithms import ALGORITHMS
 from netsim._util.errors import InfeasibleError, UsageError
 from netsim._util.units import PICOSECONDS, format_wait
-from netsim.comm.schedule import NoScheduleError, World
+from netsim.comm.schedule import NoScheduleError, RoleMap
 from netsim.experiment.configuration import Experiment
 from netsim.network.cross_traffic import Sizes
 from netsim.simulator.analytic import Star
 from netsim.simulator.engines import Training, closed_form, run
-from netsim.simulator.symmetry import Recorder
+from netsim.simulator.symmetry import SymmetryRecorder
 from netsim.training.costs import AssumedCosts
 from netsim.training.loop import TimingOnly
 from netsim.training.workloads import WORKLOADS
@@ -130,7 +130,7 @@ def _of_a_round(name: str, gather: str, workers: int) -> _Round:
 def _counted(name: str, gather: str, workers: int) -> _Round:
     small = Experiment(workers=workers, algorithms=(name,), gather=gather, timing_only=True, elements=10_000, k=1)
     algorithm = small.algorithm(name, (10_000,))
-    recorder = Recorder(World(workers, 0), AssumedCosts({}))
+    recorder = SymmetryRecorder(RoleMap(workers, 0), AssumedCosts({}))
     try:
         run(recorder, Training(algorithm, TimingOnly(10_000), small.recipe(name), 1))
     except NoScheduleError:
@@ -160,7 +160,7 @@ def _cross_traffic(experiment: Experiment, name: str) -> float:
     training = Training(algorithm, TimingOnly(elements), experiment.recipe(name), 1)
     try:
         round_s = closed_form(
-            training, World(workers, 0), star, AssumedCosts(experiment.assumed_costs())
+            training, RoleMap(workers, 0), star, AssumedCosts(experiment.assumed_costs())
         ).timing.round_s
     except (NoScheduleError, UsageError):
         round_s = 2 * 32 * elements / bandwidth_bps

@@ -16,7 +16,7 @@ from netsim.network.flows import Flow, Network
 from netsim.network.hosts import Host
 from netsim.network.sharing import Sharing
 from netsim.simulator.compute_pool import Backlog
-from netsim.simulator.critical_path import Path
+from netsim.simulator.critical_path import CriticalPath
 from netsim.simulator.scheduler import Done
 
 
@@ -27,7 +27,7 @@ class Costs(Protocol):
         """Return the time to charge for `request`; call `settle` first if it must be timed undisturbed."""
 
 
-Note = Callable[[Worker, str, int, int], None]
+SpanNote = Callable[[Worker, str, int, int], None]
 """Called with what a worker computes, from when until when."""
 
 
@@ -39,7 +39,7 @@ WORTH_A_THREAD = 500 * 10**6
 """Picoseconds of charge from which a computation is long."""
 
 
-class SimulatedMedium:
+class SimulatedTransport:
     """Carries messages through a model of the network and charges computations by `costs`.
 
     Rank r lives on ``hosts[r]``; the clock starts at `now`. Long computations are made when the simulated
@@ -61,8 +61,8 @@ class SimulatedMedium:
         self._hosts = hosts
         self._costs = costs
         self._backlog = Backlog(executor, getattr(executor, "_max_workers", 1))
-        self._computers: defaultdict[int, Host[Path]] = defaultdict(Host)
-        self.note: Note = _nobody
+        self._computers: defaultdict[int, Host[CriticalPath]] = defaultdict(Host)
+        self.note: SpanNote = _nobody
         self.eager = False
         """Whether a sender goes on as soon as its message is on its way, not when that has arrived."""
 
@@ -78,7 +78,7 @@ class SimulatedMedium:
                 used[link] = used.get(link, 0.0) + rate
         return {link.name: rate / self._network.bandwidth(link) for link, rate in used.items()}
 
-    def carry(self, worker: Worker, request: Send, path: Path, sent: Done, arrived: Done) -> None:
+    def carry(self, worker: Worker, request: Send, path: CriticalPath, sent: Done, arrived: Done) -> None:
         route = self._fabric.route(self._hosts[worker.rank], self._hosts[request.dst])
 
         def drained(flow: Flow) -> None:
@@ -96,7 +96,9 @@ class SimulatedMedium:
     def expect(self, worker: Worker, request: Recv[Any]) -> None:
         """A flow starts when its send is posted, whether or not its receiver is there."""
 
-    def compute(self, worker: Worker, request: Compute[Any], call: Callable[[], Any], path: Path, done: Done) -> None:
+    def compute(
+        self, worker: Worker, request: Compute[Any], call: Callable[[], Any], path: CriticalPath, done: Done
+    ) -> None:
         host = self._computers[worker.rank]
         charge = 0
         for stage in stages(request):

@@ -6,23 +6,25 @@ from collections.abc import Callable
 from typing import Any
 
 from netsim.comm.worker import Compute, Recv, Send, Worker
-from netsim.simulator.critical_path import Path
+from netsim.simulator.critical_path import CriticalPath
 from netsim.simulator.scheduler import Done
 
 
-class Instant:
+class InMemoryTransport:
     """A medium without time."""
 
     now = 0
 
-    def carry(self, worker: Worker, request: Send, path: Path, sent: Done, arrived: Done) -> None:
+    def carry(self, worker: Worker, request: Send, path: CriticalPath, sent: Done, arrived: Done) -> None:
         sent(None, path)
         arrived(None, path)
 
     def expect(self, worker: Worker, request: Recv[Any]) -> None:
         """Messages wait for their receivers."""
 
-    def compute(self, worker: Worker, request: Compute[Any], call: Callable[[], Any], path: Path, done: Done) -> None:
+    def compute(
+        self, worker: Worker, request: Compute[Any], call: Callable[[], Any], path: CriticalPath, done: Done
+    ) -> None:
         done(call(), path)
 
     def advance(self) -> bool:

@@ -1,7 +1,7 @@
 """Runs all ranks in one process: resumes coroutines, matches messages, reports deadlocks.
 
-What a message or a computation costs is the business of a *medium*: :class:`netsim.simulator.in_memory.Instant`
-takes no time, :class:`netsim.simulator.event_engine.SimulatedMedium` asks a model of the network.
+What a message or a computation costs is the business of a *medium*: :class:`netsim.simulator.in_memory.InMemoryTransport`
+takes no time, :class:`netsim.simulator.event_engine.SimulatedTransport` asks a model of the network.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from netsim._util.units import PICOSECONDS, format_duration
 from netsim.comm.payload import Payload, check_like, describe
 from netsim.comm.pieces import InPieces
 from netsim.comm.worker import EXPAND, Collective, Compute, Fork, Handle, Recv, Send, SendRecv, Start, Worker, evaluate
-from netsim.simulator.critical_path import Path
+from netsim.simulator.critical_path import CriticalPath
 from netsim.simulator.replica_cache import ReplicaMemo
 
 T = TypeVar("T")
-Done = Callable[[Any, Path], None]
+Done = Callable[[Any, CriticalPath], None]
 """Called by a medium with the answer, and with the path of events that led to it."""
 EXPANDED = (Collective, InPieces)
 """What is run as the messages and computations that it is made of."""
@@ -29,13 +29,13 @@ BESIDE = (Start, Fork)
 """What goes on beside the one that asks."""
 
 
-class Medium(Protocol):
+class Transport(Protocol):
     """What time messages and computations take. Times are integer picoseconds."""
 
     @property
     def now(self) -> int: ...
 
-    def carry(self, worker: Worker, request: Send, path: Path, sent: Done, arrived: Done) -> None:
+    def carry(self, worker: Worker, request: Send, path: CriticalPath, sent: Done, arrived: Done) -> None:
         """Move the payload that `worker` sends.
 
         Call `sent(None, path)` when the sender may go on, `arrived(None, path)` when the last byte is there.
@@ -44,7 +44,9 @@ class Medium(Protocol):
     def expect(self, worker: Worker, request: Recv[Any]) -> None:
         """Learn that `worker` is ready to receive; on some networks nothing moves before."""
 
-    def compute(self, worker: Worker, request: Compute[Any], call: Callable[[], Any], path: Path, done: Done) -> None:
+    def compute(
+        self, worker: Worker, request: Compute[Any], call: Callable[[], Any], path: CriticalPath, done: Done
+    ) -> None:
         """Have `call` made on the host of `worker` and call `done(answer, path)` when its time has passed."""
 
     def advance(self) -> bool:
@@ -75,8 +77,8 @@ class Message:
         self.operation = operation
         self.posted_at = posted_at
         self.arrived = False
-        self.path: Path | None = None
-        self.claim: tuple[Operation, Task[Any]] | None = None
+        self.path: CriticalPath | None = None
+        self.claim: tuple[Operation, RankCoroutine[Any]] | None = None
 
 
 class Place(NamedTuple):
@@ -90,13 +92,13 @@ class Place(NamedTuple):
         return f"rank {rank}, {self.message.operation}, step {step}, from rank {self.message.src}"
 
 
-class Task(Generic[T]):
+class RankCoroutine(Generic[T]):
     """A coroutine and where it stands: a rank's own, or one that it forked, whose `end` it may await."""
 
     __slots__ = ("blocked_since", "coroutine", "end", "finished", "path", "result", "waits_for", "worker")
 
     def __init__(
-        self, worker: Worker, coroutine: Coroutine[Any, Any, T], start: Path, end: Operation | None = None
+        self, worker: Worker, coroutine: Coroutine[Any, Any, T], start: CriticalPath, end: Operation | None = None
     ) -> None:
         self.worker = worker
         self.coroutine = coroutine
@@ -115,19 +117,19 @@ class Channel:
 
     def __init__(self) -> None:
         self.messages: deque[Message] = deque()
-        self.receives: deque[tuple[Operation, Task[Any]]] = deque()
+        self.receives: deque[tuple[Operation, RankCoroutine[Any]]] = deque()
 
 
-class Cooperative(Generic[T]):
+class RankScheduler(Generic[T]):
     """Runs one coroutine a rank to its end, answering their requests."""
 
-    def __init__(self, medium: Medium) -> None:
+    def __init__(self, medium: Transport) -> None:
         self._medium = medium
         self._channels: defaultdict[tuple[int, int, int], Channel] = defaultdict(Channel)
-        self._ready: deque[tuple[Task[T], Any]] = deque()
-        self._forked: dict[Task[Any], None] = {}
+        self._ready: deque[tuple[RankCoroutine[T], Any]] = deque()
+        self._forked: dict[RankCoroutine[Any], None] = {}
         self._replicas = ReplicaMemo()
-        self._begins: dict[type, Callable[[Task[Any], Any], Operation]] = {
+        self._begins: dict[type, Callable[[RankCoroutine[Any], Any], Operation]] = {
             Operation: lambda _, handle: handle,
             Start: lambda task, start: self._begin(task, start.request),
             Send: self._send,
@@ -141,14 +143,14 @@ class Cooperative(Generic[T]):
         self,
         workers: Sequence[Worker],
         program: Callable[[Worker], Coroutine[Any, Any, T]],
-        start: Path | None = None,
-    ) -> list[Task[T]]:
+        start: CriticalPath | None = None,
+    ) -> list[RankCoroutine[T]]:
         """Run ``program(worker)`` for all workers; return their finished tasks in rank order.
 
         `start` is the path that led here, if they do not begin at the beginning.
         """
-        start = Path.start(self._medium.now) if start is None else start
-        tasks = [Task(worker, program(worker), start) for worker in workers]
+        start = CriticalPath.start(self._medium.now) if start is None else start
+        tasks = [RankCoroutine(worker, program(worker), start) for worker in workers]
         with ExitStack() as stack:
             stack.callback(self._close_forked)
             for task in tasks:
@@ -162,7 +164,7 @@ class Cooperative(Generic[T]):
             self._check_finished([*tasks, *self._forked])
         return tasks
 
-    def _resume(self, task: Task[T], answer: Any) -> None:
+    def _resume(self, task: RankCoroutine[T], answer: Any) -> None:
         while True:
             try:
                 request = task.coroutine.send(answer)
@@ -185,7 +187,7 @@ class Cooperative(Generic[T]):
                 return
             answer = operation.answer
 
-    def _begin(self, task: Task[T], request: Any) -> Operation:
+    def _begin(self, task: RankCoroutine[T], request: Any) -> Operation:
         begin = self._begins.get(type(request))
         if begin is not None:
             return begin(task, request)
@@ -194,7 +196,7 @@ class Cooperative(Generic[T]):
             "algorithms await only the requests of netsim.comm.worker"
         )
 
-    def _send(self, task: Task[T], request: Send) -> Operation:
+    def _send(self, task: RankCoroutine[T], request: Send) -> Operation:
         operation = Operation(request)
         message = Message(task.worker.rank, request.payload, task.worker.operation, self._medium.now)
         task.worker.traffic.sent(request.payload)
@@ -204,10 +206,10 @@ class Cooperative(Generic[T]):
         else:
             channel.messages.append(message)
 
-        def sent(_: Any, path: Path) -> None:
+        def sent(_: Any, path: CriticalPath) -> None:
             self._finish(operation, None, path)
 
-        def arrived(_: Any, path: Path) -> None:
+        def arrived(_: Any, path: CriticalPath) -> None:
             message.arrived, message.path = True, path
             if message.claim is not None:
                 self._deliver(message, *message.claim)
@@ -215,7 +217,7 @@ class Cooperative(Generic[T]):
         self._medium.carry(task.worker, request, task.path, sent, arrived)
         return operation
 
-    def _receive(self, task: Task[T], request: Recv[Any]) -> Operation:
+    def _receive(self, task: RankCoroutine[T], request: Recv[Any]) -> Operation:
         operation = Operation(request)
         self._medium.expect(task.worker, request)
         channel = self._channels[request.src, task.worker.rank, request.tag]
@@ -227,7 +229,7 @@ class Cooperative(Generic[T]):
             message.claim = (operation, task)
         return operation
 
-    def _both(self, task: Task[T], request: SendRecv[Any]) -> Operation:
+    def _both(self, task: RankCoroutine[T], request: SendRecv[Any]) -> Operation:
         """Begin both; the pair is done when both are, and answers what was received.
 
         The path is that of the later; of two at one instant, of the message received, whichever is handled first.
@@ -236,9 +238,9 @@ class Cooperative(Generic[T]):
         received = self._receive(task, request.recv)
         sent = self._send(task, request.send)
         pending = [part for part in (received, sent) if not part.done]
-        received_at: tuple[int, Path] | None = None
+        received_at: tuple[int, CriticalPath] | None = None
 
-        def part_done(_: Any, path: Path) -> None:
+        def part_done(_: Any, path: CriticalPath) -> None:
             nonlocal received_at
             if not sent.done:
                 received_at = (self._medium.now, path)
@@ -253,7 +255,7 @@ class Cooperative(Generic[T]):
             self._finish(operation, received.answer, task.path)
         return operation
 
-    def _compute(self, task: Task[T], request: Compute[Any]) -> Operation:
+    def _compute(self, task: RankCoroutine[T], request: Compute[Any]) -> Operation:
         operation = Operation(request)
 
         def call() -> Any:
@@ -266,10 +268,10 @@ class Cooperative(Generic[T]):
         )
         return operation
 
-    def _fork(self, task: Task[T], request: Fork[Any]) -> Operation:
+    def _fork(self, task: RankCoroutine[T], request: Fork[Any]) -> Operation:
         """Run a coroutine beside `task`, at first until it waits for something."""
         operation = Operation(request)
-        forked: Task[Any] = Task(request.worker, request.coroutine, task.path, operation)
+        forked: RankCoroutine[Any] = RankCoroutine(request.worker, request.coroutine, task.path, operation)
         self._forked[forked] = None
         self._resume(forked, None)
         return operation
@@ -278,7 +280,7 @@ class Cooperative(Generic[T]):
         for forked in self._forked:
             forked.coroutine.close()
 
-    def _deliver(self, message: Message, operation: Operation, task: Task[T]) -> None:
+    def _deliver(self, message: Message, operation: Operation, task: RankCoroutine[T]) -> None:
         where = Place(task.worker, message)
         if message.payload.version() != message.version:
             raise ProtocolError(f"{where}: the sender changed {describe(message.payload)} after sending it")
@@ -288,20 +290,20 @@ class Cooperative(Generic[T]):
         self._finish(operation, message.payload, message.path)
 
     @staticmethod
-    def _finish(operation: Operation, answer: Any, path: Path) -> None:
+    def _finish(operation: Operation, answer: Any, path: CriticalPath) -> None:
         operation.done, operation.answer = True, answer
         if (tell := operation.tell) is not None:
             operation.tell = None  # it may refer back here, and payloads must go when they are done with
             tell(answer, path)
 
-    def _wake(self, task: Task[T], answer: Any, path: Path) -> None:
+    def _wake(self, task: RankCoroutine[T], answer: Any, path: CriticalPath) -> None:
         # If it stood still until now, what it waited for is what its own path leads through.
         if self._medium.now > task.blocked_since:
             task.path = path
         task.waits_for = None
         self._ready.append((task, answer))
 
-    def _check_finished(self, tasks: Sequence[Task[T]]) -> None:
+    def _check_finished(self, tasks: Sequence[RankCoroutine[T]]) -> None:
         stuck = [task for task in tasks if not task.finished]
         # Who waits for a coroutine that it forked is told of by that.
         problems = [self._why(task) for task in stuck if not isinstance(_awaited(task), Fork)]
@@ -316,7 +318,7 @@ class Cooperative(Generic[T]):
             raise DeadlockError(f"the algorithm deadlocks: {shown}")
 
     @staticmethod
-    def _why(task: Task[T]) -> str:
+    def _why(task: RankCoroutine[T]) -> str:
         worker = task.worker
         request = _awaited(task)
         if isinstance(request, SendRecv):
@@ -328,7 +330,7 @@ class Cooperative(Generic[T]):
         return f"rank {worker.rank} waits for {awaited} since {_clock(task.blocked_since)}"
 
 
-def _awaited(task: Task[Any]) -> Any:
+def _awaited(task: RankCoroutine[Any]) -> Any:
     return None if task.waits_for is None else task.waits_for.request
 
 

@@ -17,28 +17,27 @@ from netsim._util.errors import InfeasibleError, NonFiniteGradientError, UsageEr
 from netsim._util.system import check_memory, old_objects_set_aside
 from netsim._util.units import PICOSECONDS
 from netsim.comm.payload import Dense, Vector
-from netsim.comm.schedule import NoScheduleError, World
+from netsim.comm.schedule import NoScheduleError, RoleMap
 from netsim.comm.worker import SELECT, Worker
 from netsim.experiment.configuration import Experiment
 from netsim.experiment.results import RankOutcome, Ranks, Result, Timing, Way, sha256_of, summarise
 from netsim.network.sharing import Sharing
 from netsim.simulator.analytic import Star
-from netsim.simulator.checkpoint import Checkpoint, Standing
-from netsim.simulator.critical_path import Path as EventPath
-from netsim.simulator.effects_engine import DisturbedMedium
+from netsim.simulator.checkpoint import Checkpoint, CheckpointState
+from netsim.simulator.critical_path import CriticalPath
+from netsim.simulator.effects_engine import EffectsTransport
 from netsim.simulator.engines import Training, all_at_once, closed_form, timing
-from netsim.simulator.event_engine import SimulatedMedium
-from netsim.simulator.in_memory import Instant
-from netsim.simulator.scheduler import Cooperative, Medium
-from netsim.simulator.scheduler import Task as RankTask
+from netsim.simulator.event_engine import SimulatedTransport
+from netsim.simulator.in_memory import InMemoryTransport
+from netsim.simulator.scheduler import RankCoroutine, RankScheduler, Transport
 from netsim.simulator.timeline import Timeline
 from netsim.simulator.timeline_observer import Watched
 from netsim.simulator.trace import Trace
-from netsim.simulator.trace_observer import TracedMedium
+from netsim.simulator.trace_observer import TracedTransport
 from netsim.training.algorithm import Algorithm
 from netsim.training.costs import AssumedCosts, MeasuredCosts
 from netsim.training.loop import Task, TimingOnly, Trained, train
-from netsim.training.metrics import Emit, Recorder
+from netsim.training.metrics import Emit, MetricsRecorder
 from netsim.training.overlap import Overlapped, described
 from netsim.training.profiled_costs import RatedCosts
 from netsim.training.workloads import WORKLOADS, is_own, load_workload
@@ -59,7 +58,7 @@ def ignore(algorithm: str, step: int) -> None:
     """Report no progress."""
 
 
-class Laboratory:
+class Session:
     """What all algorithms of an experiment share: the task, and what computing costs.
 
     `tensors` are the sizes of the model's tensors; a vector of `elements` is all of them in a row.
@@ -117,7 +116,7 @@ class Laboratory:
         workers = make_workers(algorithm, experiment.workers, experiment.servers)
         if trace is not None:
             trace.hosts = fabric.hosts[: len(workers)]
-        every, standing = experiment.round_count, Standing()
+        every, standing = experiment.round_count, CheckpointState()
         if checkpoint is not None:
             every = checkpoint.every
             standing = checkpoint.standing(name, workers, fabric.links, self.device or "cpu")
@@ -171,37 +170,41 @@ class Laboratory:
         assert isinstance(charges, MeasuredCosts)
         return charges.ready(lambda written: task.gradual(written, task.initial_parameters(), 0, 0))
 
-    def _medium(self, fabric: Fabric, standing: Standing, trace: Trace | None, timelines: Sequence[Timeline]) -> Medium:
+    def _medium(
+        self, fabric: Fabric, standing: CheckpointState, trace: Trace | None, timelines: Sequence[Timeline]
+    ) -> Transport:
         """Return the network, where it stands, with the effects that were asked for; it fills `timelines`."""
         experiment, now = self.experiment, standing.path.total()
         network = (fabric, fabric.hosts, self.costs, self._executor, now, cast(Sharing, experiment.sharing))
-        medium: SimulatedMedium
+        medium: SimulatedTransport
         if experiment.effects.any:
-            medium = DisturbedMedium(*network, effects=experiment.effects, seed=experiment.seed)
+            medium = EffectsTransport(*network, effects=experiment.effects, seed=experiment.seed)
         else:
-            medium = SimulatedMedium(*network)
+            medium = SimulatedTransport(*network)
         medium.eager = experiment.sends == "eager"
         if timelines:
             medium.note = lambda worker, work, start, end: timelines[worker.rank].computed(work, start, end)
-        return medium if trace is None else TracedMedium(medium, trace)
+        return medium if trace is None else TracedTransport(medium, trace)
 
     def in_memory(self, name: str) -> list[RankOutcome]:
         """Run one algorithm without a network or time; return what each rank did."""
         algorithm = self.experiment.algorithm(name, self.tensors)
         workers = make_workers(algorithm, self.experiment.workers, self.experiment.servers)
-        return _outcomes(self._run(Instant(), algorithm, workers, self.experiment.round_count, Standing()))
+        return _outcomes(
+            self._run(InMemoryTransport(), algorithm, workers, self.experiment.round_count, CheckpointState())
+        )
 
     def _run(
         self,
-        medium: Medium,
+        medium: Transport,
         algorithm: Algorithm,
         workers: list[Worker],
         until: int,
-        standing: Standing,
+        standing: CheckpointState,
         on_round: OnRound = ignore,
-        recorder: Recorder | None = None,
+        recorder: MetricsRecorder | None = None,
         timelines: Sequence[Timeline] = (),
-    ) -> list[RankTask[Trained]]:
+    ) -> list[RankCoroutine[Trained]]:
         """Run an algorithm from where it stands until there were so many rounds; `timelines` are watched, if any."""
         recipe = self.experiment.recipe(algorithm.name)
 
@@ -218,18 +221,18 @@ class Laboratory:
             start = standing.trained.pop(worker.rank, None)
             return train(worker, algorithm, self.task, until, recipe, ended, standing.step, start)
 
-        ranks = Watched[Trained](medium, timelines) if timelines else Cooperative[Trained](medium)
-        return ranks.run(workers, program, EventPath.after(standing.path))
+        ranks = Watched[Trained](medium, timelines) if timelines else RankScheduler[Trained](medium)
+        return ranks.run(workers, program, CriticalPath.after(standing.path))
 
     def _recorder(
         self, algorithm: Algorithm, workers: list[Worker], now: Callable[[], int], emit: Emit | None
-    ) -> Recorder | None:
+    ) -> MetricsRecorder | None:
         """Have the workers watched if anybody wants rows."""
         if emit is None:
             return None
         every = self.experiment.eval_every
         evaluate = partial(_look_closely, self.task) if every and self.device is not None else None
-        recorder = Recorder(algorithm, workers, lambda: now() / PICOSECONDS, emit, evaluate, every or 1)
+        recorder = MetricsRecorder(algorithm, workers, lambda: now() / PICOSECONDS, emit, evaluate, every or 1)
         for worker in workers:
             worker.observer = recorder.observe
         return recorder
@@ -266,9 +269,9 @@ class Laboratory:
         experiment = self.experiment
         return Training(algorithm, self.task, experiment.recipe(algorithm.name), experiment.round_count)
 
-    def _world(self, algorithm: Algorithm) -> World:
+    def _world(self, algorithm: Algorithm) -> RoleMap:
         dedicated = self.experiment.servers > 0 and algorithm.uses_server
-        return World(self.experiment.workers, self.experiment.workers if dedicated else 0)
+        return RoleMap(self.experiment.workers, self.experiment.workers if dedicated else 0)
 
     def _star(self) -> Star:
         """Return the star that the network is; raise NoScheduleError if it is none whose links are all alike."""
@@ -316,7 +319,7 @@ class Laboratory:
 
 
 @contextmanager
-def laboratory(experiment: Experiment) -> Iterator[Laboratory]:
+def open_session(experiment: Experiment) -> Iterator[Session]:
     """Prepare an experiment: its data and device, and a pool that computes gradients of several workers."""
     if experiment.timing_only:
         if experiment.ready == "measured":
@@ -324,14 +327,14 @@ def laboratory(experiment: Experiment) -> Iterator[Laboratory]:
         tensors = experiment.known_tensors() or tensors_of_workload(experiment)
         charges = costs_of(experiment, AssumedCosts(experiment.assumed_costs()))
         with old_objects_set_aside():
-            yield Laboratory(experiment, TimingOnly(sum(tensors)), tensors, charges)
+            yield Session(experiment, TimingOnly(sum(tensors)), tensors, charges)
         return
     task, tensors, device = load_task(experiment, experiment.device)
     costs = costs_of(experiment, MeasuredCosts(experiment.assumed_costs(), device))
     with one_thread_each() as (threads, initializer), ThreadPoolExecutor(threads, "gradients", initializer) as pool:
         # A GPU is one device however many threads feed it.
         executor = pool if device == "cpu" else None
-        yield Laboratory(experiment, task, tensors, costs, device, executor)
+        yield Session(experiment, task, tensors, costs, device, executor)
 
 
 def costs_of(experiment: Experiment, rest: MeasuredCosts | AssumedCosts) -> MeasuredCosts | AssumedCosts | RatedCosts:
@@ -438,7 +441,7 @@ def holds_a_part(worker: Worker, ranks: int) -> bool:
     return not worker.trains and ranks > worker.workers + 1
 
 
-def _outcomes(tasks: list[RankTask[Trained]]) -> list[RankOutcome]:
+def _outcomes(tasks: list[RankCoroutine[Trained]]) -> list[RankOutcome]:
     known: dict[int, str | None] = {}  # ranks share one parameters object where they computed it once
     outcomes = []
     for task in tasks:
@@ -454,14 +457,14 @@ def _outcomes(tasks: list[RankTask[Trained]]) -> list[RankOutcome]:
     return outcomes
 
 
-def _standing(step: int, tasks: list[RankTask[Trained]], recorder: Recorder | None) -> Standing:
+def _standing(step: int, tasks: list[RankCoroutine[Trained]], recorder: MetricsRecorder | None) -> CheckpointState:
     """Return where an algorithm stands whose ranks have ended the round before `step`."""
     path = max((task.path.totals() for task in tasks), key=Counter.total)
     trained = {task.worker.rank: task.result for task in tasks if task.result is not None}
-    return Standing(step, path, trained, {} if recorder is None else recorder.staleness)
+    return CheckpointState(step, path, trained, {} if recorder is None else recorder.staleness)
 
 
-def _overlapped(timing: Timing, tasks: list[RankTask[Trained]], rounds: int) -> Timing:
+def _overlapped(timing: Timing, tasks: list[RankCoroutine[Trained]], rounds: int) -> Timing:
     """Return where the time of those workers went who end last: with overlap it lies beside a chain of events, too."""
     training = [task for task in tasks if task.worker.trains]
     ends = [task.path.totals().total() for task in training]
@@ -480,7 +483,7 @@ def _overlapped(timing: Timing, tasks: list[RankTask[Trained]], rounds: int) -> 
     )
 
 
-def _timing(tasks: list[RankTask[Trained]], rounds: int, server_hosts: Sequence[str]) -> Timing:
+def _timing(tasks: list[RankCoroutine[Trained]], rounds: int, server_hosts: Sequence[str]) -> Timing:
     """Return where the time went on the way to the end; the mean, where several ranks end last."""
     paths = [task.path.totals() for task in tasks]
     end = max(path.total() for path in paths)

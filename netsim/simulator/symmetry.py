@@ -19,13 +19,13 @@ import numpy.typing as npt
 from netsim._util.units import HORIZON_PS
 from netsim.comm.payload import Bundle, Dense, Flag, SizeOnly, Sparse
 from netsim.comm.schedule import (
-    By,
     NoScheduleError,
     Pairs,
+    PerRole,
+    PostCompute,
+    RoleMap,
     Round,
     Schedule,
-    Then,
-    World,
     has_schedule,
     kind_of,
     scheduled,
@@ -44,7 +44,7 @@ class Costs(Protocol):
     def picoseconds(self, request: Compute[Any], settle: Callable[[], None]) -> int: ...
 
 
-class Part(NamedTuple):
+class RecordedPhase(NamedTuple):
     """A collective, or what is computed between two: rounds, and the picoseconds of each kind of work they refer to.
 
     Parts with equal keys are the same.
@@ -60,7 +60,7 @@ class Part(NamedTuple):
         return np.array([min(charge.total(), HORIZON_PS) for charge in self.charges], np.int64)
 
 
-class SomeRank:
+class OpaqueRank:
     """Stands for the rank of whomever a representative speaks for: it can be handed on, but not looked at."""
 
     __slots__ = ("_number", "_special")
@@ -85,7 +85,7 @@ class SomeRank:
     __and__ = __rand__ = __or__ = __ror__ = __xor__ = __rxor__ = __lshift__ = __rshift__ = __divmod__ = _refuse
 
 
-class Representative(Worker):
+class RoleRepresentative(Worker):
     """A worker that speaks for others too."""
 
     __slots__ = ("number",)
@@ -93,8 +93,8 @@ class Representative(Worker):
     number: int
 
     @property  # type: ignore[override]
-    def rank(self) -> SomeRank:
-        return SomeRank(self.number, (0, self.server))
+    def rank(self) -> OpaqueRank:
+        return OpaqueRank(self.number, (0, self.server))
 
     @rank.setter
     def rank(self, number: int) -> None:
@@ -108,14 +108,14 @@ class Representative(Worker):
         raise NoScheduleError(f"it sends messages by itself, in {self.operation}")
 
 
-class Recorder:
+class SymmetryRecorder:
     """Runs the representatives to their end, and notes down what all ranks do, step by step."""
 
-    def __init__(self, world: World, costs: Costs) -> None:
+    def __init__(self, world: RoleMap, costs: Costs) -> None:
         self.world = world
         self._costs = costs
-        self.workers = [Representative(rank, world.workers, world.server) for rank in world.representatives]
-        self.steps: list[list[Part]] = [[]]
+        self.workers = [RoleRepresentative(rank, world.workers, world.server) for rank in world.representatives]
+        self.steps: list[list[RecordedPhase]] = [[]]
         self.uneven = False
 
     def run(self, program: Callable[[Worker], Coroutine[Any, Any, Any]]) -> list[Any]:
@@ -175,7 +175,7 @@ class Recorder:
                 self.compute(charges)
         self._since = [[Counter()] for _ in self.workers]
 
-    def _exchange(self, calls: By[Collective[Any] | None]) -> By[Any]:
+    def _exchange(self, calls: PerRole[Collective[Any] | None]) -> PerRole[Any]:
         named = [call for call in calls if call is not None]
         if len(named) < len(calls) or len({written(call) for call in named}) > 1:
             raise NoScheduleError("ranks do not take part in the same collectives")
@@ -193,17 +193,17 @@ class Recorder:
         """Put down what ranks compute, by their representatives."""
         at = np.flatnonzero(np.array([bool(charge) for charge in charges])[self.world.role])
         key = ("computing", *(frozenset(charge.items()) for charge in charges))
-        round_ = Round(NOBODY, np.zeros((0, 3), np.int64), NOBODY.src, Then(at, self.world.role[at]))
-        self.steps[-1].append(Part(key, [round_], charges))
+        round_ = Round(NOBODY, np.zeros((0, 3), np.int64), NOBODY.src, PostCompute(at, self.world.role[at]))
+        self.steps[-1].append(RecordedPhase(key, [round_], charges))
 
-    def exchange(self, calls: By[Collective[Any]]) -> By[Any]:
+    def exchange(self, calls: PerRole[Collective[Any]]) -> PerRole[Any]:
         """Put down a collective; return what each representative gets."""
         schedule: Schedule = scheduled(self.world, calls)
         self.uneven |= schedule.uneven
         charges = tuple(map(self.charge, schedule.requests))
         prints = tuple(_print((call.args, getattr(call.function, "keywords", {}))) for call in calls)
         key = (calls[0].name, prints, *(frozenset(charge.items()) for charge in charges))
-        self.steps[-1].append(Part(key, schedule.rounds, charges))
+        self.steps[-1].append(RecordedPhase(key, schedule.rounds, charges))
         return schedule.answers
 
     def charge(self, requests: Sequence[Compute[Any]]) -> Counter[str]:

@@ -6,21 +6,21 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from netsim.comm.worker import Recv, Send, SendRecv
-from netsim.simulator.critical_path import Path
-from netsim.simulator.scheduler import Cooperative, Medium, Task
+from netsim.simulator.critical_path import CriticalPath
+from netsim.simulator.scheduler import RankCoroutine, RankScheduler, Transport
 from netsim.simulator.timeline import Timeline
 
 T = TypeVar("T")
 
 
-class Watched(Cooperative[T]):
+class Watched(RankScheduler[T]):
     """Runs as any, and notes when a coroutine of rank r waited for a message in ``timelines[r]``."""
 
-    def __init__(self, medium: Medium, timelines: Sequence[Timeline]) -> None:
+    def __init__(self, medium: Transport, timelines: Sequence[Timeline]) -> None:
         super().__init__(medium)
         self._timelines = timelines
 
-    def _wake(self, task: Task[T], answer: Any, path: Path) -> None:
+    def _wake(self, task: RankCoroutine[T], answer: Any, path: CriticalPath) -> None:
         assert task.waits_for is not None
         if isinstance(task.waits_for.request, Send | Recv | SendRecv):
             self._timelines[task.worker.rank].communicated(task.blocked_since, self._medium.now)

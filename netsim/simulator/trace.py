@@ -29,7 +29,7 @@ class Computation(NamedTuple):
     end: int
 
 
-class Message(NamedTuple):
+class TracedMessage(NamedTuple):
     """A message from when it was posted to when its last byte arrived; at `sent` its sender could go on."""
 
     src: int
@@ -63,7 +63,7 @@ class Trace:
     algorithm: str
     hosts: Sequence[str] = ()
     computations: list[Computation] = field(default_factory=list)
-    messages: list[Message] = field(default_factory=list)
+    messages: list[TracedMessage] = field(default_factory=list)
     levels: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
     left_out: int = 0
 
@@ -74,12 +74,12 @@ class Trace:
             found["algorithm"],
             list(found["hosts"]),
             [Computation(*each) for each in found["computations"]],
-            [Message(*each) for each in found["messages"]],
+            [TracedMessage(*each) for each in found["messages"]],
             {link: [(instant, level) for instant, level in history] for link, history in found["levels"].items()},
             found["left_out"],
         )
 
-    def add(self, record: Computation | Message) -> None:
+    def add(self, record: Computation | TracedMessage) -> None:
         """Keep a record, unless there are too many."""
         if len(self.computations) + len(self.messages) >= MOST_RECORDS:
             self.left_out += 1

@@ -7,16 +7,16 @@ from typing import Any
 
 from netsim.comm.payload import nbytes
 from netsim.comm.worker import Compute, Recv, Send, Worker
-from netsim.simulator.critical_path import Path
-from netsim.simulator.event_engine import SimulatedMedium
+from netsim.simulator.critical_path import CriticalPath
+from netsim.simulator.event_engine import SimulatedTransport
 from netsim.simulator.scheduler import Done
-from netsim.simulator.trace import Computation, Message, Trace
+from netsim.simulator.trace import Computation, Trace, TracedMessage
 
 
-class TracedMedium:
+class TracedTransport:
     """Passes everything on to `medium`, message by message, and fills `trace`."""
 
-    def __init__(self, medium: SimulatedMedium, trace: Trace) -> None:
+    def __init__(self, medium: SimulatedTransport, trace: Trace) -> None:
         self._medium = medium
         self._also, medium.note = medium.note, self._note
         self._trace = trace
@@ -25,15 +25,15 @@ class TracedMedium:
     def now(self) -> int:
         return self._medium.now
 
-    def carry(self, worker: Worker, request: Send, path: Path, sent: Done, arrived: Done) -> None:
+    def carry(self, worker: Worker, request: Send, path: CriticalPath, sent: Done, arrived: Done) -> None:
         start, step, operation, size = self.now, worker.step, worker.operation, nbytes(request.payload)
         ends: dict[str, int] = {}
 
         def noted(what: str, then: Done) -> Done:
-            def at(answer: Any, path: Path) -> None:
+            def at(answer: Any, path: CriticalPath) -> None:
                 ends[what] = self.now
                 if len(ends) == 2:
-                    message = Message(worker.rank, request.dst, size, operation, step, request.tag, start, **ends)
+                    message = TracedMessage(worker.rank, request.dst, size, operation, step, request.tag, start, **ends)
                     self._trace.add(message)
                 then(answer, path)
 
@@ -44,7 +44,9 @@ class TracedMedium:
     def expect(self, worker: Worker, request: Recv[Any]) -> None:
         self._medium.expect(worker, request)
 
-    def compute(self, worker: Worker, request: Compute[Any], call: Callable[[], Any], path: Path, done: Done) -> None:
+    def compute(
+        self, worker: Worker, request: Compute[Any], call: Callable[[], Any], path: CriticalPath, done: Done
+    ) -> None:
         self._medium.compute(worker, request, call, path, done)
 
     def _note(self, worker: Worker, work: str, start: int, end: int) -> None:

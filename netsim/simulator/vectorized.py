@@ -17,11 +17,11 @@ import numpy.typing as npt
 
 from netsim._util.errors import InfeasibleError
 from netsim._util.units import HORIZON_PS, PICOSECONDS, beyond_horizon
-from netsim.comm.schedule import NoScheduleError, Pairs, Round, World
+from netsim.comm.schedule import NoScheduleError, Pairs, RoleMap, Round
 from netsim.network.fabric import Fabric
 from netsim.network.routing import IntArray
 from netsim.network.sharing import Sharing, weight_by_latency
-from netsim.simulator.symmetry import Part
+from netsim.simulator.symmetry import RecordedPhase
 from netsim.simulator.vectorized_sharing import alone, drain
 
 BY_RECEIVER, BY_SENDER = 1, 2
@@ -36,7 +36,7 @@ class Notes(NamedTuple):
     durations: IntArray
 
 
-class Standing(NamedTuple):
+class ClockState(NamedTuple):
     """How far ranks are ahead of the first, and how long links are busy from its instant on."""
 
     ahead: IntArray
@@ -46,7 +46,7 @@ class Standing(NamedTuple):
 class Played(NamedTuple):
     """What remains of a round: which of its messages somebody went on after, and notes where flows shared links."""
 
-    part: Part
+    part: RecordedPhase
     number: int
     waited: npt.NDArray[np.uint8]
     notes: Notes | None
@@ -80,10 +80,10 @@ class Lines:
         return durations
 
 
-class Players:
+class RankClocks:
     """Where all ranks are: their instants, and what they have sent and received."""
 
-    def __init__(self, fabric: Fabric, world: World, sharing: Sharing = "maxmin") -> None:
+    def __init__(self, fabric: Fabric, world: RoleMap, sharing: Sharing = "maxmin") -> None:
         self.fabric, self.sharing = fabric, sharing
         self.clock: IntArray = np.zeros(world.size, np.int64)
         self.busy: IntArray = np.zeros(len(fabric.bandwidth_bps), np.int64)
@@ -109,8 +109,8 @@ class Players:
             source, target = (self.fabric.hosts[ranks.item(pair)] for ranks in (lines.pairs.src, lines.pairs.dst))
             weight_by_latency(self.fabric.route(source, target))
 
-    def play(self, part: Part) -> list[Played]:
-        """Let all rounds of a part happen; return what they leave for :class:`Walk`."""
+    def play(self, part: RecordedPhase) -> list[Played]:
+        """Let all rounds of a part happen; return what they leave for :class:`CriticalPathBacktracker`."""
         charges = part.charged_ps
         trail = []
         for number, round_ in enumerate(part.rounds):
@@ -150,12 +150,12 @@ class Players:
     def _columns(self) -> tuple[IntArray, ...]:
         return self.clock, self.busy, self.sent, self.received, self.messages
 
-    def standing(self) -> Standing:
+    def standing(self) -> ClockState:
         """Return where everything stands."""
         now = int(self.clock.min())
-        return Standing(self.clock - now, np.maximum(self.busy - now, 0))
+        return ClockState(self.clock - now, np.maximum(self.busy - now, 0))
 
-    def stands_like(self, found: Standing) -> bool:
+    def stands_like(self, found: ClockState) -> bool:
         """Return whether everything stands as it did, but later."""
         ahead, busy = self.standing()
         return bool((ahead == found.ahead).all() and (busy == found.busy).all())
@@ -247,14 +247,14 @@ def _overlap(lines: Lines, enter: IntArray, leave: IntArray) -> bool:
     return bool(((link[1:] == link[:-1]) & (begin[1:] < end[:-1])).any())
 
 
-class Walk:
+class CriticalPathBacktracker:
     """Goes back from ranks at their end to the beginning, each along the chain of what it waited for.
 
     `totals` are the picoseconds of all kinds of work, and of latency, that were passed, by as many walkers as were at
     a rank; `on_links` those of each link.
     """
 
-    def __init__(self, players: Players, walkers: IntArray, links: int) -> None:
+    def __init__(self, players: RankClocks, walkers: IntArray, links: int) -> None:
         self._players = players
         self.walkers = walkers
         self.totals: Counter[Hashable] = Counter()

@@ -13,13 +13,13 @@ from typing import Any, TypeAlias
 from netsim._util.errors import InfeasibleError
 from netsim.study.kinds import Point
 
-Data: TypeAlias = Mapping[tuple[str, str | None], str]
+DataDigests: TypeAlias = Mapping[tuple[str, str | None], str]
 """What each data set holds, in words with a SHA-256, by its name and the folder that it was asked for in."""
 
 ELSEWHERE = "on a cluster"
 
 
-def contents_of(point: Point, data: Data | None) -> dict[str, Any]:
+def contents_of(point: Point, data: DataDigests | None) -> dict[str, Any]:
     """Return what decides `point` besides itself; `data` is None where a cluster trains, on machines of its own.
 
     What is trained depends in its last bits on the processor, so that a point of one kind of processor is not
@@ -65,7 +65,7 @@ def trains(point: Point) -> bool:
 
 
 def data_sets(point: Point) -> Iterator[tuple[str, tuple[str, str | None]]]:
-    """Yield the data sets that a point trains on, by name, each with its key in :data:`Data`."""
+    """Yield the data sets that a point trains on, by name, each with its key in :data:`DataDigests`."""
     from netsim.training.workloads import DEFAULT, WORKLOADS
     from netsim.training.workloads.data import DATA, data_names
 
@@ -77,7 +77,7 @@ def data_sets(point: Point) -> Iterator[tuple[str, tuple[str, str | None]]]:
                 yield name, (name, point.get("data_dir"))
 
 
-def read_data(points: Sequence[Point], data_dir: str | None) -> Data:
+def read_data(points: Sequence[Point], data_dir: str | None) -> DataDigests:
     """Read every data set that `points` train on; where one is missing raise InfeasibleError, before hours go by.
 
     `data_dir` is where it is for points that do not say so.
@@ -95,7 +95,7 @@ def read_data(points: Sequence[Point], data_dir: str | None) -> Data:
     }
 
 
-def data_if_there(points: Sequence[Point], data_dir: str | None) -> Data:
+def data_if_there(points: Sequence[Point], data_dir: str | None) -> DataDigests:
     """Return what :func:`read_data` does, or nothing where a data set is missing: then no trained point is known."""
     try:
         return read_data(points, data_dir)

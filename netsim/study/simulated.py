@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from netsim.experiment.configuration import Experiment
-from netsim.simulator.session import laboratory
+from netsim.simulator.session import open_session
 from netsim.study.kinds import Outcome, Point
 
 
@@ -16,7 +16,7 @@ def simulate_point(point: Point) -> Outcome:
     """
     experiment = Experiment.of(**point)
     (name,) = experiment.algorithms
-    with laboratory(experiment) as lab:
+    with open_session(experiment) as lab:
         result = asdict(lab.simulate(name))
     del result["bytes_sent_by_rank"]
     return result

@@ -13,7 +13,7 @@ from typing import Any
 
 from netsim._util.errors import NetsimError, UsageError, reason_of, shown
 from netsim._util.storage import made_folder, remove_leftovers, write_atomically
-from netsim.study.environment import Data, contents_of
+from netsim.study.environment import DataDigests, contents_of
 from netsim.study.kinds import Outcome, Point
 from netsim.study.sources import version_of
 
@@ -47,7 +47,7 @@ class Store:
     cluster trains.
     """
 
-    def __init__(self, folder: Path, measure: Callable[[Point], Outcome], data: Data | None = None) -> None:
+    def __init__(self, folder: Path, measure: Callable[[Point], Outcome], data: DataDigests | None = None) -> None:
         self.folder = folder
         self._data = data
         code, libraries = version_of(measure)

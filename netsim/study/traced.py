@@ -9,7 +9,7 @@ from netsim._util.units import PICOSECONDS, format_duration
 from netsim.experiment.configuration import Experiment
 from netsim.report import Figure, Section
 from netsim.report.activity import draw_links, draw_round
-from netsim.simulator.session import laboratory
+from netsim.simulator.session import open_session
 from netsim.simulator.trace import Trace
 from netsim.study.kinds import Finding, Outcome, Point
 
@@ -22,7 +22,7 @@ def trace_point(point: Point) -> Outcome:
     experiment = Experiment.of(**point)
     (name,) = experiment.algorithms
     trace = Trace(name)
-    with laboratory(experiment) as lab:
+    with open_session(experiment) as lab:
         result = lab.simulate(name, trace=trace)
     return {"title": result.title, "trace": asdict(trace)}
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from netsim._util.errors import UsageError
 from netsim.experiment.configuration import Experiment
-from netsim.simulator.session import laboratory
+from netsim.simulator.session import open_session
 from netsim.study.kinds import Outcome, Point
 
 COUNTED = ("uploads", "value_bits_up", "index_bits_up", "bits_down")
@@ -27,7 +27,7 @@ def train_point(point: Point) -> Outcome:
         raise UsageError("compute, select and merge time must all be given to a study: measured times would vary")
     (name,) = experiment.algorithms
     rows: list[dict[str, Any]] = []
-    with laboratory(experiment) as lab:
+    with open_session(experiment) as lab:
         result = asdict(lab.simulate(name, emit=rows.append))
     del result["bytes_sent_by_rank"]
     return result | {"curve": curve(rows), "steps": {key: [row[key] for row in rows] for key in EVERY_STEP}}

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from netsim._util.errors import UsageError
 from netsim._util.storage import content_of
-from netsim.report import Cell, Figure, Section, Table
+from netsim.report import Figure, Section, Table, TableCell
 from netsim.report.drawing import Axis, Series, against
 
 FILE = "validation.json"
@@ -48,7 +48,7 @@ class _Machine(_Read):
     hardware: str = "a machine that is not named"
 
 
-class Validation(_Read):
+class ValidationFile(_Read):
     """A validation, with where it was made and what it concluded itself."""
 
     schema_: Literal["netsim.validation/1"] = Field(alias="schema")
@@ -64,13 +64,13 @@ class Presented(NamedTuple):
     section: Section
 
 
-def read_validation(path: Path) -> Validation:
+def read_validation(path: Path) -> ValidationFile:
     """Return what the folder that ``netsim validate --out`` wrote holds, or its file; raises UsageError for another."""
     file = path / FILE if os.path.isdir(path) else path  # noqa: PTH112  # false for any path, never an error
     what = f"validation {str(file)!r}"
     text = content_of(file, what, "give the folder that netsim validate --out wrote", most=LARGEST_FILE)
     try:
-        return Validation.model_validate_json(text)
+        return ValidationFile.model_validate_json(text)
     except ValidationError as error:
         wrong = error.errors(include_url=False)[0]
         place = " ".join(str(part) for part in wrong["loc"])
@@ -79,7 +79,7 @@ def read_validation(path: Path) -> Validation:
         ) from None
 
 
-def present(validation: Validation) -> Presented:
+def present(validation: ValidationFile) -> Presented:
     """Return what the validation says, in a sentence and in a section with a picture and a table."""
     rows = validation.comparison
     errors = [abs(each.error) for each in rows]
@@ -96,7 +96,7 @@ def present(validation: Validation) -> Presented:
     )
     columns = ["what", "P", "bytes a rank", "network", "predicted (s)", "measured (s)", "95% from", "to",
                "error (fraction)", "verdict"]  # fmt: skip
-    cells: list[list[Cell]] = [
+    cells: list[list[TableCell]] = [
         [each.title, each.workers, each.bytes, each.network, each.predicted_s, each.measured_s, *each.measured_ci_s,
          each.error, each.verdict]
         for each in rows

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from netsim._util.errors import UsageError
 from netsim._util.system import processor, version
-from netsim.experiment.profile import Line, Link, Profile, Provenance, Step
+from netsim.experiment.profile import Line, LinkLine, Profile, ProfileProvenance, Step
 from netsim.testbed.line_fits import line, link, work
 from netsim.testbed.pingpong import PAIR, Trips, ping_pong
 from netsim.testbed.work_timings import ELEMENTS, step_samples, work_samples
@@ -24,7 +24,7 @@ OTHERS_S = 28.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Calibration:
+class CalibrationPlan:
     """What is to be measured: messages for `messages_s`, work on vectors of so many `elements`, a workload's step."""
 
     where: Literal["loopback", "shaped cluster", "torchrun"]
@@ -53,9 +53,9 @@ def measure_as_rank(details: Mapping[str, Any], rank: int, stage: Any) -> list[d
 
     from netsim._util.device import one_thread_each
     from netsim.comm.worker import Worker
-    from netsim.distributed.interpreter import Real
+    from netsim.distributed.interpreter import RankInterpreter
 
-    calibration = Calibration(**details["calibration"])
+    calibration = CalibrationPlan(**details["calibration"])
     world = dist.get_world_size()
     if world < len(PAIR):
         raise UsageError(f"a world of {world} has nobody to send messages to; calibrating needs 2 ranks or more")
@@ -66,7 +66,7 @@ def measure_as_rank(details: Mapping[str, Any], rank: int, stage: Any) -> list[d
         worker = Worker(rank, world)
         worker.operation = "ping-pong"
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if calibration.backend == "nccl" else "cpu"
-        real = Real(worker, device, calibration.backend)
+        real = RankInterpreter(worker, device, calibration.backend)
         trips = real.run(ping_pong(worker, time.perf_counter, lambda: real.packing_s, calibration.messages_s))
         if rank != 0:
             return []
@@ -78,7 +78,7 @@ def measure_as_rank(details: Mapping[str, Any], rank: int, stage: Any) -> list[d
     return [found | {"load": load, "ranks": world}]
 
 
-def profile_of(calibration: Calibration, found: Mapping[str, Any]) -> Profile:
+def profile_of(calibration: CalibrationPlan, found: Mapping[str, Any]) -> Profile:
     """Return the profile that measurements make."""
     measured, message = lines_of([Trips(**each) for each in found["trips"]], calibration.nominal_bps)
     samples: dict[str, dict[tuple[int, int], float]] = {}
@@ -100,7 +100,7 @@ def profile_of(calibration: Calibration, found: Mapping[str, Any]) -> Profile:
     )
 
 
-def lines_of(trips: list[Trips], nominal_bps: float | None = None) -> tuple[Link, Line]:
+def lines_of(trips: list[Trips], nominal_bps: float | None = None) -> tuple[LinkLine, Line]:
     """Return the link, and the line of what one host does to a message: once and twice that are a trip one way."""
     sizes = [each.size for each in trips]
     on_the_wire = [
@@ -111,10 +111,10 @@ def lines_of(trips: list[Trips], nominal_bps: float | None = None) -> tuple[Link
     )
 
 
-def _provenance(calibration: Calibration, found: Mapping[str, Any]) -> Provenance:
+def _provenance(calibration: CalibrationPlan, found: Mapping[str, Any]) -> ProfileProvenance:
     import torch
 
-    return Provenance(
+    return ProfileProvenance(
         kind="MEASURED",
         date=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         command=calibration.command,

@@ -147,13 +147,15 @@ def validate(
     return found
 
 
-def join(cells: tuple[Cell, ...], network: Network, backend: str, timeout_s: float, tolerance: float) -> Validation:
+def join(
+    cells: tuple[Cell, ...], network: ClusterNetwork, backend: str, timeout_s: float, tolerance: float
+) -> Validation:
     """Take part as one rank of torchrun's job; rank 0 gets what was compared, the others nothing.
 
     The network is a star whose links carry `network.bandwidth_bps`, or, if nobody says, what a large message
     between two ranks got.
     """
-    machine = Machine()
+    machine = MachineRecord()
     found = join_work(_details(cells, LARGE_BYTES, backend, timeout_s))
     if not found:
         return Validation()
@@ -169,7 +171,7 @@ def join(cells: tuple[Cell, ...], network: Network, backend: str, timeout_s: flo
 
 
 @dataclass(frozen=True, slots=True)
-class Network:
+class ClusterNetwork:
     """What is known of the real network under torchrun: what its links carry, and a profile."""
 
     bandwidth_bps: int | None = None
@@ -201,7 +203,7 @@ def _details(cells: tuple[Cell, ...], large_bytes: int, backend: str, timeout_s:
     }
 
 
-class Machine:
+class MachineRecord:
     """How busy this machine was before and while something was measured."""
 
     def __init__(self) -> None:
@@ -252,7 +254,7 @@ def _measure(setting: Setting, on_repeat: Callable[[str, int], None]) -> dict[st
     """Measure all cells of a setting."""
     cluster = setting.cluster
     large = min(LARGE_BYTES, int(LARGE_S * cluster.bandwidth_bps / 8))
-    machine = Machine()
+    machine = MachineRecord()
     details = _details(setting.cells, large, "gloo", setting.timeout_s)
     with processors_awake() as awake:
         points, *cells = launch_work(details, cluster.ranks, on_repeat, cluster)

@@ -15,7 +15,7 @@ from netsim.testbed.exchanges import EXCHANGES
 from netsim.testbed.host_model import HostTerms
 
 if TYPE_CHECKING:
-    from netsim.testbed.simultaneous_start import Start
+    from netsim.testbed.simultaneous_start import SimultaneousStart
 
 OnRound = Callable[[str, int], None]
 BESIDE_S = 6.0
@@ -75,11 +75,11 @@ def measured(
     """
     from netsim._util.device import one_thread_each
     from netsim.testbed.p2p_measurements import points
-    from netsim.testbed.simultaneous_start import Start, before_others
+    from netsim.testbed.simultaneous_start import SimultaneousStart, before_others
 
     with one_thread_each():
         first = before_others()
-        start = Start(backend)
+        start = SimultaneousStart(backend)
         rounds, since = [points(rank, start, large_bytes, warm_up=True)], time.monotonic()
         found: list[dict[str, Any]] = []
         waiting: list[dict[str, Any]] = []
@@ -99,7 +99,7 @@ def measured(
     return [everything, *found] if rank == 0 else []
 
 
-def _measured_cell(cell: Cell, rank: int, start: Start, on_repeat: Callable[[int], None]) -> dict[str, Any]:
+def _measured_cell(cell: Cell, rank: int, start: SimultaneousStart, on_repeat: Callable[[int], None]) -> dict[str, Any]:
     from netsim.experiment.configuration import Experiment
     from netsim.testbed.measured_exchanges import measured_exchange
     from netsim.testbed.training_rounds import measured_rounds

@@ -20,7 +20,7 @@ from netsim._util.system import DISTRIBUTION, child_environment, version
 from netsim.cluster.namespaces import TOOL_FOLDERS
 from netsim.distributed.job import JOB, LAUNCHER
 
-State = Literal["ok", "missing", "problem"]
+CheckState = Literal["ok", "missing", "problem"]
 PACKAGES = ("netsim", "algorithms", "topologies", "studies")
 PROBE_S = 30.0
 FRESH_S = 10.0
@@ -40,11 +40,11 @@ print(has_netem())
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Check:
     """Something that was looked at: `state`, what was found, and what would mend it."""
 
     name: str
-    state: State
+    state: CheckState
     found: str
     remedy: str = ""
 
@@ -63,9 +63,9 @@ class Leftover:
             os.kill(int(self.name), signal.SIGKILL)
 
 
-def examine() -> Iterator[Finding]:
+def examine() -> Iterator[Check]:
     """Yield what this machine can do, one thing after another."""
-    yield Finding("netsim", "ok", f"{version()} on Python {sys.version.split()[0]}, {sys.platform}")
+    yield Check("netsim", "ok", f"{version()} on Python {sys.version.split()[0]}, {sys.platform}")
     yield _packages()
     yield from _cluster()
     yield _priority()
@@ -73,7 +73,7 @@ def examine() -> Iterator[Finding]:
     yield _numba()
 
 
-def _packages() -> Finding:
+def _packages() -> Check:
     """Say whether our four packages are ours alone."""
     owners = packages_distributions()
     others = {
@@ -83,31 +83,31 @@ def _packages() -> Finding:
         if name.replace("_", "-") != DISTRIBUTION
     }
     if others:
-        return Finding("packages", "problem", "; ".join(sorted(others)), "use a fresh virtual environment")
-    return Finding("packages", "ok", f"{', '.join(PACKAGES)} belong to {DISTRIBUTION} alone")
+        return Check("packages", "problem", "; ".join(sorted(others)), "use a fresh virtual environment")
+    return Check("packages", "ok", f"{', '.join(PACKAGES)} belong to {DISTRIBUTION} alone")
 
 
-def _cluster() -> Iterator[Finding]:
+def _cluster() -> Iterator[Check]:
     """Say which tools there are, and try to build a shaped cluster of two."""
     for tool in ("ip", "tc"):
         where = shutil.which(tool, path=TOOL_FOLDERS)
-        yield Finding(tool, "ok" if where else "missing", where or "not found", "" if where else "install iproute2")
+        yield Check(tool, "ok" if where else "missing", where or "not found", "" if where else "install iproute2")
     try:
         probe = subprocess.run(
             [sys.executable, "-c", CLUSTER_PROBE],
             env=child_environment(), capture_output=True, text=True, timeout=PROBE_S, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        yield Finding("namespaces", "problem", f"no shaped cluster was built within {PROBE_S:g} s")
+        yield Check("namespaces", "problem", f"no shaped cluster was built within {PROBE_S:g} s")
         return
     if probe.returncode:
         said = probe.stderr.strip().splitlines()
-        yield Finding("namespaces", "missing", said[-1] if said else "no shaped cluster can be built")
+        yield Check("namespaces", "missing", said[-1] if said else "no shaped cluster can be built")
         return
     who = "root" if os.geteuid() == 0 else "an ordinary user, in a user namespace"
-    yield Finding("namespaces", "ok", f"a shaped cluster was built and taken down, as {who}")
+    yield Check("namespaces", "ok", f"a shaped cluster was built and taken down, as {who}")
     netem = probe.stdout.strip() == "True"
-    yield Finding(
+    yield Check(
         "netem",
         "ok" if netem else "missing",
         "links of a cluster can have latency"
@@ -117,10 +117,10 @@ def _cluster() -> Iterator[Finding]:
     )
 
 
-def _priority() -> Finding:
+def _priority() -> Check:
     """Say whether measured ranks may be woken before other processes."""
     if not hasattr(os, "sched_setscheduler"):
-        return Finding(
+        return Check(
             "real-time priority", "missing", "this system has none; small messages will be measured with noise"
         )
     before = os.sched_getscheduler(0), os.sched_getparam(0)
@@ -128,30 +128,30 @@ def _priority() -> Finding:
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
         os.sched_setscheduler(0, *before)
     except OSError:
-        return Finding(
+        return Check(
             "real-time priority", "missing", "not allowed; small messages will be measured with noise",
             "raise the limit: ulimit -r 1",
         )  # fmt: skip
-    return Finding("real-time priority", "ok", "ranks that are measured are woken before other processes")
+    return Check("real-time priority", "ok", "ranks that are measured are woken before other processes")
 
 
-def _torch() -> Iterator[Finding]:
+def _torch() -> Iterator[Check]:
     import torch
     import torch.distributed as dist
 
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    yield Finding("torch", "ok", f"{torch.__version__}, {gpus} CUDA device{'s' * (gpus != 1)}")
+    yield Check("torch", "ok", f"{torch.__version__}, {gpus} CUDA device{'s' * (gpus != 1)}")
     for backend in ("gloo", "nccl", "mpi"):
         there = dist.is_available() and dist.is_backend_available(backend)
         if backend == "nccl" and there and not gpus:
-            yield Finding(backend, "missing", "built into this torch, but there is no CUDA GPU")
+            yield Check(backend, "missing", "built into this torch, but there is no CUDA GPU")
         else:
-            yield Finding(backend, "ok" if there else "missing", f"{'' if there else 'not '}built into this torch")
+            yield Check(backend, "ok" if there else "missing", f"{'' if there else 'not '}built into this torch")
 
 
-def _numba() -> Finding:
+def _numba() -> Check:
     there = find_spec("numba") is not None
-    return Finding(
+    return Check(
         "numba",
         "ok" if there else "missing",
         "selection is compiled" if there else "the same bits come more slowly",

@@ -10,9 +10,9 @@ from netsim._util.units import PICOSECONDS
 from netsim.cluster.framing import Wire
 from netsim.comm.worker import Worker
 from netsim.network.fabric import Fabric
-from netsim.simulator.scheduler import Cooperative
+from netsim.simulator.scheduler import RankScheduler
 from netsim.testbed.exchanges import EXCHANGES, permutation
-from netsim.testbed.host_model import HostTerms, KernelMedium
+from netsim.testbed.host_model import HostTerms, HostTransport
 from netsim.training.costs import AssumedCosts
 
 BEFORE, MESSAGES = 4, 16
@@ -23,7 +23,7 @@ MOST = 0.2
 
 def crowd_message(nbytes: int, fabric: Fabric, wire: Wire, terms: HostTerms) -> float:
     """Return the seconds that the model gives a message of many that each rank sends another, one after the other."""
-    medium = KernelMedium(fabric, wire, terms, AssumedCosts({}))
+    medium = HostTransport(fabric, wire, terms, AssumedCosts({}))
     vector = EXCHANGES["permutation"].size_only(nbytes)
 
     async def program(worker: Worker) -> float:
@@ -35,7 +35,7 @@ def crowd_message(nbytes: int, fabric: Fabric, wire: Wire, terms: HostTerms) -> 
         return (medium.now - began) / PICOSECONDS / MESSAGES
 
     ranks = len(fabric.hosts)
-    tasks = Cooperative[float](medium).run([Worker(rank, ranks) for rank in range(ranks)], program)
+    tasks = RankScheduler[float](medium).run([Worker(rank, ranks) for rank in range(ranks)], program)
     return statistics.median(task.result for task in tasks if task.result is not None)
 
 

@@ -33,11 +33,11 @@ from netsim.cluster.framing import Wire
 from netsim.comm.payload import has_known_size, nbytes
 from netsim.comm.worker import Compute, Recv, Send, Sends, Worker, stages
 from netsim.network.fabric import Fabric, Route
-from netsim.simulator.critical_path import Path
+from netsim.simulator.critical_path import CriticalPath
 from netsim.simulator.event_engine import Costs
 from netsim.simulator.scheduler import Done
 from netsim.testbed.cpu_model import Processors
-from netsim.testbed.shaped_links import ShapedNetwork, Stream
+from netsim.testbed.shaped_links import PacketStream, ShapedNetwork
 
 AHEAD_S = 0.02
 """For so long all ranks keep still before they begin."""
@@ -83,13 +83,13 @@ class Posted:
 
     worker: Worker
     request: Send
-    path: Path
+    path: CriticalPath
     since: int
     sent: Done
     arrived: Done
 
 
-class KernelMedium:
+class HostTransport:
     """A simulated cluster of real hosts; rank r lives on ``fabric.hosts[r]``."""
 
     def __init__(
@@ -116,8 +116,8 @@ class KernelMedium:
 
     # Messages.
 
-    def carry(self, worker: Worker, request: Send, path: Path, sent: Done, arrived: Done) -> None:
-        def packed(path: Path) -> None:
+    def carry(self, worker: Worker, request: Send, path: CriticalPath, sent: Done, arrived: Done) -> None:
+        def packed(path: CriticalPath) -> None:
             channel = (worker.rank, request.dst, request.tag)
             self._posted[channel].append(Posted(worker, request, path, self.now, sent, arrived))
             self._match(channel)
@@ -126,13 +126,13 @@ class KernelMedium:
         self._occupy(worker.rank, "packing", self._work, path, packed)
 
     def expect(self, worker: Worker, request: Recv[Any]) -> None:
-        def expected(_: Path) -> None:
+        def expected(_: CriticalPath) -> None:
             channel = (request.src, worker.rank, request.tag)
             self._expected[channel].append(self.now + self._waking(request.src, LOOP))
             self._match(channel)
 
         self._waking(worker.rank, OWN)  # it is awake: it says so
-        self._occupy(worker.rank, "expecting", self._work, Path.start(self.now), expected)
+        self._occupy(worker.rank, "expecting", self._work, CriticalPath.start(self.now), expected)
 
     def _match(self, channel: tuple[int, int, int]) -> None:
         while self._posted[channel] and self._expected[channel]:
@@ -146,21 +146,21 @@ class KernelMedium:
             path = message.path.then("rendezvous", self.now - message.since)
             (depart if has_known_size(message.request.payload) else announce)(path)
 
-        def announce(path: Path) -> None:
+        def announce(path: CriticalPath) -> None:
             waking = self._waking_both(there)
             path = path.then("waking", waking)
             self._after(waking, lambda: self._occupy(there, "taking in", self._header, path, announced))
 
-        def announced(path: Path) -> None:
+        def announced(path: CriticalPath) -> None:
             waking = self._waking(here, LOOP)
             self._after(waking, lambda: depart(path.then("waking", waking)))
 
-        def depart(path: Path) -> None:
+        def depart(path: CriticalPath) -> None:
             self._depart(message, path)
 
         self._after(max(0, heard_at - self.now), heard)
 
-    def _depart(self, message: Posted, path: Path) -> None:
+    def _depart(self, message: Posted, path: CriticalPath) -> None:
         """Send a message, or its body, to a receiver that is ready for it."""
         here, there = message.worker.rank, message.request.dst
         source, target = self._fabric.hosts[here], self._fabric.hosts[there]
@@ -169,13 +169,13 @@ class KernelMedium:
             message.sent(None, path)
         left, forwarded = self.now, self._forwarded(message, route)
 
-        def drained(stream: Stream) -> None:
+        def drained(stream: PacketStream) -> None:
             if forwarded.processed:
                 reached(stream)
             else:
                 forwarded.callbacks.append(lambda _: reached(stream))
 
-        def reached(stream: Stream) -> None:
+        def reached(stream: PacketStream) -> None:
             arriving = path.then("latency", route.latency_ps)
             for link, duration in stream.held_by:
                 arriving = arriving.then(link, duration)
@@ -185,7 +185,7 @@ class KernelMedium:
             arriving = arriving.then("forwarding", self.now - drained).then("waking", waking + late)
             self._after(waking + late, lambda: self._occupy(there, "taking in", self._work, arriving, taken_in))
 
-        def taken_in(path: Path) -> None:
+        def taken_in(path: CriticalPath) -> None:
             message.arrived(None, path)
             if self._acknowledged:
                 word = self._waking_both(here) + back.latency_ps
@@ -222,10 +222,12 @@ class KernelMedium:
 
     # Computing.
 
-    def compute(self, worker: Worker, request: Compute[Any], call: Callable[[], Any], path: Path, done: Done) -> None:
+    def compute(
+        self, worker: Worker, request: Compute[Any], call: Callable[[], Any], path: CriticalPath, done: Done
+    ) -> None:
         parts = [(stage.work, self._costs.picoseconds(stage, lambda: None)) for stage in stages(request)]
 
-        def go_on(path: Path) -> None:
+        def go_on(path: CriticalPath) -> None:
             if not parts:
                 done(call(), path)
                 return
@@ -236,7 +238,14 @@ class KernelMedium:
         go_on(path)
 
     def _occupy(
-        self, rank: int, what: str, charge: int, path: Path, then: Callable[[Path], None], *, on_message: bool = True
+        self,
+        rank: int,
+        what: str,
+        charge: int,
+        path: CriticalPath,
+        then: Callable[[CriticalPath], None],
+        *,
+        on_message: bool = True,
     ) -> None:
         """Have a rank, which does one thing after another, work for `charge` picoseconds of one core."""
         if not charge:

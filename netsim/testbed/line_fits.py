@@ -8,7 +8,7 @@ from statistics import median
 import numpy as np
 
 from netsim._util.errors import NetsimError
-from netsim.experiment.profile import Line, Link, Point, Sample, Work
+from netsim.experiment.profile import Line, LinkLine, ProfilePoint, Sample, WorkLine
 
 TOLERATED = 0.02
 """An error of more than this part, or than the quartiles lie apart, counts by its size, no longer by its square
@@ -58,10 +58,10 @@ def terms(
 
 def line(sizes: Sequence[int], samples: Sequence[Sequence[float]]) -> Line:
     """Return the line through the medians of `samples`, seconds that were measured at each of `sizes`."""
-    return _line([Point.of(size, values) for size, values in zip(sizes, samples, strict=True)], 0.0)[0]
+    return _line([ProfilePoint.of(size, values) for size, values in zip(sizes, samples, strict=True)], 0.0)[0]
 
 
-def link(sizes: Sequence[int], samples: Sequence[Sequence[float]], nominal_bps: float | None = None) -> Link:
+def link(sizes: Sequence[int], samples: Sequence[Sequence[float]], nominal_bps: float | None = None) -> LinkLine:
     """Return the link that messages were measured on: a line, but that its first bytes may cost nothing.
 
     A link that was idle lets a burst through at once if a token bucket shapes it. How much is chosen by how well
@@ -69,7 +69,7 @@ def link(sizes: Sequence[int], samples: Sequence[Sequence[float]], nominal_bps: 
     """
     from scipy.optimize import minimize_scalar
 
-    points = [Point.of(size, values) for size, values in zip(sizes, samples, strict=True)]
+    points = [ProfilePoint.of(size, values) for size, values in zip(sizes, samples, strict=True)]
     plain, error = _line(points, 0.0)
     best = min(FREE_BYTES, key=lambda free: _line(points, free)[1])
     finer = minimize_scalar(lambda free: _line(points, free)[1], bounds=(best / 2, best * 2), method="bounded")
@@ -82,10 +82,10 @@ def link(sizes: Sequence[int], samples: Sequence[Sequence[float]], nominal_bps: 
             "none; is the machine busy with something else? Measure again when it is idle"
         )
     efficiency = None if nominal_bps is None else 8 / fitted.each_s / nominal_bps
-    return Link(**dict(fitted), free_bytes=free, nominal_bps=nominal_bps, efficiency=efficiency)
+    return LinkLine(**dict(fitted), free_bytes=free, nominal_bps=nominal_bps, efficiency=efficiency)
 
 
-def _line(points: Sequence[Point], free: float) -> tuple[Line, float]:
+def _line(points: Sequence[ProfilePoint], free: float) -> tuple[Line, float]:
     """Return the line through points whose first `free` bytes cost nothing, and the error that it leaves."""
     paid = [max(0.0, point.size - free) for point in points]
     spreads = [point.high_s - point.low_s for point in points]
@@ -95,7 +95,7 @@ def _line(points: Sequence[Point], free: float) -> tuple[Line, float]:
     return Line(fixed_s=fixed, each_s=each, points=found, **residuals), error
 
 
-def work(samples: Mapping[tuple[int, int], float]) -> Work:
+def work(samples: Mapping[tuple[int, int], float]) -> WorkLine:
     """Return what a function costs, from its median seconds by entries and elements."""
     entries, elements = zip(*samples, strict=True)
     (fixed, entry, element), _ = terms([[1.0] * len(samples), entries, elements], list(samples.values()))
@@ -109,7 +109,7 @@ def work(samples: Mapping[tuple[int, int], float]) -> Work:
         for (own, of), seconds in samples.items()
     )
     residuals = _residuals([sample.residual for sample in found])
-    return Work(fixed_s=fixed, entry_s=entry, element_s=element, samples=found, **residuals)
+    return WorkLine(fixed_s=fixed, entry_s=entry, element_s=element, samples=found, **residuals)
 
 
 def _residuals(residuals: Sequence[float]) -> dict[str, float]:

@@ -15,8 +15,8 @@ from typing import Any
 
 from netsim._util.units import PICOSECONDS
 from netsim.comm.worker import Compute, Worker, evaluate
-from netsim.simulator.critical_path import Path
-from netsim.simulator.in_memory import Instant
+from netsim.simulator.critical_path import CriticalPath
+from netsim.simulator.in_memory import InMemoryTransport
 from netsim.simulator.scheduler import Done
 from netsim.training.costs import elements_of
 
@@ -25,7 +25,7 @@ COMPANY = 4
 """Ranks that measure at the same time."""
 
 
-class Timed(Instant):
+class TimedTransport(InMemoryTransport):
     """Memory as a network; `seconds` are the processor's time of every call after the first step, by :func:`key_of`.
 
     The first costs more than those after it, and is not timed in real training either.
@@ -34,7 +34,9 @@ class Timed(Instant):
     def __init__(self) -> None:
         self.seconds: defaultdict[str, list[float]] = defaultdict(list)
 
-    def compute(self, worker: Worker, request: Compute[Any], call: Callable[[], Any], path: Path, done: Done) -> None:
+    def compute(
+        self, worker: Worker, request: Compute[Any], call: Callable[[], Any], path: CriticalPath, done: Done
+    ) -> None:
         def timed(stage: Compute[Any], args: list[Any]) -> Any:
             time.sleep(PAUSE_S)
             began = time.thread_time()

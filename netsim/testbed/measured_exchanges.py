@@ -10,7 +10,7 @@ from netsim._util.system import busy_share, processor_ticks
 from netsim.comm.payload import Dense, Sparse, Vector
 from netsim.comm.worker import Sends, Worker
 from netsim.testbed.exchanges import EXCHANGES, SPREAD
-from netsim.testbed.simultaneous_start import Start, interpreter, keep_still, sleep_until
+from netsim.testbed.simultaneous_start import SimultaneousStart, interpreter, keep_still, sleep_until
 
 
 class Span(NamedTuple):
@@ -25,7 +25,7 @@ class Span(NamedTuple):
     after: tuple[int, int]
 
 
-class Timed(NamedTuple):
+class TimedExchange(NamedTuple):
     """What an exchange took, ``seconds[repeat][rank]``, and how busy the processors of one machine were meanwhile.
 
     That is, of the machine of the rank that ended last.
@@ -47,8 +47,14 @@ def vector_of(exchange: str, nbytes: int, rank: int, device: str = "cpu") -> Vec
 
 
 def measured_exchange(
-    exchange: str, nbytes: int, sends: Sends, rank: int, repeats: int, start: Start, on_repeat: Callable[[int], None]
-) -> Timed:
+    exchange: str,
+    nbytes: int,
+    sends: Sends,
+    rank: int,
+    repeats: int,
+    start: SimultaneousStart,
+    on_repeat: Callable[[int], None],
+) -> TimedExchange:
     """Return what each rank took, of every repeat; the first, which opens connections, is left out.
 
     They run from when the last rank began, and those of a flow from when its sender and its receiver had; with a
@@ -83,7 +89,7 @@ def measured_exchange(
     seconds = [_seconds(ranks, source) for ranks in timed]
     last = [max(ranks, key=lambda span: span.ended) for ranks in timed]
     busy = busy_share(*((span.before, span.after) for span in last), seconds=sum(map(max, seconds)))
-    return Timed(seconds, busy)
+    return TimedExchange(seconds, busy)
 
 
 def _seconds(ranks: Sequence[Span], source: Callable[[int, int], int] | None) -> list[float]:

@@ -13,7 +13,7 @@ from netsim.comm.payload import Dense, Sparse, Vector, add
 from netsim.comm.worker import Worker
 from netsim.testbed.exchanges import permutation
 from netsim.testbed.host_model import AHEAD_S
-from netsim.testbed.simultaneous_start import REST_S, Start, interpreter, keep_still, sleep_until
+from netsim.testbed.simultaneous_start import REST_S, SimultaneousStart, interpreter, keep_still, sleep_until
 
 SMALL_BYTES = 4
 MERGED_BYTES = 2 * 10**6
@@ -23,7 +23,9 @@ STILL_S = 0.2
 """For so long all keep still, for what processors do besides."""
 
 
-def points(rank: int, start: Start, large_bytes: int, repeats: int = 4, *, warm_up: bool = False) -> dict[str, Any]:
+def points(
+    rank: int, start: SimultaneousStart, large_bytes: int, repeats: int = 4, *, warm_up: bool = False
+) -> dict[str, Any]:
     """Measure what messages between two ranks cost, and adding vectors; the same answer on every rank, in seconds.
 
     ``small_s``: a small message to the next rank, which waits for it, after a while of stillness; ``large_s``: one of
@@ -80,7 +82,7 @@ def points(rank: int, start: Start, large_bytes: int, repeats: int = 4, *, warm_
     }
 
 
-class Message(NamedTuple):
+class MessageTiming(NamedTuple):
     """What a rank saw of a message, by its own clock: when it should begin, and when it sent and had received it.
 
     `adding_s` is what adding it then took, where the receiver did.
@@ -93,7 +95,7 @@ class Message(NamedTuple):
     adding_s: float | None = None
 
 
-def _times(everyones: Sequence[Sequence[Message]], hosts: int) -> list[float]:
+def _times(everyones: Sequence[Sequence[MessageTiming]], hosts: int) -> list[float]:
     """Return the seconds that the message of each repeat took; ``everyones[rank][repeat]``.
 
     They count from when its sender began, or should have, by another host's clock.
@@ -105,7 +107,9 @@ def _times(everyones: Sequence[Sequence[Message]], hosts: int) -> list[float]:
     return times
 
 
-def _messages(rank: int, start: Start, vector: Vector, repeats: int, *, warm_up: bool = False) -> list[Message]:
+def _messages(
+    rank: int, start: SimultaneousStart, vector: Vector, repeats: int, *, warm_up: bool = False
+) -> list[MessageTiming]:
     """Have a message go from a rank to the next, from another one each time.
 
     The first is not counted, which tells how long all keep still for one, nor with `warm_up` as many as count, which
@@ -124,7 +128,7 @@ def _messages(rank: int, start: Start, vector: Vector, repeats: int, *, warm_up:
     return found[-repeats:]
 
 
-def _message(rank: int, src: int, start: Start, vector: Vector) -> Message:
+def _message(rank: int, src: int, start: SimultaneousStart, vector: Vector) -> MessageTiming:
     """Have a message go from `src` to the rank after it, which waits for it and adds it, after all kept still."""
     import torch.distributed as dist
 
@@ -132,24 +136,24 @@ def _message(rank: int, src: int, start: Start, vector: Vector) -> Message:
     worker = Worker(rank, dist.get_world_size())
     dst = (src + 1) % worker.workers
     if rank not in (src, dst):
-        return Message(due, due)
+        return MessageTiming(due, due)
 
-    async def program(worker: Worker) -> Message:
+    async def program(worker: Worker) -> MessageTiming:
         receiving = await worker.start_recv(src, like=vector) if rank == dst else None
         sleep_until(due)
         began = time.monotonic()
         if receiving is None:
             await worker.send(dst, vector)
-            return Message(due, began)
+            return MessageTiming(due, began)
         theirs = await receiving
         received = time.monotonic()
         await worker.compute("merge", add, theirs, vector)
-        return Message(due, began, received, src, time.monotonic() - received)
+        return MessageTiming(due, began, received, src, time.monotonic() - received)
 
     return interpreter(worker, start).run(program(worker))
 
 
-def _to_and_fro(rank: int, start: Start) -> float:
+def _to_and_fro(rank: int, start: SimultaneousStart) -> float:
     """Return the seconds of a small message between ranks 0 and 1 which both have just been busy with the last one."""
     import torch.distributed as dist
 
@@ -173,7 +177,7 @@ def _median(crowds: Sequence[Crowd]) -> Crowd:
     return Crowd(statistics.median(crowd.seconds for crowd in crowds), statistics.median(worked) if worked else None)
 
 
-def _still_share(start: Start) -> float | None:
+def _still_share(start: SimultaneousStart) -> float | None:
     """Return what part of the processors' time is used while all ranks keep still."""
     start.together()
     before = processor_ticks()
@@ -182,7 +186,13 @@ def _still_share(start: Start) -> float | None:
 
 
 def _in_a_crowd(
-    rank: int, start: Start, still: float | None, vector: Vector, messages: int = 100, *, merging: bool = False
+    rank: int,
+    start: SimultaneousStart,
+    still: float | None,
+    vector: Vector,
+    messages: int = 100,
+    *,
+    merging: bool = False,
 ) -> Crowd:
     """Have each rank send a vector again and again to one rank and receive from another, and add those if `merging`.
 
@@ -213,7 +223,7 @@ def _in_a_crowd(
     return Crowd(took / messages, processors_s)
 
 
-def _merging(rank: int, start: Start, nbytes: int, repeats: int = 9) -> float:
+def _merging(rank: int, start: SimultaneousStart, nbytes: int, repeats: int = 9) -> float:
     """Return the seconds that adding two vectors of `nbytes` takes after something else was in the cache."""
     import torch
     import torch.distributed as dist

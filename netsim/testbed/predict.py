@@ -11,9 +11,9 @@ from netsim.cluster.framing import Wire
 from netsim.comm.payload import nbytes
 from netsim.comm.worker import Compute, Sends, Worker
 from netsim.network.fabric import Fabric
-from netsim.simulator.scheduler import Cooperative
+from netsim.simulator.scheduler import RankScheduler
 from netsim.testbed.exchanges import EXCHANGES
-from netsim.testbed.host_model import HostTerms, KernelMedium
+from netsim.testbed.host_model import HostTerms, HostTransport
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ def predicted_exchange(
     exchange: str, size: int, sends: Sends, fabric: Fabric, wire: Wire, terms: HostTerms, merge_s_per_byte: float = 0.0
 ) -> list[float]:
     """Return the seconds after which each rank is done with one exchange of `size` bytes on an idle network."""
-    medium = KernelMedium(fabric, wire, terms, MergeCosts(merge_s_per_byte), sends)
+    medium = HostTransport(fabric, wire, terms, MergeCosts(merge_s_per_byte), sends)
     vector = EXCHANGES[exchange].size_only(size)
 
     async def program(worker: Worker) -> float:
@@ -38,5 +38,5 @@ def predicted_exchange(
         return medium.now / PICOSECONDS
 
     ranks = len(fabric.hosts)
-    tasks = Cooperative[float](medium).run([Worker(rank, ranks) for rank in range(ranks)], program)
+    tasks = RankScheduler[float](medium).run([Worker(rank, ranks) for rank in range(ranks)], program)
     return [task.result for task in tasks if task.result is not None]

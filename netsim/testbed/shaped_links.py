@@ -32,7 +32,7 @@ SOLVED = 4
 """Iterations: what is left of an error is s⁴, 2e-7 of acknowledgements, 2e-3 of the most that links lose."""
 
 
-class Stream:
+class PacketStream:
     """A message that drains, but for the bits that are `owed` when it has gone.
 
     `held_by` is what held it back, and for how many picoseconds. One that is `free` is let through at once, all of it.
@@ -44,7 +44,12 @@ class Stream:
     )
 
     def __init__(
-        self, links: tuple[Link, ...], back: tuple[Link, ...], bits: int, done: Callable[[Stream], None], owed: int = 0
+        self,
+        links: tuple[Link, ...],
+        back: tuple[Link, ...],
+        bits: int,
+        done: Callable[[PacketStream], None],
+        owed: int = 0,
     ) -> None:
         self.links, self.back, self.done = links, back, done
         self.bits, self.owed = float(bits - owed), float(owed)
@@ -63,7 +68,7 @@ class Stream:
         self.since = now
 
 
-class Bucket:
+class TokenBucket:
     """The credit of a link, or of a pair of hosts on it, in bits: negative where it owes; and how fast it changes."""
 
     __slots__ = ("bits", "full", "rate", "since")
@@ -95,15 +100,15 @@ class ShapedNetwork:
         self._environment = environment
         self._wire = wire
         self._lost_share, self._early = lost[0], 8.0 * lost[1]
-        self._streams: dict[Stream, None] = {}
-        self._buckets: dict[Link, Bucket] = {}
-        self._pairs: dict[tuple[Link, tuple[Link, ...]], Bucket] = {}
-        self._entering: list[Stream] = []
+        self._streams: dict[PacketStream, None] = {}
+        self._buckets: dict[Link, TokenBucket] = {}
+        self._pairs: dict[tuple[Link, tuple[Link, ...]], TokenBucket] = {}
+        self._entering: list[PacketStream] = []
         self._alarm = 0
 
-    def start(self, route: Route, back: Route, nbytes: int, done: Callable[[Stream], None]) -> None:
+    def start(self, route: Route, back: Route, nbytes: int, done: Callable[[PacketStream], None]) -> None:
         """Send `nbytes`, headers included, along `route`, acknowledged `back`; call ``done(stream)`` at the end."""
-        stream = Stream(route.links, back.links, 8 * nbytes, done, owed=8 * self._wire.owed_of(nbytes))
+        stream = PacketStream(route.links, back.links, 8 * nbytes, done, owed=8 * self._wire.owed_of(nbytes))
         timeout = self._environment.timeout(route.latency_ps)
         timeout.callbacks.append(lambda _: self._enter(stream))
 
@@ -111,7 +116,7 @@ class ShapedNetwork:
     def _now(self) -> int:
         return int(self._environment.now)
 
-    def _enter(self, stream: Stream) -> None:
+    def _enter(self, stream: PacketStream) -> None:
         if not self._entering:  # all that enters at this instant is applied at once
             self._environment.timeout(0).callbacks.append(lambda _: self._change())
         self._entering.append(stream)
@@ -138,7 +143,7 @@ class ShapedNetwork:
         for stream in leaving:
             stream.done(stream)
 
-    def _take_credit(self, stream: Stream, now: int) -> None:
+    def _take_credit(self, stream: PacketStream, now: int) -> None:
         """Let through at once what links on the way have credit for, be it the pair's own.
 
         Where a pair has none of its own, what a link owes is drained first.
@@ -164,7 +169,7 @@ class ShapedNetwork:
             bucket.at(now)
             bucket.bits -= 8 * nbytes
 
-    def _owe(self, stream: Stream, now: int) -> None:
+    def _owe(self, stream: PacketStream, now: int) -> None:
         """Have every link on the way owe what left with the last of a message before it was earned.
 
         Others that the link holds back wait for that: of messages that would end together one ends after the other.
@@ -182,24 +187,24 @@ class ShapedNetwork:
             if not held:
                 bucket.bits -= stream.owed
 
-    def _bucket(self, link: Link) -> Bucket:
+    def _bucket(self, link: Link) -> TokenBucket:
         if (bucket := self._buckets.get(link)) is None:
-            bucket = self._buckets[link] = Bucket(8.0 * self._wire.credit_bytes, 0.0, self._now)
+            bucket = self._buckets[link] = TokenBucket(8.0 * self._wire.credit_bytes, 0.0, self._now)
         return bucket
 
-    def _pair(self, link: Link, stream: Stream) -> Bucket:
+    def _pair(self, link: Link, stream: PacketStream) -> TokenBucket:
         """Return what the two hosts of a stream have for themselves on a link, earned at what they are sure of."""
         if (bucket := self._pairs.get((link, stream.links))) is None:
             sure = self._wire.sure_share
             full = 8.0 * self._wire.credit_bytes if sure else 0.0
-            bucket = self._pairs[link, stream.links] = Bucket(full, sure * link.bandwidth_bps, self._now)
+            bucket = self._pairs[link, stream.links] = TokenBucket(full, sure * link.bandwidth_bps, self._now)
         bucket.at(self._now)
         return bucket
 
     def _solve(self, now: int) -> None:
         for bucket in self._buckets.values():
             bucket.at(now)
-        rates: dict[Stream, tuple[float, Link]] = {}
+        rates: dict[PacketStream, tuple[float, Link]] = {}
         acks: dict[Link, float] = {}
         for _ in range(SOLVED):
             rates = max_min(self._streams, acks, self._capacity)
@@ -220,7 +225,7 @@ class ShapedNetwork:
             return min(1.0, streams * self._wire.sure_share) * link.bandwidth_bps
         return link.bandwidth_bps
 
-    def _acks(self, rates: Mapping[Stream, tuple[float, Link]]) -> dict[Link, float]:
+    def _acks(self, rates: Mapping[PacketStream, tuple[float, Link]]) -> dict[Link, float]:
         """Return the rate of acknowledgements on every link, and of what is lost besides."""
         acks: dict[Link, float] = {}
         for stream, (rate, _) in rates.items():
@@ -247,22 +252,22 @@ class ShapedNetwork:
 
 
 def max_min(
-    streams: Iterable[Stream],
+    streams: Iterable[PacketStream],
     taken: Mapping[Link, float],
     capacity: Callable[[Link, int], float] = lambda link, _: link.bandwidth_bps,
-) -> dict[Stream, tuple[float, Link]]:
+) -> dict[PacketStream, tuple[float, Link]]:
     """Return each stream's max-min fair rate in bit/s, and the link that limits it.
 
     ``capacity(link, streams)`` is what a link has for so many, `taken` what it loses before.
 
     Progressive filling (Bertsekas and Gallager, Data Networks, section 6.5).
     """
-    waiting: dict[Link, dict[Stream, None]] = {}
+    waiting: dict[Link, dict[PacketStream, None]] = {}
     for stream in streams:
         for link in stream.links:
             waiting.setdefault(link, {})[stream] = None
     spare = {link: max(0.0, capacity(link, len(on)) - taken.get(link, 0.0)) for link, on in waiting.items()}
-    rates: dict[Stream, tuple[float, Link]] = {}
+    rates: dict[PacketStream, tuple[float, Link]] = {}
     while waiting:
         tightest = min(waiting, key=lambda link: (spare[link] / len(waiting[link]), link.index))
         rate = spare[tightest] / len(waiting[tightest])

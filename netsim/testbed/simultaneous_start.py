@@ -12,7 +12,7 @@ from netsim.comm.worker import Sends, Worker
 from netsim.testbed.host_model import AHEAD_S
 
 if TYPE_CHECKING:
-    from netsim.distributed.interpreter import Real
+    from netsim.distributed.interpreter import RankInterpreter
 
 
 REST_S = 0.02
@@ -22,7 +22,7 @@ What a rank does next, such as going to a barrier, would otherwise be in the way
 ranks the last step of a ring took twice as long as those before it."""
 
 
-class Start:
+class SimultaneousStart:
     """Lets all ranks begin at once: at an instant of the clock that they share, or as they leave a barrier.
 
     `hosts` is how many machines they are on, `device` what this rank's vectors are on.
@@ -103,8 +103,8 @@ def before_others() -> bool:
     return bool(threads)
 
 
-def interpreter(worker: Worker, start: Start, sends: Sends = "eager") -> Real:
+def interpreter(worker: Worker, start: SimultaneousStart, sends: Sends = "eager") -> RankInterpreter:
     """Return what answers a rank's requests."""
-    from netsim.distributed.interpreter import Real
+    from netsim.distributed.interpreter import RankInterpreter
 
-    return Real(worker, start.device, start.backend, sends)
+    return RankInterpreter(worker, start.device, start.backend, sends)

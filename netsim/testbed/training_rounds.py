@@ -16,17 +16,22 @@ from netsim.comm.worker import Sends, Worker
 from netsim.experiment.configuration import Experiment
 from netsim.experiment.results import sha256_of
 from netsim.network.fabric import Fabric
-from netsim.simulator.scheduler import Cooperative
+from netsim.simulator.scheduler import RankScheduler
 from netsim.simulator.session import load_task, make_workers
-from netsim.testbed.host_model import HostTerms, KernelMedium
-from netsim.testbed.local_work import COMPANY, Timed, TimedCosts, medians
-from netsim.testbed.simultaneous_start import Start, interpreter, keep_still
+from netsim.testbed.host_model import HostTerms, HostTransport
+from netsim.testbed.local_work import COMPANY, TimedCosts, TimedTransport, medians
+from netsim.testbed.simultaneous_start import SimultaneousStart, interpreter, keep_still
 from netsim.training.algorithm import Algorithm
 from netsim.training.loop import Trained, train
 
 
 def measured_rounds(
-    experiment: Experiment, sends: Sends, rank: int, repeats: int, start: Start, on_repeat: Callable[[int], None]
+    experiment: Experiment,
+    sends: Sends,
+    rank: int,
+    repeats: int,
+    start: SimultaneousStart,
+    on_repeat: Callable[[int], None],
 ) -> dict[str, Any]:
     """Train anew `repeats` times, after once that is left out; return seconds a round, and the parameters' SHA-256.
 
@@ -73,16 +78,18 @@ def seconds_a_round(ends: Sequence[Sequence[float]]) -> float:
     return statistics.mean((own[-1] - own[0]) / (len(own) - 1) for own in ends)
 
 
-def _local_work(experiment: Experiment, task: Any, algorithm: Algorithm, rank: int, start: Start) -> dict[str, float]:
+def _local_work(
+    experiment: Experiment, task: Any, algorithm: Algorithm, rank: int, start: SimultaneousStart
+) -> dict[str, float]:
     """Return what each computation costs, as the first ranks find; the others keep still."""
     import torch.distributed as dist
 
     seen: list[dict[str, list[float]]] = []
     start.together()
     for _ in range(2 if rank < COMPANY else 0):
-        medium = Timed()
+        medium = TimedTransport()
         workers = make_workers(algorithm, experiment.workers, experiment.servers)
-        Cooperative[Trained](medium).run(
+        RankScheduler[Trained](medium).run(
             workers,
             lambda worker: train(
                 worker, algorithm, task, 1 + experiment.round_count, experiment.recipe(algorithm.name)
@@ -105,14 +112,14 @@ def predicted_rounds(
         task, tensors, _ = load_task(experiment, "cpu")
         algorithm = experiment.algorithm(experiment.algorithms[0], tensors)
         terms = replace(terms, call_s=0.0, hot_call_s=0.0)  # these were timed, too
-        medium = KernelMedium(fabric, wire, terms, TimedCosts(local), sends)
+        medium = HostTransport(fabric, wire, terms, TimedCosts(local), sends)
         workers = make_workers(algorithm, experiment.workers, experiment.servers)
         ends: list[list[float]] = [[] for _ in workers]
 
         def ended(worker: Worker, _: Trained) -> None:
             ends[worker.rank].append(medium.now / PICOSECONDS)
 
-        tasks = Cooperative[Trained](medium).run(
+        tasks = RankScheduler[Trained](medium).run(
             workers,
             lambda worker: train(
                 worker, algorithm, task, 1 + experiment.round_count, experiment.recipe(algorithm.name), ended

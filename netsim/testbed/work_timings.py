@@ -15,8 +15,8 @@ from netsim._util.units import PICOSECONDS
 from netsim.comm.payload import Dense
 from netsim.comm.worker import Compute, Worker
 from netsim.experiment.configuration import Experiment
-from netsim.simulator.event_engine import SimulatedMedium
-from netsim.simulator.scheduler import Cooperative
+from netsim.simulator.event_engine import SimulatedTransport
+from netsim.simulator.scheduler import RankScheduler
 from netsim.simulator.session import load_task, make_workers
 from netsim.training.costs import MeasuredCosts
 from netsim.training.profiled_costs import Given
@@ -32,7 +32,7 @@ WORKERS = 4
 STEPS = 5
 
 
-class Sampler(MeasuredCosts):
+class SamplingCosts(MeasuredCosts):
     """Times every function at every size that it is given, once: the median of a few calls."""
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ def work_samples(elements: Sequence[int] = ELEMENTS, budget_s: float = BUDGET_S)
     Every algorithm makes one exchange of random gradients among simulated workers, whose computations
     are really made, and timed.
     """
-    costs, began = Sampler(), time.perf_counter()
+    costs, began = SamplingCosts(), time.perf_counter()
     for size, density, name in itertools.product(elements, DENSITIES, ALGORITHMS):
         if time.perf_counter() - began > budget_s and size not in elements[:2]:
             break
@@ -67,8 +67,8 @@ def work_samples(elements: Sequence[int] = ELEMENTS, budget_s: float = BUDGET_S)
             own = _gradient(worker.rank, size)
             await algorithm.exchange(worker, own, algorithm.initial_memory(own), own)
 
-        medium = SimulatedMedium(fabric, fabric.hosts, costs, None, 0, "maxmin")
-        Cooperative[None](medium).run(make_workers(algorithm, WORKERS, False), program)
+        medium = SimulatedTransport(fabric, fabric.hosts, costs, None, 0, "maxmin")
+        RankScheduler[None](medium).run(make_workers(algorithm, WORKERS, False), program)
     return costs.seconds
 
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 from netsim.comm.payload import Vector
 from netsim.comm.worker import Compute, Worker
-from netsim.training.sgd import Recipe, Scaled, descend, prepare, weigh
+from netsim.training.sgd import Scaled, SGDConfig, descend, prepare, weigh
 
 Gradient: TypeAlias = Callable[[Vector], Compute[Vector]]
 """The gradient of the worker's mini-batch of this step at given parameters; to be awaited, or an argument."""
@@ -69,7 +69,7 @@ class Algorithm:
         return None
 
     async def step(
-        self, worker: Worker, parameters: Vector, gradient: Gradient | None, recipe: Recipe, state: State
+        self, worker: Worker, parameters: Vector, gradient: Gradient | None, recipe: SGDConfig, state: State
     ) -> tuple[Vector, State]:
         """Return the parameters after one step, and the new state; `gradient` is None at a dedicated server."""
         vector = None
@@ -79,7 +79,7 @@ class Algorithm:
         return await self.apply(worker, parameters, total, recipe, state._replace(memory=memory))
 
     async def contribution(
-        self, worker: Worker, fresh: Vector | Compute[Vector], parameters: Vector, recipe: Recipe
+        self, worker: Worker, fresh: Vector | Compute[Vector], parameters: Vector, recipe: SGDConfig
     ) -> Contribution:
         """Return what a worker puts into the exchange, or, where nobody need see it before, how to make it."""
         gradient = fresh
@@ -91,7 +91,7 @@ class Algorithm:
         return await worker.compute("update", prepare, gradient, parameters, recipe, worker.step)
 
     async def apply(
-        self, worker: Worker, parameters: Vector, total: Vector, recipe: Recipe, state: State
+        self, worker: Worker, parameters: Vector, total: Vector, recipe: SGDConfig, state: State
     ) -> tuple[Vector, State]:
         """Return the parameters moved by the aggregated vector, and the state with the new velocity."""
         worker.observe("total", total)

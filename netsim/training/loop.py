@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 from netsim.comm.payload import SizeOnly, Vector
 from netsim.comm.worker import Compute, Worker
 from netsim.training.algorithm import Algorithm, State
-from netsim.training.sgd import Recipe
+from netsim.training.sgd import SGDConfig
 
 Written = Callable[[Vector, int], None]
 """Called with a vector that is not complete, and the number of a tensor that is there."""
@@ -69,7 +69,7 @@ async def train(
     algorithm: Algorithm,
     task: Task,
     rounds: int,
-    recipe: Recipe,
+    recipe: SGDConfig,
     on_round: OnRound | None = None,
     first: int = 0,
     start: Trained | None = None,

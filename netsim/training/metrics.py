@@ -32,7 +32,7 @@ COLUMNS = (
 Emit = Callable[[dict[str, Any]], None]
 
 
-class Evaluation(Protocol):
+class Evaluator(Protocol):
     """What a test set says, and ‖∇f‖² of the training loss if it was computed."""
 
     @property
@@ -55,7 +55,7 @@ class Totals(NamedTuple):
     bits_down: int = 0
 
 
-class Recorder:
+class MetricsRecorder:
     """Watches all workers of one algorithm and emits a row when the last of them ends a step.
 
     `now` tells simulated seconds; `evaluate`, called every `every` steps, what a test set says.
@@ -75,7 +75,7 @@ class Recorder:
         workers: list[Worker],
         now: Callable[[], float],
         emit: Emit,
-        evaluate: Callable[[Any], Evaluation] | None = None,
+        evaluate: Callable[[Any], Evaluator] | None = None,
         every: int = 1,
     ) -> None:
         self._algorithm = algorithm
@@ -158,7 +158,7 @@ class Recorder:
         self._last = {totals.rank: totals for totals in ended}
         return row
 
-    def _mean_norm(self, test: Evaluation | None) -> float | None:
+    def _mean_norm(self, test: Evaluator | None) -> float | None:
         """Return the mean of ‖∇f‖² over this evaluation and those before; None between evaluations."""
         if test is None or test.gradient_norm_sq is None:
             return None

@@ -18,7 +18,7 @@ from netsim.comm.payload import VALUE_BYTES, Dense, SizeOnly, Sparse, Vector, cu
 from netsim.comm.pieces import InPieces, Piece, Pieces
 from netsim.comm.worker import Worker
 from netsim.training.algorithm import Algorithm, Gradient, State
-from netsim.training.sgd import Recipe
+from netsim.training.sgd import SGDConfig
 
 FORWARD = 1 / 3
 """The share of a gradient's time that forward takes, where nobody measured it: backward is twice as many products."""
@@ -67,7 +67,7 @@ class Overlapped(Algorithm):
         return joined(*found) if found else None
 
     async def step(
-        self, worker: Worker, parameters: Vector, gradient: Gradient | None, recipe: Recipe, state: State
+        self, worker: Worker, parameters: Vector, gradient: Gradient | None, recipe: SGDConfig, state: State
     ) -> tuple[Vector, State]:
         backward: Pieces | None = None
         if gradient is not None:
@@ -91,7 +91,7 @@ class Overlapped(Algorithm):
         return await self.apply(worker, parameters, total, recipe, state)
 
     async def _exchange(
-        self, worker: Worker, number: int, own: Vector | None, parameters: Vector, recipe: Recipe, memory: Any
+        self, worker: Worker, number: int, own: Vector | None, parameters: Vector, recipe: SGDConfig, memory: Any
     ) -> tuple[Vector, Any]:
         algorithm = self.buckets[number].algorithm
         vector = None if own is None else await algorithm.contribution(worker, own, parameters, recipe)

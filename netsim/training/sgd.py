@@ -20,7 +20,7 @@ TORCH_EPSILON = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class SGDConfig:
     """The hyper-parameters of SGD.
 
     `learning_rate` is γ; it grows linearly over the first `warmup_rounds` rounds and is multiplied by
@@ -99,7 +99,7 @@ def product(vector: Dense | Scaled) -> torch.Tensor:
 
 @in_place
 @size_rule(lambda gradient, parameters, recipe, step: gradient)
-def weigh(gradient: Dense, parameters: Dense, recipe: Recipe, step: int) -> Scaled:
+def weigh(gradient: Dense, parameters: Dense, recipe: SGDConfig, step: int) -> Scaled:
     """Make of g what a worker puts into the exchange: γ (c g + λ x), where c ≤ 1 cuts g to the norm `clip`.
 
     γ multiplies before the exchange (gTop-k paper, algorithm 1, line 3), so that a residual keeps the
@@ -122,18 +122,18 @@ def clip_factor(gradient: torch.Tensor, most: float) -> float:
 
 @in_place
 @size_rule(lambda gradient, parameters, recipe, step: gradient)
-def prepare(gradient: Dense, parameters: Dense, recipe: Recipe, step: int) -> Dense:
+def prepare(gradient: Dense, parameters: Dense, recipe: SGDConfig, step: int) -> Dense:
     """Return what :func:`weigh` does, multiplied."""
     return Dense(product(weigh(gradient, parameters, recipe, step)))
 
 
 @size_rule(lambda parameters, total, velocity, recipe, step, workers: Moved(parameters, velocity))
 def descend(
-    parameters: Dense, total: Dense | Sparse, velocity: Dense | None, recipe: Recipe, step: int, workers: int
+    parameters: Dense, total: Dense | Sparse, velocity: Dense | None, recipe: SGDConfig, step: int, workers: int
 ) -> Moved:
     """Return x - u, where u is the aggregated update (algorithm 1, line 6).
 
-    With momentum, the update before is added to it, multiplied by :meth:`Recipe.momentum_at`.
+    With momentum, the update before is added to it, multiplied by :meth:`SGDConfig.momentum_at`.
     """
     divisor = recipe.divisor(workers)
     if not recipe.momentum and isinstance(total, Sparse):

@@ -7,7 +7,7 @@ from typing import TypeVar
 import numpy as np
 
 from netsim.comm.payload import Bundle, Flag, Payload, Vector
-from netsim.comm.schedule import By, IntArray, Pairs, Round, Schedule, World, schedule_of, size_of
+from netsim.comm.schedule import IntArray, Pairs, PerRole, RoleMap, Round, Schedule, schedule_of, size_of
 from netsim.comm.worker import Worker, collective
 
 VectorT = TypeVar("VectorT", bound=Vector)
@@ -45,7 +45,7 @@ async def doubling_all_gather(worker: Worker, own: VectorT) -> list[VectorT]:
 
 
 @schedule_of(doubling_all_gather)
-def _doubling(world: World, own: By[Vector]) -> Schedule:
+def _doubling(world: RoleMap, own: PerRole[Vector]) -> Schedule:
     workers = world.workers
     core = 1 << (workers.bit_length() - 1)
     alike = world.alike(own)

@@ -7,7 +7,18 @@ from typing import TypeVar
 import numpy as np
 
 from netsim.comm.payload import Payload, SizeOnly, Vector, add, concatenate, split
-from netsim.comm.schedule import By, IntArray, Pairs, Round, Rounds, Schedule, Then, World, schedule_of, size_of
+from netsim.comm.schedule import (
+    IntArray,
+    Pairs,
+    PerRole,
+    PostCompute,
+    RoleMap,
+    Round,
+    Rounds,
+    Schedule,
+    schedule_of,
+    size_of,
+)
 from netsim.comm.worker import Compute, Worker, collective
 
 VectorT = TypeVar("VectorT", bound=Vector)
@@ -30,7 +41,7 @@ async def ring_reduce_scatter(worker: Worker, vector: Vector) -> Vector:
 
 
 @schedule_of(ring_reduce_scatter)
-def _reduce_scatter(world: World, vector: By[Vector]) -> Schedule:
+def _reduce_scatter(world: RoleMap, vector: PerRole[Vector]) -> Schedule:
     workers = world.workers
     chunks = split(_vector(world, vector), workers)
     sizes, which = _kinds(chunks)
@@ -39,7 +50,7 @@ def _reduce_scatter(world: World, vector: By[Vector]) -> Schedule:
 
     def hop(number: int) -> Round:
         sent, own = (around[workers - behind :][:workers] for behind in (number + 1, number + 2))
-        return Round(to_the_right, sizes, sent, Then(to_the_right.src, own))
+        return Round(to_the_right, sizes, sent, PostCompute(to_the_right.src, own))
 
     likes = [SizeOnly(int(values) // 4) for values, _, _ in sizes.tolist()]
     adding = [[Compute("merge", add, (like, like))] for like in likes]
@@ -63,7 +74,7 @@ async def ring_all_gather(worker: Worker, own: VectorT, likes: list[VectorT] | N
 
 
 @schedule_of(ring_all_gather)
-def _all_gather(world: World, own: By[Vector], likes: By[list[Vector] | None] | None = None) -> Schedule:
+def _all_gather(world: RoleMap, own: PerRole[Vector], likes: PerRole[list[Vector] | None] | None = None) -> Schedule:
     workers = world.workers
     alike = None if likes is None else likes[0]
     everyones = [world.alike(own)] * workers if alike is None else alike
@@ -99,7 +110,7 @@ def _kinds(payloads: list[Vector]) -> tuple[IntArray, IntArray]:
     return np.array(list(kinds)), which
 
 
-def _vector(world: World, vectors: By[Vector]) -> Vector:
+def _vector(world: RoleMap, vectors: PerRole[Vector]) -> Vector:
     vector: Payload = world.alike(vectors)
     assert isinstance(vector, SizeOnly)
     return vector

@@ -8,14 +8,14 @@ import numpy as np
 
 from netsim.comm.payload import Flag, Payload
 from netsim.comm.schedule import (
-    By,
     IntArray,
     NoScheduleError,
     Pairs,
+    PerRole,
+    RoleMap,
     Round,
     Rounds,
     Schedule,
-    World,
     schedule_of,
     size_of,
 )
@@ -52,7 +52,9 @@ async def gather(worker: Worker, own: PayloadT | None, like: PayloadT, serial: b
 
 
 @schedule_of(gather)
-def _gather(world: World, own: By[Payload | None], like: By[Payload], serial: By[bool] | None = None) -> Schedule:
+def _gather(
+    world: RoleMap, own: PerRole[Payload | None], like: PerRole[Payload], serial: PerRole[bool] | None = None
+) -> Schedule:
     others, server = _others(world)
     everyones = [own[role] for role in world.role[: world.workers].tolist()]
     answers = world.only_at(world.server, everyones)
@@ -88,7 +90,7 @@ async def scatter(worker: Worker, payloads: list[PayloadT] | None, like: Payload
 
 
 @schedule_of(scatter)
-def _scatter(world: World, payloads: By[list[Payload] | None], like: By[Payload]) -> Schedule:
+def _scatter(world: RoleMap, payloads: PerRole[list[Payload] | None], like: PerRole[Payload]) -> Schedule:
     others, server = _others(world)
     everyones = payloads[world.representatives.index(world.server)]
     assert everyones is not None
@@ -112,20 +114,20 @@ async def broadcast_from_server(worker: Worker, own: PayloadT | None, like: Payl
 
 
 @schedule_of(broadcast_from_server)
-def _broadcast_from_server(world: World, own: By[Payload | None], like: By[Payload]) -> Schedule:
+def _broadcast_from_server(world: RoleMap, own: PerRole[Payload | None], like: PerRole[Payload]) -> Schedule:
     others, server = _others(world)
     payload = own[world.representatives.index(world.server)]
     assert payload is not None
     return Schedule(_at_once(Pairs(server, others), payload), world.everywhere(payload))
 
 
-def _others(world: World) -> tuple[IntArray, IntArray]:
+def _others(world: RoleMap) -> tuple[IntArray, IntArray]:
     """Return the workers that are not the server, and the server as often."""
     others = np.flatnonzero(np.arange(world.workers) != world.server)
     return others, np.full(len(others), world.server)
 
 
-def _sizes(payloads: By[Payload | None]) -> IntArray:
+def _sizes(payloads: PerRole[Payload | None]) -> IntArray:
     return np.array([(0, 0, 0) if payload is None else size_of(payload) for payload in payloads])
 
 

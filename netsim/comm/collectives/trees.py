@@ -9,14 +9,14 @@ import numpy as np
 
 from netsim.comm.payload import Payload, Vector, add
 from netsim.comm.schedule import (
-    By,
     IntArray,
     NoScheduleError,
     Pairs,
+    PerRole,
+    PostCompute,
+    RoleMap,
     Round,
     Schedule,
-    Then,
-    World,
     asked,
     kind_of,
     schedule_of,
@@ -43,7 +43,7 @@ async def tree_reduce(worker: Worker, own: PayloadT, combine: Combine[PayloadT])
 
 
 @schedule_of(tree_reduce)
-def _tree_reduce(world: World, own: By[Payload], combine: By[Combine[Payload]]) -> Schedule:
+def _tree_reduce(world: RoleMap, own: PerRole[Payload], combine: PerRole[Combine[Payload]]) -> Schedule:
     return _reducing(world, [[np.arange(world.workers)]], own, combine)
 
 
@@ -54,7 +54,7 @@ async def tree_broadcast(worker: Worker, own: PayloadT | None, like: PayloadT) -
 
 
 @schedule_of(tree_broadcast)
-def _tree_broadcast(world: World, own: By[Payload | None], like: By[Payload]) -> Schedule:
+def _tree_broadcast(world: RoleMap, own: PerRole[Payload | None], like: PerRole[Payload]) -> Schedule:
     return _broadcasting(world, [[np.arange(world.workers)]], own)
 
 
@@ -75,7 +75,7 @@ async def tree_reduce_level_by_level(
 
 @schedule_of(tree_reduce_level_by_level)
 def _reduce_level_by_level(
-    world: World, levels: By[Sequence[Level]], own: By[Payload], combine: By[Combine[Payload]]
+    world: RoleMap, levels: PerRole[Sequence[Level]], own: PerRole[Payload], combine: PerRole[Combine[Payload]]
 ) -> Schedule:
     return _reducing(world, _arrays(levels[0]), own, combine)
 
@@ -92,7 +92,9 @@ async def tree_broadcast_back(
 
 
 @schedule_of(tree_broadcast_back)
-def _broadcast_back(world: World, levels: By[Sequence[Level]], own: By[Payload | None], like: By[Payload]) -> Schedule:
+def _broadcast_back(
+    world: RoleMap, levels: PerRole[Sequence[Level]], own: PerRole[Payload | None], like: PerRole[Payload]
+) -> Schedule:
     return _broadcasting(world, _arrays(levels[0]), own)
 
 
@@ -151,7 +153,7 @@ def _partners(level: Sequence[IntArray]) -> Iterator[Pairs]:
 
 
 def _reducing(
-    world: World, levels: Sequence[Sequence[IntArray]], own: By[Payload], combine: By[Combine[Payload]]
+    world: RoleMap, levels: Sequence[Sequence[IntArray]], own: PerRole[Payload], combine: PerRole[Combine[Payload]]
 ) -> Schedule:
     """Rank 0, which is the first of the first group at every level, stands for all who absorb."""
     sizes = np.array([size_of(world.alike(own))])
@@ -168,11 +170,11 @@ def _reducing(
         elif not requests:
             requests.append(asked(combine[0](result, own[0]))[0])  # what it is charged where others do
         none = np.zeros(len(pairs.src), np.int64)
-        rounds.append(Round(pairs, sizes, none, Then(pairs.dst, none + len(requests) - 1)))
+        rounds.append(Round(pairs, sizes, none, PostCompute(pairs.dst, none + len(requests) - 1)))
     return Schedule(rounds, world.only_at(first, result), requests, uneven=True)
 
 
-def _broadcasting(world: World, levels: Sequence[Sequence[IntArray]], own: By[Payload | None]) -> Schedule:
+def _broadcasting(world: RoleMap, levels: Sequence[Sequence[IntArray]], own: PerRole[Payload | None]) -> Schedule:
     payload = world.alike(own)
     sizes = np.array([size_of(payload)])
     up = [Pairs(pairs.dst, pairs.src) for level in levels for pairs in _partners(level)]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from netsim._util.errors import UsageError, unknown
-from netsim.training.workloads.data import DATA, IMAGES, SYNTHETIC, Shape, data_names, joint_shape
+from netsim.training.workloads.data import DATA, IMAGES, SYNTHETIC, SampleShape, data_names, joint_shape
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class WorkloadSpec:
     """A workload that can be built: ``recipe(seed, data, data_dir)``.
 
     `model` is a ``module:function`` that takes the data's shape. `default` is the data set where none
@@ -38,7 +38,7 @@ class Recipe:
     default: str
     chunk: int = 2048
     loss_samples: int = 10_000
-    made_up: Shape | None = None
+    made_up: SampleShape | None = None
     """The shape of synthetic data, if it is not that of the default data set."""
 
     def __call__(self, seed: int, data: str | None = None, data_dir: Path | None = None) -> Workload:
@@ -74,7 +74,7 @@ class Recipe:
         """Return the number of parameters, without reading any data."""
         return sum(size for _, size in self.tensors(data))
 
-    def shape(self, data: str) -> Shape:
+    def shape(self, data: str) -> SampleShape:
         """Return the shape of the data sets named in `data`; raise UsageError if the model cannot take them."""
         own = self.made_up or DATA[self.default].shape
         names = data_names(data)
@@ -87,7 +87,7 @@ class Recipe:
             )
         return shape
 
-    def _build(self, shape: Shape) -> nn.Module:
+    def _build(self, shape: SampleShape) -> nn.Module:
         """Return the model with names and shapes, but no values: nothing is allocated or drawn."""
         import torch
 
@@ -97,21 +97,21 @@ class Recipe:
 
 
 RECIPES = (
-    Recipe("digits-mlp", "netsim.training.workloads.fully_connected:digits_mlp", "digits"),
-    Recipe("fc-mnist", "netsim.training.workloads.fully_connected:fc_mnist", "mnist", loss_samples=60_000),
-    Recipe("resnet20", "netsim.training.workloads.resnet:resnet20", "cifar10", chunk=256, loss_samples=2048),
-    Recipe("vgg16", "netsim.training.workloads.vgg:vgg16", "cifar10", chunk=256, loss_samples=512),
-    Recipe("resnet18", "netsim.training.workloads.resnet:resnet18", "cifar10", chunk=128, loss_samples=512),
-    Recipe("lstm-ptb", "netsim.training.workloads.lstm:lstm_ptb", "ptb", chunk=32, loss_samples=64),
-    Recipe(
+    WorkloadSpec("digits-mlp", "netsim.training.workloads.fully_connected:digits_mlp", "digits"),
+    WorkloadSpec("fc-mnist", "netsim.training.workloads.fully_connected:fc_mnist", "mnist", loss_samples=60_000),
+    WorkloadSpec("resnet20", "netsim.training.workloads.resnet:resnet20", "cifar10", chunk=256, loss_samples=2048),
+    WorkloadSpec("vgg16", "netsim.training.workloads.vgg:vgg16", "cifar10", chunk=256, loss_samples=512),
+    WorkloadSpec("resnet18", "netsim.training.workloads.resnet:resnet18", "cifar10", chunk=128, loss_samples=512),
+    WorkloadSpec("lstm-ptb", "netsim.training.workloads.lstm:lstm_ptb", "ptb", chunk=32, loss_samples=64),
+    WorkloadSpec(
         "lstm-an4",
         "netsim.training.workloads.lstm:lstm_an4",
         SYNTHETIC,
         chunk=64,
         loss_samples=128,
-        made_up=Shape("frames", (50, 161), 29),
+        made_up=SampleShape("frames", (50, 161), 29),
     ),
-    Recipe("char-lstm", "netsim.training.workloads.lstm:char_lstm", "python-docs", chunk=256, loss_samples=1024),
+    WorkloadSpec("char-lstm", "netsim.training.workloads.lstm:char_lstm", "python-docs", chunk=256, loss_samples=1024),
 )
 
 WORKLOADS = {recipe.name: recipe for recipe in RECIPES}
@@ -238,4 +238,4 @@ def attribute(path: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-__all__ = ["DATA", "DEFAULT", "SYNTHETIC", "WORKLOADS", "Recipe", "check_workload", "load_workload"]
+__all__ = ["DATA", "DEFAULT", "SYNTHETIC", "WORKLOADS", "WorkloadSpec", "check_workload", "load_workload"]

@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from netsim.training.workloads.data import Shape
+from netsim.training.workloads.data import SampleShape
 
 
 class FullyConnected(nn.Sequential):
@@ -106,11 +106,11 @@ class Pass:
         torch.sum(slope, 0, out=out[2 * layer + 1])
 
 
-def digits_mlp(shape: Shape) -> nn.Module:
+def digits_mlp(shape: SampleShape) -> nn.Module:
     """Return 64-1024-1024-10: on 8×8 digits 1,126,410 parameters."""
     return FullyConnected(math.prod(shape.sample), 1024, 1024, shape.classes)
 
 
-def fc_mnist(shape: Shape) -> nn.Module:
+def fc_mnist(shape: SampleShape) -> nn.Module:
     """Return 784-512-10, as the SASG paper trains it on MNIST: 407,050 parameters."""
     return FullyConnected(math.prod(shape.sample), 512, shape.classes)

@@ -40,30 +40,30 @@ def initial_values(model: nn.Module, seed: int) -> np.ndarray:
     return np.concatenate(values)
 
 
-Draw = Callable[[np.random.Generator, str, int], np.ndarray]
+DrawValues = Callable[[np.random.Generator, str, int], np.ndarray]
 
 
-def _uniform(bound: float) -> Draw:
+def _uniform(bound: float) -> DrawValues:
     return lambda random, name, size: random.uniform(-bound, bound, size)
 
 
-def _fan_in(module: Any) -> Draw:
+def _fan_in(module: Any) -> DrawValues:
     return _uniform(1 / math.sqrt(module.weight.shape[1:].numel()))
 
 
-def _recurrent(module: Any) -> Draw:
+def _recurrent(module: Any) -> DrawValues:
     return _uniform(1 / math.sqrt(module.hidden_size))
 
 
-def _norm(module: Any) -> Draw:
+def _norm(module: Any) -> DrawValues:
     return lambda random, name, size: np.full(size, float(name == "weight"))
 
 
-def _embedding(module: Any) -> Draw:
+def _embedding(module: Any) -> DrawValues:
     return lambda random, name, size: random.normal(0, EMBEDDING_DEVIATION, size)
 
 
-RULES: tuple[tuple[tuple[type[nn.Module], ...], Callable[[Any], Draw]], ...] = (
+RULES: tuple[tuple[tuple[type[nn.Module], ...], Callable[[Any], DrawValues]], ...] = (
     ((nn.Linear, nn.Conv1d, nn.Conv2d), _fan_in),
     ((nn.RNNBase,), _recurrent),
     ((nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm), _norm),

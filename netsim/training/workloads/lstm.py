@@ -7,7 +7,7 @@ import warnings
 import torch
 from torch import nn
 
-from netsim.training.workloads.data import Shape
+from netsim.training.workloads.data import SampleShape
 
 # On a GPU, cuDNN would rather have its weights in one piece of its own; ours are in the vector of all parameters.
 warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous chunk")
@@ -26,7 +26,7 @@ class Lstm(nn.LSTM):
 class LanguageModel(nn.Module):
     """From (n, length) tokens to the scores (n, length, vocabulary) of the token that follows each."""
 
-    def __init__(self, shape: Shape, embedding: int, hidden: int, layers: int) -> None:
+    def __init__(self, shape: SampleShape, embedding: int, hidden: int, layers: int) -> None:
         super().__init__()
         # Not nn.Embedding(...): its initial values, which nobody uses, would import all of torch._dynamo.
         self.embedding = nn.Embedding.from_pretrained(torch.empty(shape.classes, embedding), freeze=False)  # type: ignore[no-untyped-call]
@@ -42,7 +42,7 @@ class LanguageModel(nn.Module):
 class FrameTagger(nn.Module):
     """From (n, length, features) frames to the scores (n, length, classes) of each frame."""
 
-    def __init__(self, shape: Shape, hidden: int, layers: int) -> None:
+    def __init__(self, shape: SampleShape, hidden: int, layers: int) -> None:
         super().__init__()
         self.lstm = Lstm(shape.sample[1], hidden, layers)
         self.head = nn.Linear(hidden, shape.classes)
@@ -53,12 +53,12 @@ class FrameTagger(nn.Module):
         return scores
 
 
-def lstm_ptb(shape: Shape) -> nn.Module:
+def lstm_ptb(shape: SampleShape) -> nn.Module:
     """Return two layers of 1,500 over a vocabulary of 10,000 words: 66,034,000 parameters."""
     return LanguageModel(shape, 1500, 1500, 2)
 
 
-def lstm_an4(shape: Shape) -> nn.Module:
+def lstm_an4(shape: SampleShape) -> nn.Module:
     """Return five layers of 800 over frames of 161 frequencies, 29 classes: 23,610,429 parameters.
 
     A stand-in for the speech recogniser of the gTop-k paper: there is no AN4 reader and no CTC loss
@@ -68,6 +68,6 @@ def lstm_an4(shape: Shape) -> nn.Module:
     return FrameTagger(shape, 800, 5)
 
 
-def char_lstm(shape: Shape) -> nn.Module:
+def char_lstm(shape: SampleShape) -> nn.Module:
     """Return one layer of 256 over characters: with 97 of them 360,865 parameters."""
     return LanguageModel(shape, 64, 256, 1)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from netsim.training.workloads.data import Shape
+from netsim.training.workloads.data import SampleShape
 
 
 def conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
@@ -62,7 +62,7 @@ class ResNet(nn.Module):
     """A convolution, then stages of `depth` blocks, each stage at half the size of the one before."""
 
     def __init__(
-        self, shape: Shape, widths: tuple[int, ...], depth: int, shortcut: Callable[[int, int], nn.Module]
+        self, shape: SampleShape, widths: tuple[int, ...], depth: int, shortcut: Callable[[int, int], nn.Module]
     ) -> None:
         super().__init__()
         width = widths[0]
@@ -83,11 +83,11 @@ class ResNet(nn.Module):
         return scores
 
 
-def resnet20(shape: Shape) -> nn.Module:
+def resnet20(shape: SampleShape) -> nn.Module:
     """Return three stages of 16, 32 and 64 channels, shortcuts A: on CIFAR-10 269,722 parameters."""
     return ResNet(shape, (16, 32, 64), 3, Subsample)
 
 
-def resnet18(shape: Shape) -> nn.Module:
+def resnet18(shape: SampleShape) -> nn.Module:
     """Return four stages of 64 to 512 channels, shortcuts B: 11,173,962 parameters, with 100 classes 11,220,132."""
     return ResNet(shape, (64, 128, 256, 512), 2, projection)

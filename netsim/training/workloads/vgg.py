@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from netsim.training.workloads.data import Shape
+from netsim.training.workloads.data import SampleShape
 from netsim.training.workloads.resnet import batch_norm
 
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
@@ -19,7 +19,7 @@ LEAST = 32
 class Vgg(nn.Module):
     """Convolutions have a bias though batch norm follows, as in the variant whose size the papers state."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: SampleShape) -> None:
         super().__init__()
         channels, height, width = shape.sample
         down, across = max(LEAST - height, 0), max(LEAST - width, 0)
@@ -39,6 +39,6 @@ class Vgg(nn.Module):
         return scores
 
 
-def vgg16(shape: Shape) -> nn.Module:
+def vgg16(shape: SampleShape) -> nn.Module:
     """Return VGG-16: on CIFAR-10 14,728,266 parameters."""
     return Vgg(shape)

@@ -15,7 +15,7 @@ IMAGES, TOKENS, FRAMES = "images", "tokens", "frames"
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class SampleShape:
     """What one sample looks like.
 
     `sample` is (channels, height, width) for images, (length,) for sequences of tokens and (length,
@@ -32,18 +32,18 @@ class Shape:
 class DataSet:
     """A data set's shape, known without reading it, and the ``module:function`` that reads it."""
 
-    shape: Shape
+    shape: SampleShape
     loader: str
 
 
 DATA = {
-    "digits": DataSet(Shape(IMAGES, (1, 8, 8), 10), "netsim.training.workloads.data.digits:load"),
-    "mnist": DataSet(Shape(IMAGES, (1, 28, 28), 10), "netsim.training.workloads.data.idx:load"),
-    "fashion-mnist": DataSet(Shape(IMAGES, (1, 28, 28), 10), "netsim.training.workloads.data.idx:load"),
-    "cifar10": DataSet(Shape(IMAGES, (3, 32, 32), 10), "netsim.training.workloads.data.cifar:load"),
-    "cifar100": DataSet(Shape(IMAGES, (3, 32, 32), 100), "netsim.training.workloads.data.cifar:load"),
-    "ptb": DataSet(Shape(TOKENS, (35,), 10_000), "netsim.training.workloads.data.text:load_ptb"),
-    "python-docs": DataSet(Shape(TOKENS, (64,), 97), "netsim.training.workloads.data.text:load_python_docs"),
+    "digits": DataSet(SampleShape(IMAGES, (1, 8, 8), 10), "netsim.training.workloads.data.digits:load"),
+    "mnist": DataSet(SampleShape(IMAGES, (1, 28, 28), 10), "netsim.training.workloads.data.idx:load"),
+    "fashion-mnist": DataSet(SampleShape(IMAGES, (1, 28, 28), 10), "netsim.training.workloads.data.idx:load"),
+    "cifar10": DataSet(SampleShape(IMAGES, (3, 32, 32), 10), "netsim.training.workloads.data.cifar:load"),
+    "cifar100": DataSet(SampleShape(IMAGES, (3, 32, 32), 100), "netsim.training.workloads.data.cifar:load"),
+    "ptb": DataSet(SampleShape(TOKENS, (35,), 10_000), "netsim.training.workloads.data.text:load_ptb"),
+    "python-docs": DataSet(SampleShape(TOKENS, (64,), 97), "netsim.training.workloads.data.text:load_python_docs"),
 }
 
 SYNTHETIC_LOADER = "netsim.training.workloads.data.synthetic:load"
@@ -61,7 +61,7 @@ def data_names(data: str) -> list[str]:
     return names
 
 
-def joint_shape(shapes: list[Shape]) -> Shape:
+def joint_shape(shapes: list[SampleShape]) -> SampleShape:
     """Return the shape that all the data sets fit into: smaller images are padded, grey ones repeated as colours."""
     if len(shapes) == 1:
         return shapes[0]
@@ -69,4 +69,4 @@ def joint_shape(shapes: list[Shape]) -> Shape:
     if kinds != {IMAGES}:
         raise UsageError(f"two data sets can be mixed where both are images; these are {' and '.join(sorted(kinds))}")
     sample = tuple(max(sizes) for sizes in zip(*(shape.sample for shape in shapes), strict=True))
-    return Shape(IMAGES, sample, max(shape.classes for shape in shapes))
+    return SampleShape(IMAGES, sample, max(shape.classes for shape in shapes))

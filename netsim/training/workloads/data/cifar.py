@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from netsim.training.workloads.data import Shape
+from netsim.training.workloads.data import SampleShape
 from netsim.training.workloads.data.files import find_files, malformed, opened
 from netsim.training.workloads.data.load import Data, of_images
 
@@ -44,7 +44,7 @@ LAYOUTS = {
 }
 
 
-def load(name: str, shape: Shape, seed: int, data_dir: Path | None) -> Data:
+def load(name: str, shape: SampleShape, seed: int, data_dir: Path | None) -> Data:
     """Return the 50,000 + 10,000 colour images of 32×32, or however many the files hold."""
     layout = LAYOUTS[name]
     archive = layout.folder.removesuffix("-batches-py").removesuffix("-python") + "-python.tar.gz"
@@ -55,7 +55,7 @@ def load(name: str, shape: Shape, seed: int, data_dir: Path | None) -> Data:
     return of_images(name, (images, labels), read_batch(paths[layout.test], layout.labels, shape))
 
 
-def read_batch(path: Path, labels_key: bytes, shape: Shape) -> tuple[np.ndarray, np.ndarray]:
+def read_batch(path: Path, labels_key: bytes, shape: SampleShape) -> tuple[np.ndarray, np.ndarray]:
     """Return the (n, C, H, W) uint8 images and (n,) labels of one file; raise InfeasibleError where it has none."""
     try:
         with opened(path) as file:

@@ -9,14 +9,14 @@ import torch
 from sklearn.datasets import load_digits
 
 from netsim._util.random_streams import Stream, generator
-from netsim.training.workloads.data import Shape
+from netsim.training.workloads.data import SampleShape
 from netsim.training.workloads.data.load import Data, described
 from netsim.training.workloads.samples import Samples
 
 TEST_FRACTION = 0.2
 
 
-def load(name: str, shape: Shape, seed: int, data_dir: Path | None) -> Data:
+def load(name: str, shape: SampleShape, seed: int, data_dir: Path | None) -> Data:
     """Return 1,438 images for training and 359 for the test, drawn from `seed`; pixels are in 0 … 1."""
     digits = load_digits()
     order = generator(seed, Stream.DIGITS).permutation(len(digits.target))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from netsim.training.workloads.data import Shape
+from netsim.training.workloads.data import SampleShape
 from netsim.training.workloads.data.files import find_files, malformed, opened
 from netsim.training.workloads.data.load import Data, of_images
 
@@ -34,7 +34,7 @@ MOST = 10**6
 """More images than this are not believed; so a broken header cannot ask for all memory."""
 
 
-def load(name: str, shape: Shape, seed: int, data_dir: Path | None) -> Data:
+def load(name: str, shape: SampleShape, seed: int, data_dir: Path | None) -> Data:
     """Return the 60,000 + 10,000 images of 28×28, or however many the files hold."""
     wanted = [file for part in PARTS for file in (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte")]
     paths = find_files(name, wanted, FOLDERS[name], data_dir, ADVICE[name], NAMED[name])
@@ -43,7 +43,7 @@ def load(name: str, shape: Shape, seed: int, data_dir: Path | None) -> Data:
     return of_images(name, training, test)
 
 
-def _read_part(images_at: Path, labels_at: Path, shape: Shape) -> tuple[np.ndarray, np.ndarray]:
+def _read_part(images_at: Path, labels_at: Path, shape: SampleShape) -> tuple[np.ndarray, np.ndarray]:
     images, labels = read_idx(images_at, shape.sample[1:]), read_idx(labels_at, ())
     if len(images) != len(labels):
         raise malformed(labels_at, f"{len(labels)} labels for the {len(images)} images in {images_at.name}")

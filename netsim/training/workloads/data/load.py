@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from netsim.training.workloads.data import DATA, SYNTHETIC_LOADER, Shape, data_names
+from netsim.training.workloads.data import DATA, SYNTHETIC_LOADER, SampleShape, data_names
 from netsim.training.workloads.samples import Samples
 
 
@@ -24,14 +24,16 @@ class Data:
     note: str
 
 
-def load(data: str, shape: Shape, seed: int, data_dir: Path | None) -> Data:
+def load(data: str, shape: SampleShape, seed: int, data_dir: Path | None) -> Data:
     """Return the data set `data`, or two of them as ``name+name``, in `shape`."""
     loaded = []
     names = data_names(data)
     for name in names:
         known = DATA.get(name)
         module, _, function = (known.loader if known else SYNTHETIC_LOADER).partition(":")
-        loader: Callable[[str, Shape, int, Path | None], Data] = getattr(importlib.import_module(module), function)
+        loader: Callable[[str, SampleShape, int, Path | None], Data] = getattr(
+            importlib.import_module(module), function
+        )
         loaded.append(loader(name, known.shape if known else shape, seed, data_dir))
     if len(loaded) == 1:
         return loaded[0]
@@ -78,7 +80,7 @@ def channel_moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean.astype(np.float32), np.where(deviation > 0, deviation, 1).astype(np.float32)
 
 
-def _side_by_side(parts: list[Samples], shape: Shape) -> Samples:
+def _side_by_side(parts: list[Samples], shape: SampleShape) -> Samples:
     """Return all samples, padded with black to one size; each part keeps its own mean and deviation."""
     if any(part.mean is None for part in parts):
         parts = [_as_floats(part) for part in parts]

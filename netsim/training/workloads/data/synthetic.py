@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from netsim._util.random_streams import Stream, generator
-from netsim.training.workloads.data import FRAMES, IMAGES, Shape
+from netsim.training.workloads.data import FRAMES, IMAGES, SampleShape
 from netsim.training.workloads.data.load import Data, described
 from netsim.training.workloads.samples import Samples
 
@@ -21,7 +21,7 @@ STAY = 0.9
 """How likely a frame has the class of the one before."""
 
 
-def load(name: str, shape: Shape, seed: int, data_dir: Path | None) -> Data:
+def load(name: str, shape: SampleShape, seed: int, data_dir: Path | None) -> Data:
     """Return samples that a model can learn, and as many classes as `shape` says."""
     random = generator(seed, Stream.SYNTHETIC_DATA)
     make = {IMAGES: _images, FRAMES: _frames}.get(shape.kind, _tokens)
@@ -29,7 +29,7 @@ def load(name: str, shape: Shape, seed: int, data_dir: Path | None) -> Data:
     return described(name, training, test, "made up from the seed, ")
 
 
-def _images(shape: Shape, random: np.random.Generator) -> tuple[Samples, Samples]:
+def _images(shape: SampleShape, random: np.random.Generator) -> tuple[Samples, Samples]:
     """Return unit noise around a mean of its class: blocks of 4×4 pixels, as a convolution can see them."""
     channels, height, width = shape.sample
     blocks = random.normal(0, CONTRAST, (shape.classes, channels, -(-height // 4), -(-width // 4)))
@@ -44,7 +44,7 @@ def _images(shape: Shape, random: np.random.Generator) -> tuple[Samples, Samples
     return draw(TRAINING), draw(TEST)
 
 
-def _frames(shape: Shape, random: np.random.Generator) -> tuple[Samples, Samples]:
+def _frames(shape: SampleShape, random: np.random.Generator) -> tuple[Samples, Samples]:
     """Return sequences of frames, unit noise around a mean of their class, which lasts for some frames."""
     length, features = shape.sample
     means = random.normal(0, CONTRAST, (shape.classes, features)).astype(np.float32)
@@ -60,7 +60,7 @@ def _frames(shape: Shape, random: np.random.Generator) -> tuple[Samples, Samples
     return draw(SEQUENCES), draw(TEST_SEQUENCES)
 
 
-def _tokens(shape: Shape, random: np.random.Generator) -> tuple[Samples, Samples]:
+def _tokens(shape: SampleShape, random: np.random.Generator) -> tuple[Samples, Samples]:
     """Return sequences in which a token is followed by one of four that belong to it."""
     (length,) = shape.sample
     followers = random.integers(shape.classes, size=(shape.classes, 4))

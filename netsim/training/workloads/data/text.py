@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from netsim.training.workloads.data import Shape
+from netsim.training.workloads.data import SampleShape
 from netsim.training.workloads.data.files import find_files, malformed, opened
 from netsim.training.workloads.data.load import Data, described
 from netsim.training.workloads.samples import Samples
@@ -26,7 +26,7 @@ CHARACTERS = "\n" + "".join(chr(code) for code in range(32, 127))
 """What a character model knows; everything else is one more character, so that its size never varies."""
 
 
-def load_ptb(name: str, shape: Shape, seed: int, data_dir: Path | None) -> Data:
+def load_ptb(name: str, shape: SampleShape, seed: int, data_dir: Path | None) -> Data:
     """Return ptb.train.txt and ptb.test.txt as sequences of words, numbered by how frequent they are."""
     advice = "put ptb.train.txt and ptb.test.txt (Mikolov's simple-examples) into DIR/ptb and give --data-dir DIR"
     paths = find_files(name, ["ptb.train.txt", "ptb.test.txt"], PTB_FOLDERS, data_dir, advice)
@@ -60,7 +60,7 @@ def _read_words(path: Path) -> list[str]:
     return [word for line in lines for word in (*line.split(), END_OF_LINE)]
 
 
-def load_python_docs(name: str, shape: Shape, seed: int, data_dir: Path | None) -> Data:
+def load_python_docs(name: str, shape: SampleShape, seed: int, data_dir: Path | None) -> Data:
     """Return the help texts of Python, which ship with it: the first nine tenths for training.
 
     They are ``pydoc_data.topics`` in the sorted order of their keys, one after another with nothing in
