@@ -120,14 +120,14 @@ def outside(local: Sparse, total: Sparse) -> Sparse:
     return _masked(local, ~torch.isin(local.indices, total.indices))
 
 
-@size_rule(lambda like: SizeOnly(like.size, 0))
-def no_entries(like: Vector) -> Vector:
-    """Return a sparse vector of the size and type of `like`, without entries."""
+@size_rule(lambda template: SizeOnly(template.size, 0))
+def no_entries(template: Vector) -> Vector:
+    """Return a sparse vector of the size and type of `template`, without entries."""
     import torch
 
-    assert isinstance(like, Dense)
-    nothing = like.values[:0]
-    return Sparse(nothing.to(torch.int32), nothing, like.size)
+    assert isinstance(template, Dense)
+    nothing = template.values[:0]
+    return Sparse(nothing.to(torch.int32), nothing, template.size)
 
 
 def total(*vectors: Vector) -> Vector:

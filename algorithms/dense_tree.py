@@ -14,6 +14,8 @@ class DenseTree(Algorithm):
     name = "dense-tree"
     title = "dense tree"
 
-    async def exchange(self, worker: Worker, vector: Vector | None, memory: None, like: Vector) -> tuple[Vector, None]:
+    async def exchange(
+        self, worker: Worker, vector: Vector | None, memory: None, template: Vector
+    ) -> tuple[Vector, None]:
         assert vector is not None
         return await tree_all_reduce(worker, vector), None

@@ -39,9 +39,9 @@ class ErrorFeedback(Algorithm):
             momentum_correction = SGDConfig(1.0, momentum=momentum_correction)
         self._corrected = momentum_correction
 
-    def initial_memory(self, like: Vector) -> Feedback:
-        assert not isinstance(like, Sparse)
-        return Feedback(zeros(like), zeros(like) if self._corrected.momentum else None)
+    def initial_memory(self, template: Vector) -> Feedback:
+        assert not isinstance(template, Sparse)
+        return Feedback(zeros(template), zeros(template) if self._corrected.momentum else None)
 
     def selected(self, size: int, step: int) -> int:
         return self.selector.at(step, size).k

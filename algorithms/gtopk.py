@@ -39,10 +39,10 @@ class GTopK(ErrorFeedback):
         self.rule = residual
 
     async def exchange(
-        self, worker: Worker, vector: Contribution | None, memory: Feedback, like: Vector
+        self, worker: Worker, vector: Contribution | None, memory: Feedback, template: Vector
     ) -> tuple[Vector, Feedback]:
         assert vector is not None
-        selector = self.selector.at(worker.step, like.size)
+        selector = self.selector.at(worker.step, template.size)
         local, memory = await self.compress(worker, vector, memory)
         dropped: list[Vector] = []
 
@@ -52,7 +52,7 @@ class GTopK(ErrorFeedback):
             return merged.kept
 
         root = await tree_reduce(worker, local, combine)
-        total = await tree_broadcast(worker, root, like=local)
+        total = await tree_broadcast(worker, root, template=local)
         if self.rule == "index-intersection":
             dropped = [await worker.compute("merge", outside, local, total)]
         residual = await worker.compute("merge", restore, memory.residual, *dropped)

@@ -42,10 +42,10 @@ class GTopKHierarchical(ErrorFeedback):
         self._levels: tuple[list[list[int]], list[list[int]]] | None = None
 
     async def exchange(
-        self, worker: Worker, vector: Contribution | None, memory: Feedback, like: Vector
+        self, worker: Worker, vector: Contribution | None, memory: Feedback, template: Vector
     ) -> tuple[Vector, Feedback]:
         assert vector is not None
-        selector = self.selector.at(worker.step, like.size)
+        selector = self.selector.at(worker.step, template.size)
         local, memory = await self.compress(worker, vector, memory)
         levels = self.levels(worker.workers)
         dropped: list[Vector] = []
@@ -56,7 +56,7 @@ class GTopKHierarchical(ErrorFeedback):
             return merged.kept
 
         root = await tree_reduce_level_by_level(worker, levels, local, combine)
-        total = await tree_broadcast_back(worker, levels, root, like=local)
+        total = await tree_broadcast_back(worker, levels, root, template=local)
         residual = await worker.compute("merge", restore, memory.residual, *dropped)
         return total, memory._replace(residual=residual)
 

@@ -17,10 +17,10 @@ class GTopKNaive(ErrorFeedback):
     title = "gTop-k (naive)"
 
     async def exchange(
-        self, worker: Worker, vector: Contribution | None, memory: Feedback, like: Vector
+        self, worker: Worker, vector: Contribution | None, memory: Feedback, template: Vector
     ) -> tuple[Vector, Feedback]:
         assert vector is not None
-        selector = self.selector.at(worker.step, like.size)
+        selector = self.selector.at(worker.step, template.size)
         local, memory = await self.compress(worker, vector, memory)
         summed = await worker.replicated("merge", total, *await ring_all_gather(worker, local))
         chosen, _ = await worker.replicated("merge", select, summed, selector)

@@ -23,7 +23,7 @@ class LAG(Lazy):
     def weight(self, rate: float) -> float:
         return (0.1 / rate if self.alpha is None else self.alpha) / rate
 
-    async def look(
+    async def evaluate_trigger(
         self, worker: Worker, parameters: Vector, fresh: Vector, gradient: Gradient, memory: LazyMemory, asked: bool
     ) -> TriggerDecision:
         distance = math.inf

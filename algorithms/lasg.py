@@ -23,7 +23,7 @@ class DifferenceOnOneBatch(Lazy):
     It costs a second gradient whenever it is asked.
     """
 
-    async def look(
+    async def evaluate_trigger(
         self, worker: Worker, parameters: Vector, fresh: Vector, gradient: Gradient, memory: LazyMemory, asked: bool
     ) -> TriggerDecision:
         if not asked:
@@ -53,7 +53,7 @@ class LASGWK1(_Published):
     name = "lasg-wk1"
     title = "LASG-WK1"
 
-    async def look(
+    async def evaluate_trigger(
         self, worker: Worker, parameters: Vector, fresh: Vector, gradient: Gradient, memory: LazyMemory, asked: bool
     ) -> TriggerDecision:
         snapshot = parameters if worker.step % self.history == 0 else memory.snapshot
@@ -93,12 +93,12 @@ class LASGPS(_Published):
     title = "LASG-PS"
     remembers = (ServerMemory, Known)
 
-    def initial_memory(self, like: Vector) -> ServerMemory:  # type: ignore[override]
-        return ServerMemory(like)
+    def initial_memory(self, template: Vector) -> ServerMemory:  # type: ignore[override]
+        return ServerMemory(template)
 
-    def upload_like(self, like: Vector) -> Bundle:
+    def upload_like(self, template: Vector) -> Bundle:
         """Return an example of an upload, with its note of L."""
-        return Bundle((Flag(True), like, number(0.0, like)))
+        return Bundle((Flag(True), template, number(0.0, template)))
 
     async def step(
         self, worker: Worker, parameters: Vector, gradient: Gradient | None, recipe: SGDConfig, state: State
@@ -118,7 +118,7 @@ class LASGPS(_Published):
                     for flag, entry in zip(flags, known, strict=True)
                 )
             )
-        asked = await scatter(worker, flags, like=Flag(True))
+        asked = await scatter(worker, flags, template=Flag(True))
         message = None
         if gradient is not None:
             message = SKIP
@@ -150,11 +150,11 @@ def smoothness(fresh: Dense, stale: Dense, parameters: Dense, old: Dense) -> flo
     return math.sqrt(squared_distance(fresh, stale) / moved) if moved else 0.0
 
 
-@size_rule(lambda number, like: SizeOnly(1))
-def number(number: float, like: Vector) -> Vector:
+@size_rule(lambda number, template: SizeOnly(1))
+def number(number: float, template: Vector) -> Vector:
     """Return a number as a payload of one element."""
-    assert isinstance(like, Dense)
-    return Dense(like.values.new_tensor([number]))
+    assert isinstance(template, Dense)
+    return Dense(template.values.new_tensor([number]))
 
 
 def value(payload: object) -> float:

@@ -69,10 +69,10 @@ class Lazy(OverServer):
         self.delay = history if delay is None else delay
         self.alpha = self.default_alpha if alpha is None else alpha
 
-    def initial_memory(self, like: Vector) -> LazyMemory:
-        return LazyMemory(like)
+    def initial_memory(self, template: Vector) -> LazyMemory:
+        return LazyMemory(template)
 
-    async def look(
+    async def evaluate_trigger(
         self, worker: Worker, parameters: Vector, fresh: Vector, gradient: Gradient, memory: LazyMemory, asked: bool
     ) -> TriggerDecision:
         """Return the rule's left-hand side; it is not used unless `asked`, since the upload is forced."""
@@ -82,9 +82,9 @@ class Lazy(OverServer):
         """Return what an upload of γ g holds, and the memory after it."""
         return vector, memory
 
-    def upload_like(self, like: Vector) -> Bundle:
-        """Return an example of an upload, of vectors like `like`."""
-        return Bundle((Flag(True), like))
+    def upload_like(self, template: Vector) -> Bundle:
+        """Return an example of an upload, of vectors like `template`."""
+        return Bundle((Flag(True), template))
 
     def weight(self, rate: float) -> float:
         """Return α_d, the weight of a movement, at the rate γ of a summed update."""
@@ -100,13 +100,15 @@ class Lazy(OverServer):
         """Return whether the rule is not asked: at first, and after too many skips."""
         return step < self.history or skipped >= self.delay
 
-    async def exchange(self, worker: Worker, vector: Vector | None, memory: Any, like: Vector) -> tuple[Vector, Any]:
+    async def exchange(
+        self, worker: Worker, vector: Vector | None, memory: Any, template: Vector
+    ) -> tuple[Vector, Any]:
         """Return the sum of an exchange in which every worker uploads, whatever the rule says."""
         own = None
         if vector is not None:
             content, memory = await self.message(worker, vector, memory)
             own = upload(worker, content)
-        summed, latest = await self.sum_of_latest(worker, own, memory.latest, like, self.upload_like(like))
+        summed, latest = await self.sum_of_latest(worker, own, memory.latest, template, self.upload_like(template))
         return summed, memory._replace(latest=latest)
 
     async def step(
@@ -118,7 +120,7 @@ class Lazy(OverServer):
             fresh = await gradient(parameters)
             worker.observe("gradient", fresh)
             forced = self.must_upload(worker.step, memory.skipped)
-            seen = await self.look(worker, parameters, fresh, gradient, memory, asked=not forced)
+            seen = await self.evaluate_trigger(worker, parameters, fresh, gradient, memory, asked=not forced)
             memory = memory._replace(snapshot=seen.snapshot)
             if forced or seen.distance > self.limit(worker, recipe, memory.movements):
                 vector = await worker.compute("update", prepare, fresh, parameters, recipe, worker.step)

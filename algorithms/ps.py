@@ -13,5 +13,7 @@ class ParameterServer(OverServer):
     name = "ps"
     title = "parameter server"
 
-    async def exchange(self, worker: Worker, vector: Vector | None, memory: None, like: Vector) -> tuple[Vector, None]:
-        return await self.sum_at_server(worker, vector, like), None
+    async def exchange(
+        self, worker: Worker, vector: Vector | None, memory: None, template: Vector
+    ) -> tuple[Vector, None]:
+        return await self.sum_at_server(worker, vector, template), None

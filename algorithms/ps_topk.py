@@ -23,9 +23,9 @@ class ParameterServerTopK(ErrorFeedback, OverServer):
         OverServer.__init__(self, serial)
 
     async def exchange(
-        self, worker: Worker, vector: Contribution | None, memory: Feedback, like: Vector
+        self, worker: Worker, vector: Contribution | None, memory: Feedback, template: Vector
     ) -> tuple[Vector, Feedback]:
         local = None
         if vector is not None:
             local, memory = await self.compress(worker, vector, memory)
-        return await self.sum_at_server(worker, local, like, upload_like=no_entries(like)), memory
+        return await self.sum_at_server(worker, local, template, upload_like=no_entries(template)), memory

@@ -46,12 +46,12 @@ class RandK(ErrorFeedback):
         return await worker.compute("select", pick, residual, vector, self.draw(residual.size, worker.step))
 
     async def exchange(
-        self, worker: Worker, vector: Contribution | None, memory: Feedback, like: Vector
+        self, worker: Worker, vector: Contribution | None, memory: Feedback, template: Vector
     ) -> tuple[Vector, Feedback]:
         assert vector is not None
         picked, memory = await self.compress(worker, vector, memory)
         summed = await ring_all_reduce(worker, values_of(picked))
-        return await worker.replicated("merge", place, summed, like, self.draw(like.size, worker.step)), memory
+        return await worker.replicated("merge", place, summed, template, self.draw(template.size, worker.step)), memory
 
 
 class RandomKey(NamedTuple):
@@ -91,10 +91,10 @@ def values_of(picked: Vector) -> Vector:
     return Dense(picked.values)
 
 
-@size_rule(lambda summed, like, draw: SizeOnly(like.size, summed.size))
-def place(summed: Dense, like: Dense, draw: RandomKey) -> Sparse:
+@size_rule(lambda summed, template, draw: SizeOnly(template.size, summed.size))
+def place(summed: Dense, template: Dense, draw: RandomKey) -> Sparse:
     """Return the summed values at the positions that they were picked from."""
     import torch
 
-    positions = random_positions(like.size, draw).to(torch.int32)
-    return Sparse(positions.to(summed.values.device), summed.values, like.size)
+    positions = random_positions(template.size, draw).to(torch.int32)
+    return Sparse(positions.to(summed.values.device), summed.values, template.size)

@@ -35,9 +35,9 @@ class SASG(DifferenceOnOneBatch):
         super().__init__(history, delay, alpha, serial)
         self._feedback = ErrorFeedback(selector)
 
-    def initial_memory(self, like: Vector) -> LazyMemory:
-        assert not isinstance(like, Sparse)
-        return LazyMemory(like, feedback=Feedback(zeros(like)))
+    def initial_memory(self, template: Vector) -> LazyMemory:
+        assert not isinstance(template, Sparse)
+        return LazyMemory(template, feedback=Feedback(zeros(template)))
 
     def selected(self, size: int, step: int) -> int:
         return self._feedback.selected(size, step)
@@ -45,8 +45,8 @@ class SASG(DifferenceOnOneBatch):
     def residual(self, memory: LazyMemory) -> Vector | None:
         return memory.feedback.residual if memory.feedback is not None else None
 
-    def upload_like(self, like: Vector) -> Bundle:
-        return Bundle((Flag(True), no_entries(like)))
+    def upload_like(self, template: Vector) -> Bundle:
+        return Bundle((Flag(True), no_entries(template)))
 
     async def message(self, worker: Worker, vector: Vector, memory: LazyMemory) -> tuple[Vector, LazyMemory]:
         assert memory.feedback is not None

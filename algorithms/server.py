@@ -24,20 +24,20 @@ class OverServer(Algorithm):
         self.serial = serial
 
     async def sum_at_server(
-        self, worker: Worker, own: Vector | None, like: Vector, upload_like: Vector | None = None
+        self, worker: Worker, own: Vector | None, template: Vector, upload_like: Vector | None = None
     ) -> Vector:
-        """Return the dense sum, like `like`, of what all workers upload; `own` is None at a dedicated server.
+        """Return the dense sum, like `template`, of what all workers upload; `own` is None at a dedicated server.
 
         `upload_like` is an example of an upload, if it is not like the sum.
         """
         if own is not None:
             count_upload(worker, own)
-        vectors = await gather(worker, own, like if upload_like is None else upload_like, self.serial)
+        vectors = await gather(worker, own, template if upload_like is None else upload_like, self.serial)
         summed = None if vectors is None else await worker.compute("merge", total, *vectors)
-        return await broadcast_from_server(worker, summed, like)
+        return await broadcast_from_server(worker, summed, template)
 
     async def sum_of_latest(
-        self, worker: Worker, own: Bundle | None, latest: tuple[Bundle, ...], like: Vector, upload_like: Bundle
+        self, worker: Worker, own: Bundle | None, latest: tuple[Bundle, ...], template: Vector, upload_like: Bundle
     ) -> tuple[Vector, tuple[Bundle, ...]]:
         """Return the sum of every worker's latest upload, and those uploads at the server.
 
@@ -51,7 +51,7 @@ class OverServer(Algorithm):
             messages = [_message(bundle) for bundle in latest]
             worker.tally["stored_value_bytes"] = sum(message.value_bytes for message in messages)
             summed = await worker.compute("merge", total, *messages)
-        return await broadcast_from_server(worker, summed, like), latest
+        return await broadcast_from_server(worker, summed, template), latest
 
 
 SKIP = Bundle((Flag(False),))

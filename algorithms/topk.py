@@ -36,7 +36,7 @@ class TopK(ErrorFeedback):
         self._gather = GATHERS[gather]
 
     async def exchange(
-        self, worker: Worker, vector: Contribution | None, memory: Feedback, like: Vector
+        self, worker: Worker, vector: Contribution | None, memory: Feedback, template: Vector
     ) -> tuple[Vector, Feedback]:
         assert vector is not None
         local, memory = await self.compress(worker, vector, memory)

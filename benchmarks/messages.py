@@ -41,7 +41,7 @@ def by_netsim(rank: int, ranks: int, nbytes: int) -> Ring:
 
     async def program(messages: int) -> None:
         for _ in range(messages):
-            await worker.sendrecv((rank + 1) % ranks, vector, (rank - 1) % ranks, like=vector)
+            await worker.sendrecv((rank + 1) % ranks, vector, (rank - 1) % ranks, template=vector)
 
     return lambda messages: real.run(program(messages))
 

@@ -185,7 +185,7 @@ def by_events(work: str, workers: int, flows: list[Traffic]) -> None:
 def by_algorithms(work: str, workers: int, _: list[Traffic]) -> None:
     """Do the work with coroutines that ask for messages."""
     fabric = fabric_for(work, workers)
-    medium = SimulatedTransport(fabric, fabric.hosts, AssumedCosts({}))
+    transport = SimulatedTransport(fabric, fabric.hosts, AssumedCosts({}))
     ranks = [Worker(rank, workers) for rank in range(workers)]
     dense, sparse = SizeOnly(chunk(workers) // 4 * workers), SizeOnly(DENSE // 4, ENTRIES)
 
@@ -204,8 +204,8 @@ def by_algorithms(work: str, workers: int, _: list[Traffic]) -> None:
                 await server.broadcast_from_server(worker, whole if worker.rank == 0 else None, whole)
 
     began = clocks()
-    RankScheduler[None](medium).run(ranks, program)
-    report(began, sum(worker.traffic.messages_up for worker in ranks), medium.now, [])
+    RankScheduler[None](transport).run(ranks, program)
+    report(began, sum(worker.traffic.messages_up for worker in ranks), transport.now, [])
 
 
 def by_rounds(way: str, work: str, workers: int, _: list[Traffic]) -> None:

@@ -40,7 +40,7 @@ Instants = tuple[float, float, float]
 
 
 async def sender(worker: Worker, kind: str, due: float) -> Instants:
-    answer = await worker.start_recv(1, like=VECTOR)
+    answer = await worker.start_recv(1, template=VECTOR)
     sending = await worker.start_send(1, VECTOR) if kind == "called" else None
     sleep_until(due)
     began = time.monotonic()
@@ -51,10 +51,10 @@ async def sender(worker: Worker, kind: str, due: float) -> Instants:
 
 
 async def receiver(worker: Worker, kind: str, due: float) -> Instants:
-    receiving = None if kind == "called" else await worker.start_recv(0, like=VECTOR)
+    receiving = None if kind == "called" else await worker.start_recv(0, template=VECTOR)
     sleep_until(due)
     began = time.monotonic()
-    await (receiving or worker.recv(0, like=VECTOR))
+    await (receiving or worker.recv(0, template=VECTOR))
     received = time.monotonic()
     await worker.send(0, VECTOR)
     return began, received, time.monotonic()

@@ -19,6 +19,7 @@ from netsim._util.errors import (
     check_digits,
     shown,
 )
+from netsim._util.progress import OnRound, ignore
 from netsim._util.storage import check_outputs
 from netsim._util.system import environment
 from netsim._util.units import in_python
@@ -26,7 +27,7 @@ from netsim.experiment.configuration import Experiment, build_algorithm, input_f
 from netsim.experiment.results import Report, Result
 from netsim.simulator.checkpoint import Checkpoint, checkpoint_of
 from netsim.simulator.estimates import check_experiment
-from netsim.simulator.session import OnRound, Session, ignore, open_session
+from netsim.simulator.session import Session, open_session
 from netsim.simulator.trace import Trace
 
 if TYPE_CHECKING:

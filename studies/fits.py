@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from netsim._util.errors import UsageError
 from netsim._util.random_streams import Stream, generator
 
-FloatArray: TypeAlias = NDArray[np.float64]
+Columns: TypeAlias = NDArray[np.float64]
 
-FORMS: dict[str, Callable[[FloatArray], FloatArray]] = {
+FORMS: dict[str, Callable[[Columns], Columns]] = {
     "1": np.zeros_like,
     "log2(P)": np.log2,
     "(P-1)/P": lambda workers: (workers - 1) / workers,
@@ -55,16 +55,16 @@ class Fit:
     support: float
     worst: float
     workers: tuple[int, ...]
-    samples: FloatArray
+    samples: Columns
 
-    def at(self, workers: Sequence[float] | FloatArray) -> FloatArray:
+    def at(self, workers: Sequence[float] | Columns) -> Columns:
         """Return the fitted seconds at each P."""
         return self.intercept + self.slope * FORMS[self.form](np.asarray(workers, float))
 
-    def sampled(self, workers: Sequence[float] | FloatArray) -> FloatArray:
+    def sampled(self, workers: Sequence[float] | Columns) -> Columns:
         """Return the seconds that each resample gives at each P, (n, P)."""
         basis = FORMS[self.form](np.asarray(workers, float))
-        curves: FloatArray = self.samples[:, :1] + self.samples[:, 1:] * basis
+        curves: Columns = self.samples[:, :1] + self.samples[:, 1:] * basis
         return curves
 
 
@@ -102,22 +102,22 @@ def fit(workers: Sequence[int], seconds: Sequence[float], seed: int = 0, resampl
     )
 
 
-def _design(form: str, at: FloatArray, times: FloatArray) -> FloatArray:
+def _design(form: str, at: Columns, times: Columns) -> Columns:
     """Return the form's terms at each P relative to the times, (terms, P)."""
     terms = np.ones((1, len(at))) if form == "1" else np.stack([np.ones_like(at), FORMS[form](at)])
-    design: FloatArray = terms / times
+    design: Columns = terms / times
     return design
 
 
-def _solve(targets: FloatArray, design: FloatArray) -> FloatArray:
+def _solve(targets: Columns, design: Columns) -> Columns:
     """Return the least-squares coefficients of each row of `targets`, (rows, terms)."""
     # Scaled, because one term can be a million times the other.
     size = np.linalg.norm(design, axis=1)
-    solved: FloatArray = targets @ np.linalg.pinv(design / size[:, None]) / size
+    solved: Columns = targets @ np.linalg.pinv(design / size[:, None]) / size
     return solved
 
 
-def _aic(targets: FloatArray, design: FloatArray) -> FloatArray:
+def _aic(targets: Columns, design: Columns) -> Columns:
     """Return n ln(RSS / n) + 2 q n / (n - q - 1), with q = terms + 1, of each row: AIC corrected for few points.
 
     Without the correction four forms with a slope would often beat a constant by chance. A misfit below rounding
@@ -126,13 +126,13 @@ def _aic(targets: FloatArray, design: FloatArray) -> FloatArray:
     residuals = targets - _solve(targets, design) @ design
     mean_square = np.maximum((residuals**2).mean(axis=1), EXACT**2)
     count, parameters = targets.shape[1], len(design) + 1
-    scores: FloatArray = count * np.log(mean_square) + 2 * parameters * count / (count - parameters - 1)
+    scores: Columns = count * np.log(mean_square) + 2 * parameters * count / (count - parameters - 1)
     return scores
 
 
 def _bootstrap(
-    form: str, at: FloatArray, times: FloatArray, predicted: FloatArray, terms: int, seed: int, resamples: int
-) -> tuple[FloatArray, float]:
+    form: str, at: Columns, times: Columns, predicted: Columns, terms: int, seed: int, resamples: int
+) -> tuple[Columns, float]:
     """Return the coefficients of refits to resampled relative residuals, (n, 2), and how often the form is chosen."""
     if np.abs(predicted / times - 1).max() < EXACT:
         exact = _pair(_solve(np.ones((1, len(times))), _design(form, at, times))[0])
@@ -150,7 +150,7 @@ def _bootstrap(
     return coefficients, support
 
 
-def _pair(coefficients: FloatArray) -> tuple[float, float]:
+def _pair(coefficients: Columns) -> tuple[float, float]:
     return float(coefficients[0]), float(coefficients[1]) if len(coefficients) > 1 else 0.0
 
 

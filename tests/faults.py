@@ -27,6 +27,7 @@ import torch
 import torch.distributed as dist
 
 from netsim._util.errors import NetsimError
+from netsim._util.progress import OnRound
 from netsim._util.storage import write_atomically
 from netsim._util.system import listening
 from netsim.cli.main import main
@@ -36,7 +37,7 @@ from netsim.comm.payload import Dense, add
 from netsim.comm.worker import Worker
 from netsim.distributed import forkserver, launch, rank_main, tasks
 from netsim.distributed.interpreter import RankInterpreter
-from netsim.distributed.job import JOB, LAUNCHER, ForkedRank, Job, OnRound, die_with
+from netsim.distributed.job import JOB, LAUNCHER, ForkedRank, Job, die_with
 from netsim.experiment.configuration import Experiment
 
 WORLD = 3

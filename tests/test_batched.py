@@ -68,8 +68,8 @@ def test_schedules_are_the_messages_of_the_coroutines(
     """Per rank, in order: what is sent to whom, and who is awaited."""
     algorithm = algorithm_of(name, workers, **options)
     ranks = make_workers(algorithm, workers, dedicated)
-    medium, task, recipe = Watched(), TimingOnly(100), SGDConfig(0.1)
-    RankScheduler[Any](medium).run(ranks, lambda worker: train(worker, algorithm, task, 2, recipe))
+    transport, task, recipe = Watched(), TimingOnly(100), SGDConfig(0.1)
+    RankScheduler[Any](transport).run(ranks, lambda worker: train(worker, algorithm, task, 2, recipe))
 
     recorder = SymmetryRecorder(RoleMap(workers, ranks[0].server), AssumedCosts({}))
     recorder.run(lambda worker: train(worker, algorithm, task, 2, recipe, lambda worker, _: recorder.end(worker)))
@@ -80,8 +80,8 @@ def test_schedules_are_the_messages_of_the_coroutines(
             for src, dst, which in zip(round_.pairs.src, round_.pairs.dst, round_.which, strict=True):
                 sent[int(src)].append((int(dst), tuple(round_.sizes[which].tolist())))
                 expected[int(dst)].append(int(src))
-    assert sent == medium.sent
-    assert expected == medium.expected
+    assert sent == transport.sent
+    assert expected == transport.expected
 
 
 def results_of(way: str, **options: Any) -> list[Result]:

@@ -82,13 +82,13 @@ def trips_over(experiment: Experiment, budget_s: float = 60.0) -> list[Trips]:
     """Return what the ping-pong between the first two of an experiment's simulated workers gives."""
     with open_session(experiment) as lab:
         timelines = [Timeline() for _ in range(experiment.workers)]
-        medium = lab._medium(experiment.fabric(), _standing(), None, timelines)
+        transport = lab._transport(experiment.fabric(), _standing(), None, timelines)
 
         async def program(worker: Worker) -> list[Trips]:
-            return await ping_pong(worker, lambda: medium.now / PICOSECONDS, lambda: 0.0, budget_s)
+            return await ping_pong(worker, lambda: transport.now / PICOSECONDS, lambda: 0.0, budget_s)
 
         workers = make_workers(experiment.algorithm("dense", (1,)), experiment.workers, False)
-        tasks = RankScheduler[list[Trips]](medium).run(workers, program)
+        tasks = RankScheduler[list[Trips]](transport).run(workers, program)
         assert tasks[0].result is not None
         return tasks[0].result
 

@@ -52,7 +52,7 @@ def cable(bandwidth: int = GIGABIT, latency: float = 50e-6) -> Fabric:
 def one_message(effects: Effects, nbytes: int, seed: int = 0, fabric: Fabric | None = None) -> float:
     """Return the seconds that a message of `nbytes` takes from rank 0 to rank 1 over a cable."""
     fabric = fabric or cable()
-    medium = EffectsTransport(fabric, fabric.hosts, AssumedCosts({}), effects=effects, seed=seed)
+    transport = EffectsTransport(fabric, fabric.hosts, AssumedCosts({}), effects=effects, seed=seed)
     ends: list[int] = []
 
     async def program(worker: Worker) -> None:
@@ -60,9 +60,9 @@ def one_message(effects: Effects, nbytes: int, seed: int = 0, fabric: Fabric | N
             await worker.send(1, SizeOnly(nbytes // 4))
         else:
             await worker.recv(0, SizeOnly(nbytes // 4))
-            ends.append(medium.now)
+            ends.append(transport.now)
 
-    tasks = RankScheduler[None](medium).run([Worker(rank, 2) for rank in range(2)], program)
+    tasks = RankScheduler[None](transport).run([Worker(rank, 2) for rank in range(2)], program)
     assert tasks[1].path.totals().total() == ends[0]
     return ends[0] / PS
 
@@ -136,7 +136,7 @@ def test_the_parts_of_every_path_still_sum_to_the_clock(ranks: int, seed: int, t
     experiment = Experiment.of(workers=ranks, timing_only=True, elements=1000, **options)
     fabric = experiment.fabric()
     costs = AssumedCosts({"merge": 123e-6, "select": 7e-6})
-    medium = EffectsTransport(fabric, fabric.hosts, costs, effects=experiment.effects, seed=seed)
+    transport = EffectsTransport(fabric, fabric.hosts, costs, effects=experiment.effects, seed=seed)
     ends: dict[int, int] = {}
 
     async def program(worker: Worker) -> None:
@@ -151,9 +151,9 @@ def test_the_parts_of_every_path_still_sum_to_the_clock(ranks: int, seed: int, t
                         await handle
                 else:
                     await worker.recv(rank, SizeOnly(1 + seed % 9999))
-        ends[worker.rank] = medium.now
+        ends[worker.rank] = transport.now
 
-    for task in RankScheduler[None](medium).run([Worker(rank, ranks) for rank in range(ranks)], program):
+    for task in RankScheduler[None](transport).run([Worker(rank, ranks) for rank in range(ranks)], program):
         assert task.path.totals().total() == ends[task.worker.rank]
 
 
@@ -248,20 +248,20 @@ def test_a_host_computes_and_takes_messages_in_one_after_another() -> None:
     """Rank 0 computes for 1 ms from 0 on; a message that arrives meanwhile is taken in afterwards."""
     fabric = cable()
     effects = Effects(message_overhead_s=100e-6)
-    medium = EffectsTransport(fabric, fabric.hosts, AssumedCosts({"merge": 1e-3}), effects=effects, seed=0)
+    transport = EffectsTransport(fabric, fabric.hosts, AssumedCosts({"merge": 1e-3}), effects=effects, seed=0)
     ends: dict[str, int] = {}
 
     async def program(worker: Worker) -> None:
         if worker.rank == 1:
             await worker.send(0, SizeOnly(1000))
-            ends["sent"] = medium.now
+            ends["sent"] = transport.now
             return
         await worker.compute("merge", max, 1, 2)
-        ends["computed"] = medium.now
+        ends["computed"] = transport.now
         await worker.recv(1, SizeOnly(1000))
-        ends["received"] = medium.now
+        ends["received"] = transport.now
 
-    RankScheduler[None](medium).run([Worker(rank, 2) for rank in range(2)], program)
+    RankScheduler[None](transport).run([Worker(rank, 2) for rank in range(2)], program)
     assert ends == {"sent": 182 * 10**6, "computed": 10**9, "received": 1_100 * 10**6}
 
 

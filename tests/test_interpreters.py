@@ -37,9 +37,9 @@ def media(ranks: int) -> dict[str, Any]:
     return {"memory": InMemoryTransport(), "simulated": SimulatedTransport(fabric, fabric.hosts, AssumedCosts({}))}
 
 
-def run(program: Program, ranks: int, medium: str) -> list[Any]:
+def run(program: Program, ranks: int, transport: str) -> list[Any]:
     workers = [Worker(rank, ranks) for rank in range(ranks)]
-    return [task.result for task in RankScheduler[Any](media(ranks)[medium]).run(workers, program)]
+    return [task.result for task in RankScheduler[Any](media(ranks)[transport]).run(workers, program)]
 
 
 def vector(*values: float) -> Dense:
@@ -50,7 +50,7 @@ both = pytest.mark.parametrize("medium", ["memory", "simulated"])
 
 
 @both
-def test_messages_arrive_in_the_order_sent_even_if_a_later_one_is_smaller(medium: str) -> None:
+def test_messages_arrive_in_the_order_sent_even_if_a_later_one_is_smaller(transport: str) -> None:
     async def program(worker: Worker) -> list[int]:
         if worker.rank == 0:
             large, small = SizeOnly(10**6), SizeOnly(1)
@@ -58,54 +58,54 @@ def test_messages_arrive_in_the_order_sent_even_if_a_later_one_is_smaller(medium
             for handle in started:
                 await handle
             return []
-        return [(await worker.recv(0, like=SizeOnly(size))).size for size in (10**6, 1)]
+        return [(await worker.recv(0, template=SizeOnly(size))).size for size in (10**6, 1)]
 
-    assert run(program, 2, medium)[1] == [10**6, 1]
+    assert run(program, 2, transport)[1] == [10**6, 1]
 
 
 @both
-def test_tags_keep_messages_apart(medium: str) -> None:
+def test_tags_keep_messages_apart(transport: str) -> None:
     async def program(worker: Worker) -> list[float]:
         if worker.rank == 0:
             await worker.send(1, vector(1.0), tag=1)
             await worker.send(1, vector(2.0), tag=2)
             return []
-        second = await worker.recv(0, like=vector(0.0), tag=2)
-        first = await worker.recv(0, like=vector(0.0), tag=1)
+        second = await worker.recv(0, template=vector(0.0), tag=2)
+        first = await worker.recv(0, template=vector(0.0), tag=1)
         return [float(first.values), float(second.values)]
 
-    assert run(program, 2, medium)[1] == [1.0, 2.0]
+    assert run(program, 2, transport)[1] == [1.0, 2.0]
 
 
 @both
-def test_a_receive_without_a_send_is_reported_with_rank_peer_tag_and_step(medium: str) -> None:
+def test_a_receive_without_a_send_is_reported_with_rank_peer_tag_and_step(transport: str) -> None:
     async def program(worker: Worker) -> None:
         worker.step = 7
         if worker.rank == 2:
-            await worker.recv(0, like=vector(0.0), tag=5)
+            await worker.recv(0, template=vector(0.0), tag=5)
 
     with pytest.raises(DeadlockError, match=r"rank 2 waits for a message from rank 0 \(tag 5, .*step 7\) since"):
-        run(program, 3, medium)
+        run(program, 3, transport)
 
 
 @both
-def test_a_circle_of_receives_names_everybody_in_it(medium: str) -> None:
+def test_a_circle_of_receives_names_everybody_in_it(transport: str) -> None:
     async def program(worker: Worker) -> None:
-        await worker.recv((worker.rank + 1) % 3, like=vector(0.0))
+        await worker.recv((worker.rank + 1) % 3, template=vector(0.0))
 
     with pytest.raises(DeadlockError) as error:
-        run(program, 3, medium)
+        run(program, 3, transport)
     assert all(f"rank {rank} waits for a message from rank {(rank + 1) % 3}" in str(error.value) for rank in range(3))
 
 
 @both
-def test_a_message_that_nobody_receives_is_reported(medium: str) -> None:
+def test_a_message_that_nobody_receives_is_reported(transport: str) -> None:
     async def program(worker: Worker) -> None:
         if worker.rank == 0:
             await worker.send(1, vector(1.0, 2.0), tag=3)
 
     with pytest.raises(DeadlockError, match=r"rank 0 sent rank 1 a dense vector of 2 elements.*tag 3.*nobody received"):
-        run(program, 2, medium)
+        run(program, 2, transport)
 
 
 def test_a_sender_that_changes_what_it_sent_is_caught() -> None:
@@ -116,7 +116,7 @@ def test_a_sender_that_changes_what_it_sent_is_caught() -> None:
             payload.values.add_(1)
             await handle
         else:
-            await worker.recv(0, like=vector(0.0))
+            await worker.recv(0, template=vector(0.0))
 
     with pytest.raises(ProtocolError, match=r"rank 1, .* from rank 0: the sender changed"):
         run(program, 2, "simulated")
@@ -124,15 +124,15 @@ def test_a_sender_that_changes_what_it_sent_is_caught() -> None:
 
 @both
 @pytest.mark.parametrize("wrong", [vector(1.0, 2.0), SizeOnly(1), Dense(torch.zeros(1, dtype=torch.float64))])
-def test_a_payload_unlike_what_was_asked_for_is_refused(medium: str, wrong: Any) -> None:
+def test_a_payload_unlike_what_was_asked_for_is_refused(transport: str, wrong: Any) -> None:
     async def program(worker: Worker) -> None:
         if worker.rank == 0:
             await worker.send(1, wrong)
         else:
-            await worker.recv(0, like=vector(0.0))
+            await worker.recv(0, template=vector(0.0))
 
     with pytest.raises(ProtocolError, match="expected a dense vector of 1 elements of float32"):
-        run(program, 2, medium)
+        run(program, 2, transport)
 
 
 PAIR = Bundle((Flag(True), vector(0.0)))
@@ -152,21 +152,21 @@ PAIR = Bundle((Flag(True), vector(0.0)))
     ],
     ids=["whole", "ends early", "empty", "larger part", "other kind", "too long", "no bundle"],
 )
-def test_a_bundle_is_checked_part_by_part(medium: str, sent: Any, refused: str | None) -> None:
+def test_a_bundle_is_checked_part_by_part(transport: str, sent: Any, refused: str | None) -> None:
     async def program(worker: Worker) -> Any:
         if worker.rank == 0:
             return await worker.send(1, sent)
-        return await worker.recv(0, like=PAIR)
+        return await worker.recv(0, template=PAIR)
 
     if refused is None:
-        assert run(program, 2, medium)[1] is sent
+        assert run(program, 2, transport)[1] is sent
         return
     with pytest.raises(ProtocolError, match=f"rank 1, .* from rank 0.*{refused}"):
-        run(program, 2, medium)
+        run(program, 2, transport)
 
 
 @both
-def test_awaiting_something_foreign_is_explained(medium: str) -> None:
+def test_awaiting_something_foreign_is_explained(transport: str) -> None:
     class Foreign:
         def __await__(self) -> Any:
             return (yield self)
@@ -175,7 +175,7 @@ def test_awaiting_something_foreign_is_explained(medium: str) -> None:
         await Foreign()
 
     with pytest.raises(ProtocolError, match=r"not a netsim request"):
-        run(program, 1, medium)
+        run(program, 1, transport)
 
 
 def test_a_rank_cannot_address_itself_or_nobody() -> None:
@@ -200,7 +200,7 @@ def test_gathers_return_everyones_vector_in_rank_order(gather: Any, ranks: int) 
 def test_broadcast_reaches_everybody(ranks: int) -> None:
     async def program(worker: Worker) -> float:
         own = vector(42.0) if worker.rank == 0 else None
-        return float((await tree_broadcast(worker, own, like=vector(0.0))).values)
+        return float((await tree_broadcast(worker, own, template=vector(0.0))).values)
 
     assert run(program, ranks, "simulated") == [42.0] * ranks
 
@@ -226,7 +226,7 @@ def test_replicated_work_is_done_once_and_forgotten_with_its_arguments() -> None
 def test_the_parts_of_every_path_sum_to_the_clock(ranks: int, seed: int, topology: str) -> None:
     """Each rank computes, sends and receives at random; its path must account for every picosecond."""
     fabric = Fabric(TOPOLOGIES[topology](Shape(ranks, 10**8, 50e-6)))
-    medium = SimulatedTransport(fabric, fabric.hosts, AssumedCosts({"merge": 123e-6, "select": 7e-6}))
+    transport = SimulatedTransport(fabric, fabric.hosts, AssumedCosts({"merge": 123e-6, "select": 7e-6}))
     ends: dict[int, int] = {}
 
     async def program(worker: Worker) -> None:
@@ -239,9 +239,9 @@ def test_the_parts_of_every_path_sum_to_the_clock(ranks: int, seed: int, topolog
                 [SizeOnly(1 + (seed * (rank + 1)) % 999) for rank in range(worker.workers)],
             )
             await worker.compute("select", add, SizeOnly(1), SizeOnly(1))
-        ends[worker.rank] = medium.now
+        ends[worker.rank] = transport.now
 
-    tasks = RankScheduler[None](medium).run([Worker(rank, ranks) for rank in range(ranks)], program)
+    tasks = RankScheduler[None](transport).run([Worker(rank, ranks) for rank in range(ranks)], program)
     for task in tasks:
         assert task.path.totals().total() == ends[task.worker.rank]
 
@@ -281,14 +281,14 @@ def test_a_run_leaves_no_cycles_that_would_keep_payloads_until_the_collector_com
 
 
 @both
-def test_an_argument_may_be_a_computation_that_is_charged_for_itself(medium: str) -> None:
+def test_an_argument_may_be_a_computation_that_is_charged_for_itself(transport: str) -> None:
     async def program(worker: Worker) -> float:
         inner = worker.compute("gradient", lambda: vector(2.0))
         middle = worker.compute("update", add, inner, vector(1.0))
         total = await worker.compute("merge", add, vector(10.0), middle)
         return float(total.values)
 
-    assert run(program, 1, medium) == [13.0]
+    assert run(program, 1, transport) == [13.0]
     fabric = Fabric(TOPOLOGIES["star"](Shape(2, 10**9, 50e-6)))
     costs = AssumedCosts({"gradient": 5e-6, "update": 3e-6, "merge": 1e-6})
     simulated = SimulatedTransport(fabric, fabric.hosts, costs)
@@ -310,14 +310,14 @@ def test_what_is_asked_for_together_is_made_together_and_answered_in_turn(thread
             number: Compute[Dense] = Compute("gradient", pytest.fail, (worker.rank,), many=many)
             own = await worker.compute("merge", add, number, vector(0.5))
             answers.append(float(own.values))
-            await worker.sendrecv((worker.rank + 1) % 6, own, (worker.rank - 1) % 6, like=own)
+            await worker.sendrecv((worker.rank + 1) % 6, own, (worker.rank - 1) % 6, template=own)
         return answers
 
     fabric = Fabric(TOPOLOGIES["star"](Shape(6, 10**9, 50e-6)))
     with ExitStack() as stack:
         pool = None if threads is None else stack.enter_context(ThreadPoolExecutor(threads))
-        medium = SimulatedTransport(fabric, fabric.hosts, AssumedCosts({"gradient": 1e-3}), pool)
-        tasks = RankScheduler[list[float]](medium).run([Worker(rank, 6) for rank in range(6)], program)
+        transport = SimulatedTransport(fabric, fabric.hosts, AssumedCosts({"gradient": 1e-3}), pool)
+        tasks = RankScheduler[list[float]](transport).run([Worker(rank, 6) for rank in range(6)], program)
     assert [task.result for task in tasks] == [[rank + 0.5] * 2 for rank in range(6)]
     assert sorted(map(len, made)) == ([2] * 6 if threads == 3 else [6] * 2)
     assert sorted(rank for some in made for rank in some) == sorted([*range(6)] * 2)
@@ -333,7 +333,7 @@ def test_a_vector_written_by_numpy_counts_as_changed() -> None:
             await worker.compute("merge", restore, residual, Sparse(torch.tensor([1]).int(), torch.ones(1), 5))
             await handle
         else:
-            await worker.recv(0, like=Dense(torch.ones(5)))
+            await worker.recv(0, template=Dense(torch.ones(5)))
 
     with pytest.raises(ProtocolError, match="the sender changed"):
         run(program, 2, "simulated")
@@ -348,6 +348,6 @@ def test_timing_a_computation_leaves_what_it_overwrites_alone() -> None:
         return [*selected.rest.values.tolist(), *selected.local.values.tolist()]  # type: ignore[union-attr]
 
     fabric = Fabric(TOPOLOGIES["star"](Shape(2, 10**9, 50e-6)))
-    medium = SimulatedTransport(fabric, fabric.hosts, MeasuredCosts({}))
-    (task, _) = RankScheduler[list[float]](medium).run([Worker(rank, 2) for rank in range(2)], program)
+    transport = SimulatedTransport(fabric, fabric.hosts, MeasuredCosts({}))
+    (task, _) = RankScheduler[list[float]](transport).run([Worker(rank, 2) for rank in range(2)], program)
     assert task.result == [2.0, 0.0, 3.0, 4.0, 6.0]

@@ -119,16 +119,16 @@ def simulated(algorithm: Algorithm, task: Task, ranks: int, rounds: int = 2, **o
     """Return every rank's end, what it spent, and its result."""
     fabric = Fabric(TOPOLOGIES[others.get("topology", "star")](Shape(ranks, 10**9, others.get("latency", 50e-6))))
     charges = others.get("charges", {"gradient": 3e-3, "update": 1e-4, "select": 2e-4, "merge": 3e-5})
-    medium = SimulatedTransport(fabric, fabric.hosts, AssumedCosts(charges))
+    transport = SimulatedTransport(fabric, fabric.hosts, AssumedCosts(charges))
     timelines = [Timeline() for _ in range(len(fabric.hosts))]
-    medium.note = lambda worker, work, start, end: timelines[worker.rank].computed(work, start, end)
+    transport.note = lambda worker, work, start, end: timelines[worker.rank].computed(work, start, end)
     workers = make_workers(algorithm, ranks, fabric.server_host is not None)
     spent: dict[int, list[Any]] = {worker.rank: [] for worker in workers}
 
     def ended(worker: Worker, _: Any) -> None:
-        spent[worker.rank].append((medium.now, timelines[worker.rank].spent()))
+        spent[worker.rank].append((transport.now, timelines[worker.rank].spent()))
 
-    tasks = Watched[Any](medium, timelines).run(
+    tasks = Watched[Any](transport, timelines).run(
         workers, lambda worker: train(worker, algorithm, task, rounds, SGDConfig(0.5), ended)
     )
     return tasks, spent
@@ -454,7 +454,7 @@ def test_a_trace_and_jitter_go_with_it(tmp_path: Path) -> None:
 
 def test_a_message_that_a_forked_coroutine_waits_for_is_named() -> None:
     async def waits(branch: Worker) -> Vector:
-        return await branch.recv(0, like=SizeOnly(1))
+        return await branch.recv(0, template=SizeOnly(1))
 
     async def program(worker: Worker) -> None:
         if worker.rank == 1:

@@ -13,35 +13,35 @@ from netsim._util.device import passing_row, zero_row
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("size", [0, 1, 17, 407_050, 1_000_001])
 def test_lasting_rows_are_zero_and_apart(size: int, dtype: torch.dtype) -> None:
-    like = torch.empty(size, dtype=dtype)
-    rows = [zero_row(like) for _ in range(3)]
+    template = torch.empty(size, dtype=dtype)
+    rows = [zero_row(template) for _ in range(3)]
     for number, row in enumerate(rows):
-        assert (row.shape, row.dtype) == (like.shape, dtype)
+        assert (row.shape, row.dtype) == (template.shape, dtype)
         assert not row.any()
         row.fill_(number + 1)
     assert [row.unique().tolist() for row in rows] == [[number + 1.0] if size else [] for number in range(3)]
 
 
 def test_a_passing_row_is_used_again_only_when_nobody_holds_any_of_it() -> None:
-    like = torch.empty(1013)
-    row = passing_row(like)
+    template = torch.empty(1013)
+    row = passing_row(template)
     place = row.data_ptr()
     part = row[5:7]
     del row
-    assert passing_row(like).data_ptr() != place
+    assert passing_row(template).data_ptr() != place
     values = part.numpy()
     del part
-    assert passing_row(like).data_ptr() != place
+    assert passing_row(template).data_ptr() != place
     del values
-    assert place in {each.data_ptr() for each in [passing_row(like) for _ in range(3)]}
+    assert place in {each.data_ptr() for each in [passing_row(template) for _ in range(3)]}
 
 
 def test_threads_never_share_a_row() -> None:
-    like = torch.empty(2048)
+    template = torch.empty(2048)
 
     def work(number: int) -> bool:
         for _ in range(200):
-            row = passing_row(like)
+            row = passing_row(template)
             row.fill_(number)
             if not bool((row == number).all()):
                 return False

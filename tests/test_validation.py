@@ -99,7 +99,7 @@ def one_message(
 ) -> tuple[float, float]:
     """Return when one message of 100 kB is there, and when its sender goes on; its receiver comes `late_s`."""
     fabric = Fabric(Cluster(ranks=2, bandwidth_bps=RATE).graph())
-    medium = HostTransport(fabric, wire, terms, AssumedCosts({"gradient": late_s}), sends)
+    transport = HostTransport(fabric, wire, terms, AssumedCosts({"gradient": late_s}), sends)
     ends = [0.0, 0.0]
 
     async def program(worker: Worker) -> None:
@@ -107,10 +107,10 @@ def one_message(
             await worker.send(1, payload)
         else:
             await worker.compute("gradient", lambda: None)
-            await worker.recv(0, like=payload)
-        ends[worker.rank] = medium.now / PICOSECONDS
+            await worker.recv(0, template=payload)
+        ends[worker.rank] = transport.now / PICOSECONDS
 
-    RankScheduler[None](medium).run([Worker(0, 2), Worker(1, 2)], program)
+    RankScheduler[None](transport).run([Worker(0, 2), Worker(1, 2)], program)
     return ends[1], ends[0]
 
 
@@ -140,15 +140,15 @@ def grown(at_once: float, at_last: float, still_s: float) -> float:
 
 def test_a_computation_takes_more_than_its_bytes_and_less_where_a_rank_just_did_one() -> None:
     fabric = Fabric(Cluster(ranks=2, bandwidth_bps=RATE).graph())
-    medium = HostTransport(fabric, NO_ACKS, HostTerms(call_s=1e-4, hot_call_s=1e-5), AssumedCosts({"merge": 1e-3}))
+    transport = HostTransport(fabric, NO_ACKS, HostTerms(call_s=1e-4, hot_call_s=1e-5), AssumedCosts({"merge": 1e-3}))
     ends: list[float] = []
 
     async def program(worker: Worker) -> None:
         for _ in range(2):
             await worker.compute("merge", lambda: None)
-            ends.append(medium.now / PICOSECONDS)
+            ends.append(transport.now / PICOSECONDS)
 
-    RankScheduler[None](medium).run([Worker(0, 1)], program)
+    RankScheduler[None](transport).run([Worker(0, 1)], program)
     # Processors do nothing for messages before it begins, nor while it computes.
     assert ends[0] == pytest.approx(1e-3 + grown(1e-5, 1e-4, AHEAD_S), rel=1e-6)
     assert ends[1] - ends[0] == pytest.approx(1e-3 + grown(1e-5, 1e-4, ends[0]), rel=1e-6)
@@ -157,7 +157,7 @@ def test_a_computation_takes_more_than_its_bytes_and_less_where_a_rank_just_did_
 def ends_of_pairs(terms: HostTerms, pairs: int) -> list[float]:
     """Return when a message of 100 kB is there that each of so many ranks sends another."""
     fabric = Fabric(Cluster(ranks=2 * pairs, bandwidth_bps=RATE).graph())
-    medium = HostTransport(fabric, NO_ACKS, terms, AssumedCosts({}))
+    transport = HostTransport(fabric, NO_ACKS, terms, AssumedCosts({}))
     ends: list[float] = []
 
     async def program(worker: Worker) -> None:
@@ -165,10 +165,10 @@ def ends_of_pairs(terms: HostTerms, pairs: int) -> list[float]:
         if worker.rank < pairs:
             await worker.send(worker.rank + pairs, payload)
         else:
-            await worker.recv(worker.rank - pairs, like=payload)
-            ends.append(medium.now / PICOSECONDS)
+            await worker.recv(worker.rank - pairs, template=payload)
+            ends.append(transport.now / PICOSECONDS)
 
-    RankScheduler[None](medium).run([Worker(rank, 2 * pairs) for rank in range(2 * pairs)], program)
+    RankScheduler[None](transport).run([Worker(rank, 2 * pairs) for rank in range(2 * pairs)], program)
     return ends
 
 
@@ -203,7 +203,7 @@ def ends_of_two(terms: HostTerms, pause_s: float) -> list[float]:
     """Return when two small messages are there, of which one leaves so long after its sender is done with the other."""
     fabric = Fabric(Cluster(ranks=2, bandwidth_bps=RATE).graph())
     wire = Wire(header_bytes=66, ack_bytes=0, credit_bytes=4096)
-    medium = HostTransport(fabric, wire, terms, AssumedCosts({"gradient": pause_s}))
+    transport = HostTransport(fabric, wire, terms, AssumedCosts({"gradient": pause_s}))
     ends: list[float] = []
 
     async def program(worker: Worker) -> None:
@@ -212,10 +212,10 @@ def ends_of_two(terms: HostTerms, pause_s: float) -> list[float]:
                 await worker.send(1, SizeOnly(1))
                 await worker.compute("gradient", lambda: None)
             else:
-                await worker.recv(0, like=SizeOnly(1))
-                ends.append(medium.now / PICOSECONDS)
+                await worker.recv(0, template=SizeOnly(1))
+                ends.append(transport.now / PICOSECONDS)
 
-    RankScheduler[None](medium).run([Worker(0, 2), Worker(1, 2)], program)
+    RankScheduler[None](transport).run([Worker(0, 2), Worker(1, 2)], program)
     return ends
 
 
@@ -277,29 +277,29 @@ def test_where_links_carry_much_in_all_frames_leave_together(
 def test_ranks_of_one_machine_share_its_cores() -> None:
     terms = HostTerms(cores=2)
     fabric = Fabric(Cluster(ranks=8, bandwidth_bps=RATE).graph())
-    medium = HostTransport(fabric, NO_ACKS, terms, AssumedCosts({"gradient": 0.01}))
+    transport = HostTransport(fabric, NO_ACKS, terms, AssumedCosts({"gradient": 0.01}))
 
     async def program(worker: Worker) -> float:
         for _ in range(1 if worker.rank else 2):
             await worker.compute("gradient", lambda: None)
-        return medium.now / PICOSECONDS
+        return transport.now / PICOSECONDS
 
-    tasks = RankScheduler[float](medium).run([Worker(rank, 8) for rank in range(8)], program)
+    tasks = RankScheduler[float](transport).run([Worker(rank, 8) for rank in range(8)], program)
     ends = [task.result for task in tasks]
     assert ends[1:] == [pytest.approx(0.04)] * 7  # eight computations on two cores
     assert ends[0] == pytest.approx(0.05)  # and one more, alone on one of them
 
 
 def test_what_a_first_step_computes_is_not_charged_to_later_ones() -> None:
-    medium = TimedTransport()
+    transport = TimedTransport()
 
     async def program(worker: Worker) -> None:
         for step in range(4):
             worker.step = step
             await worker.compute("gradient", lambda: None)
 
-    RankScheduler[None](medium).run([Worker(rank, 2) for rank in range(2)], program)
-    assert [len(times) for times in medium.seconds.values()] == [2 * 3]
+    RankScheduler[None](transport).run([Worker(rank, 2) for rank in range(2)], program)
+    assert [len(times) for times in transport.seconds.values()] == [2 * 3]
 
 
 @pytest.mark.parametrize(

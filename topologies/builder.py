@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from netsim._util.arrays import IntArray
 from netsim._util.errors import InfeasibleError
 from netsim._util.units import format_bytes
 from netsim.network.graph import Graph, check_link
-from netsim.network.routing import FloatArray, IntArray, Router
+from netsim.network.routing import FloatArray, Router
 
 BANDWIDTH_BPS = 10**9
 LATENCY_S = 50e-6

@@ -6,9 +6,10 @@ from typing import Annotated, TypeAlias
 
 import numpy as np
 
+from netsim._util.arrays import IntArray
 from netsim._util.errors import check_choice
 from netsim.network.graph import Graph
-from netsim.network.routing import NO_LINK, HashArray, IntArray, Paths, choice
+from netsim.network.routing import NO_LINK, HashArray, Paths, choice
 from topologies.builder import Shape, Wiring, check_size
 from topologies.spec import Bandwidth, Count, Duration
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from netsim._util.arrays import IntArray
 from netsim._util.errors import UsageError
 from netsim.network.graph import Graph
-from netsim.network.routing import NO_LINK, HashArray, IntArray, Paths, choice
+from netsim.network.routing import NO_LINK, HashArray, Paths, choice
 from topologies.builder import Shape, Wiring, check_size
 from topologies.spec import Count
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from netsim._util.arrays import IntArray
 from netsim._util.random_streams import Stream, generator
 from netsim.network.graph import Graph
-from netsim.network.routing import IntArray
 
 PLACEMENTS = ("given", "locality", "cyclic", "random")
 """As the topology lists hosts; neighbours in rank are neighbours in the network; one rack after the other in

@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 
+from netsim._util.arrays import IntArray
 from netsim.network.graph import Graph
-from netsim.network.routing import NO_LINK, HashArray, IntArray, Paths, choice
+from netsim.network.routing import NO_LINK, HashArray, Paths, choice
 from topologies.builder import Shape, Wiring, check_size
 from topologies.spec import Sides
 

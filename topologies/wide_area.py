@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+from netsim._util.arrays import IntArray
 from netsim._util.csv_file import csv_rows
 from netsim._util.errors import UsageError
 from netsim._util.units import parse_duration
 from netsim.network.graph import Graph, check_link
-from netsim.network.routing import NO_LINK, FloatArray, HashArray, IntArray, Paths
+from netsim.network.routing import NO_LINK, FloatArray, HashArray, Paths
 from topologies.builder import Shape, Wiring, check_size
 from topologies.spec import Bandwidth, Count, Duration, File
 

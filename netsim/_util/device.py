@@ -84,40 +84,40 @@ _uncut = memoryview(b"")
 _dropped: defaultdict[int, list[memoryview]] = defaultdict(list)
 
 
-def zero_row(like: torch.Tensor) -> torch.Tensor:
-    """Return zeros (d,) of the size and type of `like`, to be kept and worked on in place.
+def zero_row(template: torch.Tensor) -> torch.Tensor:
+    """Return zeros (d,) of the size and type of `template`, to be kept and worked on in place.
 
     Those of all workers lie one after another, as the rows of one matrix would, in pages as large as the kernel
     grants, and apart from the vectors that come and go at every step, among which they would leave holes.
     """
-    if like.device.type != "cpu" or not like.numel():
-        return like.new_zeros(like.numel())
-    return _tensor(_cut(like.numel() * like.element_size()), like)
+    if template.device.type != "cpu" or not template.numel():
+        return template.new_zeros(template.numel())
+    return _tensor(_cut(template.numel() * template.element_size()), template)
 
 
-def passing_row(like: torch.Tensor) -> torch.Tensor:
-    """Return a vector of the size and type of `like` that is soon dropped, with whatever values.
+def passing_row(template: torch.Tensor) -> torch.Tensor:
+    """Return a vector of the size and type of `template` that is soon dropped, with whatever values.
 
     It lies where the last one that was dropped lay, which the cache may still hold.
     """
     import torch
 
-    if like.device.type != "cpu" or not like.numel():
-        return torch.empty_like(like)
-    size = like.numel() * like.element_size()
+    if template.device.type != "cpu" or not template.numel():
+        return torch.empty_like(template)
+    size = template.numel() * template.element_size()
     try:
         memory = _dropped[size].pop()
     except IndexError:
         memory = _cut(size)
     lent = memory[:]
     weakref.finalize(lent, _dropped[size].append, memory)  # when the last tensor that uses it is gone
-    return _tensor(lent, like)
+    return _tensor(lent, template)
 
 
-def _tensor(memory: memoryview, like: torch.Tensor) -> torch.Tensor:
+def _tensor(memory: memoryview, template: torch.Tensor) -> torch.Tensor:
     import torch
 
-    return torch.frombuffer(memory, dtype=like.dtype)
+    return torch.frombuffer(memory, dtype=template.dtype)
 
 
 def _cut(size: int) -> memoryview:

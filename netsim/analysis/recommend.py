@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any
 
 from algorithms import ALGORITHMS
 from netsim._util.errors import UsageError, check_choice
+from netsim._util.progress import OnPoint
 from netsim._util.units import format_duration, parse_duration
 from netsim.experiment.configuration import Experiment
 from netsim.network.graph import LinkRanges
@@ -28,8 +29,6 @@ SHARE = 0.2
 """By how much of itself each input is wrong, one at a time, to see whether the order holds."""
 INPUTS = ("bandwidth_scale", "latency_scale", "compute_time")
 """The scales are those of all links, also of those whose topology decides their bandwidth or latency."""
-
-OnPoint = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from netsim._util.errors import IncompleteError, InfeasibleError, NetsimError, reason_of
+from netsim._util.progress import OnRound
 from netsim._util.standard_streams import escaped, in_utf_8, reader_may_go
 from netsim._util.units import format_wait
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from netsim.experiment.configuration import Experiment
     from netsim.experiment.results import Report
     from netsim.report.terminal import Accounting
-    from netsim.simulator.session import OnRound
 
 LEAST_WIDTH = 60
 """Columns that progress takes."""

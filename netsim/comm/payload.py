@@ -136,6 +136,8 @@ class Bundle:
 
 Vector: TypeAlias = Dense | Sparse | SizeOnly
 Payload: TypeAlias = Vector | Flag | Bundle
+PayloadT = TypeVar("PayloadT", bound=Payload)
+VectorT = TypeVar("VectorT", bound=Vector)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -277,29 +279,33 @@ class _Part(NamedTuple):
         return f"{self.where}, part {self.number} of a bundle"
 
 
-def check_like(payload: Payload, like: Payload, where: object) -> None:
+def check_like(payload: Payload, template: Payload, where: object) -> None:
     """Raise ProtocolError, with `where` as words, unless `payload` is of the kind, size and type that was expected.
 
     A bundle is checked part by part; it may end early, as that of a worker which sends a flag alone does.
     """
-    if payload is like:
+    if payload is template:
         return
-    if isinstance(payload, Bundle) and isinstance(like, Bundle):
-        if len(payload.parts) > len(like.parts):
-            raise ProtocolError(f"{where}: received {describe(payload)}, expected {describe(like)} at the most")
-        for number, (part, its_like) in enumerate(zip(payload.parts, like.parts, strict=False)):
+    if isinstance(payload, Bundle) and isinstance(template, Bundle):
+        if len(payload.parts) > len(template.parts):
+            raise ProtocolError(f"{where}: received {describe(payload)}, expected {describe(template)} at the most")
+        for number, (part, its_like) in enumerate(zip(payload.parts, template.parts, strict=False)):
             check_like(part, its_like, _Part(where, number))
         return
-    if isinstance(payload, Bundle | Flag) or isinstance(like, Bundle | Flag):
-        matches = type(payload) is type(like)
-    elif isinstance(payload, SizeOnly) or isinstance(like, SizeOnly):
-        matches = type(payload) is type(like) and _sparse(payload) == _sparse(like) and payload.size == like.size
+    if isinstance(payload, Bundle | Flag) or isinstance(template, Bundle | Flag):
+        matches = type(payload) is type(template)
+    elif isinstance(payload, SizeOnly) or isinstance(template, SizeOnly):
+        matches = (
+            type(payload) is type(template) and _sparse(payload) == _sparse(template) and payload.size == template.size
+        )
     else:
         matches = (
-            type(payload) is type(like) and payload.size == like.size and payload.values.dtype == like.values.dtype
+            type(payload) is type(template)
+            and payload.size == template.size
+            and payload.values.dtype == template.values.dtype
         )
     if not matches:
-        raise ProtocolError(f"{where}: received {describe(payload)}, expected {describe(like)}")
+        raise ProtocolError(f"{where}: received {describe(payload)}, expected {describe(template)}")
 
 
 def _sparse(payload: Vector) -> bool:

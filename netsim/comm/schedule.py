@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
+from netsim._util.arrays import IntArray
 from netsim.comm.payload import Payload
 from netsim.comm.worker import Collective, Compute, evaluate
 
-IntArray: TypeAlias = npt.NDArray[np.int64]
 T = TypeVar("T")
 PerRole: TypeAlias = Sequence[T]
 """One T for each of a world's representatives, in their order."""

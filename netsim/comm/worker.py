@@ -15,12 +15,11 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator,
 from dataclasses import dataclass
 from typing import Any, Concatenate, Final, Generic, Literal, ParamSpec, TypeAlias, TypeVar
 
-from netsim.comm.payload import Payload
+from netsim.comm.payload import Payload, PayloadT
 from netsim.comm.traffic import Traffic
 
 R = TypeVar("R")
 P = ParamSpec("P")
-PayloadT = TypeVar("PayloadT", bound=Payload)
 
 Work: TypeAlias = Literal["gradient", "select", "merge", "update"]
 """What a computation is for; its time is charged and reported under this name."""
@@ -52,10 +51,10 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Recv(Generic[PayloadT]):
-    """Receive from rank `src` a payload of the same kind, size and element type as `like`."""
+    """Receive from rank `src` a payload of the same kind, size and element type as `template`."""
 
     src: int
-    like: PayloadT
+    template: PayloadT
     tag: int = 0
 
     def __await__(self) -> Generator[Any, Any, PayloadT]:
@@ -275,22 +274,22 @@ class Worker:
         self._check(dst, "send to")
         return Send(dst, payload, self._first_tag + tag)
 
-    def recv(self, src: int, like: PayloadT, tag: int = 0) -> Recv[PayloadT]:
-        """Return the request to receive from rank `src` something like `like`."""
+    def recv(self, src: int, template: PayloadT, tag: int = 0) -> Recv[PayloadT]:
+        """Return the request to receive from rank `src` something like `template`."""
         self._check(src, "receive from")
-        return Recv(src, like, self._first_tag + tag)
+        return Recv(src, template, self._first_tag + tag)
 
-    def sendrecv(self, dst: int, payload: Payload, src: int, like: PayloadT, tag: int = 0) -> SendRecv[PayloadT]:
+    def sendrecv(self, dst: int, payload: Payload, src: int, template: PayloadT, tag: int = 0) -> SendRecv[PayloadT]:
         """Return the request to send to `dst` and to receive from `src` at once."""
-        return SendRecv(self.send(dst, payload, tag), self.recv(src, like, tag))
+        return SendRecv(self.send(dst, payload, tag), self.recv(src, template, tag))
 
     def start_send(self, dst: int, payload: Payload, tag: int = 0) -> Start[None]:
         """Return the request to begin a send; its answer is a handle."""
         return Start(self.send(dst, payload, tag))
 
-    def start_recv(self, src: int, like: PayloadT, tag: int = 0) -> Start[PayloadT]:
+    def start_recv(self, src: int, template: PayloadT, tag: int = 0) -> Start[PayloadT]:
         """Return the request to begin a receive; its answer is a handle."""
-        return Start(self.recv(src, like, tag))
+        return Start(self.recv(src, template, tag))
 
     def fork(self, branch: Worker, coroutine: Coroutine[Any, Any, R]) -> Fork[R]:
         """Return the request to run a coroutine beside this one, as `branch`; its answer is a handle."""

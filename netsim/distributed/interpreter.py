@@ -186,10 +186,10 @@ class RankInterpreter:
 
     def _start_recv(self, request: Recv[Any]) -> Incoming:
         """Be ready for all of a message, or for its header: gloo moves no data before the receiver is."""
-        where = self._where("receiving from rank", request.src, request.like)
+        where = self._where("receiving from rank", request.src, request.template)
         acknowledge = partial(self._acknowledge, request, where) if self._acknowledged else None
-        if self._at_once and has_known_size(request.like):
-            room = room_for(request.like)
+        if self._at_once and has_known_size(request.template):
+            room = room_for(request.template)
             message = Transfer(self._group.recv, room, whole_tag(request.tag, room.nbytes), where)
             return Incoming(message, partial(self._unpack_whole, request, where), acknowledge)
         return self._start_announced(request, where, acknowledge)
@@ -240,7 +240,7 @@ class RankInterpreter:
         """nccl runs a pair's sends and receives one after the other, so both bodies go as one batch."""
         send, recv = request.send, request.recv
         sending = self._where("sending to rank", send.dst, send.payload)
-        receiving = self._where("receiving from rank", recv.src, recv.like)
+        receiving = self._where("receiving from rank", recv.src, recv.template)
         header, body = self._pack(send, sending)
         words = torch.empty(HEADER_BYTES, dtype=torch.uint8)
         headers = [
@@ -289,18 +289,18 @@ class RankInterpreter:
         payload = decode(
             self._moved(body, self._device), Header.decode(header, where.operation, where.step, request.tag, where)
         )
-        check_like(payload, request.like, where)
+        check_like(payload, request.template, where)
         self.packing_s += time.perf_counter() - started
         self._worker.traffic.received(payload)
         return payload
 
     def _unpack_whole(self, request: Recv[Any], where: Where, message: torch.Tensor) -> Payload:
         started = time.perf_counter()
-        like = request.like
-        if isinstance(like, Dense):
+        template = request.template
+        if isinstance(template, Dense):
             # Of the vector that is expected all but the values is known, so that is compared, not decoded.
-            head = head_of(like, where.operation, where.step, request.tag)
-            if (values := values_after(head, message, like)) is not None:
+            head = head_of(template, where.operation, where.step, request.tag)
+            if (values := values_after(head, message, template)) is not None:
                 payload = Dense(self._moved(values, self._device))
                 self.packing_s += time.perf_counter() - started
                 self._worker.traffic.received(payload)

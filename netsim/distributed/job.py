@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from netsim._util.progress import OnRound
 from netsim._util.storage import write_atomically
 from netsim.distributed.failures import ExitMessage, RankExit, RankFailedError, diagnose
 from netsim.distributed.rank_context import HINT, SLACK_S, taking_part
@@ -40,7 +41,6 @@ HOST = "host"
 
 PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15
 
-OnRound = Callable[[str, int], None]
 RankTask = Callable[[dict[str, Any], int, OnRound], Iterable[dict[str, Any]]]
 """``work(details, rank, on_round)`` runs as one rank of the joined group; rank 0 gives results, others none."""
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from netsim._util.errors import NetsimError, NonFiniteGradientError, UsageError, reason_of, shown
 from netsim._util.interrupts import ended_politely
+from netsim._util.progress import OnRound, ignore
 from netsim._util.system import check_memory, child_environment, where_it_listens
 from netsim._util.units import read_whole
 from netsim.distributed.failures import RankFailedError
@@ -23,7 +24,7 @@ from netsim.distributed.rank_main import check_backend, process_group, ranks_of
 from netsim.distributed.tasks import rank_task
 from netsim.experiment.configuration import Experiment
 from netsim.experiment.results import Result
-from netsim.simulator.session import OnRound, ignore, load_task
+from netsim.simulator.session import load_task
 from netsim.training.workloads import is_own
 from topologies import servers_of
 

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from netsim._util.device import one_thread_each, resolve_device
 from netsim._util.errors import UsageError, unknown
+from netsim._util.progress import OnRound, ignore
 from netsim.comm.payload import Dense
 from netsim.comm.worker import Worker
 from netsim.distributed.rank_context import CURRENT_RANK
 from netsim.distributed.rendezvous import rendezvous, verify_config
 from netsim.experiment.configuration import Experiment
 from netsim.experiment.results import RankOutcome, Ranks, Result, Timing, sha256_of, summarise
-from netsim.simulator.session import OnRound, holds_a_part, ignore, judge, load_task, make_workers
+from netsim.simulator.session import holds_a_part, judge, load_task, make_workers
 from netsim.simulator.timeline import Spent
 from netsim.training.loop import Trained, train
 from netsim.training.overlap import described

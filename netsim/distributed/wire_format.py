@@ -108,13 +108,13 @@ def _padded_size(nbytes: int) -> int:
     return nbytes + -nbytes % _ALIGN
 
 
-def room_for(like: Payload) -> torch.Tensor:
+def room_for(template: Payload) -> torch.Tensor:
     """Return an empty tensor for a message with a payload like this one, whose size is known before it is there."""
-    if isinstance(like, Dense):
-        dtype = like.values.dtype
-        nbytes = _WHOLE_HEAD_BYTES + _padded_size(like.size * dtype.itemsize)
+    if isinstance(template, Dense):
+        dtype = template.values.dtype
+        nbytes = _WHOLE_HEAD_BYTES + _padded_size(template.size * dtype.itemsize)
         return torch.empty(nbytes // dtype.itemsize, dtype=dtype)
-    assert isinstance(like, Flag)
+    assert isinstance(template, Flag)
     return torch.empty(_WHOLE_HEAD_BYTES, dtype=torch.uint8)
 
 
@@ -152,11 +152,11 @@ def as_tensor(raw: bytes) -> torch.Tensor:
     return torch.frombuffer(bytearray(raw), dtype=torch.uint8) if raw else torch.empty(0, dtype=torch.uint8)
 
 
-def values_after(head: bytes, message: torch.Tensor, like: Dense) -> torch.Tensor | None:
+def values_after(head: bytes, message: torch.Tensor, template: Dense) -> torch.Tensor | None:
     """Return the values of a dense vector like this one that come after `head`; None if a message begins otherwise."""
     if ctypes.string_at(message.data_ptr(), len(head)) != head:
         return None
-    return message.narrow(0, len(head) // message.element_size(), like.size)
+    return message.narrow(0, len(head) // message.element_size(), template.size)
 
 
 def decode(body: torch.Tensor, header: Header) -> Payload:

@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 
+from netsim._util.arrays import IntArray
 from netsim._util.errors import InfeasibleError
 from netsim._util.units import HORIZON_PS, PICOSECONDS
 from netsim.network.graph import Graph, from_networkx
-from netsim.network.routing import IntArray, TreeRouter, flow_hash
+from netsim.network.routing import TreeRouter, flow_hash
 
 if TYPE_CHECKING:
     import networkx as nx

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from netsim._util.arrays import IntArray
 from netsim._util.errors import UsageError, shown
 from netsim._util.units import FASTEST_BPS, SLOWEST_S, format_bandwidth, format_duration, format_range
-from netsim.network.routing import FloatArray, IntArray, Router, ShortestPaths
+from netsim.network.routing import FloatArray, Router, ShortestPaths
 
 if TYPE_CHECKING:
     import networkx as nx

@@ -16,7 +16,8 @@ from typing import NamedTuple, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-IntArray: TypeAlias = npt.NDArray[np.int64]
+from netsim._util.arrays import IntArray
+
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 HashArray: TypeAlias = npt.NDArray[np.uint64]
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from netsim._util.arrays import IntArray
 from netsim._util.units import PICOSECONDS
 from netsim.network.fabric import Fabric
 from netsim.network.graph import LinkRanges
-from netsim.network.routing import IntArray
 
 Tell = Callable[[str], None]
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from netsim._util.arrays import IntArray
 from netsim._util.errors import UsageError
 from netsim._util.units import format_bandwidth, format_duration
 from netsim.network.fabric import Fabric
-from netsim.network.routing import IntArray
 from netsim.report.canvas import canvas, legend, plain, to_svg
 
 MOST_NODES = 600

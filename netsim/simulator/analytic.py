@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from netsim._util.arrays import IntArray
 from netsim._util.units import HORIZON_PS, beyond_horizon
 from netsim.comm.collectives import (
     Combine,
@@ -41,9 +42,9 @@ from netsim.comm.collectives import (
 from netsim.comm.payload import Bundle, Flag, Payload, SizeOnly, add, concatenate
 from netsim.comm.schedule import NoScheduleError, PerRole, RoleMap, asked, called, kind_of, size_of, written
 from netsim.comm.worker import Collective, Compute
-from netsim.network.routing import IntArray
-from netsim.simulator.symmetry import Costs, SymmetryRecorder
+from netsim.simulator.symmetry import SymmetryRecorder
 from netsim.simulator.vectorized_sharing import alone, drain
+from netsim.training.costs import Costs
 
 WORKER_LINKS, SERVER_LINK = "worker links", "server link"
 
@@ -136,9 +137,9 @@ class Formulas(SymmetryRecorder):
         self.compute(tuple(self.charge([Compute("merge", concatenate, (whole,))]) for _ in self.chains))
         return vector
 
-    def ring_all_gather(self, own: PerRole[Payload], likes: PerRole[Any] | None = None) -> PerRole[Any]:
+    def ring_all_gather(self, own: PerRole[Payload], templates: PerRole[Any] | None = None) -> PerRole[Any]:
         workers, payload = self.world.workers, self.world.alike(own)
-        if likes is not None and likes[0] is not None:
+        if templates is not None and templates[0] is not None:
             raise NoScheduleError("vectors of different sizes are gathered")
         self._everybody(_times(workers - 1, self._message(size_of(payload))))
         self._count(self.sent, workers - 1, payload)
@@ -165,7 +166,7 @@ class Formulas(SymmetryRecorder):
         self._count_tree(workers, own[0], up=True)
         return self.world.only_at(0, result)
 
-    def tree_broadcast(self, own: PerRole[Payload | None], like: PerRole[Payload]) -> PerRole[Any]:
+    def tree_broadcast(self, own: PerRole[Payload | None], template: PerRole[Payload]) -> PerRole[Any]:
         workers, payload = self.world.workers, self.world.alike(own)
         self._down((workers - 1).bit_length(), size_of(payload), level=workers & (workers - 1) == 0)
         self._count_tree(workers, payload, up=False)
@@ -183,11 +184,11 @@ class Formulas(SymmetryRecorder):
         return self.world.only_at(0, result)
 
     def tree_broadcast_back(
-        self, levels: PerRole[Any], own: PerRole[Payload | None], like: PerRole[Payload]
+        self, levels: PerRole[Any], own: PerRole[Payload | None], template: PerRole[Payload]
     ) -> PerRole[Any]:
         payload = self.world.alike(own)
         if len(levels[0][0]) == 1:
-            return self.tree_broadcast(own, like)
+            return self.tree_broadcast(own, template)
         self._down(sum(self._rounds_of(levels[0])), size_of(payload), level=True)
         self._count_levels(levels[0], payload, up=False)
         return self.world.everywhere(payload)
@@ -255,7 +256,9 @@ class Formulas(SymmetryRecorder):
 
     # To and from a server.
 
-    def gather(self, own: PerRole[Any], like: PerRole[Payload], serial: PerRole[bool] | None = None) -> PerRole[Any]:
+    def gather(
+        self, own: PerRole[Any], template: PerRole[Payload], serial: PerRole[bool] | None = None
+    ) -> PerRole[Any]:
         world = self.world
         others = world.workers - (world.server < world.workers)
         everyones = [own[role] for role in world.role[: world.workers].tolist()]
@@ -273,14 +276,14 @@ class Formulas(SymmetryRecorder):
         self._count_server(payload, turn, up=True)
         return answers
 
-    def scatter(self, payloads: PerRole[Any], like: PerRole[Payload]) -> PerRole[Any]:
+    def scatter(self, payloads: PerRole[Any], template: PerRole[Payload]) -> PerRole[Any]:
         everyones = payloads[self._server]
         if len({(repr(payload), size_of(payload)) for payload in everyones}) > 1:
             raise NoScheduleError("the server does not tell all workers the same")
         self._from_server(everyones[0])
         return [everyones[rank] if rank < self.world.workers else None for rank in self.world.representatives]
 
-    def broadcast_from_server(self, own: PerRole[Any], like: PerRole[Payload]) -> PerRole[Any]:
+    def broadcast_from_server(self, own: PerRole[Any], template: PerRole[Payload]) -> PerRole[Any]:
         self._from_server(own[self._server])
         return self.world.everywhere(own[self._server])
 

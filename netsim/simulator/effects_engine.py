@@ -24,8 +24,9 @@ from netsim.network.sharing import Sharing, weight_by_latency
 from netsim.network.switching import extra_ps
 from netsim.network.tcp import HEADERS, PAYLOAD, on_wire
 from netsim.simulator.critical_path import CriticalPath
-from netsim.simulator.event_engine import Costs, SimulatedTransport
+from netsim.simulator.event_engine import SimulatedTransport
 from netsim.simulator.scheduler import Done
+from netsim.training.costs import Costs
 
 PACKET = 1500
 """Bytes of a packet where the protocol has no headers."""

@@ -25,7 +25,7 @@ from netsim.training.sgd import SGDConfig
 
 if TYPE_CHECKING:
     from netsim.network.fabric import Fabric
-    from netsim.simulator.symmetry import Costs
+    from netsim.training.costs import Costs
 
 
 class Found(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from typing import Any, Protocol
+from typing import Any
 
 import simpy
 
@@ -18,14 +18,7 @@ from netsim.network.sharing import Sharing
 from netsim.simulator.compute_pool import Backlog
 from netsim.simulator.critical_path import CriticalPath
 from netsim.simulator.scheduler import Done
-
-
-class Costs(Protocol):
-    """How long computations take on the hosts that are simulated."""
-
-    def picoseconds(self, request: Compute[Any], settle: Callable[[], None]) -> int:
-        """Return the time to charge for `request`; call `settle` first if it must be timed undisturbed."""
-
+from netsim.training.costs import Costs
 
 SpanNote = Callable[[Worker, str, int, int], None]
 """Called with what a worker computes, from when until when."""

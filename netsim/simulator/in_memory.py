@@ -11,7 +11,7 @@ from netsim.simulator.scheduler import Done
 
 
 class InMemoryTransport:
-    """A medium without time."""
+    """A transport that takes no time."""
 
     now = 0
 

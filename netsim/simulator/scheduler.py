@@ -1,7 +1,7 @@
 """Runs all ranks in one process: resumes coroutines, matches messages, reports deadlocks.
 
-What a message or a computation costs is the business of a *medium*: :class:`netsim.simulator.in_memory.InMemoryTransport`
-takes no time, :class:`netsim.simulator.event_engine.SimulatedTransport` asks a model of the network.
+A *transport* decides what a message or a computation costs. :class:`~netsim.simulator.in_memory.InMemoryTransport`
+takes no time; :class:`~netsim.simulator.event_engine.SimulatedTransport` asks a model of the network.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from netsim.simulator.replica_cache import ReplicaMemo
 
 T = TypeVar("T")
 Done = Callable[[Any, CriticalPath], None]
-"""Called by a medium with the answer, and with the path of events that led to it."""
+"""Called by a transport with the answer, and with the path of events that led to it."""
 EXPANDED = (Collective, InPieces)
 """What is run as the messages and computations that it is made of."""
 BESIDE = (Start, Fork)
@@ -123,8 +123,8 @@ class Channel:
 class RankScheduler(Generic[T]):
     """Runs one coroutine a rank to its end, answering their requests."""
 
-    def __init__(self, medium: Transport) -> None:
-        self._medium = medium
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
         self._channels: defaultdict[tuple[int, int, int], Channel] = defaultdict(Channel)
         self._ready: deque[tuple[RankCoroutine[T], Any]] = deque()
         self._forked: dict[RankCoroutine[Any], None] = {}
@@ -149,7 +149,7 @@ class RankScheduler(Generic[T]):
 
         `start` is the path that led here, if they do not begin at the beginning.
         """
-        start = CriticalPath.start(self._medium.now) if start is None else start
+        start = CriticalPath.start(self._transport.now) if start is None else start
         tasks = [RankCoroutine(worker, program(worker), start) for worker in workers]
         with ExitStack() as stack:
             stack.callback(self._close_forked)
@@ -159,7 +159,7 @@ class RankScheduler(Generic[T]):
             while True:
                 while self._ready:
                     self._resume(*self._ready.popleft())
-                if not self._medium.advance():
+                if not self._transport.advance():
                     break
             self._check_finished([*tasks, *self._forked])
         return tasks
@@ -183,7 +183,7 @@ class RankScheduler(Generic[T]):
                 continue
             if not operation.done:
                 operation.tell = partial(self._wake, task)
-                task.waits_for, task.blocked_since = operation, self._medium.now
+                task.waits_for, task.blocked_since = operation, self._transport.now
                 return
             answer = operation.answer
 
@@ -198,7 +198,7 @@ class RankScheduler(Generic[T]):
 
     def _send(self, task: RankCoroutine[T], request: Send) -> Operation:
         operation = Operation(request)
-        message = Message(task.worker.rank, request.payload, task.worker.operation, self._medium.now)
+        message = Message(task.worker.rank, request.payload, task.worker.operation, self._transport.now)
         task.worker.traffic.sent(request.payload)
         channel = self._channels[task.worker.rank, request.dst, request.tag]
         if channel.receives:
@@ -214,12 +214,12 @@ class RankScheduler(Generic[T]):
             if message.claim is not None:
                 self._deliver(message, *message.claim)
 
-        self._medium.carry(task.worker, request, task.path, sent, arrived)
+        self._transport.carry(task.worker, request, task.path, sent, arrived)
         return operation
 
     def _receive(self, task: RankCoroutine[T], request: Recv[Any]) -> Operation:
         operation = Operation(request)
-        self._medium.expect(task.worker, request)
+        self._transport.expect(task.worker, request)
         channel = self._channels[request.src, task.worker.rank, request.tag]
         if not channel.messages:
             channel.receives.append((operation, task))
@@ -243,9 +243,9 @@ class RankScheduler(Generic[T]):
         def part_done(_: Any, path: CriticalPath) -> None:
             nonlocal received_at
             if not sent.done:
-                received_at = (self._medium.now, path)
+                received_at = (self._transport.now, path)
             elif received.done:
-                if received_at is not None and received_at[0] == self._medium.now:
+                if received_at is not None and received_at[0] == self._transport.now:
                     path = received_at[1]
                 self._finish(operation, received.answer, path)
 
@@ -263,7 +263,7 @@ class RankScheduler(Generic[T]):
                 return self._replicas.call(request.function, request.args)
             return evaluate(request)
 
-        self._medium.compute(
+        self._transport.compute(
             task.worker, request, call, task.path, lambda answer, path: self._finish(operation, answer, path)
         )
         return operation
@@ -284,7 +284,7 @@ class RankScheduler(Generic[T]):
         where = Place(task.worker, message)
         if message.payload.version() != message.version:
             raise ProtocolError(f"{where}: the sender changed {describe(message.payload)} after sending it")
-        check_like(message.payload, operation.request.like, where)
+        check_like(message.payload, operation.request.template, where)
         task.worker.traffic.received(message.payload)
         assert message.path is not None
         self._finish(operation, message.payload, message.path)
@@ -298,7 +298,7 @@ class RankScheduler(Generic[T]):
 
     def _wake(self, task: RankCoroutine[T], answer: Any, path: CriticalPath) -> None:
         # If it stood still until now, what it waited for is what its own path leads through.
-        if self._medium.now > task.blocked_since:
+        if self._transport.now > task.blocked_since:
             task.path = path
         task.waits_for = None
         self._ready.append((task, answer))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from netsim._util.device import one_thread_each, resolve_device
 from netsim._util.errors import InfeasibleError, NonFiniteGradientError, UsageError
+from netsim._util.progress import OnRound, ignore
 from netsim._util.system import check_memory, old_objects_set_aside
 from netsim._util.units import PICOSECONDS
 from netsim.comm.payload import Dense, Vector
@@ -49,13 +50,6 @@ if TYPE_CHECKING:
 
 SMALL_BATCH = 1024
 """A mini-batch up to this may be larger than the data: samples then repeat in it."""
-
-OnRound = Callable[[str, int], None]
-"""Called with an algorithm's name and the step that rank 0 has finished."""
-
-
-def ignore(algorithm: str, step: int) -> None:
-    """Report no progress."""
 
 
 class Session:
@@ -120,14 +114,14 @@ class Session:
         if checkpoint is not None:
             every = checkpoint.every
             standing = checkpoint.standing(name, workers, fabric.links, self.device or "cpu")
-        recorder = self._recorder(algorithm, workers, lambda: medium.now, emit)
+        recorder = self._recorder(algorithm, workers, lambda: transport.now, emit)
         if recorder is not None and standing.step:
             recorder.resume(workers, standing.trained, standing.skipped)
         while True:
             timelines = [Timeline() for _ in workers] if isinstance(algorithm, Overlapped) else []
-            medium = self._medium(fabric, standing, trace, timelines)
+            transport = self._transport(fabric, standing, trace, timelines)
             until = min(standing.step + every, experiment.round_count)
-            tasks = self._run(medium, algorithm, workers, until, standing, on_round, recorder, timelines)
+            tasks = self._run(transport, algorithm, workers, until, standing, on_round, recorder, timelines)
             if checkpoint is None or until == experiment.round_count:
                 break
             standing = _standing(until, tasks, recorder)
@@ -170,21 +164,21 @@ class Session:
         assert isinstance(charges, MeasuredCosts)
         return charges.ready(lambda written: task.gradual(written, task.initial_parameters(), 0, 0))
 
-    def _medium(
+    def _transport(
         self, fabric: Fabric, standing: CheckpointState, trace: Trace | None, timelines: Sequence[Timeline]
     ) -> Transport:
         """Return the network, where it stands, with the effects that were asked for; it fills `timelines`."""
         experiment, now = self.experiment, standing.path.total()
         network = (fabric, fabric.hosts, self.costs, self._executor, now, cast(Sharing, experiment.sharing))
-        medium: SimulatedTransport
+        transport: SimulatedTransport
         if experiment.effects.any:
-            medium = EffectsTransport(*network, effects=experiment.effects, seed=experiment.seed)
+            transport = EffectsTransport(*network, effects=experiment.effects, seed=experiment.seed)
         else:
-            medium = SimulatedTransport(*network)
-        medium.eager = experiment.sends == "eager"
+            transport = SimulatedTransport(*network)
+        transport.eager = experiment.sends == "eager"
         if timelines:
-            medium.note = lambda worker, work, start, end: timelines[worker.rank].computed(work, start, end)
-        return medium if trace is None else TracedTransport(medium, trace)
+            transport.note = lambda worker, work, start, end: timelines[worker.rank].computed(work, start, end)
+        return transport if trace is None else TracedTransport(transport, trace)
 
     def in_memory(self, name: str) -> list[RankOutcome]:
         """Run one algorithm without a network or time; return what each rank did."""
@@ -196,7 +190,7 @@ class Session:
 
     def _run(
         self,
-        medium: Transport,
+        transport: Transport,
         algorithm: Algorithm,
         workers: list[Worker],
         until: int,
@@ -221,7 +215,7 @@ class Session:
             start = standing.trained.pop(worker.rank, None)
             return train(worker, algorithm, self.task, until, recipe, ended, standing.step, start)
 
-        ranks = Watched[Trained](medium, timelines) if timelines else RankScheduler[Trained](medium)
+        ranks = Watched[Trained](transport, timelines) if timelines else RankScheduler[Trained](transport)
         return ranks.run(workers, program, CriticalPath.after(standing.path))
 
     def _recorder(

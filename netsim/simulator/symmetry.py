@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Coroutine, Hashable, Sequence
 from contextlib import ExitStack
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -33,15 +33,10 @@ from netsim.comm.schedule import (
     written,
 )
 from netsim.comm.worker import EXPAND, Collective, Compute, Worker, evaluate, stages
+from netsim.training.costs import Costs
 
 NOBODY = Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64))
 _PAYLOADS = (Dense, Sparse, SizeOnly, Flag, Bundle)
-
-
-class Costs(Protocol):
-    """How long computations take."""
-
-    def picoseconds(self, request: Compute[Any], settle: Callable[[], None]) -> int: ...
 
 
 class RecordedPhase(NamedTuple):

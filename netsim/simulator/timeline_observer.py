@@ -16,12 +16,12 @@ T = TypeVar("T")
 class Watched(RankScheduler[T]):
     """Runs as any, and notes when a coroutine of rank r waited for a message in ``timelines[r]``."""
 
-    def __init__(self, medium: Transport, timelines: Sequence[Timeline]) -> None:
-        super().__init__(medium)
+    def __init__(self, transport: Transport, timelines: Sequence[Timeline]) -> None:
+        super().__init__(transport)
         self._timelines = timelines
 
     def _wake(self, task: RankCoroutine[T], answer: Any, path: CriticalPath) -> None:
         assert task.waits_for is not None
         if isinstance(task.waits_for.request, Send | Recv | SendRecv):
-            self._timelines[task.worker.rank].communicated(task.blocked_since, self._medium.now)
+            self._timelines[task.worker.rank].communicated(task.blocked_since, self._transport.now)
         super()._wake(task, answer, path)

@@ -1,4 +1,4 @@
-"""A medium that writes down what goes on in another one, and changes nothing."""
+"""A transport that records what goes on in another one, and changes nothing."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from netsim.simulator.trace import Computation, Trace, TracedMessage
 
 
 class TracedTransport:
-    """Passes everything on to `medium`, message by message, and fills `trace`."""
+    """Passes everything on to `transport`, message by message, and fills `trace`."""
 
-    def __init__(self, medium: SimulatedTransport, trace: Trace) -> None:
-        self._medium = medium
-        self._also, medium.note = medium.note, self._note
+    def __init__(self, transport: SimulatedTransport, trace: Trace) -> None:
+        self._transport = transport
+        self._also, transport.note = transport.note, self._note
         self._trace = trace
 
     @property
     def now(self) -> int:
-        return self._medium.now
+        return self._transport.now
 
     def carry(self, worker: Worker, request: Send, path: CriticalPath, sent: Done, arrived: Done) -> None:
         start, step, operation, size = self.now, worker.step, worker.operation, nbytes(request.payload)
@@ -39,21 +39,21 @@ class TracedTransport:
 
             return at
 
-        self._medium.carry(worker, request, path, noted("sent", sent), noted("end", arrived))
+        self._transport.carry(worker, request, path, noted("sent", sent), noted("end", arrived))
 
     def expect(self, worker: Worker, request: Recv[Any]) -> None:
-        self._medium.expect(worker, request)
+        self._transport.expect(worker, request)
 
     def compute(
         self, worker: Worker, request: Compute[Any], call: Callable[[], Any], path: CriticalPath, done: Done
     ) -> None:
-        self._medium.compute(worker, request, call, path, done)
+        self._transport.compute(worker, request, call, path, done)
 
     def _note(self, worker: Worker, work: str, start: int, end: int) -> None:
         self._trace.add(Computation(worker.rank, work, worker.step, start, end))
         self._also(worker, work, start, end)
 
     def advance(self) -> bool:
-        went_on = self._medium.advance()
-        self._trace.set_levels(self.now, self._medium.utilisation())
+        went_on = self._transport.advance()
+        self._trace.set_levels(self.now, self._transport.utilisation())
         return went_on

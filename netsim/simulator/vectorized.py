@@ -15,11 +15,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from netsim._util.arrays import IntArray
 from netsim._util.errors import InfeasibleError
 from netsim._util.units import HORIZON_PS, PICOSECONDS, beyond_horizon
 from netsim.comm.schedule import NoScheduleError, Pairs, RoleMap, Round
 from netsim.network.fabric import Fabric
-from netsim.network.routing import IntArray
 from netsim.network.sharing import Sharing, weight_by_latency
 from netsim.simulator.symmetry import RecordedPhase
 from netsim.simulator.vectorized_sharing import alone, drain

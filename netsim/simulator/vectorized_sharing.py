@@ -7,9 +7,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from netsim._util.arrays import IntArray
 from netsim._util.units import HORIZON_PS, PICOSECONDS, beyond_horizon
 from netsim.comm.schedule import NoScheduleError
-from netsim.network.routing import FloatArray, IntArray
+from netsim.network.routing import FloatArray
 
 MOST_INSTANTS = 256
 """Beyond so many changes of rates, arrays a change are no faster than a message at a time."""

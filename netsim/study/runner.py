@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from netsim._util.errors import NetsimError, UnwrittenError, UsageError, in_one_line, reason_of
+from netsim._util.progress import OnPoint
 from netsim._util.storage import check_outputs, made_folder, remove_leftovers, write_atomically
 from netsim._util.system import surroundings
 from netsim.experiment.configuration import Experiment
@@ -29,9 +30,6 @@ SCHEMA = "netsim.study/1"
 MOST_POINTS = 100_000
 REPORT, CONCLUSION, POINTS = "report.html", "conclusion.json", "points"
 TABLES = ("points.jsonl", "points.csv")
-
-OnPoint = Callable[[int, int], None]
-"""Called with the points that are known, and those there are so far."""
 
 
 def ignore(known: int, total: int) -> None:

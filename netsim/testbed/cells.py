@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from netsim._util.progress import OnRound
 from netsim.cluster.framing import Wire
 from netsim.comm.worker import Sends
 from netsim.network.fabric import Fabric
@@ -17,7 +18,6 @@ from netsim.testbed.host_model import HostTerms
 if TYPE_CHECKING:
     from netsim.testbed.simultaneous_start import SimultaneousStart
 
-OnRound = Callable[[str, int], None]
 BESIDE_S = 6.0
 """After so long, and the cell that is being measured, points are measured anew."""
 

@@ -23,19 +23,19 @@ MOST = 0.2
 
 def crowd_message(nbytes: int, fabric: Fabric, wire: Wire, terms: HostTerms) -> float:
     """Return the seconds that the model gives a message of many that each rank sends another, one after the other."""
-    medium = HostTransport(fabric, wire, terms, AssumedCosts({}))
+    transport = HostTransport(fabric, wire, terms, AssumedCosts({}))
     vector = EXCHANGES["permutation"].size_only(nbytes)
 
     async def program(worker: Worker) -> float:
         for _ in range(BEFORE):
             await permutation(worker, vector)
-        began = medium.now
+        began = transport.now
         for _ in range(MESSAGES):
             await permutation(worker, vector)
-        return (medium.now - began) / PICOSECONDS / MESSAGES
+        return (transport.now - began) / PICOSECONDS / MESSAGES
 
     ranks = len(fabric.hosts)
-    tasks = RankScheduler[float](medium).run([Worker(rank, ranks) for rank in range(ranks)], program)
+    tasks = RankScheduler[float](transport).run([Worker(rank, ranks) for rank in range(ranks)], program)
     return statistics.median(task.result for task in tasks if task.result is not None)
 
 

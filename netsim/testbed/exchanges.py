@@ -53,15 +53,15 @@ async def _gtopk_tree(worker: Worker, vector: Vector) -> Vector:
     async def keep(mine: Vector, theirs: Vector) -> Vector:
         return mine
 
-    return await tree_broadcast(worker, await tree_reduce(worker, vector, keep), like=vector)
+    return await tree_broadcast(worker, await tree_reduce(worker, vector, keep), template=vector)
 
 
 async def _into_server(worker: Worker, vector: Vector) -> Any:
-    return await gather(worker, vector, like=vector)
+    return await gather(worker, vector, template=vector)
 
 
 async def _out_of_server(worker: Worker, vector: Vector) -> Vector:
-    return await broadcast_from_server(worker, vector, like=vector)
+    return await broadcast_from_server(worker, vector, template=vector)
 
 
 def shift(ranks: int) -> int:
@@ -72,7 +72,7 @@ def shift(ranks: int) -> int:
 async def permutation(worker: Worker, vector: Vector) -> Vector:
     """Have every rank send its vector to another one, and return the one that comes."""
     rank, ranks = worker.rank, worker.workers
-    return await worker.sendrecv((rank + shift(ranks)) % ranks, vector, _source(rank, ranks), like=vector)
+    return await worker.sendrecv((rank + shift(ranks)) % ranks, vector, _source(rank, ranks), template=vector)
 
 
 def _source(rank: int, ranks: int) -> int:

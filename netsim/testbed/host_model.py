@@ -34,10 +34,10 @@ from netsim.comm.payload import has_known_size, nbytes
 from netsim.comm.worker import Compute, Recv, Send, Sends, Worker, stages
 from netsim.network.fabric import Fabric, Route
 from netsim.simulator.critical_path import CriticalPath
-from netsim.simulator.event_engine import Costs
 from netsim.simulator.scheduler import Done
 from netsim.testbed.cpu_model import Processors
 from netsim.testbed.shaped_links import PacketStream, ShapedNetwork
+from netsim.training.costs import Costs
 
 AHEAD_S = 0.02
 """For so long all ranks keep still before they begin."""

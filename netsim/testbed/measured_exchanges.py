@@ -39,11 +39,11 @@ def vector_of(exchange: str, nbytes: int, rank: int, device: str = "cpu") -> Vec
     """Return what a rank puts into an exchange: its own number everywhere, at evenly spread indices if sparse."""
     import torch
 
-    like = EXCHANGES[exchange].size_only(nbytes)
-    if like.entries is None:
-        return Dense(torch.full((like.size,), float(rank + 1), device=device))
-    indices = torch.arange(0, like.size, SPREAD, dtype=torch.int32, device=device)
-    return Sparse(indices, torch.full((like.entries,), float(rank + 1), device=device), like.size)
+    template = EXCHANGES[exchange].size_only(nbytes)
+    if template.entries is None:
+        return Dense(torch.full((template.size,), float(rank + 1), device=device))
+    indices = torch.arange(0, template.size, SPREAD, dtype=torch.int32, device=device)
+    return Sparse(indices, torch.full((template.entries,), float(rank + 1), device=device), template.size)
 
 
 def measured_exchange(

@@ -139,7 +139,7 @@ def _message(rank: int, src: int, start: SimultaneousStart, vector: Vector) -> M
         return MessageTiming(due, due)
 
     async def program(worker: Worker) -> MessageTiming:
-        receiving = await worker.start_recv(src, like=vector) if rank == dst else None
+        receiving = await worker.start_recv(src, template=vector) if rank == dst else None
         sleep_until(due)
         began = time.monotonic()
         if receiving is None:

@@ -76,7 +76,7 @@ async def _told(worker: Worker, planned: int) -> int:
     if worker.rank == 0:
         await worker.send(1, number)
         return planned
-    return int((await worker.recv(0, like=number)).values.item())
+    return int((await worker.recv(0, template=number)).values.item())
 
 
 async def _round_trip(worker: Worker, vector: Dense, clock: Clock, packing: Clock) -> tuple[float, float]:
@@ -84,9 +84,9 @@ async def _round_trip(worker: Worker, vector: Dense, clock: Clock, packing: Cloc
     began, packed = clock(), packing()
     if worker.rank == 0:
         await worker.send(1, vector)
-        await worker.recv(1, like=vector)
+        await worker.recv(1, template=vector)
     else:
-        theirs = await worker.recv(0, like=vector)
+        theirs = await worker.recv(0, template=vector)
         await worker.send(0, theirs)
     worker.step += 1
     return (clock() - began) / 2, packing() - packed

@@ -30,13 +30,13 @@ def predicted_exchange(
     exchange: str, size: int, sends: Sends, fabric: Fabric, wire: Wire, terms: HostTerms, merge_s_per_byte: float = 0.0
 ) -> list[float]:
     """Return the seconds after which each rank is done with one exchange of `size` bytes on an idle network."""
-    medium = HostTransport(fabric, wire, terms, MergeCosts(merge_s_per_byte), sends)
+    transport = HostTransport(fabric, wire, terms, MergeCosts(merge_s_per_byte), sends)
     vector = EXCHANGES[exchange].size_only(size)
 
     async def program(worker: Worker) -> float:
         await EXCHANGES[exchange].program(worker, vector)
-        return medium.now / PICOSECONDS
+        return transport.now / PICOSECONDS
 
     ranks = len(fabric.hosts)
-    tasks = RankScheduler[float](medium).run([Worker(rank, ranks) for rank in range(ranks)], program)
+    tasks = RankScheduler[float](transport).run([Worker(rank, ranks) for rank in range(ranks)], program)
     return [task.result for task in tasks if task.result is not None]

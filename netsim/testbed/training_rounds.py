@@ -87,15 +87,15 @@ def _local_work(
     seen: list[dict[str, list[float]]] = []
     start.together()
     for _ in range(2 if rank < COMPANY else 0):
-        medium = TimedTransport()
+        transport = TimedTransport()
         workers = make_workers(algorithm, experiment.workers, experiment.servers)
-        RankScheduler[Trained](medium).run(
+        RankScheduler[Trained](transport).run(
             workers,
             lambda worker: train(
                 worker, algorithm, task, 1 + experiment.round_count, experiment.recipe(algorithm.name)
             ),
         )
-        seen.append(dict(medium.seconds))
+        seen.append(dict(transport.seconds))
     everyones: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(everyones, seen[1:])  # the first run also loads code
     return medians([seconds for each in everyones for seconds in each])
@@ -112,14 +112,14 @@ def predicted_rounds(
         task, tensors, _ = load_task(experiment, "cpu")
         algorithm = experiment.algorithm(experiment.algorithms[0], tensors)
         terms = replace(terms, call_s=0.0, hot_call_s=0.0)  # these were timed, too
-        medium = HostTransport(fabric, wire, terms, TimedCosts(local), sends)
+        transport = HostTransport(fabric, wire, terms, TimedCosts(local), sends)
         workers = make_workers(algorithm, experiment.workers, experiment.servers)
         ends: list[list[float]] = [[] for _ in workers]
 
         def ended(worker: Worker, _: Trained) -> None:
-            ends[worker.rank].append(medium.now / PICOSECONDS)
+            ends[worker.rank].append(transport.now / PICOSECONDS)
 
-        tasks = RankScheduler[Trained](medium).run(
+        tasks = RankScheduler[Trained](transport).run(
             workers,
             lambda worker: train(
                 worker, algorithm, task, 1 + experiment.round_count, experiment.recipe(algorithm.name), ended

@@ -67,8 +67,8 @@ def work_samples(elements: Sequence[int] = ELEMENTS, budget_s: float = BUDGET_S)
             own = _gradient(worker.rank, size)
             await algorithm.exchange(worker, own, algorithm.initial_memory(own), own)
 
-        medium = SimulatedTransport(fabric, fabric.hosts, costs, None, 0, "maxmin")
-        RankScheduler[None](medium).run(make_workers(algorithm, WORKERS, False), program)
+        transport = SimulatedTransport(fabric, fabric.hosts, costs, None, 0, "maxmin")
+        RankScheduler[None](transport).run(make_workers(algorithm, WORKERS, False), program)
     return costs.seconds
 
 

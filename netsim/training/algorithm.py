@@ -48,15 +48,15 @@ class Algorithm:
     remembers: ClassVar[tuple[type, ...]] = ()
     """The classes, all NamedTuples, that a memory is made of; a checkpoint saves and loads no others."""
 
-    def initial_memory(self, like: Vector) -> Any:
-        """Return what an exchange remembers before the first; `like` is any vector of d elements."""
+    def initial_memory(self, template: Vector) -> Any:
+        """Return what an exchange remembers before the first; `template` is any vector of d elements."""
         return None
 
-    async def exchange(self, worker: Worker, vector: Any, memory: Any, like: Vector) -> tuple[Vector, Any]:
+    async def exchange(self, worker: Worker, vector: Any, memory: Any, template: Vector) -> tuple[Vector, Any]:
         """Return the (possibly compressed) sum of all workers' vectors, and the new memory.
 
         `vector` is a Vector, or, if the algorithm `accumulates`, any Contribution; None at a server that
-        has a host of its own and no data. `like` is any vector of d elements.
+        has a host of its own and no data. `template` is any vector of d elements.
         """
         raise NotImplementedError(f"{type(self).__name__} does not say how it exchanges vectors")
 
@@ -75,7 +75,7 @@ class Algorithm:
         vector = None
         if gradient is not None:
             vector = await self.contribution(worker, gradient(parameters), parameters, recipe)
-        total, memory = await self.exchange(worker, vector, state.memory, like=parameters)
+        total, memory = await self.exchange(worker, vector, state.memory, template=parameters)
         return await self.apply(worker, parameters, total, recipe, state._replace(memory=memory))
 
     async def contribution(
@@ -100,6 +100,6 @@ class Algorithm:
         )
         return moved.parameters, state._replace(velocity=moved.velocity)
 
-    def initial_state(self, like: Vector) -> State:
+    def initial_state(self, template: Vector) -> State:
         """Return what a rank remembers before the first step."""
-        return State(self.initial_memory(like), None)
+        return State(self.initial_memory(template), None)

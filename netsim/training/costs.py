@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from netsim._util.units import picoseconds
 from netsim.comm.payload import Bundle, Dense, SizeOnly, Sparse, copied, is_in_place
@@ -17,6 +17,16 @@ WARM_UP = 2
 REPEATS = 5
 WINDOW_S, MOST_REPEATS = 0.02, 100
 """A short computation is called more often, for so long: something else that runs for a moment is not its median."""
+
+
+class Costs(Protocol):
+    """How long computations take on the hosts that are simulated."""
+
+    def picoseconds(self, request: Compute[Any], settle: Callable[[], None]) -> int:
+        """Return the time to charge for `request`.
+
+        `settle` waits until nothing else runs; a model that times the computation calls it first.
+        """
 
 
 class AssumedCosts:

@@ -61,7 +61,7 @@ class Trained(NamedTuple):
     state: State
 
 
-OnRound = Callable[[Worker, Trained], None]
+OnStep = Callable[[Worker, Trained], None]
 
 
 async def train(
@@ -70,7 +70,7 @@ async def train(
     task: Task,
     rounds: int,
     recipe: SGDConfig,
-    on_round: OnRound | None = None,
+    on_round: OnStep | None = None,
     first: int = 0,
     start: Trained | None = None,
 ) -> Trained:

@@ -54,8 +54,8 @@ class Overlapped(Algorithm):
         )
         self._pieces: WeakKeyDictionary[Any, list[Vector]] = WeakKeyDictionary()
 
-    def initial_memory(self, like: Vector) -> tuple[Any, ...]:
-        pieces = self._cut(like)
+    def initial_memory(self, template: Vector) -> tuple[Any, ...]:
+        pieces = self._cut(template)
         return tuple(bucket.algorithm.initial_memory(piece) for bucket, piece in zip(self.buckets, pieces, strict=True))
 
     def selected(self, size: int, step: int) -> int:
@@ -95,7 +95,7 @@ class Overlapped(Algorithm):
     ) -> tuple[Vector, Any]:
         algorithm = self.buckets[number].algorithm
         vector = None if own is None else await algorithm.contribution(worker, own, parameters, recipe)
-        return await algorithm.exchange(worker, vector, memory, like=parameters)
+        return await algorithm.exchange(worker, vector, memory, template=parameters)
 
     def _branch(self, worker: Worker, number: int, size: int) -> Worker:
         first, last = self.buckets[number].piece[:2]

@@ -155,8 +155,8 @@ def dense_values(vector: Dense | Sparse) -> torch.Tensor:
     return values
 
 
-@size_rule(lambda like: like)
-def zeros(like: Dense | SizeOnly) -> Dense | SizeOnly:
-    """Return the zero vector of the size, type and device of `like`, for who keeps it and works on it in place."""
-    assert isinstance(like, Dense)
-    return Dense(zero_row(like.values))
+@size_rule(lambda template: template)
+def zeros(template: Dense | SizeOnly) -> Dense | SizeOnly:
+    """Return the zero vector of the size, type and device of `template`, for who keeps it and works on it in place."""
+    assert isinstance(template, Dense)
+    return Dense(zero_row(template.values))

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 import numpy as np
 
-from netsim.comm.payload import Bundle, Flag, Payload, Vector
-from netsim.comm.schedule import IntArray, Pairs, PerRole, RoleMap, Round, Schedule, schedule_of, size_of
+from netsim._util.arrays import IntArray
+from netsim.comm.payload import Bundle, Flag, Payload, Vector, VectorT
+from netsim.comm.schedule import Pairs, PerRole, RoleMap, Round, Schedule, schedule_of, size_of
 from netsim.comm.worker import Worker, collective
-
-VectorT = TypeVar("VectorT", bound=Vector)
 
 
 @collective
@@ -24,18 +21,18 @@ async def doubling_all_gather(worker: Worker, own: VectorT) -> list[VectorT]:
     core = 1 << (workers.bit_length() - 1)
     if rank >= core:
         await worker.send(rank - core, Bundle((own,)))
-        everything = await worker.recv(rank - core, like=Bundle((own,) * workers))
+        everything = await worker.recv(rank - core, template=Bundle((own,) * workers))
         return list(everything.parts)  # type: ignore[arg-type]
     held: dict[int, Vector] = {rank: own}
     if rank + core < workers:
-        (held[rank + core],) = _vectors(await worker.recv(rank + core, like=Bundle((own,))))
+        (held[rank + core],) = _vectors(await worker.recv(rank + core, template=Bundle((own,))))
     distance = 1
     while distance < core:
         partner = rank ^ distance
         mine = Bundle(tuple(held[source] for source in sorted(held)))
         block = range(partner & -distance, (partner & -distance) + distance)
         sources = sorted([*block, *(source + core for source in block if source + core < workers)])
-        theirs = await worker.sendrecv(partner, mine, partner, like=Bundle((own,) * len(sources)))
+        theirs = await worker.sendrecv(partner, mine, partner, template=Bundle((own,) * len(sources)))
         held |= zip(sources, _vectors(theirs), strict=True)
         distance *= 2
     gathered = [held[source] for source in range(workers)]

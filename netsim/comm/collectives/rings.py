@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 import numpy as np
 
-from netsim.comm.payload import Payload, SizeOnly, Vector, add, concatenate, split
-from netsim.comm.schedule import (
-    IntArray,
-    Pairs,
-    PerRole,
-    PostCompute,
-    RoleMap,
-    Round,
-    Rounds,
-    Schedule,
-    schedule_of,
-    size_of,
-)
+from netsim._util.arrays import IntArray
+from netsim.comm.payload import Payload, SizeOnly, Vector, VectorT, add, concatenate, split
+from netsim.comm.schedule import Pairs, PerRole, PostCompute, RoleMap, Round, Rounds, Schedule, schedule_of, size_of
 from netsim.comm.worker import Compute, Worker, collective
-
-VectorT = TypeVar("VectorT", bound=Vector)
 
 
 @collective
@@ -35,7 +21,7 @@ async def ring_reduce_scatter(worker: Worker, vector: Vector) -> Vector:
     partial = chunks[(rank - 1) % workers]
     for hop in range(2, workers + 1):
         own = chunks[(rank - hop) % workers]
-        theirs = await worker.sendrecv((rank + 1) % workers, partial, (rank - 1) % workers, like=own)
+        theirs = await worker.sendrecv((rank + 1) % workers, partial, (rank - 1) % workers, template=own)
         partial = await worker.compute("merge", add, theirs, own)
     return partial
 
@@ -52,31 +38,35 @@ def _reduce_scatter(world: RoleMap, vector: PerRole[Vector]) -> Schedule:
         sent, own = (around[workers - behind :][:workers] for behind in (number + 1, number + 2))
         return Round(to_the_right, sizes, sent, PostCompute(to_the_right.src, own))
 
-    likes = [SizeOnly(int(values) // 4) for values, _, _ in sizes.tolist()]
-    adding = [[Compute("merge", add, (like, like))] for like in likes]
+    templates = [SizeOnly(int(values) // 4) for values, _, _ in sizes.tolist()]
+    adding = [[Compute("merge", add, (template, template))] for template in templates]
     return Schedule(Rounds(workers - 1, hop), [chunks[rank] for rank in world.representatives], adding)
 
 
 @collective
-async def ring_all_gather(worker: Worker, own: VectorT, likes: list[VectorT] | None = None) -> list[VectorT]:
+async def ring_all_gather(worker: Worker, own: VectorT, templates: list[VectorT] | None = None) -> list[VectorT]:
     """Return every worker's vector in rank order: (P-1)α + (P-1) d β for vectors of d elements.
 
-    `likes` are examples of what each rank sends, where they differ in size.
+    `templates` are examples of what each rank sends, where they differ in size.
     """
     rank, workers = worker.rank, worker.workers
     gathered = [own] * workers
     for hop in range(1, workers):
         passed_on = gathered[(rank - hop + 1) % workers]
         source = (rank - hop) % workers
-        like = own if likes is None else likes[source]
-        gathered[source] = await worker.sendrecv((rank + 1) % workers, passed_on, (rank - 1) % workers, like=like)
+        template = own if templates is None else templates[source]
+        gathered[source] = await worker.sendrecv(
+            (rank + 1) % workers, passed_on, (rank - 1) % workers, template=template
+        )
     return gathered
 
 
 @schedule_of(ring_all_gather)
-def _all_gather(world: RoleMap, own: PerRole[Vector], likes: PerRole[list[Vector] | None] | None = None) -> Schedule:
+def _all_gather(
+    world: RoleMap, own: PerRole[Vector], templates: PerRole[list[Vector] | None] | None = None
+) -> Schedule:
     workers = world.workers
-    alike = None if likes is None else likes[0]
+    alike = None if templates is None else templates[0]
     everyones = [world.alike(own)] * workers if alike is None else alike
     sizes, which = (world.sizes(own)[0][:1], np.zeros(workers, np.int64)) if alike is None else _kinds(alike)
     around = np.concatenate([which, which])

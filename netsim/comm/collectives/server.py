@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 import numpy as np
 
-from netsim.comm.payload import Flag, Payload
-from netsim.comm.schedule import (
-    IntArray,
-    NoScheduleError,
-    Pairs,
-    PerRole,
-    RoleMap,
-    Round,
-    Rounds,
-    Schedule,
-    schedule_of,
-    size_of,
-)
+from netsim._util.arrays import IntArray
+from netsim.comm.payload import Flag, Payload, PayloadT
+from netsim.comm.schedule import NoScheduleError, Pairs, PerRole, RoleMap, Round, Rounds, Schedule, schedule_of, size_of
 from netsim.comm.worker import Worker, collective
-
-PayloadT = TypeVar("PayloadT", bound=Payload)
 
 
 @collective
-async def gather(worker: Worker, own: PayloadT | None, like: PayloadT, serial: bool = False) -> list[PayloadT] | None:
+async def gather(
+    worker: Worker, own: PayloadT | None, template: PayloadT, serial: bool = False
+) -> list[PayloadT] | None:
     """Return the workers' payloads in rank order at the server, None elsewhere: α + n d β.
 
     The server receives from n workers at once, and they share its link; or, if `serial`, from one
@@ -35,7 +23,7 @@ async def gather(worker: Worker, own: PayloadT | None, like: PayloadT, serial: b
     if worker.rank != worker.server:
         assert own is not None, "only a server has nothing to send"
         if serial:
-            await worker.recv(worker.server, like=Flag(True))
+            await worker.recv(worker.server, template=Flag(True))
         await worker.send(worker.server, own)
         return None
     others = [rank for rank in range(worker.workers) if rank != worker.rank]
@@ -43,9 +31,9 @@ async def gather(worker: Worker, own: PayloadT | None, like: PayloadT, serial: b
     if serial:
         for rank in others:
             await worker.send(rank, Flag(True))
-            gathered[rank] = await worker.recv(rank, like)
+            gathered[rank] = await worker.recv(rank, template)
     else:
-        underway = [(rank, await worker.start_recv(rank, like)) for rank in others]
+        underway = [(rank, await worker.start_recv(rank, template)) for rank in others]
         for rank, handle in underway:
             gathered[rank] = await handle
     return [gathered[rank] for rank in sorted(gathered)]
@@ -53,7 +41,7 @@ async def gather(worker: Worker, own: PayloadT | None, like: PayloadT, serial: b
 
 @schedule_of(gather)
 def _gather(
-    world: RoleMap, own: PerRole[Payload | None], like: PerRole[Payload], serial: PerRole[bool] | None = None
+    world: RoleMap, own: PerRole[Payload | None], template: PerRole[Payload], serial: PerRole[bool] | None = None
 ) -> Schedule:
     others, server = _others(world)
     everyones = [own[role] for role in world.role[: world.workers].tolist()]
@@ -73,13 +61,13 @@ def _gather(
 
 
 @collective
-async def scatter(worker: Worker, payloads: list[PayloadT] | None, like: PayloadT) -> PayloadT | None:
+async def scatter(worker: Worker, payloads: list[PayloadT] | None, template: PayloadT) -> PayloadT | None:
     """Return to each worker its own of the server's `payloads`, which are in rank order: α + n d β.
 
     `payloads` is None elsewhere; a server with a host of its own gets None.
     """
     if worker.rank != worker.server:
-        return await worker.recv(worker.server, like)
+        return await worker.recv(worker.server, template)
     if payloads is None:
         raise ValueError("the server has nothing to scatter")
     others = [rank for rank in range(worker.workers) if rank != worker.rank]
@@ -90,7 +78,7 @@ async def scatter(worker: Worker, payloads: list[PayloadT] | None, like: Payload
 
 
 @schedule_of(scatter)
-def _scatter(world: RoleMap, payloads: PerRole[list[Payload] | None], like: PerRole[Payload]) -> Schedule:
+def _scatter(world: RoleMap, payloads: PerRole[list[Payload] | None], template: PerRole[Payload]) -> Schedule:
     others, server = _others(world)
     everyones = payloads[world.representatives.index(world.server)]
     assert everyones is not None
@@ -101,10 +89,10 @@ def _scatter(world: RoleMap, payloads: PerRole[list[Payload] | None], like: PerR
 
 
 @collective
-async def broadcast_from_server(worker: Worker, own: PayloadT | None, like: PayloadT) -> PayloadT:
+async def broadcast_from_server(worker: Worker, own: PayloadT | None, template: PayloadT) -> PayloadT:
     """Return the server's payload everywhere, sent to all workers at once: α + n d β."""
     if worker.rank != worker.server:
-        return await worker.recv(worker.server, like)
+        return await worker.recv(worker.server, template)
     if own is None:
         raise ValueError("the server has nothing to broadcast")
     underway = [await worker.start_send(rank, own) for rank in range(worker.workers) if rank != worker.rank]
@@ -114,7 +102,7 @@ async def broadcast_from_server(worker: Worker, own: PayloadT | None, like: Payl
 
 
 @schedule_of(broadcast_from_server)
-def _broadcast_from_server(world: RoleMap, own: PerRole[Payload | None], like: PerRole[Payload]) -> Schedule:
+def _broadcast_from_server(world: RoleMap, own: PerRole[Payload | None], template: PerRole[Payload]) -> Schedule:
     others, server = _others(world)
     payload = own[world.representatives.index(world.server)]
     assert payload is not None

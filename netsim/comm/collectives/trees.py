@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from netsim.comm.payload import Payload, Vector, add
+from netsim._util.arrays import IntArray
+from netsim.comm.payload import Payload, PayloadT, Vector, add
 from netsim.comm.schedule import (
-    IntArray,
     NoScheduleError,
     Pairs,
     PerRole,
@@ -24,8 +24,6 @@ from netsim.comm.schedule import (
 )
 from netsim.comm.worker import Compute, Worker, collective
 
-PayloadT = TypeVar("PayloadT", bound=Payload)
-VectorT = TypeVar("VectorT", bound=Vector)
 Combine = Callable[[PayloadT, PayloadT], Awaitable[PayloadT]]
 """Combine what this rank holds (left) with what a higher rank sent (right)."""
 Level: TypeAlias = Sequence[Sequence[int]]
@@ -48,13 +46,13 @@ def _tree_reduce(world: RoleMap, own: PerRole[Payload], combine: PerRole[Combine
 
 
 @collective
-async def tree_broadcast(worker: Worker, own: PayloadT | None, like: PayloadT) -> PayloadT:
+async def tree_broadcast(worker: Worker, own: PayloadT | None, template: PayloadT) -> PayloadT:
     """Return rank 0's payload everywhere, over the same tree: log₂P (α + d β)."""
-    return await _broadcast(worker, range(worker.workers), own, like)
+    return await _broadcast(worker, range(worker.workers), own, template)
 
 
 @schedule_of(tree_broadcast)
-def _tree_broadcast(world: RoleMap, own: PerRole[Payload | None], like: PerRole[Payload]) -> Schedule:
+def _tree_broadcast(world: RoleMap, own: PerRole[Payload | None], template: PerRole[Payload]) -> Schedule:
     return _broadcasting(world, [[np.arange(world.workers)]], own)
 
 
@@ -82,18 +80,18 @@ def _reduce_level_by_level(
 
 @collective
 async def tree_broadcast_back(
-    worker: Worker, levels: Sequence[Level], own: PayloadT | None, like: PayloadT
+    worker: Worker, levels: Sequence[Level], own: PayloadT | None, template: PayloadT
 ) -> PayloadT:
     """Return the very first rank's payload everywhere, down the levels of :func:`tree_reduce_level_by_level`."""
     for group in reversed(_groups_of(worker.rank, levels)):
-        own = await _broadcast(worker, group, own, like)
+        own = await _broadcast(worker, group, own, template)
     assert own is not None
     return own
 
 
 @schedule_of(tree_broadcast_back)
 def _broadcast_back(
-    world: RoleMap, levels: PerRole[Sequence[Level]], own: PerRole[Payload | None], like: PerRole[Payload]
+    world: RoleMap, levels: PerRole[Sequence[Level]], own: PerRole[Payload | None], template: PerRole[Payload]
 ) -> Schedule:
     return _broadcasting(world, _arrays(levels[0]), own)
 
@@ -116,19 +114,19 @@ async def _reduce(worker: Worker, ranks: Sequence[int], own: PayloadT, combine: 
             await worker.send(ranks[place - distance], own)
             return None
         if place + distance < len(ranks):
-            theirs = await worker.recv(ranks[place + distance], like=own)
+            theirs = await worker.recv(ranks[place + distance], template=own)
             own = await combine(own, theirs)
         distance *= 2
     return own
 
 
-async def _broadcast(worker: Worker, ranks: Sequence[int], own: PayloadT | None, like: PayloadT) -> PayloadT:
+async def _broadcast(worker: Worker, ranks: Sequence[int], own: PayloadT | None, template: PayloadT) -> PayloadT:
     place = ranks.index(worker.rank)
     distance = 1 << (len(ranks) - 1).bit_length()
     while distance > 1:
         distance //= 2
         if place % (2 * distance) == distance:
-            own = await worker.recv(ranks[place - distance], like=like)
+            own = await worker.recv(ranks[place - distance], template=template)
         elif place % (2 * distance) == 0 and place + distance < len(ranks):
             if own is None:
                 raise ValueError(f"rank {worker.rank} has nothing to broadcast")
@@ -188,4 +186,4 @@ async def tree_all_reduce(worker: Worker, vector: Vector) -> Vector:
     async def combine(mine: Vector, theirs: Vector) -> Vector:
         return await worker.compute("merge", add, mine, theirs)
 
-    return await tree_broadcast(worker, await tree_reduce(worker, vector, combine), like=vector)
+    return await tree_broadcast(worker, await tree_reduce(worker, vector, combine), template=vector)

@@ -1,0 +1,9 @@
+"""Names for types of arrays."""
+
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray: TypeAlias = npt.NDArray[np.int64]
+"""Whole numbers: ranks, bytes, picoseconds."""
