@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from studies.fits import CONFIDENCE, Fit, FloatArray
+from studies.fits import CONFIDENCE, Columns, Fit
 
 BEYOND = 16
 """Fitted curves are followed to so many times the largest P that was simulated."""
@@ -109,7 +109,7 @@ def _fitted_crossing(
     return float(crossing), (float(low), float(high))
 
 
-def _crossings(differences: FloatArray, workers: FloatArray, falling: bool) -> FloatArray:
+def _crossings(differences: Columns, workers: Columns, falling: bool) -> Columns:
     """Return where each row first changes its sign in the wanted direction, NaN where it never does."""
     signed = -differences if falling else differences
     changes = (signed[:, :-1] < 0) & (signed[:, 1:] >= 0)
@@ -117,5 +117,5 @@ def _crossings(differences: FloatArray, workers: FloatArray, falling: bool) -> F
     rows = np.arange(len(signed))
     left, right = signed[rows, at], signed[rows, at + 1]
     share = np.divide(-left, right - left, out=np.zeros_like(left), where=right != left)
-    found: FloatArray = np.where(changes.any(axis=1), workers[at] + share * (workers[at + 1] - workers[at]), np.nan)
+    found: Columns = np.where(changes.any(axis=1), workers[at] + share * (workers[at + 1] - workers[at]), np.nan)
     return found
