@@ -39,14 +39,20 @@ FORMS = {
 def network_points() -> list[Point]:
     """Return an exchange of every model by every algorithm, on a star with the authors' α and β."""
     return [
-        model | {
-            "algorithm": name, "workers": workers, "timing_only": True, "density": 1e-3, "gather": "doubling",
-            "bandwidth": round(32 / BETA_S), "latency": ALPHA_S,
+        model
+        | {
+            "algorithm": name,
+            "workers": workers,
+            "timing_only": True,
+            "density": 1e-3,
+            "gather": "doubling",
+            "bandwidth": round(32 / BETA_S),
+            "latency": ALPHA_S,
         }
         for model in MODELS.values()
         for name in ALGORITHMS
         for workers in (*CALIBRATED, *PREDICTED)
-    ]  # fmt: skip
+    ]
 
 
 def closed_form(name: str, workers: int, elements: int, k: int) -> float:
@@ -65,8 +71,17 @@ def costs(findings: Sequence[Finding]) -> tuple[Table, float]:
     for point, found in findings:
         name, k = point["algorithm"], max(1, math.floor(point["density"] * found["elements"]))
         form = closed_form(name, point["workers"], found["elements"], k)
-        rows.append([_model_of(point), ALGORITHMS[name], point["workers"], found["comm_time_s"], form,
-                     found["comm_time_s"] / form - 1, FORMS[name]])  # fmt: skip
+        rows.append(
+            [
+                _model_of(point),
+                ALGORITHMS[name],
+                point["workers"],
+                found["comm_time_s"],
+                form,
+                found["comm_time_s"] / form - 1,
+                FORMS[name],
+            ]
+        )
     columns = ["model", "algorithm", "P", "simulated (s)", "closed form (s)", "difference (fraction)", "form"]
     provenance = "SIMULATED and COMPUTED; α and β PUBLISHED"
     return Table("Costs of an exchange", columns, rows, provenance), max(abs(row[5]) for row in rows)
@@ -190,33 +205,58 @@ def _coverage(found: Sequence[Predicted]) -> str:
 
 
 def _section(fits: Mapping[str, _Fitted], found: Sequence[Predicted], hosts: list[list[Any]]) -> Section:
-    columns = ["model", "algorithm", "P", "PUBLISHED (samples/s)", "model (samples/s)",
-               "measurement and fit error only: from", "to", "95 % from", "95 % to"]  # fmt: skip
+    columns = [
+        "model",
+        "algorithm",
+        "P",
+        "PUBLISHED (samples/s)",
+        "model (samples/s)",
+        "measurement and fit error only: from",
+        "to",
+        "95 % from",
+        "95 % to",
+    ]
     rows: list[list[Any]] = [
         [model, ALGORITHMS[key[0]], key[1], value, of.at(key), *of.bounds[key], None, None]
         for model, of in fits.items()
         for key, value in of.measured.items()
     ] + [
-        [each.model, ALGORITHMS[each.algorithm], each.workers, each.published, each.value, *each.fit_only,
-         *each.interval]
+        [
+            each.model,
+            ALGORITHMS[each.algorithm],
+            each.workers,
+            each.published,
+            each.value,
+            *each.fit_only,
+            *each.interval,
+        ]
         for each in found
-    ]  # fmt: skip
+    ]
     throughput = Table("Throughput of a worker", columns, rows, "FITTED at P = 4 and 8, PREDICTED at 16 and 32")
     calibrated = Table(
-        "Calibration from P ≤ 8", ["model", "mini-batch that fits (samples)",
-        *(f"host term of {name} (s)" for name in ALGORITHMS.values()), "error (fraction, rms)"], hosts, "FITTED",
-    )  # fmt: skip
+        "Calibration from P ≤ 8",
+        [
+            "model",
+            "mini-batch that fits (samples)",
+            *(f"host term of {name} (s)" for name in ALGORITHMS.values()),
+            "error (fraction, rms)",
+        ],
+        hosts,
+        "FITTED",
+    )
     figures = [_throughput_figure(model, [row for row in rows if row[0] == model]) for model in fits]
-    fitted = [Series(model, list(of.measured.values()), [of.at(key) for key in of.measured]) for model, of in
-              fits.items()]  # fmt: skip
+    fitted = [
+        Series(model, list(of.measured.values()), [of.at(key) for key in of.measured]) for model, of in fits.items()
+    ]
     figures.append(
         Figure(
-            "What the fit leaves over", "At P = 4 and 8, which it was made from: how well one network term and one "
+            "What the fit leaves over",
+            "At P = 4 and 8, which it was made from: how well one network term and one "
             "host term explain three algorithms.",
             against(fitted, Axis("published (samples/s)", 10), Axis("fitted (samples/s)", 10), "fitted = published"),
             "PUBLISHED, FITTED",
         )
-    )  # fmt: skip
+    )
     text = (
         "Seconds of a sample at P workers = seconds alone + (simulated exchange + host term) / mini-batch. The "
         "mini-batch, common to the three algorithms, and a host term of each are fitted to the published P = 4 and 8; "
@@ -228,10 +268,13 @@ def _section(fits: Mapping[str, _Fitted], found: Sequence[Predicted], hosts: lis
 
 
 def _throughput_figure(model: str, rows: list[list[Any]]) -> Figure:
-    by_name = {name: sorted((row for row in rows if row[1] == name), key=lambda row: row[2])
-               for name in ALGORITHMS.values()}  # fmt: skip
-    lows, highs = ({name: [row[at] or row[other] for row in own] for name, own in by_name.items()}
-                   for at, other in ((7, 5), (8, 6)))  # fmt: skip
+    by_name = {
+        name: sorted((row for row in rows if row[1] == name), key=lambda row: row[2]) for name in ALGORITHMS.values()
+    }
+    lows, highs = (
+        {name: [row[at] or row[other] for row in own] for name, own in by_name.items()}
+        for at, other in ((7, 5), (8, 6))
+    )
     series = [
         Series(name, [row[2] for row in own], [row[4] for row in own], lows[name], highs[name], points=False)
         for name, own in by_name.items()
@@ -243,9 +286,12 @@ def _throughput_figure(model: str, rows: list[list[Any]]) -> Figure:
         "Points are published; lines are the model, fitted at P = 4 and 8 and predicted beyond. Bands are 95 % "
         "intervals at 16 and 32; at 4 and 8 they are measurement and fit error only."
     )
-    return Figure(f"{model}: throughput of a worker", caption,
-                  lines(series, Axis("workers P", 2), Axis("samples/s a worker", least=0)),
-                  "PUBLISHED points, FITTED and PREDICTED lines")  # fmt: skip
+    return Figure(
+        f"{model}: throughput of a worker",
+        caption,
+        lines(series, Axis("workers P", 2), Axis("samples/s a worker", least=0)),
+        "PUBLISHED points, FITTED and PREDICTED lines",
+    )
 
 
 def _model_of(point: Point) -> str:

@@ -56,23 +56,33 @@ def points(settings: GtopkSettings) -> list[Point]:
         raise UsageError(f"rounds {list(settings.rounds)} must be one number for each of {len(settings.tasks)} tasks")
     found: list[Point] = cluster.network_points()
     for task, rounds in zip(settings.tasks, settings.rounds, strict=True):
-        same = _options(task) | {"rounds": rounds, "eval_every": max(1, rounds // settings.evaluations),
-                                 "workers": settings.workers, "seed": settings.seeds[0]}  # fmt: skip
+        same = _options(task) | {
+            "rounds": rounds,
+            "eval_every": max(1, rounds // settings.evaluations),
+            "workers": settings.workers,
+            "seed": settings.seeds[0],
+        }
         found.append(same | {"algorithm": "dense"})
         found += [
             same | {"algorithm": "gtopk", "density": 1 / c, "density_warmup": rounds // 10}
             for c in sorted({*settings.ratios, SHOWN_C})
         ]
     found += [
-        _options(settings.residual_task) | {
-            "algorithm": "gtopk", "residual": rule, "workers": workers, "split": split, "seed": seed,
-            "rounds": settings.residual_rounds, "density": 1 / SHOWN_C,
+        _options(settings.residual_task)
+        | {
+            "algorithm": "gtopk",
+            "residual": rule,
+            "workers": workers,
+            "split": split,
+            "seed": seed,
+            "rounds": settings.residual_rounds,
+            "density": 1 / SHOWN_C,
         }
         for workers in settings.residual_workers
         for split in settings.residual_splits
         for seed in settings.seeds
         for rule in RULES
-    ]  # fmt: skip
+    ]
     return checked(found)
 
 
@@ -80,8 +90,15 @@ def _options(task: str) -> dict[str, Any]:
     workload, _, data = task.partition(":")
     if workload not in RECIPES or not data:
         raise UsageError(f"task {task!r} must be workload:data with a workload of {', '.join(RECIPES)}")
-    return RECIPES[workload] | {"workload": workload, "data": data, "bandwidth": "1Gbps", "latency": "50us",
-                                "compute_time": "1ms", "select_time": "0s", "merge_time": "0s"}  # fmt: skip
+    return RECIPES[workload] | {
+        "workload": workload,
+        "data": data,
+        "bandwidth": "1Gbps",
+        "latency": "50us",
+        "compute_time": "1ms",
+        "select_time": "0s",
+        "merge_time": "0s",
+    }
 
 
 def measure(point: Point) -> Outcome:
@@ -99,33 +116,43 @@ def conclude(settings: GtopkSettings, findings: Sequence[Finding]) -> Conclusion
     bands = {task: _delta(_of(curves, task, SHOWN_C)) for task in settings.tasks}
     rules, leak, losses = _rules(residuals)
     sentences = [
-        f"Assumption 1 (δ < 1) at c = {SHOWN_C}, after the warm-up: " + "; ".join(
+        f"Assumption 1 (δ < 1) at c = {SHOWN_C}, after the warm-up: "
+        + "; ".join(
             f"{task}: δ {band['least']:.3f} to {band['greatest']:.3f}, below 1 at {band['below_1']} of "
             f"{band['steps']} steps"
             for task, band in bands.items()
-        ) + ".",
+        )
+        + ".",
         _by_ratio(settings, curves),
         f"The simulated exchanges are those of the α–β forms to {worst:.1e}.",
         *told,
         f"Residual rules: index-intersection, as in the authors' code, lost {leak['index-intersection']:.2%} of the "
         f"gradient mass a step on average, keep-at-merge {leak['keep-at-merge']:.0e}"
-        + (" (rounding)" if abs(leak["keep-at-merge"]) < ROUNDING else "") + f"; mean final losses: {losses}.",
-    ]  # fmt: skip
+        + (" (rounding)" if abs(leak["keep-at-merge"]) < ROUNDING else "")
+        + f"; mean final losses: {losses}.",
+    ]
     return Conclusion(
         sentences,
         {"delta": bands, "alpha_beta_worst": worst, "predicted_samples_per_s": predicted, "leak": leak},
-        [_figure_1(settings, curves), _figure_2(settings, curves), throughput,
-         Section("Costs in the α–β model", tables=[costs]), Section("Residual rules", tables=[rules])],
         [
-            "Trained on: " + ", ".join(f"{task} ({rounds:,} rounds)" for task, rounds in
-                                       zip(settings.tasks, settings.rounds, strict=True))
+            _figure_1(settings, curves),
+            _figure_2(settings, curves),
+            throughput,
+            Section("Costs in the α–β model", tables=[costs]),
+            Section("Residual rules", tables=[rules]),
+        ],
+        [
+            "Trained on: "
+            + ", ".join(
+                f"{task} ({rounds:,} rounds)" for task, rounds in zip(settings.tasks, settings.rounds, strict=True)
+            )
             + f", seed {settings.seeds[0]}. The paper's tasks are VGG-16 and ResNet-20 on CIFAR-10, LSTM-PTB and "
             "LSTM-AN4; whatever else stands here is a stand-in.",
             "Losses are those of the test set; the paper shows training losses.",
             "δ is that of every single step, not an expectation: Assumption 1 speaks of the mean.",
             *doubts,
         ],
-    )  # fmt: skip
+    )
 
 
 def _of(curves: Sequence[Finding], task: str, c: int | None) -> Outcome:
@@ -140,8 +167,13 @@ def _of(curves: Sequence[Finding], task: str, c: int | None) -> Outcome:
 def _delta(found: Outcome) -> dict[str, Any]:
     warm = found["rounds"] // 10
     values = [value for value in found["steps"]["delta"][warm:] if value is not None]
-    return {"least": min(values), "greatest": max(values), "mean": sum(values) / len(values),
-            "below_1": sum(value < 1 for value in values), "steps": len(values)}  # fmt: skip
+    return {
+        "least": min(values),
+        "greatest": max(values),
+        "mean": sum(values) / len(values),
+        "below_1": sum(value < 1 for value in values),
+        "steps": len(values),
+    }
 
 
 def _by_ratio(settings: GtopkSettings, curves: Sequence[Finding]) -> str:
@@ -159,13 +191,27 @@ def _figure_1(settings: GtopkSettings, curves: Sequence[Finding]) -> Section:
     for task in settings.tasks:
         found, dense = _of(curves, task, SHOWN_C), _of(curves, task, None)
         delta = found["steps"]["delta"]
-        svg = lines([Series("δ of every step", list(range(len(delta))), delta, points=False)], Axis("round"),
-                    Axis("δ (ratio of squared norms)", least=0), levels={"Assumption 1: δ < 1": 1.0})  # fmt: skip
-        figures.append(Figure(f"Fig. 1: δ on {task}", f"c = {SHOWN_C}, {settings.workers} workers; the density falls "
-                              "to 1/c in the first tenth of the rounds.", svg, TRAINED))  # fmt: skip
+        svg = lines(
+            [Series("δ of every step", list(range(len(delta))), delta, points=False)],
+            Axis("round"),
+            Axis("δ (ratio of squared norms)", least=0),
+            levels={"Assumption 1: δ < 1": 1.0},
+        )
+        figures.append(
+            Figure(
+                f"Fig. 1: δ on {task}",
+                f"c = {SHOWN_C}, {settings.workers} workers; the density falls "
+                "to 1/c in the first tenth of the rounds.",
+                svg,
+                TRAINED,
+            )
+        )
         both = {f"gTop-k, c = {SHOWN_C}": found["curve"], "S-SGD": dense["curve"]}
-        svg = lines([Series(name, of["step"], of["test_loss"]) for name, of in both.items()], Axis("round"),
-                    Axis("test loss (nats)"))  # fmt: skip
+        svg = lines(
+            [Series(name, of["step"], of["test_loss"]) for name, of in both.items()],
+            Axis("round"),
+            Axis("test loss (nats)"),
+        )
         figures.append(Figure(f"Fig. 1: loss on {task}", "How near gTop-k stays to S-SGD.", svg, TRAINED))
     return Section("Figure 1: Assumption 1 and convergence", figures=figures)
 
@@ -175,22 +221,44 @@ def _figure_2(settings: GtopkSettings, curves: Sequence[Finding]) -> Section:
     for task in settings.tasks:
         by = {"S-SGD": _of(curves, task, None)["curve"]}
         by |= {f"c = {c:,}": _of(curves, task, c)["curve"] for c in sorted(settings.ratios)}
-        svg = lines([Series(name, of["step"], of["test_loss"]) for name, of in by.items()], Axis("round"),
-                    Axis("test loss (nats)"))  # fmt: skip
-        figures.append(Figure(f"Fig. 2: compression ratios on {task}", "The paper: larger c converges more slowly.",
-                              svg, TRAINED))  # fmt: skip
+        svg = lines(
+            [Series(name, of["step"], of["test_loss"]) for name, of in by.items()],
+            Axis("round"),
+            Axis("test loss (nats)"),
+        )
+        figures.append(
+            Figure(f"Fig. 2: compression ratios on {task}", "The paper: larger c converges more slowly.", svg, TRAINED)
+        )
     return Section("Figure 2: the compression ratio", figures=figures)
 
 
 def _rules(residuals: Sequence[Finding]) -> tuple[Table, dict[str, float], str]:
     """Return the table, the mean leak of each rule, and mean final losses by split in words."""
-    columns = ["residual rule", "P", "split", "seed", "final loss (nats)", "final accuracy", "mean leak (fraction)",
-               "greatest leak (fraction)"]  # fmt: skip
+    columns = [
+        "residual rule",
+        "P",
+        "split",
+        "seed",
+        "final loss (nats)",
+        "final accuracy",
+        "mean leak (fraction)",
+        "greatest leak (fraction)",
+    ]
     rows: list[list[Any]] = []
     for point, found in residuals:
         leak = [value for value in found["steps"]["leak"] if value is not None]
-        rows.append([point["residual"], point["workers"], point["split"], point["seed"], found["final_loss"],
-                     found["final_accuracy"], sum(leak) / len(leak), max(leak)])  # fmt: skip
+        rows.append(
+            [
+                point["residual"],
+                point["workers"],
+                point["split"],
+                point["seed"],
+                found["final_loss"],
+                found["final_accuracy"],
+                sum(leak) / len(leak),
+                max(leak),
+            ]
+        )
     means = {rule: fmean(row[6] for row in rows if row[0] == rule) for rule in RULES}
     by_split: list[str] = []
     for split in dict.fromkeys(row[2] for row in rows):
@@ -208,10 +276,15 @@ STUDY = Study(
     measure=measure,
     conclude=conclude,
     quick={
-        "tasks": ("fc-mnist:digits", "char-lstm:python-docs"), "rounds": (300, 40), "evaluations": 20,
-        "ratios": (100, 1000, 5000), "residual_task": "fc-mnist:digits", "residual_rounds": 100,
-        "residual_workers": (4, 8), "seeds": (0,),
+        "tasks": ("fc-mnist:digits", "char-lstm:python-docs"),
+        "rounds": (300, 40),
+        "evaluations": 20,
+        "ratios": (100, 1000, 5000),
+        "residual_task": "fc-mnist:digits",
+        "residual_rounds": 100,
+        "residual_workers": (4, 8),
+        "seeds": (0,),
     },
     needs="CIFAR-10 and MNIST (netsim fetch cifar10 --data-dir DATA), ptb.train.txt and ptb.test.txt of the Penn "
     "Treebank in DATA/ptb, --data-dir DATA, and a GPU",
-)  # fmt: skip
+)

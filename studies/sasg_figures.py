@@ -24,11 +24,19 @@ def figure_2(by: ByMethod, on: str) -> list[Figure]:
     curves = {name: outcome["curve"] for name, outcome in by.items()}
     loss = Axis("test loss (nats)")
     return [
-        Figure("Fig. 2: accuracy against uploads", f"{on}. The same accuracy with fewer uploads is better.",
-               _curves(curves, "uploads", "test_accuracy", UPLOADS, ACCURACY), TRAINED),
-        Figure("Fig. 2: loss against uploads", f"{on}. The paper shows training loss, this the test set's.",
-               _curves(curves, "uploads", "test_loss", UPLOADS, loss), TRAINED),
-    ]  # fmt: skip
+        Figure(
+            "Fig. 2: accuracy against uploads",
+            f"{on}. The same accuracy with fewer uploads is better.",
+            _curves(curves, "uploads", "test_accuracy", UPLOADS, ACCURACY),
+            TRAINED,
+        ),
+        Figure(
+            "Fig. 2: loss against uploads",
+            f"{on}. The paper shows training loss, this the test set's.",
+            _curves(curves, "uploads", "test_loss", UPLOADS, loss),
+            TRAINED,
+        ),
+    ]
 
 
 def figure_3(by: ByMethod, on: str, window: int) -> list[Figure]:
@@ -41,33 +49,60 @@ def figure_3(by: ByMethod, on: str, window: int) -> list[Figure]:
     ]
     log, plain = Axis("communication time (s)", 10), Axis("communication time (s)")
     return [
-        Figure("Fig. 3a: accuracy against communication time", f"{on}. {ONE_BY_ONE}",
-               _curves(timed, "up_s", "test_accuracy", log, ACCURACY), COUNTED),
-        Figure("Fig. 3b: the two sparse methods", f"{on}. {ONE_BY_ONE}",
-               _curves(sparse, "up_s", "test_accuracy", plain, ACCURACY, by), COUNTED),
-        Figure("Fig. 3c: communication time of every round", f"{on}; means of {window} rounds. SASG skips; Sparse "
-               f"never does. {ONE_BY_ONE}",
-               lines(rounds, Axis("round"), Axis("communication of a round (ms)", least=0), order=list(by)), COUNTED),
-        Figure("Accuracy against time, computing included", f"{on}; 1 Gbit/s, uploads one by one, the dense model "
-               "down, 5 ms a gradient (SASG and LASG take two).",
-               _curves({name: outcome["curve"] for name, outcome in by.items()}, "time_s", "test_accuracy",
-                       Axis("simulated time (s)", 10), ACCURACY), TRAINED),
-    ]  # fmt: skip
+        Figure(
+            "Fig. 3a: accuracy against communication time",
+            f"{on}. {ONE_BY_ONE}",
+            _curves(timed, "up_s", "test_accuracy", log, ACCURACY),
+            COUNTED,
+        ),
+        Figure(
+            "Fig. 3b: the two sparse methods",
+            f"{on}. {ONE_BY_ONE}",
+            _curves(sparse, "up_s", "test_accuracy", plain, ACCURACY, by),
+            COUNTED,
+        ),
+        Figure(
+            "Fig. 3c: communication time of every round",
+            f"{on}; means of {window} rounds. SASG skips; Sparse never does. {ONE_BY_ONE}",
+            lines(rounds, Axis("round"), Axis("communication of a round (ms)", least=0), order=list(by)),
+            COUNTED,
+        ),
+        Figure(
+            "Accuracy against time, computing included",
+            f"{on}; 1 Gbit/s, uploads one by one, the dense model down, 5 ms a gradient (SASG and LASG take two).",
+            _curves(
+                {name: outcome["curve"] for name, outcome in by.items()},
+                "time_s",
+                "test_accuracy",
+                Axis("simulated time (s)", 10),
+                ACCURACY,
+            ),
+            TRAINED,
+        ),
+    ]
 
 
 def figure_4(by_density: ByMethod, on: str) -> Figure:
     """Return accuracy against uploads at several densities."""
     curves = {name: outcome["curve"] for name, outcome in by_density.items()}
-    return Figure("Fig. 4: other densities", f"{on}. The paper: density alone changes accuracy little, and the "
-                  "sparser the messages, the more uploads SASG skips.",
-                  _curves(curves, "uploads", "test_accuracy", UPLOADS, ACCURACY), TRAINED)  # fmt: skip
+    return Figure(
+        "Fig. 4: other densities",
+        f"{on}. The paper: density alone changes accuracy little, and the "
+        "sparser the messages, the more uploads SASG skips.",
+        _curves(curves, "uploads", "test_accuracy", UPLOADS, ACCURACY),
+        TRAINED,
+    )
 
 
 def figure_5(by: ByMethod, on: str) -> Figure:
     """Return accuracy against uploads where workers hold different data."""
     curves = {name: outcome["curve"] for name, outcome in by.items()}
-    return Figure("Fig. 5: workers with different data", f"{on}.",
-                  _curves(curves, "uploads", "test_accuracy", UPLOADS, ACCURACY), TRAINED)  # fmt: skip
+    return Figure(
+        "Fig. 5: workers with different data",
+        f"{on}.",
+        _curves(curves, "uploads", "test_accuracy", UPLOADS, ACCURACY),
+        TRAINED,
+    )
 
 
 def _curves(

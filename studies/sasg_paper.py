@@ -67,11 +67,20 @@ def points(settings: SasgSettings) -> list[Point]:
         for name in METHODS
     ]
     tables += [
-        COMMON | TASKS["ResNet18 CIFAR-10"] | {"algorithm": name, "timing_only": True, "density": 0.01, "rounds": 1,
-        "bandwidth": "1Gbps", "latency": "1ns", "serial_server": serial}
+        COMMON
+        | TASKS["ResNet18 CIFAR-10"]
+        | {
+            "algorithm": name,
+            "timing_only": True,
+            "density": 0.01,
+            "rounds": 1,
+            "bandwidth": "1Gbps",
+            "latency": "1ns",
+            "serial_server": serial,
+        }
         for name in ("ps", "ps-topk")
         for serial in (True, False)
-    ]  # fmt: skip
+    ]
     figures = [_trained(settings, name, 0.01, seed) for name in METHODS for seed in settings.seeds]
     figures += [
         _trained(settings, name, density, settings.seeds[0])
@@ -86,12 +95,27 @@ def points(settings: SasgSettings) -> list[Point]:
 
 def _trained(settings: SasgSettings, name: str, density: float, seed: int) -> dict[str, Any]:
     return COMMON | {
-        "algorithm": name, "density": density, "seed": seed, "workload": settings.workload, "data": settings.data,
-        "split": "iid", "sampling": "epochs", "aggregate": "sum", "batch_size": 10, "rounds": settings.rounds,
-        "eval_every": max(1, settings.rounds // settings.evaluations), "lr": settings.lr, "alpha": settings.alpha,
-        "lr_decay_at": settings.lr_decay_at, "bandwidth": "1Gbps", "latency": "50us", "serial_server": True,
-        "compute_time": "5ms", "select_time": "1ms", "merge_time": "0s",
-    }  # fmt: skip
+        "algorithm": name,
+        "density": density,
+        "seed": seed,
+        "workload": settings.workload,
+        "data": settings.data,
+        "split": "iid",
+        "sampling": "epochs",
+        "aggregate": "sum",
+        "batch_size": 10,
+        "rounds": settings.rounds,
+        "eval_every": max(1, settings.rounds // settings.evaluations),
+        "lr": settings.lr,
+        "alpha": settings.alpha,
+        "lr_decay_at": settings.lr_decay_at,
+        "bandwidth": "1Gbps",
+        "latency": "50us",
+        "serial_server": True,
+        "compute_time": "5ms",
+        "select_time": "1ms",
+        "merge_time": "0s",
+    }
 
 
 def measure(point: Point) -> Outcome:
@@ -132,15 +156,19 @@ def conclude(settings: SasgSettings, findings: Sequence[Finding]) -> Conclusion:
         sentences,
         {"table_2_worst_relative_difference": worst, "stored_mib": memory, "reached": reached},
         [
-            Section("Tables II and III", "Computed columns come from running the algorithms with sizes only; published "
-                    "ones were typed in from the paper and are used for nothing else.", tables=[second, third]),
+            Section(
+                "Tables II and III",
+                "Computed columns come from running the algorithms with sizes only; published "
+                "ones were typed in from the paper and are used for nothing else.",
+                tables=[second, third],
+            ),
             Section("Figures 2 to 5", figures=_drawn(settings, main, runs)),
             Section("What training reached", tables=[_runs(runs)]),
         ],
         [
             f"The figures show {settings.workload} on {settings.data}, {settings.rounds:,} rounds"
             + ("" if settings.data in OWN_DATA else ": a stand-in for the paper's data sets, which are not bundled")
-            + ". The published counts of uploads (\"rounds\") depend on training on MNIST and CIFAR to a target; "
+            + '. The published counts of uploads ("rounds") depend on training on MNIST and CIFAR to a target; '
             "this study multiplies them, and can only be compared with them where those data sets are installed.",
             "Published communication times contain costs of hosts that no network model has: for Sparse 15.94 s beside "
             "the seconds that its bits take at 1 Gbit/s.",
@@ -150,7 +178,7 @@ def conclude(settings: SasgSettings, findings: Sequence[Finding]) -> Conclusion:
             "Time for computing is ASSUMED (5 ms a gradient, 1 ms a selection); the extra computing of Table III "
             "(1.25 s) is one gradient more a round, and is not predicted.",
         ],
-    )  # fmt: skip
+    )
 
 
 def _table_2(sizes: Sequence[Finding]) -> tuple[Table, float]:
@@ -159,17 +187,41 @@ def _table_2(sizes: Sequence[Finding]) -> tuple[Table, float]:
     for task, options in TASKS.items():
         for name, method in METHODS.items():
             found = next(
-                each.outcome for each in sizes
-                if each.point["algorithm"] == name and each.point["rounds"] == 2
+                each.outcome
+                for each in sizes
+                if each.point["algorithm"] == name
+                and each.point["rounds"] == 2
                 and options.items() <= each.point.items()
-            )  # fmt: skip
+            )
             value, index = (found[key] // found["uploads"] for key in ("value_bits_up", "index_bits_up"))
             rounds, bits = SASG_TABLE_2[task][method]
             worst = max(worst, abs(rounds * value / bits - 1))
-            rows.append([task, method, found["elements"], value, index, rounds, bits, float(rounds * value),
-                         rounds * value / bits - 1, float(rounds * (value + index))])  # fmt: skip
-    columns = ["task", "method", "d", "value bits an upload", "index bits an upload", "PUBLISHED uploads",
-               "PUBLISHED bits", "bits, values only", "difference (fraction)", "bits with indices"]  # fmt: skip
+            rows.append(
+                [
+                    task,
+                    method,
+                    found["elements"],
+                    value,
+                    index,
+                    rounds,
+                    bits,
+                    float(rounds * value),
+                    rounds * value / bits - 1,
+                    float(rounds * (value + index)),
+                ]
+            )
+    columns = [
+        "task",
+        "method",
+        "d",
+        "value bits an upload",
+        "index bits an upload",
+        "PUBLISHED uploads",
+        "PUBLISHED bits",
+        "bits, values only",
+        "difference (fraction)",
+        "bits with indices",
+    ]
     return Table("Table II: bits", columns, rows, "bits of an upload COMPUTED, uploads and bits PUBLISHED"), worst
 
 
@@ -187,11 +239,26 @@ def _table_3(sizes: Sequence[Finding]) -> tuple[Table, dict[str, float]]:
     for name, method in METHODS.items():
         full = "ps-topk" if name in ("ps-topk", "sasg") else "ps"
         published, stored = SASG_TABLE_3[method]
-        rows.append([method, published, seconds[full, True], seconds[full, False], stored,
-                     memory[name], 2 * memory[name] if full == "ps-topk" else memory[name]])  # fmt: skip
-    columns = ["method", "PUBLISHED communication (s)", "uploads one by one, nobody skips (s)",
-               "uploads at once, nobody skips (s)", "PUBLISHED memory (MB)", "stored values (MiB)",
-               "stored with indices (MiB)"]  # fmt: skip
+        rows.append(
+            [
+                method,
+                published,
+                seconds[full, True],
+                seconds[full, False],
+                stored,
+                memory[name],
+                2 * memory[name] if full == "ps-topk" else memory[name],
+            ]
+        )
+    columns = [
+        "method",
+        "PUBLISHED communication (s)",
+        "uploads one by one, nobody skips (s)",
+        "uploads at once, nobody skips (s)",
+        "PUBLISHED memory (MB)",
+        "stored values (MiB)",
+        "stored with indices (MiB)",
+    ]
     title = f"Table III: time and memory, ResNet-18 on CIFAR-10, {ITERATIONS_3} rounds at 1 Gbit/s"
     return Table(title, columns, rows, "COMPUTED and SIMULATED beside PUBLISHED"), memory
 
@@ -225,13 +292,16 @@ def _drawn(settings: SasgSettings, main: Sequence[Finding], runs: Sequence[Findi
     by_density = {
         f"{METHODS[point['algorithm']]}, k/d = {point['density']:g}": found
         for point, found in runs
-        if point["algorithm"] in ("ps-topk", "sasg") and point["seed"] == seed
-        and point["data"] == settings.data and point["split"] == "iid"
-    }  # fmt: skip
+        if point["algorithm"] in ("ps-topk", "sasg")
+        and point["seed"] == seed
+        and point["data"] == settings.data
+        and point["split"] == "iid"
+    }
     mixed = {
-        METHODS[point["algorithm"]]: found for point, found in runs
+        METHODS[point["algorithm"]]: found
+        for point, found in runs
         if point["split"] == settings.mix_split and point["data"] == settings.mix
-    }  # fmt: skip
+    }
     figures = [*figure_2(by, on), *figure_3(by, on, max(1, settings.rounds // 30)), figure_4(by_density, on)]
     if mixed:
         heterogeneous = f"{settings.mix_workload} on {settings.mix}, split {settings.mix_split}, seed {seed}"
@@ -240,14 +310,33 @@ def _drawn(settings: SasgSettings, main: Sequence[Finding], runs: Sequence[Findi
 
 
 def _runs(runs: Sequence[Finding]) -> Table:
-    columns = ["method", "data", "split", "k/d", "seed", "final accuracy", "uploads", "skipped (fraction)",
-               "value bits up", "index bits up"]  # fmt: skip
+    columns = [
+        "method",
+        "data",
+        "split",
+        "k/d",
+        "seed",
+        "final accuracy",
+        "uploads",
+        "skipped (fraction)",
+        "value bits up",
+        "index bits up",
+    ]
     rows = [
-        [METHODS[point["algorithm"]], point["data"], point["split"], point["density"], point["seed"],
-         found["final_accuracy"], found["uploads"], 1 - found["uploads"] / (point["workers"] * point["rounds"]),
-         float(found["value_bits_up"]), float(found["index_bits_up"])]
+        [
+            METHODS[point["algorithm"]],
+            point["data"],
+            point["split"],
+            point["density"],
+            point["seed"],
+            found["final_accuracy"],
+            found["uploads"],
+            1 - found["uploads"] / (point["workers"] * point["rounds"]),
+            float(found["value_bits_up"]),
+            float(found["index_bits_up"]),
+        ]
         for point, found in runs
-    ]  # fmt: skip
+    ]
     return Table("Runs", columns, rows, TRAINED)
 
 
@@ -259,8 +348,15 @@ STUDY = Study(
     measure=measure,
     conclude=conclude,
     quick={
-        "data": "digits", "rounds": 240, "evaluations": 24, "target": 0.88, "seeds": (0,),
-        "densities": (0.1, 0.01), "mix": "digits", "mix_workload": "fc-mnist", "mix_split": "by-class",
+        "data": "digits",
+        "rounds": 240,
+        "evaluations": 24,
+        "target": 0.88,
+        "seeds": (0,),
+        "densities": (0.1, 0.01),
+        "mix": "digits",
+        "mix_workload": "fc-mnist",
+        "mix_split": "by-class",
     },
     needs="MNIST and CIFAR-10 (netsim fetch mnist --data-dir DATA), --data-dir DATA, and a GPU for ResNet-18",
-)  # fmt: skip
+)

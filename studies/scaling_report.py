@@ -50,15 +50,37 @@ def _scaling_figure(growth: Growth, condition: Condition) -> Figure:
 
 
 def crossings(growth: Growth) -> Section:
-    columns = ["topology", "bandwidth", "density", "faster at first", "faster at last", "changes", "from P",
-               "last P before", "fitted P", "95% from", "to"]  # fmt: skip
+    columns = [
+        "topology",
+        "bandwidth",
+        "density",
+        "faster at first",
+        "faster at last",
+        "changes",
+        "from P",
+        "last P before",
+        "fitted P",
+        "95% from",
+        "to",
+    ]
     rows = []
     for (condition, _), changes in growth.changes().items():
         last = changes[-1]
         before, after = last.bracket or (None, None)
         low, high = last.interval or (None, None)
-        rows.append([*condition, growth.titles[changes[0].before], growth.titles[last.after], len(changes), after,
-                     before, last.fitted, low, high])  # fmt: skip
+        rows.append(
+            [
+                *condition,
+                growth.titles[changes[0].before],
+                growth.titles[last.after],
+                len(changes),
+                after,
+                before,
+                last.fitted,
+                low,
+                high,
+            ]
+        )
     text = (
         "Where the faster of two algorithms changes, in the time of a whole round. “from P” is simulated, and exact "
         "where “last P before” is the number before it; “fitted P” is where the fitted curves cross, with its "
@@ -159,13 +181,36 @@ def as_it_goes(growth: Growth, drawn: Sequence[Finding]) -> Section:
 
 
 def fits(growth: Growth) -> Section:
-    columns = ["algorithm", "topology", "bandwidth", "density", "k", "form", "intercept (s)", "slope (s)", "slope from",
-               "slope to", "chosen again", "worst error"]  # fmt: skip
+    columns = [
+        "algorithm",
+        "topology",
+        "bandwidth",
+        "density",
+        "k",
+        "form",
+        "intercept (s)",
+        "slope (s)",
+        "slope from",
+        "slope to",
+        "chosen again",
+        "worst error",
+    ]
     rows = []
     for (condition, algorithm), each in growth.fits.items():
         selected = growth.curves[condition, algorithm][growth.grid[0]]["k"]
-        rows.append([growth.titles[algorithm], *condition, selected, each.form, each.intercept, each.slope,
-                     *each.slope_interval, each.support, each.worst])  # fmt: skip
+        rows.append(
+            [
+                growth.titles[algorithm],
+                *condition,
+                selected,
+                each.form,
+                each.intercept,
+                each.slope,
+                *each.slope_interval,
+                each.support,
+                each.worst,
+            ]
+        )
     text = (
         "time = intercept + slope · form(P). “chosen again” is the share of bootstrap resamples that choose the same "
         "form; “worst error” the largest relative distance from a simulated point. Simulated points are exact, so the "

@@ -106,10 +106,11 @@ def _extremes(settings: SweepSettings, findings: Sequence[Finding]) -> str:
     if counts["Fastest"] == len(findings):
         return f"All {len(findings)} combinations take {format_duration(_round_s(ordered[0]))} a round."
     told = [
-        f"{_words(end.point, settings.vary)}" + (f" and {counts[name] - 1} more" if counts[name] > 1 else "")
+        f"{_words(end.point, settings.vary)}"
+        + (f" and {counts[name] - 1} more" if counts[name] > 1 else "")
         + f" with {format_duration(_round_s(end))}"
         for name, end in ends.items()
-    ]  # fmt: skip
+    ]
     return f"Fastest of {len(findings)} combinations: {told[0]} a round; slowest: {told[1]}."
 
 

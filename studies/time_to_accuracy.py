@@ -139,14 +139,32 @@ def _row(settings: TimeSettings, bandwidth: str, findings: Sequence[Finding]) ->
 
 
 def _table(settings: TimeSettings, rows: Sequence[dict[str, Any]]) -> Table:
-    columns = ["bandwidth", "algorithm", "time to target (s)", "least (s)", "greatest (s)", "bytes up to target (B)",
-               "uploads to target", "final accuracy", "round (s)", "exposed communication (s)"]  # fmt: skip
+    columns = [
+        "bandwidth",
+        "algorithm",
+        "time to target (s)",
+        "least (s)",
+        "greatest (s)",
+        "bytes up to target (B)",
+        "uploads to target",
+        "final accuracy",
+        "round (s)",
+        "exposed communication (s)",
+    ]
     cells = [
-        [row["bandwidth"], row["algorithm"], row["time_s"], *((min(row["times"]), max(row["times"]))
-         if row["times"] else (None, None)), row["bytes"], row["uploads"], row["accuracy"], row["round_s"],
-         row["comm_s"]]
+        [
+            row["bandwidth"],
+            row["algorithm"],
+            row["time_s"],
+            *((min(row["times"]), max(row["times"])) if row["times"] else (None, None)),
+            row["bytes"],
+            row["uploads"],
+            row["accuracy"],
+            row["round_s"],
+            row["comm_s"],
+        ]
         for row in rows
-    ]  # fmt: skip
+    ]
     title = f"To {settings.target:.0%} test accuracy, means of {_count(settings)}"
     return Table(title, columns, cells, PROVENANCE)
 
@@ -164,12 +182,16 @@ def _winners(settings: TimeSettings, rows: Sequence[dict[str, Any]]) -> tuple[li
             continue
         first, *others = sorted(there, key=lambda row: row["time_s"])
         winners["time"][bandwidth] = first["algorithm"]
-        told.append(f"{_equals(there, first, 'time_s')} at {bandwidth} after {format_duration(first['time_s'])}"
-                    + (_lead(first, others) if others else ""))  # fmt: skip
+        told.append(
+            f"{_equals(there, first, 'time_s')} at {bandwidth} after {format_duration(first['time_s'])}"
+            + (_lead(first, others) if others else "")
+        )
     if not told:
         best = max(rows, key=lambda row: row["accuracy"])
-        return [f"Nobody reached {settings.target:.0%} with every seed: the best was {best['algorithm']} with "
-                f"{best['accuracy']:.1%}. Give more rounds, or a lower target."], winners  # fmt: skip
+        return [
+            f"Nobody reached {settings.target:.0%} with every seed: the best was {best['algorithm']} with "
+            f"{best['accuracy']:.1%}. Give more rounds, or a lower target."
+        ], winners
     means = f" (means of {_count(settings)})" if len(settings.seeds) > 1 else ""
     sentences = [f"First to {settings.target:.0%} test accuracy{means}: " + "; ".join(told) + "."]
     least, fewest = (
@@ -235,8 +257,11 @@ def _parts(settings: TimeSettings, findings: Sequence[Finding]) -> Section:
             )
         }
         svg = stacked_bars(names, parts, Axis("average round (ms)", least=0))
-        figures.append(Figure(f"A round at {bandwidth}", "What no computation hides of the communication is exposed.",
-                              svg, PROVENANCE))  # fmt: skip
+        figures.append(
+            Figure(
+                f"A round at {bandwidth}", "What no computation hides of the communication is exposed.", svg, PROVENANCE
+            )
+        )
     return Section("Where a round goes", figures=figures)
 
 
@@ -275,8 +300,12 @@ STUDY = Study(
     measure=measure,
     conclude=conclude,
     quick={
-        "data": "digits", "rounds": 150, "evaluations": 30, "target": 0.85,
-        "algorithms": ("dense", "topk", "gtopk", "ps-topk", "sasg"), "bandwidths": ("10Mbps", "100Mbps", "1Gbps"),
+        "data": "digits",
+        "rounds": 150,
+        "evaluations": 30,
+        "target": 0.85,
+        "algorithms": ("dense", "topk", "gtopk", "ps-topk", "sasg"),
+        "bandwidths": ("10Mbps", "100Mbps", "1Gbps"),
     },
     needs="MNIST (netsim fetch mnist --data-dir DATA) and --data-dir DATA; no GPU",
-)  # fmt: skip
+)

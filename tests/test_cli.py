@@ -144,7 +144,7 @@ def test_out_comes_with_the_table_too(
     monkeypatch.chdir(tmp_path)
     ran = run(capsys, f"{TIMED} --algorithm dense --out report.json")
     assert document((tmp_path / "report.json").read_text())["results"][0]["algorithm"] == "dense"
-    assert "bound by" in ran.out
+    assert "bottleneck" in ran.out
 
 
 def test_an_out_that_fails_midway_keeps_the_old_file_and_says_so(

@@ -284,25 +284,25 @@ TIMING: dict[str, Any] = {"timing_only": True, "elements": 1000, "workers": 2}
     ("options", "words"),
     [
         ({"algorithm": "topk,gtopk-hier", "residual": "index-intersection"},
-         "--residual index-intersection changed nothing: it concerns gtopk."),
-        ({"algorithm": "gtopk", "gather": "doubling"}, "--gather doubling changed nothing: it concerns topk."),
-        ({"algorithm": "gtopk", "group_size": 2}, "--group-size 2 changed nothing: it concerns gtopk-hier."),
+         "--residual index-intersection changed nothing: it applies to gtopk."),
+        ({"algorithm": "gtopk", "gather": "doubling"}, "--gather doubling changed nothing: it applies to topk."),
+        ({"algorithm": "gtopk", "group_size": 2}, "--group-size 2 changed nothing: it applies to gtopk-hier."),
         ({"algorithm": "dense", "serial_server": True},
-         "--serial-server changed nothing: it concerns ps, ps-topk, lag, lasg-wk1, lasg-wk2, lasg-ps, sasg."),
-        ({"algorithm": "ps", "history": 5}, "--history 5 changed nothing: it concerns lag, "),
-        ({"algorithm": "ps", "delay": 5}, "--delay 5 changed nothing: it concerns lag, "),
-        ({"algorithm": "ps-topk", "alpha": 0.3}, "--alpha 0.3 changed nothing: it concerns lag, "),
-        ({"algorithm": "dense,lag", "density": 0.01}, "--density 0.01 changed nothing: it concerns algorithms"),
+         "--serial-server changed nothing: it applies to ps, ps-topk, lag, lasg-wk1, lasg-wk2, lasg-ps, sasg."),
+        ({"algorithm": "ps", "history": 5}, "--history 5 changed nothing: it applies to lag, "),
+        ({"algorithm": "ps", "delay": 5}, "--delay 5 changed nothing: it applies to lag, "),
+        ({"algorithm": "ps-topk", "alpha": 0.3}, "--alpha 0.3 changed nothing: it applies to lag, "),
+        ({"algorithm": "dense,lag", "density": 0.01}, "--density 0.01 changed nothing: it applies to algorithms"),
         ({"algorithm": "dense", "k": 3}, "--k 3 changed nothing"),
         ({"algorithm": "dense", "density_warmup": 3}, "--density-warmup 3 changed nothing"),
         ({"algorithm": "gtopk", "density_warmup": 3, "density": 0.5}, "--density-warmup 3 changed nothing: a warm-up"),
-        ({"algorithm": "gtopk", "density_warmup": 3, "k": 250}, "--density-warmup 3 changed nothing: a warm-up falls"),
+        ({"algorithm": "gtopk", "density_warmup": 3, "k": 250}, "--density-warmup 3 changed nothing: a warm-up starts"),
         ({"algorithm": "randk", "select": "sampled"},
-         "--select sampled changed nothing: it concerns topk, gtopk, gtopk-naive, gtopk-hier, ps-topk, sasg."),
+         "--select sampled changed nothing: it applies to topk, gtopk, gtopk-naive, gtopk-hier, ps-topk, sasg."),
         ({"algorithm": "gtopk", "momentum": 0.9, "clip": 1.0, "lr_decay_at": (3, 4)},
          "--lr-decay-at 3,4, --momentum 0.9, --clip 1.0 changed nothing: with --timing-only no gradient is computed."),
         ({"algorithm": "gtopk", "eval_every": 2}, "--eval-every changed nothing"),
-        ({"algorithm": "gtopk", "fan_out": 2}, "--fan-out 2 changed nothing: it concerns a tree"),
+        ({"algorithm": "gtopk", "fan_out": 2}, "--fan-out 2 changed nothing: only a tree"),
         ({"algorithm": "dense,sasg", "delay": 5, "alpha": 0.3},
          "--delay 5, --alpha 0.3 changed nothing: with --timing-only no gradient is computed."),
     ],
@@ -336,14 +336,14 @@ def test_an_option_of_one_of_the_algorithms_is_no_news(options: dict[str, Any]) 
     ("options", "words"),
     [
         ({"algorithm": "dense", "rounds": 4, "lr_decay_at": (2, 4, 9)},
-         "--lr-decay-at 4,9 changed nothing: the last of 4 rounds is round 3."),
+         "--lr-decay-at 4,9 changed nothing: rounds are numbered 0 to 3."),
         ({"algorithm": "dense,lag,sasg"},
-         "lag, sasg skipped no upload: during the first 10 rounds (--history) all workers upload, and there were 5."),
+         "lag, sasg skipped no upload: all workers upload during the first 10 rounds (--history), and this run has 5."),
         ({"algorithm": "dense,topk", "momentum": 0.9, "momentum_correction": True, "density": 1.0},
-         "--momentum changed nothing for Top-k: momentum correction clears the velocity of the entries that are sent, "
-         "and all of them were."),
+         "--momentum changed nothing for Top-k: momentum correction clears the velocity of every sent entry, "
+         "and all entries were sent."),
         ({"algorithm": "dense", "eval_every": 2},
-         "--eval-every changed nothing: what is evaluated goes into the file of --metrics, which was not given."),
+         "--eval-every changed nothing: evaluations are written to the --metrics file, and no --metrics was given."),
         ({"algorithm": "lag", "rounds": 4, "history": 3, "lr_decay_at": 3, "delay": 1, "alpha": 0.3}, None),
         ({"algorithm": "topk", "momentum": 0.9, "momentum_correction": True, "density": 0.5}, None),
     ],
@@ -356,7 +356,7 @@ def test_notes_come_under_either_table(capsys: pytest.CaptureFixture[str]) -> No
     arguments = ["simulate", "--timing-only", "--elements", "1000", "--algorithm", "ps", "--gather", "doubling"]
     for more in ([], ["--accounting", "paper"]):
         assert main([*arguments, *more]) == 0
-        assert capsys.readouterr().out.endswith("Note: --gather doubling changed nothing: it concerns topk.\n")
+        assert capsys.readouterr().out.endswith("Note: --gather doubling changed nothing: it applies to topk.\n")
 
 
 def test_momentum_correction_is_not_charged_as_selections() -> None:

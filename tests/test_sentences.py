@@ -273,7 +273,7 @@ def result(name: str, seconds: float, workers: int = 6, bound_by: str = "network
 
 def test_who_is_fastest_is_told_with_equals() -> None:
     (alone,) = conclude([result("A", 1.0), result("B", 1.001)], None)
-    assert alone == "With 6 workers A is fastest: 1 s a round, bound by network; B takes 0.1% longer."
+    assert alone == "With 6 workers A is fastest: 1 s a round (bottleneck: network); B takes 0.1% longer."
     (tied,) = conclude([result("A", 1.0), result("B", 1.0, bound_by="compute"), result("C", 3.0)], None)
     assert tied == "With 6 workers A and B are fastest: 1 s a round; C takes 3× as long."
 
@@ -287,7 +287,7 @@ def test_who_is_fastest_is_told_with_equals() -> None:
         # Here B is fastest, and the round of sizes says A: nothing may be said of other numbers of workers.
         (
             {"A": lambda p: 1.0, "B": lambda p: 0.5 if p == 0 else 2.0},
-            "is shortest with A, so it says nothing of other P",
+            "is shortest with A; it does not predict the order at other P",
         ),
     ],
 )
@@ -296,8 +296,8 @@ def test_the_order_along_workers_agrees_with_the_results(
 ) -> None:
     monkeypatch.setattr("netsim.analysis.conclusion.Scaling.round_time", lambda self, name, workers: of[name](workers))
     monkeypatch.setattr("netsim.analysis.conclusion._sizes", lambda experiment, largest: [2, 4, 8, 16, 32, 64])
-    laboratory: Any = SimpleNamespace(experiment=SimpleNamespace(effects=SimpleNamespace(local=False)))
-    misleading = "nothing" in said
+    session: Any = SimpleNamespace(experiment=SimpleNamespace(effects=SimpleNamespace(local=False)))
+    misleading = "not predict" in said
     results = [result(name, of[name](0) if misleading else of[name](6)) for name in of]
-    sentences = conclude(results, laboratory)
+    sentences = conclude(results, session)
     assert said in sentences[-1]

@@ -1,7 +1,7 @@
-"""What the results say: who is fastest, by how much, and from how many workers the order changes.
+"""The conclusion of an experiment: the fastest algorithm, its lead, and how the order changes with P.
 
-For the last, the same algorithms are simulated with sizes only, at other numbers of workers, and with
-the same charges for computing.
+To find where the order changes, one round of each algorithm is simulated at other numbers of workers P. These rounds
+exchange sizes only and use the compute, select and merge times of the experiment.
 """
 
 from __future__ import annotations
@@ -19,36 +19,41 @@ from netsim.simulator.session import Session
 from netsim.training.loop import TimingOnly
 
 LARGEST = 64
-"""Workers up to which other sizes are looked at; a ring of P workers is 2P(P-1) messages."""
+"""Largest P simulated for the conclusion; a ring of P workers takes 2P(P-1) messages."""
 LARGEST_AT_ONCE = 1024
-"""The same, where those asked for are more than that, and were simulated in rounds of all at once."""
+"""The same limit where the experiment itself has more workers and simulates all ranks of a round at once."""
 
 
 class Scaling:
-    """Round times of the algorithms at other numbers of workers, simulated when first asked for."""
+    """Round times of the algorithms at other numbers of workers, simulated on first use and then cached.
 
-    def __init__(self, laboratory: Session) -> None:
-        self._laboratory = laboratory
+    Parameters
+    ----------
+    session
+        The session of the experiment, whose tensors and costs are used.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
         self._rounds: dict[tuple[str, int], float] = {}
 
     def round_time(self, algorithm: str, workers: int) -> float:
-        """Return the seconds of one round of `algorithm` with so many workers."""
+        """Return the simulated seconds of one round of `algorithm` with `workers` workers."""
         key = (algorithm, workers)
         if key not in self._rounds:
-            tensors, costs = self._laboratory.tensors, self._laboratory.costs
-            experiment = self._laboratory.experiment
-            one = replace(experiment, workers=workers, timing_only=True, rounds=1, way="auto")
-            sizes = Session(one, TimingOnly(sum(tensors)), tensors, costs)
-            self._rounds[key] = sizes.simulate(algorithm).round_time_s
+            tensors, costs = self._session.tensors, self._session.costs
+            one_round = replace(self._session.experiment, workers=workers, timing_only=True, rounds=1, way="auto")
+            session = Session(one_round, TimingOnly(sum(tensors)), tensors, costs)
+            self._rounds[key] = session.simulate(algorithm).round_time_s
         return self._rounds[key]
 
     def fastest(self, algorithms: Sequence[str], workers: int) -> tuple[str, ...]:
-        """Return the fastest of the algorithms: several, where they take the same time."""
+        """Return all algorithms with the shortest round; several if they take the same time."""
         rounds = {algorithm: self.round_time(algorithm, workers) for algorithm in algorithms}
         return tuple(algorithm for algorithm, seconds in rounds.items() if seconds == min(rounds.values()))
 
     def is_finite(self, algorithms: Sequence[str], workers: int) -> bool:
-        """Return whether a round of each algorithm with so many workers ends before the horizon."""
+        """Return whether each algorithm ends its round with `workers` workers within the simulator's time limit."""
         try:
             self.fastest(algorithms, workers)
         except InfeasibleError:
@@ -56,19 +61,29 @@ class Scaling:
         return True
 
     def crossovers(self, algorithms: Sequence[str], workers: Sequence[int]) -> list[tuple[int, tuple[str, ...]]]:
-        """Return (P, algorithms): who is fastest from which P on, along increasing `workers`.
+        """Return where the fastest algorithm changes.
 
-        Between two of `workers` with different winners, the least P at which the later one wins is
-        found by bisection.
+        Parameters
+        ----------
+        algorithms
+            The algorithms to compare.
+        workers
+            Increasing numbers of workers to simulate.
+
+        Returns
+        -------
+        list of (int, tuple of str)
+            (P, algorithms): from P workers on, `algorithms` are fastest. Between two neighbouring entries of `workers`
+            with different winners, bisection finds the least P at which the later winner wins.
         """
-        found: list[tuple[int, tuple[str, ...]]] = []
+        changes: list[tuple[int, tuple[str, ...]]] = []
         for before, now in zip((0, *workers), workers, strict=False):
             winner = self.fastest(algorithms, now)
-            if not found:
-                found.append((now, winner))
-            elif winner != found[-1][1]:
-                found.append((self._first_won(algorithms, winner, before, now), winner))
-        return found
+            if not changes:
+                changes.append((now, winner))
+            elif winner != changes[-1][1]:
+                changes.append((self._first_won(algorithms, winner, before, now), winner))
+        return changes
 
     def _first_won(self, algorithms: Sequence[str], winner: tuple[str, ...], lost: int, won: int) -> int:
         while won - lost > 1:
@@ -80,18 +95,26 @@ class Scaling:
         return won
 
 
-def conclude(results: Sequence[Result], laboratory: Session | None) -> list[str]:
-    """Return the conclusion in sentences; without a laboratory nothing is said about other sizes."""
+def conclude(results: Sequence[Result], session: Session | None) -> list[str]:
+    """Return the conclusion in sentences.
+
+    Parameters
+    ----------
+    results
+        One result per algorithm.
+    session
+        The session that simulated them, for predictions at other numbers of workers; None for a real run.
+    """
     ranked = sorted(results, key=lambda result: result.round_time_s)
     best = ranked[0]
     sentences = [_best(best, ranked)]
-    if laboratory is not None and len(results) > 1 and not laboratory.experiment.effects.local:
-        sentences.append(_order(ranked, laboratory))
+    if session is not None and len(results) > 1 and not session.experiment.effects.local:
+        sentences.append(_order(ranked, session))
     return sentences
 
 
 def _best(best: Result, ranked: Sequence[Result]) -> str:
-    took = f"{format_duration(best.round_time_s)} a round, bound by {best.bound_by}"
+    took = f"{format_duration(best.round_time_s)} a round (bottleneck: {best.bound_by})"
     workers = f"{best.workers} worker{'s' if best.workers != 1 else ''}"
     if len(ranked) == 1:
         return f"{best.title} with {workers} takes {took}."
@@ -108,12 +131,12 @@ def _best(best: Result, ranked: Sequence[Result]) -> str:
 
 
 def _tied(ranked: Sequence[Result]) -> list[Result]:
-    """Return the fastest of the results, and all that are as fast."""
+    """Return the results with the shortest round time."""
     return [result for result in ranked if result.round_time_s == ranked[0].round_time_s]
 
 
 def _longer(ratio: float) -> str:
-    """Return how long something takes that takes longer: never the ratio 1, which would mean as long."""
+    """Return a ratio above 1 in words: as a percentage where rounding would turn the ratio into 1."""
     return f"{100 * (ratio - 1):.2g}% longer" if f"{ratio:.3g}" == "1" else f"{ratio:.3g}× as long"
 
 
@@ -122,30 +145,31 @@ def _and(titles: Sequence[str]) -> str:
 
 
 def _sizes(experiment: Experiment, largest: int) -> list[int]:
-    """Return the numbers of workers to look at: powers of two, and all hosts where the network has fewer."""
+    """Return the powers of two from 2 to `largest`; a network with fewer hosts ends the list with its own number."""
     most = min(largest, len(experiment.graph(largest).hosts))
     return [2**power for power in range(1, most.bit_length())] + ([most] if most & (most - 1) else [])
 
 
-def _order(ranked: Sequence[Result], laboratory: Session) -> str:
-    """Say who is fastest at other numbers of workers, where one round of sizes alone orders these results, too.
+def _order(ranked: Sequence[Result], session: Session) -> str:
+    """Return a sentence on the fastest algorithm at other numbers of workers.
 
-    It may not: rules that skip uploads do so in later rounds.
+    The sentence rests on one round of sizes only. Algorithms that skip uploads do so in later rounds, so the first
+    round may have another winner than the whole run; the sentence then says that no conclusion is possible.
     """
     titles = {result.algorithm: result.title for result in ranked}
     workers, largest = ranked[0].workers, LARGEST
     if all(result.way in ("batched", "memoised") for result in ranked):
         largest = max(LARGEST, min(workers, LARGEST_AT_ONCE))
-    scaling = Scaling(laboratory)
-    sizes = list(takewhile(partial(scaling.is_finite, list(titles)), _sizes(laboratory.experiment, largest)))
+    scaling = Scaling(session)
+    sizes = list(takewhile(partial(scaling.is_finite, list(titles)), _sizes(session.experiment, largest)))
     if len(sizes) < 2:
-        return "No other number of workers fits on this network."
+        return "This network has no room for another number of workers."
     if 2 <= workers <= sizes[-1]:
         sizes = sorted({*sizes, workers})
         here = scaling.fastest(list(titles), workers)
         if set(here) != {result.algorithm for result in _tied(ranked)}:
-            told = _and([titles[name] for name in here])
-            return f"A first round, of sizes alone, is shortest with {told}, so it says nothing of other P."
+            first_round = _and([titles[name] for name in here])
+            return f"The first round alone is shortest with {first_round}; it does not predict the order at other P."
     crossovers = scaling.crossovers(list(titles), sizes)
     first, *later = [(since, _and([titles[name] for name in names])) for since, names in crossovers]
     span = f"P = {', '.join(map(str, sizes))} on this network"

@@ -1,4 +1,4 @@
-"""What it gains to place ranks by where hosts are: a predicted round for every placement."""
+"""Comparison of placements: the predicted round time of every algorithm under every assignment of ranks to hosts."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from netsim.simulator.session import open_session
 from topologies.placement import PLACEMENTS
 
 WORTH_SAYING = 0.01
-"""Relative difference from which a placement is called better."""
+"""Relative difference in round time above which one placement is called better than another."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """Seconds of one round of an algorithm, by placement."""
+    """The round time of an algorithm, in seconds, by placement."""
 
     algorithm: str
     title: str
@@ -24,25 +24,36 @@ class Gain:
 
     @property
     def best(self) -> str:
-        """The placement with the shortest round, the first of equals."""
+        """The placement with the shortest round; the first one among equals."""
         return min(self.round_time_s, key=lambda placement: self.round_time_s[placement])
 
 
 def compare(experiment: Experiment) -> list[Gain]:
-    """Simulate a round of every algorithm of `experiment` on every placement; the experiment's own is not used."""
+    """Simulate one round of every algorithm of `experiment` under every placement.
+
+    Parameters
+    ----------
+    experiment
+        What to simulate; its own placement is ignored.
+
+    Returns
+    -------
+    list of Gain
+        One entry per algorithm.
+    """
     rounds: dict[str, dict[str, float]] = {name: {} for name in experiment.algorithms}
     titles: dict[str, str] = {}
     check_experiment(experiment, times=len(PLACEMENTS))
     for placement in PLACEMENTS:
-        with open_session(replace(experiment, placement=placement)) as lab:
+        with open_session(replace(experiment, placement=placement)) as session:
             for name in experiment.algorithms:
-                result = lab.simulate(name)
+                result = session.simulate(name)
                 rounds[name][placement], titles[name] = result.round_time_s, result.title
     return [Gain(name, titles[name], rounds[name]) for name in experiment.algorithms]
 
 
 def in_words(gain: Gain) -> str:
-    """Say in a sentence what placement does to an algorithm."""
+    """Return a sentence on the effect of placement on an algorithm."""
     times = gain.round_time_s
     worst = max(times, key=lambda placement: times[placement])
     if times[worst] <= times[gain.best] * (1 + WORTH_SAYING):

@@ -1,4 +1,8 @@
-"""Which exchange for this model on this network: the candidates simulated, ranked, and how sure the order is."""
+"""Recommendation of an algorithm for a model on a network.
+
+Every candidate is simulated with the given inputs, and again with one input changed by 20 % at a time. The candidates
+are ranked by round time, and the changed inputs show how robust the ranking is.
+"""
 
 from __future__ import annotations
 
@@ -22,18 +26,20 @@ from topologies import taken
 
 SCHEMA = "netsim.recommend/1"
 ALL = ("dense", "dense-tree", "topk", "gtopk", "ps", "ps-topk")
-"""Candidates, where none are named: those whose sparse members hold back what they do not send. Left out are `randk`
-(the same bytes as a smaller model, and far slower to converge) and lazy ones, whose skips depend on the data."""
+"""Default candidates: dense algorithms, and sparse algorithms that keep unsent entries as a residual.
+
+Two kinds are left out. `randk` sends the bytes of a smaller model and converges far more slowly. Lazy algorithms skip
+uploads depending on the data, which a simulation of sizes does not have."""
 DENSITIES = (0.001, 0.01)
 SHARE = 0.2
-"""By how much of itself each input is wrong, one at a time, to see whether the order holds."""
+"""Relative change of each input, one at a time, to test whether the ranking holds."""
 INPUTS = ("bandwidth_scale", "latency_scale", "compute_time")
-"""The scales are those of all links, also of those whose topology decides their bandwidth or latency."""
+"""Inputs that are changed; the two scales apply to all links, whatever the topology sets."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One way to exchange gradients; `density` is None for what sends everything."""
+    """An algorithm on a topology; `density` is None for a dense algorithm, `gather` is Top-k's kind of all-gather."""
 
     algorithm: str
     topology: str
@@ -42,16 +48,29 @@ class Candidate:
 
     @property
     def title(self) -> str:
-        """Return the candidate for people."""
+        """The name of the candidate in sentences and tables, such as "gTop-k 0.001"."""
         density = "" if self.density is None else f" {self.density:g}"
         return ALGORITHMS[self.algorithm].title + density + (f" ({self.gather})" if self.gather == "doubling" else "")
 
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """A candidate with its times in seconds, and `low` to `high`: its rounds with inputs wrong by a fifth.
+    """A candidate with its simulated times.
 
-    `beats_next` says in how many of the `variations` it stays ahead of the next in rank.
+    Attributes
+    ----------
+    round_time_s, compute_time_s, select_time_s, comm_time_s
+        Seconds of one round and of its parts.
+    scaling_efficiency
+        Compute time divided by round time; None without compute time.
+    bound_by
+        The bottleneck.
+    low_s, high_s
+        Least and greatest round time, in seconds, over the given inputs and all variations.
+    beats_next
+        Number of variations in which the candidate stays faster than the next in rank.
+    variations
+        Number of variations: one input is 20 % lower or higher in each.
     """
 
     candidate: Candidate
@@ -68,13 +87,13 @@ class Ranked:
 
     @property
     def holds(self) -> bool:
-        """Return whether it stays ahead of the next whatever single input is wrong by a fifth."""
+        """Whether the candidate stays faster than the next in rank in every variation."""
         return self.beats_next == self.variations
 
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """The candidates from the fastest to the slowest, what that says, and what it rests on."""
+    """The candidates from the fastest to the slowest, the conclusion in sentences, and the assumptions behind it."""
 
     config: Mapping[str, Any]
     ranking: Sequence[Ranked]
@@ -82,8 +101,8 @@ class Recommendation:
     limits: Sequence[str]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON takes it, in SI units."""
-        ranking = [asdict(each) | {"title": each.candidate.title, "order_holds": each.holds} for each in self.ranking]
+        """Return the recommendation as a JSON object, in SI units."""
+        ranking = [asdict(row) | {"title": row.candidate.title, "order_holds": row.holds} for row in self.ranking]
         return {
             "schema": SCHEMA,
             "config": dict(self.config),
@@ -94,17 +113,25 @@ class Recommendation:
 
 
 def candidates(algorithms: Sequence[str], densities: Sequence[float], topologies: Sequence[str]) -> list[Candidate]:
-    """Return every combination that differs: densities for sparse algorithms, and both ways to gather for Top-k."""
+    """Return all combinations of algorithms, densities and topologies.
+
+    Densities apply to sparse algorithms only. Top-k comes with both all-gathers, ring and recursive doubling.
+
+    Raises
+    ------
+    UsageError
+        If an algorithm is unknown, or a name or density is given twice.
+    """
     for algorithm in algorithms:
         check_choice("algorithm", algorithm, ALGORITHMS)
-    found = []
+    combinations = []
     for topology, algorithm in product(topologies, algorithms):
         for density in densities if ALGORITHMS[algorithm].sparse else (None,):
             gathers = ("ring", "doubling") if algorithm == "topk" else (None,)
-            found += [Candidate(algorithm, topology, density, gather) for gather in gathers]
-    if len(set(found)) < len(found):
+            combinations += [Candidate(algorithm, topology, density, gather) for gather in gathers]
+    if len(set(combinations)) < len(combinations):
         raise UsageError("an algorithm, density or topology was named twice; name each once")
-    return found
+    return combinations
 
 
 def recommend(
@@ -115,11 +142,28 @@ def recommend(
     jobs: int = 0,
     on_point: OnPoint = lambda known, of: None,
 ) -> Recommendation:
-    """Simulate the candidates, also with inputs that are wrong by a fifth, and rank them.
+    """Simulate the candidates with the given inputs and with each input changed by 20 %, and rank them.
 
-    `options` are those of :func:`netsim.simulate` that all share: ``model`` or ``elements``, ``workers``,
-    ``bandwidth``, ``latency``, ``compute_time`` and, if known, ``select_time``, ``merge_time`` and a ``profile``.
-    `validation` says how far predictions were off where something was measured.
+    Parameters
+    ----------
+    tried
+        The candidates.
+    options
+        Options of :func:`netsim.simulate` that all candidates share: ``model`` or ``elements``, ``workers``,
+        ``bandwidth``, ``latency``, ``compute_time``, and optionally ``select_time``, ``merge_time`` and ``profile``.
+    validation
+        Errors of predictions against measurements, to compare with the lead of the best candidate.
+    jobs
+        Processes to simulate with; 0 for one per core.
+    on_point
+        Called after each simulation with the number done and the number in all.
+
+    Raises
+    ------
+    UsageError
+        If an option or a candidate cannot be used.
+    InfeasibleError
+        If the simulations need more memory or time than is allowed.
     """
     left_out = _left_out({each.topology for each in tried})
     first = Experiment.of(**_point(tried[0], options, left_out))
@@ -133,17 +177,19 @@ def recommend(
     asked = [_point(candidate, scenario, left_out) for candidate in tried for scenario in scenarios]
     experiments = [Experiment.of(**point) for point in asked]
     scaled = {(each.topology, each.bandwidth_scale, each.latency_scale): each for each in experiments}
-    ranges = {network: each.links() for network, each in scaled.items()}  # refuses now what no link could be
+    ranges = {
+        network: each.links() for network, each in scaled.items()
+    }  # raises early for an impossible bandwidth or latency
     networks = {each.topology: each for each in experiments[:: len(scenarios)]}
     check_experiments(experiments, check_jobs(jobs))
-    found: dict[int, Mapping[str, Any]] = {}
-    numbers = {id(point): number for number, point in enumerate(asked)}
+    outcomes: dict[int, Mapping[str, Any]] = {}
+    index_of = {id(point): index for index, point in enumerate(asked)}
     with backend(None):
         for point, outcome in measured(simulate_point, asked, check_jobs(jobs)):
-            found[numbers[id(point)]] = outcome
-            on_point(len(found), len(asked))
+            outcomes[index_of[id(point)]] = outcome
+            on_point(len(outcomes), len(asked))
     size = len(scenarios)
-    rows = [[found[start + at] for at in range(size)] for start in range(0, len(asked), size)]
+    rows = [[outcomes[start + offset] for offset in range(size)] for start in range(0, len(asked), size)]
     ranking = _rank(tried, rows)
     words = _words(ranking) + ([] if validation is None else [_margin(ranking, validation)])
     links = {topology: ranges[topology, first.bandwidth_scale, first.latency_scale] for topology in networks}
@@ -156,9 +202,9 @@ def recommend(
 
 
 def _left_out(topologies: Collection[str]) -> dict[str, set[str]]:
-    """Return for each topology which of bandwidth and latency it does not take, although another one does.
+    """Return which of bandwidth and latency each topology ignores although another topology takes it.
 
-    What none of them takes is not left out, but refused.
+    An input that no topology takes stays in the options, so that building the experiment raises UsageError.
     """
     takes = {topology: taken(topology)._asdict() for topology in topologies}
     used = {name for each in takes.values() for name, takes_it in each.items() if takes_it}
@@ -173,17 +219,17 @@ def _point(candidate: Candidate, scenario: Mapping[str, Any], left_out: Mapping[
 
 
 def _rank(tried: Sequence[Candidate], rows: Sequence[Sequence[Mapping[str, Any]]]) -> list[Ranked]:
-    """Return the candidates by the time of a round; `rows` holds, for each, the base case and then the variations."""
+    """Return the candidates by round time; a row of `rows` holds the results of the given inputs and the variations."""
     rounds = [[outcome["round_time_s"] for outcome in row] for row in rows]
-    order = sorted(range(len(tried)), key=lambda number: rounds[number][0])
+    order = sorted(range(len(tried)), key=lambda index: rounds[index][0])
     ranking = []
-    for place, number in enumerate(order):
-        following = rounds[order[place + 1]] if place + 1 < len(order) else [float("inf")] * len(rounds[number])
-        ahead = sum(own < next_ for own, next_ in zip(rounds[number][1:], following[1:], strict=True))
-        base = rows[number][0]
+    for place, index in enumerate(order):
+        following = rounds[order[place + 1]] if place + 1 < len(order) else [float("inf")] * len(rounds[index])
+        ahead = sum(time < next_ for time, next_ in zip(rounds[index][1:], following[1:], strict=True))
+        base = rows[index][0]
         times: dict[str, Any] = {name: base[name] for name in Ranked.__slots__ if name in base}
-        spread = {"low_s": min(rounds[number]), "high_s": max(rounds[number])}
-        ranking.append(Ranked(tried[number], **times, **spread, beats_next=ahead, variations=len(rounds[number]) - 1))
+        spread = {"low_s": min(rounds[index]), "high_s": max(rounds[index])}
+        ranking.append(Ranked(tried[index], **times, **spread, beats_next=ahead, variations=len(rounds[index]) - 1))
     return ranking
 
 
@@ -193,7 +239,7 @@ def _words(ranking: Sequence[Ranked]) -> list[str]:
     efficiency = "" if best.scaling_efficiency is None else f", {best.scaling_efficiency:.1%} scaling efficiency"
     sentences = [
         f"Use {best.candidate.title}{where}: {format_duration(best.round_time_s)} a round{efficiency}, of which "
-        f"{format_duration(best.comm_time_s)} is exposed communication; bound by {best.bound_by}."
+        f"{format_duration(best.comm_time_s)} is exposed communication (bottleneck: {best.bound_by})."
     ]
     if len(ranking) > 1:
         sentences.append(_lead(best, ranking[1]))
@@ -201,9 +247,9 @@ def _words(ranking: Sequence[Ranked]) -> list[str]:
     if best.candidate.density is not None and exact is not None:
         slack = exact.round_time_s - best.round_time_s
         sentences.append(
-            f"Without sparsification {exact.candidate.title} is the best: {format_duration(exact.round_time_s)}. "
-            f"{best.candidate.title} is worth it while selecting and merging take under {format_duration(slack)} more "
-            "a round than assumed here, and if training at that density needs no more rounds than that saves."
+            f"The fastest dense algorithm is {exact.candidate.title}: {format_duration(exact.round_time_s)} a round. "
+            f"{best.candidate.title} stays faster while selecting and merging take under {format_duration(slack)} a "
+            "round more than assumed here. Extra rounds to reach the same accuracy reduce the gain."
         )
     return sentences
 
@@ -211,29 +257,31 @@ def _words(ranking: Sequence[Ranked]) -> list[str]:
 def _lead(best: Ranked, second: Ranked) -> str:
     ratio = second.round_time_s / best.round_time_s
     if ratio < 1.001:
-        return f"{second.candidate.title} is as fast, to within 0.1%."
+        return f"{second.candidate.title} has the same round time to within 0.1%."
     lead = f"{second.candidate.title} comes next and takes {ratio:.3g}× as long"
     if best.holds:
         return (
-            f"{lead}; that order holds when the links' bandwidth, their latency or the compute time is {SHARE:.0%} "
-            "more or less."
+            f"{lead}; this order holds if the links' bandwidth, their latency or the compute time changes by "
+            f"±{SHARE:.0%}."
         )
     return (
-        f"{lead}; that order is not safe: it holds in {best.beats_next} of {best.variations} cases where the links' "
-        f"bandwidth, their latency or the compute time is {SHARE:.0%} more or less."
+        f"{lead}; this order is uncertain: it holds in {best.beats_next} of {best.variations} cases in which the "
+        f"links' bandwidth, their latency or the compute time changes by ±{SHARE:.0%}."
     )
 
 
 def _margin(ranking: Sequence[Ranked], validation: ValidationFile) -> str:
-    """Return how far predictions were off on a real network, and whether the first is further ahead than that."""
+    """Return the errors of predictions on a real network, and whether the lead of the best candidate exceeds them."""
     worst = max(abs(each.error) for each in validation.comparison)
     told = present(validation).sentence.rstrip(".")
     if len(ranking) < 2:
         return f"{told}."
     lead = ranking[1].round_time_s / ranking[0].round_time_s - 1
     if lead > worst:
-        return f"{told}; the next takes {lead:.1%} longer, which is more than that."
-    return f"{told}; the next takes only {lead:.1%} longer, so that an error like the worst could turn the order."
+        return f"{told}; the next candidate takes {lead:.1%} longer, which exceeds the worst error."
+    return (
+        f"{told}; the next candidate takes only {lead:.1%} longer, so an error like the worst could reverse the order."
+    )
 
 
 def _limits(
@@ -247,16 +295,17 @@ def _limits(
     given = [work for work in works if options.get(work) is not None or profile is None]
     charges = ", ".join(f"{work.replace('_', ' ')} {options.get(work) or '0s'}" for work in given)
     by_profile = " or ".join(dict.fromkeys(network.profiled() for network in networks.values()))
-    measured = f" Whatever else is said of {by_profile} comes from the profile {profile}." if profile else ""
+    measured = f" All other values for {by_profile} come from the profile {profile}." if profile else ""
     speeds = "; ".join(f"{topology}: {each.in_words() if each else 'none'}" for topology, each in links.items())
     return [
         f"SIMULATED, from sizes only. Links of {speeds}. ASSUMED, as given: {charges}.{measured}",
         (
             ""
             if validated
-            else "The margin of error against a real cluster is unknown: nothing here was compared with "
-            "measurements of one (netsim validate makes them; --validation DIR). "
+            else "The error against a real cluster is unknown: these predictions were not compared with measurements "
+            "(measure with netsim validate, then give --validation DIR). "
         )
-        + f"The range behind each round says only what inputs wrong by {SHARE:.0%} would change.",
-        "How many rounds a density needs to reach an accuracy is not simulated; communication overlaps no computing.",
+        + f"The range beside each round time covers input errors of ±{SHARE:.0%} only.",
+        "Not simulated: the number of rounds that a density needs to reach an accuracy, and overlap of communication "
+        "with computation.",
     ]

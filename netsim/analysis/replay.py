@@ -1,4 +1,4 @@
-"""Any traffic on any network: when each flow ends, and how much each link is used."""
+"""Replay of a list of flows on a network: when each flow ends, and the utilisation of each link."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from netsim.network.sharing import Sharing
 
 @dataclass(frozen=True, slots=True)
 class FlowOutcome:
-    """A flow that has arrived: its last byte at `finish_s`, on the links of its route."""
+    """A finished flow: its last byte arrived at `finish_s` seconds over the links of `route`."""
 
     given: GivenFlow
     finish_s: float
@@ -28,17 +28,18 @@ class FlowOutcome:
 
     @property
     def duration_s(self) -> float:
+        """Seconds from the start of the flow to the arrival of its last byte."""
         return self.finish_s - self.given.start_s
 
     @property
     def rate_bps(self) -> float | None:
-        """Bits of the flow by its duration, latency included; None for what takes no time."""
+        """Bits of the flow divided by its duration, latency included; None if the duration is 0."""
         return 8 * self.given.nbytes / self.duration_s if self.duration_s else None
 
 
 @dataclass(frozen=True, slots=True)
 class LinkUse:
-    """What a link carried, and which part that is of what it could have carried from first start to last finish."""
+    """The traffic of a link; `utilisation` is its bits divided by bandwidth times the makespan of the replay."""
 
     link: Link
     nbytes: int
@@ -48,7 +49,10 @@ class LinkUse:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """Flows in the order given; links that carried any, in the order of the network."""
+    """The outcome of a replay: flows in the given order, and links with traffic in the order of the network.
+
+    `makespan_s` is the time from the start of the first flow to the end of the last one.
+    """
 
     flows: list[FlowOutcome]
     links: list[LinkUse]
@@ -56,32 +60,48 @@ class Replay:
 
     @property
     def busiest(self) -> LinkUse:
-        """The link of highest utilisation, the first of several."""
+        """The link with the highest utilisation; the first one among equals."""
         return max(self.links, key=lambda use: use.utilisation)
 
 
 def replay(fabric: Fabric, given: Sequence[GivenFlow], sharing: Sharing = "maxmin") -> Replay:
-    """Send the flows over an otherwise idle network; return when each ends.
+    """Send flows over an otherwise idle network.
 
-    Several flows of one pair of hosts are connections of their own: among equal routes each has its own.
+    Parameters
+    ----------
+    fabric
+        The network.
+    given
+        The flows, each with source, target, bytes and start in seconds.
+    sharing
+        How flows share a link; see :mod:`netsim.network.sharing`.
+
+    Returns
+    -------
+    Replay
+        When each flow ended, and the traffic of each link.
+
+    Notes
+    -----
+    Several flows between the same two hosts count as separate connections. Equal-cost routing picks a route for each.
     """
     routes = _routes(fabric, given)
     environment = simpy.Environment(initial_time=0)
     network = Network(environment, sharing)
     finish = [0] * len(given)
 
-    def begin(number: int) -> None:
+    def begin(index: int) -> None:
         def done(_: Flow) -> None:
-            finish[number] = int(environment.now)
+            finish[index] = int(environment.now)
 
-        network.start(routes[number], given[number].nbytes, done)
+        network.start(routes[index], given[index].nbytes, done)
 
     def feed() -> Generator[Any, Any, None]:
         starts = [picoseconds(flow.start_s) for flow in given]
-        for number in sorted(range(len(given)), key=starts.__getitem__):
-            if starts[number] > environment.now:
-                yield environment.timeout(starts[number] - int(environment.now))
-            begin(number)
+        for index in sorted(range(len(given)), key=starts.__getitem__):
+            if starts[index] > environment.now:
+                yield environment.timeout(starts[index] - int(environment.now))
+            begin(index)
 
     environment.process(feed())
     with old_objects_set_aside():
@@ -98,12 +118,12 @@ def _routes(fabric: Fabric, given: Sequence[GivenFlow]) -> list[Route]:
     ranks = {host: rank for rank, host in enumerate(fabric.hosts)}
     pairs = [(ranks[flow.source], ranks[flow.target]) for flow in given]
     seen: Counter[tuple[int, int]] = Counter()
-    numbers = []
+    connections = []
     for pair in pairs:
-        numbers.append(seen[pair])
+        connections.append(seen[pair])
         seen[pair] += 1
     sources, targets = np.array(pairs, np.int64).T
-    first, links, latency_ps = fabric.links_of(sources, targets, np.array(numbers, np.int64))
+    first, links, latency_ps = fabric.links_of(sources, targets, np.array(connections, np.int64))
     return [
         Route(tuple(fabric.links[link] for link in links[begin:end].tolist()), latency)
         for begin, end, latency in zip(first[:-1].tolist(), first[1:].tolist(), latency_ps.tolist(), strict=True)

@@ -1,4 +1,4 @@
-"""Options that were given and changed nothing, and whose they are: said under a result."""
+"""Notes on options that were given and had no effect, and on the algorithms or topologies that use them."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ TAKEN_AS = {
     "serial_server": "serial",
     "group_size": "groups",
 }
-"""As which parameter an algorithm takes an option; those that have none do without it."""
+"""The constructor parameter by which an algorithm takes each option."""
 
 TRAINING = (
     *("learning_rate", "lr_warmup", "lr_decay_at", "momentum", "weight_decay", "clip", "aggregate"),
     *("data", "split", "sampling", "delay", "alpha"),
 )
-"""Options that concern gradients alone: of sizes, also rules that ask who may skip know nothing."""
+"""Options that only gradients use. A simulation of sizes has no gradients, so it also never skips an upload."""
 
 
 def idle_options(experiment: Experiment, results: Sequence[Result], *, watched: bool) -> list[str]:
-    """Return a sentence for every option that was given and changed nothing.
+    """Return a sentence for every option that was given and had no effect.
 
     Parameters
     ----------
     experiment
-        What was run. An option that has its default counts as not given.
+        The configuration. An option with its default value counts as not given.
     results
-        What came out.
+        The results of the run.
     watched
-        Whether a row a step was written, for ``--metrics``.
+        Whether ``--metrics`` was given.
     """
-    given = [each.name for each in fields(Experiment) if getattr(experiment, each.name) != each.default]
+    given = [option.name for option in fields(Experiment) if getattr(experiment, option.name) != option.default]
     return [
         *_of_no_tree(experiment, given),
         *_of_no_algorithm(experiment, given),
@@ -62,7 +62,7 @@ def idle_options(experiment: Experiment, results: Sequence[Result], *, watched: 
 def _of_no_tree(experiment: Experiment, given: list[str]) -> Iterator[str]:
     name, _, keys = experiment.topology.partition(":")
     if "fan_out" in given and (name != "tree" or "fan" in keys):
-        yield f"{_written(experiment, 'fan_out')} changed nothing: it concerns a tree without the key fan-out."
+        yield f"{_written(experiment, 'fan_out')} changed nothing: only a tree without the key fan-out uses it."
 
 
 def _of_no_algorithm(experiment: Experiment, given: list[str]) -> Iterator[str]:
@@ -71,7 +71,7 @@ def _of_no_algorithm(experiment: Experiment, given: list[str]) -> Iterator[str]:
             several = TAKEN_AS[option] == SELECTOR and option != "select"
             owners = ", ".join(name for name in ALGORITHMS if _takes(name, option))
             whose = "algorithms that select entries" if several else owners
-            yield f"{_written(experiment, option)} changed nothing: it concerns {whose}."
+            yield f"{_written(experiment, option)} changed nothing: it applies to {whose}."
 
 
 def _taken(experiment: Experiment, option: str) -> bool:
@@ -88,8 +88,8 @@ def _already_dense(experiment: Experiment, results: Sequence[Result]) -> Iterato
     if experiment.density_warmup and sparse and all(k >= int(FIRST_DENSITY * elements) for k, elements in sparse):
         k, elements = sparse[0]
         yield (
-            f"{_written(experiment, 'density_warmup')} changed nothing: a warm-up falls from density {FIRST_DENSITY}, "
-            f"and {k / elements:.3g} is no less."
+            f"{_written(experiment, 'density_warmup')} changed nothing: a warm-up starts at density {FIRST_DENSITY}, "
+            f"which is not above the final density {k / elements:.3g}."
         )
 
 
@@ -103,11 +103,10 @@ def _without_gradients(experiment: Experiment, given: list[str]) -> Iterator[str
 
 
 def _never_reached(experiment: Experiment) -> Iterator[str]:
-    late = [str(at) for at in experiment.lr_decay_at if at >= experiment.round_count]
+    late = [str(step) for step in experiment.lr_decay_at if step >= experiment.round_count]
     if late and not experiment.timing_only:
         yield (
-            f"--lr-decay-at {','.join(late)} changed nothing: the last of {experiment.round_count} rounds is round "
-            f"{experiment.round_count - 1}."
+            f"--lr-decay-at {','.join(late)} changed nothing: rounds are numbered 0 to {experiment.round_count - 1}."
         )
 
 
@@ -115,8 +114,8 @@ def _never_skipping(experiment: Experiment) -> Iterator[str]:
     lazy = [name for name in experiment.algorithms if "history" in taken_by(name)]
     if lazy and not experiment.timing_only and experiment.round_count <= experiment.history:
         yield (
-            f"{', '.join(lazy)} skipped no upload: during the first {experiment.history} rounds (--history) all "
-            f"workers upload, and there were {experiment.round_count}."
+            f"{', '.join(lazy)} skipped no upload: all workers upload during the first {experiment.history} rounds "
+            f"(--history), and this run has {experiment.round_count}."
         )
 
 
@@ -124,18 +123,18 @@ def _cleared(results: Sequence[Result]) -> Iterator[str]:
     titles = [result.title for result in results if result.momentum == "workers" and result.k == result.elements]
     if titles:
         yield (
-            f"--momentum changed nothing for {', '.join(titles)}: momentum correction clears the velocity of the "
-            "entries that are sent, and all of them were."
+            f"--momentum changed nothing for {', '.join(titles)}: momentum correction clears the velocity of every "
+            "sent entry, and all entries were sent."
         )
 
 
 def _unwatched(given: list[str], watched: bool) -> Iterator[str]:
     if "eval_every" in given and not watched:
-        yield "--eval-every changed nothing: what is evaluated goes into the file of --metrics, which was not given."
+        yield "--eval-every changed nothing: evaluations are written to the --metrics file, and no --metrics was given."
 
 
 def _written(experiment: Experiment, option: str) -> str:
-    """Return an option as on the command line."""
+    """Return an option with its value, as written on the command line."""
     value = getattr(experiment, option)
     name = "--" + option_of(option).replace("_", "-")
     if value is True:

@@ -87,7 +87,7 @@ def _render(found: Recommendation) -> None:
     for name in ("round", "if inputs are\n20% off", "compute", "select", "exposed\ncomm", "scaling\nefficiency"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("ahead of next,\ninputs 20% off")
-    table.add_column("bound by")
+    table.add_column("bottleneck")
     for place, each in enumerate(found.ranking, start=1):
         table.add_row(*map(escape, _row(place, each, last=place == len(found.ranking), topology=several)))
     console = wide_console()

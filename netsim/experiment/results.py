@@ -1,4 +1,4 @@
-"""What a run found out: one result an algorithm, and the report that holds them."""
+"""The results of a run: one :class:`Result` per algorithm, in a :class:`Report`."""
 
 from __future__ import annotations
 
@@ -25,16 +25,32 @@ if TYPE_CHECKING:
 SCHEMA = "netsim.report/1"
 Mode = Literal["simulated", "real"]
 Way = Literal["messages", "compiled", "batched", "memoised", "closed-form"]
-"""How a simulated time was had: message by message; the same in compiled code, without coroutines; in rounds of all
-ranks at once; one of these, with steps that repeat each other solved once; by the formulas of the literature."""
+"""How the simulator computed a time.
+
+- ``messages``: message by message, in coroutines
+- ``compiled``: message by message, in compiled code
+- ``batched``: round by round, all ranks of a round at once
+- ``memoised``: one of the above, where each kind of repeated step is simulated once
+- ``closed-form``: by the formulas of the literature
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Where a round's seconds went, along the longest chain of events; the parts sum to the round.
+    """The parts of a round's time along its critical path, in seconds: round = compute + select + comm.
 
-    `compute_s` is gradients and updates, `select_s` selections and merges, `comm_s` communication
-    that no computation hid. `hidden_s` is what computation did hide, and no part of the sum.
+    Attributes
+    ----------
+    compute_s
+        Gradients and updates.
+    select_s
+        Selections and merges.
+    comm_s
+        Exposed communication: communication that no computation hides.
+    bound_by
+        The bottleneck: the part, or the links, on which the critical path spends most time.
+    hidden_s
+        Communication hidden behind computation; not part of the sum.
     """
 
     round_s: float
@@ -47,7 +63,7 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class RankOutcome:
-    """What one rank did."""
+    """The outcome of one rank: its traffic, the hash of its final parameters, and its counters by name."""
 
     rank: int
     traffic: Traffic
@@ -57,8 +73,47 @@ class RankOutcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """One algorithm's figures. Times are seconds of an average round; bytes are those of an average
-    worker and round (a parameter server's own are not a worker's). Also read as ``result["key"]``.
+    """The result of one algorithm; ``result["key"]`` reads an attribute as well.
+
+    Attributes
+    ----------
+    algorithm, title
+        The name on the command line, and the name in tables.
+    mode
+        "simulated" or "real".
+    workers, elements, k, rounds
+        Number of workers P, of gradient elements d, of selected entries k (None if dense), and of rounds.
+    round_time_s, compute_time_s, select_time_s, comm_time_s
+        Mean seconds of a round and of its parts; `comm_time_s` is exposed communication.
+    hidden_comm_time_s
+        Mean seconds of communication per round that computation hides.
+    compute_provenance, select_provenance
+        Whether these times were measured or assumed.
+    value_bytes_up, index_bytes_up, bytes_down
+        Bytes that a worker sends (values, indices) and receives in a round, averaged over workers and rounds. A
+        parameter server does not count as a worker.
+    uploads, value_bits_up, index_bits_up, bits_down
+        Uploads, and bits sent and received, of all workers in the whole run.
+    stored_value_bytes
+        Bytes of values that a server stores for its workers between rounds.
+    scaling_efficiency
+        Compute time divided by round time; None without compute time.
+    final_loss, final_accuracy
+        Test loss in nats and test accuracy in [0, 1] after the last round; None without data.
+    parameters_sha256
+        Hash of the final parameters, which all ranks share; None without data.
+    bound_by
+        The bottleneck of the round.
+    way, way_reason
+        How the times were computed, and why no faster way was possible; None for a real run.
+    bytes_sent_by_rank
+        Bytes that each rank sent in the whole run.
+    buckets
+        `elements`, `k`, `ready` and `server` of each bucket, last layers first; None without buckets.
+    ready_provenance
+        Source of the times at which buckets are ready.
+    momentum
+        "sum" if momentum applies to the summed update, "workers" if to each worker's vector before selection, or None.
     """
 
     algorithm: str
@@ -89,35 +144,30 @@ class Result:
     bound_by: str
     way: Way | None = None
     way_reason: str | None = None
-    """Why no faster way was taken, if one was wanted."""
     bytes_sent_by_rank: list[int] = field(default_factory=list)
     hidden_comm_time_s: float = 0.0
     buckets: list[dict[str, Any]] | None = None
-    """Where parts of the gradient are exchanged by themselves: `elements`, `k`, `ready` and `server` of each, the last
-    part first."""
     ready_provenance: Provenance | None = None
     momentum: str | None = None
-    """What momentum is applied to: the "sum" of the workers' vectors, or each of the "workers" before selection; None
-    without."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the figures by name."""
-        return {each.name: getattr(self, each.name) for each in fields(self)}
+        """Return the attributes by name."""
+        return {attribute.name: getattr(self, attribute.name) for attribute in fields(self)}
 
     @property
     def paper_accounting(self) -> dict[str, int]:
-        """The view of Table II of the SASG paper: an upload of one worker is a "round"; of bits, values up alone."""
+        """The columns of Table II of the SASG paper: "rounds" counts uploads, "bits" the bits of uploaded values."""
         return {"rounds": self.uploads, "bits": self.value_bits_up}
 
     def __getitem__(self, key: str) -> Any:
-        if key not in {each.name for each in fields(self)}:
+        if key not in {attribute.name for attribute in fields(self)}:
             raise KeyError(key)
         return getattr(self, key)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ranks:
-    """What all ranks did, a number a rank, and what they counted in all."""
+    """The outcomes of all ranks: arrays of bytes, shape (ranks,), and counters summed over ranks."""
 
     value_bytes_up: npt.NDArray[np.int64]
     index_bytes_up: npt.NDArray[np.int64]
@@ -129,7 +179,13 @@ class Ranks:
 
     @classmethod
     def of(cls, outcomes: Sequence[RankOutcome]) -> Ranks:
-        """Return what these ranks did; raise ReplicasDivergedError unless all end with the same parameters."""
+        """Combine the outcomes of single ranks.
+
+        Raises
+        ------
+        ReplicasDivergedError
+            If ranks ended with different parameters.
+        """
         for outcome in outcomes:
             if outcome.parameters_sha256 not in (None, outcomes[0].parameters_sha256):
                 raise ReplicasDivergedError(
@@ -154,9 +210,23 @@ def summarise(
     rounds: int,
     **others: Any,
 ) -> Result:
-    """Return the result of an algorithm from what its ranks did; `server` is the rank that served, if any."""
-    numbers = np.arange(len(ranks.bytes_up))
-    uploading = (numbers < others["workers"]) & (numbers != (-1 if server is None else server))
+    """Return the result of an algorithm.
+
+    Parameters
+    ----------
+    ranks
+        The outcomes of all ranks.
+    server
+        The rank that served, or None for an algorithm without a server.
+    timing
+        The time of an average round.
+    rounds
+        The number of rounds.
+    **others
+        The remaining attributes of :class:`Result`.
+    """
+    rank = np.arange(len(ranks.bytes_up))
+    uploading = (rank < others["workers"]) & (rank != (-1 if server is None else server))
     value_up, index_up, down = (
         int(column[uploading].sum()) for column in (ranks.value_bytes_up, ranks.index_bytes_up, ranks.bytes_down)
     )
@@ -164,8 +234,8 @@ def summarise(
     if server is None:
         uploads, value_bits, index_bits = rounds * len(uploading), 8 * value_up, 8 * index_up
     else:
-        # A worker on the server's own host uploads, too, though over no link.
-        uploads, value_bits, index_bits = (ranks.tally.get(what, 0) for what in ("uploads", "value_bits", "index_bits"))
+        # A worker on the server's host also uploads, though over no link, so uploads are counted, not bytes on links.
+        uploads, value_bits, index_bits = (ranks.tally.get(name, 0) for name in ("uploads", "value_bits", "index_bits"))
     return Result(
         rounds=rounds,
         round_time_s=timing.round_s,
@@ -190,29 +260,29 @@ def summarise(
 
 
 def sha256_of(parameters: Dense) -> str:
-    """Return the SHA-256 of the parameters' bytes, little-endian."""
+    """Return the SHA-256 of the parameters as little-endian bytes."""
     values = parameters.values.detach().cpu().contiguous().numpy()
     return hashlib.sha256(values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()).hexdigest()
 
 
 _COLUMN = "\N{SYMBOL FOR SUBSTITUTE} a number a rank "
-"""Stands in a document for what is put there afterwards."""
+"""Placeholder in the JSON text for a list that is written on one line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The results of one experiment, and what they say."""
+    """The results of one experiment with its configuration, environment and conclusion."""
 
     config: Mapping[str, Any]
     results: list[Result]
     conclusion: list[str] = field(default_factory=list)
     environment: Mapping[str, Any] = field(default_factory=dict)
     effects: Mapping[str, str] = field(default_factory=dict)
-    """What was simulated beyond an ideal network, in words, by option."""
+    """Descriptions of the simulated imperfections of network and hosts, by option."""
     link_ranges: LinkRanges | None = None
-    """Of the simulated links; None for a real run, or a network without links."""
+    """Bandwidths and latencies of the simulated links; None for a real run, or a network without links."""
     notes: list[str] = field(default_factory=list)
-    """Options that were given and changed nothing, in sentences."""
+    """Sentences on options that were given and had no effect."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as documented in the README, in SI units."""
@@ -228,19 +298,19 @@ class Report:
         }
 
     def to_json(self) -> str:
-        """Return one JSON document; what is a number a rank is on one line."""
-        told = self.to_dict()
+        """Return the report as indented JSON, with each list of one number per rank on one line."""
+        document = self.to_dict()
         columns = []
-        for result in told["results"]:
+        for result in document["results"]:
             columns.append(json.dumps(result["bytes_sent_by_rank"]))
             result["bytes_sent_by_rank"] = f"{_COLUMN}{len(columns) - 1}"
-        text = json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False)
-        for number, column in enumerate(columns):
-            text = text.replace(f'"{_COLUMN}{number}"', column, 1)
+        text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
+        for index, column in enumerate(columns):
+            text = text.replace(f'"{_COLUMN}{index}"', column, 1)
         return text
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return a table with a row an algorithm and the JSON's keys as columns."""
+        """Return a table with one row per algorithm and the JSON keys as columns."""
         import pandas as pd
 
         return pd.DataFrame([result.to_dict() for result in self.results])

@@ -1,7 +1,7 @@
-"""Reports: one HTML file that needs nothing else, with the tables as CSV and JSON lines beside it.
+"""Reports: one self-contained HTML file, with every table as CSV and JSON lines beside it.
 
-A study fills a :class:`Document` and calls :func:`write_report`. Pictures are drawn by :mod:`netsim.report.drawing`
-from plain data; nothing in here simulates.
+A study fills a :class:`Document` and calls :func:`write_report`. :mod:`netsim.report.drawing` turns plain data into
+SVG pictures, and :mod:`netsim.report.terminal` prints a report as text. No module of this room runs a simulation.
 """
 
 from netsim.report.document import Document, Figure, Section, Table, TableCell

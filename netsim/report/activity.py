@@ -1,4 +1,4 @@
-"""Pictures of a traced run: who did what when, and how full the links were."""
+"""Pictures of a traced run: the activities of each rank and the utilisation of each link over time."""
 
 from __future__ import annotations
 
@@ -10,26 +10,52 @@ KINDS = {"gradient": "compute", "update": "compute", "select": "select", "merge"
 ORDER = ("compute", "select", "merge", BOTH, SEND, RECEIVE, WAIT)
 UNITS = ((1, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 COLUMNS = 60
+"""Time intervals over which a heat map averages the utilisation of a link."""
 
 
 def draw_round(trace: Trace, step: int = 0, ranks: int = 16, since: int = 0) -> str:
-    """Draw what the first `ranks` ranks did in a step, from the instant `since` on, as a Gantt chart."""
+    """Draw the activities of one training step as a Gantt chart with one lane per rank.
+
+    Parameters
+    ----------
+    trace
+        The recorded run.
+    step
+        The step to draw, counted from 0.
+    ranks
+        How many ranks are drawn, from rank 0 on.
+    since
+        The instant, in picoseconds, at which the time axis begins; earlier activities are left out.
+
+    Returns
+    -------
+    str
+        The picture as SVG.
+    """
     shown = list(enumerate(trace.activities()))[:ranks]
-    of_step = [(rank, each) for rank, activities in shown for each in activities if each.step == step]
-    start = min((each.start for _, each in of_step), default=0)
-    end = max((each.end for _, each in of_step), default=0)
+    of_step = [(rank, activity) for rank, activities in shown for activity in activities if activity.step == step]
+    start = min((activity.start for _, activity in of_step), default=0)
+    end = max((activity.end for _, activity in of_step), default=0)
     scale, unit = _unit(end - start)
     spans = [
-        TimeSpan(f"rank {rank}", KINDS.get(each.kind, each.kind), (max(each.start, since) - start) / scale,
-             (each.end - start) / scale)
-        for rank, each in of_step if each.end > since
-    ]  # fmt: skip
+        TimeSpan(
+            f"rank {rank}",
+            KINDS.get(each.kind, each.kind),
+            (max(each.start, since) - start) / scale,
+            (each.end - start) / scale,
+        )
+        for rank, each in of_step
+        if each.end > since
+    ]
     least = max(0, since - start) / scale
     return gantt(spans, Axis(f"time in round {step + 1} ({unit})", least=least), ORDER)
 
 
 def draw_links(trace: Trace, most: int = 16, since: int = 0) -> str:
-    """Draw how full the busiest links were, `most` of them, along the whole run, or from the instant `since` on."""
+    """Draw the utilisation of the `most` busiest links over the whole run as a heat map, as SVG.
+
+    The time axis begins at the instant `since`, in picoseconds.
+    """
     start, end = trace.start, max(trace.end, trace.start + 1)
     scale, unit = _unit(end - start)
     first = max(start, since)
@@ -40,6 +66,6 @@ def draw_links(trace: Trace, most: int = 16, since: int = 0) -> str:
 
 
 def _unit(picoseconds: int) -> tuple[float, str]:
-    """Return the picoseconds in the unit that suits a length of time, and its name."""
+    """Return the largest unit in which the duration is at least 1: its length in picoseconds and its name."""
     seconds, name = next((unit for unit in UNITS if picoseconds >= unit[0] * PICOSECONDS), UNITS[-1])
     return seconds * PICOSECONDS, name

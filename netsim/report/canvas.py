@@ -1,4 +1,4 @@
-"""The paper that pictures are drawn on: one style, axes with units, a legend, and SVG that never varies."""
+"""The canvas of every picture: one style, axes with units, a legend, and the same SVG bytes for the same data."""
 
 from __future__ import annotations
 
@@ -14,21 +14,39 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
 WIDTH, HEIGHT = 4.9, 3.4
-"""Inches; narrow, so that letters stay legible when a telephone shows the whole picture."""
+"""Size of a picture in inches; narrow, so that its letters stay legible on the screen of a telephone."""
 
 STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none", "svg.hashsalt": "netsim", "text.parse_math": False, "font.family": "DejaVu Sans",
-    "font.size": 9.5, "axes.titlesize": 9.5, "axes.labelsize": 9.5, "xtick.labelsize": 9, "ytick.labelsize": 9,
-    "legend.fontsize": 9, "legend.frameon": False, "axes.spines.top": False, "axes.spines.right": False,
-    "axes.grid": True, "grid.color": "black", "grid.alpha": 0.13, "grid.linewidth": 0.6, "lines.linewidth": 1.5,
-    "lines.markersize": 4.5, "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none",
-    "axes.axisbelow": True, "axes.unicode_minus": True,
-}  # fmt: skip
+    "svg.fonttype": "none",
+    "svg.hashsalt": "netsim",
+    "text.parse_math": False,
+    "font.family": "DejaVu Sans",
+    "font.size": 9.5,
+    "axes.titlesize": 9.5,
+    "axes.labelsize": 9.5,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "black",
+    "grid.alpha": 0.13,
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.5,
+    "lines.markersize": 4.5,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+    "axes.axisbelow": True,
+    "axes.unicode_minus": True,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """What an axis shows: a label with its unit, and whether it is logarithmic, to base 2 or 10."""
+    """An axis: its label with a unit, the base of its logarithmic scale (2, 10, or None if linear), and its limits."""
 
     label: str
     log: int | None = None
@@ -37,12 +55,16 @@ class Axis:
 
 
 def plain(text: str) -> str:
-    """Return text that can stand in XML and in a legend, which leaves out names that begin with "_"."""
+    """Return `text` without characters that XML forbids, and with a space before a leading "_".
+
+    A matplotlib legend leaves out names that begin with "_".
+    """
     shown = "".join(letter if letter.isprintable() else " " for letter in text)
     return f" {shown}" if shown.startswith("_") else shown
 
 
 def scale(axes: Axes, x: Axis, y: Axis | None) -> None:
+    """Set labels, scales, ticks and limits of both axes; a `y` of None leaves the vertical axis as it is."""
     from matplotlib import ticker
 
     for axis, which, to_scale, limits in (
@@ -55,7 +77,7 @@ def scale(axes: Axes, x: Axis, y: Axis | None) -> None:
         if axis.log is not None:
             to_scale("log", base=axis.log)
             least, most = which.get_view_interval()
-            if axis.log == 10 and most < 1e3 * least:  # decades alone would leave an axis almost without numbers
+            if axis.log == 10 and most < 1e3 * least:  # decades alone would label at most three ticks
                 which.set_major_locator(ticker.LogLocator(10, subs=(1, 2, 5)))
             which.set_minor_formatter(ticker.NullFormatter())
             which.set_major_formatter(ticker.FuncFormatter(lambda value, _: _tick(value)))
@@ -66,7 +88,7 @@ def scale(axes: Axes, x: Axis, y: Axis | None) -> None:
 
 
 def _tick(value: float) -> str:
-    """Return a number at a tick, short, without mathematical markup."""
+    """Return the short label of a tick, without mathematical markup: 0.25, 12,500 or 3·10⁻⁶."""
     if value == 0 or 1e-3 <= abs(value) < 1e4:
         return f"{value:.10g}" if abs(value) >= 1e-3 and len(f"{value:.10g}") < 7 else f"{value:.3g}"
     if 1e4 <= abs(value) < 1e5:
@@ -83,25 +105,32 @@ def legend(drawing: Drawing, shown: Sequence[tuple[Any, str]]) -> None:
         return
     longest = max(len(name) for _, name in shown)
     drawing.legend(
-        [handle for handle, _ in shown], [plain(name) for _, name in shown], loc="outside upper left",
-        ncols=max(1, min(len(shown), 56 // (longest + 8))), handlelength=2.2, columnspacing=1.2, borderaxespad=0,
-    )  # fmt: skip
+        [handle for handle, _ in shown],
+        [plain(name) for _, name in shown],
+        loc="outside upper left",
+        ncols=max(1, min(len(shown), 56 // (longest + 8))),
+        handlelength=2.2,
+        columnspacing=1.2,
+        borderaxespad=0,
+    )
 
 
 @contextmanager
 def canvas(height: float = HEIGHT) -> Iterator[tuple[Drawing, Axes]]:
+    """Open an empty drawing in the style of all pictures, `height` inches high."""
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     with mpl.rc_context(STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # the reader's font may well have it
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a browser picks a font that has the glyph
         drawing = Figure(figsize=(WIDTH, height), layout="constrained")
         FigureCanvasSVG(drawing)
         yield drawing, drawing.subplots()
 
 
 def to_svg(drawing: Drawing) -> str:
+    """Return the drawing as SVG, without a date: the same drawing gives the same bytes."""
     text = io.StringIO()
     drawing.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     return text.getvalue()

@@ -1,4 +1,7 @@
-"""What a report is made of: plain values, so that anything can fill it and nothing in it runs."""
+"""The parts of a report as plain values: document, sections, figures and tables.
+
+The parts hold text and numbers only. Any program can fill them, and writing a report never runs a simulation.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,16 @@ TableCell: TypeAlias = str | int | float | bool | None
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A picture. `caption` says what to see in it, for those who cannot see it, too.
+    """A picture with its title.
 
-    `svg` is what a function of :mod:`netsim.report.drawing` returned; `provenance` where the numbers come
-    from, such as "SIMULATED, compute ASSUMED", "MEASURED" or "PUBLISHED".
+    Attributes
+    ----------
+    caption
+        What the picture shows; screen readers read it in place of the picture.
+    svg
+        The picture, as a function of :mod:`netsim.report.drawing` returned it.
+    provenance
+        The source of the numbers, such as "SIMULATED, compute ASSUMED", "MEASURED" or "PUBLISHED".
     """
 
     title: str
@@ -26,9 +35,15 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows under columns; a column of quantities names its unit, as in "round (s)".
+    """A table with one cell per column in every row.
 
-    The files beside the report hold the cells as they are; the page shows numbers to four or five digits.
+    The name of a column of quantities ends with its unit, as in "round (s)". The files beside the report hold the cells
+    in full precision; the page rounds numbers to four or five digits.
+
+    Raises
+    ------
+    ValueError
+        If a row has more or fewer cells than there are columns.
     """
 
     title: str
@@ -39,13 +54,15 @@ class Table:
     def __post_init__(self) -> None:
         for row in self.rows:
             if len(row) != len(self.columns):
-                raise ValueError(f"table {self.title!r}: a row has {len(row)} cells, but there are {len(self.columns)} "
-                                 f"columns: {row!r}")  # fmt: skip
+                raise ValueError(
+                    f"table {self.title!r}: a row has {len(row)} cells, but there are {len(self.columns)} "
+                    f"columns: {row!r}"
+                )
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A part of a report under a heading. `text` is paragraphs, separated by empty lines; no markup."""
+    """A part of a report under a heading. `text` is plain paragraphs, separated by empty lines, without markup."""
 
     title: str
     text: str = ""
@@ -55,11 +72,20 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A whole report, in the order in which it is read: what was found comes first.
+    """A whole report, in reading order: the conclusion comes first.
 
-    `limits` says what was assumed and left out, a sentence each. `reproduce` maps what somebody needs to
-    get the same again (such as "command", "version", "seed", "hardware") to its value. `setting` says how thoroughly
-    it was looked, such as "quick setting", and stands at the title and at every picture and table.
+    Attributes
+    ----------
+    conclusion
+        The results in sentences.
+    sections
+        Figures and tables under their headings.
+    limits
+        One sentence for each assumption and each omission.
+    reproduce
+        What is needed to repeat the study, by name: "command", "version", "seed", "hardware".
+    setting
+        The thoroughness of the study, such as "quick setting"; shown at the title and at every picture and table.
     """
 
     title: str

@@ -1,7 +1,7 @@
 """Pictures from plain data, as SVG text: the same data gives the same bytes.
 
-Colours are told apart by people who see few of them, and markers and dashes differ, too. Nothing in here
-simulates. Axes are labelled by the caller, with units.
+Curves differ in colour, marker and dash, and the colours come from a palette for colour-blind readers. The caller
+labels the axes, with units.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from netsim.report.canvas import Axis, canvas, legend, plain, scale, to_svg
 __all__ = ["Axis", "Heat", "Mark", "Series", "TimeSpan", "against", "gantt", "heat_map", "lines", "stacked_bars"]
 
 COLOURS = ("#0173b2", "#d55e00", "#029e73", "#c765ad", "#8d7a5b", "#3fa0d8", "#7f7f7f", "#6a40f0")
-"""Of seaborn's colour-blind palette, made to be seen on white and on black."""
+"""Seaborn's colour-blind palette, adjusted to be legible on white and on black."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)), (0, (3, 1)), (0, (8, 2)),
                            (0, (1, 2)), (0, (4, 1, 1, 1, 1, 1)))  # fmt: skip
@@ -23,10 +23,16 @@ DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """A named row of points; `low` and `high`, if given, bound each `y`.
+    """A named sequence of points (x, y).
 
-    `like` is the name of a series whose colour and marker this one takes, as a fit takes its data's; `line` and
-    `points` say what is drawn.
+    Attributes
+    ----------
+    low, high
+        Bounds of each `y`, drawn as a shaded band.
+    like
+        The name of another series whose colour and marker this one takes, as a fit takes those of its data.
+    line, points
+        Whether the points are joined by a line, and whether they have markers.
     """
 
     name: str
@@ -41,7 +47,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A vertical line at `x`, such as a crossover, with the interval that it lies in."""
+    """A vertical line at `x`, such as a crossover, with the interval from `low` to `high` that contains it."""
 
     name: str
     x: float
@@ -57,11 +63,20 @@ def lines(
     levels: Mapping[str, float] | None = None,
     order: Sequence[str] = (),
 ) -> str:
-    """Draw curves, with marks across them, and levels: named horizontal lines.
+    """Draw curves as SVG.
 
-    `order` names series, so that they have the same colours in several pictures.
-
-    Scaling is ``lines(points + fits, Axis("workers P", 2), Axis("communication (s)", 10), crossovers)``.
+    Parameters
+    ----------
+    series
+        The curves.
+    x, y
+        The axes, such as ``Axis("workers P", 2)`` and ``Axis("communication (s)", 10)``.
+    marks
+        Vertical lines across the curves.
+    levels
+        Horizontal lines: their heights by name.
+    order
+        Names in the order in which they take colours; pictures with the same `order` share their colours.
     """
     with canvas() as (drawing, axes):
         styles = _styles(series, order)
@@ -69,9 +84,13 @@ def lines(
         for each in series:
             colour, marker, dash = styles[each.name]
             (drawn,) = axes.plot(
-                each.x, each.y, color=colour, marker=marker if each.points else "", linestyle=dash if each.line else "",
+                each.x,
+                each.y,
+                color=colour,
+                marker=marker if each.points else "",
+                linestyle=dash if each.line else "",
                 markevery=max(1, len(each.x) // 12),
-            )  # fmt: skip
+            )
             if each.low is not None and each.high is not None:
                 axes.fill_between(each.x, each.low, each.high, color=colour, alpha=0.18, linewidth=0)
             shown.append((drawn, each.name))
@@ -82,22 +101,35 @@ def lines(
             if mark.low is not None and mark.high is not None:
                 axes.axvspan(mark.low, mark.high, color="black", alpha=0.07, linewidth=0)
         scale(axes, x, y)
-        for number, mark in enumerate(marks):
-            axes.annotate(plain(mark.name), (mark.x, 1), xycoords=("data", "axes fraction"), fontsize=8, ha="left",
-                          va="bottom", xytext=(-3, 2 + 11 * number), textcoords="offset points")  # fmt: skip
+        for row, mark in enumerate(marks):
+            axes.annotate(
+                plain(mark.name),
+                (mark.x, 1),
+                xycoords=("data", "axes fraction"),
+                fontsize=8,
+                ha="left",
+                va="bottom",
+                xytext=(-3, 2 + 11 * row),
+                textcoords="offset points",
+            )
         legend(drawing, shown)
         return to_svg(drawing)
 
 
 def stacked_bars(names: Sequence[str], parts: Mapping[str, Sequence[float]], unit: Axis) -> str:
-    """Draw a bar a name, made of parts on each other, such as compute, selection, exposed communication."""
+    """Draw one horizontal bar per name, stacked from parts such as compute, selection and exposed communication."""
     with canvas(height=1.15 + 0.36 * len(names)) as (drawing, axes):
         left = [0.0] * len(names)
         shown: list[tuple[Any, str]] = []
         for number, (part, values) in enumerate(parts.items()):
             bars = axes.barh(
-                range(len(names)), values, left=left, height=0.62, color=COLOURS[number % len(COLOURS)], linewidth=0,
-            )  # fmt: skip
+                range(len(names)),
+                values,
+                left=left,
+                height=0.62,
+                color=COLOURS[number % len(COLOURS)],
+                linewidth=0,
+            )
             left = [a + b for a, b in zip(left, values, strict=True)]
             shown.append((bars, part))
         axes.set_yticks(range(len(names)), [plain(name) for name in names])
@@ -111,7 +143,7 @@ def stacked_bars(names: Sequence[str], parts: Mapping[str, Sequence[float]], uni
 
 @dataclass(frozen=True, slots=True)
 class TimeSpan:
-    """Something that went on in a lane from `start` to `end`, of a kind such as "compute"."""
+    """An activity in a lane from `start` to `end`, of a kind such as "compute"."""
 
     lane: str
     kind: str
@@ -120,21 +152,25 @@ class TimeSpan:
 
 
 def gantt(spans: Sequence[TimeSpan], unit: Axis, kinds: Sequence[str] = ()) -> str:
-    """Draw lanes, one under the other in order of appearance, with what went on in them along time.
+    """Draw a Gantt chart as SVG: one lane below the other, in order of first appearance.
 
-    `kinds` gives the order of the legend, and so of the colours; kinds that do not occur are left out.
+    `kinds` gives the order of the legend and thus of the colours; kinds that do not occur are left out.
     """
     lanes = list(dict.fromkeys(span.lane for span in spans))
-    found = dict.fromkeys([*kinds, *(span.kind for span in spans)])
+    legend_order = dict.fromkeys([*kinds, *(span.kind for span in spans)])
     with canvas(height=1.2 + max(1.0, 0.24 * len(lanes))) as (drawing, axes):
         shown: list[tuple[Any, str]] = []
-        for number, kind in enumerate(found):
+        for number, kind in enumerate(legend_order):
             own = [span for span in spans if span.kind == kind]
             if own:
                 bars = axes.barh(
-                    [lanes.index(span.lane) for span in own], [span.end - span.start for span in own],
-                    left=[span.start for span in own], height=0.7, color=COLOURS[number % len(COLOURS)], linewidth=0,
-                )  # fmt: skip
+                    [lanes.index(span.lane) for span in own],
+                    [span.end - span.start for span in own],
+                    left=[span.start for span in own],
+                    height=0.7,
+                    color=COLOURS[number % len(COLOURS)],
+                    linewidth=0,
+                )
                 shown.append((bars, kind))
         axes.set_yticks(range(len(lanes)), [plain(lane) for lane in lanes])
         axes.set_ylim(len(lanes) - 0.5, -0.5)
@@ -146,12 +182,12 @@ def gantt(spans: Sequence[TimeSpan], unit: Axis, kinds: Sequence[str] = ()) -> s
 
 
 LEVELS = 20
-"""Shades of a heat map."""
+"""Number of shades of a heat map."""
 
 
 @dataclass(frozen=True, slots=True)
 class Heat:
-    """Values from 0 to 1: a row a name, a column between every two `edges`."""
+    """A heat map: `values[i][j]`, from 0 to `most`, belongs to `names[i]` from `edges[j]` to `edges[j + 1]`."""
 
     names: Sequence[str]
     edges: Sequence[float]
@@ -161,8 +197,8 @@ class Heat:
 
 
 def _by_level(heat: Heat) -> dict[int, list[list[tuple[float, float]]]]:
-    """Return the corners of the cells of each shade; neighbours of one shade are one cell."""
-    found: dict[int, list[list[tuple[float, float]]]] = {}
+    """Return the corners of the cells of each shade; adjacent cells of one shade are merged."""
+    cells: dict[int, list[list[tuple[float, float]]]] = {}
     for row, values in enumerate(heat.values):
         levels = [min(LEVELS - 1, max(0, int(LEVELS * value / heat.most))) for value in values]
         start = 0
@@ -176,13 +212,13 @@ def _by_level(heat: Heat) -> dict[int, list[list[tuple[float, float]]]]:
                     (left, row + 1),
                     (left, row),
                 ]
-                found.setdefault(levels[start], []).append(corners)
+                cells.setdefault(levels[start], []).append(corners)
                 start = column
-    return dict(sorted(found.items()))
+    return dict(sorted(cells.items()))
 
 
 def heat_map(heat: Heat, unit: Axis) -> str:
-    """Draw how much each of many things, such as links, was used along time."""
+    """Draw the utilisation of links over time as SVG: one row per link, one shade per value."""
     import matplotlib as mpl
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
@@ -193,9 +229,9 @@ def heat_map(heat: Heat, unit: Axis) -> str:
         rows = [float(row) for row in range(len(heat.names) + 1)]
         colours = mpl.colormaps["cividis"].resampled(LEVELS)
         for level, cells in _by_level(heat).items():
-            # One path for all cells of a colour: a path each would be ten times the bytes.
+            # One path for all cells of a colour: one path per cell would be ten times the bytes.
             patch = PathPatch(MplPath.make_compound_path(*map(MplPath, cells)), linewidth=0.3)
-            patch.set_color(colours(level))  # the edge, too, or the page shines through between two cells
+            patch.set_color(colours(level))  # also the edge, so that no gap shows between two cells
             axes.add_patch(patch)
         axes.set_xlim(heat.edges[0], heat.edges[-1])
         axes.set_ylim(0, len(heat.names))
@@ -213,7 +249,7 @@ def heat_map(heat: Heat, unit: Axis) -> str:
 
 
 def against(series: Sequence[Series], x: Axis, y: Axis, same: str = "predicted = measured") -> str:
-    """Draw predicted (y) against measured (x) in one unit, with the line on which they agree, called `same`."""
+    """Draw predicted (y) against measured (x) as SVG, with the line y = x, which the legend calls `same`."""
     with canvas(height=4.2) as (drawing, axes):
         styles = _styles(series)
         shown: list[tuple[Any, str]] = []
@@ -232,15 +268,14 @@ def against(series: Sequence[Series], x: Axis, y: Axis, same: str = "predicted =
 
 
 def _styles(series: Sequence[Series], order: Sequence[str] = ()) -> dict[str, tuple[str, str, Any]]:
-    """Return each series' colour, marker and dash: those of the series that it is like, if any."""
+    """Return the colour, marker and dash of each series; a series with `like` takes those of the named series."""
     names = dict.fromkeys([*order, *(each.name for each in series if not each.like)])
-    own = {name: number for number, name in enumerate(names)}
-    look = {
-        name: (COLOURS[at % len(COLOURS)], MARKERS[at % len(MARKERS)], DASHES[at % len(DASHES)])
-        for name, at in own.items()
+    styles = {
+        name: (COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)], DASHES[index % len(DASHES)])
+        for index, name in enumerate(names)
     }
     for each in series:
         if each.like:
-            colour, marker, _ = look.get(each.like, ("black", ".", "-"))
-            look[each.name] = (colour, marker, "-" if not each.points else (0, (1, 1)))
-    return look
+            colour, marker, _ = styles.get(each.like, ("black", ".", "-"))
+            styles[each.name] = (colour, marker, "-" if not each.points else (0, (1, 1)))
+    return styles

@@ -1,4 +1,4 @@
-"""A table as CSV and as JSON lines."""
+"""Export of a table as CSV and as JSON lines."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import re
 from netsim.report.document import Table, TableCell
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""A spreadsheet computes text that begins like this."""
+"""First characters by which a spreadsheet recognises a formula."""
 
 
 def as_csv(table: Table) -> str:
-    """Return the table as CSV; text that a spreadsheet would take for a formula begins with an apostrophe."""
+    """Return the table as CSV, with an apostrophe before text that a spreadsheet would evaluate as a formula."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([_harmless(column) for column in table.columns])
@@ -24,13 +24,17 @@ def as_csv(table: Table) -> str:
 
 
 def as_json_lines(table: Table) -> str:
-    """Return the table as JSON, an object a row; a number that is not finite is null."""
+    """Return the table as JSON lines, one object per row; a number that is not finite becomes null."""
     rows = [dict(zip(table.columns, map(_finite, row), strict=True)) for row in table.rows]
     return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
 
 
 def file_name(stem: str, title: str, taken: set[str]) -> str:
-    """Return a name for the files of a table or picture, without suffix, that is not among those `taken`; take it."""
+    """Return an unused file name, without suffix, for a table or picture, and add it to `taken`.
+
+    The name is `stem` and the title in lower case, such as ``report-round-times``; a second table of the same title
+    ends with ``-2``.
+    """
     words = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:60].rstrip("-") or "table"
     name, number = f"{stem}-{words}", 2
     while name in taken:

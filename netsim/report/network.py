@@ -1,4 +1,8 @@
-"""A network as a picture: hosts below their switches where there are levels, else where springs would hold them."""
+"""Pictures of networks.
+
+A network whose cables only join neighbouring levels (fat tree, racks, star) is drawn level by level, hosts lowest. Any
+other network is drawn by a spring layout.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +17,34 @@ from netsim.network.fabric import Fabric
 from netsim.report.canvas import canvas, legend, plain, to_svg
 
 MOST_NODES = 600
+"""Larger networks are not drawn."""
 MOST_NAMES = 40
+"""Nodes up to which their names are drawn."""
 MOST_KINDS = 6
-"""Kinds of cable that have a colour of their own."""
+"""Combinations of bandwidth and latency that have a colour of their own."""
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
 
 def draw_network(fabric: Fabric, order: IntArray) -> str:
-    """Return the network as SVG, with the hosts along `order` where they stand in a row."""
+    """Return a picture of the network.
+
+    Parameters
+    ----------
+    fabric
+        The network, at most 600 nodes.
+    order
+        Indices of the hosts from left to right, for a network that is drawn in levels.
+
+    Returns
+    -------
+    str
+        The picture as SVG.
+
+    Raises
+    ------
+    UsageError
+        If the network has too many nodes to be drawn.
+    """
     graph, names = fabric.graph, fabric.names
     if len(names) > MOST_NODES:
         raise UsageError(f"{len(names)} nodes are too many to draw; take fewer --workers or keys of a smaller network")
@@ -36,9 +60,11 @@ def draw_network(fabric: Fabric, order: IntArray) -> str:
         for number, kind in enumerate(sorted(set(cables.values()), reverse=True)):
             lines = LineCollection(
                 [(places[one], places[other]) for (one, other), of in cables.items() if of == kind],
-                colors=COLOURS[min(number, MOST_KINDS - 1)], linewidths=max(0.5, 1.6 - 0.25 * number),
-                alpha=0.35 if len(cables) > 300 else 0.8, zorder=1,
-            )  # fmt: skip
+                colors=COLOURS[min(number, MOST_KINDS - 1)],
+                linewidths=max(0.5, 1.6 - 0.25 * number),
+                alpha=0.35 if len(cables) > 300 else 0.8,
+                zorder=1,
+            )
             axes.add_collection(lines)
             if number < MOST_KINDS:
                 shown.append((lines, f"{format_bandwidth(kind[0])}, {format_duration(kind[1])}"))
@@ -58,9 +84,15 @@ def draw_network(fabric: Fabric, order: IntArray) -> str:
             for node, (place, name) in enumerate(zip(places, names, strict=True)):
                 below = in_levels is not None and node in hosts
                 axes.annotate(
-                    plain(name), place, (0, -6 if below else 5), textcoords="offset points", size=6.5, ha="center",
-                    va="top" if below else "bottom", rotation=90 if below and len(hosts) > 8 else 0,
-                )  # fmt: skip
+                    plain(name),
+                    place,
+                    (0, -6 if below else 5),
+                    textcoords="offset points",
+                    size=6.5,
+                    ha="center",
+                    va="top" if below else "bottom",
+                    rotation=90 if below and len(hosts) > 8 else 0,
+                )
         axes.set_axis_off()
         axes.margins(0.06)
         legend(drawing, shown)
@@ -68,7 +100,7 @@ def draw_network(fabric: Fabric, order: IntArray) -> str:
 
 
 def _levels(fabric: Fabric, order: IntArray) -> np.ndarray | None:
-    """Return places level by level, by the distance from the nearest host; None if cables join nodes of one level."""
+    """Return positions by level, the distance from the nearest host; None if a cable joins nodes of one level."""
     graph = fabric.graph
     nodes = len(fabric.names)
     level = np.full(nodes, -1)
@@ -85,8 +117,8 @@ def _levels(fabric: Fabric, order: IntArray) -> np.ndarray | None:
     for rise in range(level.max() + 1):
         if rise:
             below = level[graph.targets] == rise - 1
-            at, where = graph.sources[below], x[graph.targets[below]]
-            middle = np.bincount(at, where, nodes) / np.maximum(1, np.bincount(at, minlength=nodes))
+            upper, below_x = graph.sources[below], x[graph.targets[below]]
+            middle = np.bincount(upper, below_x, nodes) / np.maximum(1, np.bincount(upper, minlength=nodes))
             row = np.flatnonzero(level == rise)
             row = row[np.argsort(middle[row], kind="stable")]
         x[row] = (np.arange(len(row)) + 0.5) / len(row)
@@ -101,7 +133,7 @@ def _springs(fabric: Fabric) -> np.ndarray:
     graph.add_edges_from(zip(fabric.graph.sources.tolist(), fabric.graph.targets.tolist(), strict=True))
     start = nx.circular_layout(graph)
     if len(graph) <= 150:
-        found = nx.kamada_kawai_layout(graph, pos=start)
+        positions = nx.kamada_kawai_layout(graph, pos=start)
     else:
-        found = nx.spring_layout(graph, pos=start, iterations=100, seed=0)
-    return np.array([found[node] for node in range(len(fabric.names))])
+        positions = nx.spring_layout(graph, pos=start, iterations=100, seed=0)
+    return np.array([positions[node] for node in range(len(fabric.names))])

@@ -1,4 +1,4 @@
-"""A document as one HTML file: no script, nothing loaded, everything that came from outside escaped."""
+"""A document as one HTML file: without scripts, without external resources, and with all text escaped."""
 
 from __future__ import annotations
 
@@ -19,10 +19,20 @@ from netsim.report.svg import on_white, renamed, standalone
 
 
 def write_report(document: Document, path: Path) -> list[Path]:
-    """Write `document` to the HTML file `path`, its tables and pictures beside it; return all files, the page first.
+    """Write `document` to the HTML file `path`, and its tables and pictures to files beside the page.
 
-    They are named after the page and their title: ``report-fits.csv`` and ``.jsonl``, ``report-speed-up.svg``. Every
-    file is written whole or not at all. Raises NetsimError where the folder cannot be written to.
+    File names join the name of the page and the title: ``report-fits.csv``, ``report-fits.jsonl``,
+    ``report-speed-up.svg``. Each file is written whole or not at all.
+
+    Returns
+    -------
+    list of Path
+        All files written, the page first.
+
+    Raises
+    ------
+    NetsimError
+        If a file cannot be written.
     """
     names = _table_names(document, path.stem)
     contents = {path: to_html(document, path.stem)}
@@ -34,22 +44,22 @@ def write_report(document: Document, path: Path) -> list[Path]:
     for figure in (figure for section in document.sections for figure in section.figures):
         contents[path.with_name(f"{file_name(path.stem, figure.title, taken)}.svg")] = on_white(figure.svg)
     try:
-        for each, text in contents.items():
-            write_atomically(each, text)
+        for file, text in contents.items():
+            write_atomically(file, text)
     except OSError as error:
         raise NetsimError(f"report {str(path)!r} could not be written: {reason_of(error)}") from error
     return list(contents)
 
 
 def to_html(document: Document, stem: str = "report") -> str:
-    """Return the page; `stem` is what the names of its tables' files begin with."""
+    """Return the page as HTML; `stem` begins the names of the table files that the page mentions."""
     import jinja2
     from markupsafe import Markup
 
     numbers = iter(range(1, 1 + sum(len(section.figures) for section in document.sections)))
 
     def ready(section: Section) -> Section:
-        """Return a section whose pictures can stand in one page with each other."""
+        """Return a copy of `section` whose pictures share no element names with other pictures of the page."""
         drawn = [
             replace(figure, svg=Markup(renamed(standalone(figure.svg), f"f{next(numbers)}-")))
             for figure in section.figures
@@ -77,10 +87,10 @@ def _table_names(document: Document, stem: str) -> list[list[str]]:
 
 
 def _holds_numbers(place: tuple[Sequence[Sequence[TableCell]], int]) -> bool:
-    """Return whether a column, of these rows and that number, holds numbers and nothing else."""
+    """Return whether a column, given as (rows, index), holds numbers only; empty cells do not count."""
     rows, column = place
-    known = [row[column] for row in rows if row[column] is not None]
-    return bool(known) and all(map(_is_number, known))
+    cells = [row[column] for row in rows if row[column] is not None]
+    return bool(cells) and all(map(_is_number, cells))
 
 
 def _is_number(cell: Any) -> bool:
@@ -88,7 +98,7 @@ def _is_number(cell: Any) -> bool:
 
 
 def shown(cell: TableCell) -> str:
-    """Return a cell as people read it: four digits or five, thousands apart, a dash for nothing."""
+    """Return a cell as text: four or five digits, commas between thousands, and a dash for an empty cell."""
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return "–"
     if isinstance(cell, bool):

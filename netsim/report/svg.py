@@ -1,4 +1,4 @@
-"""SVG fit to stand inside a page with a strict content security policy."""
+"""Cleaning of SVG for pages whose content security policy forbids scripts, inline styles and external resources."""
 
 from __future__ import annotations
 
@@ -15,16 +15,20 @@ ATTRIBUTES = {"clip-path", "cx", "cy", "d", "dx", "dy", "fill", "fill-opacity", 
               "stroke-opacity", "stroke-width", "text-anchor", "transform", "viewBox", "width", "x", "x1", "x2", "y",
               "y1", "y2"}  # fmt: skip
 COORDINATES = {"d", "x", "y", "width", "height"}
-"""In points: a hundredth of one is finer than any screen, and half the bytes."""
+"""Attributes in points, rounded to 0.01: finer than any screen, and half the bytes."""
 INK = "#000000"
-"""What is drawn in this colour takes the colour of the page's text, and so is legible on light and on dark."""
+"""Elements of this colour take the colour of the page's text, which is legible on light and on dark pages."""
 
 
 def standalone(svg: str) -> str:
-    """Return `svg` without anything that a page must not run or load, and without a declaration.
+    """Return `svg` reduced to the elements and attributes that draw, without an XML declaration.
 
-    Only known elements and attributes stay. Styles become attributes, which a policy without inline styles
-    lets through; black becomes ``currentColor``.
+    Styles become attributes, because the policy of the page forbids inline styles. Black becomes ``currentColor``.
+
+    Raises
+    ------
+    ValueError
+        If the root element is not ``svg``.
     """
     root = ElementTree.fromstring(svg)
     if root.tag != f"{{{SVG}}}svg":
@@ -32,7 +36,7 @@ def standalone(svg: str) -> str:
     _clean(root)
     _drop_unused_names(root)
     for size in ("width", "height"):
-        root.attrib.pop(size, None)  # the page decides; viewBox keeps the proportions
+        root.attrib.pop(size, None)  # the page sets the size; viewBox keeps the proportions
     root.attrib |= {"fill": "currentColor", "stroke-linejoin": "round", "stroke-linecap": "butt"}
     ElementTree.register_namespace("", SVG)
     return ElementTree.tostring(root, encoding="unicode")
@@ -66,11 +70,11 @@ def _set(element: ElementTree.Element, name: str, value: str) -> None:
 
 
 def _set_font(element: ElementTree.Element, value: str) -> None:
-    """Take the shorthand ``[style] [weight] size family`` apart."""
-    if found := re.fullmatch(r"(.*?)\s*([\d.]+px)\s+(.*)", value):
-        words = found[1].split()
-        element.set("font-size", found[2])
-        element.set("font-family", found[3])
+    """Set the font attributes from the shorthand ``[style] [weight] size family``."""
+    if match := re.fullmatch(r"(.*?)\s*([\d.]+px)\s+(.*)", value):
+        words = match[1].split()
+        element.set("font-size", match[2])
+        element.set("font-family", match[3])
         if "italic" in words:
             element.set("font-style", "italic")
         if heavy := [word for word in words if word == "bold" or word.isdigit()]:
@@ -87,12 +91,12 @@ def _drop_unused_names(root: ElementTree.Element) -> None:
 
 
 def renamed(svg: str, prefix: str) -> str:
-    """Return a :func:`standalone` picture whose names begin with `prefix`, so that two pictures' do not clash."""
-    return re.sub(r'(\bid="|href="#|url\(#)', lambda found: found[1] + prefix, svg)
+    """Return a :func:`standalone` picture with `prefix` before all element names, to keep pictures of a page apart."""
+    return re.sub(r'(\bid="|href="#|url\(#)', lambda match: match[1] + prefix, svg)
 
 
 def on_white(svg: str) -> str:
-    """Return a picture as a file of its own: cleaned as for a page, but black on white, whatever is around it."""
+    """Return a picture for a file of its own: cleaned as by :func:`standalone`, but black on white."""
     picture = standalone(svg).replace("currentColor", INK)
     start = picture.index(">") + 1
     return f'{picture[:start]}<rect width="100%" height="100%" fill="#ffffff" />{picture[start:]}\n'

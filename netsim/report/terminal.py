@@ -1,7 +1,8 @@
-"""A report as people read it in a terminal: a header, a row an algorithm, and the conclusion."""
+"""A report as text for a terminal: a header, one table row per algorithm, and the conclusion."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
@@ -17,30 +18,30 @@ if TYPE_CHECKING:
     from netsim.network.graph import LinkRanges
 
 MOST_BUCKETS = 5
-"""Buckets whose sizes are all told."""
+"""Buckets up to which the header lists all sizes."""
 
 LEAST_WIDTH = 128
-"""Narrower than this the table would wrap; output that is not a terminal has at least so many columns."""
+"""Columns that the table needs; output to a file or pipe has at least this many."""
 WIDEST = 10_000
-"""More columns than any table needs."""
+"""Upper bound, in columns, on the width of a table."""
 
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        """Leave it to the command line what a reader that went away means."""
+        """Raise BrokenPipeError, which the command line handles, instead of exiting here."""
         raise BrokenPipeError
 
 
 def wide_console() -> Console:
-    """Return a console on stdout, wide enough for a table where nobody looks."""
+    """Return a console on stdout; where stdout is a file or pipe, the console is wide enough for a table."""
     console = _Console()
     return console if console.is_terminal else _Console(width=max(console.width, LEAST_WIDTH))
 
 
 def print_table(console: Console, table: Table) -> None:
-    """Print a table, or, where the terminal is too narrow for it, its cells a line each: nothing is cut.
+    """Print a table without cutting any cell.
 
-    What is not a terminal is as wide as the table needs.
+    A terminal that is too narrow gets one line per cell. A console that is not a terminal is widened instead.
     """
     least = console.measure(table, options=console.options.update(max_width=WIDEST)).minimum
     if least <= console.width or not console.is_terminal:
@@ -60,7 +61,20 @@ Accounting = Literal["full", "paper"]
 def render(
     report: Report, experiment: Experiment, console: Console | None = None, accounting: Accounting = "full"
 ) -> None:
-    """Print the report to stdout, or to `console`; with the "paper" accounting, the table is Table II of SASG's."""
+    """Print a report.
+
+    Parameters
+    ----------
+    report
+        The results.
+    experiment
+        The configuration that the header describes.
+    console
+        Where to print; stdout if None.
+    accounting
+        "full" prints times and bytes per round; "paper" prints the columns of Table II of the SASG paper: uploads, and
+        bits of uploaded values, over the whole run.
+    """
     console = console or wide_console()
     first = report.results[0]
     for line in _header(first, experiment, report):
@@ -70,8 +84,7 @@ def render(
         sentences = [PAPER_ACCOUNTING]
     else:
         print_table(console, _table(report.results))
-        ways = _ways(report.results)
-        sentences = [*([ways] if ways else []), *report.conclusion]
+        sentences = [*_ways(report.results), *report.conclusion]
     for sentence in [*sentences, *(f"Note: {note}" for note in report.notes)]:
         console.print(escape(sentence), highlight=False, soft_wrap=True)
 
@@ -81,7 +94,9 @@ def _header(first: Result, experiment: Experiment, report: Report) -> list[str]:
     sparse = next((result for result in report.results if result.k is not None), None)
     chosen = f"   k {sparse.k:,} (density {sparse.k / sparse.elements:.3g})" if sparse and sparse.k else ""
     if sparse and sparse.buckets:
-        chosen += f" = {_few([format(each['k'], ',') for each in sparse.buckets], ' + ')}, each part its own"
+        chosen += (
+            f" = {_few([format(each['k'], ',') for each in sparse.buckets], ' + ')}, selected in each part by itself"
+        )
     rounds = f"{first.rounds} round{'s' if first.rounds != 1 else ''}"
     lines = [f"model    {data}   {first.elements:,} parameters{chosen}"]
     if first.mode == "simulated":
@@ -92,7 +107,7 @@ def _header(first: Result, experiment: Experiment, report: Report) -> list[str]:
         backend = report.environment.get("backend", "")
         lines.append(f"network  {first.workers} workers over torch.distributed ({backend})   MEASURED")
     if experiment.profile is not None and first.mode == "simulated":
-        lines.append(f"profile  {experiment.profile}: what is said of {experiment.profiled()} comes from there")
+        lines.append(f"profile  {experiment.profile}: measured values for {experiment.profiled()}")
     if report.effects:
         lines.append(f"Effects: {'; '.join(report.effects.values())}")
     in_parts = [result for result in report.results if result.buckets]
@@ -100,7 +115,7 @@ def _header(first: Result, experiment: Experiment, report: Report) -> list[str]:
         lines.append(f"overlap  {_buckets(in_parts[0])}")
     elif in_parts:
         titles = " and ".join(result.title for result in in_parts)
-        lines.append(f"servers  {experiment.servers}, each with an equal part of the gradient: {titles}")
+        lines.append(f"servers  {experiment.servers}, each with an equal part of the gradient, for {titles}")
     if momentum := _momentum(report.results):
         lines.append(f"momentum {experiment.momentum:g}   {momentum}")
     device = report.environment.get("device")
@@ -113,7 +128,10 @@ def _header(first: Result, experiment: Experiment, report: Report) -> list[str]:
 
 
 def _speed(experiment: Experiment, links: LinkRanges | None) -> str:
-    """Return what the links are; a latency that is that of all of them, as it was given: from host to host."""
+    """Return bandwidth and latency of the links.
+
+    Where all links have one latency, the text gives the latency from host to host, as the user gave it.
+    """
     if links is None:
         return "no links"
     least, most = links.latency_s
@@ -132,31 +150,31 @@ WAYS = {
 }
 
 
-def _ways(results: list[Result]) -> str:
-    """Say how the simulated times were had, of whom if not of all alike."""
-    whose: dict[str, list[str]] = {}
-    for result in results:
-        if result.way is not None:
-            because = f" ({result.way_reason})" if result.way_reason else ""
-            whose.setdefault(WAYS[result.way] + because, []).append(result.title)
-    told = [way if len(whose) == 1 else f"{way}: {', '.join(titles)}" for way, titles in whose.items()]
-    return f"Simulated {'; '.join(told)}." if told else ""
+def _ways(results: list[Result]) -> list[str]:
+    """Describe which engine produced the times, per algorithm if they differ; no sentence for a real run."""
+    reasons = {result.title: f" ({result.way_reason})" if result.way_reason else "" for result in results}
+    ways = _by_value({result.title: WAYS[result.way] + reasons[result.title] for result in results if result.way})
+    return [f"Simulated {'; '.join(ways)}."] if ways else []
 
 
 MOMENTUM = {"sum": "on the sum", "workers": "at each worker, before selection"}
 
 
 def _momentum(results: list[Result]) -> str:
-    """Say what momentum is applied to, of whom if not of all alike."""
-    whose: dict[str, list[str]] = {}
-    for result in results:
-        if result.momentum is not None:
-            whose.setdefault(MOMENTUM[result.momentum], []).append(result.title)
-    return "   ".join(what if len(whose) == 1 else f"{what}: {', '.join(titles)}" for what, titles in whose.items())
+    """Describe where momentum is applied, per algorithm if they differ."""
+    return "   ".join(_by_value({result.title: MOMENTUM[result.momentum] for result in results if result.momentum}))
+
+
+def _by_value(texts: Mapping[str, str]) -> list[str]:
+    """Return each distinct text of a mapping from titles to texts; where texts differ, with the titles it is for."""
+    titles: dict[str, list[str]] = {}
+    for title, text in texts.items():
+        titles.setdefault(text, []).append(title)
+    return [text if len(titles) == 1 else f"{text}: {', '.join(of_text)}" for text, of_text in titles.items()]
 
 
 def _buckets(result: Result) -> str:
-    """Return in words how the gradient is cut, and when buckets are there."""
+    """Describe the buckets of the gradient: their number, sizes, and when each is ready within the compute time."""
     assert result.buckets is not None
     sizes = _few([format_bytes(VALUE_BYTES * each["elements"]) for each in result.buckets])
     said = f"{len(result.buckets)} buckets, last layers first, of {sizes}"
@@ -189,13 +207,13 @@ def _table(results: list[Result]) -> Table:
         "select",
         "exposed\ncomm",
         *(["hidden\ncomm"] if overlaps else []),
-        "up a\nworker",
-        "down a\nworker",
+        "sent/\nworker",
+        "received/\nworker",
         "scaling\nefficiency",
         "loss",
     ):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("bound by")
+    table.add_column("bottleneck")
     fastest = min(result.round_time_s for result in results)
     for result in results:
         table.add_row(
@@ -216,8 +234,8 @@ def _table(results: list[Result]) -> Table:
 
 
 PAPER_ACCOUNTING = (
-    'Paper accounting (SASG paper, Table II): a "round" is one upload of one worker, in the whole run; bits are those '
-    "of the values uploaded. Indices, and what the server sends down, are not in it."
+    'Paper accounting (SASG paper, Table II): "rounds" counts the uploads of all workers in the whole run, and "bits" '
+    "the bits of the uploaded values. Indices and the traffic from the server to the workers are not counted."
 )
 
 
@@ -227,7 +245,7 @@ def _paper_table(results: list[Result]) -> Table:
     for name in ("rounds", "bits", "accuracy"):
         table.add_column(name, justify="right", no_wrap=True)
     for result in results:
-        told = result.paper_accounting
+        paper = result.paper_accounting
         accuracy = "–" if result.final_accuracy is None else f"{result.final_accuracy:.2%}"
-        table.add_row(escape(result.title), f"{told['rounds']:,}", f"{told['bits']:.2E}", accuracy)
+        table.add_row(escape(result.title), f"{paper['rounds']:,}", f"{paper['bits']:.2E}", accuracy)
     return table

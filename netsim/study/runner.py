@@ -115,8 +115,11 @@ def run_study(
         with _kept_ones_fit(store, count < len(found)):
             conclusion = study.conclude(settings, list(found.values()))
             if validated is not None:
-                conclusion = replace(conclusion, sentences=[*conclusion.sentences, validated.sentence],
-                                     sections=[*conclusion.sections, validated.section])  # fmt: skip
+                conclusion = replace(
+                    conclusion,
+                    sentences=[*conclusion.sentences, validated.sentence],
+                    sections=[*conclusion.sections, validated.section],
+                )
             data = _as_json(study, settings, conclusion)
             ran = Ran(conclusion, data, (), count)
             files = _write(study, settings, list(found.values()), conclusion, data, out, command)

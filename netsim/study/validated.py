@@ -94,13 +94,32 @@ def present(validation: ValidationFile) -> Presented:
         against(_series(rows), Axis("measured (s)", 10), Axis("predicted (s)", 10)),
         provenance,
     )
-    columns = ["what", "P", "bytes a rank", "network", "predicted (s)", "measured (s)", "95% from", "to",
-               "error (fraction)", "verdict"]  # fmt: skip
+    columns = [
+        "what",
+        "P",
+        "bytes a rank",
+        "network",
+        "predicted (s)",
+        "measured (s)",
+        "95% from",
+        "to",
+        "error (fraction)",
+        "verdict",
+    ]
     cells: list[list[TableCell]] = [
-        [each.title, each.workers, each.bytes, each.network, each.predicted_s, each.measured_s, *each.measured_ci_s,
-         each.error, each.verdict]
+        [
+            each.title,
+            each.workers,
+            each.bytes,
+            each.network,
+            each.predicted_s,
+            each.measured_s,
+            *each.measured_ci_s,
+            each.error,
+            each.verdict,
+        ]
         for each in rows
-    ]  # fmt: skip
+    ]
     text = "What netsim validate measured, on its own network, not on that of this study. " + " ".join(
         validation.conclusion
     )

@@ -25,10 +25,25 @@ if TYPE_CHECKING:
     import torch
 
 COLUMNS = (
-    "algorithm", "step", "time_s", "delta", "leak", "residual_norm", "batch_gradient_norm_sq", "uploads", "skip_rate",
-    "staleness_mean", "staleness_max", "value_bits_up", "index_bits_up", "bits_down", "test_loss", "test_accuracy",
-    "gradient_norm_sq", "gradient_norm_sq_mean",
-)  # fmt: skip
+    "algorithm",
+    "step",
+    "time_s",
+    "delta",
+    "leak",
+    "residual_norm",
+    "batch_gradient_norm_sq",
+    "uploads",
+    "skip_rate",
+    "staleness_mean",
+    "staleness_max",
+    "value_bits_up",
+    "index_bits_up",
+    "bits_down",
+    "test_loss",
+    "test_accuracy",
+    "gradient_norm_sq",
+    "gradient_norm_sq_mean",
+)
 Emit = Callable[[dict[str, Any]], None]
 
 
