@@ -22,12 +22,12 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from netsim._util.system import environment, processors_awake
+from netsim._util.system import environment, inhibit_cpu_idle
 from netsim.comm.payload import Dense
 from netsim.comm.worker import Worker
 from netsim.distributed.interpreter import RankInterpreter
 from netsim.distributed.rank_main import wake_without_preempting
-from netsim.testbed.simultaneous_start import SimultaneousStart, before_others, sleep_until
+from netsim.testbed.simultaneous_start import SimultaneousStart, raise_priority, sleep_until
 
 STILL_MS = (1, 2, 4, 8, 16, 32, 64)
 KINDS = ("waited for", "called", "answer")
@@ -71,13 +71,13 @@ def measure(rank: int, repeats: int, folder: str) -> None:
     torch.set_num_threads(1)
     wake_without_preempting()  # as all ranks of netsim's jobs
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    before_others()
+    raise_priority()
     start, worker = SimultaneousStart(), Worker(rank, 2)
     real, program = RankInterpreter(worker, "cpu", "gloo"), (sender, receiver)[rank]
     own: dict[str, list[list[Instants]]] = {kind: [] for kind in KINDS}
     for kind, times in own.items():
         for still_ms in STILL_MS:
-            due, found = start.agreed(), []
+            due, found = start.agree(), []
             for _ in range(repeats + 1):
                 found.append(real.run(program(worker, kind, due)))
                 due += MESSAGE_S + still_ms / 1e3
@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    with tempfile.TemporaryDirectory() as folder, processors_awake() as awake:
+    with tempfile.TemporaryDirectory() as folder, inhibit_cpu_idle() as awake:
         mp.spawn(measure, (asked.repeats, folder), nprocs=2)  # type: ignore[no-untyped-call]
         table = json.loads((Path(folder) / "table.json").read_text())
     if asked.json:

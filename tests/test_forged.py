@@ -19,7 +19,7 @@ from netsim.cluster.plan import Cluster
 from netsim.experiment.profile import load_profile, save_profile
 from netsim.testbed.campaign import Setting, validate
 from netsim.testbed.cells import Cell
-from netsim.testbed.p2p_fits import NEEDED
+from netsim.testbed.p2p_measurements import REQUIRED_KEYS
 from tests.test_calibration import profile
 
 SCHEMA = "netsim.checkpoint/1"
@@ -198,7 +198,7 @@ def test_what_is_no_file_of_a_profile(tmp_path: Path, name: str) -> None:
         load_profile(f"{tmp_path}/{name}")
 
 
-POINTS = dict.fromkeys(NEEDED, 1e-4) | {
+POINTS = dict.fromkeys(REQUIRED_KEYS, 1e-4) | {
     "large_bytes": 10**5,
     "large_s": 0.02,
     "ranks": 2,

@@ -31,7 +31,7 @@ def kernels_queue(frames: int, together: int, burst: int) -> float:
 @given(st.integers(1, 60), st.sampled_from([1, 2, 3, 4, 8]))
 @settings(deadline=None)
 def test_a_message_leaves_in_groups_as_from_a_token_bucket(frames: int, together: int) -> None:
-    wire = Wire(header_bytes=66, ack_bytes=0, credit_bytes=4096, together=together)
+    wire = Wire(header_bytes=66, ack_bytes=0, burst_bytes=4096, gso_segments=together)
     environment = simpy.Environment()
     network = ShapedNetwork(environment, wire)
     link, back = Link(0, "a", "b", RATE, 0.0), Link(1, "b", "a", RATE, 0.0)
@@ -76,7 +76,7 @@ def htb(frames: list[int], together: int, burst: int, sure: float) -> list[float
 def test_messages_that_share_a_link_end_one_after_the_other_as_from_the_kernels_classes(
     messages: int, frames: int, together: int, sure: float
 ) -> None:
-    wire = Wire(header_bytes=66, ack_bytes=0, credit_bytes=4096, together=together, sure_share=sure)
+    wire = Wire(header_bytes=66, ack_bytes=0, burst_bytes=4096, gso_segments=together, guaranteed_rate=sure)
     environment = simpy.Environment()
     network = ShapedNetwork(environment, wire)
     uplink, back = Link(0, "a", "b", RATE, 0.0), Link(1, "b", "a", RATE, 0.0)
@@ -100,7 +100,7 @@ def test_single_groups_of_several_hosts_go_at_once_as_from_the_kernels_classes(
 ) -> None:
     """So a link carries more than its bandwidth for a moment, and owes it."""
     frames = data.draw(st.integers(1, together))
-    wire = Wire(header_bytes=66, ack_bytes=0, credit_bytes=4096, together=together, sure_share=0.1)
+    wire = Wire(header_bytes=66, ack_bytes=0, burst_bytes=4096, gso_segments=together, guaranteed_rate=0.1)
     environment = simpy.Environment()
     network = ShapedNetwork(environment, wire)
     downlink, back = Link(0, "b", "a", RATE, 0.0), Link(1, "a", "b", RATE, 0.0)
@@ -121,11 +121,11 @@ def test_single_groups_of_several_hosts_go_at_once_as_from_the_kernels_classes(
 
 def test_two_hosts_have_a_credit_of_their_own_where_a_link_owes() -> None:
     """A message of 4 kB goes at once though its link owes what another, to somebody else, just left with."""
-    wire = Wire(header_bytes=66, ack_bytes=0, credit_bytes=4096, together=4, sure_share=0.1)
+    wire = Wire(header_bytes=66, ack_bytes=0, burst_bytes=4096, gso_segments=4, guaranteed_rate=0.1)
 
-    def ends(sure_share: float) -> list[float]:
+    def ends(guaranteed_rate: float) -> list[float]:
         environment = simpy.Environment()
-        network = ShapedNetwork(environment, replace(wire, sure_share=sure_share))
+        network = ShapedNetwork(environment, replace(wire, guaranteed_rate=guaranteed_rate))
         uplink, back = Link(0, "a", "b", RATE, 0.0), Link(1, "b", "a", RATE, 0.0)
         found: list[float] = []
 
@@ -152,7 +152,7 @@ def test_two_hosts_have_a_credit_of_their_own_where_a_link_owes() -> None:
 @settings(deadline=None)
 def test_what_a_link_lets_through_early_it_earns_back(messages: list[int], together: int) -> None:
     """One message after another over one link: never ahead of its bandwidth by more than a bucket and a group."""
-    wire = Wire(header_bytes=66, ack_bytes=0, credit_bytes=4096, together=together)
+    wire = Wire(header_bytes=66, ack_bytes=0, burst_bytes=4096, gso_segments=together)
     environment = simpy.Environment()
     network = ShapedNetwork(environment, wire)
     link, back = Link(0, "a", "b", RATE, 0.0), Link(1, "b", "a", RATE, 0.0)
@@ -190,12 +190,12 @@ def test_a_link_carries_the_word_that_a_receiver_is_ready_and_its_acknowledgemen
 
 @given(st.integers(1, 40_000), st.sampled_from([1, 2, 3, 4]))
 def test_what_is_owed_is_the_last_group(nbytes: int, together: int) -> None:
-    wire = Wire(header_bytes=66, together=together)
+    wire = Wire(header_bytes=66, gso_segments=together)
     payload = nbytes + 176  # gloo's header, and ours with its table
     frames = [1514] * (payload // 1448) + ([payload % 1448 + 66] if payload % 1448 else [])
     groups = [frames[first : first + together] for first in range(0, len(frames), together)]
     assert wire.bytes_of(nbytes) == sum(frames)
-    assert wire.owed_of(sum(frames)) == sum(groups[-1])
+    assert wire.deficit_of(sum(frames)) == sum(groups[-1])
 
 
 LINKS = [Link(number, f"n{number}", "x", 1000 * (number + 1), 0.0) for number in range(5)]

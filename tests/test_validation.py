@@ -17,7 +17,7 @@ import simpy
 
 import netsim
 from netsim._util import system
-from netsim._util.system import busy_share, processors_awake
+from netsim._util.system import busy_share, inhibit_cpu_idle
 from netsim._util.units import PICOSECONDS
 from netsim.cli.main import main
 from netsim.cluster import plan
@@ -27,18 +27,24 @@ from netsim.comm.payload import SizeOnly
 from netsim.comm.worker import Sends, Worker
 from netsim.network.fabric import Fabric, Link, Route
 from netsim.simulator.scheduler import RankScheduler
-from netsim.testbed.campaign import Model, Validation, compare, conclude, measured_before
-from netsim.testbed.cells import Cell, of_all
+from netsim.testbed.campaign import Validation, compare, conclude, stored_record
+from netsim.testbed.cells import Cell
 from netsim.testbed.comparison import Comparison, interval_of_median
 from netsim.testbed.cpu_model import Processors
-from netsim.testbed.duplex_losses import MOST, crowd_message, with_losses
 from netsim.testbed.exchanges import COLLECTIVES, EXCHANGES
-from netsim.testbed.host_model import AHEAD_S, FORGET_S, HostTerms, HostTransport
+from netsim.testbed.host_model import COOLING_S, START_DELAY_S, HostTerms, HostTransport
 from netsim.testbed.local_work import TimedTransport
-from netsim.testbed.p2p_fits import NEEDED, host_terms, profile_terms
-from netsim.testbed.predict import predicted_exchange
+from netsim.testbed.p2p_fits import (
+    MOST_DUPLEX_LOSS,
+    concurrent_message_s,
+    host_terms,
+    profile_terms,
+    with_duplex_loss,
+)
+from netsim.testbed.p2p_measurements import REQUIRED_KEYS, P2PMeasurements, averaged
+from netsim.testbed.predict import ClusterModel, predicted_exchange
 from netsim.testbed.shaped_links import ShapedNetwork
-from netsim.testbed.simultaneous_start import REST_S, keep_still
+from netsim.testbed.simultaneous_start import IDLE_MARGIN_S, idle_until_all_done
 from netsim.training.costs import AssumedCosts
 from tests.cluster import why_no_cluster
 from tests.test_calibration import profile
@@ -115,7 +121,7 @@ def one_message(
 
 
 def test_no_data_leaves_before_the_receiver_is_there() -> None:
-    terms = HostTerms(busy_s=3e-4, wake_s=3e-4, work_s=3e-4, byte_s=1e-9)
+    terms = HostTerms(wake_warm_s=3e-4, wake_cold_s=3e-4, cpu_per_message_s=3e-4, delivery_lag_s_per_byte=1e-9)
     taken_in = 1e-4 + 2 * 3e-4 + 1e-4  # its last byte is late, then two threads wake, and the receiver works
     there, sent = one_message(terms, "eager", NO_ACKS)
     assert sent == pytest.approx(1e-4 + 3e-4, rel=1e-6)  # the receiver expects it, and the sender hears of that
@@ -127,7 +133,7 @@ def test_no_data_leaves_before_the_receiver_is_there() -> None:
 
 
 def test_a_header_goes_before_what_only_its_sender_knows_the_size_of() -> None:
-    terms = HostTerms(busy_s=3e-4, wake_s=3e-4, work_s=3e-4, header_s=5e-4)
+    terms = HostTerms(wake_warm_s=3e-4, wake_cold_s=3e-4, cpu_per_message_s=3e-4, header_cpu_s=5e-4)
     known, _ = one_message(terms, "eager", NO_ACKS)
     announced, _ = one_message(terms, "eager", NO_ACKS, payload=SizeOnly(10**6, 12_500))
     # The header wakes two threads of the receiver, which works, and says that it is ready, which wakes the sender's.
@@ -135,12 +141,14 @@ def test_a_header_goes_before_what_only_its_sender_knows_the_size_of() -> None:
 
 
 def grown(at_once: float, at_last: float, still_s: float) -> float:
-    return at_last - (at_last - at_once) * math.exp(-still_s / FORGET_S)
+    return at_last - (at_last - at_once) * math.exp(-still_s / COOLING_S)
 
 
 def test_a_computation_takes_more_than_its_bytes_and_less_where_a_rank_just_did_one() -> None:
     fabric = Fabric(Cluster(ranks=2, bandwidth_bps=RATE).graph())
-    transport = HostTransport(fabric, NO_ACKS, HostTerms(call_s=1e-4, hot_call_s=1e-5), AssumedCosts({"merge": 1e-3}))
+    transport = HostTransport(
+        fabric, NO_ACKS, HostTerms(call_cold_s=1e-4, call_warm_s=1e-5), AssumedCosts({"merge": 1e-3})
+    )
     ends: list[float] = []
 
     async def program(worker: Worker) -> None:
@@ -150,7 +158,7 @@ def test_a_computation_takes_more_than_its_bytes_and_less_where_a_rank_just_did_
 
     RankScheduler[None](transport).run([Worker(0, 1)], program)
     # Processors do nothing for messages before it begins, nor while it computes.
-    assert ends[0] == pytest.approx(1e-3 + grown(1e-5, 1e-4, AHEAD_S), rel=1e-6)
+    assert ends[0] == pytest.approx(1e-3 + grown(1e-5, 1e-4, START_DELAY_S), rel=1e-6)
     assert ends[1] - ends[0] == pytest.approx(1e-3 + grown(1e-5, 1e-4, ends[0]), rel=1e-6)
 
 
@@ -173,10 +181,12 @@ def ends_of_pairs(terms: HostTerms, pairs: int) -> list[float]:
 
 
 @pytest.mark.parametrize(("pairs", "cores"), [(1, 2), (3, 2), (8, 2), (8, 4)])
-@pytest.mark.parametrize("frame_s", [2e-8, 1e-7])
-def test_frames_are_as_fast_as_their_links_or_as_all_cores_forward_them(pairs: int, cores: int, frame_s: float) -> None:
-    ends = ends_of_pairs(HostTerms(frame_s=frame_s, cores=cores), pairs)
-    work = frame_s * 100_000
+@pytest.mark.parametrize("forwarding_cpu_s_per_byte", [2e-8, 1e-7])
+def test_frames_are_as_fast_as_their_links_or_as_all_cores_forward_them(
+    pairs: int, cores: int, forwarding_cpu_s_per_byte: float
+) -> None:
+    ends = ends_of_pairs(HostTerms(forwarding_cpu_s_per_byte=forwarding_cpu_s_per_byte, cores=cores), pairs)
+    work = forwarding_cpu_s_per_byte * 100_000
     # A message's frames are one core's at the most: one after the other, through the same links.
     assert max(ends) == pytest.approx(max(drain(100_000), work, pairs * work / cores), rel=1e-6)
 
@@ -196,13 +206,13 @@ def test_caches_forget_while_processors_do_something_else_than_messages() -> Non
     environment.run()
     assert ends == pytest.approx([4 / 3, 4 / 3, 2.0])
     # First 1.5 of two cores are wanted for messages, then 0.5.
-    assert processors.rested(0) == pytest.approx((4 / 3 * 0.25 + 2 / 3 * 0.75) * 10**12)
+    assert processors.idle_ps(0) == pytest.approx((4 / 3 * 0.25 + 2 / 3 * 0.75) * 10**12)
 
 
 def ends_of_two(terms: HostTerms, pause_s: float) -> list[float]:
     """Return when two small messages are there, of which one leaves so long after its sender is done with the other."""
     fabric = Fabric(Cluster(ranks=2, bandwidth_bps=RATE).graph())
-    wire = Wire(header_bytes=66, ack_bytes=0, credit_bytes=4096)
+    wire = Wire(header_bytes=66, ack_bytes=0, burst_bytes=4096)
     transport = HostTransport(fabric, wire, terms, AssumedCosts({"gradient": pause_s}))
     ends: list[float] = []
 
@@ -221,16 +231,16 @@ def ends_of_two(terms: HostTerms, pause_s: float) -> list[float]:
 
 @pytest.mark.parametrize("pause_s", [0.002, 0.006, 0.05])
 def test_threads_sleep_ever_deeper_while_processors_have_nothing_to_do_with_messages(pause_s: float) -> None:
-    first, second = ends_of_two(HostTerms(busy_s=1e-4, wake_s=3e-4), pause_s)
+    first, second = ends_of_two(HostTerms(wake_warm_s=1e-4, wake_cold_s=3e-4), pause_s)
     # The sender's thread hears that the first is expected; then the receiver's two wake, of which one just did that.
-    assert first == pytest.approx(2 * grown(1e-4, 3e-4, AHEAD_S) + 1e-4, rel=0.02)
+    assert first == pytest.approx(2 * grown(1e-4, 3e-4, START_DELAY_S) + 1e-4, rel=0.02)
     # The second has been expected for long when it leaves.
-    left = grown(1e-4, 3e-4, AHEAD_S) + pause_s
+    left = grown(1e-4, 3e-4, START_DELAY_S) + pause_s
     assert second - left == pytest.approx(2 * grown(1e-4, 3e-4, pause_s), rel=0.1)
 
 
 def test_an_idle_link_lets_its_credit_through_at_once_and_earns_it_back() -> None:
-    wire = Wire(header_bytes=66, ack_bytes=0, credit_bytes=4096)
+    wire = Wire(header_bytes=66, ack_bytes=0, burst_bytes=4096)
     there, _ = one_message(IDEAL, "eager", wire)
     assert there == pytest.approx(drain(100_000) - 8 * 4096 / RATE, rel=1e-9)
     environment = simpy.Environment()
@@ -266,8 +276,8 @@ def test_where_links_carry_much_in_all_frames_leave_together(
     ranks: int, mbps: int, shaping: Shaping, together: int
 ) -> None:
     cluster = Cluster(ranks=ranks, bandwidth_bps=mbps * 10**6, shaping=shaping)
-    assert cluster.together == together
-    assert cluster.wire.together == (together if shaping == "fair" else 0)
+    assert cluster.gso_segments == together
+    assert cluster.wire.gso_segments == (together if shaping == "fair" else 0)
     assert f"gso_max_segs {together}\n" in plan.host(cluster, 0)
     assert plan.cables(cluster, ["1"] * ranks).count(f"gso_max_segs {together}\n") == ranks
     if shaping == "fair":
@@ -330,19 +340,19 @@ def test_processors_are_kept_awake_while_they_are_needed(tmp_path: Path, monkeyp
         return any(number.resolve() == asked for number in Path("/proc/self/fd").iterdir())
 
     monkeypatch.setattr(system, "AWAKE", asked)
-    with processors_awake() as awake:
+    with inhibit_cpu_idle() as awake:
         assert (awake, held(), asked.read_bytes()) == (True, True, bytes(4))  # microseconds, a number of 32 bits
     assert not held()
     monkeypatch.setattr(system, "AWAKE", tmp_path / "there is" / "no such file")
-    with processors_awake() as awake:
+    with inhibit_cpu_idle() as awake:
         assert not awake
 
 
 def test_who_is_done_keeps_still_until_the_last_should_be() -> None:
     began = time.monotonic()
-    keep_still(began, 0.05)
-    assert time.monotonic() >= began + 0.05 + REST_S
-    keep_still(began - 1, 0.05)  # it is late already
+    idle_until_all_done(began, 0.05)
+    assert time.monotonic() >= began + 0.05 + IDLE_MARGIN_S
+    idle_until_all_done(began - 1, 0.05)  # it is late already
 
 
 @pytest.mark.parametrize(("busy", "told"), [(None, False), (0.84, False), (0.97, True)])
@@ -361,17 +371,17 @@ def test_who_measures_busy_processors_is_told_so(busy: float | None, told: bool)
 @pytest.mark.parametrize(("busy", "work"), [(1e-4, 2e-4), (0.0, 1e-4)])
 def test_terms_are_found_again_from_points_that_follow_from_them(busy: float, work: float) -> None:
     terms = HostTerms(
-        busy_s=busy,
-        wake_s=3e-4,
-        work_s=work,
-        byte_s=1e-9,
-        frame_s=2e-8,
+        wake_warm_s=busy,
+        wake_cold_s=3e-4,
+        cpu_per_message_s=work,
+        delivery_lag_s_per_byte=1e-9,
+        forwarding_cpu_s_per_byte=2e-8,
         cores=2,
-        header_s=1.5e-4,
-        call_s=1e-4,
-        hot_call_s=4e-5,
+        header_cpu_s=1.5e-4,
+        call_cold_s=1e-4,
+        call_warm_s=4e-5,
     )
-    wire = Wire(header_bytes=66, credit_bytes=4096, together=4)
+    wire = Wire(header_bytes=66, burst_bytes=4096, gso_segments=4)
     frames = math.ceil((10**6 + 176) / 1448)
     earned = (frames - 1) // 4 * 4 * 1514  # of groups of four frames, all but the last
     points = {
@@ -386,34 +396,36 @@ def test_terms_are_found_again_from_points_that_follow_from_them(busy: float, wo
         "crowd_header_s": (work + 1.5e-4) * 9 / 2,
         "crowd_merge_s": (work + 4e-5) * 9 / 2,
         "merge_s": 1e-4,
+        "merge_s_per_byte": 0.0,
         "large_bytes": 10**6,
         "still_s": 0.02,
         "large_s": 2 * 3e-4 + work * 2 / 3 + 1e-3 + 8 * (earned - 4096) / RATE,
     }
-    assert points.keys() == NEEDED
-    found = host_terms(points, wire, RATE, 2)
+    assert points.keys() == REQUIRED_KEYS
+    measured = P2PMeasurements.from_json(points)
+    found = host_terms(measured, wire, RATE, 2)
     assert asdict(found) == pytest.approx(asdict(terms))
     # Of several hosts nobody counts what all processors did.
-    elsewhere = host_terms(points | {"crowd_work_s": None, "crowd_some_work_s": None}, wire, RATE, 2)
-    assert elsewhere == replace(found, frame_s=0.0)
+    elsewhere = host_terms(replace(measured, concurrent_small_cpu_s=None, concurrent_large_cpu_s=None), wire, RATE, 2)
+    assert elsewhere == replace(found, forwarding_cpu_s_per_byte=0.0)
     # Where all have a core, as many at once take as long as one, and all that a message takes may be work.
-    assert host_terms(points, wire, RATE, None).work_s == min(points["small_s"], points["crowd_s"])
+    assert host_terms(measured, wire, RATE, None).cpu_per_message_s == min(points["small_s"], points["crowd_s"])
 
 
-@pytest.mark.parametrize(("longer", "share"), [(1.0, 0.0), (1.03, 0.03), (0.9, 0.0), (3.0, MOST)])
+@pytest.mark.parametrize(("longer", "share"), [(1.0, 0.0), (1.03, 0.03), (0.9, 0.0), (3.0, MOST_DUPLEX_LOSS)])
 def test_links_lose_what_makes_a_crowds_message_as_long_as_it_was(longer: float, share: float) -> None:
     """Where all ranks send at once; more than a part is not believed, and links lose nothing where it took less."""
     fabric = Fabric(Cluster(ranks=4, bandwidth_bps=RATE).graph())
-    without = crowd_message(25_000, fabric, NO_ACKS, IDEAL)
+    without = concurrent_message_s(25_000, fabric, NO_ACKS, IDEAL)
     assert without == pytest.approx(drain(25_000), rel=1e-6)
-    found = with_losses(IDEAL, 25_000, longer * without, fabric, NO_ACKS)
-    assert found.lost_share == pytest.approx(share, rel=1e-3)
-    assert crowd_message(25_000, fabric, NO_ACKS, found) == pytest.approx((1 + share) * without, rel=2e-3)
+    found = with_duplex_loss(IDEAL, 25_000, longer * without, fabric, NO_ACKS)
+    assert found.duplex_loss == pytest.approx(share, rel=1e-3)
+    assert concurrent_message_s(25_000, fabric, NO_ACKS, found) == pytest.approx((1 + share) * without, rel=2e-3)
 
 
 def test_the_beginning_of_a_message_takes_more_from_links_that_carry_data_both_ways() -> None:
     """And nothing from those that do not, nor does what comes after the beginning."""
-    lossy = HostTerms(lost_share=0.1, lost_bytes=NO_ACKS.bytes_of(20_000))
+    lossy = HostTerms(duplex_loss=0.1, duplex_loss_bytes=NO_ACKS.bytes_of(20_000))
     fabric = Fabric(Cluster(ranks=2, bandwidth_bps=RATE).graph())
     (both, _), (_, one) = (
         predicted_exchange(exchange, 100_000, "eager", fabric, NO_ACKS, lossy) for exchange in ("permutation", "ps-out")
@@ -425,46 +437,64 @@ def test_the_beginning_of_a_message_takes_more_from_links_that_carry_data_both_w
 @pytest.mark.parametrize("crowd", [1e-4, 4e-4])
 def test_where_processors_are_short_a_message_is_the_work_that_a_crowd_says(crowd: float) -> None:
     """Be it more than a message to and fro takes in all, of two ranks whose caches are warm."""
-    points = dict.fromkeys(NEEDED, 0.0) | {"small_s": 5e-4, "busy_s": 1.5e-4, "ranks": 16, "crowd_s": crowd * 16 / 2}
-    found = host_terms(points | {"large_bytes": 1, "crowd_some_bytes": 1}, NO_ACKS, RATE, 2)
-    assert found.work_s == pytest.approx(crowd)
-    assert found.busy_s == pytest.approx(max(0.0, 1.5e-4 - crowd * 2 / 3) / 2)
+    points = dict.fromkeys(REQUIRED_KEYS, 0.0) | {
+        "small_s": 5e-4,
+        "busy_s": 1.5e-4,
+        "ranks": 16,
+        "crowd_s": crowd * 16 / 2,
+    }
+    measured = P2PMeasurements.from_json(points | {"large_bytes": 1, "crowd_some_bytes": 1})
+    found = host_terms(measured, NO_ACKS, RATE, 2)
+    assert found.cpu_per_message_s == pytest.approx(crowd)
+    assert found.wake_warm_s == pytest.approx(max(0.0, 1.5e-4 - crowd * 2 / 3) / 2)
 
 
 def test_what_an_earlier_netsim_measured_too_little_of_is_measured_again(tmp_path: Path) -> None:
     file = tmp_path / "record.json"
-    assert measured_before(None) is None
-    assert measured_before(file) is None
-    for missing in NEEDED:
-        file.write_text(json.dumps({"points": dict.fromkeys(NEEDED - {missing}, 1.0)}))
-        assert measured_before(file) is None
-    whole = {"points": dict.fromkeys(NEEDED, 1.0), "cells": [{"times": [1.0], "points": {}}]}
+    assert stored_record(None) is None
+    assert stored_record(file) is None
+    for missing in REQUIRED_KEYS:
+        file.write_text(json.dumps({"points": dict.fromkeys(REQUIRED_KEYS - {missing}, 1.0)}))
+        assert stored_record(file) is None
+    whole = {"points": dict.fromkeys(REQUIRED_KEYS, 1.0), "cells": [{"times": [1.0], "points": {}}]}
     file.write_text(json.dumps(whole))
-    assert measured_before(file) == whole
+    assert stored_record(file) == whole
     file.write_text(json.dumps(whole | {"cells": [{"times": [1.0]}]}))  # what processors did beside it is not known
-    assert measured_before(file) is None
+    assert stored_record(file) is None
 
 
 def test_a_cell_is_predicted_with_what_processors_did_beside_it() -> None:
     """A ring of small messages is slower by as much as ranks' work, where they have one core."""
-    points = dict.fromkeys(NEEDED, 0.0) | {"ranks": 4, "large_bytes": 1, "crowd_some_bytes": 1}
+    points = dict.fromkeys(REQUIRED_KEYS, 0.0) | {"ranks": 4, "large_bytes": 1, "crowd_some_bytes": 1}
     cells = [Cell(name="ring-all-reduce", bytes=16, sends="eager", repeats=1)] * 2
     beside = [{"times": [1.0], "points": {"crowd_s": 4 * work, "small_s": work}} for work in (1e-3, 3e-3)]
     record = {"points": points | {"merge_s_per_byte": 0.0}, "cells": beside, "network": "any"}
     fabric = Fabric(Cluster(ranks=4, bandwidth_bps=10**9).graph())
-    model = Model(fabric, NO_ACKS, 10**9, 1)
-    slow, slower = compare(tuple(cells), record, 4, model, 1.0)
+    model = ClusterModel(fabric, NO_ACKS, 10**9, 1)
+    slow, slower = compare(cells, record, model, 1.0)
     # Six steps, in which four ranks take turns at a core to expect, pack and take in a message.
     assert slow.predicted_s == pytest.approx(6 * 4 * 1e-3, rel=0.01)
     assert slower.predicted_s == pytest.approx(6 * 4 * 3e-3, rel=0.01)
 
 
-def test_points_of_several_rounds_are_as_one_as_far_as_they_are_known() -> None:
-    rounds = [{"crowd_s": seconds, "crowd_work_s": work, "crowd_some_work_s": None, "ranks": 16}
-              for seconds, work in ((1.0, None), (2.0, 1e-4), (6.0, 2e-4))]  # fmt: skip
-    unknown = {"crowd_some_work_s": None, "ranks": 16}
-    assert of_all(statistics.median, rounds) == pytest.approx({"crowd_s": 2.0, "crowd_work_s": 1.5e-4} | unknown)
-    assert of_all(statistics.fmean, rounds[:2]) == pytest.approx({"crowd_s": 1.5, "crowd_work_s": 1e-4} | unknown)
+def test_measurements_of_several_rounds_are_averaged_as_far_as_they_are_known() -> None:
+    known = P2PMeasurements.from_json(dict.fromkeys(REQUIRED_KEYS, 0.0) | {"ranks": 16, "crowd_some_work_s": None})
+    rounds = [
+        replace(known, concurrent_small_s=seconds, concurrent_small_cpu_s=cpu_s)
+        for seconds, cpu_s in ((1.0, None), (2.0, 1e-4), (6.0, 2e-4))
+    ]
+    of_all = replace(known, concurrent_small_s=2.0, concurrent_small_cpu_s=1.5e-4)
+    assert averaged(statistics.median, rounds).as_json() == pytest.approx(of_all.as_json())
+    of_two = replace(known, concurrent_small_s=1.5, concurrent_small_cpu_s=1e-4)
+    assert averaged(statistics.fmean, rounds[:2]).as_json() == pytest.approx(of_two.as_json())
+
+
+def test_measurements_are_stored_with_the_keys_of_earlier_records() -> None:
+    stored = dict.fromkeys(REQUIRED_KEYS, 0.5) | {"hosts": 2, "rest_s": 0.03}
+    measured = P2PMeasurements.from_json(stored | {"before_others": True, "rounds": 3})
+    assert measured.as_json() == stored
+    assert (measured.hosts, measured.idle_margin_s, measured.warm_small_s) == (2, 0.03, 0.5)
+    assert all(key.startswith(("crowd_", "merge_")) for key in measured.cpu_speed_json())
 
 
 @pytest.mark.parametrize(

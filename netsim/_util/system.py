@@ -168,11 +168,11 @@ AWAKE = Path("/dev/cpu_dma_latency")
 
 
 @contextmanager
-def processors_awake() -> Iterator[bool]:
-    """Keep processors that have nothing to do from sleeping, where the kernel lets this process; say whether it does.
+def inhibit_cpu_idle() -> Iterator[bool]:
+    """Keep idle processors from sleeping, where the kernel lets this process; yield whether it does.
 
-    Timers and wakings are late by what a processor needs to wake, on a virtual one until its host lets it run. Linux
-    holds what is written here, the most microseconds that waking may take, while the file is open (PM QoS).
+    A processor that sleeps delays timers and wake-ups by its exit latency, a virtual one until its host schedules it.
+    Linux honours the largest latency in microseconds that is written to this file as long as it is open (PM QoS).
     """
     with ExitStack() as held:
         try:

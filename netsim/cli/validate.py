@@ -218,10 +218,10 @@ def _progress(settings: list[Setting], folder: Path | None) -> Iterator[OnProgre
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from netsim._util.units import format_duration
-    from netsim.testbed.campaign import measured_before
+    from netsim.testbed.campaign import stored_record
 
     console = Console(stderr=True)
-    new = [setting for setting in settings if measured_before(setting.file(folder)) is None]
+    new = [setting for setting in settings if stored_record(setting.file(folder)) is None]
     seconds = sum(
         guess * (cell.repeats + 1)
         for setting in new

@@ -1,60 +1,73 @@
-"""What a message of so many bytes costs a link that counts frames, and what links let through besides."""
+"""Bytes that a message occupies on a link, and bytes that a shaped link sends before they are due."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 SEGMENT_BYTES = 1448
-"""Payload of a full frame: MTU 1500 less 20 of IP, 20 of TCP and 12 of its time stamp."""
+"""Payload of a full frame: MTU 1500 less 20 of IP, 20 of TCP and 12 of the TCP timestamp option."""
 HEADER_BYTES = {"virtual": 66, "physical": 90}
-"""Of a frame: those 52 and 14 of Ethernet, which is all that a veth's queue counts; on a cable also the checksum,
-preamble and gap."""
+"""Headers of a frame: 52 of IP and TCP and 14 of Ethernet; on a cable also checksum, preamble and gap."""
 GLOO_BYTES = 48
-"""gloo's own header of a transfer; also all that it sends to say that a receiver is ready."""
+"""gloo's header of a transfer, and the whole of its notice that a receiver is ready."""
 ENVELOPE_BYTES = GLOO_BYTES + 96 + 32
-"""That, the header of a message of ours, and the table that begins its body."""
+"""gloo's header, netsim's header of a message, and the table at the beginning of its body."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wire:
-    """How bytes become frames, and what the receiver's acknowledgements and a shaper's credit come to.
+    """Framing of a link, and the token bucket that shapes it.
 
-    `header_bytes` a segment; `ack_bytes` an acknowledgement on the way back, of which TCP sends one for
-    every `ack_every` segments; `credit_bytes` is what an idle link lets through at once. Where a
-    shaper lets whole groups of frames go as long as a link owes nothing, and has it owe them, `together` is how many.
-    `sure_share` is the part of a link that two hosts are sure of whatever others send: they have such a credit each.
-    `ready_bytes` is what goes the way back before a message does: its receiver's word that it is ready for it.
+    Parameters
+    ----------
+    header_bytes
+        Headers of a frame, in bytes.
+    ack_bytes
+        Size of an acknowledgement on the way back, in bytes.
+    ack_every
+        Segments for which TCP sends one acknowledgement.
+    burst_bytes
+        Size of the token bucket: what an idle link sends at once, in bytes.
+    gso_segments
+        Frames that leave a queue as one group (generic segmentation offload). The last group of a message may leave
+        on credit: the link sends while its bucket is not negative. 0 means that nothing leaves on credit.
+    guaranteed_rate
+        Rate that every pair of hosts is guaranteed on a link, as a fraction of the link's bandwidth. Each pair has
+        a token bucket of `burst_bytes` of its own for it. 0 means no guarantee and no such bucket.
+    ready_bytes
+        Size of gloo's notice that a receiver is ready, in bytes; it precedes every message on the way back.
     """
 
     header_bytes: int = HEADER_BYTES["physical"]
     ack_bytes: int = 84
     ack_every: int = 2
-    credit_bytes: int = 0
-    together: int = 0
-    sure_share: float = 0.0
+    burst_bytes: int = 0
+    gso_segments: int = 0
+    guaranteed_rate: float = 0.0
     ready_bytes: int = 0
 
     def bytes_of(self, nbytes: int) -> int:
-        """Return what a message of `nbytes` of values and indices puts on a link."""
+        """Return the bytes on a link of a message with `nbytes` of values and indices, headers included."""
         body = nbytes + ENVELOPE_BYTES
         return body + self.header_bytes * -(-body // SEGMENT_BYTES)
 
-    def owed_of(self, bytes_on_link: int) -> int:
-        """Return what of a message goes before it is earned: its last group of frames."""
-        if not self.together:
+    def deficit_of(self, bytes_on_link: int) -> int:
+        """Return the bytes of a message's last group of frames, which leaves on credit."""
+        if not self.gso_segments:
             return 0
         frame = SEGMENT_BYTES + self.header_bytes
-        frames_before = (-(-bytes_on_link // frame) - 1) // self.together * self.together
+        frames_before = (-(-bytes_on_link // frame) - 1) // self.gso_segments * self.gso_segments
         return bytes_on_link - frames_before * frame
 
-    def earned_of(self, bytes_on_link: int) -> int:
-        """Return what an idle link has to earn of a message while that is under way."""
-        return max(0, bytes_on_link - self.owed_of(bytes_on_link) - self.credit_bytes)
+    def drained_of(self, bytes_on_link: int) -> int:
+        """Return the bytes of a message that an idle link sends at its bandwidth: neither burst nor on credit."""
+        return max(0, bytes_on_link - self.deficit_of(bytes_on_link) - self.burst_bytes)
 
     @property
     def ack_share(self) -> float:
-        """Bytes of acknowledgement on the way back for a byte on the way there."""
+        """Bytes of acknowledgements on the way back, per byte on the way there."""
         return self.ack_bytes / (self.ack_every * (SEGMENT_BYTES + self.header_bytes))
 
 
 IDEAL_CABLE = Wire()
+"""Frames of a physical cable, without a token bucket."""

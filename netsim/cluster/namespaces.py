@@ -1,7 +1,7 @@
-"""Network namespaces without names: each lives as long as somebody holds it open, and leaves nothing behind.
+"""Network namespaces without names, which leave nothing behind.
 
-A namespace is made by entering it, and kept by its file descriptor. When the process that holds the
-descriptors ends, however it ends, the kernel takes down the namespaces with their cables and bridges.
+A process makes a namespace by entering it, and keeps it by an open file descriptor. When the process that holds the
+descriptors ends, however it ends, the kernel removes the namespaces with their cables and bridges.
 """
 
 from __future__ import annotations
@@ -22,24 +22,31 @@ from netsim.cluster.plan import Cluster
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWNET = 0x40000000
 TOOL_FOLDERS = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
-"""Where ip and tc are looked for: ordinary users often lack the last two."""
+"""Search path of `ip` and `tc`: the PATH of ordinary users often lacks the last two folders."""
 TOOL_S = 60.0
-"""More than ip and tc need for any cluster; one that does not answer is not waited for."""
+"""Timeout of one call of `ip` or `tc`, in seconds: more than any cluster needs."""
 SETTINGS = {
     "ipv6/conf/all/disable_ipv6": "1",
     "ipv4/tcp_no_metrics_save": "1",
     "ipv4/tcp_wmem": "4096 33554432 33554432",
 }
-"""Of a host's namespace: nothing but the ranks speaks, no connection begins with what another learned, and the
-kernel takes a whole message at once. Left to itself it would take from 0.1 to 4 MB, growing as a connection ages."""
+"""Kernel settings of a host's namespace.
+
+Only the ranks send (no IPv6), no connection starts with what an earlier one learned, and send buffers hold a whole
+message. By default send buffers grow from 0.1 to 4 MB as a connection ages."""
 FILTERS = ("iptables", "ip6tables", "arptables")
-"""What a bridge asks about every frame where the machine's firewall looks at bridges; a cluster has no rules to ask."""
+"""Firewalls that a bridge consults for every frame; a cluster has no rules, so they are switched off."""
 
 
 def become_owner() -> None:
-    """Enter a new network namespace, in which this process may do everything, as any user if the kernel lets it.
+    """Enter a new network namespace that this process owns; an ordinary user gets a user namespace, too.
 
-    The process must have one thread. Raises InfeasibleError with the reason where the kernel refuses.
+    The process must have one thread.
+
+    Raises
+    ------
+    InfeasibleError
+        With the reason, where the kernel refuses or a tool is missing.
     """
     if sys.platform != "linux":
         raise InfeasibleError("a shaped cluster is made of network namespaces, which only Linux has")
@@ -77,7 +84,7 @@ def _unshare(flags: int) -> None:
 
 
 def enter(namespace: int) -> None:
-    """Move this thread, and what it starts from now on, into the network namespace of a descriptor."""
+    """Move this thread, and the processes that it starts from now on, into the network namespace of a descriptor."""
     _call("setns", namespace, CLONE_NEWNET)
 
 
@@ -93,7 +100,7 @@ def _here() -> int:
 
 @contextmanager
 def within(namespace: int) -> Iterator[None]:
-    """Be in a namespace for a while."""
+    """Enter a namespace, and return to the present one at the end."""
     before = _here()
     try:
         enter(namespace)
@@ -104,9 +111,19 @@ def within(namespace: int) -> Iterator[None]:
 
 
 def build(cluster: Cluster) -> list[int]:
-    """Make the cluster out of the namespace that this process owns, which gets the switches.
+    """Build the cluster; the namespace that this process owns gets the switches.
 
-    Returns descriptors, which keep the namespaces of the ranks' hosts alive.
+    Returns
+    -------
+    list of int
+        A file descriptor for the namespace of each rank's host; open descriptors keep the namespaces alive.
+
+    Raises
+    ------
+    InfeasibleError
+        If the cluster has latency, and the kernel no netem.
+    NetsimError
+        If `ip` or `tc` fails.
     """
     if cluster.latency_s and not has_netem():
         raise InfeasibleError(
@@ -124,7 +141,7 @@ def build(cluster: Cluster) -> list[int]:
     _tool("ip", plan.cables(cluster, [f"/proc/{os.getpid()}/fd/{namespace}" for namespace in hosts]))
     for rank, namespace in enumerate(hosts):
         with within(namespace):
-            _set(SETTINGS | {"ipv4/tcp_min_tso_segs": str(cluster.together)})
+            _set(SETTINGS | {"ipv4/tcp_min_tso_segs": str(cluster.gso_segments)})
             _tool("ip", plan.host(cluster, rank))
             _tool("tc", plan.host_shaping(cluster, rank))
     _tool("tc", plan.switch_shaping(cluster))
@@ -132,20 +149,20 @@ def build(cluster: Cluster) -> list[int]:
 
 
 def _set(settings: dict[str, str]) -> None:
-    """Change what the kernel lets be changed of the namespace that this thread is in."""
+    """Change kernel settings of this thread's namespace, as far as this kernel has them."""
     for setting, value in settings.items():
         if (path := Path("/proc/sys/net") / setting).exists():
             path.write_text(value)
 
 
 def has_netem() -> bool:
-    """Return whether this kernel can delay packets; ask in a namespace that this process owns."""
-    ask = [which("tc", path=TOOL_FOLDERS) or "tc", "qdisc", "add", "dev", "lo", "root", "netem", "delay", "1ms"]
-    return subprocess.run(ask, capture_output=True, check=False).returncode == 0
+    """Return whether this kernel can delay packets; to be called in a namespace that this process owns."""
+    command = [which("tc", path=TOOL_FOLDERS) or "tc", "qdisc", "add", "dev", "lo", "root", "netem", "delay", "1ms"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def _tool(name: str, commands: str) -> None:
-    """Run `ip` or `tc` on a batch of commands, here and now."""
+    """Run `ip` or `tc` on a batch of commands."""
     command = [which(name, path=TOOL_FOLDERS) or name, "-batch", "-"]
     try:
         done = subprocess.run(command, input=commands, capture_output=True, text=True, timeout=TOOL_S)

@@ -1,7 +1,7 @@
-"""What a shaped cluster consists of, and the `ip` and `tc` commands that make it; nothing here runs them.
+"""The parts of a shaped cluster, and the `ip` and `tc` commands that build it; nothing here runs them.
 
-A rank's host is a network namespace with one interface, `eth0`. A further namespace holds the switches:
-bridges, with a port a host. A cable is a veth pair, and what leaves either end of it is shaped.
+The host of a rank is a network namespace with one interface, `eth0`. One more namespace holds the switches: bridges
+with a port for each host. A cable is a veth pair, and the traffic that leaves either end is shaped.
 """
 
 from __future__ import annotations
@@ -23,34 +23,50 @@ PLACEMENTS: tuple[Placement, ...] = ("contiguous", "interleaved")
 
 INTERFACE = "eth0"
 FRAME_BYTES = 1514
-"""What the kernel charges a full frame of a veth: MTU 1500 and 14 of Ethernet, no preamble, no checksum."""
+"""Size of a full frame as a veth's queue counts it: MTU 1500 and 14 of Ethernet, no preamble, no checksum."""
 ACK_BYTES = 66
-"""Of an acknowledgement on a veth: 14 of Ethernet, 20 of IP, 20 of TCP and 12 of its time stamp."""
+"""Size of an acknowledgement on a veth: 14 of Ethernet, 20 of IP, 20 of TCP and 12 of the timestamp option."""
 READY_BYTES = ACK_BYTES + GLOO_BYTES
-"""Of the frame in which gloo says that a receiver is ready."""
+"""Size of the frame with gloo's notice that a receiver is ready."""
 BURST_BYTES = 4096
-"""What an idle link lets through at once. A third of it loses rate to late timers; more falsifies short messages."""
+"""Size of a link's token bucket. With a third of it late timers cost rate; a larger one falsifies short messages."""
 FRAMES_BPS = 100_000_000
-"""What all ranks' links may carry frame by frame; beyond, frames leave together, so that queues are busy no oftener."""
-MOST_TOGETHER = 8
-"""Frames in a group at the most: a group takes its turn at a link whole."""
+"""Bandwidth of all ranks' links in all up to which every frame leaves a queue by itself.
+
+Above it frames leave in groups, so that the number of timers a second stays the same."""
+MOST_GSO_SEGMENTS = 8
+"""The most frames in a group. A link serves a group without interruption, so large groups make small messages wait."""
 QUEUE_BYTES = 16 * 2**20
-"""Longer than what TCP has under way, so nothing is lost: this is a model of links, not of loss."""
+"""Length of a queue: longer than TCP's window, so no frame is lost. This is a model of links, not of loss."""
 PEERS_SHARE = 0.8
-"""Of a link's rate, what its peers' classes are guaranteed in all; with ever so little, rings were 30 % slow."""
+"""Fraction of a link's rate that the classes of its peers are guaranteed in all.
+
+With a guarantee near zero, rings of 16 ranks were 30 % slower."""
 INITIAL_WINDOW = 100
-"""Segments: a connection that was idle sends at the link's rate at once."""
+"""TCP's initial window in segments: a connection that was idle sends at the link's rate from the start."""
 ACK_CLASS, FIRST_PEER_CLASS = 2, 16
 MOST_RANKS = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
-    """P hosts, on one switch or (with a `trunk_bps`) in two racks, each with a switch, and a trunk between them.
+    """A shaped cluster: hosts on one switch, or in two racks with a switch each and a trunk between the switches.
 
-    Every link carries `bandwidth_bps` each way, counted as the kernel counts, in whole frames. `shaping` is
-    ``fair`` (htb with a class for every peer, so that TCP need not share by luck, and pure ACKs first) or
-    ``tbf`` (one token bucket and one queue a link). `latency_s` is one way and needs a kernel with netem.
+    Parameters
+    ----------
+    ranks
+        Number of hosts P, one for each rank.
+    bandwidth_bps
+        Bandwidth of every link, each way, in bit/s. The kernel counts whole frames, headers included.
+    trunk_bps
+        Bandwidth of the trunk between two racks, in bit/s; None for one rack.
+    placement
+        How ranks are placed in two racks: ``contiguous`` halves, or ``interleaved``.
+    shaping
+        ``fair``: htb with a class for every peer, and pure acknowledgements first.
+        ``tbf``: one token bucket and one queue for each link.
+    latency_s
+        One-way latency in seconds. It needs a kernel with netem.
     """
 
     ranks: int
@@ -74,39 +90,40 @@ class Cluster:
 
     @property
     def racks(self) -> int:
+        """Number of racks, 1 or 2."""
         return 1 if self.trunk_bps is None else 2
 
     @property
-    def together(self) -> int:
-        """How many frames leave a queue as one (the kernel's segmentation offload).
+    def gso_segments(self) -> int:
+        """Frames that leave a queue as one group (generic segmentation offload), 1 to 8.
 
-        Every queue costs the machine's cores a timer, and every host a waking, for each time that frames leave.
+        Every departure from a queue costs the machine a timer and the receiving host an interrupt.
         """
         if self.shaping == "tbf":
             return 1
-        return min(MOST_TOGETHER, max(1, -(-self.ranks * self.bandwidth_bps // FRAMES_BPS)))
+        return min(MOST_GSO_SEGMENTS, max(1, -(-self.ranks * self.bandwidth_bps // FRAMES_BPS)))
 
     @property
     def wire(self) -> Wire:
-        """What the kernel counts on a veth, and what an idle link lets through at once."""
+        """Framing of a veth, and the token buckets of this cluster's links."""
         return Wire(
             header_bytes=HEADER_BYTES["virtual"],
             ack_bytes=ACK_BYTES,
-            ack_every=max(2, self.together),  # a group that arrives is acknowledged once
-            credit_bytes=BURST_BYTES,
-            together=self.together if self.shaping == "fair" else 0,  # a plain bucket owes nothing
-            sure_share=PEERS_SHARE / max(1, self.ranks - 1) if self.shaping == "fair" else 0.0,
+            ack_every=max(2, self.gso_segments),  # TCP acknowledges a group once
+            burst_bytes=BURST_BYTES,
+            gso_segments=self.gso_segments if self.shaping == "fair" else 0,  # tbf sends nothing on credit
+            guaranteed_rate=PEERS_SHARE / max(1, self.ranks - 1) if self.shaping == "fair" else 0.0,
             ready_bytes=READY_BYTES,
         )
 
     def rack(self, rank: int) -> int:
-        """Return which rack the host of `rank` is in."""
+        """Return the index of the rack in which the host of `rank` stands."""
         if self.placement == "interleaved":
             return rank % self.racks
         return rank * self.racks // self.ranks
 
     def graph(self) -> nx.Graph[Any]:
-        """Return the cluster as the simulator takes it, its bandwidths in whole frames as the kernel counts them."""
+        """Return the cluster as the simulator's graph; bandwidths count whole frames, as the kernel does."""
         import networkx as nx
 
         graph: nx.Graph[Any] = nx.Graph()
@@ -122,37 +139,37 @@ class Cluster:
 
 
 def address(rank: int) -> str:
-    """Return the IPv4 address of a rank's host; the network is seen from inside the namespaces only."""
+    """Return the IPv4 address of a rank's host, which is reachable only from inside the namespaces."""
     return f"10.77.0.{rank + 1}"
 
 
 def hardware_address(rank: int) -> str:
-    """Return the Ethernet address of a rank's host: locally administered, and known to all beforehand."""
+    """Return the Ethernet address of a rank's host: locally administered, so that no host has to ask for it."""
     return f"02:4e:53:00:00:{rank + 1:02x}"
 
 
 def cables(cluster: Cluster, namespace_of_rank: list[str]) -> str:
-    """Return the `ip` commands that, run in the switches' namespace, lay all cables and bring up the switches."""
+    """Return the `ip` commands that lay all cables and bring up the switches, to be run in the switches' namespace."""
     lines = [f"link add sw{rack} type bridge mcast_snooping 0 stp_state 0" for rack in range(cluster.racks)]
     for rank, namespace in enumerate(namespace_of_rank):
         lines += [
             f"link add port{rank} mtu 1500 type veth peer name {INTERFACE} mtu 1500 "
             f"address {hardware_address(rank)} netns {namespace}",
-            f"link set port{rank} master sw{cluster.rack(rank)} up gso_max_segs {cluster.together}",
+            f"link set port{rank} master sw{cluster.rack(rank)} up gso_max_segs {cluster.gso_segments}",
         ]
     if cluster.racks == 2:
         lines.append("link add trunk0 mtu 1500 type veth peer name trunk1 mtu 1500")
-        lines += [f"link set trunk{rack} master sw{rack} up gso_max_segs {cluster.together}" for rack in range(2)]
+        lines += [f"link set trunk{rack} master sw{rack} up gso_max_segs {cluster.gso_segments}" for rack in range(2)]
     lines += [f"link set sw{rack} up" for rack in range(cluster.racks)]
     return "\n".join(lines) + "\n"
 
 
 def host(cluster: Cluster, rank: int) -> str:
-    """Return the `ip` commands that set up a host: its address, its neighbours, how TCP begins."""
+    """Return the `ip` commands that set up a host: its address, its neighbours, TCP's initial windows."""
     lines = [
         "link set lo up",
         f"addr add {address(rank)}/24 dev {INTERFACE} noprefixroute",
-        f"link set {INTERFACE} up gso_max_segs {cluster.together}",
+        f"link set {INTERFACE} up gso_max_segs {cluster.gso_segments}",
         f"route add 10.77.0.0/24 dev {INTERFACE} src {address(rank)} initcwnd {INITIAL_WINDOW} "
         f"initrwnd {INITIAL_WINDOW} congctl cubic",
     ]
@@ -165,13 +182,13 @@ def host(cluster: Cluster, rank: int) -> str:
 
 
 def host_shaping(cluster: Cluster, rank: int) -> str:
-    """Return the `tc` commands for what leaves a host: a class for every destination."""
+    """Return the `tc` commands that shape a host's egress: a class for every destination."""
     peers = [f"match ip dst {address(peer)}/32" for peer in range(cluster.ranks) if peer != rank]
     return _shaped(cluster, INTERFACE, cluster.bandwidth_bps, peers)
 
 
 def switch_shaping(cluster: Cluster) -> str:
-    """Return the `tc` commands for what leaves a switch: by source to a host, by both over the trunk."""
+    """Return the `tc` commands that shape the switches' egress: a class a source, on the trunk a class a pair."""
     text = ""
     for rank in range(cluster.ranks):
         peers = [f"match ip src {address(peer)}/32" for peer in range(cluster.ranks) if peer != rank]
@@ -189,11 +206,12 @@ def switch_shaping(cluster: Cluster) -> str:
 
 
 def _shaped(cluster: Cluster, device: str, rate: int, peers: list[str]) -> str:
+    """Return the `tc` commands that shape the egress of a device; `peers` are the filters of its classes."""
     delayed = device == INTERFACE and cluster.latency_s
-    # A host's queues delay what goes through them; netem counts frames, of which none must be lost.
+    # Latency is added in the hosts' queues; netem counts frames, and none may be lost.
     leaf = f"netem delay {round(cluster.latency_s * 1e6)}us limit {QUEUE_BYTES // FRAME_BYTES}" if delayed else ""
     lines = (
-        _fair(device, rate, peers, leaf, cluster.together)
+        _fair(device, rate, peers, leaf, cluster.gso_segments)
         if cluster.shaping == "fair"
         else _token_bucket(device, rate, leaf)
     )
@@ -201,15 +219,16 @@ def _shaped(cluster: Cluster, device: str, rate: int, peers: list[str]) -> str:
 
 
 def _token_bucket(device: str, rate: int, leaf: str) -> Iterator[str]:
+    """Yield tbf commands: one bucket and one queue."""
     yield f"qdisc add dev {device} root handle 1: tbf rate {rate}bit burst {BURST_BYTES} limit {QUEUE_BYTES}"
     if leaf:
         yield f"qdisc add dev {device} parent 1:1 {leaf}"
 
 
-def _fair(device: str, rate: int, peers: list[str], leaf: str, together: int) -> Iterator[str]:
-    """One class a peer, equal among themselves; pure ACKs, by their length, before all of them."""
+def _fair(device: str, rate: int, peers: list[str], leaf: str, gso_segments: int) -> Iterator[str]:
+    """Yield htb commands: equal classes for all peers; pure acknowledgements, told by their length, go first."""
     leaf = leaf or f"bfifo limit {QUEUE_BYTES}"
-    burst = f"burst {BURST_BYTES} cburst {BURST_BYTES} quantum {together * FRAME_BYTES}"
+    burst = f"burst {BURST_BYTES} cburst {BURST_BYTES} quantum {gso_segments * FRAME_BYTES}"
     yield f"qdisc add dev {device} root handle 1: htb default {ACK_CLASS}"
     yield f"class add dev {device} parent 1: classid 1:1 htb rate {rate}bit ceil {rate}bit {burst}"
     acks = round(rate * (1 - PEERS_SHARE))
@@ -221,8 +240,11 @@ def _fair(device: str, rate: int, peers: list[str], leaf: str, together: int) ->
             f"filter add dev {device} parent 1: protocol ip prio 1 u32 match u16 {length:#06x} 0xffe0 at 2 "
             f"match ip protocol 6 0xff flowid 1:{ACK_CLASS}"
         )
-    each = max(8, round(rate * PEERS_SHARE / max(1, len(peers))))
-    for number, match in enumerate(peers, start=FIRST_PEER_CLASS):
-        yield f"class add dev {device} parent 1:1 classid 1:{number:x} htb rate {each}bit ceil {rate}bit prio 1 {burst}"
-        yield f"qdisc add dev {device} parent 1:{number:x} {leaf}"
-        yield f"filter add dev {device} parent 1: protocol ip prio 2 u32 {match} flowid 1:{number:x}"
+    peer_rate = max(8, round(rate * PEERS_SHARE / max(1, len(peers))))
+    for minor, match in enumerate(peers, start=FIRST_PEER_CLASS):
+        yield (
+            f"class add dev {device} parent 1:1 classid 1:{minor:x} htb rate {peer_rate}bit ceil {rate}bit "
+            f"prio 1 {burst}"
+        )
+        yield f"qdisc add dev {device} parent 1:{minor:x} {leaf}"
+        yield f"filter add dev {device} parent 1: protocol ip prio 2 u32 {match} flowid 1:{minor:x}"

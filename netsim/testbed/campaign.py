@@ -1,4 +1,4 @@
-"""Validation: settings that are measured on a real cluster and predicted, and what comes out."""
+"""Validation campaigns: measure settings on a real cluster, predict them, and compare."""
 
 from __future__ import annotations
 
@@ -17,36 +17,54 @@ from algorithms import ALGORITHMS
 from netsim._util.checksummed_file import STRANGE
 from netsim._util.errors import NetsimError, reason_of
 from netsim._util.storage import write_atomically
-from netsim._util.system import busy_share, environment, processor_ticks, processors_awake, surroundings
+from netsim._util.system import busy_share, environment, inhibit_cpu_idle, processor_ticks, surroundings
 from netsim._util.units import format_bandwidth
 from netsim.cluster.framing import IDEAL_CABLE, Wire
 from netsim.cluster.plan import Cluster
 from netsim.distributed.launch import join_work, launch_work
 from netsim.experiment.profile import Profile
 from netsim.network.fabric import Fabric
-from netsim.testbed.cells import Cell, predicted
+from netsim.testbed.cells import Cell
 from netsim.testbed.comparison import Comparison, summary
-from netsim.testbed.duplex_losses import with_losses
 from netsim.testbed.host_model import HostTerms
-from netsim.testbed.p2p_fits import NEEDED, host_terms, measured_bandwidth, profile_terms
+from netsim.testbed.p2p_fits import measured_bandwidth
+from netsim.testbed.p2p_measurements import REQUIRED_KEYS, P2PMeasurements
+from netsim.testbed.predict import ClusterModel, predicted_exchange
 
 SCHEMA = "netsim.validation/1"
 LARGE_S = 0.1
 LARGE_BYTES = 2 * 10**6
-"""The large message of the point-to-point measurements takes about so long, and has at most so many bytes."""
-TYPICAL = HostTerms(busy_s=2e-4, wake_s=4e-4, work_s=2e-4, byte_s=1e-9, frame_s=2e-8, cores=2)
-"""Of a machine of two cores: for guessing, before anything is measured, how long measuring takes."""
+"""The large point-to-point message needs about LARGE_S seconds of its link, and has at most LARGE_BYTES."""
+TYPICAL = HostTerms(
+    wake_warm_s=2e-4,
+    wake_cold_s=4e-4,
+    cpu_per_message_s=2e-4,
+    delivery_lag_s_per_byte=1e-9,
+    forwarding_cpu_s_per_byte=2e-8,
+    cores=2,
+)
+"""Terms of a machine of two cores, to estimate before any measurement how long measuring takes."""
 
 CROWDED = 0.85
-"""From this share of the processors' time on, what is measured is how fast they are, as much as the links."""
+"""Busy fraction of core time from which on the cores, as much as the links, limit what is measured."""
 
 OnProgress = Callable[[str, float, float], None]
-"""Called with what is being measured, the seconds of measuring done, and those there are in all."""
+"""Called with what is being measured, the seconds of measuring done, and those of the whole campaign."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """A cluster on this machine, and what is measured in it."""
+    """A cluster on this machine, and the cells that are measured in it.
+
+    Parameters
+    ----------
+    cluster
+        The shaped cluster.
+    cells
+        Exchanges and rounds of training.
+    timeout_s
+        Seconds after which an operation that waits fails.
+    """
 
     cluster: Cluster
     cells: tuple[Cell, ...]
@@ -54,7 +72,7 @@ class Setting:
 
     @property
     def network(self) -> str:
-        """The network in words."""
+        """Name of the network in words."""
         cluster = self.cluster
         trunk = ""
         if cluster.trunk_bps is not None:
@@ -64,26 +82,27 @@ class Setting:
 
     @property
     def key(self) -> str:
-        """A name that tells this setting from all others."""
+        """A digest that names this setting's file."""
         text = json.dumps(asdict(self), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def file(self, folder: Path | None) -> Path | None:
-        """Return where in a folder stands what is measured, None without one."""
+        """Return the file of this setting's measurements in a folder; None without a folder."""
         return None if folder is None else folder / f"{self.key}.json"
 
     def seconds(self) -> list[float]:
-        """Return about how long a repeat of every cell takes."""
+        """Return about how long one repeat of each cell takes."""
         fabric, wire = Fabric(self.cluster.graph()), self.cluster.wire
-        guesses: list[float] = []
+        estimates: list[float] = []
         for cell in self.cells:
-            exchange, times = (cell, 1) if cell.experiment is None else _like_rounds(cell)
-            guesses.append(times * max(predicted(exchange, fabric, wire, TYPICAL, 0.0, {})[0]) + 0.05)
-        return guesses
+            similar, times = (cell, 1) if cell.experiment is None else _similar_exchange(cell)
+            seconds = predicted_exchange(similar.name, similar.bytes, similar.sends, fabric, wire, TYPICAL)
+            estimates.append(times * max(seconds) + 0.05)
+        return estimates
 
 
-def _like_rounds(cell: Cell) -> tuple[Cell, int]:
-    """Return an exchange that takes about as long as one of an algorithm's, and how many there are."""
+def _similar_exchange(cell: Cell) -> tuple[Cell, int]:
+    """Return an exchange that takes about as long as one of a cell's algorithm, and the number of those exchanges."""
     assert cell.experiment is not None
     algorithm, rounds = ALGORITHMS[cell.name], int(cell.experiment["rounds"])
     name = "ps-in" if algorithm.uses_server else "gtopk-tree" if algorithm.sparse else "ring-all-reduce"
@@ -92,19 +111,28 @@ def _like_rounds(cell: Cell) -> tuple[Cell, int]:
 
 @dataclass(slots=True)
 class Validation:
-    """All comparisons, with what point-to-point messages said at each setting, and how busy the machine was."""
+    """All comparisons, and for each setting its point-to-point measurements and the load of the machine."""
 
     comparison: list[Comparison] = field(default_factory=list)
     settings: list[dict[str, Any]] = field(default_factory=list)
 
     def as_json(self, config: dict[str, Any], sentences: Sequence[str]) -> str:
+        """Return the document ``netsim.validation/1``.
+
+        Parameters
+        ----------
+        config
+            Options of the command.
+        sentences
+            The conclusion (:func:`conclude`).
+        """
         document = {
             "schema": SCHEMA,
             "config": config,
             "environment": environment("cpu") | surroundings() | {"kernel": platform.release()},
             "conclusion": list(sentences),
             "settings": self.settings,
-            "comparison": [each.as_json() for each in self.comparison],
+            "comparison": [row.as_json() for row in self.comparison],
         }
         return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
 
@@ -116,84 +144,125 @@ def validate(
     folder: Path | None = None,
     profile: Profile | None = None,
 ) -> Validation:
-    """Measure and predict every setting; what is in `folder` already is taken from there, and what is new put there."""
-    found = Validation()
-    costs = [[guess * (cell.repeats + 1) for guess, cell in zip(each.seconds(), each.cells, strict=True)]
-             for each in settings]  # fmt: skip
+    """Measure and predict every setting.
+
+    Parameters
+    ----------
+    settings
+        Clusters and cells.
+    tolerance
+        Largest relative error at which a prediction agrees.
+    on_progress
+        Told what is being measured.
+    folder
+        Settings that have a file here are not measured again; others get one.
+    profile
+        Where the hosts' terms come from; None to take them from measurements beside each cell.
+    """
+    validation = Validation()
+    costs = [
+        [seconds * (cell.repeats + 1) for seconds, cell in zip(setting.seconds(), setting.cells, strict=True)]
+        for setting in settings
+    ]
     total, done = sum(map(sum, costs)), 0.0
     for setting, cost in zip(settings, costs, strict=True):
 
-        def measuring(
-            number: str, repeat: int, cost: list[float] = cost, setting: Setting = setting, before: float = done
+        def repeated(
+            cell_index: str, repeat: int, cost: list[float] = cost, setting: Setting = setting, before: float = done
         ) -> None:
-            cell = setting.cells[int(number)]
-            part = sum(cost[: int(number)]) + cost[int(number)] * (repeat + 1) / (cell.repeats + 1)
+            index = int(cell_index)
+            cell = setting.cells[index]
+            part = sum(cost[:index]) + cost[index] * (repeat + 1) / (cell.repeats + 1)
             on_progress(f"{cell.title}, P = {setting.cluster.ranks}, {setting.network}", before + part, total)
 
         on_progress(f"P = {setting.cluster.ranks}, {setting.network}", done, total)
         file = setting.file(folder)
-        record, comparison = measured_before(file), None
+        record, comparison = stored_record(file), None
         if record is not None:
-            with suppress(*STRANGE):  # what no netsim wrote is measured again
+            with suppress(*STRANGE):  # a file that netsim did not write is measured again
                 comparison = _compared(setting, record, profile, tolerance)
         if record is None or comparison is None:
-            record = _measure(setting, measuring)
+            record = _measure(setting, repeated)
             if file is not None:
-                _keep(record, file)
+                _store(record, file)
             comparison = _compared(setting, record, profile, tolerance)
-        found.settings.append({name: record[name] for name in record if name != "cells"})
-        found.comparison += comparison
+        validation.settings.append(_without_cells(record))
+        validation.comparison += comparison
         done += sum(cost)
-    return found
+    return validation
 
 
 def join(
     cells: tuple[Cell, ...], network: ClusterNetwork, backend: str, timeout_s: float, tolerance: float
 ) -> Validation:
-    """Take part as one rank of torchrun's job; rank 0 gets what was compared, the others nothing.
+    """Measure and predict as one rank of torchrun's job; rank 0 gets the comparison, others an empty one.
 
-    The network is a star whose links carry `network.bandwidth_bps`, or, if nobody says, what a large message
-    between two ranks got.
+    The network is taken to be a star.
+
+    Parameters
+    ----------
+    cells
+        Exchanges and rounds of training.
+    network
+        What is known of the links.
+    backend, timeout_s
+        Backend of torch.distributed, and the seconds after which an operation that waits fails.
+    tolerance
+        Largest relative error at which a prediction agrees.
     """
     machine = MachineRecord()
-    found = join_work(_details(cells, LARGE_BYTES, backend, timeout_s))
-    if not found:
+    results = join_work(_details(cells, LARGE_BYTES, backend, timeout_s))
+    if not results:
         return Validation()
-    points, *measured = found
+    p2p_json, *measured_cells = results
+    p2p = P2PMeasurements.from_json(p2p_json)
     ranks = int(os.environ["WORLD_SIZE"])
-    record = machine.record(f"{backend}, {network.words(points)}", points, measured)
-    record["cores"] = record["cores"] if points["hosts"] == 1 else None
-    carried = network.payload_or_nominal(points)
-    fabric = Fabric(Cluster(ranks=ranks, bandwidth_bps=round(carried)).graph())
-    model = Model(fabric, network.wire, carried, record["cores"], network.profile)
-    comparison = compare(cells, record, ranks, model, tolerance)
-    return Validation(comparison, [{name: record[name] for name in record if name != "cells"}])
+    record = machine.record(f"{backend}, {network.words(p2p)}", p2p_json, cells, measured_cells)
+    record["cores"] = record["cores"] if p2p.hosts == 1 else None
+    bandwidth_bps = network.bandwidth_of(p2p)
+    fabric = Fabric(Cluster(ranks=ranks, bandwidth_bps=round(bandwidth_bps)).graph())
+    model = ClusterModel(fabric, network.wire, bandwidth_bps, record["cores"], network.profile)
+    return Validation(compare(cells, record, model, tolerance), [_without_cells(record)])
+
+
+def _without_cells(record: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in record.items() if key != "cells"}
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterNetwork:
-    """What is known of the real network under torchrun: what its links carry, and a profile."""
+    """What is known of the real network under torchrun.
+
+    Parameters
+    ----------
+    bandwidth_bps
+        Nominal bandwidth of the links in bit/s; None to take the payload rate from the profile or a measurement.
+    profile
+        Where the hosts' terms come from; None to measure them.
+    """
 
     bandwidth_bps: int | None = None
     profile: Profile | None = None
 
     @property
     def wire(self) -> Wire:
-        """Frames of a cable; none, where the bandwidth was measured as payload."""
+        """Framing of a cable; none where the bandwidth is a payload rate."""
         return IDEAL_CABLE if self.bandwidth_bps is not None else Wire(header_bytes=0, ack_bytes=0)
 
-    def payload_or_nominal(self, points: dict[str, Any]) -> float:
-        """Return what links carry: as said, or in payload as the profile has it or as was measured."""
+    def bandwidth_of(self, measured: P2PMeasurements) -> float:
+        """Return the links' bandwidth in bit/s: nominal, or the payload rate of the profile or as measured."""
         if self.bandwidth_bps is not None:
             return self.bandwidth_bps
-        return measured_bandwidth(points) if self.profile is None else self.profile.link.bandwidth_bps
+        return measured_bandwidth(measured) if self.profile is None else self.profile.link.bandwidth_bps
 
-    def words(self, points: dict[str, Any]) -> str:
-        said = "" if self.bandwidth_bps is not None else " MEASURED"
-        return f"links {format_bandwidth(self.payload_or_nominal(points))}{said}"
+    def words(self, measured: P2PMeasurements) -> str:
+        """Return the name of the network in words."""
+        provenance = "" if self.bandwidth_bps is not None else " MEASURED"
+        return f"links {format_bandwidth(self.bandwidth_of(measured))}{provenance}"
 
 
 def _details(cells: tuple[Cell, ...], large_bytes: int, backend: str, timeout_s: float) -> dict[str, Any]:
+    """Return the job of every rank (:func:`netsim.testbed.cells.measure_as_rank`)."""
     return {
         "work": "validate",
         "cells": [asdict(cell) for cell in cells],
@@ -204,49 +273,60 @@ def _details(cells: tuple[Cell, ...], large_bytes: int, backend: str, timeout_s:
 
 
 class MachineRecord:
-    """How busy this machine was before and while something was measured."""
+    """The load of this machine before and during a measurement, which starts when this object is made."""
 
     def __init__(self) -> None:
         self._load, self._began, self._ticks = os.getloadavg()[0], time.time(), processor_ticks()
 
-    def record(self, network: str, points: dict[str, Any], cells: list[dict[str, Any]]) -> dict[str, Any]:
-        """Return what was measured, with when that was and how busy the machine."""
+    def record(
+        self, network: str, p2p: dict[str, Any], cells: Sequence[Cell], measured_cells: list[dict[str, Any]]
+    ) -> dict[str, Any]:
+        """Return the record of a measurement that has just ended, as it is stored.
+
+        Parameters
+        ----------
+        network
+            Name of the network in words.
+        p2p, measured_cells
+            Results of :func:`netsim.testbed.cells.measure_as_rank`.
+        cells
+            The cells, which the record describes beside their results.
+        """
         return {
             "network": network,
             "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(self._began)),
             "seconds": time.time() - self._began,
             "load_before": self._load,
             "processors_busy": busy_share((self._ticks, processor_ticks())),
-            "points": points,
+            "points": p2p,
             "cores": len(os.sched_getaffinity(0)),
-            "cells": cells,
+            "cells": [measured | {"cell": asdict(cell)} for cell, measured in zip(cells, measured_cells, strict=True)],
         }
 
 
-def _keep(record: dict[str, Any], file: Path) -> None:
+def _store(record: dict[str, Any], file: Path) -> None:
     try:
         write_atomically(file, json.dumps(record, indent=1) + "\n")
     except OSError as error:
         raise NetsimError(f"out {str(file)!r} could not be written: {reason_of(error)}") from error
 
 
-def measured_before(file: Path | None) -> dict[str, Any] | None:
-    """Return what `file` says was measured: None if there is none, or a damaged or an earlier one, which says less."""
+def stored_record(file: Path | None) -> dict[str, Any] | None:
+    """Return the record in a file; None if there is none, or one that is damaged or lacks measurements."""
     if file is None or not file.is_file():
         return None
     with suppress(*STRANGE):
         record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         json.dumps(record, allow_nan=False)
-        if record["points"].keys() >= NEEDED and all("points" in cell for cell in record["cells"]):
+        if record["points"].keys() >= REQUIRED_KEYS and all("points" in measured for measured in record["cells"]):
             return record
     return None
 
 
 def _compared(setting: Setting, record: dict[str, Any], profile: Profile | None, tolerance: float) -> list[Comparison]:
-    """Predict what was measured at a setting, and compare."""
-    model = _model(setting, record, profile)
-    comparison = compare(setting.cells, record, setting.cluster.ranks, model, tolerance)
-    json.dumps([each.as_json() for each in comparison], allow_nan=False)  # as the document will be written
+    """Predict the cells of a setting, and compare."""
+    comparison = compare(setting.cells, record, model_of(setting.cluster, record["cores"], profile), tolerance)
+    json.dumps([row.as_json() for row in comparison], allow_nan=False)  # as the document will be written
     return comparison
 
 
@@ -256,53 +336,43 @@ def _measure(setting: Setting, on_repeat: Callable[[str, int], None]) -> dict[st
     large = min(LARGE_BYTES, int(LARGE_S * cluster.bandwidth_bps / 8))
     machine = MachineRecord()
     details = _details(setting.cells, large, "gloo", setting.timeout_s)
-    with processors_awake() as awake:
-        points, *cells = launch_work(details, cluster.ranks, on_repeat, cluster)
-    record = machine.record(setting.network, points, cells)
-    return record | {"cluster": asdict(cluster), "processors_awake": awake}
+    with inhibit_cpu_idle() as inhibited:
+        p2p, *measured_cells = launch_work(details, cluster.ranks, on_repeat, cluster)
+    record = machine.record(setting.network, p2p, setting.cells, measured_cells)
+    return record | {"cluster": asdict(cluster), "processors_awake": inhibited}
 
 
-@dataclass(frozen=True, slots=True)
-class Model:
-    """What predictions are made with: a network whose links carry `bandwidth_bps`, and terms of its hosts.
+def model_of(cluster: Cluster, cores: int | None, profile: Profile | None = None) -> ClusterModel:
+    """Return the model of a shaped cluster, whose ranks share so many cores."""
+    return ClusterModel(Fabric(cluster.graph()), cluster.wire, cluster.bandwidth_bps, cores, profile)
 
-    They come from points, as these were measured beside a cell, or from a profile. `cores` are what all ranks share.
+
+def compare(cells: Sequence[Cell], record: dict[str, Any], model: ClusterModel, tolerance: float) -> list[Comparison]:
+    """Predict all cells of a record, and compare.
+
+    Parameters
+    ----------
+    cells
+        The cells that were measured.
+    record
+        Their measurements, as stored.
+    model
+        What predicts them.
+    tolerance
+        Largest relative error at which a prediction agrees.
     """
-
-    fabric: Fabric
-    wire: Wire
-    bandwidth_bps: float
-    cores: int | None
-    profile: Profile | None = None
-
-    def terms(self, points: dict[str, Any]) -> HostTerms:
-        if self.profile is not None:
-            return profile_terms(self.profile, self.cores)
-        terms = host_terms(points, self.wire, self.bandwidth_bps, self.cores)
-        return with_losses(terms, points["crowd_some_bytes"], points["crowd_some_s"], self.fabric, self.wire)
-
-
-def _model(setting: Setting, record: dict[str, Any], profile: Profile | None) -> Model:
-    cluster = setting.cluster
-    return Model(Fabric(cluster.graph()), cluster.wire, cluster.bandwidth_bps, record["cores"], profile)
-
-
-def compare(
-    cells: tuple[Cell, ...], record: dict[str, Any], ranks: int, model: Model, tolerance: float
-) -> list[Comparison]:
-    """Predict all cells of a record, and compare."""
+    ranks = len(model.fabric.hosts)
     rows: list[Comparison] = []
-    for cell, out in zip(cells, record["cells"], strict=True):
-        points, local = record["points"] | out["points"], out.get("local", {})
-        terms, merging = model.terms(points), points["merge_s_per_byte"]
-        seconds, sha256 = predicted(cell, model.fabric, model.wire, terms, merging, local)
-        compared = [(cell.title, max(seconds), out["times"])]
+    for cell, measured in zip(cells, record["cells"], strict=True):
+        p2p = P2PMeasurements.from_json(record["points"] | measured["points"])
+        seconds, sha256 = model.predicted(cell, p2p, measured.get("local", {}))
+        compared = [(cell.title, max(seconds), measured["times"])]
         if cell.is_flows:
-            flows = zip(seconds, out["by_rank"], strict=True)
+            flows = zip(seconds, measured["by_rank"], strict=True)
             compared = [(cell.flow(rank, ranks), *flow) for rank, flow in enumerate(flows)]
         rows += [
             Comparison.of(
-                *(one, times, tolerance),
+                *(predicted_s, times, tolerance),
                 kind=cell.kind,
                 algorithm=cell.name,
                 title=title,
@@ -310,42 +380,42 @@ def compare(
                 bytes=cell.bytes,
                 sends=cell.sends,
                 network=record["network"],
-                processors_busy=out.get("processors_busy"),
-                same_parameters=None if sha256 is None else out["sha256"] == [sha256],
+                processors_busy=measured.get("processors_busy"),
+                same_parameters=None if sha256 is None else measured["sha256"] == [sha256],
             )
-            for title, one, times in compared
+            for title, predicted_s, times in compared
         ]
     return rows
 
 
 def conclude(validation: Validation, tolerance: float) -> list[str]:
-    """Return in sentences how well predictions agree."""
+    """Return the conclusion in sentences: errors by size of message, load of the cores, and verdicts."""
     rows = validation.comparison
-    exchanges = [each for each in rows if each.kind == "exchange"]
+    exchanges = [row for row in rows if row.kind == "exchange"]
     groups = {
-        "messages of 400 kB and more": [each for each in exchanges if each.bytes >= 400_000],
-        "messages of 100 to 400 kB": [each for each in exchanges if 100_000 <= each.bytes < 400_000],
-        "messages below 100 kB": [each for each in exchanges if each.bytes < 100_000],
-        "rounds of training": [each for each in rows if each.kind == "round"],
+        "messages of 400 kB and more": [row for row in exchanges if row.bytes >= 400_000],
+        "messages of 100 to 400 kB": [row for row in exchanges if 100_000 <= row.bytes < 400_000],
+        "messages below 100 kB": [row for row in exchanges if row.bytes < 100_000],
+        "rounds of training": [row for row in rows if row.kind == "round"],
     }
     sentences = []
     for name, group in groups.items():
         if group:
-            median, most = summary([each.error for each in group])
+            median, most = summary([row.error for row in group])
             sentences.append(f"Of {name}, {len(group)}: |error| {median:.1%} in the median, {most:.1%} at the worst.")
-    if crowded := [each for each in rows if (each.processors_busy or 0.0) >= CROWDED]:
-        most_busy = max(crowded, key=lambda each: each.processors_busy or 0.0)
+    if crowded := [row for row in rows if (row.processors_busy or 0.0) >= CROWDED]:
+        most_busy = max(crowded, key=lambda row: row.processors_busy or 0.0)
         sentences.append(
             f"In {len(crowded)} of {len(rows)} the processors were {CROWDED:.0%} busy or more, up to "
             f"{most_busy.processors_busy:.0%} busy during {most_busy.title}, P = {most_busy.workers}, "
             f"{most_busy.network}: there this machine limits what is measured, not the links alone. "
             "Take fewer ranks, less bandwidth or more processors."
         )
-    if trained := [each for each in rows if each.same_parameters is not None]:
-        same = sum(bool(each.same_parameters) for each in trained)
+    if trained := [row for row in rows if row.same_parameters is not None]:
+        same = sum(bool(row.same_parameters) for row in trained)
         sentences.append(f"Parameters after the real run equal the simulated ones in {same} of {len(trained)} runs.")
-    off = [each for each in rows if each.verdict == "off"]
-    worst = max(rows, key=lambda each: abs(each.error))
+    off = [row for row in rows if row.verdict == "off"]
+    worst = max(rows, key=lambda row: abs(row.error))
     sentences.append(
         f"{f'All {len(rows)} predictions are' if len(rows) > 1 else 'The prediction is'} within {tolerance:.0%}."
         if not off

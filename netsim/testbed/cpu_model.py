@@ -1,4 +1,4 @@
-"""What ranks of real hosts work on: cores that are shared, and for how long those had nothing to do with messages."""
+"""CPU load under concurrency: ranks of one machine share its cores, and threads fall asleep while those are idle."""
 
 from __future__ import annotations
 
@@ -12,56 +12,81 @@ from netsim.network.fabric import Link, Route
 from netsim.network.flows import Network
 
 
-class Machine:
-    """A number of cores, as a link on which each carries 10¹² bit/s, and for how long they worked on no message."""
+class CorePool:
+    """Cores of one machine, shared max-min like a link on which each core carries 10¹² bit/s.
 
-    __slots__ = ("_count", "_rested", "_since", "_wanted", "route")
+    The pool also integrates for how long its cores had no message to work on.
+    """
 
-    def __init__(self, number: int, cores: int, now: int) -> None:
-        self.route = Route((Link(number, "cores", f"{cores} cores", cores * PICOSECONDS, 0.0),), 0)
-        self._count, self._wanted, self._rested, self._since = cores, 0.0, 0.0, now
+    __slots__ = ("_busy_cores", "_cores", "_idle_ps", "_since", "route")
 
-    def rested(self, now: int) -> float:
-        """Return the picoseconds for which cores have worked on no message, in the mean over cores."""
-        self._rested += max(0.0, 1 - self._wanted / self._count) * (now - self._since)
+    def __init__(self, index: int, cores: int, now: int) -> None:
+        self.route = Route((Link(index, "cores", f"{cores} cores", cores * PICOSECONDS, 0.0),), 0)
+        self._cores, self._busy_cores, self._idle_ps, self._since = cores, 0.0, 0.0, now
+
+    def idle_ps(self, now: int) -> float:
+        """Return the picoseconds without work on messages since the start, in the mean over cores."""
+        self._idle_ps += max(0.0, 1 - self._busy_cores / self._cores) * (now - self._since)
         self._since = now
-        return self._rested
+        return self._idle_ps
 
-    def want(self, more: float, now: int) -> None:
-        """Say that so many cores more are wanted from now on for messages."""
-        self.rested(now)
-        self._wanted += more
+    def occupy(self, cores: float, now: int) -> None:
+        """Change the number of cores that messages want, from now on, by `cores` (negative: release)."""
+        self.idle_ps(now)
+        self._busy_cores += cores
 
 
 class Processors:
-    """The cores of ranks, `shared` by all of them or (None) one of each rank's own; who wants some gets equal parts."""
+    """The cores that ranks compute on.
+
+    Parameters
+    ----------
+    environment
+        SimPy's simulation, in picoseconds.
+    ranks
+        Number of ranks.
+    shared
+        Number of cores that all ranks share; None gives each rank one core of its own.
+    """
 
     def __init__(self, environment: simpy.Environment, ranks: int, shared: int | None) -> None:
         self._environment = environment
         self._work = Network(environment)
         now = int(environment.now)
         if shared is None:
-            self._machines = [Machine(rank, 1, now) for rank in range(ranks)]
+            self._pools = [CorePool(rank, 1, now) for rank in range(ranks)]
         else:
-            self._machines = [Machine(0, shared, now)] * ranks
+            self._pools = [CorePool(0, shared, now)] * ranks
 
     def run(
         self, rank: int, charge: int, ended: Callable[[], object], *, most: float = 1.0, on_message: bool = True
     ) -> None:
-        """Work for `charge` picoseconds of a core where a rank is, on no more than `most` of one; then call `ended`."""
-        machine, wanted = self._machines[rank], most if on_message else 0.0
+        """Work for a rank, then call ``ended()``.
+
+        Parameters
+        ----------
+        rank
+            Whose cores do the work.
+        charge
+            Core time in picoseconds.
+        most
+            Largest fraction of one core that the work may use.
+        on_message
+            Whether the work is for a message, and so keeps threads awake.
+        """
+        pool, cores = self._pools[rank], most if on_message else 0.0
 
         def end() -> None:
-            machine.want(-wanted, self._now)
+            pool.occupy(-cores, self._now)
             ended()
 
-        machine.want(wanted, self._now)
+        pool.occupy(cores, self._now)
         # A picosecond of a core is a bit of its link, and links carry bytes.
-        self._work.start(machine.route, math.ceil(charge / 8), lambda _: end(), cap_bps=most * PICOSECONDS)
+        self._work.start(pool.route, math.ceil(charge / 8), lambda _: end(), cap_bps=most * PICOSECONDS)
 
-    def rested(self, rank: int) -> float:
-        """Return the picoseconds for which cores where a rank is worked on no message, in the mean over them."""
-        return self._machines[rank].rested(self._now)
+    def idle_ps(self, rank: int) -> float:
+        """Return the picoseconds for which a rank's cores had no message to work on, in the mean over cores."""
+        return self._pools[rank].idle_ps(self._now)
 
     @property
     def _now(self) -> int:

@@ -1,4 +1,4 @@
-"""The exchanges that are validated, each once, for a simulated and a real rank alike."""
+"""The exchanges that are validated; simulated and real ranks run the same programs."""
 
 from __future__ import annotations
 
@@ -24,10 +24,19 @@ Program = Callable[[Worker, Vector], Awaitable[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """An exchange of vectors; the `bytes` of one are those of what every rank holds: values, or values and indices.
+    """An exchange of vectors.
 
-    Where ranks do not depend on each other, each one's time is compared by itself: ``source(rank, ranks)`` is whose
-    flow a rank receives.
+    Parameters
+    ----------
+    title
+        Name in words.
+    program
+        Coroutine function that a rank runs, with its worker and its vector.
+    sparse
+        Whether vectors are sparse; their bytes then count values and indices.
+    source
+        ``source(rank, ranks)`` is the rank whose flow a rank receives, where flows do not depend on each other and are
+        compared one by one; None for a collective.
     """
 
     title: str
@@ -36,7 +45,7 @@ class Exchange:
     source: Callable[[int, int], int] | None = None
 
     def size_only(self, nbytes: int) -> SizeOnly:
-        """Return a vector of so many bytes, to the nearest element, of which only the size is known."""
+        """Return a vector of `nbytes`, to the nearest element, of which only the size is known."""
         if self.sparse:
             entries = max(1, nbytes // ENTRY_BYTES)
             return SizeOnly(SPREAD * entries, entries)
@@ -44,11 +53,11 @@ class Exchange:
 
 
 SPREAD = 10
-"""Elements of a sparse vector for each entry: of no consequence to what travels."""
+"""Elements of a sparse vector for each entry; messages do not depend on it."""
 
 
 async def _gtopk_tree(worker: Worker, vector: Vector) -> Vector:
-    """gTop-k's tree with nothing to merge: as many entries as came are passed on."""
+    """Run gTop-k's tree without merging: every rank passes on as many entries as it received."""
 
     async def keep(mine: Vector, theirs: Vector) -> Vector:
         return mine
@@ -65,12 +74,12 @@ async def _out_of_server(worker: Worker, vector: Vector) -> Vector:
 
 
 def shift(ranks: int) -> int:
-    """Return how far a permutation goes: in two contiguous racks some of its flows stay in theirs, and some do not."""
+    """Return the distance of a permutation, such that of two contiguous racks some flows stay in theirs, others not."""
     return max(1, ranks // 2 - 1)
 
 
 async def permutation(worker: Worker, vector: Vector) -> Vector:
-    """Have every rank send its vector to another one, and return the one that comes."""
+    """Send this rank's vector to another rank, and return the vector that comes."""
     rank, ranks = worker.rank, worker.workers
     return await worker.sendrecv((rank + shift(ranks)) % ranks, vector, _source(rank, ranks), template=vector)
 

@@ -1,21 +1,20 @@
-"""The simulated network with sends as they are: gloo over the kernel's TCP, on hosts that may share cores.
+"""The host model: a simulated transport with the costs of gloo over the kernel's TCP, on hosts that may share cores.
 
-What :mod:`netsim.distributed.transfers` does is modelled step by step. A message is
+The steps of :mod:`netsim.distributed.transfers` are simulated one by one. docs/host-model.md explains every term. A
+message is
 
-1. expected by its receiver: a third of `work_s`. Its sender hears of that (gloo's rendezvous) `wake_s` later;
-2. packed by its sender: a third of `work_s`. If only the sender knows the size, a header goes first, which takes twice
-   `wake_s`, and `header_s` at the receiver, and `wake_s` at the sender, that hears that the receiver is ready for it;
-3. drained through the links: :mod:`netsim.testbed.shaped_links`; meanwhile the kernel forwards its frames, on the same
-   processors: `frame_s` for each byte; its last byte is late by `byte_s` for each;
-4. taken in by its receiver: twice `wake_s`, for gloo's thread hears of it first, and a third of `work_s`.
+1. expected by its receiver: a third of `cpu_per_message_s`. gloo's notice of that wakes a thread of the sender;
+2. packed by its sender: a third of `cpu_per_message_s`. If only the sender knows the size, a header goes first. It
+   wakes two threads of the receiver, takes `header_cpu_s` there, and its answer wakes one thread of the sender;
+3. carried by the links (:mod:`netsim.testbed.shaped_links`). Meanwhile the kernel forwards its frames on the same
+   cores, for `forwarding_cpu_s_per_byte`, and its last byte is late by `delivery_lag_s_per_byte` for each byte;
+4. taken in by its receiver: two threads wake, gloo's and the rank's own, then a third of `cpu_per_message_s`.
 
-An eager send is done when the kernel holds the body, which is at once, as its buffers are larger than the
-messages: so the next message shares the link with the last. An acknowledged one is done when the receiver's
-word is back, twice `wake_s` later.
+An eager send is done when the kernel holds the body, which is at once because send buffers are larger than messages.
+So the next message shares the link with it. An acknowledged send is done when the receiver's receipt has woken two
+threads of the sender.
 
-Work is done on processors: that of one rank in turn, on one core at most; ranks of one machine share its
-`cores`. These terms come from point-to-point messages (:mod:`netsim.testbed.p2p_fits`), the rest from
-what the kernel counts (:mod:`netsim.cluster.framing`).
+CPU time of a rank is spent on one core at most, one piece of work after another; ranks of one machine share its cores.
 """
 
 from __future__ import annotations
@@ -39,120 +38,154 @@ from netsim.testbed.cpu_model import Processors
 from netsim.testbed.shaped_links import PacketStream, ShapedNetwork
 from netsim.training.costs import Costs
 
-AHEAD_S = 0.02
-"""For so long all ranks keep still before they begin."""
-FORGET_S = 0.006
-"""A thread wakes in `busy_s` if it just had to do with a message, in `wake_s` if that was long ago, and of the
-difference a part of 1/e is left to come when processors have done nothing for messages for so long. Where messages
-leave processors no rest threads stay awake."""
+START_DELAY_S = 0.02
+"""Seconds for which all ranks are idle before a measurement starts."""
+COOLING_S = 0.006
+"""Time constant in seconds with which threads fall asleep and caches cool while cores have no message to work on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostTerms:
-    """What a message costs besides its bytes on the links, in seconds.
+    """Costs of a message besides its bytes on the links; :func:`netsim.testbed.p2p_fits.host_terms` measures them.
 
-    `wake_s`: waiting until a thread is awake for what came, which costs no processor; `busy_s` where it just was.
-    `work_s`: processors' time for a message of known size; `header_s`: how much more for one that a header announces.
-    `lost_share`: of the first `lost_bytes` of messages, what links lose besides acknowledgements to what goes the other
-    way. `frame_s`: for each byte while the kernel forwards the frames. `byte_s`: for each byte, how much later than its
-    link alone would have it a message is there, which costs no processor. `call_s`: what a computation takes
-    besides what it does with bytes, `hot_call_s` where a rank just did one.
-    `cores`: processors that all ranks share, None if each has its own.
+    Parameters
+    ----------
+    wake_warm_s, wake_cold_s
+        Seconds until a thread runs after its event: if it has just run, and if it has been idle for long. No core is
+        used meanwhile. In between, ``wake_cold_s + (wake_warm_s - wake_cold_s) exp(-idle / COOLING_S)``.
+    cpu_per_message_s
+        Core seconds for a message: a third each to expect it, to pack it and to take it in.
+    header_cpu_s
+        Core seconds more at the receiver for a message that a header announces.
+    delivery_lag_s_per_byte
+        Seconds by which a message is later than its links alone would have it, per byte of payload.
+    forwarding_cpu_s_per_byte
+        Core seconds for the kernel's forwarding of frames, per byte of payload.
+    duplex_loss
+        Where data goes both ways, load on the way back besides acknowledgements, as a fraction of a message's rate.
+    duplex_loss_bytes
+        Bytes on a link after which a message causes no more duplex loss.
+    call_warm_s, call_cold_s
+        Core seconds of a computation besides those for its bytes: if its rank has just done the same, and if not.
+    cores
+        Cores that all ranks share; None if each rank has one of its own.
     """
 
-    busy_s: float = 0.0
-    wake_s: float = 0.0
-    work_s: float = 0.0
-    header_s: float = 0.0
-    byte_s: float = 0.0
-    frame_s: float = 0.0
-    lost_share: float = 0.0
-    lost_bytes: int = 0
-    call_s: float = 0.0
-    hot_call_s: float = 0.0
+    wake_warm_s: float = 0.0
+    wake_cold_s: float = 0.0
+    cpu_per_message_s: float = 0.0
+    header_cpu_s: float = 0.0
+    delivery_lag_s_per_byte: float = 0.0
+    forwarding_cpu_s_per_byte: float = 0.0
+    duplex_loss: float = 0.0
+    duplex_loss_bytes: int = 0
+    call_cold_s: float = 0.0
+    call_warm_s: float = 0.0
     cores: int | None = None
 
 
-OWN, LOOP = "own thread", "gloo's thread"
-"""What wakes: who waits for something, and who hears what comes over connections."""
+RANK_THREAD, GLOO_THREAD = "own thread", "gloo's thread"
+"""The threads of a rank that wake: the one that runs its program, and the one that serves its connections."""
 
 
 @dataclass(slots=True, eq=False)
-class Posted:
-    """A message that its sender has packed, and where it stands."""
+class PackedMessage:
+    """A message that its sender has packed, with the sender's critical path until then."""
 
     worker: Worker
     request: Send
     path: CriticalPath
-    since: int
+    packed_at: int
     sent: Done
     arrived: Done
 
 
 class HostTransport:
-    """A simulated cluster of real hosts; rank r lives on ``fabric.hosts[r]``."""
+    """A simulated cluster of real hosts; rank r lives on ``fabric.hosts[r]``.
+
+    Parameters
+    ----------
+    fabric
+        The links.
+    wire
+        Framing and token buckets of the links.
+    terms
+        Costs of the hosts.
+    costs
+        Cost model of computations.
+    sends
+        When a send is done: ``eager`` or ``acknowledged``.
+    now
+        Start of the simulation in picoseconds.
+    """
 
     def __init__(
         self, fabric: Fabric, wire: Wire, terms: HostTerms, costs: Costs, sends: Sends = "eager", now: int = 0
     ) -> None:
         self._environment = simpy.Environment(initial_time=now)
-        self._network = ShapedNetwork(self._environment, wire, (terms.lost_share, terms.lost_bytes))
+        self._network = ShapedNetwork(self._environment, wire, (terms.duplex_loss, terms.duplex_loss_bytes))
         self._processors = Processors(self._environment, len(fabric.hosts), terms.cores)
         self._fabric, self._wire, self._costs = fabric, wire, costs
         self._acknowledged = sends == "acknowledged"
-        self._busy, self._wake = picoseconds(terms.busy_s), picoseconds(terms.wake_s)
-        self._work, self._header = picoseconds(terms.work_s) // 3, picoseconds(terms.header_s)
-        self._call, self._hot_call = picoseconds(terms.call_s), picoseconds(terms.hot_call_s)
-        self._byte, self._frame = terms.byte_s * PICOSECONDS, terms.frame_s * PICOSECONDS
-        self._posted: defaultdict[tuple[int, int, int], deque[Posted]] = defaultdict(deque)
+        self._wake_warm, self._wake_cold = picoseconds(terms.wake_warm_s), picoseconds(terms.wake_cold_s)
+        self._message_step, self._header = picoseconds(terms.cpu_per_message_s) // 3, picoseconds(terms.header_cpu_s)
+        self._call_cold, self._call_warm = picoseconds(terms.call_cold_s), picoseconds(terms.call_warm_s)
+        self._lag_per_byte = terms.delivery_lag_s_per_byte * PICOSECONDS
+        self._forwarding_per_byte = terms.forwarding_cpu_s_per_byte * PICOSECONDS
+        self._packed: defaultdict[tuple[int, int, int], deque[PackedMessage]] = defaultdict(deque)
         self._expected: defaultdict[tuple[int, int, int], deque[int]] = defaultdict(deque)
-        self._free_at: dict[int, deque[Callable[[], None]]] = {}
-        self._did: dict[tuple[int, str], float] = {}
-        self._began = float(-picoseconds(AHEAD_S))
+        self._work_queues: dict[int, deque[Callable[[], None]]] = {}
+        self._last_active: dict[tuple[int, str], float] = {}
+        self._idle_at_start = float(-picoseconds(START_DELAY_S))
 
     @property
     def now(self) -> int:
+        """Simulated time in picoseconds."""
         return int(self._environment.now)
 
     # Messages.
 
     def carry(self, worker: Worker, request: Send, path: CriticalPath, sent: Done, arrived: Done) -> None:
+        """Send a message: ``sent`` when its sender may go on, ``arrived`` when its receiver has it."""
+
         def packed(path: CriticalPath) -> None:
             channel = (worker.rank, request.dst, request.tag)
-            self._posted[channel].append(Posted(worker, request, path, self.now, sent, arrived))
+            self._packed[channel].append(PackedMessage(worker, request, path, self.now, sent, arrived))
             self._match(channel)
 
-        self._waking(worker.rank, OWN)  # it is awake: it sends
-        self._occupy(worker.rank, "packing", self._work, path, packed)
+        self._waking(worker.rank, RANK_THREAD)  # it runs already, since it sends
+        self._occupy(worker.rank, "packing", self._message_step, path, packed)
 
     def expect(self, worker: Worker, request: Recv[Any]) -> None:
+        """Have a rank be ready for a message; its sender hears of that when gloo's thread there has woken."""
+
         def expected(_: CriticalPath) -> None:
             channel = (request.src, worker.rank, request.tag)
-            self._expected[channel].append(self.now + self._waking(request.src, LOOP))
+            self._expected[channel].append(self.now + self._waking(request.src, GLOO_THREAD))
             self._match(channel)
 
-        self._waking(worker.rank, OWN)  # it is awake: it says so
-        self._occupy(worker.rank, "expecting", self._work, CriticalPath.start(self.now), expected)
+        self._waking(worker.rank, RANK_THREAD)  # it runs already, since it asks for the message
+        self._occupy(worker.rank, "expecting", self._message_step, CriticalPath.start(self.now), expected)
 
     def _match(self, channel: tuple[int, int, int]) -> None:
-        while self._posted[channel] and self._expected[channel]:
-            self._meet(self._posted[channel].popleft(), self._expected[channel].popleft())
+        while self._packed[channel] and self._expected[channel]:
+            self._rendezvous(self._packed[channel].popleft(), self._expected[channel].popleft())
 
-    def _meet(self, message: Posted, heard_at: int) -> None:
-        """Have a message that is packed leave for a receiver that is there, as soon as its sender knows."""
-        here, there = message.worker.rank, message.request.dst
+    def _rendezvous(self, message: PackedMessage, heard_at: int) -> None:
+        """Have a packed message leave as soon as its sender knows, at `heard_at`, that its receiver is ready."""
+        src, dst = message.worker.rank, message.request.dst
 
         def heard() -> None:
-            path = message.path.then("rendezvous", self.now - message.since)
+            path = message.path.then("rendezvous", self.now - message.packed_at)
             (depart if has_known_size(message.request.payload) else announce)(path)
 
         def announce(path: CriticalPath) -> None:
-            waking = self._waking_both(there)
+            waking = self._waking_both(dst)
             path = path.then("waking", waking)
-            self._after(waking, lambda: self._occupy(there, "taking in", self._header, path, announced))
+            self._after(waking, lambda: self._occupy(dst, "taking in", self._header, path, announced))
 
         def announced(path: CriticalPath) -> None:
-            waking = self._waking(here, LOOP)
+            waking = self._waking(src, GLOO_THREAD)
             self._after(waking, lambda: depart(path.then("waking", waking)))
 
         def depart(path: CriticalPath) -> None:
@@ -160,14 +193,14 @@ class HostTransport:
 
         self._after(max(0, heard_at - self.now), heard)
 
-    def _depart(self, message: Posted, path: CriticalPath) -> None:
+    def _depart(self, message: PackedMessage, path: CriticalPath) -> None:
         """Send a message, or its body, to a receiver that is ready for it."""
-        here, there = message.worker.rank, message.request.dst
-        source, target = self._fabric.hosts[here], self._fabric.hosts[there]
+        src, dst = message.worker.rank, message.request.dst
+        source, target = self._fabric.hosts[src], self._fabric.hosts[dst]
         route, back = self._fabric.route(source, target), self._fabric.route(target, source)
         if not self._acknowledged:
             message.sent(None, path)
-        left, forwarded = self.now, self._forwarded(message, route)
+        left, forwarded = self.now, self._forward(message, route)
 
         def drained(stream: PacketStream) -> None:
             if forwarded.processed:
@@ -177,65 +210,66 @@ class HostTransport:
 
         def reached(stream: PacketStream) -> None:
             arriving = path.then("latency", route.latency_ps)
-            for link, duration in stream.held_by:
+            for link, duration in stream.bottlenecks:
                 arriving = arriving.then(link, duration)
-            drained = left + route.latency_ps + sum(duration for _, duration in stream.held_by)
-            late = round(self._byte * nbytes(message.request.payload))
-            waking = self._waking_both(there)
-            arriving = arriving.then("forwarding", self.now - drained).then("waking", waking + late)
-            self._after(waking + late, lambda: self._occupy(there, "taking in", self._work, arriving, taken_in))
+            drained = left + route.latency_ps + sum(duration for _, duration in stream.bottlenecks)
+            lag = round(self._lag_per_byte * nbytes(message.request.payload))
+            waking = self._waking_both(dst)
+            arriving = arriving.then("forwarding", self.now - drained).then("waking", waking + lag)
+            self._after(waking + lag, lambda: self._occupy(dst, "taking in", self._message_step, arriving, taken_in))
 
         def taken_in(path: CriticalPath) -> None:
             message.arrived(None, path)
             if self._acknowledged:
-                word = self._waking_both(here) + back.latency_ps
-                self._after(word, lambda: message.sent(None, path.then("receipt", word)))
+                receipt = self._waking_both(src) + back.latency_ps
+                self._after(receipt, lambda: message.sent(None, path.then("receipt", receipt)))
 
         self._network.start(route, back, self._wire.bytes_of(nbytes(message.request.payload)), drained)
 
-    def _forwarded(self, message: Posted, route: Route) -> simpy.Event:
-        """Have processors forward a message's frames, no faster than links alone would carry them."""
+    def _forward(self, message: PackedMessage, route: Route) -> simpy.Event:
+        """Have cores forward a message's frames, at most as fast as the links carry them; return when they are done."""
         forwarded = self._environment.event()
         size = nbytes(message.request.payload)
-        if not (charge := round(self._frame * size)):
+        if not (charge := round(self._forwarding_per_byte * size)):
             return forwarded.succeed()
-        earned = self._wire.earned_of(self._wire.bytes_of(size))
-        drained = PICOSECONDS * 8 * earned / min(link.bandwidth_bps for link in route.links)
+        drained_bytes = self._wire.drained_of(self._wire.bytes_of(size))
+        drained = PICOSECONDS * 8 * drained_bytes / min(link.bandwidth_bps for link in route.links)
         most = min(1.0, charge / drained) if drained else 1.0
         self._processors.run(message.worker.rank, charge, forwarded.succeed, most=most)
         return forwarded
 
     def _waking(self, rank: int, thread: str) -> int:
-        """Return what waking a thread takes, which does something now."""
-        return self._growing(self._busy, self._wake, rank, thread)
+        """Return the picoseconds until a thread runs, and note that it has run now."""
+        return self._cooled(self._wake_warm, self._wake_cold, rank, thread)
 
     def _waking_both(self, rank: int) -> int:
-        """Return what it takes until gloo's thread of a rank has heard of something, and has woken the rank's own."""
-        return self._waking(rank, LOOP) + self._waking(rank, OWN)
+        """Return the picoseconds until a message has woken a rank's thread of gloo's, and that the rank's own."""
+        return self._waking(rank, GLOO_THREAD) + self._waking(rank, RANK_THREAD)
 
-    def _growing(self, at_once: int, at_last: int, rank: int, what: str) -> int:
-        """Return what something takes that a rank does now; it depends on how long ago it did the same."""
-        rested = self._processors.rested(rank)
-        still = (rested - self._did.get((rank, what), self._began)) / PICOSECONDS
-        self._did[rank, what] = rested
-        return round(at_last + (at_once - at_last) * math.exp(-still / FORGET_S))
+    def _cooled(self, warm: int, cold: int, rank: int, activity: str) -> int:
+        """Return a cost between `warm` and `cold`, by how long cores were idle since a rank's last such activity."""
+        idle_ps = self._processors.idle_ps(rank)
+        idle_s = (idle_ps - self._last_active.get((rank, activity), self._idle_at_start)) / PICOSECONDS
+        self._last_active[rank, activity] = idle_ps
+        return round(cold + (warm - cold) * math.exp(-idle_s / COOLING_S))
 
     # Computing.
 
     def compute(
         self, worker: Worker, request: Compute[Any], call: Callable[[], Any], path: CriticalPath, done: Done
     ) -> None:
-        parts = [(stage.work, self._costs.picoseconds(stage, lambda: None)) for stage in stages(request)]
+        """Charge each stage of a computation to its rank's cores, then hand on the result of ``call()``."""
+        charges = [(stage.work, self._costs.picoseconds(stage, lambda: None)) for stage in stages(request)]
 
-        def go_on(path: CriticalPath) -> None:
-            if not parts:
+        def next_stage(path: CriticalPath) -> None:
+            if not charges:
                 done(call(), path)
                 return
-            work, charge = parts.pop(0)
-            charge += self._growing(self._hot_call, self._call, worker.rank, work)
-            self._occupy(worker.rank, work, charge, path, go_on, on_message=False)
+            work, charge = charges.pop(0)
+            charge += self._cooled(self._call_warm, self._call_cold, worker.rank, work)
+            self._occupy(worker.rank, work, charge, path, next_stage, on_message=False)
 
-        go_on(path)
+        next_stage(path)
 
     def _occupy(
         self,
@@ -247,32 +281,33 @@ class HostTransport:
         *,
         on_message: bool = True,
     ) -> None:
-        """Have a rank, which does one thing after another, work for `charge` picoseconds of one core."""
+        """Have a rank work for `charge` picoseconds of one core, after what it was asked to do before."""
         if not charge:
             then(path)
             return
-        waiting = self._free_at.setdefault(rank, deque())
-        asked = self.now
+        queue = self._work_queues.setdefault(rank, deque())
+        asked_at = self.now
 
         def begin() -> None:
             self._processors.run(rank, charge, ended, on_message=on_message)
 
         def ended() -> None:
-            waiting.popleft()
-            if waiting:
-                waiting[0]()
-            then(path.then(what, self.now - asked))
+            queue.popleft()
+            if queue:
+                queue[0]()
+            then(path.then(what, self.now - asked_at))
 
-        waiting.append(begin)
-        if len(waiting) == 1:
+        queue.append(begin)
+        if len(queue) == 1:
             begin()
 
-    # Going on.
+    # Simulation.
 
-    def _after(self, wait: int, call: Callable[[], Any]) -> None:
-        self._environment.timeout(wait).callbacks.append(lambda _: call())
+    def _after(self, delay: int, call: Callable[[], Any]) -> None:
+        self._environment.timeout(delay).callbacks.append(lambda _: call())
 
     def advance(self) -> bool:
+        """Simulate the next event; return False if there is none."""
         try:
             self._environment.step()
         except simpy.core.EmptySchedule:

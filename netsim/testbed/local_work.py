@@ -1,7 +1,7 @@
-"""What computations of training cost on this machine, one by one, in a run of all ranks in memory.
+"""CPU time of each computation of training, from a run of all ranks in memory; nothing is sent.
 
-Several ranks make that run at the same time and pause before every call, so that each finds the processor's caches
-as others left them, as it does in training, and is charged by its processor's time, not by the clock. Nothing is sent.
+Several ranks make that run at the same time and pause before every call. So each call finds the caches as other ranks
+left them, as in training. A thread's CPU time is counted, not wall-clock time.
 """
 
 from __future__ import annotations
@@ -21,14 +21,19 @@ from netsim.simulator.scheduler import Done
 from netsim.training.costs import elements_of
 
 PAUSE_S = 0.001
-COMPANY = 4
+"""Pause before every timed call, in seconds."""
+CONCURRENT_RANKS = 4
 """Ranks that measure at the same time."""
 
 
 class TimedTransport(InMemoryTransport):
-    """Memory as a network; `seconds` are the processor's time of every call after the first step, by :func:`key_of`.
+    """An in-memory transport that times computations.
 
-    The first costs more than those after it, and is not timed in real training either.
+    Attributes
+    ----------
+    seconds : dict
+        CPU seconds of every call by :func:`key_of`. Calls of the first step, which costs more, are left out, as they
+        are in real training.
     """
 
     def __init__(self) -> None:
@@ -37,6 +42,8 @@ class TimedTransport(InMemoryTransport):
     def compute(
         self, worker: Worker, request: Compute[Any], call: Callable[[], Any], path: CriticalPath, done: Done
     ) -> None:
+        """Time each stage of a computation, and hand on its result."""
+
         def timed(stage: Compute[Any], args: list[Any]) -> Any:
             time.sleep(PAUSE_S)
             began = time.thread_time()
@@ -49,33 +56,40 @@ class TimedTransport(InMemoryTransport):
 
 
 def key_of(request: Compute[Any]) -> str:
-    """Return which computation it is, and how large, to a factor of two."""
+    """Return a computation's kind, function and size to a factor of two, as text."""
     elements = sum(map(elements_of, request.args))
     return f"{request.work} {request.function.__qualname__} {elements.bit_length()}"
 
 
-def medians(everyones: list[Mapping[str, list[float]]]) -> dict[str, float]:
-    """Return the median time of each computation over all ranks and calls."""
-    together: defaultdict[str, list[float]] = defaultdict(list)
-    for seconds in everyones:
+def medians(runs: list[Mapping[str, list[float]]]) -> dict[str, float]:
+    """Return the median seconds of each computation over all ranks and calls."""
+    merged: defaultdict[str, list[float]] = defaultdict(list)
+    for seconds in runs:
         for key, times in seconds.items():
-            together[key] += times
-    return {key: statistics.median(times) for key, times in together.items()}
+            merged[key] += times
+    return {key: statistics.median(times) for key, times in merged.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class TimedCosts:
-    """Charges what ranks measured; a size that none of them met is charged like the nearest."""
+    """Charges measured seconds; a size that was not measured is charged in proportion to the nearest one.
+
+    Parameters
+    ----------
+    seconds
+        Seconds of each computation by :func:`key_of`.
+    """
 
     seconds: Mapping[str, float]
 
     def picoseconds(self, request: Compute[Any], _: Any) -> int:
+        """Return the time to charge for a computation."""
         key = key_of(request)
         if key not in self.seconds:
             name, _, magnitude = key.rpartition(" ")
-            known = [each.rpartition(" ") for each in self.seconds if each.rpartition(" ")[0] == name]
-            if not known:
+            measured = [split for each in self.seconds if (split := each.rpartition(" "))[0] == name]
+            if not measured:
                 return 0
-            nearest = min((int(size) for _, _, size in known), key=lambda size: abs(size - int(magnitude)))
+            nearest = min((int(size) for _, _, size in measured), key=lambda size: abs(size - int(magnitude)))
             return round(self.seconds[f"{name} {nearest}"] * 2.0 ** (int(magnitude) - nearest) * PICOSECONDS)
         return round(self.seconds[key] * PICOSECONDS)

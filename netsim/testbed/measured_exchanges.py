@@ -1,4 +1,4 @@
-"""What a rank does to measure exchanges, which all ranks begin at one instant."""
+"""One rank's part in measuring exchanges, which all ranks start at one instant."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from netsim._util.system import busy_share, processor_ticks
 from netsim.comm.payload import Dense, Sparse, Vector
 from netsim.comm.worker import Sends, Worker
 from netsim.testbed.exchanges import EXCHANGES, SPREAD
-from netsim.testbed.simultaneous_start import SimultaneousStart, interpreter, keep_still, sleep_until
+from netsim.testbed.simultaneous_start import SimultaneousStart, idle_until_all_done, rank_interpreter, sleep_until
 
 
 class Span(NamedTuple):
-    """When a rank began and ended an exchange, and :func:`netsim._util.system.processor_ticks` before and after that.
+    """When a rank began and ended an exchange, and :func:`netsim._util.system.processor_ticks` before and after it.
 
-    They are read while all keep still, before and after: reading them takes as long as a small message.
+    The ticks are read while all ranks are idle, since reading them takes as long as a small message.
     """
 
     began: float
@@ -26,9 +26,9 @@ class Span(NamedTuple):
 
 
 class TimedExchange(NamedTuple):
-    """What an exchange took, ``seconds[repeat][rank]``, and how busy the processors of one machine were meanwhile.
+    """Seconds of an exchange, ``seconds[repeat][rank]``, and the busy fraction of all core time meanwhile.
 
-    That is, of the machine of the rank that ended last.
+    The fraction is that of the machine of the slowest rank; None where the kernel does not tell.
     """
 
     seconds: list[list[float]]
@@ -36,7 +36,7 @@ class TimedExchange(NamedTuple):
 
 
 def vector_of(exchange: str, nbytes: int, rank: int, device: str = "cpu") -> Vector:
-    """Return what a rank puts into an exchange: its own number everywhere, at evenly spread indices if sparse."""
+    """Return a rank's input of an exchange: its rank plus 1 everywhere, at evenly spread indices if sparse."""
     import torch
 
     template = EXCHANGES[exchange].size_only(nbytes)
@@ -55,51 +55,67 @@ def measured_exchange(
     start: SimultaneousStart,
     on_repeat: Callable[[int], None],
 ) -> TimedExchange:
-    """Return what each rank took, of every repeat; the first, which opens connections, is left out.
+    """Measure an exchange; one more repeat goes before, which opens connections and is not counted.
 
-    They run from when the last rank began, and those of a flow from when its sender and its receiver had; with a
-    clock for each host, from when the rank itself did.
+    Times run from the start of the last rank, and those of a single flow from the start of its sender and receiver.
+    Where ranks have no clock in common, each rank's time runs from its own start.
 
-    Raises NetsimError where an exchange of known vectors does not give what it must.
+    Parameters
+    ----------
+    exchange, nbytes, sends
+        Name of the exchange, bytes of each rank's vector, and when a send is done.
+    rank
+        This rank.
+    repeats
+        Repeats that are counted.
+    start
+        Starts all ranks at one instant.
+    on_repeat
+        Called with the index of each repeat that is done.
+
+    Raises
+    ------
+    NetsimError
+        If the exchange's result is wrong.
     """
     import torch.distributed as dist
 
-    own: list[Span] = []
+    spans: list[Span] = []
     longest = 0.0
     vector = vector_of(exchange, nbytes, rank, start.device)
     for repeat in range(-1, repeats):
         worker = Worker(rank, dist.get_world_size())
         worker.step = repeat + 1
-        real = interpreter(worker, start, sends)
-        begin, before = start.agreed(), processor_ticks()
+        real = rank_interpreter(worker, start, sends)
+        begin, before = start.agree(), processor_ticks()
         sleep_until(begin)
         began = time.monotonic()
         result = real.run(_program(exchange, worker, vector))
         ended = time.monotonic()
-        keep_still(began, longest)
-        own.append(Span(began, ended, before, processor_ticks()))
+        idle_until_all_done(began, longest)
+        spans.append(Span(began, ended, before, processor_ticks()))
         if repeat < 0:
-            longest = start.longest(own[0].ended - began)
+            longest = start.maximum(spans[0].ended - began)
         check(exchange, result, rank, dist.get_world_size())
         on_repeat(repeat)
-    everyones: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(everyones, own)
+    gathered: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(gathered, spans)
     source = EXCHANGES[exchange].source if start.hosts == 1 else lambda rank, _: rank
-    timed = list(zip(*everyones, strict=True))[1:]
-    seconds = [_seconds(ranks, source) for ranks in timed]
-    last = [max(ranks, key=lambda span: span.ended) for ranks in timed]
-    busy = busy_share(*((span.before, span.after) for span in last), seconds=sum(map(max, seconds)))
+    counted = list(zip(*gathered, strict=True))[1:]
+    seconds = [_seconds(by_rank, source) for by_rank in counted]
+    slowest = [max(by_rank, key=lambda span: span.ended) for by_rank in counted]
+    busy = busy_share(*((span.before, span.after) for span in slowest), seconds=sum(map(max, seconds)))
     return TimedExchange(seconds, busy)
 
 
-def _seconds(ranks: Sequence[Span], source: Callable[[int, int], int] | None) -> list[float]:
-    """Return what each rank took: since its source had begun, too, or since all had."""
-    begun = [span.began for span in ranks]
+def _seconds(spans: Sequence[Span], source: Callable[[int, int], int] | None) -> list[float]:
+    """Return each rank's seconds since all ranks had begun or, if given, since it and its `source` had."""
+    begun = [span.began for span in spans]
     since = [
-        max(begun) if source is None else max(begun[rank], begun[source(rank, len(ranks))])
-        for rank in range(len(ranks))
+        max(begun) if source is None else max(begun[rank], begun[source(rank, len(spans))])
+        for rank in range(len(spans))
     ]
-    return [span.ended - began for span, began in zip(ranks, since, strict=True)]
+    return [span.ended - began for span, began in zip(spans, since, strict=True)]
 
 
 async def _program(exchange: str, worker: Worker, vector: Vector) -> Any:
@@ -107,27 +123,27 @@ async def _program(exchange: str, worker: Worker, vector: Vector) -> Any:
 
 
 def check(exchange: str, result: Any, rank: int, ranks: int) -> None:
-    """Raise NetsimError unless a rank got what the exchange owes it: sums, everybody's, or the first rank's."""
+    """Raise NetsimError unless a rank's result is right: the sum, all vectors, or the vector of one rank."""
     from netsim._util.errors import NetsimError
 
-    everyones = [float(number) for number in range(1, ranks + 1)]
+    inputs = [float(value) for value in range(1, ranks + 1)]
     expected: list[float] | None = {
-        "ring-all-reduce": [sum(everyones)],
-        "tree-all-reduce": [sum(everyones)],
-        "all-gather": everyones,
+        "ring-all-reduce": [sum(inputs)],
+        "tree-all-reduce": [sum(inputs)],
+        "all-gather": inputs,
         "gtopk-tree": [1.0],
-        "ps-in": everyones if rank == 0 else None,
+        "ps-in": inputs if rank == 0 else None,
         "ps-out": [1.0],
-        "permutation": [everyones[rank - max(1, ranks // 2 - 1)]],
+        "permutation": [inputs[rank - max(1, ranks // 2 - 1)]],
     }[exchange]
     got = result if result is None or isinstance(result, list) else [result]
     if expected is None and got is None:
         return
-    if expected is None or got is None or [_only(vector) for vector in got] != expected:
-        raise NetsimError(f"rank {rank}: {exchange} gave something else than the vectors that were put in make")
+    if expected is None or got is None or [_only_value(vector) for vector in got] != expected:
+        raise NetsimError(f"rank {rank}: {exchange} gave a wrong result; expected {expected or 'none'}")
 
 
-def _only(vector: Dense | Sparse) -> float | None:
-    """Return the value that all entries have, None if they differ."""
+def _only_value(vector: Dense | Sparse) -> float | None:
+    """Return the value that all entries have; None if they differ."""
     first = float(vector.values[0])
     return first if bool((vector.values == first).all()) else None

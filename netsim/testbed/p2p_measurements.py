@@ -1,91 +1,196 @@
-"""What a rank does to measure what messages between two ranks cost, and what processors do for them: the points."""
+"""Point-to-point measurements: one rank's part in measuring what messages cost, and how fast cores are meanwhile."""
 
 from __future__ import annotations
 
 import os
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, NamedTuple
 
 from netsim._util.system import busy_share, processor_ticks
 from netsim.comm.payload import Dense, Sparse, Vector, add
 from netsim.comm.worker import Worker
 from netsim.testbed.exchanges import permutation
-from netsim.testbed.host_model import AHEAD_S
-from netsim.testbed.simultaneous_start import REST_S, SimultaneousStart, interpreter, keep_still, sleep_until
+from netsim.testbed.host_model import START_DELAY_S
+from netsim.testbed.simultaneous_start import (
+    IDLE_MARGIN_S,
+    SimultaneousStart,
+    idle_until_all_done,
+    rank_interpreter,
+    sleep_until,
+)
 
 SMALL_BYTES = 4
 MERGED_BYTES = 2 * 10**6
-CROWD_PART = 25
-"""Of the large message, in a crowd: some 4 ms of the link."""
-STILL_S = 0.2
-"""For so long all keep still, for what processors do besides."""
+LARGE_PER_CONCURRENT = 25
+"""The large message has so many times the bytes of a concurrent one, which so needs some 4 ms of its link."""
+IDLE_SAMPLE_S = 0.2
+"""Seconds for which all ranks are idle while the load of other processes is measured."""
 
 
-def points(
+def _key(key: str, **default: Any) -> Any:
+    """Return a field that stored measurements call `key`."""
+    return field(metadata={"key": key}, **default)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class P2PMeasurements:
+    """What messages between two ranks cost, in seconds; every rank gets the same.
+
+    "Concurrent" messages are sent by all ranks at once, one after another without a pause, each rank's to one other
+    rank (:func:`netsim.testbed.exchanges.permutation`).
+
+    Parameters
+    ----------
+    idle_small_s, idle_large_s
+        A small message, and one of `large_bytes`, to the next rank, after all were idle. Every repeat has another
+        sender, since it matters on which cores two ranks are.
+    warm_small_s
+        A small message of many to and fro without a pause.
+    concurrent_small_s, concurrent_large_s
+        A concurrent message: a small one, and one of `concurrent_large_bytes`.
+    concurrent_small_cpu_s, concurrent_large_cpu_s
+        Core seconds for each of these; None if ranks are on several hosts.
+    concurrent_merge_s
+        A small concurrent message with small vectors to add after it.
+    concurrent_header_s
+        A small concurrent message whose size only its sender knows.
+    large_bytes, concurrent_large_bytes
+        Payloads in bytes.
+    ranks, hosts
+        Number of ranks, and of machines.
+    start_delay_s, idle_margin_s
+        How long ranks were idle before each message, and after it beyond its expected end.
+    merge_s
+        Adding small vectors when one of them has just come, after the ranks were idle.
+    merge_s_per_byte
+        Adding vectors, per byte that is read.
+    """
+
+    idle_small_s: float = _key("small_s")
+    idle_large_s: float = _key("large_s")
+    warm_small_s: float = _key("busy_s")
+    concurrent_small_s: float = _key("crowd_s")
+    concurrent_small_cpu_s: float | None = _key("crowd_work_s")
+    concurrent_large_s: float = _key("crowd_some_s")
+    concurrent_large_cpu_s: float | None = _key("crowd_some_work_s")
+    concurrent_large_bytes: int = _key("crowd_some_bytes")
+    concurrent_merge_s: float = _key("crowd_merge_s")
+    concurrent_header_s: float = _key("crowd_header_s")
+    large_bytes: int = _key("large_bytes")
+    ranks: int = _key("ranks")
+    hosts: int = _key("hosts", default=1)
+    start_delay_s: float = _key("still_s")
+    idle_margin_s: float = _key("rest_s", default=IDLE_MARGIN_S)
+    merge_s: float = _key("merge_s")
+    merge_s_per_byte: float = _key("merge_s_per_byte")
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> P2PMeasurements:
+        """Return measurements from a stored record; raise KeyError if one is missing."""
+        named = {each.name: _stored_name(each) for each in fields(cls)}
+        return cls(**{name: stored[key] for name, key in named.items() if key in REQUIRED_KEYS or key in stored})
+
+    def as_json(self) -> dict[str, Any]:
+        """Return measurements with the keys of stored records."""
+        return {_stored_name(each): getattr(self, each.name) for each in fields(self)}
+
+    def cpu_speed_json(self) -> dict[str, Any]:
+        """Return only the CPU-speed measurements, which change within seconds, with the keys of stored records."""
+        return {key: value for key, value in self.as_json().items() if key.startswith(("crowd_", "merge_"))}
+
+
+def _stored_name(of: Any) -> str:
+    key: str = of.metadata["key"]
+    return key
+
+
+REQUIRED_KEYS = {_stored_name(each) for each in fields(P2PMeasurements) if each.default is MISSING}
+"""Keys of a stored record without which a prediction is impossible: records of earlier versions may lack some."""
+
+
+def averaged(mean: Callable[[list[float]], float], measured: Sequence[P2PMeasurements]) -> P2PMeasurements:
+    """Return the mean of each measurement that was made several times, over the times at which it is known.
+
+    What is the same every time, such as the number of ranks, stays as it is.
+    """
+    values: dict[str, Any] = {}
+    for name in (each.name for each in fields(P2PMeasurements)):
+        known = [value for each in measured if (value := getattr(each, name)) is not None]
+        values[name] = (known[0] if len(set(known)) == 1 else mean(known)) if known else None
+    return P2PMeasurements(**values)
+
+
+def measure_p2p(
     rank: int, start: SimultaneousStart, large_bytes: int, repeats: int = 4, *, warm_up: bool = False
-) -> dict[str, Any]:
-    """Measure what messages between two ranks cost, and adding vectors; the same answer on every rank, in seconds.
+) -> P2PMeasurements:
+    """Measure messages between two ranks, and adding vectors; the same result on every rank.
 
-    ``small_s``: a small message to the next rank, which waits for it, after a while of stillness; ``large_s``: one of
-    `large_bytes`; both of another sender each time, since it matters which processors two ranks are on;
-    ``busy_s``: a small one of many to and fro without a pause. With `warm_up` as many go before those that count.
-
-    What processors do where all ranks want them: ``crowd_s``: a small message of many without a pause, each rank's to
-    another; ``crowd_some_s``: one of `crowd_some_bytes`; ``crowd_work_s`` and ``crowd_some_work_s`` of the processors
-    for these; ``crowd_merge_s``: one with small vectors to add after it; ``crowd_header_s``: one whose size only its
-    sender knows. ``merge_s``: adding small vectors when one has just come, after a short while of stillness.
+    Parameters
+    ----------
+    rank
+        This rank.
+    start
+        Starts all ranks at one instant.
+    large_bytes
+        Payload of the large message.
+    repeats
+        Messages of each kind after idleness.
+    warm_up
+        Whether as many messages go before those that count, so that connections exist.
     """
     import torch
     import torch.distributed as dist
 
-    some_bytes = max(SMALL_BYTES, large_bytes // CROWD_PART)
-    small, some, large = (
-        Dense(torch.ones(nbytes // 4, device=start.device)) for nbytes in (SMALL_BYTES, some_bytes, large_bytes)
+    concurrent_bytes = max(SMALL_BYTES, large_bytes // LARGE_PER_CONCURRENT)
+    small, medium, large = (
+        Dense(torch.ones(nbytes // 4, device=start.device)) for nbytes in (SMALL_BYTES, concurrent_bytes, large_bytes)
     )
     sparse = Sparse(torch.zeros(1, dtype=torch.int32, device=start.device), small.values, 1)
-    own = [_messages(rank, start, vector, repeats, warm_up=warm_up) for vector in (small, large)]
-    busy, still = _to_and_fro(rank, start), _still_share(start)
-    crowds = [
-        _in_a_crowd(rank, start, still, small),
-        _in_a_crowd(rank, start, still, some, messages=50),
-        _in_a_crowd(rank, start, still, small, merging=True),
-        _in_a_crowd(rank, start, still, sparse),
+    after_idleness = [_messages(rank, start, vector, repeats, warm_up=warm_up) for vector in (small, large)]
+    warm, others_share = _to_and_fro(rank, start), _idle_share(start)
+    concurrent = [
+        _concurrent(rank, start, others_share, small),
+        _concurrent(rank, start, others_share, medium, messages=50),
+        _concurrent(rank, start, others_share, small, merging=True),
+        _concurrent(rank, start, others_share, sparse),
     ]
     merging = [_merging(rank, start, nbytes) if rank == 0 else 0.0 for nbytes in (SMALL_BYTES, MERGED_BYTES)]
-    everyones: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(everyones, (own, crowds, busy, merging))
-    messages, ranks_crowds, ranks_busy, ranks_merging = zip(*everyones, strict=True)
+    gathered: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(gathered, (after_idleness, concurrent, warm, merging))
+    messages, all_concurrent, all_warm, all_merging = zip(*gathered, strict=True)
     smalls, larges = zip(*messages, strict=True)
-    adding = [message.adding_s for one in smalls for message in one if message.adding_s is not None]
-    crowd, crowd_some, crowd_merging, crowd_sparse = map(_median, zip(*ranks_crowds, strict=True))
-    merge_small_s, merge_large_s = ranks_merging[0]
-    return {
-        "small_s": statistics.median(_times(smalls, start.hosts)),
-        "large_s": statistics.median(_times(larges, start.hosts)),
-        "busy_s": ranks_busy[0],
-        "crowd_s": crowd.seconds,
-        "crowd_work_s": crowd.processors_s,
-        "crowd_some_s": crowd_some.seconds,
-        "crowd_some_work_s": crowd_some.processors_s,
-        "crowd_some_bytes": some_bytes,
-        "crowd_merge_s": crowd_merging.seconds,
-        "crowd_header_s": crowd_sparse.seconds,
-        "large_bytes": large_bytes,
-        "ranks": dist.get_world_size(),
-        "hosts": start.hosts,
-        "still_s": AHEAD_S,
-        "rest_s": REST_S,
-        "merge_s": statistics.median(adding),
-        "merge_s_per_byte": max(0.0, merge_large_s - merge_small_s) / (2 * MERGED_BYTES),
-    }
+    adding = [message.adding_s for timings in smalls for message in timings if message.adding_s is not None]
+    of_small, of_medium, of_merging, of_sparse = map(_median, zip(*all_concurrent, strict=True))
+    merge_small_s, merge_large_s = all_merging[0]
+    return P2PMeasurements(
+        idle_small_s=statistics.median(_times(smalls, start.hosts)),
+        idle_large_s=statistics.median(_times(larges, start.hosts)),
+        warm_small_s=all_warm[0],
+        concurrent_small_s=of_small.seconds,
+        concurrent_small_cpu_s=of_small.cpu_s,
+        concurrent_large_s=of_medium.seconds,
+        concurrent_large_cpu_s=of_medium.cpu_s,
+        concurrent_large_bytes=concurrent_bytes,
+        concurrent_merge_s=of_merging.seconds,
+        concurrent_header_s=of_sparse.seconds,
+        large_bytes=large_bytes,
+        ranks=dist.get_world_size(),
+        hosts=start.hosts,
+        start_delay_s=START_DELAY_S,
+        idle_margin_s=IDLE_MARGIN_S,
+        merge_s=statistics.median(adding),
+        merge_s_per_byte=max(0.0, merge_large_s - merge_small_s) / (2 * MERGED_BYTES),
+    )
 
 
 class MessageTiming(NamedTuple):
-    """What a rank saw of a message, by its own clock: when it should begin, and when it sent and had received it.
+    """What one rank saw of a message, in seconds of its monotonic clock.
 
-    `adding_s` is what adding it then took, where the receiver did.
+    `due` is the agreed start, `began` when the rank started, `received` when it had the message (None: it was not the
+    receiver), `src` the message's sender, and `adding_s` the seconds that the receiver then took to add it.
     """
 
     due: float
@@ -95,13 +200,13 @@ class MessageTiming(NamedTuple):
     adding_s: float | None = None
 
 
-def _times(everyones: Sequence[Sequence[MessageTiming]], hosts: int) -> list[float]:
-    """Return the seconds that the message of each repeat took; ``everyones[rank][repeat]``.
+def _times(timings: Sequence[Sequence[MessageTiming]], hosts: int) -> list[float]:
+    """Return the seconds that each repeat's message took; ``timings[rank][repeat]``.
 
-    They count from when its sender began, or should have, by another host's clock.
+    They run from the start of its sender or, where sender and receiver have no clock in common, from the agreed start.
     """
     times = []
-    for messages in zip(*everyones, strict=True):
+    for messages in zip(*timings, strict=True):
         received, message = next((each.received, each) for each in messages if each.received is not None)
         times.append(received - (messages[message.src].began if hosts == 1 else message.due))
     return times
@@ -110,29 +215,29 @@ def _times(everyones: Sequence[Sequence[MessageTiming]], hosts: int) -> list[flo
 def _messages(
     rank: int, start: SimultaneousStart, vector: Vector, repeats: int, *, warm_up: bool = False
 ) -> list[MessageTiming]:
-    """Have a message go from a rank to the next, from another one each time.
+    """Have a message go from a rank to the next, from another rank each time.
 
-    The first is not counted, which tells how long all keep still for one, nor with `warm_up` as many as count, which
-    use connections: the first message on one takes longer.
+    The first one is not counted: it tells how long all ranks are to be idle for the others. With `warm_up` as many as
+    count go before, since the first message on a connection takes longer.
     """
     import torch.distributed as dist
 
     ranks = dist.get_world_size()
-    apart = max(1, ranks // repeats)
-    found, longest = [], 0.0
+    stride = max(1, ranks // repeats)
+    timings, longest = [], 0.0
     for repeat in range(-repeats if warm_up else -1, repeats):
-        message = _message(rank, repeat * apart % ranks, start, vector)
-        keep_still(message.due, longest)
-        longest = longest or start.longest(0.0 if message.received is None else message.received - message.due)
-        found.append(message)
-    return found[-repeats:]
+        timing = _message(rank, repeat * stride % ranks, start, vector)
+        idle_until_all_done(timing.due, longest)
+        longest = longest or start.maximum(0.0 if timing.received is None else timing.received - timing.due)
+        timings.append(timing)
+    return timings[-repeats:]
 
 
 def _message(rank: int, src: int, start: SimultaneousStart, vector: Vector) -> MessageTiming:
-    """Have a message go from `src` to the rank after it, which waits for it and adds it, after all kept still."""
+    """After all were idle, have a message go from `src` to the next rank, which waits for it and adds it."""
     import torch.distributed as dist
 
-    due = start.agreed()
+    due = start.agree()
     worker = Worker(rank, dist.get_world_size())
     dst = (src + 1) % worker.workers
     if rank not in (src, dst):
@@ -150,53 +255,56 @@ def _message(rank: int, src: int, start: SimultaneousStart, vector: Vector) -> M
         await worker.compute("merge", add, theirs, vector)
         return MessageTiming(due, began, received, src, time.monotonic() - received)
 
-    return interpreter(worker, start).run(program(worker))
+    return rank_interpreter(worker, start).run(program(worker))
 
 
 def _to_and_fro(rank: int, start: SimultaneousStart) -> float:
-    """Return the seconds of a small message between ranks 0 and 1 which both have just been busy with the last one."""
+    """Return the seconds of a small message between ranks 0 and 1, of many without a pause."""
     import torch.distributed as dist
 
     from netsim.testbed.pingpong import ping_pong
 
-    start.together()
+    start.begin()
     worker = Worker(rank, dist.get_world_size())
-    trips = interpreter(worker, start).run(ping_pong(worker, time.monotonic, lambda: 0.0, 1.0, [SMALL_BYTES]))
+    trips = rank_interpreter(worker, start).run(ping_pong(worker, time.monotonic, lambda: 0.0, 1.0, [SMALL_BYTES]))
     return statistics.median(trips[0].one_way_s) if trips else 0.0
 
 
-class Crowd(NamedTuple):
-    """What a message took while all ranks sent one after another: seconds, and processors' seconds if one machine's."""
+class ConcurrentTiming(NamedTuple):
+    """Seconds of a concurrent message, and core seconds for it; None if ranks are on several machines."""
 
     seconds: float
-    processors_s: float | None
+    cpu_s: float | None
 
 
-def _median(crowds: Sequence[Crowd]) -> Crowd:
-    worked = [crowd.processors_s for crowd in crowds if crowd.processors_s is not None]
-    return Crowd(statistics.median(crowd.seconds for crowd in crowds), statistics.median(worked) if worked else None)
+def _median(timings: Sequence[ConcurrentTiming]) -> ConcurrentTiming:
+    cpu_s = [timing.cpu_s for timing in timings if timing.cpu_s is not None]
+    return ConcurrentTiming(
+        statistics.median(timing.seconds for timing in timings), statistics.median(cpu_s) if cpu_s else None
+    )
 
 
-def _still_share(start: SimultaneousStart) -> float | None:
-    """Return what part of the processors' time is used while all ranks keep still."""
-    start.together()
+def _idle_share(start: SimultaneousStart) -> float | None:
+    """Return the fraction of all core time that other processes use, measured while all ranks are idle."""
+    start.begin()
     before = processor_ticks()
-    time.sleep(STILL_S)
+    time.sleep(IDLE_SAMPLE_S)
     return busy_share((before, processor_ticks()))
 
 
-def _in_a_crowd(
+def _concurrent(
     rank: int,
     start: SimultaneousStart,
-    still: float | None,
+    others_share: float | None,
     vector: Vector,
     messages: int = 100,
     *,
     merging: bool = False,
-) -> Crowd:
-    """Have each rank send a vector again and again to one rank and receive from another, and add those if `merging`.
+) -> ConcurrentTiming:
+    """Have every rank send a vector again and again to one rank, receive from another, and add those if `merging`.
 
-    A quarter as many before those are not counted: some begin late. Nor is `still`, what processors do besides.
+    A quarter as many messages before those are not counted, since some ranks start late. `others_share`, the load of
+    other processes, is subtracted.
     """
     import torch.distributed as dist
 
@@ -214,17 +322,17 @@ def _in_a_crowd(
         await send(worker, messages)
         return time.monotonic() - began, busy_share((before, processor_ticks()))
 
-    start.together()
+    start.begin()
     worker = Worker(rank, ranks)
-    took, busy = interpreter(worker, start).run(program(worker))
-    if busy is None or still is None or start.hosts > 1:
-        return Crowd(took / messages, None)
-    processors_s = (busy - still) * (os.cpu_count() or 1) * took / (messages * ranks)
-    return Crowd(took / messages, processors_s)
+    took, share = rank_interpreter(worker, start).run(program(worker))
+    if share is None or others_share is None or start.hosts > 1:
+        return ConcurrentTiming(took / messages, None)
+    cpu_s = (share - others_share) * (os.cpu_count() or 1) * took / (messages * ranks)
+    return ConcurrentTiming(took / messages, cpu_s)
 
 
 def _merging(rank: int, start: SimultaneousStart, nbytes: int, repeats: int = 9) -> float:
-    """Return the seconds that adding two vectors of `nbytes` takes after something else was in the cache."""
+    """Return the seconds that adding two vectors of `nbytes` takes when caches hold something else."""
     import torch
     import torch.distributed as dist
 
@@ -242,4 +350,4 @@ def _merging(rank: int, start: SimultaneousStart, nbytes: int, repeats: int = 9)
         return statistics.median(samples[2:])
 
     worker = Worker(rank, dist.get_world_size())
-    return interpreter(worker, start).run(program(worker))
+    return rank_interpreter(worker, start).run(program(worker))

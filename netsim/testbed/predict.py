@@ -1,8 +1,8 @@
-"""What an exchange takes according to the model: the same text, over the simulated cluster."""
+"""Predictions: the same exchanges and rounds that are measured, over the simulated cluster."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +10,75 @@ from netsim._util.units import PICOSECONDS
 from netsim.cluster.framing import Wire
 from netsim.comm.payload import nbytes
 from netsim.comm.worker import Compute, Sends, Worker
+from netsim.experiment.profile import Profile
 from netsim.network.fabric import Fabric
 from netsim.simulator.scheduler import RankScheduler
+from netsim.testbed.cells import Cell
 from netsim.testbed.exchanges import EXCHANGES
 from netsim.testbed.host_model import HostTerms, HostTransport
+from netsim.testbed.p2p_fits import host_terms, profile_terms, with_duplex_loss
+from netsim.testbed.p2p_measurements import P2PMeasurements
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterModel:
+    """A network and the source of its hosts' terms: measurements beside each cell, or a profile.
+
+    Parameters
+    ----------
+    fabric, wire
+        The links, and their framing.
+    bandwidth_bps
+        Bandwidth of the links in bit/s.
+    cores
+        Cores that all ranks share; None if each has one of its own.
+    profile
+        Where terms come from; None to take them from point-to-point measurements.
+    """
+
+    fabric: Fabric
+    wire: Wire
+    bandwidth_bps: float
+    cores: int | None
+    profile: Profile | None = None
+
+    def terms(self, measured: P2PMeasurements) -> HostTerms:
+        """Return the terms of the hosts, with point-to-point messages as measured beside a cell."""
+        if self.profile is not None:
+            return profile_terms(self.profile, self.cores)
+        terms = host_terms(measured, self.wire, self.bandwidth_bps, self.cores)
+        concurrent = measured.concurrent_large_bytes, measured.concurrent_large_s
+        return with_duplex_loss(terms, *concurrent, self.fabric, self.wire)
+
+    def predicted(
+        self, cell: Cell, measured: P2PMeasurements, compute_s: Mapping[str, float]
+    ) -> tuple[list[float], str | None]:
+        """Predict a cell.
+
+        Parameters
+        ----------
+        cell
+            An exchange, or rounds of training.
+        measured
+            Point-to-point measurements beside the cell.
+        compute_s
+            Seconds of each computation of a round (:mod:`netsim.testbed.local_work`); empty for an exchange.
+
+        Returns
+        -------
+        tuple
+            Seconds of each rank, or the one value of a round; and the SHA-256 of trained parameters, if any.
+        """
+        from netsim.experiment.configuration import Experiment
+        from netsim.testbed.training_rounds import predicted_rounds
+
+        links, terms = (self.fabric, self.wire), self.terms(measured)
+        if cell.experiment is None:
+            seconds = predicted_exchange(cell.name, cell.bytes, cell.sends, *links, terms, measured.merge_s_per_byte)
+            return seconds, None
+        experiment = Experiment.from_config(cell.experiment)
+        round_s, sha256 = predicted_rounds(experiment, *links, terms, cell.sends, compute_s)
+        return [round_s], sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +88,24 @@ class MergeCosts:
     seconds_per_byte: float
 
     def picoseconds(self, request: Compute[Any], settle: Callable[[], None]) -> int:
+        """Return the time to charge for a merge."""
         return round(self.seconds_per_byte * PICOSECONDS * sum(nbytes(arg) for arg in request.args))
 
 
 def predicted_exchange(
     exchange: str, size: int, sends: Sends, fabric: Fabric, wire: Wire, terms: HostTerms, merge_s_per_byte: float = 0.0
 ) -> list[float]:
-    """Return the seconds after which each rank is done with one exchange of `size` bytes on an idle network."""
+    """Return the seconds after which each rank is done with one exchange on an idle network.
+
+    Parameters
+    ----------
+    exchange, size, sends
+        Name of the exchange, bytes of each rank's vector, and when a send is done.
+    fabric, wire, terms
+        The links, their framing, and the costs of hosts.
+    merge_s_per_byte
+        Seconds of a merge per byte that it reads.
+    """
     transport = HostTransport(fabric, wire, terms, MergeCosts(merge_s_per_byte), sends)
     vector = EXCHANGES[exchange].size_only(size)
 

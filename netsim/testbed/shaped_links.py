@@ -1,16 +1,16 @@
-"""Flows on links that are shaped by token buckets and also carry the acknowledgements of what goes the other way.
+"""Flows on links that are shaped by token buckets and carry TCP's acknowledgements: a fluid model.
 
-A fluid model like :mod:`netsim.network.flows`, with four things that matter to TCP on a shaped link:
+:mod:`netsim.network.flows` shares links max-min. A shaped link under TCP differs from it in four ways:
 
-- Acknowledgements go first. A flow of rate x loads the links of its way back with s x, and what is left of
-  a link is shared by the flows that send data over it: max-min over bandwidths that depend on the rates, which
-  is solved by iteration (it contracts by s, about 2 %).
-- A link that has been idle lets `credit` bytes through at once, and earns them back at its own bandwidth less
-  what it carries: a token bucket. It sends when it owes nothing, and then a whole group of frames, as the kernel
-  does: the last group of a message is gone before it is earned, and what comes next waits for that.
-- Where data goes both ways links lose more than acknowledgements at the beginning of each message: `lost`.
-- Two hosts are sure of a part of a link, and have a credit of their own for it: so they begin at once even where the
-  link owes, which then carries no more than its streams are sure of until it has earned what went.
+- **Acknowledgements** go first. A flow of rate x loads the links of its way back with s x, where s is
+  :attr:`netsim.cluster.framing.Wire.ack_share`, about 2 %. Data shares what is left of a link. Rates therefore depend
+  on rates; they are solved by iteration, which contracts by s.
+- **Token buckets.** A link that was idle sends its bucket at once, and refills it at its bandwidth less its load. It
+  sends while its bucket is not negative, a whole group of frames at a time. So the last group of a message leaves on
+  credit, before the link has earned it, and the next message waits for that deficit.
+- **Guaranteed rates.** Every pair of hosts has a class, and so a token bucket, of its own on a link. A message of the
+  pair starts at once even where the link has a deficit. Until that is earned, the link carries guaranteed rates only.
+- **Duplex loss.** Where data goes both ways, links lose more than acknowledgements at the beginning of each message.
 """
 
 from __future__ import annotations
@@ -27,20 +27,40 @@ from netsim.network.fabric import Link, Route
 
 NEVER = sys.maxsize
 NOTHING = 1e-3
-"""Bits: less is what numbers are rounded by."""
-SOLVED = 4
-"""Iterations: what is left of an error is s⁴, 2e-7 of acknowledgements, 2e-3 of the most that links lose."""
+"""Fewer bits than this are rounding errors."""
+ITERATIONS = 4
+"""Iterations for rates: the error left is s⁴, 2e-7 for acknowledgements, 2e-3 at the largest duplex loss."""
 
 
 class PacketStream:
-    """A message that drains, but for the bits that are `owed` when it has gone.
+    """A message that drains through the links of its route.
 
-    `held_by` is what held it back, and for how many picoseconds. One that is `free` is let through at once, all of it.
-    It is at its beginning for so many bits of `early`.
+    Parameters
+    ----------
+    links, back
+        Links of the message's route, and of its acknowledgements'.
+    bits
+        Size on a link, headers included.
+    done
+        Called with the stream when its last bit has left.
+    deficit_bits
+        Of `bits`, the part that leaves on credit at the end.
+
+    Attributes
+    ----------
+    bits : float
+        Bits that are still to drain.
+    lossy_bits : float
+        Bits that are still to drain before the stream's beginning, with its duplex loss, is over.
+    immediate : bool
+        Whether token buckets send the whole message at once.
+    bottlenecks : list of (Link, int)
+        Links that limited the stream's rate, and for how many picoseconds each.
     """
 
     __slots__ = (
-        *("back", "bits", "bottleneck", "done", "due", "early", "free", "held_by", "links", "owed", "rate", "since"),
+        *("back", "bits", "bottleneck", "bottlenecks", "deficit_bits", "done", "due", "immediate", "links"),
+        *("lossy_bits", "rate", "since"),
     )
 
     def __init__(
@@ -49,66 +69,95 @@ class PacketStream:
         back: tuple[Link, ...],
         bits: int,
         done: Callable[[PacketStream], None],
-        owed: int = 0,
+        deficit_bits: int = 0,
     ) -> None:
         self.links, self.back, self.done = links, back, done
-        self.bits, self.owed = float(bits - owed), float(owed)
-        self.rate = self.early = 0.0
+        self.bits, self.deficit_bits = float(bits - deficit_bits), float(deficit_bits)
+        self.rate = self.lossy_bits = 0.0
         self.bottleneck: Link | None = None
         self.since = self.due = 0
-        self.free = False
-        self.held_by: list[tuple[Link, int]] = []
+        self.immediate = False
+        self.bottlenecks: list[tuple[Link, int]] = []
 
     def progress(self, now: int) -> None:
-        """Account for what drained at the present rate since the last change."""
+        """Subtract the bits that drained at the present rate since the last change of rates."""
         if now > self.since and self.bottleneck is not None:
             drained = self.rate * (now - self.since) / PICOSECONDS
-            self.bits, self.early = max(0.0, self.bits - drained), max(0.0, self.early - drained)
-            self.held_by.append((self.bottleneck, now - self.since))
+            self.bits, self.lossy_bits = max(0.0, self.bits - drained), max(0.0, self.lossy_bits - drained)
+            self.bottlenecks.append((self.bottleneck, now - self.since))
         self.since = now
 
 
 class TokenBucket:
-    """The credit of a link, or of a pair of hosts on it, in bits: negative where it owes; and how fast it changes."""
+    """The tokens of a link, or of a pair of hosts on a link, in bits; negative means a deficit.
 
-    __slots__ = ("bits", "full", "rate", "since")
+    Parameters
+    ----------
+    capacity
+        Tokens of a full bucket, in bits; a bucket starts full.
+    rate
+        Tokens gained a second, in bit/s.
+    now
+        Present time in picoseconds.
+    """
 
-    def __init__(self, full: float, rate: float, now: int) -> None:
-        self.bits = self.full = full
+    __slots__ = ("bits", "capacity", "rate", "since")
+
+    def __init__(self, capacity: float, rate: float, now: int) -> None:
+        self.bits = self.capacity = capacity
         self.rate = rate
         self.since = now
 
-    def at(self, now: int) -> float:
-        """Return the credit now."""
-        self.bits = min(self.full, self.bits + self.rate * (now - self.since) / PICOSECONDS)
+    def refill(self, now: int) -> float:
+        """Add the tokens gained until now, and return how many there are."""
+        self.bits = min(self.capacity, self.bits + self.rate * (now - self.since) / PICOSECONDS)
         self.since = now
         return self.bits
 
     @property
-    def owes(self) -> bool:
+    def in_deficit(self) -> bool:
+        """Whether the link has sent more than it has earned."""
         return self.bits < -NOTHING
 
 
 class ShapedNetwork:
-    """Carries streams, as a part of a SimPy simulation; all rates are solved anew whenever one comes or goes.
+    """Carries streams in a SimPy simulation; all rates are solved again whenever a stream starts or ends.
 
-    A stream takes a part of its links back besides acknowledgements while it is at its beginning: `lost` are this part,
-    and of how many bytes.
+    Parameters
+    ----------
+    environment
+        SimPy's simulation, in picoseconds.
+    wire
+        Framing and token buckets of the links.
+    duplex_loss
+        Load that a stream at its beginning puts on its way back besides acknowledgements, as a fraction of its rate;
+        and the length of that beginning in bytes on a link.
     """
 
-    def __init__(self, environment: simpy.Environment, wire: Wire, lost: tuple[float, int] = (0.0, 0)) -> None:
+    def __init__(self, environment: simpy.Environment, wire: Wire, duplex_loss: tuple[float, int] = (0.0, 0)) -> None:
         self._environment = environment
         self._wire = wire
-        self._lost_share, self._early = lost[0], 8.0 * lost[1]
+        self._duplex_loss, self._lossy_bits = duplex_loss[0], 8.0 * duplex_loss[1]
         self._streams: dict[PacketStream, None] = {}
         self._buckets: dict[Link, TokenBucket] = {}
-        self._pairs: dict[tuple[Link, tuple[Link, ...]], TokenBucket] = {}
+        self._pair_buckets: dict[tuple[Link, tuple[Link, ...]], TokenBucket] = {}
         self._entering: list[PacketStream] = []
         self._alarm = 0
 
     def start(self, route: Route, back: Route, nbytes: int, done: Callable[[PacketStream], None]) -> None:
-        """Send `nbytes`, headers included, along `route`, acknowledged `back`; call ``done(stream)`` at the end."""
-        stream = PacketStream(route.links, back.links, 8 * nbytes, done, owed=8 * self._wire.owed_of(nbytes))
+        """Send a message.
+
+        Parameters
+        ----------
+        route, back
+            Way of the message, and of its acknowledgements.
+        nbytes
+            Size on a link, headers included.
+        done
+            Called with the stream when its last bit has left.
+        """
+        deficit_bits = 8 * self._wire.deficit_of(nbytes)
+        stream = PacketStream(route.links, back.links, 8 * nbytes, done, deficit_bits)
         timeout = self._environment.timeout(route.latency_ps)
         timeout.callbacks.append(lambda _: self._enter(stream))
 
@@ -117,11 +166,12 @@ class ShapedNetwork:
         return int(self._environment.now)
 
     def _enter(self, stream: PacketStream) -> None:
-        if not self._entering:  # all that enters at this instant is applied at once
+        if not self._entering:  # rates are solved once for all streams that enter at this instant
             self._environment.timeout(0).callbacks.append(lambda _: self._change())
         self._entering.append(stream)
 
     def _change(self) -> None:
+        """Remove the streams that have ended, add those that enter, and solve all rates."""
         now = self._now
         for stream in self._streams:
             stream.progress(now)
@@ -130,86 +180,88 @@ class ShapedNetwork:
             if stream.due <= now:
                 del self._streams[stream]
                 leaving.append(stream)
-                self._owe(stream, now)
+                self._leave_deficit(stream, now)
         entering, self._entering = self._entering, []
         for stream in entering:
             stream.since = now
             self._streams[stream] = None
-            self._take_credit(stream, now)
-            stream.early = self._early
+            self._spend_tokens(stream, now)
+            stream.lossy_bits = self._lossy_bits
             self._charge(stream.back, self._wire.ready_bytes, now)
             self._charge(stream.links, self._wire.ack_bytes if self._wire.ready_bytes else 0, now)
         self._solve(now)
         for stream in leaving:
             stream.done(stream)
 
-    def _take_credit(self, stream: PacketStream, now: int) -> None:
-        """Let through at once what links on the way have credit for, be it the pair's own.
+    def _spend_tokens(self, stream: PacketStream, now: int) -> None:
+        """Send at once what all links of the route have tokens for: their own, or those of the pair of hosts.
 
-        Where a pair has none of its own, what a link owes is drained first.
+        Where a pair has no tokens of its own, the stream waits until the link has earned its deficit.
         """
-        own = [self._pair(link, stream) for link in stream.links]
+        pairs = [self._pair_bucket(link, stream) for link in stream.links]
         links = [self._bucket(link) for link in stream.links]
-        credit = [
-            max(pair.bits, link.at(now)) if pair.at(now) > 0 else link.at(now)
-            for pair, link in zip(own, links, strict=True)
+        tokens = [
+            max(pair.bits, link.refill(now)) if pair.refill(now) > 0 else link.refill(now)
+            for pair, link in zip(pairs, links, strict=True)
         ]
-        taken = min([stream.bits, *credit])
+        spent = min([stream.bits, *tokens])
         for bucket in links:
-            bucket.bits -= taken
-        for bucket in own:
-            bucket.bits -= max(0.0, min(taken, bucket.bits))
-        stream.bits -= taken
-        stream.free = stream.bits <= NOTHING and all(bucket.bits > 0 for bucket in own)
+            bucket.bits -= spent
+        for bucket in pairs:
+            bucket.bits -= max(0.0, min(spent, bucket.bits))
+        stream.bits -= spent
+        stream.immediate = stream.bits <= NOTHING and all(bucket.bits > 0 for bucket in pairs)
 
     def _charge(self, links: tuple[Link, ...], nbytes: int, now: int) -> None:
-        """Have links carry a frame besides: what a receiver says when it is ready, or its acknowledgement."""
+        """Charge links with a frame besides the message: gloo's notice of a ready receiver, or its acknowledgement."""
         for link in links if nbytes else ():
             bucket = self._bucket(link)
-            bucket.at(now)
+            bucket.refill(now)
             bucket.bits -= 8 * nbytes
 
-    def _owe(self, stream: PacketStream, now: int) -> None:
-        """Have every link on the way owe what left with the last of a message before it was earned.
+    def _leave_deficit(self, stream: PacketStream, now: int) -> None:
+        """Charge every link of the route with the last group of a message, which left on credit.
 
-        Others that the link holds back wait for that: of messages that would end together one ends after the other.
-        But not one that is a single group, for which its two hosts have a credit.
+        Streams that the link still limits drain the deficit, in equal parts: of messages that would end together, one
+        ends after the other. A message of a single group has tokens of its own and does not wait.
         """
-        for link in stream.links if stream.owed else ():
-            self._pair(link, stream).bits = -stream.owed
+        for link in stream.links if stream.deficit_bits else ():
+            self._pair_bucket(link, stream).bits = -stream.deficit_bits
             bucket = self._bucket(link)
-            bucket.at(now)
-            waiting = [other for other in self._streams if other.bottleneck is link and not other.free]
-            held = [] if bucket.owes else waiting
-            for other in held:
-                other.bits += stream.owed / len(held)
+            bucket.refill(now)
+            limited = [other for other in self._streams if other.bottleneck is link and not other.immediate]
+            delayed = [] if bucket.in_deficit else limited
+            for other in delayed:
+                other.bits += stream.deficit_bits / len(delayed)
                 other.due = NEVER
-            if not held:
-                bucket.bits -= stream.owed
+            if not delayed:
+                bucket.bits -= stream.deficit_bits
 
     def _bucket(self, link: Link) -> TokenBucket:
         if (bucket := self._buckets.get(link)) is None:
-            bucket = self._buckets[link] = TokenBucket(8.0 * self._wire.credit_bytes, 0.0, self._now)
+            bucket = self._buckets[link] = TokenBucket(8.0 * self._wire.burst_bytes, 0.0, self._now)
         return bucket
 
-    def _pair(self, link: Link, stream: PacketStream) -> TokenBucket:
-        """Return what the two hosts of a stream have for themselves on a link, earned at what they are sure of."""
-        if (bucket := self._pairs.get((link, stream.links))) is None:
-            sure = self._wire.sure_share
-            full = 8.0 * self._wire.credit_bytes if sure else 0.0
-            bucket = self._pairs[link, stream.links] = TokenBucket(full, sure * link.bandwidth_bps, self._now)
-        bucket.at(self._now)
+    def _pair_bucket(self, link: Link, stream: PacketStream) -> TokenBucket:
+        """Return the bucket that a stream's two hosts have for themselves on a link, refilled until now."""
+        if (bucket := self._pair_buckets.get((link, stream.links))) is None:
+            guaranteed = self._wire.guaranteed_rate
+            capacity = 8.0 * self._wire.burst_bytes if guaranteed else 0.0
+            bucket = TokenBucket(capacity, guaranteed * link.bandwidth_bps, self._now)
+            self._pair_buckets[link, stream.links] = bucket
+        bucket.refill(self._now)
         return bucket
 
     def _solve(self, now: int) -> None:
+        """Solve the rates of all streams, and set when each ends and how fast buckets refill."""
         for bucket in self._buckets.values():
-            bucket.at(now)
+            bucket.refill(now)
         rates: dict[PacketStream, tuple[float, Link]] = {}
-        acks: dict[Link, float] = {}
-        for _ in range(SOLVED):
-            rates = max_min(self._streams, acks, self._capacity)
-            acks = self._acks(rates)
-        used = dict(acks)
+        reverse_load: dict[Link, float] = {}
+        for _ in range(ITERATIONS):
+            rates = max_min(self._streams, reverse_load, self._capacity)
+            reverse_load = self._reverse_load(rates)
+        used = dict(reverse_load)
         for stream, (rate, bottleneck) in rates.items():
             stream.rate, stream.bottleneck = rate, bottleneck
             stream.due = now + math.ceil(stream.bits * PICOSECONDS / rate) if rate > 0 else NEVER
@@ -217,38 +269,41 @@ class ShapedNetwork:
                 used[link] = used.get(link, 0.0) + rate
         for link, bucket in self._buckets.items():
             bucket.rate = link.bandwidth_bps - used.get(link, 0.0)
-        self._wake()
+        self._set_alarm()
 
     def _capacity(self, link: Link, streams: int) -> float:
-        """Return what a link has for so many streams: while it owes, no more than they are sure of."""
-        if self._bucket(link).owes:
-            return min(1.0, streams * self._wire.sure_share) * link.bandwidth_bps
+        """Return the bandwidth of a link for so many streams; in deficit, only what they are guaranteed."""
+        if self._bucket(link).in_deficit:
+            return min(1.0, streams * self._wire.guaranteed_rate) * link.bandwidth_bps
         return link.bandwidth_bps
 
-    def _acks(self, rates: Mapping[PacketStream, tuple[float, Link]]) -> dict[Link, float]:
-        """Return the rate of acknowledgements on every link, and of what is lost besides."""
-        acks: dict[Link, float] = {}
+    def _reverse_load(self, rates: Mapping[PacketStream, tuple[float, Link]]) -> dict[Link, float]:
+        """Return the load of acknowledgements and duplex loss on every link, in bit/s."""
+        load: dict[Link, float] = {}
         for stream, (rate, _) in rates.items():
-            share = self._wire.ack_share + (self._lost_share if stream.early > NOTHING else 0.0)
+            share = self._wire.ack_share + (self._duplex_loss if stream.lossy_bits > NOTHING else 0.0)
             for link in stream.back:
-                acks[link] = acks.get(link, 0.0) + share * rate
-        return acks
+                load[link] = load.get(link, 0.0) + share * rate
+        return load
 
-    def _wake(self) -> None:
-        """Have SimPy call when a stream is due or a link owes no more; an alarm set before is then ignored."""
+    def _set_alarm(self) -> None:
+        """Have SimPy call at the next change: a stream ends or leaves its beginning, or a deficit is earned.
+
+        An alarm that was set before is then ignored.
+        """
         self._alarm += 1
         if self._streams:
-            number = self._alarm
+            alarm = self._alarm
             due = min(stream.due for stream in self._streams)
             for stream in self._streams:
-                if stream.early > NOTHING and stream.rate > 0:
-                    due = min(due, self._now + math.ceil(stream.early * PICOSECONDS / stream.rate))
+                if stream.lossy_bits > NOTHING and stream.rate > 0:
+                    due = min(due, self._now + math.ceil(stream.lossy_bits * PICOSECONDS / stream.rate))
             for link in {link for stream in self._streams for link in stream.links}:
                 bucket = self._buckets[link]
-                if bucket.owes and bucket.rate > 0:
+                if bucket.in_deficit and bucket.rate > 0:
                     due = min(due, self._now + math.ceil(-bucket.bits * PICOSECONDS / bucket.rate))
             timeout = self._environment.timeout(due - self._now)
-            timeout.callbacks.append(lambda _: self._change() if number == self._alarm else None)
+            timeout.callbacks.append(lambda _: self._change() if alarm == self._alarm else None)
 
 
 def max_min(
@@ -256,17 +311,27 @@ def max_min(
     taken: Mapping[Link, float],
     capacity: Callable[[Link, int], float] = lambda link, _: link.bandwidth_bps,
 ) -> dict[PacketStream, tuple[float, Link]]:
-    """Return each stream's max-min fair rate in bit/s, and the link that limits it.
+    """Share links max-min by progressive filling (Bertsekas and Gallager, Data Networks, section 6.5).
 
-    ``capacity(link, streams)`` is what a link has for so many, `taken` what it loses before.
+    Parameters
+    ----------
+    streams
+        Streams that share links.
+    taken
+        Load on a link in bit/s that is subtracted first.
+    capacity
+        ``capacity(link, streams)`` is the bandwidth of a link that so many streams use, in bit/s.
 
-    Progressive filling (Bertsekas and Gallager, Data Networks, section 6.5).
+    Returns
+    -------
+    dict
+        For each stream its rate in bit/s, and the link that limits it.
     """
     waiting: dict[Link, dict[PacketStream, None]] = {}
     for stream in streams:
         for link in stream.links:
             waiting.setdefault(link, {})[stream] = None
-    spare = {link: max(0.0, capacity(link, len(on)) - taken.get(link, 0.0)) for link, on in waiting.items()}
+    spare = {link: max(0.0, capacity(link, len(users)) - taken.get(link, 0.0)) for link, users in waiting.items()}
     rates: dict[PacketStream, tuple[float, Link]] = {}
     while waiting:
         tightest = min(waiting, key=lambda link: (spare[link] / len(waiting[link]), link.index))

@@ -1,4 +1,4 @@
-"""How ranks that are measured begin at one instant, and keep still when they are done."""
+"""How ranks that are measured start at one instant, and stay idle once they are done."""
 
 from __future__ import annotations
 
@@ -9,23 +9,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from netsim.comm.worker import Sends, Worker
-from netsim.testbed.host_model import AHEAD_S
+from netsim.testbed.host_model import START_DELAY_S
 
 if TYPE_CHECKING:
     from netsim.distributed.interpreter import RankInterpreter
 
 
-REST_S = 0.02
-"""Who is done keeps still until the last should be, by what it took before, and for so long after.
+IDLE_MARGIN_S = 0.02
+"""Seconds for which ranks that are done stay idle beyond the expected end of the slowest rank.
 
-What a rank does next, such as going to a barrier, would otherwise be in the way of those that are not done: with 16
-ranks the last step of a ring took twice as long as those before it."""
+Without it the next barrier's messages disturb ranks that are not done: with 16 ranks, the last step of a ring took
+twice as long as the others."""
 
 
 class SimultaneousStart:
-    """Lets all ranks begin at once: at an instant of the clock that they share, or as they leave a barrier.
+    """Starts all ranks at an instant of the clock that they share, or as they leave a barrier.
 
-    `hosts` is how many machines they are on, `device` what this rank's vectors are on.
+    Attributes
+    ----------
+    hosts : int
+        Number of machines that the ranks are on.
+    backend : str
+        Backend of torch.distributed.
+    device : str
+        Where this rank's vectors are.
     """
 
     def __init__(self, backend: str = "gloo") -> None:
@@ -37,63 +44,63 @@ class SimultaneousStart:
         self.backend = backend
         self.device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if backend == "nccl" else "cpu"
 
-    def together(self) -> float:
-        """Wait until it begins; return when that was, on this rank's monotonic clock."""
-        begin = self.agreed()
-        sleep_until(begin)
-        return begin
+    def begin(self) -> float:
+        """Wait until the agreed start; return that instant of this rank's monotonic clock."""
+        instant = self.agree()
+        sleep_until(instant)
+        return instant
 
-    def agreed(self) -> float:
-        """Return when all begin, on this rank's monotonic clock, some time before that."""
+    def agree(self) -> float:
+        """Return an instant of this rank's monotonic clock at which all ranks start, and do not wait for it."""
         import torch
         import torch.distributed as dist
 
         dist.barrier()
         if self.hosts > 1:
             return time.monotonic()
-        instant = torch.tensor([time.monotonic() + AHEAD_S], dtype=torch.float64)
+        instant = torch.tensor([time.monotonic() + START_DELAY_S], dtype=torch.float64)
         dist.broadcast(instant, 0)
         return float(instant)
 
-    def longest(self, seconds: float) -> float:
-        """Return the most that a rank says."""
+    def maximum(self, seconds: float) -> float:
+        """Return the largest value that a rank gives."""
         import torch
         import torch.distributed as dist
 
-        said = torch.tensor([seconds], dtype=torch.float64)
-        dist.all_reduce(said, dist.ReduceOp.MAX)
-        return float(said)
+        value = torch.tensor([seconds], dtype=torch.float64)
+        dist.all_reduce(value, dist.ReduceOp.MAX)
+        return float(value)
 
-    def first_says(self, flag: bool) -> bool:
-        """Return what rank 0 says."""
+    def broadcast(self, flag: bool) -> bool:
+        """Return the flag that rank 0 gives."""
         import torch
         import torch.distributed as dist
 
-        said = torch.tensor([flag])
-        dist.broadcast(said, 0)
-        return bool(said)
+        value = torch.tensor([flag])
+        dist.broadcast(value, 0)
+        return bool(value)
 
 
-def keep_still(began: float, longest_s: float) -> None:
-    """Wait until all are done that began then, if none takes much longer than that."""
-    sleep_until(began + longest_s + REST_S)
+def idle_until_all_done(began: float, longest_s: float) -> None:
+    """Sleep until every rank should be done that started at `began` and takes at most about `longest_s`."""
+    sleep_until(began + longest_s + IDLE_MARGIN_S)
 
 
 def sleep_until(instant: float) -> None:
-    """Wait until an instant of the monotonic clock."""
+    """Sleep until an instant of the monotonic clock."""
     time.sleep(max(0.0, instant - time.monotonic()))
 
 
 def _boot() -> str:
-    """Return what is the same only for processes of one running kernel."""
+    """Return a name of the running kernel, the same for all processes on it."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return f"process {os.getpid()}"
 
 
-def before_others() -> bool:
-    """Have the kernel wake this rank's threads before other processes' where it lets us; return whether it does."""
+def raise_priority() -> bool:
+    """Give this rank's threads real-time priority, so that they wake before others; return whether that is allowed."""
     threads = [int(task.name) for task in Path("/proc/self/task").iterdir()] if sys.platform == "linux" else []
     try:
         for thread in threads:
@@ -103,8 +110,8 @@ def before_others() -> bool:
     return bool(threads)
 
 
-def interpreter(worker: Worker, start: SimultaneousStart, sends: Sends = "eager") -> RankInterpreter:
-    """Return what answers a rank's requests."""
+def rank_interpreter(worker: Worker, start: SimultaneousStart, sends: Sends = "eager") -> RankInterpreter:
+    """Return the interpreter that runs a worker's program over torch.distributed."""
     from netsim.distributed.interpreter import RankInterpreter
 
     return RankInterpreter(worker, start.device, start.backend, sends)

@@ -1,4 +1,4 @@
-"""Whole rounds of training, as one rank of a real cluster and over the simulated one."""
+"""Whole rounds of training: measured by one rank of a real cluster, and predicted over the simulated one."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from netsim.network.fabric import Fabric
 from netsim.simulator.scheduler import RankScheduler
 from netsim.simulator.session import load_task, make_workers
 from netsim.testbed.host_model import HostTerms, HostTransport
-from netsim.testbed.local_work import COMPANY, TimedCosts, TimedTransport, medians
-from netsim.testbed.simultaneous_start import SimultaneousStart, interpreter, keep_still
+from netsim.testbed.local_work import CONCURRENT_RANKS, TimedCosts, TimedTransport, medians
+from netsim.testbed.simultaneous_start import SimultaneousStart, idle_until_all_done, rank_interpreter
 from netsim.training.algorithm import Algorithm
 from netsim.training.loop import Trained, train
 
@@ -33,21 +33,40 @@ def measured_rounds(
     start: SimultaneousStart,
     on_repeat: Callable[[int], None],
 ) -> dict[str, Any]:
-    """Train anew `repeats` times, after once that is left out; return seconds a round, and the parameters' SHA-256.
+    """Train with the first algorithm of an experiment, again and again from the same initial parameters.
 
-    Of `experiment` the first algorithm is run. A first round, which costs more than those after it, is not timed.
+    The first repeat is not counted, nor is the first round of each, which costs more than those after it.
+
+    Parameters
+    ----------
+    experiment, sends
+        What is trained, and when a send is done.
+    rank
+        This rank.
+    repeats
+        Repeats that are counted.
+    start
+        Starts all ranks at one instant.
+    on_repeat
+        Called with the index of each repeat that is done.
+
+    Returns
+    -------
+    dict
+        ``times``: seconds a round, of each repeat; ``sha256``: digests of the trained parameters on all ranks;
+        ``local``: seconds of each computation of a round.
     """
     import torch.distributed as dist
 
     task, tensors, _ = load_task(experiment, start.device)
     algorithm = experiment.algorithm(experiment.algorithms[0], tensors)
-    local = _local_work(experiment, task, algorithm, rank, start)
-    own: list[list[float]] = []
+    compute_s = _computation_seconds(experiment, task, algorithm, rank, start)
+    round_ends: list[list[float]] = []
     sha256, longest = "", 0.0
     for repeat in range(-1, repeats):
         worker = make_workers(algorithm, experiment.workers, experiment.servers)[rank]
-        real = interpreter(worker, start, sends)
-        began = start.together()
+        real = rank_interpreter(worker, start, sends)
+        began = start.begin()
         ends: list[float] = []
 
         def ended(*_: Any, ends: list[float] = ends) -> None:
@@ -56,37 +75,43 @@ def measured_rounds(
         trained = real.run(
             train(worker, algorithm, task, 1 + experiment.round_count, experiment.recipe(algorithm.name), ended)
         )
-        own.append(ends)
-        keep_still(began, longest)
+        round_ends.append(ends)
+        idle_until_all_done(began, longest)
         if repeat < 0:
-            longest = start.longest(ends[-1] - began)
+            longest = start.maximum(ends[-1] - began)
         assert isinstance(trained.parameters, Dense)
         sha256 = sha256_of(trained.parameters)
         on_repeat(repeat)
-    everyones: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(everyones, (own, sha256))
-    times = [seconds_a_round(repeat) for repeat in zip(*(own for own, _ in everyones), strict=True)][1:]
-    return {"times": times, "sha256": sorted({each for _, each in everyones}), "local": local}
+    gathered: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(gathered, (round_ends, sha256))
+    all_ends, digests = zip(*gathered, strict=True)
+    times = [seconds_a_round(by_rank) for by_rank in zip(*all_ends, strict=True)][1:]
+    return {"times": times, "sha256": sorted(set(digests)), "local": compute_s}
 
 
 def seconds_a_round(ends: Sequence[Sequence[float]]) -> float:
-    """Return what a round took after the first; ``ends[rank][round]`` is when it ended, by the rank's own clock.
+    """Return the seconds of a round after the first, in the mean over ranks.
 
-    The mean over ranks. They end a round one after another where they share processors, and in another order each
-    time, so the rank that took longest is mostly the one that was early in the first round's queue.
+    Ranks that share cores end a round one after another, in another order each time. So the slowest rank is mostly the
+    one that ended the first round early, and the mean says more than the maximum.
+
+    Parameters
+    ----------
+    ends
+        ``ends[rank][round]``: when a round ended, in seconds of the rank's own clock.
     """
-    return statistics.mean((own[-1] - own[0]) / (len(own) - 1) for own in ends)
+    return statistics.mean((by_round[-1] - by_round[0]) / (len(by_round) - 1) for by_round in ends)
 
 
-def _local_work(
+def _computation_seconds(
     experiment: Experiment, task: Any, algorithm: Algorithm, rank: int, start: SimultaneousStart
 ) -> dict[str, float]:
-    """Return what each computation costs, as the first ranks find; the others keep still."""
+    """Return the seconds of each computation, measured by the first ranks while the others are idle."""
     import torch.distributed as dist
 
-    seen: list[dict[str, list[float]]] = []
-    start.together()
-    for _ in range(2 if rank < COMPANY else 0):
+    runs: list[dict[str, list[float]]] = []
+    start.begin()
+    for _ in range(2 if rank < CONCURRENT_RANKS else 0):
         transport = TimedTransport()
         workers = make_workers(algorithm, experiment.workers, experiment.servers)
         RankScheduler[Trained](transport).run(
@@ -95,24 +120,36 @@ def _local_work(
                 worker, algorithm, task, 1 + experiment.round_count, experiment.recipe(algorithm.name)
             ),
         )
-        seen.append(dict(transport.seconds))
-    everyones: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(everyones, seen[1:])  # the first run also loads code
-    return medians([seconds for each in everyones for seconds in each])
+        runs.append(dict(transport.seconds))
+    gathered: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(gathered, runs[1:])  # the first run also loads code
+    return medians([seconds for of_rank in gathered for seconds in of_rank])
 
 
 def predicted_rounds(
-    experiment: Experiment, fabric: Fabric, wire: Wire, terms: HostTerms, sends: Sends, local: Mapping[str, float]
+    experiment: Experiment, fabric: Fabric, wire: Wire, terms: HostTerms, sends: Sends, compute_s: Mapping[str, float]
 ) -> tuple[float, str]:
-    """Return seconds a round of the first algorithm over the simulated cluster, after a first, and the SHA-256.
+    """Train with the first algorithm of an experiment over the simulated cluster.
 
-    Computations are charged what ranks that only computed measured (:mod:`netsim.testbed.local_work`).
+    Parameters
+    ----------
+    experiment, sends
+        What is trained, and when a send is done.
+    fabric, wire, terms
+        The links, their framing, and the costs of hosts.
+    compute_s
+        Seconds of each computation (:mod:`netsim.testbed.local_work`).
+
+    Returns
+    -------
+    tuple of (float, str)
+        Seconds of a round after the first, and the SHA-256 of the trained parameters.
     """
     with one_thread_each():
         task, tensors, _ = load_task(experiment, "cpu")
         algorithm = experiment.algorithm(experiment.algorithms[0], tensors)
-        terms = replace(terms, call_s=0.0, hot_call_s=0.0)  # these were timed, too
-        transport = HostTransport(fabric, wire, terms, TimedCosts(local), sends)
+        terms = replace(terms, call_cold_s=0.0, call_warm_s=0.0)  # the timed computations include them
+        transport = HostTransport(fabric, wire, terms, TimedCosts(compute_s), sends)
         workers = make_workers(algorithm, experiment.workers, experiment.servers)
         ends: list[list[float]] = [[] for _ in workers]
 
