@@ -31,9 +31,9 @@ from netsim.experiment.profile import (
     load_profile,
     save_profile,
 )
+from netsim.simulator.observer import UNOBSERVED
 from netsim.simulator.scheduler import RankScheduler
 from netsim.simulator.session import make_workers, open_session
-from netsim.simulator.timeline import Timeline
 from netsim.testbed.calibrate import CalibrationPlan, lines_of, profile_of
 from netsim.testbed.line_fits import line, link, work
 from netsim.testbed.pingpong import SIZES, Trips, ping_pong
@@ -81,8 +81,7 @@ def saved(tmp_path: Path) -> Path:
 def trips_over(experiment: Experiment, budget_s: float = 60.0) -> list[Trips]:
     """Return what the ping-pong between the first two of an experiment's simulated workers gives."""
     with open_session(experiment) as lab:
-        timelines = [Timeline() for _ in range(experiment.workers)]
-        transport = lab._transport(experiment.fabric(), _standing(), None, timelines)
+        transport = lab._transport(experiment.fabric(), _standing(), UNOBSERVED)
 
         async def program(worker: Worker) -> list[Trips]:
             return await ping_pong(worker, lambda: transport.now / PICOSECONDS, lambda: 0.0, budget_s)

@@ -163,7 +163,7 @@ def test_where_numba_does_not_compile_it_stays_with_plain_python() -> None:
     )
     environment = os.environ | {"NUMBA_DISABLE_JIT": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
-    assert (ran.stdout, ran.stderr) == ("Filling False\n", "")
+    assert (ran.stdout, ran.stderr) == ("ProgressiveFilling False\n", "")
 
 
 def test_without_numba_it_stays_with_plain_python(monkeypatch: pytest.MonkeyPatch) -> None:

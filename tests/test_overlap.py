@@ -26,10 +26,10 @@ from netsim.experiment.configuration import Experiment
 from netsim.network.fabric import Fabric
 from netsim.simulator.event_engine import SimulatedTransport
 from netsim.simulator.in_memory import InMemoryTransport
+from netsim.simulator.observer import Computation, Observers, RunObserver
 from netsim.simulator.scheduler import RankScheduler
 from netsim.simulator.session import load_task, make_workers
 from netsim.simulator.timeline import Timeline, covered
-from netsim.simulator.timeline_observer import Watched
 from netsim.training.algorithm import Algorithm
 from netsim.training.costs import AssumedCosts
 from netsim.training.loop import Task, TimingOnly, train
@@ -115,20 +115,33 @@ def test_a_timeline_adds_up_tick_by_tick(computing: Any, selecting: Any, communi
 # Laws of time.
 
 
+class FillsTimelines(RunObserver):
+    """Keeps every rank's computations and waits, and ends no step: the tests do that themselves."""
+
+    def __init__(self, timelines: list[Timeline]) -> None:
+        self._timelines = timelines
+
+    def computed(self, computation: Computation) -> None:
+        self._timelines[computation.rank].computed(computation.work, computation.start, computation.end)
+
+    def waited(self, rank: int, start: int, end: int) -> None:
+        self._timelines[rank].communicated(start, end)
+
+
 def simulated(algorithm: Algorithm, task: Task, ranks: int, rounds: int = 2, **others: Any) -> tuple[Any, ...]:
     """Return every rank's end, what it spent, and its result."""
     fabric = Fabric(TOPOLOGIES[others.get("topology", "star")](Shape(ranks, 10**9, others.get("latency", 50e-6))))
     charges = others.get("charges", {"gradient": 3e-3, "update": 1e-4, "select": 2e-4, "merge": 3e-5})
-    transport = SimulatedTransport(fabric, fabric.hosts, AssumedCosts(charges))
     timelines = [Timeline() for _ in range(len(fabric.hosts))]
-    transport.note = lambda worker, work, start, end: timelines[worker.rank].computed(work, start, end)
+    observers = Observers([FillsTimelines(timelines)])
+    transport = SimulatedTransport(fabric, fabric.hosts, AssumedCosts(charges), observers=observers)
     workers = make_workers(algorithm, ranks, fabric.server_host is not None)
     spent: dict[int, list[Any]] = {worker.rank: [] for worker in workers}
 
     def ended(worker: Worker, _: Any) -> None:
         spent[worker.rank].append((transport.now, timelines[worker.rank].spent()))
 
-    tasks = Watched[Any](transport, timelines).run(
+    tasks = RankScheduler[Any](transport, observers).run(
         workers, lambda worker: train(worker, algorithm, task, rounds, SGDConfig(0.5), ended)
     )
     return tasks, spent

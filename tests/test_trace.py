@@ -18,8 +18,9 @@ from algorithms import ALGORITHMS
 from netsim.experiment.configuration import Experiment
 from netsim.experiment.results import Result
 from netsim.report.activity import draw_links, draw_round
+from netsim.simulator.observer import Computation, TracedMessage
 from netsim.simulator.session import open_session
-from netsim.simulator.trace import Activity, Computation, Trace, TracedMessage
+from netsim.simulator.trace import Activity, Trace
 from tests.command import run
 
 MS = 10**9
@@ -114,7 +115,7 @@ def test_nobody_watches_a_run_that_is_not_traced(monkeypatch: pytest.MonkeyPatch
     def watch(*_: object) -> None:
         raise AssertionError("a run without a trace was watched")
 
-    monkeypatch.setattr("netsim.simulator.session.TracedMedium", watch)
+    monkeypatch.setattr("netsim.simulator.session.TraceObserver", watch)
     netsim.simulate(algorithm="dense", **SMALL)
     with pytest.raises(AssertionError):
         traced("dense")

@@ -26,6 +26,7 @@ from netsim.comm.worker import Worker
 from netsim.experiment.configuration import Experiment, option_of
 from netsim.experiment.results import Result
 from netsim.network.fabric import Link
+from netsim.simulator.observer import RunObserver
 from netsim.training.algorithm import State
 from netsim.training.costs import AssumedCosts, MeasuredCosts
 from netsim.training.loop import Trained
@@ -199,6 +200,17 @@ class Checkpoint:
             self.failure = f"checkpoint {str(self.path)!r} could not be written: {reason_of(error)}"
         else:
             self._done, self.failure = done, None
+
+
+class CheckpointObserver(RunObserver):
+    """Saves the state of one algorithm's `workers` whenever the run pauses."""
+
+    def __init__(self, checkpoint: Checkpoint, algorithm: str, workers: Sequence[Worker]) -> None:
+        self._checkpoint, self._algorithm, self._workers = checkpoint, algorithm, workers
+
+    def paused(self, state: CheckpointState) -> None:
+        """Write the state to the checkpoint's file."""
+        self._checkpoint.save(self._algorithm, state, self._workers)
 
 
 def checkpoint_of(

@@ -25,6 +25,7 @@ from netsim.network.switching import extra_ps
 from netsim.network.tcp import HEADERS, PAYLOAD, on_wire
 from netsim.simulator.critical_path import CriticalPath
 from netsim.simulator.event_engine import SimulatedTransport
+from netsim.simulator.observer import UNOBSERVED, Observers
 from netsim.simulator.scheduler import Done
 from netsim.training.costs import Costs
 
@@ -63,11 +64,12 @@ class EffectsTransport(SimulatedTransport):
         executor: Executor | None = None,
         now: int = 0,
         sharing: Sharing = "maxmin",
+        observers: Observers = UNOBSERVED,
         *,
         effects: Effects,
         seed: int,
     ) -> None:
-        super().__init__(fabric, hosts, costs, executor, now, sharing)
+        super().__init__(fabric, hosts, costs, executor, now, sharing, observers)
         self._effects, self._seed, self._sharing = effects, seed, sharing
         self._tcp = effects.tcp()
         self._packet = PACKET if self._tcp is None else PAYLOAD + HEADERS

@@ -17,16 +17,9 @@ from netsim.network.hosts import Host
 from netsim.network.sharing import Sharing
 from netsim.simulator.compute_pool import Backlog
 from netsim.simulator.critical_path import CriticalPath
+from netsim.simulator.observer import UNOBSERVED, Computation, Observers
 from netsim.simulator.scheduler import Done
 from netsim.training.costs import Costs
-
-SpanNote = Callable[[Worker, str, int, int], None]
-"""Called with what a worker computes, from when until when."""
-
-
-def _nobody(worker: Worker, work: str, start: int, end: int) -> None:
-    """Take no note."""
-
 
 WORTH_A_THREAD = 500 * 10**6
 """Picoseconds of charge from which a computation is long."""
@@ -47,6 +40,7 @@ class SimulatedTransport:
         executor: Executor | None = None,
         now: int = 0,
         sharing: Sharing = "maxmin",
+        observers: Observers = UNOBSERVED,
     ) -> None:
         self._environment: Any = simpy.Environment(initial_time=now)  # its clock counts whole picoseconds
         self._network = Network(self._environment, sharing)
@@ -55,7 +49,7 @@ class SimulatedTransport:
         self._costs = costs
         self._backlog = Backlog(executor, getattr(executor, "_max_workers", 1))
         self._computers: defaultdict[int, Host[CriticalPath]] = defaultdict(Host)
-        self.note: SpanNote = _nobody
+        self._observers = observers
         self.eager = False
         """Whether a sender goes on as soon as its message is on its way, not when that has arrived."""
 
@@ -97,7 +91,8 @@ class SimulatedTransport:
         for stage in stages(request):
             if duration := self._charge(worker, stage):
                 charge, path = charge + duration, host.occupy(self.now, path, stage.work, duration)
-                self.note(worker, stage.work, host.free_at - duration, host.free_at)
+                for computed in self._observers.computed:
+                    computed(Computation(worker.rank, stage.work, worker.step, host.free_at - duration, host.free_at))
         if not charge:
             done(call(), path)
             return

@@ -14,10 +14,11 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from netsim._util.errors import DeadlockError, ProtocolError
 from netsim._util.units import PICOSECONDS, format_duration
-from netsim.comm.payload import Payload, check_like, describe
+from netsim.comm.payload import Payload, check_like, describe, nbytes
 from netsim.comm.pieces import InPieces
 from netsim.comm.worker import EXPAND, Collective, Compute, Fork, Handle, Recv, Send, SendRecv, Start, Worker, evaluate
 from netsim.simulator.critical_path import CriticalPath
+from netsim.simulator.observer import UNOBSERVED, Observers, TracedMessage, tell
 from netsim.simulator.replica_cache import ReplicaMemo
 
 T = TypeVar("T")
@@ -25,6 +26,8 @@ Done = Callable[[Any, CriticalPath], None]
 """Called by a transport with the answer, and with the path of events that led to it."""
 EXPANDED = (Collective, InPieces)
 """What is run as the messages and computations that it is made of."""
+MESSAGES = (Send, Recv, SendRecv)
+"""What waits for messages."""
 BESIDE = (Start, Fork)
 """What goes on beside the one that asks."""
 
@@ -121,10 +124,11 @@ class Channel:
 
 
 class RankScheduler(Generic[T]):
-    """Runs one coroutine a rank to its end, answering their requests."""
+    """Runs one coroutine a rank to its end and answers its requests; tells `observers` of messages and waits."""
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Transport, observers: Observers = UNOBSERVED) -> None:
         self._transport = transport
+        self._observers = observers
         self._channels: defaultdict[tuple[int, int, int], Channel] = defaultdict(Channel)
         self._ready: deque[tuple[RankCoroutine[T], Any]] = deque()
         self._forked: dict[RankCoroutine[Any], None] = {}
@@ -150,6 +154,7 @@ class RankScheduler(Generic[T]):
         `start` is the path that led here, if they do not begin at the beginning.
         """
         start = CriticalPath.start(self._transport.now) if start is None else start
+        tell(self._observers.began, self._transport)
         tasks = [RankCoroutine(worker, program(worker), start) for worker in workers]
         with ExitStack() as stack:
             stack.callback(self._close_forked)
@@ -161,6 +166,8 @@ class RankScheduler(Generic[T]):
                     self._resume(*self._ready.popleft())
                 if not self._transport.advance():
                     break
+                for advanced in self._observers.advanced:
+                    advanced()
             self._check_finished([*tasks, *self._forked])
         return tasks
 
@@ -214,8 +221,29 @@ class RankScheduler(Generic[T]):
             if message.claim is not None:
                 self._deliver(message, *message.claim)
 
-        self._transport.carry(task.worker, request, task.path, sent, arrived)
+        callbacks: tuple[Done, Done] = (sent, arrived)
+        if self._observers.delivered:
+            callbacks = self._observed(task.worker, request, sent, arrived)
+        self._transport.carry(task.worker, request, task.path, *callbacks)
         return operation
+
+    def _observed(self, worker: Worker, request: Send, sent: Done, arrived: Done) -> tuple[Done, Done]:
+        """Return the two callbacks of a message such that the later call also tells the observers of the message."""
+        posted = (worker.rank, request.dst, nbytes(request.payload), worker.operation, worker.step, request.tag)
+        start = self._transport.now
+        instants: dict[str, int] = {}
+
+        def noted(field: str, then: Done) -> Done:
+            def at(answer: Any, path: CriticalPath) -> None:
+                instants[field] = self._transport.now
+                if len(instants) == 2:
+                    message = TracedMessage(*posted, start, instants["sent"], instants["end"])
+                    tell(self._observers.delivered, message)
+                then(answer, path)
+
+            return at
+
+        return noted("sent", sent), noted("end", arrived)
 
     def _receive(self, task: RankCoroutine[T], request: Recv[Any]) -> Operation:
         operation = Operation(request)
@@ -297,9 +325,11 @@ class RankScheduler(Generic[T]):
             tell(answer, path)
 
     def _wake(self, task: RankCoroutine[T], answer: Any, path: CriticalPath) -> None:
-        # If it stood still until now, what it waited for is what its own path leads through.
+        # If the task was blocked until now, its critical path runs through the event it was waiting for.
         if self._transport.now > task.blocked_since:
             task.path = path
+        if self._observers.waited and isinstance(_awaited(task), MESSAGES):
+            tell(self._observers.waited, task.worker.rank, task.blocked_since, self._transport.now)
         task.waits_for = None
         self._ready.append((task, answer))
 

@@ -24,17 +24,17 @@ from netsim.experiment.configuration import Experiment
 from netsim.experiment.results import RankOutcome, Ranks, Result, Timing, Way, sha256_of, summarise
 from netsim.network.sharing import Sharing
 from netsim.simulator.analytic import Star
-from netsim.simulator.checkpoint import Checkpoint, CheckpointState
+from netsim.simulator.checkpoint import Checkpoint, CheckpointObserver, CheckpointState
 from netsim.simulator.critical_path import CriticalPath
 from netsim.simulator.effects_engine import EffectsTransport
 from netsim.simulator.engines import Training, all_at_once, closed_form, timing
 from netsim.simulator.event_engine import SimulatedTransport
 from netsim.simulator.in_memory import InMemoryTransport
+from netsim.simulator.observer import UNOBSERVED, MetricsObserver, Observers, ProgressObserver, RunObserver, tell
 from netsim.simulator.scheduler import RankCoroutine, RankScheduler, Transport
-from netsim.simulator.timeline import Timeline
-from netsim.simulator.timeline_observer import Watched
+from netsim.simulator.timeline_observer import TimelineObserver
 from netsim.simulator.trace import Trace
-from netsim.simulator.trace_observer import TracedTransport
+from netsim.simulator.trace_observer import TraceObserver
 from netsim.training.algorithm import Algorithm
 from netsim.training.costs import AssumedCosts, MeasuredCosts
 from netsim.training.loop import Task, TimingOnly, Trained, train
@@ -117,16 +117,16 @@ class Session:
         recorder = self._recorder(algorithm, workers, lambda: transport.now, emit)
         if recorder is not None and standing.step:
             recorder.resume(workers, standing.trained, standing.skipped)
+        observers = _observers(name, workers, on_round, recorder, checkpoint, trace, isinstance(algorithm, Overlapped))
         while True:
-            timelines = [Timeline() for _ in workers] if isinstance(algorithm, Overlapped) else []
-            transport = self._transport(fabric, standing, trace, timelines)
+            transport = self._transport(fabric, standing, observers)
             until = min(standing.step + every, experiment.round_count)
-            tasks = self._run(transport, algorithm, workers, until, standing, on_round, recorder, timelines)
+            tasks = self._run(transport, algorithm, workers, until, standing, observers)
             if checkpoint is None or until == experiment.round_count:
                 break
             standing = _standing(until, tasks, recorder)
-            del tasks  # what the ranks hold must go when they replace it
-            checkpoint.save(name, standing, workers)
+            del tasks  # the ranks replace what they hold, which must be freed then
+            tell(observers.paused, standing)
         server_hosts = fabric.hosts[workers[0].server :][: max(1, experiment.servers)] if algorithm.uses_server else []
         assert tasks[0].result is not None
         timing = _timing(tasks, experiment.round_count, server_hosts)
@@ -164,21 +164,17 @@ class Session:
         assert isinstance(charges, MeasuredCosts)
         return charges.ready(lambda written: task.gradual(written, task.initial_parameters(), 0, 0))
 
-    def _transport(
-        self, fabric: Fabric, standing: CheckpointState, trace: Trace | None, timelines: Sequence[Timeline]
-    ) -> Transport:
-        """Return the network, where it stands, with the effects that were asked for; it fills `timelines`."""
+    def _transport(self, fabric: Fabric, standing: CheckpointState, observers: Observers) -> Transport:
+        """Return the network with the effects that were asked for; its clock starts where `standing` ended."""
         experiment, now = self.experiment, standing.path.total()
-        network = (fabric, fabric.hosts, self.costs, self._executor, now, cast(Sharing, experiment.sharing))
+        network = (fabric, fabric.hosts, self.costs, self._executor, now, cast(Sharing, experiment.sharing), observers)
         transport: SimulatedTransport
         if experiment.effects.any:
             transport = EffectsTransport(*network, effects=experiment.effects, seed=experiment.seed)
         else:
             transport = SimulatedTransport(*network)
         transport.eager = experiment.sends == "eager"
-        if timelines:
-            transport.note = lambda worker, work, start, end: timelines[worker.rank].computed(work, start, end)
-        return transport if trace is None else TracedTransport(transport, trace)
+        return transport
 
     def in_memory(self, name: str) -> list[RankOutcome]:
         """Run one algorithm without a network or time; return what each rank did."""
@@ -195,27 +191,19 @@ class Session:
         workers: list[Worker],
         until: int,
         standing: CheckpointState,
-        on_round: OnRound = ignore,
-        recorder: MetricsRecorder | None = None,
-        timelines: Sequence[Timeline] = (),
+        observers: Observers = UNOBSERVED,
     ) -> list[RankCoroutine[Trained]]:
-        """Run an algorithm from where it stands until there were so many rounds; `timelines` are watched, if any."""
+        """Run an algorithm from where it stands until `until` rounds have ended."""
         recipe = self.experiment.recipe(algorithm.name)
 
         def ended(worker: Worker, trained: Trained) -> None:
-            if worker.rank == 0:
-                on_round(algorithm.name, worker.step)
-            if recorder is not None:
-                recorder.finished(worker, trained)
-            if timelines:
-                spent = timelines[worker.rank].spent()
-                worker.tally.update({name: int(time) for name, time in spent._asdict().items()})
+            tell(observers.step_ended, worker, trained)
 
         def program(worker: Worker) -> Any:
             start = standing.trained.pop(worker.rank, None)
             return train(worker, algorithm, self.task, until, recipe, ended, standing.step, start)
 
-        ranks = Watched[Trained](transport, timelines) if timelines else RankScheduler[Trained](transport)
+        ranks = RankScheduler[Trained](transport, observers)
         return ranks.run(workers, program, CriticalPath.after(standing.path))
 
     def _recorder(
@@ -433,6 +421,28 @@ def make_workers(algorithm: Algorithm, workers: int, servers: int) -> list[Worke
 def holds_a_part(worker: Worker, ranks: int) -> bool:
     """Return whether a rank is one of several servers: then it does not have all parameters."""
     return not worker.trains and ranks > worker.workers + 1
+
+
+def _observers(
+    algorithm: str,
+    workers: Sequence[Worker],
+    on_round: OnRound,
+    recorder: MetricsRecorder | None,
+    checkpoint: Checkpoint | None,
+    trace: Trace | None,
+    overlaps: bool,
+) -> Observers:
+    """Return everything that watches a run of `algorithm`."""
+    observers: list[RunObserver] = [ProgressObserver(algorithm, on_round)]
+    if recorder is not None:
+        observers.append(MetricsObserver(recorder))
+    if overlaps:
+        observers.append(TimelineObserver(len(workers)))
+    if trace is not None:
+        observers.append(TraceObserver(trace))
+    if checkpoint is not None:
+        observers.append(CheckpointObserver(checkpoint, algorithm, workers))
+    return Observers(observers)
 
 
 def _outcomes(tasks: list[RankCoroutine[Trained]]) -> list[RankOutcome]:

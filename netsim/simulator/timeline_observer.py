@@ -1,27 +1,28 @@
-"""Runs ranks, and keeps timelines of them."""
+"""Splits each rank's step into computing, selecting and waiting for messages, for algorithms that overlap them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, TypeVar
-
-from netsim.comm.worker import Recv, Send, SendRecv
-from netsim.simulator.critical_path import CriticalPath
-from netsim.simulator.scheduler import RankCoroutine, RankScheduler, Transport
+from netsim.comm.worker import Worker
+from netsim.simulator.observer import Computation, RunObserver
 from netsim.simulator.timeline import Timeline
+from netsim.training.loop import Trained
 
-T = TypeVar("T")
 
+class TimelineObserver(RunObserver):
+    """Keeps a timeline a rank, and adds what each step spent to the rank's tally, in picoseconds."""
 
-class Watched(RankScheduler[T]):
-    """Runs as any, and notes when a coroutine of rank r waited for a message in ``timelines[r]``."""
+    def __init__(self, ranks: int) -> None:
+        self._timelines = [Timeline() for _ in range(ranks)]
 
-    def __init__(self, transport: Transport, timelines: Sequence[Timeline]) -> None:
-        super().__init__(transport)
-        self._timelines = timelines
+    def computed(self, computation: Computation) -> None:
+        """Add a computation to its rank's timeline."""
+        self._timelines[computation.rank].computed(computation.work, computation.start, computation.end)
 
-    def _wake(self, task: RankCoroutine[T], answer: Any, path: CriticalPath) -> None:
-        assert task.waits_for is not None
-        if isinstance(task.waits_for.request, Send | Recv | SendRecv):
-            self._timelines[task.worker.rank].communicated(task.blocked_since, self._transport.now)
-        super()._wake(task, answer, path)
+    def waited(self, rank: int, start: int, end: int) -> None:
+        """Add a wait for a message to the rank's timeline."""
+        self._timelines[rank].communicated(start, end)
+
+    def step_ended(self, worker: Worker, trained: Trained) -> None:
+        """Add the step's times to the worker's tally, and begin the next step's timeline."""
+        spent = self._timelines[worker.rank].spent()
+        worker.tally.update({name: int(time) for name, time in spent._asdict().items()})

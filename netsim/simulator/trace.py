@@ -13,34 +13,12 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from netsim.simulator.observer import Computation, TracedMessage
+
 MOST_RECORDS = 2_000_000
 """Computations and messages that are kept; a file of more would not open."""
 
 SEND, RECEIVE, BOTH, WAIT = "send", "receive", "send and receive", "wait"
-
-
-class Computation(NamedTuple):
-    """Something that a rank computed in a step."""
-
-    rank: int
-    work: str
-    step: int
-    start: int
-    end: int
-
-
-class TracedMessage(NamedTuple):
-    """A message from when it was posted to when its last byte arrived; at `sent` its sender could go on."""
-
-    src: int
-    dst: int
-    nbytes: int
-    operation: str
-    step: int
-    tag: int
-    start: int
-    sent: int
-    end: int
 
 
 class Activity(NamedTuple):

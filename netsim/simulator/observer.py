@@ -1,0 +1,135 @@
+"""Watching a run: the one protocol by which traces, timelines, metrics, progress and checkpoints learn what happens.
+
+An observer derives from :class:`RunObserver` and overrides the events that it needs. :class:`Observers` sorts several
+observers by event, so an event without a listener costs one look at an empty tuple::
+
+    class Longest(RunObserver):
+        def __init__(self):
+            self.picoseconds = 0
+
+        def computed(self, computation):
+            self.picoseconds = max(self.picoseconds, computation.end - computation.start)
+
+    observers = Observers([Longest()])
+    transport = SimulatedTransport(fabric, hosts, costs, observers=observers)
+    RankScheduler(transport, observers).run(workers, program)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from netsim.comm.worker import Worker
+from netsim.training.loop import Trained
+
+if TYPE_CHECKING:
+    from netsim._util.progress import OnRound
+    from netsim.simulator.checkpoint import CheckpointState
+    from netsim.simulator.scheduler import Transport
+    from netsim.training.metrics import MetricsRecorder
+
+
+class Computation(NamedTuple):
+    """One computation of a rank in a step; instants are simulated picoseconds."""
+
+    rank: int
+    work: str
+    step: int
+    start: int
+    end: int
+
+
+class TracedMessage(NamedTuple):
+    """One message; instants are simulated picoseconds.
+
+    The sender posts it at `start` and may go on at `sent`; the last byte arrives at `end`.
+    """
+
+    src: int
+    dst: int
+    nbytes: int
+    operation: str
+    step: int
+    tag: int
+    start: int
+    sent: int
+    end: int
+
+
+class RunObserver:
+    """The events of a run; every method does nothing here, and an observer overrides those that it needs."""
+
+    def began(self, transport: Transport) -> None:
+        """Learn that ranks start, or go on after a pause, over `transport`."""
+
+    def computed(self, computation: Computation) -> None:
+        """Learn of a computation that takes simulated time, as soon as its end is known."""
+
+    def delivered(self, message: TracedMessage) -> None:
+        """Learn of a message whose last byte has arrived and whose sender may go on."""
+
+    def waited(self, rank: int, start: int, end: int) -> None:
+        """Learn that a coroutine of `rank` waited for a message between two instants, in picoseconds."""
+
+    def advanced(self) -> None:
+        """Learn that the transport let its next event happen; its `now` may be another instant."""
+
+    def step_ended(self, worker: Worker, trained: Trained) -> None:
+        """Learn that a rank ended step ``worker.step``, and what it holds."""
+
+    def paused(self, state: CheckpointState) -> None:
+        """Learn that all ranks ended the steps before ``state.step`` and that the network is idle."""
+
+
+class Observers:
+    """The observers of one run: each attribute is a tuple of the methods that listen to the event of that name."""
+
+    def __init__(self, observers: Sequence[RunObserver] = ()) -> None:
+        def listening(event: str) -> tuple[Callable[..., None], ...]:
+            unheard = getattr(RunObserver, event)
+            return tuple(getattr(each, event) for each in observers if getattr(type(each), event) is not unheard)
+
+        self.began = listening("began")
+        self.computed = listening("computed")
+        self.delivered = listening("delivered")
+        self.waited = listening("waited")
+        self.advanced = listening("advanced")
+        self.step_ended = listening("step_ended")
+        self.paused = listening("paused")
+
+    def __repr__(self) -> str:
+        return f"Observers({', '.join(f'{event}: {len(heard)}' for event, heard in vars(self).items() if heard)})"
+
+
+UNOBSERVED = Observers()
+"""Nobody watches."""
+
+
+def tell(listeners: tuple[Callable[..., None], ...], *event: Any) -> None:
+    """Call every listener with the same event."""
+    for listener in listeners:
+        listener(*event)
+
+
+class ProgressObserver(RunObserver):
+    """Calls ``on_round(algorithm, step)`` when rank 0 ends a step."""
+
+    def __init__(self, algorithm: str, on_round: OnRound) -> None:
+        self._algorithm, self._on_round = algorithm, on_round
+
+    def step_ended(self, worker: Worker, trained: Trained) -> None:
+        """Report the step if the worker is rank 0."""
+        if worker.rank == 0:
+            self._on_round(self._algorithm, worker.step)
+
+
+class MetricsObserver(RunObserver):
+    """Passes the end of every rank's step on to a recorder of metrics."""
+
+    def __init__(self, recorder: MetricsRecorder) -> None:
+        self._recorder = recorder
+
+    def step_ended(self, worker: Worker, trained: Trained) -> None:
+        """Have the recorder count the step."""
+        self._recorder.finished(worker, trained)
