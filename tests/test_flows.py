@@ -159,7 +159,7 @@ def test_plain_python_compiled_code_and_changing_over_agree() -> None:
 def test_where_numba_does_not_compile_it_stays_with_plain_python() -> None:
     script = (
         "import sys; from tests.test_flows import racks; _, _, network = racks('auto', 32, 300);"
-        "print(type(network._sharers).__name__, 'netsim.network.compiled' in sys.modules)"
+        "print(type(network._solver).__name__, 'netsim.network.compiled' in sys.modules)"
     )
     environment = os.environ | {"NUMBA_DISABLE_JIT": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)

@@ -1,26 +1,33 @@
-"""The flow engine compiled by numba: flat records, local repair of max-min shares, a heap of instants.
+"""The incremental max-min solver, compiled by numba: flat records, local repair of rates, a heap of instants.
 
-Import it lazily, and only where numba is there. What it computes is what :mod:`netsim.network.flows` says; how is its
-own. Every flow stores the link that holds it back, its bottleneck. When flows come and go, only those are shared
-out again that come or that a link concerned held back, in what the others leave. Then each bottleneck is looked at: a
-rate is max-min fair if and only if its flow is at its cap, or uses a full link on which no flow has a higher level,
-which is a rate by its weight (Bertsekas and Gallager, Data Networks, section 6.5). Flows for which that ceased to hold
-join those that are shared out, until it holds for all. A flow alone on its links is never shared out.
+Import it lazily, and only where numba is installed. It computes the same rates as the reference,
+:func:`netsim.network.filling.max_min`, in another way. Every flow remembers its bottleneck. When flows come and go,
+only two kinds of flows get new rates: those that come, and those whose bottleneck is a link concerned. They share what
+all other flows leave. Then the solver checks every bottleneck. A rate is max-min fair if and only if its flow is at its
+cap, or uses a full link on which no flow has a higher level (rate by weight). Flows for which that no longer holds
+join the flows that get new rates, until it holds for all. A flow alone on its links takes no part in this.
 
-A loop in nopython mode drives the engine by itself, for example with messages that wait their route's latency::
+A loop in nopython mode can drive the solver by itself, for example with messages that wait for their route's latency::
 
-    core = new_core(bandwidth_bps, flows=1000, knots=4000)   # in Python: room for so many flows and links of flows
+    core = new_core(bandwidth_bps, flows=1000, knots=4000)  # in Python: room for flows, and for their links
     flow = add(core, tag, links, bits, weight, cap, at)      # drains from `at` on, in picoseconds; weight 1, cap inf
     while (now := next_instant(core)) != NEVER:
-        for flow in done[: settle(core, now, done)]:         # those whose last bit has drained, by tag
-            ...core.flows[flow].tag...                       # read what you need of it, then
+        for flow in done[: settle(core, now, done)]:         # the flows that end now, in the order of their tags
+            ...core.flows[flow].tag...                       # read what you need of the flow, then
             free(core, flow)                                 # give its room back
 
-`done` is an int32 array as long as ``core.flows``. Of one instant, flows end in the order of their tags. `add` returns
-NONE where there is no room; :func:`grow` makes more, in Python.
+`done` is an int32 array as long as ``core.flows``. `add` returns NONE where there is no room; :func:`grow` makes more,
+in Python.
 
-All of it is in one file, since numba's cache of a function knows the file of that function alone: who changes this file
-touches those whose compiled functions call it.
+A *knot* ties one flow to one link of its route. The knots of a link form a doubly linked list in order of arrival, and
+the knots of a flow a singly linked list in order of the route.
+
+All of this is in one file because numba's cache knows only the file of a compiled function. After a change here, touch
+the files whose compiled functions call these.
+
+References
+----------
+Bertsekas and Gallager, *Data Networks*, section 6.5.
 """
 
 from __future__ import annotations
@@ -43,46 +50,47 @@ Records: TypeAlias = Any
 
 NONE: Final = -1
 CAP: Final = -2
-"""Stands for a knot where a flow is held back by its own cap."""
+"""The bottleneck of a flow that its own cap limits."""
 NEVER: Final = HORIZON_PS
-"""The instant of what does not happen. Later ones cannot be told from it."""
+"""The instant of an event that never happens: the horizon. Later instants are not distinguished from it."""
 SECOND: Final = 10**12
 LARGEST_RATE: Final = FASTEST_BPS
-"""Of whole bit/s up to this, times are computed in integers."""
+"""The time at a rate of whole bit/s up to this is computed in integers."""
 TOLERANCE: Final = 1e-12
-"""Levels and sums that differ by less, relatively, are equal; what is above is repaired."""
+"""Levels and sums with a smaller relative difference count as equal; a larger difference is repaired."""
 REACH: Final = 6
-"""How far from a change flows are shared out at first: those that its links hold back, those that their links do, …"""
+"""Steps from a change within which flows get new rates at first, each step from a link to the flows it limits."""
 WAITING, DRAINING, OVER = range(3)
 
-# What repairs look at comes first, so that it lies together in the cache.
+# The fields that repairs read come first, so that they lie together in the cache. A *member* is a flow that gets a new
+# rate in the present repair.
 LINK = np.dtype(
     [
-        ("first", "i4"),  # knots of the flows on it, in order of arrival
-        ("users", "i4"),  # flows on it that are shared out,
-        ("weight", "f8"),  # their weights,
-        ("kept", "f8"),  # rates of the others,
-        ("highest", "f8"),  # the highest level of those,
-        ("held", "f8"),  # and of those among them that it holds back; -1 where there is none
-        ("spare", "f8"),  # while filling: what is left,
-        ("growing", "f8"),  # for flows of this weight in all,
-        ("unfixed", "i4"),  # and of this number
+        ("first", "i4"),  # first knot, in order of arrival
+        ("users", "i4"),  # number of members on the link
+        ("weight", "f8"),  # sum of their weights
+        ("kept", "f8"),  # sum of the rates of the other flows
+        ("highest", "f8"),  # highest level of the other flows
+        ("held", "f8"),  # highest level of those whose bottleneck is this link; -1 if there are none
+        ("spare", "f8"),  # while filling: bandwidth that is left,
+        ("growing", "f8"),  # weight of the members whose rate still grows,
+        ("unfixed", "i4"),  # and their number
         ("stale", "i4"),  # whether `users` to `held` must be summed anew
-        ("capacity", "f8"),
-        ("repair", "i8"),  # stamp of the repair that touched it last
-        ("last", "i4"),
-        ("flows", "i4"),
-        ("changed", "i4"),  # whether it is among the links that changed
+        ("capacity", "f8"),  # bit/s
+        ("repair", "i8"),  # number of the last repair that touched the link
+        ("last", "i4"),  # last knot
+        ("flows", "i4"),  # number of flows on the link
+        ("changed", "i4"),  # whether the link is in the list of changed links
     ],
     align=True,
 )
 FLOW = np.dtype(
     [
-        ("knot", "i4"),  # its first
-        ("bottleneck", "i4"),  # the knot of the link that holds it back, CAP or NONE
+        ("knot", "i4"),  # first knot; of a free record, the next free record
+        ("bottleneck", "i4"),  # the knot of the limiting link, CAP or NONE
         ("new_bottleneck", "i4"),
-        ("fixed", "i4"),
-        ("repair", "i8"),  # stamp of the repair that it takes part in
+        ("fixed", "i4"),  # while filling: whether the new rate is known
+        ("repair", "i8"),  # number of the last repair that the flow was a member of
         ("weight", "f8"),
         ("level", "f8"),
         ("rate", "f8"),
@@ -93,8 +101,8 @@ FLOW = np.dtype(
         ("remaining", "f8"),
         ("updated", "i8"),
         ("bits", "i8"),
-        ("capped", "i8"),  # picoseconds at its cap
-        ("place", "i4"),  # in the heap of instants
+        ("capped", "i8"),  # picoseconds at the cap
+        ("place", "i4"),  # position in the heap of instants
         ("phase", "i4"),
     ],
     align=True,
@@ -103,10 +111,10 @@ KNOT = np.dtype(
     [
         ("flow", "i4"),
         ("link", "i4"),
-        ("next", "i4"),  # on the link
+        ("next", "i4"),  # neighbours on the link
         ("previous", "i4"),
-        ("following", "i4"),  # of the flow
-        ("held", "i8"),  # picoseconds for which this link held the flow back
+        ("following", "i4"),  # next knot of the flow; of a free record, the next free record
+        ("held", "i8"),  # picoseconds for which this link was the flow's bottleneck
     ],
     align=True,
 )
@@ -120,16 +128,16 @@ HEAD = np.dtype(
         ("entering", "i4"),
         ("changes", "i4"),
         ("filling", "i4"),
-        ("repair", "i8"),
-        ("solved", "i8"),  # repairs so far, and flows shared out by them
-        ("shared_out", "i8"),
+        ("repair", "i8"),  # number of the present repair
+        ("solved", "i8"),  # repairs so far
+        ("shared_out", "i8"),  # rates computed by them
     ],
     align=True,
 )
 
 
 class Core(NamedTuple):
-    """Links, flows, and the knots that tie them together; then lists that are only used inside."""
+    """The state of the solver: links, flows and the knots that tie them together; then working lists."""
 
     head: Records
     links: Records
@@ -138,20 +146,20 @@ class Core(NamedTuple):
     agenda: NDArray[np.int32]
     """A heap of flows by (due, tag)."""
     dues: NDArray[np.int64]
-    """When they are due."""
+    """The instants of the entries of `agenda`."""
     members: NDArray[np.int32]
-    """Flows that are shared out."""
+    """The flows that get new rates in the present repair."""
     touched: NDArray[np.int32]
-    """Links that they use."""
+    """The links that members use."""
     changed: NDArray[np.int32]
-    """Links that flows entered or left, or whose capacity changed."""
+    """The links that flows entered or left, or whose capacity changed."""
     keys: NDArray[np.float64]
-    """A heap of (level, link), or flow after the last link, for filling."""
+    """The levels of a heap for filling; `ids` has the entry's link, or the number of links plus its flow."""
     ids: NDArray[np.int32]
 
 
 def jit(function: F) -> F:
-    """Compile without the GIL, cached on disk where that can be written."""
+    """Compile a function that releases the GIL; cache it on disk where that is writable."""
     try:
         return cast(F, numba.njit(nogil=True, cache=True, error_model="numpy")(function))
     except RuntimeError:
@@ -159,7 +167,7 @@ def jit(function: F) -> F:
 
 
 def new_core(bandwidth_bps: NDArray[Any], flows: int = 256, knots: int = 1024) -> Core:
-    """Return an idle network with room for so many flows, waiting ones included, and links of all their routes."""
+    """Return an idle network of links with these capacities, and room for flows (waiting ones too) and knots."""
     no_ints, no_floats = np.zeros(0, np.int32), np.zeros(0, np.float64)
     head = np.zeros(1, HEAD)
     head["free_flow"] = head["free_knot"] = NONE
@@ -172,12 +180,12 @@ def new_core(bandwidth_bps: NDArray[Any], flows: int = 256, knots: int = 1024) -
 
 
 def grow(core: Core, flows: int = 0, knots: int = 0, links: int = 0) -> Core:
-    """Return the same state with room for so many flows, knots and links more."""
+    """Return the same state with room for more flows, knots and links."""
     had_flows, had_knots = len(core.flows), len(core.knots)
     more_links, more_flows, more_knots = np.zeros(links, LINK), np.zeros(flows, FLOW), np.zeros(knots, KNOT)
     more_links["first"] = more_links["last"] = NONE
     head = core.head.copy()
-    # What is free forms a chain, through `knot` and `following`.
+    # Free records form a chain through `knot` and `following`.
     if flows:
         more_flows["knot"] = np.append(np.arange(had_flows + 1, had_flows + flows), head["free_flow"])
         head["free_flow"] = had_flows
@@ -200,14 +208,14 @@ def grow(core: Core, flows: int = 0, knots: int = 0, links: int = 0) -> Core:
     )
 
 
-# What others call.
+# The interface.
 
 
 @jit
 def add(core: Core, tag: int, links: NDArray[Any], bits: int, weight: float, cap: float, at: int) -> int:
-    """Have `bits` drain through `links` from `at` on, with a weight and at most `cap` bit/s; return the flow's number.
+    """Let `bits` drain through `links` from `at` on, at most at `cap` bit/s; return the flow, NONE if there is no room.
 
-    Of no bits, or without links, it is over at `at`. Return NONE where there is no room.
+    A flow without bits or without links ends at `at`.
     """
     head, knots = core.head[0], core.knots
     number = head.free_flow
@@ -238,7 +246,7 @@ def add(core: Core, tag: int, links: NDArray[Any], bits: int, weight: float, cap
 
 @jit
 def free(core: Core, number: int) -> None:
-    """Give back the room of a flow that is over."""
+    """Give back the room of a flow that ended."""
     head, flow, knots = core.head[0], core.flows[number], core.knots
     index = flow.knot
     while index != NONE:
@@ -252,9 +260,9 @@ def free(core: Core, number: int) -> None:
 
 @jit
 def take(core: Core, number: int, held: NDArray[np.int64]) -> int:
-    """Read of a flow that is over for how many picoseconds each link of its route held it back, and free it.
+    """Free a flow that ended, and write into `held` for how many picoseconds each link of its route limited it.
 
-    Return for how many its own cap did.
+    Return for how many picoseconds its own cap did.
     """
     index, position = core.flows[number].knot, 0
     while index != NONE:
@@ -267,19 +275,19 @@ def take(core: Core, number: int, held: NDArray[np.int64]) -> int:
 
 @jit
 def next_instant(core: Core) -> int:
-    """Return when something happens next, NEVER if nothing does."""
+    """Return the instant at which a flow begins to drain or ends next, NEVER if none does."""
     return int(core.dues[0]) if core.head[0].scheduled else NEVER
 
 
 @jit
 def settle(core: Core, now: int, done: NDArray[np.int32]) -> int:
-    """Let all that is due by `now` happen, share links once, and return how many flows are over, now in `done`.
+    """Let flows begin and end that are due by `now`, then share links once. Return how many ended; they are in `done`.
 
-    Call it at every :func:`next_instant`, and after changes of links and caps.
+    Call this function at every :func:`next_instant`, and after changes of capacities and caps.
     """
     head, links, flows, knots = core.head[0], core.links, core.flows, core.knots
     over = 0
-    entering = 0  # they come last in `done`, which has room for all flows
+    entering = 0  # these flows are put at the end of `done`, which has room for all flows
     while head.scheduled and core.dues[0] <= now:
         number = core.agenda[0]
         _unschedule(core, number)
@@ -320,12 +328,12 @@ def settle(core: Core, now: int, done: NDArray[np.int32]) -> int:
 
 @jit
 def settle_and_report(core: Core, now: int, done: NDArray[np.int32], report: NDArray[np.int64]) -> tuple[int, int]:
-    """Do as :func:`settle`, free the flows that are over, and return the length of the report, and the next instant.
+    """Do as :func:`settle`, and free the flows that end. Return the length of the report, and the next instant.
 
-    That is NONE if there is none, and NEVER if it is further away than can be counted.
+    The next instant is NONE if there is none, and NEVER if it lies beyond the horizon.
 
-    The report holds of each flow its number, for how many picoseconds its own cap held it back, and for how many
-    each link of its route did; it takes two for each flow there is room for, and one for each knot.
+    The report has, for each flow that ended: the flow, for how many picoseconds its own cap limited it, and for how
+    many each link of its route did. Its size must be two for each flow that there is room for, and one for each knot.
     """
     size = 0
     for position in range(settle(core, now, done)):
@@ -339,9 +347,9 @@ def settle_and_report(core: Core, now: int, done: NDArray[np.int32], report: NDA
 
 @jit
 def set_capacity(core: Core, link: int, capacity: float) -> None:
-    """Give a link another capacity from the next :func:`settle` on."""
+    """Give a link another capacity, in bit/s, from the next :func:`settle` on."""
     core.links[link].capacity = capacity
-    # Its flows may all be too fast now: have them held back by it, so that they are shared out.
+    # Any flow on the link may be too fast now, so all of them get new rates.
     index = core.links[link].first
     while index != NONE:
         core.flows[core.knots[index].flow].repair = _UNSETTLED
@@ -351,7 +359,7 @@ def set_capacity(core: Core, link: int, capacity: float) -> None:
 
 @jit
 def set_cap(core: Core, number: int, cap: float) -> None:
-    """Have a flow not exceed `cap` bit/s from the next :func:`settle` on."""
+    """Limit a flow to `cap` bit/s from the next :func:`settle` on."""
     flow = core.flows[number]
     flow.cap = cap
     if flow.phase == DRAINING:
@@ -359,9 +367,10 @@ def set_cap(core: Core, number: int, cap: float) -> None:
         _mark(core, core.knots[flow.knot].link)
 
 
-# Flows and their links.
+# Flows and the links that they use.
 
 _UNSETTLED: Final = -1
+"""The `repair` of a flow that must get a new rate in the next repair."""
 
 
 @jit
@@ -384,7 +393,7 @@ def _tie(core: Core, number: int) -> None:
 
 @jit
 def _untie(core: Core, number: int) -> None:
-    """Take a flow off its links, and mark those that others use."""
+    """Take a flow off its links, and mark the links that other flows use."""
     links, knots = core.links, core.knots
     index = core.flows[number].knot
     while index != NONE:
@@ -406,7 +415,7 @@ def _untie(core: Core, number: int) -> None:
 
 @jit
 def _mark(core: Core, link: int) -> None:
-    """Note that something about a link changed."""
+    """Put a link in the list of changed links."""
     if not core.links[link].changed:
         core.links[link].changed = 1
         core.changed[core.head[0].changes] = link
@@ -415,6 +424,7 @@ def _mark(core: Core, link: int) -> None:
 
 @jit
 def _is_alone(core: Core, number: int) -> bool:
+    """Return whether no other flow uses any of a flow's links."""
     index = core.flows[number].knot
     while index != NONE:
         if core.links[core.knots[index].link].flows > 1:
@@ -425,7 +435,7 @@ def _is_alone(core: Core, number: int) -> bool:
 
 @jit
 def _alone(core: Core, number: int, now: int) -> None:
-    """Give a flow that shares no link the least capacity of its links, or its cap."""
+    """Give a flow alone on its links its rate: the least capacity of its links, or its cap."""
     flow, knots = core.flows[number], core.knots
     rate, narrowest = math.inf, NONE
     index = flow.knot
@@ -442,7 +452,7 @@ def _alone(core: Core, number: int, now: int) -> None:
 
 @jit
 def _progress(core: Core, number: int, now: int) -> None:
-    """Account for what drained at the present rate since the last change."""
+    """Subtract the bits that drained at the present rate since the last change."""
     flow = core.flows[number]
     elapsed = now - flow.updated
     if elapsed > 0 and flow.bottleneck != NONE:
@@ -456,6 +466,7 @@ def _progress(core: Core, number: int, now: int) -> None:
 
 @jit
 def _set_rate(core: Core, number: int, rate: float, bottleneck: int, now: int) -> None:
+    """Give a flow a rate and a bottleneck from `now` on, and schedule its end."""
     flow = core.flows[number]
     if rate != flow.rate or bottleneck != flow.bottleneck:
         _progress(core, number, now)
@@ -475,9 +486,10 @@ def _set_rate(core: Core, number: int, rate: float, bottleneck: int, now: int) -
 
 @jit
 def _time_left(flow: Any) -> int:
+    """Return the picoseconds until a flow ends at its present rate, NEVER if beyond the horizon."""
     if flow.remaining == flow.bits and flow.rate <= LARGEST_RATE and flow.rate == math.floor(flow.rate):
-        # As a rule alone from the start: integers, so that the time is exact at any size. Long division
-        # of bits times a second by the rate, by thousands, which stays within 64 bits; then rounded.
+        # The usual case, a flow at one rate from its start: integers keep the time exact at any size. Long division
+        # of bits times 10¹² by the rate, a thousand at a time, which stays within 64 bits; then rounded.
         rate = np.int64(flow.rate)
         time, rest = flow.bits // rate, flow.bits % rate
         if time >= NEVER // SECOND:
@@ -496,7 +508,7 @@ def _time_left(flow: Any) -> int:
 
 @jit
 def _before(core: Core, due: int, number: int, place: int) -> bool:
-    """Return whether a flow that is due then comes before the one at a place of the heap."""
+    """Return whether a flow with the instant `due` comes before the flow at a place of the heap."""
     if due != core.dues[place]:
         return bool(due < core.dues[place])
     return bool(core.flows[number].tag < core.flows[core.agenda[place]].tag)
@@ -524,7 +536,7 @@ def _unschedule(core: Core, number: int) -> None:
 
 @jit
 def _move(core: Core, number: int, place: int) -> None:
-    """Have a flow that is put at a place of the heap, or due at another instant, go to where it belongs."""
+    """Restore the order of the heap for a flow that is put at a place or has another instant."""
     if place and _before(core, core.flows[number].due, number, (place - 1) // 2):
         _rise(core, number, place)
     else:
@@ -533,12 +545,14 @@ def _move(core: Core, number: int, place: int) -> None:
 
 @jit
 def _put(core: Core, number: int, due: int, place: int) -> None:
+    """Put a flow at a place of the heap."""
     core.agenda[place], core.dues[place] = number, due
     core.flows[number].place = place
 
 
 @jit
 def _rise(core: Core, number: int, place: int) -> None:
+    """Move a flow from a place of the heap towards the top until the flow above is due before it."""
     due = core.flows[number].due
     while place:
         above = (place - 1) // 2
@@ -551,6 +565,7 @@ def _rise(core: Core, number: int, place: int) -> None:
 
 @jit
 def _sink(core: Core, number: int, place: int) -> None:
+    """Move a flow from a place of the heap downwards until all flows below are due after it."""
     due, count = core.flows[number].due, core.head[0].scheduled
     while 2 * place + 1 < count:
         child = 2 * place + 1
@@ -568,7 +583,7 @@ def _sink(core: Core, number: int, place: int) -> None:
 
 @jit
 def _join(core: Core, number: int) -> None:
-    """Have a flow shared out, and what is known of its links summed anew."""
+    """Make a flow a member of the present repair, and mark the sums of its links as stale."""
     head, flow, links, knots = core.head[0], core.flows[number], core.links, core.knots
     if flow.repair == head.repair:
         return
@@ -588,7 +603,7 @@ def _join(core: Core, number: int) -> None:
 
 @jit
 def _join_held(core: Core, number: int) -> None:
-    """Have those flows shared out that a link holds back, or that are not settled."""
+    """Make members of the flows on a link whose bottleneck it is, and of those that are unsettled."""
     index = core.links[number].first
     while index != NONE:
         knot = core.knots[index]
@@ -600,7 +615,7 @@ def _join_held(core: Core, number: int) -> None:
 
 @jit
 def _repair(core: Core, now: int) -> None:
-    """Share out what the others leave; have those join whose bottleneck holds no more, until there are none."""
+    """Compute the members' rates; add the flows whose bottleneck no longer holds, and repeat until there are none."""
     head, flows = core.head[0], core.flows
     head.solved += 1
     position = 0
@@ -615,7 +630,7 @@ def _repair(core: Core, now: int) -> None:
                 _sum_up(core, core.touched[position])
         _fill(core)
         before = head.members
-        _look(core, before)
+        _check_bottlenecks(core, before)
         if head.members == before:
             break
     head.shared_out += head.members
@@ -626,7 +641,7 @@ def _repair(core: Core, now: int) -> None:
 
 @jit
 def _sum_up(core: Core, number: int) -> None:
-    """Find what the flows on a link that are not shared out take of it."""
+    """Sum up the members on a link, and what the other flows there take of its capacity."""
     link, flows, knots, repair = core.links[number], core.flows, core.knots, core.head[0].repair
     link.stale = 0
     users, weight, kept, highest, held = 0, 0.0, 0.0, 0.0, -1.0
@@ -647,7 +662,7 @@ def _sum_up(core: Core, number: int) -> None:
 
 @jit
 def _fill(core: Core) -> None:
-    """Progressive filling of what is left of the links: those of the lowest level are full first."""
+    """Progressive filling of the links' remaining capacity: the link of the lowest level is full first."""
     head, links, flows, knots = core.head[0], core.links, core.flows, core.knots
     first_flow = len(links)
     _gather_limits(core)
@@ -667,7 +682,7 @@ def _fill(core: Core) -> None:
             _pop(core)
             continue
         level = link.spare / link.growing
-        if level > key:  # others have been fixed below its level since: it is full later than it seemed
+        if level > key:  # members were fixed below its level since, so the link is full at a higher level
             core.keys[0] = level
             _sink_limit(core, 0)
             continue
@@ -684,9 +699,9 @@ def _fill(core: Core) -> None:
 
 @jit
 def _gather_limits(core: Core) -> None:
-    """Make a heap of the levels at which links would be full, and flows at what limits them alone.
+    """Make a heap of the levels at which links with several members are full, and at which members are limited alone.
 
-    That is a flow's cap, or the least that is left of links that no other flow shares in.
+    A member is limited alone by its cap, or by the least spare capacity of the links on which it is the only member.
     """
     head, links, flows, knots = core.head[0], core.links, core.flows, core.knots
     head.filling = 0
@@ -717,6 +732,7 @@ def _gather_limits(core: Core) -> None:
 
 @jit
 def _fix(core: Core, number: int, rate: float, level: float, bottleneck: int) -> None:
+    """Fix the new rate of a member, and take it off its links' spare capacity."""
     links, knots, flow = core.links, core.knots, core.flows[number]
     flow.new_rate, flow.level, flow.new_bottleneck, flow.fixed = rate, level, bottleneck, 1
     index = flow.knot
@@ -729,8 +745,8 @@ def _fix(core: Core, number: int, rate: float, level: float, bottleneck: int) ->
 
 
 @jit
-def _look(core: Core, count: int) -> None:
-    """Have all flows join whose bottleneck holds no more; `count` are shared out so far."""
+def _check_bottlenecks(core: Core, count: int) -> None:
+    """Make members of all flows whose bottleneck no longer holds, given the new rates of the first `count` members."""
     head, links, flows, knots = core.head[0], core.links, core.flows, core.knots
     for position in range(count):
         flow = flows[core.members[position]]
@@ -747,14 +763,14 @@ def _look(core: Core, count: int) -> None:
             index = knots[index].following
     for position in range(head.touched):
         link = links[core.touched[position]]
-        # Flows that it holds back could go faster if it is not full any more.
+        # The flows that the link limits could go faster if it is no longer full.
         if link.held >= 0.0 and not link.stale and link.spare > TOLERANCE * link.capacity:
             _join_held(core, core.touched[position])
 
 
 @jit
 def _join_above(core: Core, number: int, level: float) -> None:
-    """Have those flows on a link shared out that are above a level."""
+    """Make members of the flows on a link that are above a level."""
     index = core.links[number].first
     while index != NONE:
         flow = core.knots[index].flow
@@ -763,12 +779,12 @@ def _join_above(core: Core, number: int, level: float) -> None:
         index = core.knots[index].next
 
 
-# The heap that filling uses.
+# The heap of levels that filling uses.
 
 
 @jit
 def _pop(core: Core) -> None:
-    """Take off what is on top."""
+    """Remove the top entry."""
     head = core.head[0]
     head.filling -= 1
     core.keys[0], core.ids[0] = core.keys[head.filling], core.ids[head.filling]
@@ -777,7 +793,7 @@ def _pop(core: Core) -> None:
 
 @jit
 def _sink_limit(core: Core, place: int) -> None:
-    """Have an entry sink to where it belongs."""
+    """Move an entry downwards until all entries below have higher levels."""
     keys, ids, count = core.keys, core.ids, core.head[0].filling
     key, number = keys[place], ids[place]
     while 2 * place + 1 < count:

@@ -1,4 +1,4 @@
-"""One message draining through the links of its route."""
+"""A flow: one message that drains through the links of its route; and the protocol of what shares links among flows."""
 
 from __future__ import annotations
 
@@ -10,22 +10,38 @@ from netsim._util.units import HORIZON_PS, PICOSECONDS
 from netsim.network.fabric import Link, Route
 
 SHARING: Final = -1
-"""Stands for the instant at which a flow is due that shares links: the sharers know."""
+"""The `due` of a flow that shares links; only the solver knows when it ends."""
 
 CAP: Final = "rate limit"
-"""Stands for a link where a flow is held back by its own cap."""
+"""The bottleneck of a flow that its own cap limits."""
 Bottleneck = Link | Literal["rate limit"]
 
 
 class Flow:
-    """A message on its way, of `bits`; ``done(flow)`` is called when the last has drained.
+    """A message on its way through the network. All instants are picoseconds.
 
-    On a link that holds several flows back, their rates are in proportion to their `weight`; `cap` is a
-    rate in bit/s that the flow never exceeds. It waits until `due`, in picoseconds, drains from `since` on, and
-    alone on its links is over when it is `due` again.
+    A flow waits until `due`, then drains from `since` on. If it is alone on its links, `due` becomes the instant at
+    which it ends; if it shares links, :data:`SHARING`.
+
+    Parameters
+    ----------
+    route
+        The links, in order.
+    bits
+        The size of the message.
+    done
+        ``done(flow)`` is called when the last bit has drained.
+    weight
+        On a full link, rates are in proportion to the flows' weights.
+    cap
+        The highest rate that the flow may have, in bit/s.
+    due
+        The instant at which the flow begins to drain.
+    number
+        Flows that end at one instant end in the order of their numbers.
     """
 
-    __slots__ = ("bits", "cap", "done", "due", "held", "number", "remaining", "route", "since", "weight")
+    __slots__ = ("bits", "cap", "done", "due", "held", "links", "number", "remaining", "route", "since", "weight")
 
     def __init__(
         self,
@@ -38,6 +54,7 @@ class Flow:
         number: int = 0,
     ) -> None:
         self.route = route
+        self.links = route.links
         self.bits = bits
         self.done = done
         self.weight = weight
@@ -47,70 +64,80 @@ class Flow:
         self.since = -1
         self.remaining: float = bits
         self.held: dict[Bottleneck, int] | None = None
-        """For how many picoseconds it was held back where, as far as it is known."""
+        """For how many picoseconds each bottleneck limited the flow so far; None while it was always alone."""
+
+    def __repr__(self) -> str:
+        ends = f"{self.links[0].source}→{self.links[-1].target}" if self.links else "within a host"
+        return f"Flow({self.number}, {ends}, {self.remaining:g} of {self.bits} bits left)"
 
     @property
     def bottlenecks(self) -> list[tuple[Bottleneck, int]]:
-        """What held a flow back that is over, and for how many picoseconds."""
+        """What limited a flow that has ended, and for how many picoseconds each."""
         if self.held is not None:
             return list(self.held.items())
         return [(self.alone_at, self.due - self.since)] if self.since >= 0 else []
 
     @property
     def alone_at(self) -> Bottleneck:
-        """What holds the flow back while it is alone on links that never changed."""
+        """The bottleneck of the flow while it is alone on links that never changed."""
         narrowest = self.route.narrowest
         assert narrowest is not None
         return narrowest if narrowest.bandwidth_bps <= self.cap else CAP
 
     @property
     def rate_alone(self) -> float:
-        """The rate in bit/s of the flow while it is alone on links that never changed."""
+        """The rate of the flow while it is alone on links that never changed, in bit/s."""
         narrowest = self.route.narrowest
         assert narrowest is not None
         return min(narrowest.bandwidth_bps, self.cap)
 
-    def hold(self, at: Bottleneck, duration: int) -> None:
-        """Note that something held the flow back for so long."""
+    def hold(self, bottleneck: Bottleneck, duration: int) -> None:
+        """Add `duration` picoseconds to the time for which a bottleneck limited the flow."""
         if self.held is None:
             self.held = {}
         if duration:
-            self.held[at] = self.held.get(at, 0) + duration
+            self.held[bottleneck] = self.held.get(bottleneck, 0) + duration
 
 
 def time_left(bits: int, remaining: float, rate: float) -> int:
-    """Return the picoseconds that the rest of a flow of so many bits takes at a rate in bit/s, or the horizon."""
+    """Return the picoseconds until a flow of `bits` ends, of which `remaining` are left, at `rate` bit/s.
+
+    Never more than the horizon.
+
+    >>> time_left(bits=8, remaining=8, rate=3.0)
+    2666666666667
+    """
     if remaining == bits and rate == math.floor(rate):
-        # As a rule alone from the start: integers, so that the time is exact at any size.
+        # The usual case, a flow at one rate from its start: integers keep the time exact at any size.
         return min((2 * bits * PICOSECONDS // int(rate) + 1) // 2, HORIZON_PS)
     return round(min(remaining * PICOSECONDS / rate, HORIZON_PS))
 
 
 class FairShareSolver(Protocol):
-    """Flows that share links with each other and with nobody else, and how much of them each one gets.
+    """Computes the rates of flows that share links, and the instants at which they end.
 
-    Changes take effect, all at once, with the next :meth:`settle`; it is called at every `next_instant`.
+    Changes take effect together at the next :meth:`settle`. The caller must call it at every `next_instant`.
     """
 
     @property
     def shared_out(self) -> int:
-        """How often a flow was given a share so far: a measure of the work done."""
+        """How many rates were computed so far: a measure of the work done."""
 
     @property
     def next_instant(self) -> int | None:
-        """When the first flow is over as things stand, in picoseconds; None if none ever is."""
+        """The instant at which the first flow ends at the present rates, in picoseconds; None if none does."""
 
     def add(self, flow: Flow) -> None:
-        """Have a flow drain what remains of it."""
+        """Let a flow drain its `remaining` bits."""
 
     def set_bandwidth(self, link: Link, bandwidth_bps: float) -> None:
         """Give a link another bandwidth."""
 
     def set_cap(self, flow: Flow) -> None:
-        """Learn that a flow's cap is another one now."""
+        """Apply the flow's new cap."""
 
     def settle(self, now: int) -> list[Flow]:
-        """Share links; return the flows that are over, in order of their numbers, with all that held them back."""
+        """Share the links; return the flows that end now, in the order of their numbers, with their bottlenecks."""
 
     def rates(self) -> dict[Flow, float]:
         """Return the present rate of every flow in bit/s."""

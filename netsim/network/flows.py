@@ -1,11 +1,11 @@
-"""Flows on links: each gets its max-min fair share, plain or weighted, and time is integer picoseconds.
+"""The network of a simulation: every flow gets its max-min fair share, plain or weighted.
 
-A flow first waits its route's latency, then drains its bits at the rate that sharing allows, and is
-done when the last bit has drained; so a message alone takes exactly latency + bits / bandwidth. All
-that happens at one instant is applied before links are shared once, and SimPy is asked for one timeout an
-instant. A flow that is alone on its links is due when arithmetic says; only flows that share links are handed to
-:class:`~netsim.network.flow.FairShareSolver`: plain Python at first, and compiled code where there is much to share
-and numba is installed.
+A flow first waits the latency of its route. Then its bits drain at its fair rate, and it ends with the last bit. A
+message alone on its links therefore takes exactly latency + bits / bandwidth, in integer picoseconds.
+
+All changes of one instant are applied before links are shared once, with one SimPy timeout. The end of a flow alone on
+its links follows from arithmetic. Only flows that share links go to a :class:`~netsim.network.flow.FairShareSolver`:
+plain Python at first, compiled code in runs that share much, if numba is installed.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from netsim.network.sharing import Sharing, weight_by_latency
 __all__ = ["CAP", "Bottleneck", "Flow", "Network", "max_min"]
 
 Solver = Literal["auto", "python", "compiled"]
-"""Who shares links: plain Python, compiled code, or the one and, where it has much to do, the other."""
+"""Which solver shares links: plain Python, compiled code, or plain Python until compiled code pays."""
 
 MUCH = 4096
-"""Shares given out after which compiling pays. A count, not a time: the same run always changes over at one place."""
+"""Rates computed after which compiled code pays. A count and not a time, so that equal runs change over alike."""
 
 
 class Network:
@@ -42,17 +42,22 @@ class Network:
         self._plain = sharing == "maxmin"
         self._started = 0
         self._agenda: dict[int, list[Flow]] = {}
+        """By instant: the flows that begin to drain then, and those alone on their links that end then."""
         self._instants: list[int] = []
         self._wake_at: int | None = None
         self._alone: dict[Link, Flow] = {}
-        """The flow on a link, where it is alone on all its links."""
+        """For each link of a flow that is alone on all its links: that flow."""
         self._shared: dict[Link, int] = {}
-        """How many flows use each of the other links in use."""
+        """For each other link in use: how many flows use it."""
         self._bandwidth: dict[Link, float] = {}
-        """Of the links that ever changed."""
-        self._sharers: FairShareSolver = _compiled() if solver == "compiled" else ProgressiveFilling()
+        """The present bandwidth of the links whose bandwidth ever changed."""
+        self._solver: FairShareSolver = _compiled() if solver == "compiled" else ProgressiveFilling()
         self._may_change_over = solver == "auto" and find_spec("numba") is not None
         self._unsettled = False
+
+    def __repr__(self) -> str:
+        flows = len(set(self._alone.values())) + len(self._solver.rates())
+        return f"Network({flows} flows drain at {self._environment.now} ps)"
 
     def start(
         self,
@@ -63,10 +68,20 @@ class Network:
         weight: float | None = None,
         cap_bps: float | None = None,
     ) -> Flow:
-        """Send `nbytes` along `route`; call ``done(flow)`` at the instant the last one arrives.
+        """Send `nbytes` along `route`; call ``done(flow)`` at the instant at which the last one arrives.
 
-        A flow's `weight` is 1, or with ``rtt`` sharing one over its route's latency, as in SimGrid's CM02;
-        raise UsageError where that route has none. The flow never exceeds `cap_bps`.
+        Parameters
+        ----------
+        weight
+            The flow's weight on shared links. Without it 1, or with ``rtt`` sharing one over the route's latency in
+            seconds, as in SimGrid's CM02.
+        cap_bps
+            The highest rate that the flow may have; None for no limit.
+
+        Raises
+        ------
+        UsageError
+            With ``rtt`` sharing, for a route without latency.
         """
         if weight is None:
             weight = 1.0 if self._plain or not route.links else weight_by_latency(route)
@@ -80,21 +95,21 @@ class Network:
         return flow
 
     def set_bandwidth(self, link: Link, bandwidth_bps: float) -> None:
-        """Give `link` another bandwidth from now on; at 0 it is down, and its flows stand still."""
+        """Give `link` another bandwidth from now on; at 0 the link is down and its flows stop."""
         self._bandwidth[link] = float(bandwidth_bps)
         alone = self._alone.get(link)
         if alone is not None and alone.due > self._environment.now:
             self._have_share(alone)
-        self._sharers.set_bandwidth(link, float(bandwidth_bps))
+        self._solver.set_bandwidth(link, float(bandwidth_bps))
         self._settle_now()
 
     def set_cap(self, flow: Flow, cap_bps: float | None) -> None:
-        """Let `flow` not exceed `cap_bps` from now on; None lifts the cap."""
+        """Limit the rate of `flow` to `cap_bps` from now on; None removes the limit."""
         if flow.due > self._environment.now and flow.since >= 0:
             self._have_share(flow)
         flow.cap = math.inf if cap_bps is None else cap_bps
         if flow.due < 0:
-            self._sharers.set_cap(flow)
+            self._solver.set_cap(flow)
             self._settle_now()
 
     def bandwidth(self, link: Link) -> float:
@@ -103,10 +118,10 @@ class Network:
 
     def rates(self) -> dict[Flow, float]:
         """Return the present rate, in bit/s, of every flow that is draining."""
-        return {flow: flow.rate_alone for flow in self._alone.values()} | self._sharers.rates()
+        return {flow: flow.rate_alone for flow in self._alone.values()} | self._solver.rates()
 
     def _open(self, instant: int, *flows: Flow) -> None:
-        """Put the first of an instant on the agenda."""
+        """Put the first flows of an instant on the agenda."""
         self._agenda[instant] = list(flows)
         heapq.heappush(self._instants, instant)
         self._wake(instant)
@@ -116,9 +131,9 @@ class Network:
         self._wake(self._environment.now)
 
     def _wake(self, instant: int) -> None:
-        """Have SimPy call at an instant, unless it will call before; an alarm set for later is then ignored.
+        """Set SimPy's alarm for an instant unless an earlier one is set; a later one is then ignored.
 
-        Of what would happen beyond the horizon SimPy calls at the horizon, where it is an error if it still would.
+        The alarm for an instant beyond the horizon is set at the horizon. It is an error if the flow is still due then.
         """
         instant = max(min(instant, HORIZON_PS), self._environment.now)
         if self._wake_at is None or instant < self._wake_at:
@@ -136,36 +151,36 @@ class Network:
                 raise beyond_horizon()
             return
         over = self._due(now) if self._instants and self._instants[0] == now else []
-        if self._unsettled or self._sharers.next_instant == now:
+        if self._unsettled or self._solver.next_instant == now:
             over += self._settle(now)
             over.sort(key=attrgetter("number"))
         if self._instants:
             self._wake(self._instants[0])
-        if (instant := self._sharers.next_instant) is not None:
+        if (instant := self._solver.next_instant) is not None:
             self._wake(instant)
         for flow in over:
             flow.done(flow)
 
     @property
     def _is_late(self) -> bool:
-        """Whether a flow that is under way ends at the horizon or later."""
+        """Whether a flow on its way ends at the horizon or later."""
         alone = (flow.due == instant for instant in self._instants for flow in self._agenda[instant])
-        return any(alone) or (self._sharers.next_instant or 0) >= HORIZON_PS
+        return any(alone) or (self._solver.next_instant or 0) >= HORIZON_PS
 
     def _due(self, now: int) -> list[Flow]:
-        """Let all on the agenda happen; return the flows that are over."""
+        """Handle the flows on the agenda of this instant; return those that end."""
         alone = self._alone
         over: list[Flow] = []
         entering: list[Flow] = []
         heapq.heappop(self._instants)
         for flow in self._agenda.pop(now):
             if flow.due != now:
-                continue  # it shares links since
+                continue  # it has shared links since, and ends when the solver says
             if flow.since >= 0:
-                for link in flow.route.links:
+                for link in flow.links:
                     del alone[link]
                 over.append(flow)
-            elif flow.bits and flow.route.links:
+            elif flow.bits and flow.links:
                 entering.append(flow)
             else:
                 over.append(flow)
@@ -174,9 +189,9 @@ class Network:
         return over
 
     def _enter(self, flow: Flow, now: int) -> None:
-        """Have a flow drain."""
+        """Let a flow drain from now on: alone on its links, or handed to the solver."""
         flow.since = now
-        links, alone = flow.route.links, self._alone
+        links, alone = flow.links, self._alone
         if (
             not alone.keys().isdisjoint(links)
             or (self._shared and not self._shared.keys().isdisjoint(links))
@@ -193,52 +208,52 @@ class Network:
             self._open(due, flow)
 
     def _have_share(self, flow: Flow) -> None:
-        """Hand a flow over to the sharers, and those that were alone on its links."""
+        """Hand a flow to the solver, and with it the flows that were alone on its links."""
         now, alone, shared = self._environment.now, self._alone, self._shared
         flow.due = SHARING
         if flow.since < now:
             flow.hold(flow.alone_at, now - flow.since)
             flow.remaining = max(0.0, flow.bits - flow.rate_alone * (now - flow.since) / PICOSECONDS)
-        for link in flow.route.links:
+        for link in flow.links:
             other = alone.pop(link, flow)
             if other is not flow:
                 alone[link] = other
                 self._have_share(other)
             shared[link] = shared.get(link, 0) + 1
-        self._sharers.add(flow)
+        self._solver.add(flow)
         self._unsettled = True
 
     def _settle(self, now: int) -> list[Flow]:
-        """Have links shared; return the flows that are over."""
+        """Have the solver share links; return the flows that end now."""
         self._unsettled = False
-        over = self._sharers.settle(now)
+        over = self._solver.settle(now)
         shared = self._shared
         for flow in over:
             flow.due = now
-            for link in flow.route.links:
+            for link in flow.links:
                 if shared[link] == 1:
                     del shared[link]
                 else:
                     shared[link] -= 1
-        if self._may_change_over and self._sharers.shared_out > MUCH:
+        if self._may_change_over and self._solver.shared_out > MUCH:
             self._change_over(now)
         return over
 
     def _change_over(self, now: int) -> None:
-        """Go on with compiled code, unless numba is there and does not work."""
+        """Hand all flows to compiled code, unless numba is installed but does not compile."""
         self._may_change_over = False
-        assert isinstance(self._sharers, ProgressiveFilling)
+        assert isinstance(self._solver, ProgressiveFilling)
         try:
             compiled = _compiled()
         except ImportError:
             return
-        staying = self._sharers.leave(now)
-        self._sharers = compiled
+        staying = self._solver.leave(now)
+        self._solver = compiled
         for link, bandwidth_bps in self._bandwidth.items():
-            self._sharers.set_bandwidth(link, bandwidth_bps)
+            self._solver.set_bandwidth(link, bandwidth_bps)
         for flow in staying:
-            self._sharers.add(flow)
-        self._sharers.settle(now)
+            self._solver.add(flow)
+        self._solver.settle(now)
 
 
 def _compiled() -> FairShareSolver:
