@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from algorithms import ALGORITHMS
 from netsim._util.errors import (
     AlgorithmsFailedError,
     DivergedError,
@@ -23,7 +24,7 @@ from netsim._util.progress import OnRound, ignore
 from netsim._util.storage import check_outputs
 from netsim._util.system import environment
 from netsim._util.units import in_python
-from netsim.experiment.configuration import Experiment, build_algorithm, input_files, taken_by
+from netsim.experiment.configuration import Experiment, build_algorithm, input_files, option_of, taken_by
 from netsim.experiment.results import Report, Result
 from netsim.simulator.checkpoint import Checkpoint, checkpoint_of
 from netsim.simulator.estimates import check_experiment
@@ -202,6 +203,21 @@ def check_real(experiment: Experiment) -> None:
         raise UsageError(f"ready {experiment.ready!r} was given, but a real run's buckets are there when they are")
     for name in experiment.effects.shown():
         raise UsageError(f"{name} was given, but a real run has the effects of its own network; use netsim simulate")
+    usual = Experiment(workers=experiment.workers, topology=experiment.topology)
+    for name in (*OF_SIMULATED_NETWORKS, "fan_out", "profile"):
+        if getattr(experiment, name) != getattr(usual, name):
+            raise UsageError(
+                f"{option_of(name)} {shown(getattr(experiment, name))} was given, but a real run measures a network "
+                "that is there; leave it out, or use netsim simulate"
+            )
+    grouped = experiment.group_size is None and any(ALGORITHMS[name].grouped for name in experiment.algorithms)
+    for name in ("topology", "placement"):
+        value, applies = getattr(experiment, name), grouped or (name == "topology" and experiment.servers)
+        if value != getattr(Experiment, name) and not applies:
+            raise UsageError(
+                f"{name} {value!r} was given, but of it a real run takes servers and the groups of gtopk-hier alone; "
+                "leave it out, or use netsim simulate"
+            )
 
 
 def real_report(
@@ -261,7 +277,6 @@ def exchange(
     import numpy as np
     import torch
 
-    from algorithms import ALGORITHMS
     from algorithms.compression import total as dense_sum
     from algorithms.selection import Selector
     from netsim.comm.payload import Dense

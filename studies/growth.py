@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from algorithms import ALGORITHMS
 from netsim._util.units import format_bandwidth, format_range
-from netsim.experiment.configuration import OWN, Experiment
+from netsim.experiment.configuration import Experiment
+from netsim.experiment.options import OWN
 from netsim.study.kinds import Finding, Outcome, Point
 from studies.crossovers import Crossover, crossovers, unsettled
 from studies.fits import Fit, PerEntry, fit, per_entry

@@ -14,7 +14,7 @@ from pydantic import Field
 from algorithms import ALGORITHMS
 from netsim._util.errors import UsageError, check_choice
 from netsim._util.units import parse_bandwidth
-from netsim.experiment.configuration import OWN
+from netsim.experiment.options import OWN
 from netsim.study import Conclusion, Finding, Outcome, Point, Settings, Study
 from netsim.study.checks import checked
 from netsim.study.simulated import simulate_point

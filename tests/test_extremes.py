@@ -19,7 +19,8 @@ import pytest
 from netsim._util.errors import InfeasibleError, UsageError
 from netsim.cli.common import Forecast
 from netsim.cli.main import main
-from netsim.experiment.configuration import WAYS, Experiment
+from netsim.experiment.configuration import Experiment
+from netsim.experiment.options import WAYS
 from netsim.network.fabric import Fabric
 from netsim.network.summary import summarise
 from netsim.simulator.estimates import estimate

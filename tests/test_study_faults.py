@@ -308,9 +308,10 @@ def test_settings_of_a_wrong_kind_are_one_line(tmp_path: Path, capsys: pytest.Ca
     assert (found.code, found.out, found.err.count("\n")) == (2, "", 1)
 
 
-NAMES = [*(name for name in Experiment.__slots__ if name not in ("effects", "work_rates")), "algorithm", "topology",
-         "bandwidth", "latency", "compute_time", "lr", "background", "straggler", "link_event", "compute_jitter",
-         "latency_jitter", "protocol", "switching", "background_size", "message_overhead", "connections"]  # fmt: skip
+NAMES = [*(name for name in Experiment.__dataclass_fields__ if name not in ("effects", "work_rates")), "algorithm",
+         "topology", "bandwidth", "latency", "compute_time", "lr", "background", "straggler", "link_event",
+         "compute_jitter", "latency_jitter", "protocol", "switching", "background_size", "message_overhead",
+         "connections"]  # fmt: skip
 WRONG = [
     "a\0/b.json",
     "\0",

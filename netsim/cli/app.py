@@ -14,6 +14,7 @@ from netsim.cli.calibrate import calibrate
 from netsim.cli.doctor import doctor
 from netsim.cli.fetch import fetch
 from netsim.cli.flows import flows
+from netsim.cli.options import Command
 from netsim.cli.recommend import recommend
 from netsim.cli.run import run
 from netsim.cli.simulate import simulate
@@ -29,7 +30,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for command in (simulate, run, fetch, flows, study, recommend, calibrate, validate, doctor):
-    app.command()(command)
+    app.command(cls=Command)(command)
 app.add_typer(topology, name="topology")
 
 
@@ -80,4 +81,19 @@ def answer(arguments: list[str] | None) -> int:
         raise
     except click_error as error:
         # Whatever ends a line in what was given, such as U+2028, would make two lines of it.
-        raise UsageError(" ".join(error.format_message().split())) from None
+        raise UsageError(_of_another_command(error) or " ".join(error.format_message().split())) from None
+
+
+def _of_another_command(error: Any) -> str | None:
+    """Return what to say of an option that the command does not have but ``netsim simulate`` has; None of others."""
+    if not hasattr(error, "possibilities"):
+        return None
+    from netsim._util.options import declared
+    from netsim.experiment.configuration import PANELS
+
+    flag = error.option_name
+    if all(flag != each.flag for group in PANELS.values() for each in declared(group).values()):
+        return None
+    command = error.ctx.command_path
+    why = ": it measures a network that is there" if command == "netsim run" else ""
+    return f"{flag} was given, but {command} cannot apply it{why}; leave it out, or use netsim simulate"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from netsim._util.errors import NetsimError, UsageError, reason_of
 from netsim._util.standard_streams import reader_may_go
 from netsim.cli.common import all_done, say_json
-from netsim.cli.options import option
+from netsim.cli.options import option, takes, whole
 
 if TYPE_CHECKING:
     from netsim.experiment.profile import Profile
@@ -21,19 +21,20 @@ PROFILE = Path("profile.toml")
 FITS_BADLY = 0.1
 
 
+@takes(workload="digits-mlp", batch_size=16)
 def calibrate(
     out: Annotated[Path, option("File that the profile goes into.")] = PROFILE,
     local: Annotated[
-        int | None, option("In a shaped cluster of so many hosts on this machine; else over loopback.", metavar="P")
+        int | None,
+        option("In a shaped cluster of so many hosts on this machine; else over loopback.", metavar="P", parser=whole),
     ] = None,
     bandwidth: Annotated[
         str | None, option("Of the links: what --local shapes them to, and else what they are said to carry.")
     ] = None,
-    workload: Annotated[str, option("Of which a step of training is timed.")] = "digits-mlp",
-    batch_size: Annotated[int, option("Samples of a mini-batch of it.")] = 16,
     backend: Annotated[str, option("gloo, or nccl or mpi under torchrun.")] = "gloo",
     timeout: Annotated[str, option("An operation that waits longer fails.")] = "30s",
     as_json: Annotated[bool, option("Print the profile as JSON instead of a summary.", "--json")] = False,
+    **training: Any,
 ) -> None:
     """Measure what messages, selecting, merging and a step cost here, and write a profile for --profile of others.
 
@@ -49,7 +50,7 @@ def calibrate(
     from netsim.testbed.calibrate import CalibrationPlan, profile_of
 
     check_outputs({"out": out})
-    Experiment(workload=workload, batch_size=batch_size)
+    timed = Experiment.of(**training)
     if local is not None and under_launcher():
         raise UsageError(f"local {local} was given, but torchrun started the ranks; leave it out")
     nominal = None if bandwidth is None else parse_bandwidth(bandwidth)
@@ -59,8 +60,8 @@ def calibrate(
         command=shlex.join(["netsim", *sys.argv[1:]]),
         backend=backend,
         nominal_bps=nominal,
-        workload=workload,
-        batch_size=batch_size,
+        workload=timed.workload,
+        batch_size=timed.batch_size,
     )
     details = {"work": "calibrate", "backend": backend, "timeout_s": parse_duration(timeout, "timeout")}
     details |= {"calibration": asdict(calibration)}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from netsim._util.standard_streams import reader_may_go
 from netsim.cli.common import patience, show_and_write, with_links
-from netsim.cli.options import links, network, option, output, takes
+from netsim.cli.options import Json, Out, option, takes
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,13 +22,21 @@ MOST_ROWS = 24
 """Flows that the table shows; the JSON has all."""
 
 
-@takes(links, network, output)
+@takes(
+    "bandwidth",
+    "latency",
+    "bandwidth_scale",
+    "latency_scale",
+    "fan_out",
+    "profile",
+    "sharing",
+    required=("topology",),
+    workers=8,
+)
 def flows(
-    topology: Annotated[str, option("A name with keys, such as racks:size=16, or a file: FILE.json, FILE.graphml.")],
     flows: Annotated[Path, option("CSV with the columns src, dst, bytes and start_s.")],
-    workers: Annotated[int, option("Hosts of a topology that grows with them.")] = 8,
-    as_json: bool = False,
-    out: Path | None = None,
+    as_json: Json = False,
+    out: Out = None,
     **options: Any,
 ) -> None:
     """Send any traffic over any network, and say when each flow ends and which link is busiest."""
@@ -38,13 +46,14 @@ def flows(
     from netsim.network.flowfile import read_flows
     from netsim.network.sharing import Sharing
 
-    check_outputs({"out": out}, input_files({**options, "topology": topology, "flows": flows}))
-    experiment = Experiment.of(workers=workers, topology=topology, timing_only=True, elements=1, k=1, **options)
+    check_outputs({"out": out}, input_files({**options, "flows": flows}))
+    experiment = Experiment.of(timing_only=True, elements=1, k=1, **options)
     fabric = experiment.fabric(everywhere=True)
     given = read_flows(flows, fabric.nodes_of_hosts)
     with patience(lambda: f"replaying {len(given):,} flows"):
         done = replay(fabric, given, cast(Sharing, experiment.sharing))
-    config = {"topology": topology, "flows": str(flows), "workers": workers} | with_links(experiment, options)
+    config = {"topology": experiment.topology, "flows": str(flows), "workers": experiment.workers}
+    config |= with_links(experiment, options)
     document = json.dumps(_as_json(done, config), indent=2, ensure_ascii=False)
     show = partial(_print, done, cast(Sharing, experiment.sharing))
     show_and_write(document, out, None if as_json else show)

@@ -10,40 +10,31 @@ from netsim._util.errors import UsageError, shown
 from netsim._util.standard_streams import reader_may_go
 from netsim._util.units import read_number
 from netsim.cli.common import points_progress, say_json
-from netsim.cli.options import links, option, takes, whole
+from netsim.cli.options import option, takes, whole
 
 if TYPE_CHECKING:
     from netsim.analysis.recommend import Ranked, Recommendation
 
 
-@takes(links)
+OPTIONAL = (
+    *("bandwidth", "latency", "bandwidth_scale", "latency_scale", "profile"),
+    *("model", "elements", "select_time", "merge_time"),
+)
+
+
+@takes(*OPTIONAL, required=("workers", "compute_time"), fan_out=8)
 def recommend(
-    workers: Annotated[int, option("How many workers train.", parser=whole, metavar="N")],
-    compute_time: Annotated[str, option("What a step takes on one of them, as you measured it: 120ms.")],
-    model: Annotated[str | None, option("A model of the catalogue, such as resnet50; or give --elements.")] = None,
-    elements: Annotated[
-        int | None, option("Elements of the gradient of a model of your own.", parser=whole, metavar="N")
-    ] = None,
-    profile: Annotated[
-        str | None, option("File of netsim calibrate: what was measured of network and hosts, unless said here.")
-    ] = None,
     topology: Annotated[str, option("The network's topology, or with commas several to choose from.")] = "star",
     algorithm: Annotated[
         str | None, option("Candidates, with commas. [default: all that keep what they hold back]")
     ] = None,
     density: Annotated[str, option("Densities that sparse candidates are tried with, with commas.")] = "0.001,0.01",
-    select_time: Annotated[
-        str | None, option("What selecting takes, if you know it. [default: the profile's, or 0]")
-    ] = None,
-    merge_time: Annotated[
-        str | None, option("What a merge or sum takes, if you know it. [default: the profile's, or 0]")
-    ] = None,
     validation: Annotated[
         Path | None, option("Folder of netsim validate --out: how far predictions were off on a real network.")
     ] = None,
     jobs: Annotated[int, option("Simulations at once; 0: as many as there are cores.", parser=whole, metavar="N")] = 0,
     as_json: Annotated[bool, option("Print one JSON document instead of the table.", "--json")] = False,
-    **network: Any,
+    **options: Any,
 ) -> None:
     """Rank algorithms and densities for a model on a network, and say how sure the order is."""
     from netsim.analysis.recommend import ALL, candidates
@@ -51,11 +42,10 @@ def recommend(
     from netsim.study.validated import read_validation
     from topologies.spec import several
 
-    if (model is None) == (elements is None):
+    if ("model" in options) == ("elements" in options):
         raise UsageError("of model and elements one must be given, such as --model resnet50")
+    options = dict.fromkeys(OPTIONAL) | options
     tried = candidates(several(algorithm) if algorithm else ALL, _numbers(density), several(topology))
-    options = {"workers": workers, "model": model, "elements": elements} | network
-    options |= {"compute_time": compute_time, "select_time": select_time, "merge_time": merge_time, "profile": profile}
     with points_progress("simulating") as on_point:
         validated = None if validation is None else read_validation(validation)
         found = ranked(tried, options, validation=validated, jobs=jobs, on_point=on_point)

@@ -5,29 +5,29 @@ from __future__ import annotations
 import os
 from contextlib import redirect_stdout, suppress
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from netsim._util.errors import NetsimError, UsageError
 from netsim.cli.common import deliver, progress, rest_delivered, stdout_is_for_results
-from netsim.cli.options import algorithms, option, output, takes, training
+from netsim.cli.options import Json, Out, option, takes, whole
 
 if TYPE_CHECKING:
     from netsim.experiment.configuration import Experiment
     from netsim.experiment.results import Report, Result
 
 
-@takes(algorithms, training, output)
+@takes("Algorithms", "Training", "topology", "placement", "sends")
 def run(
     nproc: Annotated[
-        int | None, option("How many ranks train; under torchrun it decides.", "--nproc", "--workers")
+        int | None,
+        option(
+            "Number of ranks that train; under torchrun it decides.", "--nproc", "--workers", parser=whole, metavar="N"
+        ),
     ] = None,
     backend: Annotated[str, option("gloo, nccl (needs GPUs) or mpi (needs a torch built with it).")] = "gloo",
     timeout: Annotated[str, option("An operation that waits longer fails.")] = "30s",
-    bandwidth: Annotated[str | None, option("Accepted and not applied: the network is the real one.")] = None,
-    latency: Annotated[str | None, option("Accepted and not applied: the network is the real one.")] = None,
-    as_json: bool = False,
-    out: Path | None = None,
+    as_json: Json = False,
+    out: Out = None,
     **options: Any,
 ) -> None:
     """Run the same algorithms on real ranks with torch.distributed, and measure.
@@ -42,11 +42,12 @@ def run(
     from netsim.distributed.launch import join, launch, under_launcher
     from netsim.distributed.rank_main import check_backend
     from netsim.experiment.configuration import Experiment, input_files
+    from topologies import STARS
 
     def experiment_of(workers: int) -> Experiment:
         if under_launcher() and nproc not in (None, workers):
             raise UsageError(f"nproc {nproc} was given, but torchrun started ranks for {workers} workers; leave it out")
-        return Experiment.of(workers=workers, bandwidth=bandwidth, latency=latency, **options)
+        return Experiment.of(workers=workers, **options)
 
     def show(experiment: Experiment, report: Report) -> None:
         deliver(report, experiment, as_json, out)
@@ -62,7 +63,7 @@ def run(
                     real_report(experiment, results, failed, backend)
                 stdout.flush()
 
-            experiment, results = join(experiment_of, options["topology"], backend, timeout_s, rest)
+            experiment, results = join(experiment_of, options.get("topology", STARS[0]), backend, timeout_s, rest)
         if not results:
             return
     else:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from netsim._util.errors import InterruptedRunError, check_choice
 from netsim.cli.common import deliver, progress, rest_delivered, stdout_is_for_results
-from netsim.cli.options import algorithms, charges, effects, links, long_runs, network, option, output, takes, training
+from netsim.cli.options import OUTPUT, Json, Out, option, takes, whole
 
 if TYPE_CHECKING:
     from netsim.experiment.results import Report
@@ -15,26 +15,44 @@ if TYPE_CHECKING:
     from netsim.simulator.checkpoint import Checkpoint
 
 
-@takes(links, network, effects, algorithms, training, charges, long_runs, output)
+@takes("Network", "Algorithms", "Training", "Costs", "Effects")
 def simulate(
-    workers: Annotated[int, option("How many workers train.")] = 8,
-    way: Annotated[
+    accounting: Annotated[
         str,
         option(
-            "To simulated times: auto (the fastest exact one), messages (one by one), compiled (the same, in compiled "
-            "code), batched (rounds of all ranks at once) or closed-form (idle star, any number of workers)."
+            "Columns of the table: full, or paper (uploads and bits of values alone, as the SASG paper counts).",
+            panel=OUTPUT,
         ),
-    ] = "auto",
-    accounting: Annotated[
-        str, option("Of the table: full, or paper (uploads and bits of values alone, as the SASG paper counts).")
     ] = "full",
-    metrics: Path | None = None,
-    checkpoint: Path | None = None,
-    checkpoint_every: int | None = None,
-    resume: bool = False,
-    trace: Path | None = None,
-    as_json: bool = False,
-    out: Path | None = None,
+    metrics: Annotated[
+        Path | None,
+        option(
+            "Write per-step metrics (δ, residual norm, uploads, accuracy) to this file: .csv or .jsonl. With --resume "
+            "it starts anew, with the step after the checkpoint.",
+            panel=OUTPUT,
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, option("Save what the run needs to continue to this file.", panel=OUTPUT)
+    ] = None,
+    checkpoint_every: Annotated[
+        int | None,
+        option(
+            "Rounds between checkpoints, at which workers wait for each other. [default: rounds / 10]",
+            panel=OUTPUT,
+            parser=whole,
+            metavar="N",
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, option("Continue from --checkpoint, with the same options.", "--resume", panel=OUTPUT)
+    ] = False,
+    trace: Annotated[
+        Path | None,
+        option("Write a timeline of the run to this file (.json or .json.gz) for ui.perfetto.dev.", panel=OUTPUT),
+    ] = None,
+    as_json: Json = False,
+    out: Out = None,
     **options: Any,
 ) -> None:
     """Simulate algorithms on a network, with real gradients, and say which is fastest and why."""
@@ -44,7 +62,7 @@ def simulate(
     from netsim.simulator.checkpoint import checkpoint_of
 
     check_choice("accounting", accounting, ("full", "paper"))
-    experiment = Experiment.of(workers=workers, way=way, **options)
+    experiment = Experiment.of(**options)
     outputs = {"out": out, "metrics": metrics, "checkpoint": checkpoint, "trace": trace}
     check_outputs(outputs, input_files(options))
     saved = checkpoint_of(experiment, checkpoint, checkpoint_every, resume)

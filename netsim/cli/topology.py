@@ -13,7 +13,7 @@ import typer
 from netsim._util.errors import check_choice
 from netsim._util.standard_streams import reader_may_go
 from netsim.cli.common import all_done, say, say_json, show_and_write, told_after, with_links, write_out
-from netsim.cli.options import links, option, output, takes, whole
+from netsim.cli.options import Command, Json, Out, option, takes
 
 if TYPE_CHECKING:
     from netsim.analysis.placement import Gain
@@ -32,8 +32,7 @@ Name = Annotated[
 ]
 
 
-def _size(workers: Annotated[int, option("Hosts of a topology that grows with them.")] = 8) -> None:
-    """Template: what the network is built for."""
+LINKS = ("bandwidth", "latency", "bandwidth_scale", "latency_scale", "fan_out")
 
 
 def _experiment(topology: str, options: dict[str, Any]) -> Experiment:
@@ -42,8 +41,8 @@ def _experiment(topology: str, options: dict[str, Any]) -> Experiment:
     return Experiment.of(topology=topology, timing_only=True, elements=1, k=1, **options)
 
 
-@app.command()
-@takes(_size, links)
+@app.command(cls=Command)
+@takes(*LINKS, workers=8)
 def show(
     topology: Name,
     out: Annotated[Path | None, option("Draw it into this file, as SVG.")] = None,
@@ -99,8 +98,8 @@ def _in_words(topology: str, found: Summary) -> str:
     return "\n".join(lines)
 
 
-@app.command()
-@takes(_size, links)
+@app.command(cls=Command)
+@takes(*LINKS, workers=8)
 def export(
     topology: Name,
     format_: Annotated[
@@ -123,16 +122,12 @@ def export(
         say(text)
 
 
-@app.command()
-@takes(_size, links, output)
+@app.command(cls=Command)
+@takes(*LINKS, "density", "seed", workers=8, algorithm=("dense", "topk", "gtopk", "gtopk-hier"), elements=25_000_000)
 def placement(
     topology: Name,
-    algorithm: Annotated[str, option("Algorithms, with commas.")] = "dense,topk,gtopk,gtopk-hier",
-    elements: Annotated[int, option("Elements of the gradient.", parser=whole, metavar="N")] = 25_000_000,
-    density: Annotated[float | None, option("Fraction of entries that sparse algorithms select.")] = None,
-    seed: Annotated[int, option("Of the random placement.")] = 0,
-    as_json: bool = False,
-    out: Path | None = None,
+    as_json: Json = False,
+    out: Out = None,
     **options: Any,
 ) -> None:
     """Predict a round with the ranks placed as given, by locality, cyclically and at random."""
@@ -141,15 +136,7 @@ def placement(
     from netsim.experiment.configuration import Experiment, input_files
 
     check_outputs({"out": out}, input_files({"topology": topology}))
-    experiment = Experiment.of(
-        topology=topology,
-        algorithm=algorithm,
-        elements=elements,
-        density=density,
-        seed=seed,
-        timing_only=True,
-        **options,
-    )
+    experiment = Experiment.of(topology=topology, timing_only=True, **options)
     gains = compare(experiment)
     conclusion = [in_words(gain) for gain in gains]
     document = {

@@ -12,7 +12,7 @@ from netsim._util.errors import UsageError, check_choice, shown
 from netsim._util.standard_streams import reader_may_go
 from netsim._util.units import read_number, read_whole
 from netsim.cli.common import all_done, is_watched, say_json, write_out
-from netsim.cli.options import option
+from netsim.cli.options import number, option, whole
 
 if TYPE_CHECKING:
     from netsim.comm.worker import Sends
@@ -38,9 +38,9 @@ def validate(
     algorithm: Annotated[
         str, option("Whose rounds of training are compared: with commas, all or none.")
     ] = DEFAULT_ALGORITHMS,
-    rounds: Annotated[int, option("Of training, in one repeat.")] = 1,
-    density: Annotated[float, option("Of the sparse algorithms.")] = 0.01,
-    repeats: Annotated[int, option("Of every measurement, after one that is left out.")] = 7,
+    rounds: Annotated[int, option("Of training, in one repeat.", parser=whole, metavar="N")] = 1,
+    density: Annotated[float, option("Of the sparse algorithms.", parser=number, metavar="X")] = 0.01,
+    repeats: Annotated[int, option("Of every measurement, after one that is left out.", parser=whole, metavar="N")] = 7,
     sends: Annotated[str | None, option("eager or acknowledged. [default: eager, and trees both ways]")] = None,
     shaping: Annotated[str, option("Of links: fair, or tbf (plain token buckets).")] = "fair",
     trunk: Annotated[str | None, option("Two racks, with a link of this bandwidth between them.")] = None,

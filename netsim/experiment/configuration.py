@@ -9,74 +9,57 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from algorithms import ALGORITHMS
-from algorithms.gtopk import RESIDUALS
-from algorithms.selection import HOWS, How, Selector, entries
-from algorithms.topk import GATHERS
-from netsim._util.device import check_device
+from algorithms.selection import How, Selector, entries
 from netsim._util.errors import InfeasibleError, UsageError, check_choice, check_digits, shown, unknown
-from netsim._util.random_streams import WORD
-from netsim._util.units import (
-    format_bandwidth,
-    format_bytes,
-    format_duration,
-    in_python,
-    parse_bandwidth,
-    parse_duration,
-    read_whole,
-)
+from netsim._util.options import Option, declared, read_fields
+from netsim._util.units import format_bandwidth, format_bytes, format_duration, in_python
 from netsim.comm.pieces import Piece
-from netsim.comm.worker import SENDS, Work
-from netsim.network.effects import NAMES as EFFECTS
+from netsim.comm.worker import Work
+from netsim.experiment.options import (
+    DEFAULT_DENSITY,
+    LR_DECAY,
+    OWN,
+    ROUNDS,
+    AlgorithmOptions,
+    CostOptions,
+    NetworkOptions,
+    TrainingOptions,
+)
 from netsim.network.effects import NONE, Effects
 from netsim.network.graph import check_link
-from netsim.network.sharing import SHARINGS
 from netsim.training.algorithm import Algorithm
-from netsim.training.catalogue import MODELS, parameters_of, tensors_of
-from netsim.training.overlap import (
-    Bucket,
-    Overlapped,
-    Ready,
-    at_shares,
-    check_bucket,
-    even,
-    pieces_of,
-    ready_by_elements,
-    shards,
-)
-from netsim.training.profiled_costs import STEP, Rate
+from netsim.training.catalogue import parameters_of, tensors_of
+from netsim.training.overlap import Bucket, Overlapped, Ready, at_shares, even, pieces_of, ready_by_elements, shards
+from netsim.training.profiled_costs import Rate
 from netsim.training.sgd import Aggregate, SGDConfig
-from netsim.training.workloads import DEFAULT, WORKLOADS, check_workload
+from netsim.training.workloads import WORKLOADS, check_workload
 from topologies import STARS, build, file_of, servers_of, taken
 from topologies.builder import BANDWIDTH_BPS, LATENCY_S, Shape
-from topologies.placement import PLACEMENTS, place
+from topologies.placement import place
 
 if TYPE_CHECKING:
     from netsim.network.fabric import Fabric
     from netsim.network.graph import Graph, LinkRanges
 
-DEFAULT_ALGORITHMS = ("dense", "topk", "gtopk", "ps")
-DEFAULT_DENSITY = 1e-3
-ROUNDS = 5
-BATCH_SIZE = 16
-LR_DECAY = 0.1
-CHARGES = tuple((name, f"{name}_s") for name in ("compute_time", "select_time", "merge_time"))
-WAYS = ("auto", "messages", "compiled", "batched", "closed-form")
-"""How simulated times are had: the fastest exact one, or the one that was named."""
 Momentum = Literal["sum", "workers"]
 """What momentum is applied to: the sum of the workers' vectors, or each worker's own before selection."""
-OWN = "own"
-"""Stands for the bandwidth or latency that links have where nobody gives one: the topology's own, or the default."""
 MOST_WORKERS, WORKER_BYTES = 4_000_000, 280
 """What a worker takes with formulas alone; every other way takes more."""
 MOST_ROUNDS_WITHOUT_DATA, ROUND_BYTES, ROUND_S = 100_000, 4096, 1e-3
 """All rounds are laid out before they are simulated; the last two are what laying out one takes."""
-MOST_ELEMENTS = 2**31 - 1
-"""An index is an int32."""
+PANELS = {
+    "Network": NetworkOptions,
+    "Algorithms": AlgorithmOptions,
+    "Training": TrainingOptions,
+    "Costs": CostOptions,
+    "Effects": Effects,
+}
+"""The declarations of all options, by the heading under which the help and the README show them."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Experiment:
-    """What is run, in SI units. Build it with :meth:`of`, which reads quantities as people write them.
+@dataclass(frozen=True, kw_only=True)
+class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions):
+    """What is run, in SI units. Build it with :meth:`of`, which takes options by the names that people know.
 
     Raises UsageError for a value that cannot be used. ``elements``, or ``model`` out of the
     catalogue, may be set for timing-only runs; otherwise the workload decides. Of ``k`` and ``density`` at
@@ -86,59 +69,7 @@ class Experiment:
     every link; to give them there is an error. The two scales multiply every link's, whatever decides it.
     """
 
-    workers: int = 8
-    algorithms: tuple[str, ...] = DEFAULT_ALGORITHMS
-    bandwidth_bps: int | None = None
-    latency_s: float | None = None
-    bandwidth_scale: float = 1.0
-    latency_scale: float = 1.0
-    topology: str = "star"
-    fan_out: int = 8
-    placement: str = "given"
-    group_size: int | None = None
-    sharing: str = "maxmin"
-    k: int | None = None
-    density: float | None = None
-    residual: str = "keep-at-merge"
-    gather: str = "ring"
-    select: str = "exact"
-    per_tensor: bool = False
-    density_warmup: int = 0
-    history: int = 10
-    delay: int | None = None
-    alpha: float | None = None
-    serial_server: bool = False
-    overlap: str | None = None
-    ready: str | None = None
-    workload: str = DEFAULT
-    data: str | None = None
-    data_dir: str | None = None
-    split: str = "iid"
-    sampling: str = "random"
-    batch_size: int = BATCH_SIZE
-    rounds: int | None = None
-    learning_rate: float = 0.1
-    lr_warmup: int = 0
-    lr_decay: float = LR_DECAY
-    lr_decay_at: tuple[int, ...] = ()
-    momentum: float = 0.0
-    momentum_correction: bool = False
-    weight_decay: float = 0.0
-    clip: float | None = None
-    aggregate: str = "mean"
-    eval_every: int = 0
-    seed: int = 0
-    device: str = "auto"
-    compute_time_s: float | None = None
-    select_time_s: float | None = None
-    merge_time_s: float | None = None
-    timing_only: bool = False
-    elements: int | None = None
-    model: str | None = None
-    way: str = "auto"
-    sends: str | None = None
     effects: Effects = NONE
-    profile: str | None = None
     work_rates: tuple[tuple[str, float, float, float], ...] = ()
 
     @classmethod
@@ -158,166 +89,31 @@ class Experiment:
         given = {name: in_python(value) for name, value in options.items() if value is not None}
         for name, value in given.items():
             check_digits(option_of(name).replace("_", "-"), value)
-        for what in ("bandwidth", "latency"):
-            if isinstance(given.get(what), str) and given[what] == OWN:
-                del given[what]
-        for name, field in (("bandwidth", "bandwidth_bps"), ("latency", "latency_s"), *CHARGES):
-            if name in given and field in given:
-                raise UsageError(f"both {name} {given[name]!r} and {field} {given[field]!r} were given; give one")
-            if (value := given.pop(name, given.get(field))) is not None:
-                given[field] = _quantity(name, value)
-        if "algorithm" in given:
-            given["algorithms"] = given.pop("algorithm")
-        if isinstance(given.get("algorithms"), str):
-            given["algorithms"] = tuple(name.strip() for name in given["algorithms"].split(","))
-        if "lr_decay_at" in given:
-            given["lr_decay_at"] = _rounds("lr-decay-at", given["lr_decay_at"])
-        if "lr" in given:
-            given["learning_rate"] = given.pop("lr")
-        if "work_rates" in given:  # options of a config: what a profile decided is among them
-            given["work_rates"] = _rates(given["work_rates"])
-        elif "profile" in given:
-            _apply_profile(given)
-        if not isinstance(effects := given.get("effects", {}), Effects):
-            given["effects"] = _effects(effects, Effects.of(given))
-        if wrong := sorted(given.keys() - cls.__slots__):
-            raise unknown("option", wrong[0], [*(option_of(name) for name in cls.__slots__), *EFFECTS])
-        return cls(**given)
+        effects, own = _effects(given), _by_field(cls, given)
+        if "work_rates" in own:  # options of a config: what a profile decided is among them
+            own["work_rates"] = _rates(own["work_rates"])
+        elif "profile" in own:
+            from netsim.experiment.profile import decide
+
+            decide(own, effects)
+        return cls(**own, effects=Effects(**effects))
 
     def __post_init__(self) -> None:
-        self._check_kinds()
-        for name, value in (("workers", self.workers), ("batch-size", self.batch_size), ("rounds", self.round_count)):
-            _check_integer(name, value, 1)
-        self._check_extent()
-        _check_integer("fan-out", self.fan_out, 2)
-        _check_integer("seed", self.seed, 0)
-        if self.seed >= WORD:
-            raise UsageError(f"seed {self.seed} must be less than 2³²")
-        if not isinstance(self.algorithms, list | tuple):
-            raise UsageError(f"algorithm {self.algorithms!r} must be a name or several, such as 'dense,gtopk'")
-        if not self.algorithms:
-            raise UsageError("no algorithm was named; name at least one, such as gtopk")
-        for name in self.algorithms:
-            check_choice("algorithm", name, ALGORITHMS)
-            if self.algorithms.count(name) > 1:
-                raise UsageError(f"algorithm {name!r} was named twice; name each once")
-        check_device(self.device)
-        self.effects.check_workers(self.workers)
-        self._settle_links()
-        check_choice("placement", self.placement, PLACEMENTS)
-        if self.group_size is not None:
-            _check_integer("group-size", self.group_size, 1)
-        check_choice("sharing", self.sharing, SHARINGS)
-        if self.sends is not None:
-            check_choice("sends", self.sends, SENDS)
-        check_choice("way", self.way, WAYS)
-        check_workload(self.workload, self.data, self.split, self.sampling)
-        check_choice("residual rule", self.residual, RESIDUALS)
-        check_choice("gather", self.gather, GATHERS)
-        check_choice("selection", self.select, HOWS)
-        check_choice("aggregate", self.aggregate, ("mean", "sum"))
-        _check_positive("learning rate", self.learning_rate, "0.1")
-        for name, rounds in (("density-warmup", self.density_warmup), ("lr-warmup", self.lr_warmup)):
-            _check_integer(name, rounds, 0)
-        _check_integer("eval-every", self.eval_every, 0)
-        _check_integer("history", self.history, 1)
-        if self.delay is not None:
-            _check_integer("delay", self.delay, 1)
-        if not isinstance(self.lr_decay_at, tuple):
-            raise UsageError(f"lr-decay-at {self.lr_decay_at!r} must be rounds, such as (100, 150)")
-        for at in self.lr_decay_at:
-            _check_integer("lr-decay-at", at, 0)
-        _check_positive("lr-decay", self.lr_decay, "0.1")
-        if self.lr_decay != LR_DECAY and not self.lr_decay_at:
-            raise UsageError(f"lr-decay {self.lr_decay!r} was given, but not when; add --lr-decay-at 100,150")
-        if self.alpha is not None:
-            _check_positive("alpha", self.alpha, "0.5")
-        if self.clip is not None:
-            _check_positive("clip", self.clip, "1.0")
-        if not (_is_number(self.momentum) and 0 <= self.momentum < 1):
-            raise UsageError(f"momentum {shown(self.momentum)} must be at least 0 and less than 1, such as 0.9")
-        self._check_momentum_correction()
-        if not (_is_number(self.weight_decay) and 0 <= self.weight_decay < math.inf):
-            raise UsageError(f"weight-decay {shown(self.weight_decay)} must be finite and zero or more, such as 1e-4")
-        self._check_overlap()
-        self._check_servers()
-        if self.per_tensor and self.k is not None:
-            raise UsageError(f"k {self.k} was given with --per-tensor, which needs a density; give --density instead")
-        if self.per_tensor and self.elements is not None:
-            raise UsageError("per-tensor was given, but of --elements no tensors are known; leave --elements out")
-        if self.density is not None and not (_is_number(self.density) and 0 < self.density <= 1):
-            raise UsageError(f"density {shown(self.density)} must be more than 0 and at most 1, such as 0.001")
-        if self.k is not None:
-            _check_integer("k", self.k, 1)
-            if self.density is not None:
-                raise UsageError(f"both k {self.k} and density {self.density} were given; give one of them")
-        if self.model is not None:
-            self._check_model(self.model)
-        if self.elements is not None:
-            if not self.timing_only:
-                raise UsageError(
-                    f"elements {self.elements} was given, but the workload decides how many there are; "
-                    "add --timing-only to run without data"
-                )
-            _check_integer("elements", self.elements, 1)
-            if self.elements > MOST_ELEMENTS:
-                raise UsageError(f"elements {self.elements} must be at most {MOST_ELEMENTS}: an index is an int32")
-            self.k_of(self.elements)
-
-    def _check_momentum_correction(self) -> None:
-        if not self.momentum_correction:
-            return
-        if not self.momentum:
-            raise UsageError("momentum-correction was given, but momentum is 0; add --momentum 0.9")
-        for name in self.algorithms:
-            if ALGORITHMS[name].sparse and not ALGORITHMS[name].corrects_momentum:
-                raise UsageError(
-                    f"momentum-correction was given, but for {name} none is defined: a worker that skips discards its "
-                    "gradient; leave it out, and momentum is applied to the sum"
-                )
-
-    def _settle_links(self) -> None:
-        """Fill in the bandwidth and latency that links take; raise UsageError for one that no link takes."""
-        takes = taken(self.topology)
-        if not takes.bandwidth and self.bandwidth_bps is not None:
-            raise self._not_taken("bandwidth", format_bandwidth(self.bandwidth_bps))
-        if not takes.latency and self.latency_s is not None:
-            raise self._not_taken("latency", format_duration(self.latency_s))
-        if takes.bandwidth and self.bandwidth_bps is None:
-            object.__setattr__(self, "bandwidth_bps", BANDWIDTH_BPS)
-        if takes.latency and self.latency_s is None:
-            object.__setattr__(self, "latency_s", LATENCY_S)
-        check_link(self.bandwidth_bps or 0, self.latency_s or 0.0)
-        _check_positive("bandwidth-scale", self.bandwidth_scale, "0.8")
-        _check_positive("latency-scale", self.latency_scale, "0.8")
-
-    def _not_taken(self, what: str, value: str) -> UsageError:
-        return UsageError(
-            f"{what} {value} was given, but topology {self.topology!r} decides the {what} of every link itself; leave "
-            f"it out, or say {what} {OWN} ({what}-scale multiplies that of all simulated links)"
-        )
-
-    def _check_kinds(self) -> None:
-        """Raise UsageError where a field holds a value of another kind than it is declared with."""
-        for each in fields(self):
-            value, kind = getattr(self, each.name), str(each.type).removesuffix(" | None")
-            name = option_of(each.name).replace("_", "-")
-            if value is None and kind != each.type:
-                continue
-            if kind == "bool" and not isinstance(value, bool):
-                raise UsageError(f"{name} {shown(value)} must be True or False")
-            if kind == "str" and not isinstance(value, str):
-                example = f", such as {each.default!r}" if isinstance(each.default, str) else ""
-                raise UsageError(f"{name} {shown(value)} must be a name or other text{example}")
-            if each.name.endswith("_s") and not (_is_number(value) and 0 <= value < math.inf):
-                raise UsageError(f"{name} {shown(value)} must be seconds, finite and zero or more, such as 0.005")
-            if each.name == "bandwidth_bps" and not (_is_number(value) and 1 <= value < math.inf):
-                raise UsageError(f"{name} {shown(value)} must be bits a second, finite and at least 1")
+        read_fields(self)
         effects, rates = cast(Any, self.effects), cast(Any, self.work_rates)
         if not isinstance(effects, Effects):
             raise UsageError(f"effects {shown(effects)} must be Effects; give each by its own option")
         if not isinstance(rates, tuple) or not all(isinstance(each, list | tuple) for each in rates):
             raise UsageError(f"work-rates {shown(rates)} must be those of a report's config")
+        self._check_extent()
+        self.effects.check_workers(self.workers)
+        self._settle_links()
+        check_workload(self.workload, self.data, self.split, self.sampling)
+        self._check_recipe()
+        self._check_overlap()
+        self._check_servers()
+        self._check_selection()
+        self._check_sizes()
 
     def _check_extent(self) -> None:
         """Raise InfeasibleError for more than any machine can do, before anything is done."""
@@ -333,14 +129,44 @@ class Experiment:
                 f"like the first ones; take at most {MOST_ROUNDS_WITHOUT_DATA:,}"
             )
 
+    def _settle_links(self) -> None:
+        """Fill in the bandwidth and latency that links take; raise UsageError for one that no link takes."""
+        takes = taken(self.topology)
+        if not takes.bandwidth and self.bandwidth_bps is not None:
+            raise self._not_taken("bandwidth", format_bandwidth(self.bandwidth_bps))
+        if not takes.latency and self.latency_s is not None:
+            raise self._not_taken("latency", format_duration(self.latency_s))
+        if takes.bandwidth and self.bandwidth_bps is None:
+            object.__setattr__(self, "bandwidth_bps", BANDWIDTH_BPS)
+        if takes.latency and self.latency_s is None:
+            object.__setattr__(self, "latency_s", LATENCY_S)
+        check_link(self.bandwidth_bps or 0, self.latency_s or 0.0)
+
+    def _not_taken(self, what: str, value: str) -> UsageError:
+        return UsageError(
+            f"{what} {value} was given, but topology {self.topology!r} decides the {what} of every link itself; leave "
+            f"it out, or say {what} {OWN} ({what}-scale multiplies that of all simulated links)"
+        )
+
+    def _check_recipe(self) -> None:
+        if self.lr_decay != LR_DECAY and not self.lr_decay_at:
+            raise UsageError(f"lr-decay {self.lr_decay!r} was given, but not when; add --lr-decay-at 100,150")
+        if not self.momentum_correction:
+            return
+        if not self.momentum:
+            raise UsageError("momentum-correction was given, but momentum is 0; add --momentum 0.9")
+        for name in self.algorithms:
+            if ALGORITHMS[name].sparse and not ALGORITHMS[name].corrects_momentum:
+                raise UsageError(
+                    f"momentum-correction was given, but for {name} none is defined: a worker that skips discards its "
+                    "gradient; leave it out, and momentum is applied to the sum"
+                )
+
     def _check_overlap(self) -> None:
         if self.overlap is None:
             if self.ready is not None:
                 raise UsageError(f"ready {self.ready!r} was given, but nothing overlaps; add --overlap 25MB")
             return
-        check_bucket(self.overlap)
-        if self.ready is not None:
-            Ready.of(self.ready)
         if self.clip is not None:
             raise UsageError(
                 f"clip {self.clip} was given with --overlap, but a gradient's norm is known when all of it is; "
@@ -367,15 +193,31 @@ class Experiment:
             if why is not None:
                 raise UsageError(f"topology {self.topology!r} has {self.servers} servers: {why}; or take one server")
 
-    def _check_model(self, model: str) -> None:
-        check_choice("model", model, MODELS)
-        if not self.timing_only:
-            raise UsageError(
-                f"model {model!r} is known by its sizes alone; add --timing-only, or train one with --workload"
-            )
-        if self.elements is not None:
-            raise UsageError(f"both model {model!r} and elements {self.elements} were given; give one of them")
-        self.k_of(parameters_of(model))
+    def _check_selection(self) -> None:
+        if self.per_tensor and self.k is not None:
+            raise UsageError(f"k {self.k} was given with --per-tensor, which needs a density; give --density instead")
+        if self.per_tensor and self.elements is not None:
+            raise UsageError("per-tensor was given, but of --elements no tensors are known; leave --elements out")
+        if self.k is not None and self.density is not None:
+            raise UsageError(f"both k {self.k} and density {self.density} were given; give one of them")
+
+    def _check_sizes(self) -> None:
+        """Raise UsageError for sizes of a model that are given where data decide them, or twice."""
+        if self.model is not None:
+            if not self.timing_only:
+                raise UsageError(
+                    f"model {self.model!r} is known by its sizes alone; add --timing-only, or train one with --workload"
+                )
+            if self.elements is not None:
+                raise UsageError(f"both model {self.model!r} and elements {self.elements} were given; give one of them")
+            self.k_of(parameters_of(self.model))
+        elif self.elements is not None:
+            if not self.timing_only:
+                raise UsageError(
+                    f"elements {self.elements} was given, but the workload decides how many there are; "
+                    "add --timing-only to run without data"
+                )
+            self.k_of(self.elements)
 
     @property
     def round_count(self) -> int:
@@ -592,53 +434,38 @@ class Experiment:
         }
 
 
-def _apply_profile(given: dict[str, Any]) -> None:
-    """Have the profile that a file holds decide what no other option does."""
-    from netsim.experiment.profile import load_profile
-
-    profile = load_profile(given["profile"])
-    takes = taken(given.get("topology", STARS[0]))
-    if takes.bandwidth and "bandwidth_bps" not in given:
-        if given.get("protocol") == "tcp":
-            raise UsageError(
-                "protocol tcp was given with a profile, whose β holds TCP's headers already; leave one out, or give "
-                "the links' bandwidth"
-            )
-        given["bandwidth_bps"] = max(1, round(profile.link.bandwidth_bps))
-    if takes.latency:
-        given.setdefault("latency_s", profile.link.fixed_s)
-    given.setdefault("message_overhead", profile.message.fixed_s)
-    given.setdefault("byte_cost", profile.message.each_s)
-    rates = [(name, work.fixed_s, work.entry_s, work.element_s) for name, work in profile.work.items()]
-    trained = given.get("workload", DEFAULT), given.get("batch_size", BATCH_SIZE)
-    if (step := profile.step) is not None and trained == (step.workload, step.batch_size) and "model" not in given:
-        rates.append((STEP, step.seconds, 0.0, 0.0))
-    given["work_rates"] = tuple(rates)
-    given["profile"] = f"{given['profile']} ({profile.title()})"
-
-
 def option_of(name: str) -> str:
     """Return the option that sets a field of an experiment."""
-    shown = {"algorithms": "algorithm", "learning_rate": "lr", "bandwidth_bps": "bandwidth"}
-    return shown.get(name, name.removesuffix("_s"))
+    return OPTIONS[name].name if name in OPTIONS else name.removesuffix("_s")
 
 
-def _quantity(name: str, value: Any) -> float:
-    if name == "bandwidth":
-        return parse_bandwidth(value)
-    return parse_duration(value, name.replace("_", " "), zero=name != "latency")
+def _by_field(cls: type[Experiment], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of options by the fields that hold them; raise UsageError for an option that there is not."""
+    known = {each.name: name for name, each in OPTIONS.items()} | {each.name: each.name for each in fields(cls)}
+    found: dict[str, Any] = {}
+    for name, value in given.items():
+        if name not in known:
+            raise unknown("option", name, [*(each.name for each in OPTIONS.values()), *EFFECTS])
+        if (field := known[name]) in found:
+            both = [(other, given[other]) for other in given if known.get(other) == field]
+            raise UsageError(f"both {' and '.join(f'{other} {each!r}' for other, each in both)} were given; give one")
+        if not (name in ("bandwidth", "latency") and value == OWN):
+            found[field] = value
+    return found
 
 
-def _effects(config: Any, given: Effects) -> Effects:
-    """Return the effects of a config, with those `given` beside it as options of their own."""
+def _effects(given: dict[str, Any]) -> dict[str, Any]:
+    """Take the effects out of `given`, those of a config and options of their own, and return them by field."""
+    config = given.pop("effects", {})
+    if isinstance(config, Effects):
+        config = config.config()
     if not isinstance(config, Mapping):
         raise UsageError(f"effects {shown(config)} must be those of a report's config, by name")
-    known = asdict(Effects())
     for name in config:
-        if name not in known:
-            raise unknown("effect", str(name), known)
-    own = {name: value for name, value in asdict(given).items() if value != known[name]}
-    return Effects(**{name: in_python(value) for name, value in config.items()} | own)
+        if name not in declared(Effects):
+            raise unknown("effect", str(name), declared(Effects))
+    own = {field: given.pop(name) for name, field in EFFECTS.items() if name in given}
+    return {name: in_python(value) for name, value in config.items()} | own
 
 
 def _rates(config: Any) -> tuple[tuple[str, float, float, float], ...]:
@@ -677,32 +504,7 @@ def build_algorithm(name: str, options: Mapping[str, Any], *, strict: bool = Tru
     return ALGORITHMS[name](**{option: value for option, value in options.items() if option in takes})
 
 
-def _check_integer(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise UsageError(f"{name} {shown(value)} must be a whole number of at least {least}")
-    if value >= 2**63:
-        raise UsageError(f"{name} {shown(value)} must be less than 2⁶³")
-
-
-def _rounds(name: str, given: Any) -> tuple[int, ...]:
-    """Return the rounds that a user gave: text with commas, one number, or several."""
-    if isinstance(given, str):
-        return tuple(_whole_number(name, given, at) for at in given.split(","))
-    return tuple(given) if isinstance(given, list | tuple | range) else (given,)
-
-
-def _whole_number(name: str, given: str, at: str) -> int:
-    value = read_whole(at)
-    if value is None:
-        raise UsageError(f"{name} {shown(given)} must be whole numbers of rounds with commas between, such as 100,150")
-    return value
-
-
-def _is_number(value: object) -> bool:
-    """Return whether a value is a number that floating point can hold, be it one that is not finite."""
-    return isinstance(value, float) or (type(value) is int and abs(value) < 2**1000)
-
-
-def _check_positive(name: str, value: float, example: str) -> None:
-    if not _is_number(value) or not math.isfinite(value) or value <= 0:
-        raise UsageError(f"{name} {shown(value)} must be finite and more than zero, such as {example}")
+OPTIONS: Mapping[str, Option] = declared(Experiment)
+"""The options of an experiment, by the field that holds each; its effects have their own."""
+EFFECTS = {each.name: field for field, each in declared(Effects).items()}
+"""The fields of the effects, by the option that sets each."""

@@ -16,6 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from netsim._util.errors import UsageError, check_file_name
 from netsim._util.storage import content_of, write_atomically
+from netsim.experiment.options import TrainingOptions
+from netsim.training.profiled_costs import STEP
+from topologies import STARS, taken
 
 FORMAT = 1
 
@@ -179,6 +182,33 @@ def _tuples(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _tuples(each) for name, each in value.items()}
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def decide(given: dict[str, Any], effects: dict[str, Any]) -> None:
+    """Have the profile in the file ``given["profile"]`` decide what no option does.
+
+    `given` are values of options and `effects` those of effects, by field; both are changed.
+    """
+    profile = load_profile(given["profile"])
+    takes = taken(given.get("topology", STARS[0]))
+    if takes.bandwidth and "bandwidth_bps" not in given:
+        if effects.get("protocol") == "tcp":
+            raise UsageError(
+                "protocol tcp was given with a profile, whose β holds TCP's headers already; leave one out, or give "
+                "the links' bandwidth"
+            )
+        given["bandwidth_bps"] = max(1, round(profile.link.bandwidth_bps))
+    if takes.latency:
+        given.setdefault("latency_s", profile.link.fixed_s)
+    effects.setdefault("message_overhead_s", profile.message.fixed_s)
+    effects.setdefault("byte_cost_s", profile.message.each_s)
+    rates = [(name, work.fixed_s, work.entry_s, work.element_s) for name, work in profile.work.items()]
+    usual = TrainingOptions()
+    trained = given.get("workload", usual.workload), given.get("batch_size", usual.batch_size)
+    if (step := profile.step) is not None and trained == (step.workload, step.batch_size) and "model" not in given:
+        rates.append((STEP, step.seconds, 0.0, 0.0))
+    given["work_rates"] = tuple(rates)
+    given["profile"] = f"{given['profile']} ({profile.title()})"
 
 
 def save_profile(profile: Profile, path: Path) -> None:

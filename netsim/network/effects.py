@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from netsim._util.errors import UsageError, check_choice, shown
+from netsim._util.errors import UsageError, shown
+from netsim._util.options import Choice, Duration, Text, Whole, option, read_fields
 from netsim._util.random_streams import Jitter, Speeds, Straggler
-from netsim._util.units import format_duration, parse_duration
+from netsim._util.units import format_duration
 from netsim.network.changes import LinkEvent
 from netsim.network.cross_traffic import Sizes
 from netsim.network.switching import SWITCHINGS
-from netsim.network.tcp import HEADERS, PAYLOAD, Tcp
+from netsim.network.tcp import CONNECTIONS, HEADERS, PAYLOAD, Tcp
 
 PROTOCOLS = ("ideal", "tcp")
 LIGHTEST, HEAVIEST = 1e-6, 0.999
 """Loads of the background: at the heaviest a link has a thousand flows on it in the mean."""
 USUAL_SIZE = "exponential:1MB"
 """Of flows, where the user gave none."""
+
+
+class Background(Text):
+    """A load, or the name of a file."""
+
+    def read(self, name: str, value: Any) -> str:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            value = str(value)
+        if value == "":
+            raise UsageError(f"{name} '' must be a load or the name of a file, such as 0.3")
+        return super().read(name, value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,50 +41,65 @@ class Effects:
     `byte_cost_s` for each of its bytes. Raises UsageError for a value that cannot be used.
     """
 
-    protocol: str = "ideal"
-    initial_window: int = 10
-    connections: str = "established"
-    switching: str = "ideal"
-    message_overhead_s: float = 0.0
-    byte_cost_s: float = 0.0
-    compute_jitter: str | None = None
-    straggler: str | None = None
-    latency_jitter: str | None = None
-    background: str | None = None
-    background_size: str = USUAL_SIZE
-    link_event: str | None = None
-
-    @classmethod
-    def of(cls, given: dict[str, Any]) -> Effects:
-        """Return the effects among the options `given`, as on the command line, and take them out of there."""
-        own = {name: given.pop(name) for name in NAMES if name in given}
-        for name in ("message_overhead", "byte_cost"):
-            if name in own:
-                own[f"{name}_s"] = parse_duration(own.pop(name), name.replace("_", "-"), zero=True)
-        if isinstance(own.get("background"), int | float) and not isinstance(own["background"], bool):
-            own["background"] = str(own["background"])
-        return cls(**own)
+    protocol: str = option(
+        "ideal", Choice(PROTOCOLS), "Protocol of messages: ideal, or tcp (headers, connections, slow start)."
+    )
+    initial_window: int = option(10, Whole(1, example="10"), "With tcp: segments that slow start begins with.")
+    connections: str = option(
+        "established",
+        Choice(CONNECTIONS),
+        "With tcp: connections are established, or opened at a round trip per-pair of hosts or per-message.",
+    )
+    switching: str = option(
+        "ideal",
+        Choice(SWITCHINGS),
+        "How switches forward: ideal (a message flows), cut-through or store-and-forward.",
+    )
+    message_overhead_s: float = option(
+        0.0, Duration(), "Time that a message takes at each of its two hosts: 20us.", name="message_overhead"
+    )
+    byte_cost_s: float = option(
+        0.0, Duration(), "Time that a byte of a message takes at each of its two hosts: 0.1ns.", name="byte_cost"
+    )
+    compute_jitter: str | None = option(
+        None,
+        Text(check=lambda text: Jitter.of(text, "compute-jitter")),
+        "Random factor on a worker's compute times, by step: lognormal:0.2, exponential:0.5, uniform:0.1.",
+    )
+    straggler: str | None = option(
+        None,
+        Text(check=Straggler.several),
+        "Slow workers: 3:2.5 (worker 3 is 2.5 times slower), 5%:4 (each worker, one step in 20), or several with "
+        "commas.",
+    )
+    latency_jitter: str | None = option(
+        None,
+        Text(check=lambda text: Jitter.of(text, "latency-jitter")),
+        "Random factor on a message's latency: lognormal:0.5, for example.",
+    )
+    background: str | None = option(
+        None,
+        Background(),
+        "Traffic of others: a load on every link, like 0.3, or a CSV file of src,dst,bytes,start_s.",
+    )
+    background_size: str = option(
+        USUAL_SIZE,
+        Text(check=Sizes.of),
+        "Sizes of the background's flows: exponential:1MB, fixed:100kB, lognormal:1MB:1.5.",
+    )
+    link_event: str | None = option(
+        None,
+        Text(check=LinkEvent.several),
+        "Changes of links: 'worker3->switch@0.5s=100Mbps' (or =down, =up; <-> both ways); several with commas.",
+    )
 
     def __post_init__(self) -> None:
-        for each in fields(self):
-            value = getattr(self, each.name)
-            text = each.type == "str" or (each.type == "str | None" and value is not None)
-            if text and not (isinstance(value, str) and value):
-                raise UsageError(f"{each.name.replace('_', '-')} {value!r} must be text; see netsim simulate --help")
-            if each.type == "float" and not (type(value) in (int, float) and 0 <= value < math.inf):
-                raise UsageError(
-                    f"{each.name.replace('_', '-')} {value!r} must be finite and zero or more, such as 20e-6"
-                )
-        check_choice("protocol", self.protocol, PROTOCOLS)
-        check_choice("switching", self.switching, SWITCHINGS)
+        read_fields(self)
         tcp = Tcp(self.initial_window, self.connections)
         if self.protocol != "tcp" and tcp != Tcp():
             raise UsageError(
                 "an initial window or connections were given, but the protocol is ideal; add --protocol tcp"
             )
-        self.speeds(0)
-        self.jitter()
-        self.events()
         if Sizes.of(self.background_size) != Sizes.of(USUAL_SIZE) and self.load is None:
             raise UsageError(f"background-size {self.background_size!r} was given without a load; add --background 0.3")
         if (load := self.load) is not None and not LIGHTEST <= load <= HEAVIEST:
@@ -165,16 +190,9 @@ class Effects:
             parts["link-event"] = f"link events {self.link_event}"
         return parts
 
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Effects:
-        """Return the effects whose :meth:`config` this is."""
-        return cls(**config)
-
     def config(self) -> dict[str, Any]:
         """Return the options as JSON takes them."""
         return asdict(self)
 
 
 NONE = Effects()
-NAMES = tuple(each.name.removesuffix("_s") for each in fields(Effects))
-"""The options, as :meth:`Effects.of` takes them."""

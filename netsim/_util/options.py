@@ -1,0 +1,256 @@
+"""How an option is declared: once, by an :class:`Option`, mostly as a field of a frozen dataclass.
+
+    fan_out: int = option(8, Whole(2), "Children of a switch in a tree.")
+
+The declaration holds the default, the help text, and a :class:`Kind`, which reads values and checks them. The command
+line, ``netsim.simulate(**options)``, TOML files, the README's table, and ``--algorithm NAME:key=value`` read the same
+declarations.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
+from typing import Any
+
+from netsim._util.errors import UsageError, check_choice, shown, unknown
+from netsim._util.units import parse_bandwidth, parse_duration, read_number, read_whole
+
+
+class Kind:
+    """What values an option takes."""
+
+    metavar = "TEXT"
+
+    def parse(self, text: str) -> Any:
+        """Return the value that a text on the command line writes; UsageError, without the option's name, if none."""
+        return text
+
+    def read(self, name: str, value: Any) -> Any:
+        """Return a value as an experiment holds it; raise UsageError, with the option's `name`, if it is unusable."""
+        raise NotImplementedError
+
+    def write(self, value: Any) -> str:
+        """Return the text that :meth:`parse` reads as `value`."""
+        return str(value)
+
+
+@dataclass(frozen=True)
+class Whole(Kind):
+    """A whole number of at least `least` and at most `most`, a limit that `limit` puts in words, like `example`."""
+
+    least: int = 0
+    most: int = 2**63 - 1
+    limit: str = "less than 2⁶³"
+    example: str = ""
+    metavar = "N"
+
+    def parse(self, text: str) -> int:
+        if (value := read_whole(text)) is None:
+            raise UsageError(f"{shown(text)} is not a whole number of at most 18 digits; write it like 8")
+        return value
+
+    def read(self, name: str, value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or value < self.least:
+            example = f", such as {self.example}" if self.example else ""
+            raise UsageError(f"{name} {shown(value)} must be a whole number of at least {self.least}{example}")
+        if value > self.most:
+            raise UsageError(f"{name} {shown(value)} must be {self.limit}")
+        return value
+
+
+@dataclass(frozen=True)
+class Number(Kind):
+    """A number for which `holds` is true; `expected` says the same in words, with an example."""
+
+    holds: Callable[[float], bool] = lambda value: 0 < value < math.inf
+    expected: str = "finite and more than zero, such as 0.1"
+    metavar = "X"
+
+    def parse(self, text: str) -> float:
+        value = read_number(text)
+        if value is None and text.strip().lower().removeprefix("-") in ("nan", "inf", "infinity"):
+            return float(text)
+        if value is None:
+            raise UsageError(f"{shown(text)} is not a finite number; write it like 0.1")
+        return value
+
+    def read(self, name: str, value: Any) -> float:
+        if not (is_number(value) and self.holds(value)):
+            raise UsageError(f"{name} {shown(value)} must be {self.expected}")
+        found: float = value
+        return found
+
+    def write(self, value: float) -> str:
+        return f"{value:g}"
+
+
+@dataclass(frozen=True)
+class Flag(Kind):
+    """True or False; on the command line it is given without a value."""
+
+    metavar = ""
+
+    def parse(self, text: str) -> bool:
+        if (value := {"true": True, "false": False}.get(text.lower())) is None:
+            raise UsageError(f"{shown(text)} must be true or false")
+        return value
+
+    def read(self, name: str, value: Any) -> bool:
+        if not isinstance(value, bool):
+            raise UsageError(f"{name} {shown(value)} must be True or False")
+        return value
+
+
+@dataclass(frozen=True)
+class Choice(Kind):
+    """One of several names, mostly those of a registry."""
+
+    names: Collection[str]
+
+    def read(self, name: str, value: Any) -> str:
+        check_choice(name, value, self.names)
+        return str(value)
+
+
+@dataclass(frozen=True)
+class Text(Kind):
+    """A text that `check` accepts; `example` is named where the value is no text at all."""
+
+    example: str = ""
+    check: Callable[[str], object] | None = None
+
+    def read(self, name: str, value: Any) -> str:
+        if not isinstance(value, str):
+            example = f", such as {self.example!r}" if self.example else ""
+            raise UsageError(f"{name} {shown(value)} must be a name or other text{example}")
+        if self.check is not None:
+            self.check(value)
+        return value
+
+
+@dataclass(frozen=True)
+class Bandwidth(Kind):
+    """A text such as ``1Gbps``, or a number of bit/s."""
+
+    def read(self, name: str, value: Any) -> int:
+        return parse_bandwidth(value)
+
+
+@dataclass(frozen=True)
+class Duration(Kind):
+    """A text such as ``50us``, or a number of seconds; with `zero` it may be zero."""
+
+    zero: bool = True
+
+    def read(self, name: str, value: Any) -> float:
+        return parse_duration(value, name, zero=self.zero)
+
+
+def is_number(value: object) -> bool:
+    """Return whether a value is a number that floating point can hold, be it one that is not finite."""
+    return isinstance(value, float) or (type(value) is int and abs(value) < 2**1000)
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option.
+
+    Parameters
+    ----------
+    kind
+        What values it takes.
+    default
+        The value where none is given; None if something else decides then, as `otherwise` says.
+    help
+        What it does, in a sentence or two. ``{choices}`` stands for the names that `kind` takes.
+    otherwise
+        The default in words, for the help and the README, where `default` does not say it.
+    name
+        The name under which the option is given, with underscores.
+    title
+        The name in error messages, where it is not `name` with dashes.
+    """
+
+    kind: Kind
+    default: Any
+    help: str
+    otherwise: str = ""
+    name: str = ""
+    title: str = ""
+
+    @property
+    def flag(self) -> str:
+        """The option's spelling on the command line."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def text(self) -> str:
+        """The help, with the names that there are."""
+        names = self.kind.names if isinstance(self.kind, Choice) else getattr(self.kind, "choices", ())
+        return self.help.replace("{choices}", ", ".join(names))
+
+    @property
+    def usual(self) -> str:
+        """The default in words; empty for what is off or absent by default."""
+        if self.otherwise or self.default is None or self.default is False:
+            return self.otherwise
+        return self.kind.write(self.default)
+
+    def read(self, value: Any) -> Any:
+        """Return a value as an experiment holds it, or raise UsageError."""
+        return self.kind.read(self.title or self.name.replace("_", "-"), value)
+
+
+def option(default: Any, kind: Kind, help: str, **others: str) -> Any:  # noqa: A002
+    """Return a dataclass's field that declares an option; see :class:`Option`."""
+    return field(default=default, metadata={"option": Option(kind, default, help, **others)})
+
+
+@lru_cache(maxsize=64)
+def declared(cls: Any) -> Mapping[str, Option]:
+    """Return the options that a dataclass declares, by field."""
+    found = {each.name: each.metadata["option"] for each in fields(cls) if "option" in each.metadata}
+    return {name: replace(each, name=each.name or name) for name, each in found.items()}
+
+
+def read_fields(declaration: Any) -> None:
+    """Have every option of a frozen dataclass hold a value as its kind reads it; raise UsageError for one it cannot."""
+    cls: type = type(declaration)
+    for name, each in declared(cls).items():
+        value = getattr(declaration, name)
+        if value is not each.default and (read := each.read(value)) is not value:
+            object.__setattr__(declaration, name, read)
+
+
+def key_values(what: str, text: str, options: Mapping[str, Option]) -> dict[str, Any]:
+    """Return the values in ``key=value,key=value``, by option name; raise UsageError naming `what` and the key."""
+    found: dict[str, Any] = {}
+    for item in text.split(",") if text else []:
+        key, _, written = (part.strip() for part in item.partition("="))
+        name = key.replace("-", "_")
+        if not key or not written:
+            raise UsageError(f"{what}: {shown(item)} must be key=value, such as {next(iter(options), 'key')}=1")
+        if name not in options:
+            raise unknown(f"option of {what}", key, [*(each.replace("_", "-") for each in options)] or ["none"])
+        if name in found:
+            raise UsageError(f"{what}: {key} was given twice; give it once")
+        try:
+            found[name] = options[name].kind.parse(written)
+        except UsageError as error:
+            raise UsageError(f"{what}, {key}: {error}") from None
+        found[name] = options[name].read(found[name])
+    return found
+
+
+def several(text: str) -> list[str]:
+    """Return the names in a list with commas: what looks like key=value belongs to the name before it."""
+    found: list[str] = []
+    for part in text.split(","):
+        if found and "=" in part and ":" not in part.partition("=")[0]:
+            found[-1] += f",{part}"
+        else:
+            found.append(part.strip())
+    return found

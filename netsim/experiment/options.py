@@ -1,0 +1,287 @@
+"""The options of an experiment, each declared once: its default, what it takes, and what it does.
+
+A new option is a field here. The command line, ``netsim.simulate``, TOML files and the README's table then have it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from algorithms import ALGORITHMS
+from algorithms.gtopk import RESIDUALS
+from algorithms.selection import HOWS
+from algorithms.topk import GATHERS
+from netsim._util.device import check_device
+from netsim._util.errors import UsageError, check_choice, shown
+from netsim._util.options import Bandwidth, Choice, Duration, Flag, Kind, Number, Text, Whole, option
+from netsim._util.random_streams import WORD
+from netsim._util.units import read_whole
+from netsim.comm.worker import SENDS
+from netsim.network.sharing import SHARINGS
+from netsim.training.catalogue import MODELS
+from netsim.training.overlap import Ready, check_bucket
+from netsim.training.workloads import DEFAULT, WORKLOADS
+from netsim.training.workloads.data import DATA, SYNTHETIC
+from topologies import STARS, TOPOLOGIES
+from topologies.placement import PLACEMENTS
+
+DEFAULT_ALGORITHMS = ("dense", "topk", "gtopk", "ps")
+DEFAULT_DENSITY = 1e-3
+ROUNDS = 5
+LR_DECAY = 0.1
+WAYS = ("auto", "messages", "compiled", "batched", "closed-form")
+"""How simulated times are had: the fastest exact one, or the one that was named."""
+OWN = "own"
+"""Stands for the bandwidth or latency that links have where nobody gives one: the topology's own, or the default."""
+MOST_ELEMENTS = 2**31 - 1
+POSITIVE = Number()
+COUNT = Whole(1)
+ROUND = Whole(0)
+
+
+class Algorithms(Kind):
+    """Names of algorithms: text with commas, or several."""
+
+    choices: ClassVar[Any] = ALGORITHMS
+
+    def read(self, name: str, value: Any) -> tuple[str, ...]:
+        if isinstance(value, str):
+            value = tuple(each.strip() for each in value.split(","))
+        if not isinstance(value, list | tuple):
+            raise UsageError(f"{name} {shown(value)} must be a name or several, such as 'dense,gtopk'")
+        if not value:
+            raise UsageError("no algorithm was named; name at least one, such as gtopk")
+        for each in value:
+            check_choice(name, each, ALGORITHMS)
+            if value.count(each) > 1:
+                raise UsageError(f"{name} {each!r} was named twice; name each once")
+        return tuple(value)
+
+    def write(self, value: tuple[str, ...]) -> str:
+        return ",".join(value)
+
+
+class Rounds(Kind):
+    """Numbers of rounds: text with commas, one number, or several."""
+
+    def read(self, name: str, value: Any) -> tuple[int, ...]:
+        if isinstance(value, str):
+            numbers = [read_whole(at) for at in value.split(",")]
+            if None in numbers:
+                raise UsageError(
+                    f"{name} {shown(value)} must be whole numbers of rounds with commas between, such as 100,150"
+                )
+            value = numbers
+        several = value if isinstance(value, list | tuple | range) else (value,)
+        return tuple(ROUND.read(name, at) for at in several)
+
+    def write(self, value: tuple[int, ...]) -> str:
+        return ",".join(map(str, value))
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions:
+    """Options of the simulated network."""
+
+    workers: int = option(8, COUNT, "Number of workers that train.")
+    topology: str = option(
+        STARS[0],
+        Text(STARS[0]),
+        f"Topology of the network: {', '.join(TOPOLOGIES)}, with keys, such as fat-tree:k=8; or a file: FILE.json, "
+        "FILE.graphml.",
+    )
+    bandwidth_bps: int | None = option(
+        None,
+        Bandwidth(),
+        "Bandwidth of every link, each way: 1Gbps, 100Mbit/s, 25GiB/s.",
+        name="bandwidth",
+        otherwise="that of a --profile, or 1Gbps",
+    )
+    latency_s: float | None = option(
+        None,
+        Duration(zero=False),
+        "One-way latency between two hosts across one switch: 50us.",
+        name="latency",
+        otherwise="that of a --profile, or 50us",
+    )
+    bandwidth_scale: float = option(
+        1.0, POSITIVE, "Factor on the bandwidth of every link, also where a file or keys decide it."
+    )
+    latency_scale: float = option(
+        1.0, POSITIVE, "Factor on the latency of every link, also where a file or keys decide it."
+    )
+    fan_out: int = option(8, Whole(2), "Children of a switch in the topology tree.")
+    placement: str = option("given", Choice(PLACEMENTS), "How ranks are placed on hosts: {choices}.")
+    sharing: str = option(
+        "maxmin", Choice(SHARINGS), "How flows share a link: equal rates (maxmin) or inversely to RTT (rtt)."
+    )
+    sends: str | None = option(
+        None,
+        Choice(SENDS),
+        "When a sender goes on: acknowledged (its receiver has the message) or eager (at once, so the next message "
+        "shares the link).",
+        otherwise="acknowledged in simulations, eager for real",
+    )
+    profile: str | None = option(
+        None,
+        Text("profile.toml"),
+        "File of netsim calibrate: measured network and hosts, used where no other option decides.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlgorithmOptions:
+    """Options of algorithms, and how they exchange."""
+
+    algorithms: tuple[str, ...] = option(
+        DEFAULT_ALGORITHMS, Algorithms(), "Algorithms to compare, with commas: {choices}.", name="algorithm"
+    )
+    density: float | None = option(
+        None,
+        Number(lambda value: 0 < value <= 1, "more than 0 and at most 1, such as 0.001"),
+        "Fraction of entries that sparse algorithms select.",
+        otherwise=f"{DEFAULT_DENSITY:g}",
+    )
+    k: int | None = option(None, COUNT, "Number of entries that sparse algorithms select.")
+    per_tensor: bool = option(False, Flag(), "Apply the density of sparse algorithms to each tensor separately.")
+    select: str = option(
+        "exact",
+        Choice(HOWS),
+        "How sparse algorithms select: exact, sampled (at most k) or threshold (about k). randk draws at random.",
+        title="selection",
+    )
+    density_warmup: int = option(
+        0, ROUND, "Rounds in which the density of sparse algorithms falls from 1/4 to its value."
+    )
+    residual: str = option(
+        "keep-at-merge", Choice(RESIDUALS), "gtopk: keep-at-merge or index-intersection.", title="residual rule"
+    )
+    gather: str = option("ring", Choice(GATHERS), "topk: ring or doubling (recursive doubling).")
+    history: int = option(10, COUNT, "lag, lasg, sasg: D, the movements that the rule looks back at.")
+    delay: int | None = option(None, COUNT, "lag, lasg, sasg: skips that force an upload.", otherwise="D")
+    alpha: float | None = option(
+        None,
+        POSITIVE,
+        "lag, lasg, sasg: a movement weighs alpha / γ.",
+        otherwise="sasg 0.5, others 0.1 / γ",
+    )
+    serial_server: bool = option(
+        False, Flag(), "ps, ps-topk, lag, lasg, sasg: the server receives one worker after another."
+    )
+    group_size: int | None = option(
+        None, COUNT, "gtopk-hier: consecutive ranks of a group.", otherwise="the topology's racks"
+    )
+    overlap: str | None = option(
+        None,
+        Text("25MB", check_bucket),
+        "Exchange gradients during backward, in buckets of up to this size (25MB), last layers first; or tensor, a "
+        "bucket for each tensor. Then k is per bucket.",
+    )
+    ready: str | None = option(
+        None,
+        Text("measured", Ready.of),
+        "With --overlap, when buckets are ready: measured, elements (ASSUMED; elements:0.5 if forward takes half "
+        "instead of a third), or shares of the compute time, 0.5,0.8,1.",
+        otherwise="measured where compute times are",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """Options of what is trained, and how."""
+
+    workload: str = option(
+        DEFAULT,
+        Text(DEFAULT),
+        f"What is trained: {', '.join(WORKLOADS)}, or your own module:factory. Its module may lie in the current "
+        "folder, which is searched after everything installed.",
+    )
+    data: str | None = option(
+        None,
+        Text("digits"),
+        f"Data set: {', '.join([*DATA, SYNTHETIC])}, or two with +.",
+        otherwise="the workload's",
+    )
+    data_dir: str | None = option(None, Text("data"), "Folder that holds the data sets.")
+    split: str = option("iid", Text("iid"), "How workers share the data: iid, dirichlet:ALPHA, by-class or mix.")
+    sampling: str = option(
+        "random", Text("random"), "How mini-batches are drawn: random, or epochs (no sample twice before all once)."
+    )
+    batch_size: int = option(16, COUNT, "Samples in a worker's mini-batch.")
+    rounds: int | None = option(None, COUNT, "Steps of training.", otherwise=f"{ROUNDS}, or 1 with --timing-only")
+    learning_rate: float = option(0.1, POSITIVE, "Learning rate γ.", name="lr", title="learning rate")
+    lr_warmup: int = option(0, ROUND, "Rounds in which the learning rate grows to its value.")
+    lr_decay: float = option(LR_DECAY, POSITIVE, "Factor on the learning rate at each of the rounds of --lr-decay-at.")
+    lr_decay_at: tuple[int, ...] = option((), Rounds(), "Rounds at which the learning rate decays, with commas.")
+    momentum: float = option(
+        0.0,
+        Number(lambda value: 0 <= value < 1, "at least 0 and less than 1, such as 0.9"),
+        "Heavy-ball momentum, applied to the sum as in torch.optim.SGD.",
+    )
+    momentum_correction: bool = option(
+        False,
+        Flag(),
+        "Sparse algorithms apply the momentum at each worker, before selection (DGC). Dense ones keep it on the sum; "
+        "sasg refuses it.",
+    )
+    weight_decay: float = option(
+        0.0,
+        Number(lambda value: 0 <= value < math.inf, "finite and zero or more, such as 1e-4"),
+        "Multiple of the parameters that each worker adds to its gradient, after clipping.",
+    )
+    clip: float | None = option(
+        None, POSITIVE, "Largest norm of a worker's own gradient, cut as by torch's clip_grad_norm_."
+    )
+    aggregate: str = option(
+        "mean", Choice(("mean", "sum")), "Whether workers' vectors are averaged (mean) or added (sum)."
+    )
+    eval_every: int = option(0, ROUND, "Rounds between evaluations on the test set, for --metrics; 0: none.")
+    seed: int = option(0, Whole(0, WORD - 1, "less than 2³²"), "Random seed for data, initial weights and jitter.")
+    device: str = option(
+        "auto", Text("auto", check_device), "Device that computes gradients: auto, cpu, cuda or cuda:0."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostOptions:
+    """Options of what computing costs in simulated time, and how time is simulated."""
+
+    compute_time_s: float | None = option(
+        None,
+        Duration(),
+        "Time charged for a step's computation, ASSUMED: 60ms.",
+        name="compute_time",
+        title="compute time",
+        otherwise="measured",
+    )
+    select_time_s: float | None = option(
+        None,
+        Duration(),
+        "Time charged for a selection, ASSUMED.",
+        name="select_time",
+        title="select time",
+        otherwise="measured",
+    )
+    merge_time_s: float | None = option(
+        None,
+        Duration(),
+        "Time charged for a merge or sum, ASSUMED.",
+        name="merge_time",
+        title="merge time",
+        otherwise="measured",
+    )
+    timing_only: bool = option(False, Flag(), "Simulate times and bytes only: no data, no gradients.")
+    elements: int | None = option(
+        None,
+        Whole(1, MOST_ELEMENTS, f"at most {MOST_ELEMENTS}: an index is an int32"),
+        "With --timing-only: number of elements of the gradient.",
+    )
+    model: str | None = option(None, Choice(MODELS), "With --timing-only: a model whose tensors are known: {choices}.")
+    way: str = option(
+        "auto",
+        Choice(WAYS),
+        "How simulated times are computed: auto (the fastest exact one), messages (one by one), compiled (the same, in "
+        "compiled code), batched (rounds of all ranks at once) or closed-form (idle star, any number of workers).",
+    )
