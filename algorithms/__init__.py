@@ -1,4 +1,4 @@
-"""Distributed-SGD algorithms, each written once; nothing here knows which backend runs it.
+"""Distributed-SGD algorithms, one file each; the same code runs in the simulator and over torch.distributed.
 
 To add one: a file with a subclass of :class:`netsim.training.algorithm.Algorithm`, and a line below.
 """

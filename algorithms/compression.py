@@ -1,7 +1,7 @@
-"""Top-k compression as pure functions: select, merge, sum, and what they leave behind.
+"""Top-k compression as pure functions: select, merge and sum sparse vectors, and restore dropped entries.
 
-Indices are int32 and strictly ascending; values keep their sign (eq. (6) of the gTop-k paper writes
-|·|, which would lose it).
+The indices of a sparse vector are int32 and strictly ascending. Values keep their sign, although eq. (6) of the gTop-k
+paper writes |·|, which would lose it. A name (d,) or (k,) after a vector is its shape.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 class Selected(NamedTuple):
-    """The selected entries, and the vector without them."""
+    """The selected entries (k,), and the vector (d,) with zeros in their place."""
 
     local: Vector
     rest: Vector
 
 
 class Merged(NamedTuple):
-    """The k largest entries of a sum, and the entries of the sum that were dropped."""
+    """The k largest entries of a sum of sparse vectors, and its other entries."""
 
     kept: Vector
     dropped: Vector
@@ -34,27 +34,41 @@ class Merged(NamedTuple):
 
 @size_rule(lambda vector, selector: Selected(SizeOnly(vector.size, min(selector.k, vector.size)), vector))
 def select(vector: Dense, selector: Selector) -> Selected:
-    """Return TopK(vector) (eq. (4)) and the rest; the two sum to `vector` exactly."""
+    """Return TopK(vector) (gTop-k paper, eq. (4)) and the rest; the two sum to `vector` exactly."""
     return take_out(vector.values.clone(), selector.positions(vector.values))
 
 
 @in_place
 @size_rule(lambda residual, vector, selector: select(vector, selector))
 def accumulate_and_select(residual: Dense, vector: Dense | Scaled, selector: Selector) -> Selected:
-    """Return TopK(residual + vector) and the new residual (gTop-k paper, algorithm 1, lines 3 to 5)."""
+    """Return TopK(residual + vector) and the new residual.
+
+    Parameters
+    ----------
+    residual
+        (d,); overwritten by the new residual.
+    vector
+        (d,), possibly times a factor that is not multiplied yet.
+    selector
+        k, and how to select.
+
+    References
+    ----------
+    gTop-k paper, algorithm 1, lines 3 to 5.
+    """
     rest, (values, factor) = residual.values, scaled(vector)
     if selector.how == "exact" and on_kernels(rest):
         if selector.blocks:
-            found = kernels.accumulate_select_blocks(rest.numpy(), values.numpy(), *selector.bounds(), factor)
+            selected = kernels.accumulate_select_blocks(rest.numpy(), values.numpy(), *selector.bounds(), factor)
         else:
-            found = kernels.accumulate_select(rest.numpy(), values.numpy(), selector.k, factor)
-        return Selected(_sparse(*found, residual.size), _changed(rest))
+            selected = kernels.accumulate_select(rest.numpy(), values.numpy(), selector.k, factor)
+        return Selected(_sparse(*selected, residual.size), _changed(rest))
     rest += product(vector)
     return take_out(rest, selector.positions(rest))
 
 
 def take_out(vector: torch.Tensor, positions: torch.Tensor) -> Selected:
-    """Return the entries at `positions`, ascending, and the vector, which then has zeros there."""
+    """Return the entries at the ascending `positions`, and `vector` itself with zeros written there."""
     import torch
 
     local = Sparse(positions.to(torch.int32), vector[positions], vector.numel())
@@ -68,9 +82,13 @@ def take_out(vector: torch.Tensor, positions: torch.Tensor) -> Selected:
     )
 )
 def merge(left: Sparse, right: Sparse, selector: Selector) -> Merged:
-    """Return left ⊤ right (eq. (6)): the k largest of the sum, and what was dropped of it.
+    """Return left ⊤ right, the k largest entries of the sum, and the dropped entries of the sum.
 
-    ⊤ is commutative but not associative. The left operand is the one of the lower rank.
+    ⊤ is commutative but not associative. The left operand belongs to the lower rank.
+
+    References
+    ----------
+    gTop-k paper, eq. (6).
     """
     import torch
 
@@ -87,7 +105,7 @@ def merge(left: Sparse, right: Sparse, selector: Selector) -> Merged:
 
 
 def sum_sparse(left: Sparse, right: Sparse) -> Sparse:
-    """Return left + right, sparse."""
+    """Return left + right as a sparse vector."""
     import torch
 
     indices, order = torch.cat([left.indices, right.indices]).sort(stable=True)
@@ -101,7 +119,7 @@ def sum_sparse(left: Sparse, right: Sparse) -> Sparse:
 
 @size_rule(lambda first, *others: SizeOnly(first.size))
 def sum_to_dense(first: Sparse, *others: Sparse) -> Dense:
-    """Return the dense sum, taken from left to right."""
+    """Return the sum of sparse vectors as a dense vector (d,), added from left to right."""
     return _plus(first.values.new_zeros(first.size), first, *others)
 
 
@@ -114,7 +132,7 @@ def restore(residual: Dense, *additions: Sparse) -> Dense:
 
 @size_rule(lambda local, total: SizeOnly(local.size, 0))
 def outside(local: Sparse, total: Sparse) -> Sparse:
-    """Return the entries of `local` whose indices `total` does not hold."""
+    """Return the entries of `local` whose indices are not in `total`."""
     import torch
 
     return _masked(local, ~torch.isin(local.indices, total.indices))
@@ -131,14 +149,14 @@ def no_entries(template: Vector) -> Vector:
 
 
 def total(*vectors: Vector) -> Vector:
-    """Return the dense sum of dense or of sparse vectors, taken from left to right."""
+    """Return the sum (d,) of vectors that are all dense or all sparse, added from left to right."""
     if isinstance(vectors[0], Dense):
         return add_all(*vectors)  # type: ignore[arg-type]
     return sum_to_dense(*vectors)  # type: ignore[arg-type]
 
 
 def _plus(total: torch.Tensor, *parts: Sparse) -> Dense:
-    """Add sparse vectors in place. Indices are distinct, so the order of additions is that of the parts."""
+    """Add sparse vectors in place, in the order of `parts`; the indices of one part are distinct."""
     if not on_kernels(total):
         for part in parts:
             total[part.indices.long()] += part.values
@@ -149,7 +167,7 @@ def _plus(total: torch.Tensor, *parts: Sparse) -> Dense:
 
 
 def _changed(values: torch.Tensor) -> Dense:
-    """Return a vector that NumPy wrote into: torch does not see that, and a payload's version must tell."""
+    """Return a vector into which NumPy wrote, with a new torch version: torch does not notice such writes itself."""
     from torch.autograd.graph import increment_version
 
     increment_version(values)
@@ -169,7 +187,7 @@ def _masked(vector: Sparse, mask: torch.Tensor) -> Sparse:
 @in_place
 @size_rule(lambda vector, entries: vector)
 def without(vector: Dense, entries: Sparse) -> Dense:
-    """Return the vector with zeros where `entries` has indices."""
+    """Return the vector with zeros at the indices of `entries`."""
     vector.values[entries.indices.long()] = 0
     return Dense(vector.values)
 
@@ -177,5 +195,5 @@ def without(vector: Dense, entries: Sparse) -> Dense:
 @in_place
 @size_rule(lambda velocity, vector, momentum: vector)
 def accelerate(velocity: Dense, vector: Dense | Scaled, momentum: float) -> Dense:
-    """Return μ u + g: momentum before selection (Deep Gradient Compression, "momentum correction")."""
+    """Return the velocity μ u + g, for momentum before selection (Deep Gradient Compression, "momentum correction")."""
     return Dense(velocity.values.mul_(momentum).add_(product(vector)))

@@ -1,4 +1,4 @@
-"""S-SGD with a dense ring all-reduce: 2(P-1)α + 2((P-1)/P) d β."""
+"""Synchronous SGD with a dense ring all-reduce: 2(P-1)α + 2((P-1)/P) d β (gTop-k paper, eq. (2))."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from netsim.training.algorithm import Algorithm
 
 
 class DenseRing(Algorithm):
-    """Every worker sends every gradient, in chunks around a ring (gTop-k paper, eq. (2))."""
+    """The gradients are summed in P chunks around a ring: reduce-scatter, then all-gather."""
 
     name = "dense"
     title = "dense"
@@ -17,5 +17,6 @@ class DenseRing(Algorithm):
     async def exchange(
         self, worker: Worker, vector: Vector | None, memory: None, template: Vector
     ) -> tuple[Vector, None]:
+        """Return the sum of all vectors (d,) by a ring all-reduce."""
         assert vector is not None
         return await ring_all_reduce(worker, vector), None

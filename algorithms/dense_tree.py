@@ -1,4 +1,4 @@
-"""S-SGD with a dense tree all-reduce: 2 log₂P (α + d β)."""
+"""Synchronous SGD with a dense tree all-reduce: 2 log₂P (α + d β)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from netsim.training.algorithm import Algorithm
 
 
 class DenseTree(Algorithm):
-    """Every worker's whole gradient climbs a binomial tree, and the sum comes down it again."""
+    """The gradients are summed up a binomial tree, and the sum is broadcast down the same tree."""
 
     name = "dense-tree"
     title = "dense tree"
@@ -17,5 +17,6 @@ class DenseTree(Algorithm):
     async def exchange(
         self, worker: Worker, vector: Vector | None, memory: None, template: Vector
     ) -> tuple[Vector, None]:
+        """Return the sum of all vectors (d,) by a tree all-reduce."""
         assert vector is not None
         return await tree_all_reduce(worker, vector), None

@@ -1,4 +1,8 @@
-"""Error feedback: what sparse algorithms that send k of d entries share."""
+"""Error feedback, the common part of sparse algorithms that send k of d entries.
+
+A worker adds its gradient to a residual, sends the k selected entries of the sum, and keeps the rest as the next
+residual: no part of a gradient is lost, only delayed (gTop-k paper, algorithm 1, lines 3 to 5).
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from netsim.training.sgd import SGDConfig, zeros
 
 
 class Feedback(NamedTuple):
-    """What a worker did not send yet, and its own velocity under momentum correction."""
+    """The memory of a worker: the residual not sent yet (d,), and the velocity (d,) under momentum correction."""
 
     residual: Vector
     velocity: Vector | None = None
@@ -22,10 +26,18 @@ class Feedback(NamedTuple):
 class ErrorFeedback(Algorithm):
     """An algorithm whose workers send the selected entries and keep the rest as a residual.
 
-    With `momentum_correction` μ each worker's momentum is applied before selection, and cleared where
-    its entries were sent (momentum factor masking), as in Deep Gradient Compression. If the learning rate changes,
-    `momentum_correction` must be the :class:`~netsim.training.sgd.SGDConfig` with momentum μ, because the velocity
-    holds the rate.
+    Parameters
+    ----------
+    selector
+        Which entries are selected.
+    momentum_correction
+        μ of the momentum that each worker applies before selection. The velocity of a sent entry is set to 0 (momentum
+        factor masking). If the learning rate changes over time, pass the :class:`~netsim.training.sgd.SGDConfig` with
+        momentum μ instead, because the velocity contains the rate.
+
+    References
+    ----------
+    Lin et al., Deep Gradient Compression, ICLR 2018: momentum correction and momentum factor masking.
     """
 
     sparse: ClassVar[bool] = True
@@ -40,21 +52,24 @@ class ErrorFeedback(Algorithm):
         self._corrected = momentum_correction
 
     def initial_memory(self, template: Vector) -> Feedback:
+        """Return a residual of zeros, and a velocity of zeros under momentum correction."""
         assert not isinstance(template, Sparse)
         return Feedback(zeros(template), zeros(template) if self._corrected.momentum else None)
 
     def selected(self, size: int, step: int) -> int:
+        """Return k at `step`."""
         return self.selector.at(step, size).k
 
     def residual(self, memory: Feedback) -> Vector:
+        """Return the residual (d,)."""
         return memory.residual
 
     async def select(self, worker: Worker, residual: Vector, vector: Contribution, selector: Selector) -> Selected:
-        """Return the entries of residual + vector to send, and the rest."""
+        """Return the entries of residual + vector to send, and the rest as the new residual."""
         return await worker.compute("select", accumulate_and_select, residual, vector, selector)
 
     async def compress(self, worker: Worker, vector: Contribution, memory: Feedback) -> tuple[Vector, Feedback]:
-        """Return the entries to send, and the memory without them."""
+        """Return the entries to send, and the memory with these entries removed."""
         velocity = memory.velocity
         if velocity is not None:
             momentum = self._corrected.momentum_at(worker.step)

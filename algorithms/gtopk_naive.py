@@ -1,4 +1,4 @@
-"""gTop-k without the tree: gather everyone's top-k, sum, and select again. O(kP), but the same k for all."""
+"""gTop-k without a tree: all-gather the workers' top-k entries, sum them, and select k again: O(kP) bytes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from netsim.training.algorithm import Contribution
 
 
 class GTopKNaive(ErrorFeedback):
-    """The k largest entries of the sum of all selections; a worker takes back what is not among them."""
+    """The result is the k largest entries of the sum of all selections.
+
+    A worker adds its entries outside the result back to its residual.
+    """
 
     name = "gtopk-naive"
     title = "gTop-k (naive)"
@@ -19,6 +22,7 @@ class GTopKNaive(ErrorFeedback):
     async def exchange(
         self, worker: Worker, vector: Contribution | None, memory: Feedback, template: Vector
     ) -> tuple[Vector, Feedback]:
+        """Return the k largest entries of the sum of the workers' top-k entries."""
         assert vector is not None
         selector = self.selector.at(worker.step, template.size)
         local, memory = await self.compress(worker, vector, memory)

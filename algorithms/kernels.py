@@ -1,15 +1,16 @@
 """Exact top-k selection, merging and summing on NumPy arrays: compiled by numba where it is installed.
 
-The rule everywhere is that of :mod:`algorithms.compression`: the min(k, non-zeros) entries of largest magnitude, among
-equal magnitudes those of lower index, never a zero (-0.0 is one); indices come out ascending. Without numba the same
-functions run on NumPy and return the same bits, two to eight times slower.
+All functions select by the rule of :mod:`algorithms.selection`: the min(k, non-zeros) entries of largest magnitude, of
+equal magnitudes those with lower index, and never a zero (-0.0 counts as zero). Indices are returned in ascending
+order. Without numba the same functions run on NumPy and return the same bits, two to eight times slower.
 
-Magnitudes are compared as the integers that their bits spell, which order finite floats as their absolute values do,
-give denormals their place and put NaN above infinity: a diverged run shows, it does not hang.
+Magnitudes are compared as integers: the bits of a float without its sign. Integers order finite floats by absolute
+value, include denormals, and put NaN above infinity. A diverged run therefore shows NaN instead of hanging.
 
-One pass selects. Whoever exceeds `floor` is kept in a list; when the list holds about 2k entries it is cut down to its
-k largest and `floor` rises to where they end, so no order of the data is slow. A guess from a sample lets `floor` start
-high; a guess that was too high costs a second pass, never exactness.
+Selection takes one pass over the data. Elements above a threshold `floor` are appended to a list. When the list holds
+about 2k elements, it is reduced to its k largest, and `floor` rises to the smallest of them; the pass is therefore fast
+for any order of the data. A guess from a sample lets `floor` start high. A guess that is too high costs a second pass
+but never changes the result.
 """
 
 from __future__ import annotations
@@ -33,29 +34,42 @@ Keys: TypeAlias = NDArray[Any]
 
 KEYS: dict[Any, np.dtype[Any]] = {np.dtype(np.float32): np.dtype(np.int32), np.dtype(np.float64): np.dtype(np.int64)}
 LARGEST = 2**31 - 1
-"""Indices are int32."""
+"""Greatest length of a vector: indices are int32."""
 
 STRIDE, GROUP = 32 * 29, 32
-"""The sample: of every STRIDE elements the largest of GROUP; 29 is coprime to the widths of usual layers."""
+"""The sample for a guess: the largest of the first GROUP of every STRIDE elements; 29 divides no usual layer width."""
 STRIP, WIDE, NARROW = 1024, 64, 8
-"""How many elements are added to before they are looked at; how many are then tested against the floor at once, and
-again if one of them exceeds it."""
+"""Block lengths: elements added before they are compared; elements compared with the floor at once; and elements
+compared again if one of the wide block exceeds the floor."""
 ROOM = 256
-"""The least room for candidates beyond k."""
+"""Least number of candidates kept beyond k."""
 SLAB = 2**17
-"""How many elements the NumPy kernels take at a time, so that what they allocate stays in the cache."""
+"""Elements that the NumPy kernels process at a time, so that their buffers stay in the cache."""
 
 
 def available() -> bool:
-    """Return whether the kernels are compiled; the first call imports numba."""
+    """Return whether the kernels are compiled by numba; the first call imports numba."""
     return isinstance(_kernels(), CompiledKernels)
 
 
 def accumulate_select(residual: Floats, vector: Floats, k: int, factor: float = 1.0) -> tuple[Int32s, Floats]:
-    """Add `factor` times `vector` to `residual` in place, take the k largest out, and return (indices, values).
+    """Add a multiple of a vector to a residual, and remove the k largest entries from the residual.
 
-    residual, vector: (d,), one dtype; `residual` ends as the rest, zero where entries were taken. The product
-    is rounded before it is added.
+    Parameters
+    ----------
+    residual
+        (d,); overwritten by the sum, with zeros at the selected entries.
+    vector
+        (d,), with the dtype of `residual`.
+    k
+        Number of entries to select.
+    factor
+        Multiplies `vector`; the product is rounded before it is added.
+
+    Returns
+    -------
+    indices, values
+        The selected entries of the sum.
     """
     _check_pair(residual, vector)
     positions = _kernels().select(residual, vector, residual.dtype.type(factor), _checked_k(k))
@@ -65,7 +79,7 @@ def accumulate_select(residual: Floats, vector: Floats, k: int, factor: float = 
 def accumulate_select_blocks(
     residual: Floats, vector: Floats, bounds: ArrayLike, ks: ArrayLike, factor: float = 1.0
 ) -> tuple[Int32s, Floats]:
-    """Do as :func:`accumulate_select` with the ks[b] largest of every block bounds[b]:bounds[b + 1]."""
+    """Do as :func:`accumulate_select`, with the ks[b] largest entries of each block bounds[b]:bounds[b + 1]."""
     _check_pair(residual, vector)
     blocks = _checked_blocks(bounds, ks, residual.size)
     positions = _kernels().select_blocks(residual, vector, residual.dtype.type(factor), *blocks)
@@ -73,13 +87,13 @@ def accumulate_select_blocks(
 
 
 def top_positions(values: Floats, k: int) -> Int64s:
-    """Return the positions, ascending, of the k largest magnitudes of `values` (d,), which stays as it is."""
+    """Return the ascending positions of the k largest magnitudes of `values` (d,); `values` is not changed."""
     _check(values)
     return _kernels().select(values, values[:0], values.dtype.type(1), _checked_k(k)).astype(np.int64)
 
 
 def top_positions_blocks(values: Floats, bounds: ArrayLike, ks: ArrayLike) -> Int64s:
-    """Return the positions, ascending, of the ks[b] largest magnitudes of every block bounds[b]:bounds[b + 1]."""
+    """Return the ascending positions of the ks[b] largest magnitudes of each block bounds[b]:bounds[b + 1]."""
     _check(values)
     blocks = _checked_blocks(bounds, ks, values.size)
     return _kernels().select_blocks(values, values[:0], values.dtype.type(1), *blocks).astype(np.int64)
@@ -88,10 +102,24 @@ def top_positions_blocks(values: Floats, bounds: ArrayLike, ks: ArrayLike) -> In
 def merge(
     indices_a: Int32s, values_a: Floats, indices_b: Int32s, values_b: Floats, k: int
 ) -> tuple[Int32s, Floats, Int32s, Floats]:
-    """Return (kept indices, kept values, dropped indices, dropped values) of the sum of two sparse vectors.
+    """Add two sparse vectors a and b, and keep the k largest entries of the sum.
 
-    Indices are strictly ascending within a and within b; equal ones are summed as a + b. The k largest entries of the
-    sum are kept, the others dropped; what is zero in the sum is in neither.
+    Parameters
+    ----------
+    indices_a, values_a, indices_b, values_b
+        The vectors; the indices of each are strictly ascending.
+    k
+        Number of entries to keep.
+
+    Returns
+    -------
+    kept indices, kept values, dropped indices, dropped values
+        The k largest entries of the sum, and its other entries; entries that cancel to zero are in neither.
+
+    Raises
+    ------
+    TypeError
+        If the values have different dtypes.
     """
     _check_sparse(indices_a, values_a)
     _check_sparse(indices_b, values_b)
@@ -111,9 +139,12 @@ def sum_to_dense(parts: Sequence[tuple[Int32s, Floats]], size: int) -> Floats:
 
 
 def add_at(total: Floats, indices: Int32s, values: Floats) -> None:
-    """Add `values` (n,) to total[indices] in place; indices are distinct.
+    """Add `values` (n,) to total[indices] in place; the indices are distinct.
 
-    Raises IndexError, and leaves `total` as it was, if an index is outside of it.
+    Raises
+    ------
+    IndexError
+        If an index is outside of `total`, which is then unchanged.
     """
     _check(total)
     _check_sparse(indices, values)
@@ -124,25 +155,26 @@ def add_at(total: Floats, indices: Int32s, values: Floats) -> None:
 
 
 class Kernels(Protocol):
-    """What there is of each kind. Arguments were checked; `vector` is empty where nothing is to be added."""
+    """The kernels, compiled or in NumPy, on checked arguments; an empty `vector` means that nothing is added."""
 
     def select(self, residual: Floats, vector: Floats, factor: Any, k: int) -> Int32s:
-        """Add `factor` times the vector, and return the positions of the k largest."""
+        """Add `factor` times `vector` to `residual` in place; return the positions of the k largest entries."""
 
     def select_blocks(self, residual: Floats, vector: Floats, factor: Any, bounds: Int64s, ks: Int64s) -> Int32s:
-        """Add, and return the positions of the ks[b] largest of every block."""
+        """Add `factor` times `vector` in place; return the positions of the ks[b] largest entries of each block."""
 
     def merge(self, ia: Int32s, va: Floats, ib: Int32s, vb: Floats, k: int) -> tuple[Int32s, Floats, Int32s, Floats]:
-        """Return what is kept and what is dropped of a + b."""
+        """Return the kept and the dropped entries of a + b."""
 
     def add_at(self, total: Floats, indices: Int32s, values: Floats) -> bool:
-        """Add values at indices, or return False and do nothing if one is out of range."""
+        """Add values at indices; return False, without adding, if an index is out of range."""
 
 
 class NumpyKernels:
     """The kernels in NumPy."""
 
     def select(self, residual: Floats, vector: Floats, factor: Any, k: int) -> Int32s:
+        """See :meth:`Kernels.select`."""
         floor = self._guess(residual, vector, factor, k)
         positions = self._scan(residual, vector, factor, k, floor)
         if positions.size < k and floor > 0:
@@ -150,31 +182,34 @@ class NumpyKernels:
         return positions
 
     def select_blocks(self, residual: Floats, vector: Floats, factor: Any, bounds: Int64s, ks: Int64s) -> Int32s:
-        found = [np.empty(0, np.int32)]
+        """See :meth:`Kernels.select_blocks`."""
+        positions = [np.empty(0, np.int32)]
         for start, stop, k in zip(bounds[:-1].tolist(), bounds[1:].tolist(), ks.tolist(), strict=True):
-            found.append(self.select(residual[start:stop], vector[start:stop], factor, k) + np.int32(start))
-        return np.concatenate(found)
+            positions.append(self.select(residual[start:stop], vector[start:stop], factor, k) + np.int32(start))
+        return np.concatenate(positions)
 
     def merge(self, ia: Int32s, va: Floats, ib: Int32s, vb: Floats, k: int) -> tuple[Int32s, Floats, Int32s, Floats]:
+        """See :meth:`Kernels.merge`."""
         indices = np.concatenate([ia, ib])
         order = np.argsort(indices, kind="stable")
         indices, values = indices[order], np.concatenate([va, vb])[order]
         second = np.flatnonzero(indices[1:] == indices[:-1]) + 1
         values[second - 1] += values[second]
         values[second] = 0
-        there = values != 0
-        indices, values = indices[there], values[there]
+        nonzero = values != 0
+        indices, values = indices[nonzero], values[nonzero]
         kept = self._largest(_magnitudes(values), k)
         return indices[kept], values[kept], indices[~kept], values[~kept]
 
     def add_at(self, total: Floats, indices: Int32s, values: Floats) -> bool:
+        """See :meth:`Kernels.add_at`."""
         if indices.size and not 0 <= indices.min() <= indices.max() < total.size:
             return False
         total[indices] += values
         return True
 
     def _scan(self, residual: Floats, vector: Floats, factor: Any, k: int, floor: int) -> Int32s:
-        """Add, and return the positions of the k largest among what exceeds `floor`."""
+        """Add, and return the positions of the k largest of the elements above `floor`."""
         positions, keys = np.empty(0, np.int64), np.empty(0, KEYS[residual.dtype])
         magnitudes = np.empty(min(SLAB, residual.size), keys.dtype)
         exceed = np.empty(magnitudes.size, np.bool_)
@@ -183,9 +218,9 @@ class NumpyKernels:
             if vector.size:
                 slab += factor * vector[start : start + SLAB]
             among = _magnitudes(slab, magnitudes[: slab.size])
-            found = np.flatnonzero(np.greater(among, floor, out=exceed[: slab.size]))
-            if found.size:
-                positions, keys = np.concatenate([positions, found + start]), np.concatenate([keys, among[found]])
+            above = np.flatnonzero(np.greater(among, floor, out=exceed[: slab.size]))
+            if above.size:
+                positions, keys = np.concatenate([positions, above + start]), np.concatenate([keys, among[above]])
             if keys.size > max(2 * k, k + ROOM):
                 largest = self._largest(keys, k)
                 positions, keys = positions[largest], keys[largest]
@@ -193,7 +228,7 @@ class NumpyKernels:
         return positions[self._largest(keys, k)].astype(np.int32)
 
     def _guess(self, residual: Floats, vector: Floats, factor: Any, k: int) -> int:
-        """Return a floor from the sample, or 0 if a guess is not worth it."""
+        """Return a floor estimated from the sample, or 0 where guessing does not pay."""
         groups = residual.size // STRIDE
         rank = _rank(residual.size, k)
         if 2 * rank > groups:
@@ -205,7 +240,7 @@ class NumpyKernels:
         return max(int(np.partition(largest, groups - rank)[groups - rank]) - 1, 0)
 
     def _largest(self, keys: Keys, k: int) -> NDArray[np.bool_]:
-        """Return a mask of the k largest keys, ties to the lower position."""
+        """Return a mask of the k largest keys; of equal keys, those at lower positions."""
         if keys.size <= k:
             return np.ones(keys.size, np.bool_)
         if k == 0:
@@ -220,17 +255,17 @@ class CompiledKernels:
     """The kernels compiled by numba; they run without the GIL."""
 
     def __init__(self) -> None:
-        """Import numba; loops are compiled, or read from numba's cache, when they are first called."""
+        """Import numba; a loop is compiled, or read from numba's cache, when it is first called."""
         numba = compiler()
         try:
             self._loops = self._compiled(numba, cache=True)
             self._loops._add_at(np.zeros(1, np.float32), np.zeros(1, np.int32), np.zeros(1, np.float32))
         except (OSError, RuntimeError):
-            # Nowhere to write the cache: every process compiles for itself.
+            # No folder for the cache is writable: every process compiles the loops itself.
             self._loops = self._compiled(numba, cache=False)
 
     def _compiled(self, numba: Any, cache: bool) -> SimpleNamespace:
-        """Return the loops below, compiled: copies of them that call each other's compiled selves."""
+        """Return compiled copies of the LOOPS below, which call each other's compiled copies."""
         names = dict(globals())
         for loop in LOOPS:
             copy = FunctionType(loop.__code__, names, loop.__name__)
@@ -239,15 +274,17 @@ class CompiledKernels:
         return SimpleNamespace(**{loop.__name__: names[loop.__name__] for loop in LOOPS})
 
     def select(self, residual: Floats, vector: Floats, factor: Any, k: int) -> Int32s:
-        found: Int32s = self._loops._select(*self._four(residual, vector, factor), k)
-        return found
+        """See :meth:`Kernels.select`."""
+        positions: Int32s = self._loops._select(*self._arguments(residual, vector, factor), k)
+        return positions
 
     def select_blocks(self, residual: Floats, vector: Floats, factor: Any, bounds: Int64s, ks: Int64s) -> Int32s:
-        found: Int32s = self._loops._select_blocks(*self._four(residual, vector, factor), bounds, ks)
-        return found
+        """See :meth:`Kernels.select_blocks`."""
+        positions: Int32s = self._loops._select_blocks(*self._arguments(residual, vector, factor), bounds, ks)
+        return positions
 
-    def _four(self, residual: Floats, vector: Floats, factor: Any) -> tuple[Floats, Floats, Any, Keys]:
-        """Return what to add to, what, times what, and the bits to look at; nothing to add to may be read-only."""
+    def _arguments(self, residual: Floats, vector: Floats, factor: Any) -> tuple[Floats, Floats, Any, Keys]:
+        """Return residual, vector, factor and the residual's bits; a residual that is only read may be read-only."""
         bits = residual.view(KEYS[residual.dtype])
         if vector.size:
             return residual, vector, factor, bits
@@ -255,6 +292,7 @@ class CompiledKernels:
         return nothing, nothing, factor, bits
 
     def merge(self, ia: Int32s, va: Floats, ib: Int32s, vb: Floats, k: int) -> tuple[Int32s, Floats, Int32s, Floats]:
+        """See :meth:`Kernels.merge`."""
         indices, values = np.empty(ia.size + ib.size, np.int32), np.empty(ia.size + ib.size, va.dtype)
         keys = np.empty(values.size, KEYS[values.dtype])
         merged: tuple[Int32s, Floats, Int32s, Floats] = self._loops._merge(
@@ -263,6 +301,7 @@ class CompiledKernels:
         return merged
 
     def add_at(self, total: Floats, indices: Int32s, values: Floats) -> bool:
+        """See :meth:`Kernels.add_at`."""
         return bool(self._loops._add_at(total, indices, values))
 
 
@@ -271,7 +310,7 @@ _chosen: Kernels | None = None
 
 
 def _kernels() -> Kernels:
-    """Return the compiled kernels where numba works, else those in NumPy."""
+    """Return the compiled kernels if numba works, else those in NumPy."""
     return _chosen or _choose()
 
 
@@ -287,14 +326,14 @@ def _choose() -> Kernels:
 
 
 def _taken_out(residual: Floats, positions: Int32s) -> Floats:
-    """Return residual[positions], and make it zero there."""
+    """Return residual[positions], and set it to zero."""
     values: Floats = residual[positions]
     residual[positions] = 0
     return values
 
 
 def _magnitudes(values: Floats, out: Keys | None = None) -> Keys:
-    """Return the bits without their sign: integers in the order of the magnitudes."""
+    """Return the bits without the sign: integers in the order of the magnitudes."""
     bits = values.view(KEYS[values.dtype])
     magnitudes: Keys = np.bitwise_and(bits, np.iinfo(bits.dtype).max, out=out)
     return magnitudes
@@ -344,20 +383,20 @@ def _checked_blocks(bounds: ArrayLike, ks: ArrayLike, size: int) -> tuple[Int64s
     return edges, np.minimum(numbers, LARGEST)
 
 
-# What follows is compiled. Blocks and counts are written so that LLVM turns the loops into vector instructions:
-# maxima of integers (not of floats, whose NaN forbids it), lengths known beforehand, sums in the type of the keys.
+# The functions below are compiled. Their blocks and counts let LLVM emit vector instructions: maxima of integers (NaN
+# prevents it for floats), block lengths known at compile time, and sums in the type of the keys.
 
 
 def _rank(size: int, k: int) -> int:
-    """Return how far down the sample's group maxima the floor is put: three standard deviations, and some."""
+    """Return the floor's rank among the group maxima: the expected rank of the k-th, plus 3 standard deviations + 4."""
     expected = k * (size // STRIDE * GROUP) / max(size, 1)
     return int(expected + 3 * expected**0.5 + 4)
 
 
 def _select(residual: Floats, vector: Floats, factor: Any, bits: Keys, k: int) -> Int32s:
-    """Add `factor` times `vector`, unless it is empty; return the positions of the k largest.
+    """Add `factor` times `vector` unless it is empty; return the positions of the k largest entries.
 
-    `bits` are those of `residual`.
+    `bits` is the memory of `residual` as integers.
     """
     room = min(bits.size, max(2 * k, k + ROOM)) + WIDE
     positions, keys = np.empty(room, np.int32), np.empty(room, bits.dtype)
@@ -369,7 +408,7 @@ def _select(residual: Floats, vector: Floats, factor: Any, bits: Keys, k: int) -
 
 
 def _select_blocks(residual: Floats, vector: Floats, factor: Any, bits: Keys, bounds: Int64s, ks: Int64s) -> Int32s:
-    """Do so for every block, with positions counted from the start of the vector."""
+    """Do as :func:`_select` in every block; positions count from the start of the vector."""
     total = 0
     for b in range(ks.size):
         total += min(ks[b], bounds[b + 1] - bounds[b])
@@ -388,14 +427,14 @@ def _select_blocks(residual: Floats, vector: Floats, factor: Any, bits: Keys, bo
 def _scan(
     residual: Floats, vector: Floats, factor: Any, bits: Keys, k: int, floor: Any, positions: Int32s, keys: Keys
 ) -> int:
-    """Add, and leave in `positions` and `keys` the k largest, or fewer, of what exceeds `floor`; return how many.
+    """Add; write the k largest of the elements above `floor` to `positions` and `keys`; return their number.
 
-    One function, since a call for what a wide block holds made it a sixth slower.
+    This is one function because a call per wide block made the scan a sixth slower.
     """
     mask = bits.dtype.type(np.iinfo(bits.dtype).max)
     count = 0
     for start in range(0, bits.size, STRIP):
-        strip = bits[start : start + STRIP]  # slices: their indices start at 0, so that none is taken for negative
+        strip = bits[start : start + STRIP]  # indices of a slice start at 0, so numba adds no test for negative ones
         if vector.size:
             sums, addends = residual[start : start + STRIP], vector[start : start + STRIP]
             for i in range(sums.size):
@@ -429,7 +468,7 @@ def _scan(
 
 
 def _guess(residual: Floats, vector: Floats, factor: Any, bits: Keys, k: int) -> Any:
-    """Return a floor from the sample, or 0 if a guess is not worth it."""
+    """Return a floor estimated from the sample, or 0 where guessing does not pay."""
     none = bits.dtype.type(0)
     groups, rank = bits.size // STRIDE, _rank(bits.size, k)
     if 2 * rank > groups:
@@ -453,9 +492,10 @@ def _guess(residual: Floats, vector: Floats, factor: Any, bits: Keys, k: int) ->
 
 
 def _cut(keys: Keys, k: int, low: Any) -> tuple[Any, int]:
-    """Return (cut, ties): the k largest keys, of more than k above `low`, are those above `cut` and `ties` equal to it.
+    """Return (cut, ties): the k largest keys are those above `cut`, and `ties` of the keys equal to `cut`.
 
-    By halving the interval of values: reads that compare and count, and equal keys do no harm.
+    More than k keys are above `low`. The interval of values is halved until it contains the cut; each step only
+    compares and counts, and equal keys need no special case.
     """
     number = keys.dtype.type
     high = number(0)
@@ -479,9 +519,9 @@ def _cut(keys: Keys, k: int, low: Any) -> tuple[Any, int]:
 
 
 def _prune(positions: Int32s, keys: Keys, k: int, floor: Any) -> Any:
-    """Move the k largest of more `keys` to the front, in order; return the new floor.
+    """Move the k largest of more than k `keys` to the front, in order; return the new floor.
 
-    New keys exceed `floor`; of those that an earlier call kept, some may equal it.
+    New keys exceed `floor`; keys kept by an earlier call may equal it.
     """
     cut, ties = _cut(keys, k, keys.dtype.type(max(floor - 1, 0)))
     count = 0
@@ -498,7 +538,7 @@ def _prune(positions: Int32s, keys: Keys, k: int, floor: Any) -> Any:
 def _merge(
     ia: Int32s, va: Floats, ib: Int32s, vb: Floats, k: int, indices: Int32s, values: Floats, bits: Keys, keys: Keys
 ) -> tuple[Int32s, Floats, Int32s, Floats]:
-    """Merge a and b into `indices` and `values` (whose bits are `bits`), then part the k largest from the others."""
+    """Merge a and b into `indices` and `values` (as integers: `bits`), then separate the k largest from the others."""
     i = j = total = 0
     while i < ia.size or j < ib.size:
         from_a = j == ib.size or (i < ia.size and ia[i] <= ib[j])
@@ -530,7 +570,7 @@ def _merge(
 
 
 def _add_at(total: Floats, indices: Int32s, values: Floats) -> bool:
-    """Add values at indices, or return False and do nothing if one is out of range."""
+    """Add values at indices; return False, without adding, if an index is out of range."""
     for i in range(indices.size):
         if indices[i] < 0 or indices[i] >= total.size:
             return False

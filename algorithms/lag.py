@@ -1,4 +1,4 @@
-"""LAG with stochastic gradients: rule (5) of the SASG paper, which compares gradients of two batches."""
+"""LAG with stochastic gradients: rule (5) of the SASG paper, which compares the gradients of two batches."""
 
 from __future__ import annotations
 
@@ -11,21 +11,27 @@ from netsim.training.algorithm import Gradient
 
 
 class LAG(Lazy):
-    """Rule (5): ‖∇f_m(ω^t; ξ^t) - ∇f_m(ω^{t-τ}; ξ^{t-τ})‖² against the limit: no second gradient.
+    """A worker uploads if ‖∇f_m(ω^t; ξ^t) - ∇f_m(ω^{t-τ}; ξ^{t-τ})‖² exceeds the limit; α_d = 1/(10 γ²) by default.
 
-    Its left-hand side does not vanish as training converges, since the batches differ; so it comes to
-    skip nothing, which is why LASG and SASG compare on one batch. α_d = 1/(10 γ²), as for LAG-WK.
+    The rule needs no second gradient. Its left-hand side contains the noise of two different batches and does not
+    vanish as training converges, so workers eventually skip no upload. LASG and SASG therefore compare on one batch.
+
+    References
+    ----------
+    SASG paper, eq. (5).
     """
 
     name = "lag"
     title = "LAG"
 
     def weight(self, rate: float) -> float:
+        """Return α_d = 1/(10 γ²), or alpha / γ."""
         return (0.1 / rate if self.alpha is None else self.alpha) / rate
 
     async def evaluate_trigger(
         self, worker: Worker, parameters: Vector, fresh: Vector, gradient: Gradient, memory: LazyMemory, asked: bool
     ) -> TriggerDecision:
+        """Return the distance between this gradient and the last uploaded one."""
         distance = math.inf
         if asked and memory.reference is not None:
             distance = await worker.compute("select", gradient_distance, fresh, memory.reference)

@@ -1,4 +1,4 @@
-"""LASG: lazily aggregated stochastic gradients, with two rules of the workers' and one of the server's."""
+"""LASG, lazily aggregated stochastic gradients: two rules by which workers decide, and one for the server."""
 
 from __future__ import annotations
 
@@ -14,18 +14,23 @@ from netsim.training.algorithm import Gradient, State
 from netsim.training.sgd import SGDConfig, prepare
 
 C = 0.1
-"""c of the LASG papers, where α_d = c / γ²."""
+"""c of the LASG papers: α_d = c / γ²."""
 
 
 class DifferenceOnOneBatch(Lazy):
-    """Rule (6): ‖∇f_m(ω^t; ξ^t) - ∇f_m(ω^{t-τ}; ξ^t)‖² against the limit, both on the present batch.
+    """A worker uploads if ‖∇f_m(ω^t; ξ^t) - ∇f_m(ω^{t-τ}; ξ^t)‖² exceeds the limit, both on the current batch.
 
-    It costs a second gradient whenever it is asked.
+    The rule costs a second gradient in every step in which it is evaluated.
+
+    References
+    ----------
+    SASG paper, eq. (6).
     """
 
     async def evaluate_trigger(
         self, worker: Worker, parameters: Vector, fresh: Vector, gradient: Gradient, memory: LazyMemory, asked: bool
     ) -> TriggerDecision:
+        """Return the distance between the gradients at the current parameters and at those of the last upload."""
         if not asked:
             return TriggerDecision(math.inf)
         stale = await gradient(memory.old)
@@ -45,9 +50,9 @@ class LASGWK2(_Published, DifferenceOnOneBatch):
 
 
 class LASGWK1(_Published):
-    """LASG-WK1: compares gradients corrected by a snapshot, ∇f(ω; ξ) - ∇f(ω̃; ξ), each on its own batch.
+    """LASG-WK1: compares the corrected gradients ∇f(ω; ξ) - ∇f(ω̃; ξ) of this step and of the last upload.
 
-    The snapshot ω̃ is taken every D steps. It costs a second gradient at every step.
+    The snapshot ω̃ of the parameters is taken every D steps. The correction costs a second gradient in every step.
     """
 
     name = "lasg-wk1"
@@ -56,6 +61,7 @@ class LASGWK1(_Published):
     async def evaluate_trigger(
         self, worker: Worker, parameters: Vector, fresh: Vector, gradient: Gradient, memory: LazyMemory, asked: bool
     ) -> TriggerDecision:
+        """Return the distance between this corrected gradient and that of the last upload."""
         snapshot = parameters if worker.step % self.history == 0 else memory.snapshot
         assert snapshot is not None
         corrected = await worker.compute("select", subtract, fresh, await gradient(snapshot))
@@ -66,14 +72,14 @@ class LASGWK1(_Published):
 
 
 class Known(NamedTuple):
-    """What the server knows of a worker: its parameters at the last upload, and skips since."""
+    """The server's record of a worker: the parameters at its last upload, and its skips since then."""
 
     old: Vector
     skipped: int
 
 
 class ServerMemory(NamedTuple):
-    """A rank's memory under LASG-PS; `known` is the server's, `smoothness` the worker's estimate of L."""
+    """The memory of a rank under LASG-PS: `known` is kept by the server, the estimate `smoothness` of L by a worker."""
 
     old: Vector
     smoothness: float = 0.0
@@ -83,10 +89,10 @@ class ServerMemory(NamedTuple):
 
 
 class LASGPS(_Published):
-    """LASG-PS: the server asks for an upload when L_m² ‖ω^t - ω^{t-τ}‖² exceeds the limit.
+    """LASG-PS: the server asks worker m for an upload if L_m² ‖ω^t - ω^{t-τ}‖² exceeds the limit.
 
-    A worker that is not asked computes nothing. One that is estimates L_m, on one batch, as the largest
-    ‖∇f(ω) - ∇f(ω_old)‖ / ‖ω - ω_old‖ it has seen, and sends it along.
+    A worker that is not asked computes nothing. A worker that is asked estimates L_m as the largest
+    ‖∇f(ω) - ∇f(ω_old)‖ / ‖ω - ω_old‖ so far, both gradients on one batch, and sends L_m with its gradient.
     """
 
     name = "lasg-ps"
@@ -94,15 +100,17 @@ class LASGPS(_Published):
     remembers = (ServerMemory, Known)
 
     def initial_memory(self, template: Vector) -> ServerMemory:  # type: ignore[override]
+        """Return the memory before the first step."""
         return ServerMemory(template)
 
     def upload_like(self, template: Vector) -> Bundle:
-        """Return an example of an upload, with its note of L."""
+        """Return an example of an upload, with the estimate of L."""
         return Bundle((Flag(True), template, number(0.0, template)))
 
     async def step(
         self, worker: Worker, parameters: Vector, gradient: Gradient | None, recipe: SGDConfig, state: State
     ) -> tuple[Vector, State]:
+        """Make one step: the server asks, asked workers compute and upload, and all ranks move their parameters."""
         memory: ServerMemory = state.memory
         flags = None
         if worker.rank == worker.server:
@@ -145,7 +153,7 @@ class LASGPS(_Published):
 
 @size_rule(lambda fresh, stale, parameters, old: 0.0)
 def smoothness(fresh: Dense, stale: Dense, parameters: Dense, old: Dense) -> float:
-    """Return ‖∇f(ω) - ∇f(ω_old)‖ / ‖ω - ω_old‖, or 0 where the parameters did not move."""
+    """Return ‖∇f(ω) - ∇f(ω_old)‖ / ‖ω - ω_old‖, or 0 if the parameters did not change."""
     moved = squared_distance(parameters, old)
     return math.sqrt(squared_distance(fresh, stale) / moved) if moved else 0.0
 
@@ -158,5 +166,5 @@ def number(number: float, template: Vector) -> Vector:
 
 
 def value(payload: object) -> float:
-    """Return the number that :func:`number` packed; of one whose size alone is known, infinity."""
+    """Return the number packed by :func:`number`; infinity where only sizes are simulated."""
     return float(payload.values) if isinstance(payload, Dense) else math.inf

@@ -1,8 +1,12 @@
-"""Lazily aggregated gradients: workers that have little new to say skip their upload.
+"""Lazily aggregated gradients: a worker skips its upload if its gradient has changed little.
 
-The server uses a skipping worker's last message once more. What "little" means is the rule's to say;
-its right-hand side is common to all: (1/M²) Σ_{d=1..D} α_d ‖ω^{t+1-d} - ω^{t-d}‖², how far the
-parameters moved lately.
+For a skipping worker the server uses the worker's last upload again. A rule (the trigger) decides who uploads: worker m
+uploads if the rule's left-hand side, a squared distance between gradients, exceeds a limit. The limit is the same for
+all rules and grows with the recent movement of the parameters:
+
+    (1/M²) Σ_{d=1..D} α_d ‖ω^{t+1-d} - ω^{t-d}‖²
+
+with M workers, parameters ω^t of step t, and τ_m the steps since worker m's last upload. Notation of the SASG paper.
 """
 
 from __future__ import annotations
@@ -19,15 +23,28 @@ from netsim.training.algorithm import Gradient, State
 from netsim.training.sgd import SGDConfig, prepare
 
 SLAB = 2**16
-"""How many elements are taken at a time, so that what is made of them stays in the cache."""
+"""Elements processed at a time, so that intermediate results stay in the cache."""
 
 
 class LazyMemory(NamedTuple):
-    """What a rank remembers.
+    """The memory of a rank.
 
-    `old` are the parameters at its last upload, `skipped` how often it has skipped since, `movements`
-    ‖ω^{t+1-d} - ω^{t-d}‖² for d = 1..D, and `latest`, at the server, every worker's last upload. A
-    sparse method has a `feedback`; some rules need a `reference` from the last upload, or a `snapshot`.
+    Attributes
+    ----------
+    old
+        The parameters at the last upload (d,).
+    skipped
+        Uploads skipped since then.
+    movements
+        ‖ω^{t+1-d} - ω^{t-d}‖² for d = 1..D.
+    latest
+        At the server, the last upload of every worker.
+    feedback
+        The residual of a sparse algorithm.
+    reference
+        The gradient of the last upload, for rules that compare with it.
+    snapshot
+        The parameters at which LASG-WK1 corrects gradients.
     """
 
     old: Vector
@@ -40,7 +57,7 @@ class LazyMemory(NamedTuple):
 
 
 class TriggerDecision(NamedTuple):
-    """What a rule saw: its left-hand side, and what to remember; `reference` only if this uploads."""
+    """The left-hand side of a rule, and what to remember: `snapshot` always, `reference` if the worker uploads."""
 
     distance: float
     reference: Vector | None = None
@@ -48,13 +65,26 @@ class TriggerDecision(NamedTuple):
 
 
 class Lazy(OverServer):
-    """A lazily aggregated method; subclasses give its rule, and what an upload holds.
+    """A lazily aggregated algorithm; subclasses define the rule and the content of an upload.
 
-    `history` is D, `delay` how many skips in a row force an upload (D by default), and `alpha` makes
-    α_d = alpha / γ, with γ the rate of a summed update. During the first D steps everybody uploads.
+    Parameters
+    ----------
+    history
+        D, the number of movements in the limit. During the first D steps all workers upload.
+    delay
+        Number of skips in a row after which a worker must upload; D by default.
+    alpha
+        Sets α_d = alpha / γ, with γ the learning rate of a summed update.
+    serial
+        Whether the server receives from one worker after another.
+
+    Raises
+    ------
+    UsageError
+        If `history`, `delay` or `alpha` is not above 0.
     """
 
-    overlaps: ClassVar[bool] = False  # a rule looks at the whole gradient
+    overlaps: ClassVar[bool] = False  # the rule needs the whole gradient
     default_alpha: float | None = None
     remembers: ClassVar[tuple[type, ...]] = (LazyMemory, Feedback)
 
@@ -70,40 +100,53 @@ class Lazy(OverServer):
         self.alpha = self.default_alpha if alpha is None else alpha
 
     def initial_memory(self, template: Vector) -> LazyMemory:
+        """Return the memory before the first step."""
         return LazyMemory(template)
 
     async def evaluate_trigger(
         self, worker: Worker, parameters: Vector, fresh: Vector, gradient: Gradient, memory: LazyMemory, asked: bool
     ) -> TriggerDecision:
-        """Return the rule's left-hand side; it is not used unless `asked`, since the upload is forced."""
-        raise NotImplementedError(f"{type(self).__name__} has no rule")
+        """Evaluate the rule.
+
+        Parameters
+        ----------
+        worker, parameters, memory
+            The rank, the parameters (d,) of this step, and the rank's memory.
+        fresh
+            The gradient of this step's batch (d,).
+        gradient
+            Computes the gradient of the same batch at other parameters.
+        asked
+            Whether the decision is used; False if the upload is forced, so that the rule need not compute.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not implement evaluate_trigger")
 
     async def message(self, worker: Worker, vector: Vector, memory: LazyMemory) -> tuple[Vector, LazyMemory]:
-        """Return what an upload of γ g holds, and the memory after it."""
+        """Return the content of an upload of the vector γ g, and the memory after the upload."""
         return vector, memory
 
     def upload_like(self, template: Vector) -> Bundle:
-        """Return an example of an upload, of vectors like `template`."""
+        """Return an example of an upload of a vector like `template`."""
         return Bundle((Flag(True), template))
 
     def weight(self, rate: float) -> float:
-        """Return α_d, the weight of a movement, at the rate γ of a summed update."""
+        """Return α_d, the weight of a movement, for the learning rate γ of a summed update."""
         assert self.alpha is not None
         return self.alpha / rate
 
     def limit(self, worker: Worker, recipe: SGDConfig, movements: tuple[float, ...]) -> float:
-        """Return the right-hand side of the rule."""
+        """Return the limit, the right-hand side of the rule: (1/M²) Σ_d α_d ‖ω^{t+1-d} - ω^{t-d}‖²."""
         rate = recipe.rate(worker.step) / recipe.divisor(worker.workers)
         return self.weight(rate) * sum(movements) / worker.workers**2
 
     def must_upload(self, step: int, skipped: int) -> bool:
-        """Return whether the rule is not asked: at first, and after too many skips."""
+        """Return whether an upload is forced: in the first D steps, and after `delay` skips in a row."""
         return step < self.history or skipped >= self.delay
 
     async def exchange(
         self, worker: Worker, vector: Vector | None, memory: Any, template: Vector
     ) -> tuple[Vector, Any]:
-        """Return the sum of an exchange in which every worker uploads, whatever the rule says."""
+        """Return the sum of one exchange in which every worker uploads, without evaluating the rule."""
         own = None
         if vector is not None:
             content, memory = await self.message(worker, vector, memory)
@@ -114,6 +157,7 @@ class Lazy(OverServer):
     async def step(
         self, worker: Worker, parameters: Vector, gradient: Gradient | None, recipe: SGDConfig, state: State
     ) -> tuple[Vector, State]:
+        """Make one step: evaluate the rule, upload or skip, aggregate, and move the parameters."""
         memory: LazyMemory = state.memory
         message = None
         if gradient is not None:
@@ -135,7 +179,7 @@ class Lazy(OverServer):
     async def finish(
         self, worker: Worker, parameters: Vector, message: Bundle | None, recipe: SGDConfig, state: State
     ) -> tuple[Vector, State]:
-        """Aggregate, move, and remember how far; `message` is None at a dedicated server."""
+        """Aggregate, move the parameters, and record the movement; `message` is None at a dedicated server."""
         memory: LazyMemory = state.memory
         summed, latest = await self.sum_of_latest(
             worker, message, memory.latest, parameters, self.upload_like(parameters)
@@ -158,5 +202,5 @@ def squared_distance(left: Dense, right: Dense) -> float:
 
 @size_rule(lambda left, right: math.inf)
 def gradient_distance(left: Dense, right: Dense) -> float:
-    """Return ‖left - right‖²; of gradients whose sizes alone are known, infinity: everybody uploads."""
+    """Return ‖left - right‖²; infinity where only sizes are simulated, so that every worker uploads."""
     return squared_distance(left, right)

@@ -8,7 +8,7 @@ from netsim.comm.worker import Worker
 
 
 class ParameterServer(OverServer):
-    """Workers send dense gradients to a server, which sends their sum back to all of them."""
+    """Workers send dense gradients to a server, and the server sends the sum to all workers."""
 
     name = "ps"
     title = "parameter server"
@@ -16,4 +16,5 @@ class ParameterServer(OverServer):
     async def exchange(
         self, worker: Worker, vector: Vector | None, memory: None, template: Vector
     ) -> tuple[Vector, None]:
+        """Return the sum of all vectors (d,), computed by the server."""
         return await self.sum_at_server(worker, vector, template), None

@@ -1,4 +1,4 @@
-"""Sparsified SGD over a parameter server: top-k with error feedback up, the dense sum down."""
+"""Sparse SGD over a parameter server: workers upload top-k entries with error feedback and receive the dense sum."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from netsim.training.sgd import SGDConfig
 
 
 class ParameterServerTopK(ErrorFeedback, OverServer):
-    """Workers upload T_k(γ g + e) and keep the rest: "Sparse" of the SASG paper."""
+    """Workers upload T_k(γ g + e) and keep the rest as the residual e: "Sparse" in the SASG paper."""
 
     name = "ps-topk"
     title = "PS top-k"
@@ -25,6 +25,7 @@ class ParameterServerTopK(ErrorFeedback, OverServer):
     async def exchange(
         self, worker: Worker, vector: Contribution | None, memory: Feedback, template: Vector
     ) -> tuple[Vector, Feedback]:
+        """Return the sum (d,) of the workers' top-k entries, computed by the server."""
         local = None
         if vector is not None:
             local, memory = await self.compress(worker, vector, memory)

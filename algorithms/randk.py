@@ -1,4 +1,4 @@
-"""Random-k with error feedback: all workers send the same k random entries, so no index travels."""
+"""Random-k with error feedback: all workers send the same k random entries, so no indices are sent."""
 
 from __future__ import annotations
 
@@ -21,10 +21,16 @@ if TYPE_CHECKING:
 
 
 class RandK(ErrorFeedback):
-    """The baseline of Assumption 1 (gTop-k paper, eq. (13)); the k values go around a ring, densely.
+    """The values of k random entries, the same entries on every worker, are summed by a ring all-reduce.
 
-    The entries of a step are drawn from the `seed`, the `bucket` (where a gradient is exchanged in several) and the
-    step's number, and so are the same at every worker.
+    Random-k is the baseline of Assumption 1 (gTop-k paper, eq. (13)).
+
+    Parameters
+    ----------
+    selector, momentum_correction
+        As for :class:`~algorithms.feedback.ErrorFeedback`.
+    seed, bucket
+        With the step, they determine the random entries; `bucket` is the index of a bucket of the gradient.
     """
 
     name = "randk"
@@ -39,15 +45,17 @@ class RandK(ErrorFeedback):
         self.bucket = bucket
 
     def draw(self, size: int, step: int) -> RandomKey:
-        """Return what picks the entries of a step, of a vector of `size` elements."""
+        """Return the key that determines the entries of a step in a vector of `size` elements."""
         return RandomKey(self.selector.at(step, size), self.seed, self.bucket, step)
 
     async def select(self, worker: Worker, residual: Vector, vector: Contribution, selector: Selector) -> Selected:
+        """Return the random entries of residual + vector, and the rest as the new residual."""
         return await worker.compute("select", pick, residual, vector, self.draw(residual.size, worker.step))
 
     async def exchange(
         self, worker: Worker, vector: Contribution | None, memory: Feedback, template: Vector
     ) -> tuple[Vector, Feedback]:
+        """Return the sum of the workers' values at the random entries, as a sparse vector."""
         assert vector is not None
         picked, memory = await self.compress(worker, vector, memory)
         summed = await ring_all_reduce(worker, values_of(picked))
@@ -55,7 +63,7 @@ class RandK(ErrorFeedback):
 
 
 class RandomKey(NamedTuple):
-    """How many entries are picked, and which generator picks them."""
+    """The number of random entries, and the key of the random stream that picks them."""
 
     selector: Selector
     seed: int
@@ -64,7 +72,7 @@ class RandomKey(NamedTuple):
 
 
 def random_positions(size: int, draw: RandomKey) -> torch.Tensor:
-    """Return k positions of `size`, or each tensor's own k, ascending; drawn with NumPy."""
+    """Return k random positions below `size`, ascending; with blocks, the k of each tensor."""
     import torch
 
     random = generator(draw.seed, Stream.RANDOM_K, draw.bucket, draw.step)
@@ -78,7 +86,7 @@ def random_positions(size: int, draw: RandomKey) -> torch.Tensor:
 @in_place
 @size_rule(lambda residual, vector, draw: Selected(SizeOnly(vector.size, min(draw.selector.k, vector.size)), vector))
 def pick(residual: Dense, vector: Dense | Scaled, draw: RandomKey) -> Selected:
-    """Return the picked entries of residual + vector, zeros among them, and the rest."""
+    """Return the picked entries of residual + vector, zeros included, and the rest."""
     rest = residual.values
     rest += product(vector)
     return take_out(rest, random_positions(residual.size, draw).to(rest.device))
@@ -93,7 +101,7 @@ def values_of(picked: Vector) -> Vector:
 
 @size_rule(lambda summed, template, draw: SizeOnly(template.size, summed.size))
 def place(summed: Dense, template: Dense, draw: RandomKey) -> Sparse:
-    """Return the summed values at the positions that they were picked from."""
+    """Return the summed values as entries at their random positions."""
     import torch
 
     positions = random_positions(template.size, draw).to(torch.int32)

@@ -13,10 +13,23 @@ from netsim.training.sgd import zeros
 
 
 class SASG(DifferenceOnOneBatch):
-    """Rule (6) decides who uploads; an upload is T_k(γ g + e), and the server keeps the sparse messages.
+    """Rule (6) decides which workers upload T_k(γ g + e); the server keeps the last sparse upload of each worker.
 
-    ω^{t+1} = ω^t - Σ_{uploads} T_k(γ ∇f_m(ω^t; ξ) + e_m) - Σ_{skips} (the message of t - τ_m): the
-    authors sum, without 1/M. A worker that skips keeps its residual and discards its gradient.
+    ω^{t+1} = ω^t - Σ_{m uploads} T_k(γ ∇f_m(ω^t; ξ) + e_m) - Σ_{m skips} (upload of step t - τ_m)
+
+    The authors sum over workers, without the factor 1/M. A worker that skips keeps its residual e_m and discards its
+    gradient.
+
+    Parameters
+    ----------
+    selector
+        Which entries are selected.
+    history, delay, alpha, serial
+        As for :class:`~algorithms.lazy.Lazy`; `alpha` is 0.5 by default.
+
+    References
+    ----------
+    SASG paper, algorithm 1 and eq. (6).
     """
 
     name = "sasg"
@@ -36,19 +49,24 @@ class SASG(DifferenceOnOneBatch):
         self._feedback = ErrorFeedback(selector)
 
     def initial_memory(self, template: Vector) -> LazyMemory:
+        """Return the memory before the first step, with a residual of zeros."""
         assert not isinstance(template, Sparse)
         return LazyMemory(template, feedback=Feedback(zeros(template)))
 
     def selected(self, size: int, step: int) -> int:
+        """Return k at `step`."""
         return self._feedback.selected(size, step)
 
     def residual(self, memory: LazyMemory) -> Vector | None:
+        """Return the residual (d,)."""
         return memory.feedback.residual if memory.feedback is not None else None
 
     def upload_like(self, template: Vector) -> Bundle:
+        """Return an example of an upload: a flag and a sparse vector."""
         return Bundle((Flag(True), no_entries(template)))
 
     async def message(self, worker: Worker, vector: Vector, memory: LazyMemory) -> tuple[Vector, LazyMemory]:
+        """Return T_k(vector + residual), and the memory with the rest as the new residual."""
         assert memory.feedback is not None
         local, feedback = await self._feedback.compress(worker, vector, memory.feedback)
         return local, memory._replace(feedback=feedback)

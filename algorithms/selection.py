@@ -1,7 +1,7 @@
-"""Which entries of a vector are selected.
+"""Selection of entries of a vector: exactly, by a sampled threshold, over the whole vector or per tensor.
 
-Exact selection takes min(k, number of non-zeros) entries, ordered by magnitude and, among equal
-magnitudes, by index: "> the k-th largest" (gTop-k paper, eq. (4)) would keep k-1, and fewer under ties.
+Exact selection takes the min(k, number of non-zeros) entries of largest magnitude; among equal magnitudes the lower
+index wins. The gTop-k paper (eq. (4)) writes "> the k-th largest", which would keep k - 1 entries, and fewer with ties.
 """
 
 from __future__ import annotations
@@ -20,20 +20,27 @@ How = Literal["exact", "sampled", "threshold"]
 HOWS: tuple[How, ...] = ("exact", "sampled", "threshold")
 
 SAMPLE = 4096
-"""How many elements of a long vector are looked at for a first guess of the k-th magnitude."""
+"""Elements of a long vector that are sampled to estimate the k-th largest magnitude."""
 
 FIRST_DENSITY = 0.25
-"""Where a warm-up of the density begins (Deep Gradient Compression, section 3.3)."""
+"""Density at which a warm-up begins (Deep Gradient Compression, section 3.3)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """How many entries to select, of what, and how.
+    """How many entries to select, and by which method.
 
-    `k` is the number in all. With `blocks`, (elements, k) of consecutive tensors, each tensor has its
-    own. `how`: "exact"; "sampled" takes what exceeds a threshold estimated from a sample, and at most k
-    (Deep Gradient Compression); "threshold" takes all that exceeds it, so about k.
-    During the first `warmup_rounds` the density falls geometrically from 1/4 to its final value.
+    Attributes
+    ----------
+    k
+        Number of selected entries in all.
+    blocks
+        (elements, k) of consecutive tensors, for a selection within each tensor; empty for one over the whole vector.
+    how
+        "exact" takes the k largest magnitudes. "sampled" takes the entries above a threshold that is estimated from a
+        sample, at most k (Deep Gradient Compression). "threshold" takes all entries above it, about k.
+    warmup_rounds
+        Rounds over which the density falls geometrically from 1/4 to its final value.
     """
 
     k: int
@@ -43,12 +50,12 @@ class Selector:
 
     @classmethod
     def per_tensor(cls, density: float, sizes: tuple[int, ...]) -> Selector:
-        """Return max(1, floor(density n)) of every tensor of n elements, as in the SASG paper."""
+        """Return a selector of max(1, floor(density · n)) entries from every tensor of n elements (SASG paper)."""
         blocks = tuple((size, entries(density, size)) for size in sizes)
         return cls(sum(k for _, k in blocks), blocks)
 
     def at(self, step: int, size: int) -> Selector:
-        """Return the selector for a step, on vectors of `size` elements."""
+        """Return the selector with the k of a step, for vectors of `size` elements."""
         if step >= self.warmup_rounds or not size:
             return self
         done: float = step / self.warmup_rounds
@@ -61,11 +68,11 @@ class Selector:
         return replace(self, k=sum(k for _, k in blocks) if blocks else warm(self.k, size), blocks=blocks)
 
     def bounds(self) -> tuple[list[int], list[int]]:
-        """Return where blocks begin and the last one ends, and the k of each."""
+        """Return the boundaries of the blocks, one more than there are blocks, and the k of each block."""
         return [0, *itertools.accumulate(size for size, _ in self.blocks)], [k for _, k in self.blocks]
 
     def positions(self, values: torch.Tensor) -> torch.Tensor:
-        """Return the positions selected in a dense vector, ascending."""
+        """Return the selected positions (k,) of a dense vector (d,), ascending."""
         import torch
 
         if not self.blocks:
@@ -77,7 +84,7 @@ class Selector:
         return torch.cat(pieces)
 
     def among(self, indices: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        """Return the positions to keep of a sparse vector with ascending `indices`, ascending; exact."""
+        """Return which entries of a sparse vector are the largest: positions in `values`, ascending; always exact."""
         import torch
 
         if not self.blocks:
@@ -93,28 +100,28 @@ class Selector:
         if self.how == "exact":
             return top_positions(values, k)
         magnitudes = values.abs()
-        found = above(magnitudes, sampled_threshold(magnitudes, k))
-        if self.how == "sampled" and found.numel() > k:
-            found = found[top_positions(magnitudes[found], k)]
-        return found
+        candidates = above(magnitudes, sampled_threshold(magnitudes, k))
+        if self.how == "sampled" and candidates.numel() > k:
+            candidates = candidates[top_positions(magnitudes[candidates], k)]
+        return candidates
 
 
 def on_kernels(values: torch.Tensor) -> bool:
-    """Return whether the compiled kernels take this tensor: in main memory, of float32 or float64.
+    """Return whether the compiled kernels accept this tensor: on the CPU, contiguous, float32 or float64.
 
-    Elsewhere torch's own operators find the same entries, bit for bit.
+    For other tensors torch's operators select the same entries, bit for bit.
     """
     floats = values.is_floating_point() and values.element_size() >= 4
     return values.device.type == "cpu" and floats and values.is_contiguous()
 
 
 def entries(density: float, size: int) -> int:
-    """Return max(1, floor(density size)), without falling for 0.29 * 100 = 28.999999999999996."""
+    """Return max(1, floor(density · size)); 1e-9 is added because 0.29 * 100 is 28.999999999999996."""
     return max(1, math.floor(density * size + 1e-9))
 
 
 def top_positions(values: torch.Tensor, k: int) -> torch.Tensor:
-    """Return the positions, ascending, of the min(k, non-zeros) largest magnitudes; ties to the lower position."""
+    """Return the ascending positions of the min(k, non-zeros) largest magnitudes; of equal ones, the lower position."""
     import torch
 
     if on_kernels(values):
@@ -132,10 +139,10 @@ def top_positions(values: torch.Tensor, k: int) -> torch.Tensor:
 
 
 def _guess(magnitudes: torch.Tensor, k: int) -> float:
-    """Return a magnitude likely to be a little below the k-th largest, or 0 if a guess is not worth it.
+    """Return a magnitude probably just below the k-th largest, or 0 where guessing does not pay.
 
-    From a strided sample: the position of the k-th largest in it, three standard deviations further
-    down. A wrong guess costs time, never exactness.
+    The guess comes from a strided sample: the expected rank of the k-th largest, plus three standard deviations. A
+    wrong guess costs time but never changes the result.
     """
     stride = magnitudes.numel() // SAMPLE
     if stride < 8:
@@ -149,14 +156,14 @@ def _guess(magnitudes: torch.Tensor, k: int) -> float:
 
 
 def sampled_threshold(magnitudes: torch.Tensor, k: int) -> float:
-    """Return the magnitude that about k elements exceed, estimated from a strided sample."""
+    """Return an estimate, from a strided sample, of the magnitude that k elements reach."""
     sample = magnitudes[:: max(1, magnitudes.numel() // SAMPLE)]
     rank = max(1, min(sample.numel(), round(k * sample.numel() / max(1, magnitudes.numel()))))
     return float(sample.topk(rank).values[-1]) if sample.numel() else 0.0
 
 
 def above(magnitudes: torch.Tensor, threshold: float) -> torch.Tensor:
-    """Return the positions of the non-zero magnitudes of at least `threshold`, ascending."""
+    """Return the ascending positions of the non-zero magnitudes of at least `threshold`."""
     import torch
 
     return torch.nonzero((magnitudes >= threshold) & (magnitudes > 0)).flatten()

@@ -1,4 +1,4 @@
-"""What algorithms over a parameter server share: uploads to it, and its answer to everybody."""
+"""The common part of algorithms with a parameter server: uploads to the server, and the broadcast of the sum."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from netsim.training.algorithm import Algorithm
 
 
 class OverServer(Algorithm):
-    """An algorithm whose workers upload to a server, which sends the dense sum back to all of them.
+    """An algorithm whose workers upload to a server, and whose server sends the dense sum to all workers.
 
-    With `serial` the server receives one worker after another, as in the SASG paper's set-up;
-    otherwise from all at once through its one link.
+    Parameters
+    ----------
+    serial
+        Whether the server receives from one worker after another, as in the SASG paper's set-up. Otherwise it receives
+        from all workers at once, and the uploads share the server's link.
     """
 
     uses_server: ClassVar[bool] = True
@@ -26,9 +29,18 @@ class OverServer(Algorithm):
     async def sum_at_server(
         self, worker: Worker, own: Vector | None, template: Vector, upload_like: Vector | None = None
     ) -> Vector:
-        """Return the dense sum, like `template`, of what all workers upload; `own` is None at a dedicated server.
+        """Return the dense sum (d,) of the uploads of all workers.
 
-        `upload_like` is an example of an upload, if it is not like the sum.
+        Parameters
+        ----------
+        worker
+            The rank.
+        own
+            The upload of this rank; None at a dedicated server.
+        template
+            A vector like the sum.
+        upload_like
+            A vector like an upload; None if uploads are like the sum.
         """
         if own is not None:
             count_upload(worker, own)
@@ -39,10 +51,20 @@ class OverServer(Algorithm):
     async def sum_of_latest(
         self, worker: Worker, own: Bundle | None, latest: tuple[Bundle, ...], template: Vector, upload_like: Bundle
     ) -> tuple[Vector, tuple[Bundle, ...]]:
-        """Return the sum of every worker's latest upload, and those uploads at the server.
+        """Return the dense sum (d,) of every worker's latest upload, and, at the server, those uploads.
 
-        `own` is :func:`upload`, of the kind of `upload_like`, or :data:`SKIP`, or None at a dedicated server.
-        For a worker that skips, the server uses its `latest` once more.
+        Parameters
+        ----------
+        worker
+            The rank.
+        own
+            What this rank sends: an :func:`upload`, or :data:`SKIP`; None at a dedicated server.
+        latest
+            At the server, the last upload of every worker; used again for a worker that skips.
+        template
+            A vector like the sum.
+        upload_like
+            An example of an upload.
         """
         bundles = await gather(worker, own, upload_like, self.serial)
         summed = None
@@ -55,11 +77,11 @@ class OverServer(Algorithm):
 
 
 SKIP = Bundle((Flag(False),))
-"""What a worker sends that uploads nothing: one flag."""
+"""The message of a worker that skips its upload: one flag."""
 
 
 def upload(worker: Worker, message: Vector, *notes: Vector) -> Bundle:
-    """Return a message with the flag that announces it, and count it; `notes` go along uncounted."""
+    """Return the flag of an upload, `message` and `notes` in one bundle; count `message`, but not the notes."""
     count_upload(worker, message)
     return Bundle((Flag(True), message, *notes))
 
@@ -77,7 +99,7 @@ def _skips(bundle: Bundle) -> bool:
 
 
 def count_upload(worker: Worker, message: Vector) -> None:
-    """Count one "round" of the SASG paper: an upload of one worker, also one that shares the server's host."""
+    """Count an upload (a "round" of the SASG paper), also one from a worker on the server's own host."""
     worker.tally["uploads"] += 1
     worker.tally["value_bits"] += 8 * message.value_bytes
     worker.tally["index_bits"] += 8 * message.index_bytes

@@ -1,4 +1,4 @@
-"""S-SGD with top-k sparsification and error feedback, gathered by all: O(kP)."""
+"""Synchronous SGD with top-k sparsification, error feedback and an all-gather: O(kP) bytes per worker."""
 
 from __future__ import annotations
 
@@ -19,10 +19,21 @@ GATHERS = {"ring": ring_all_gather, "doubling": doubling_all_gather}
 
 
 class TopK(ErrorFeedback):
-    """Every worker sends its k largest values and their indices to all others (gTop-k paper, eq. (3)).
+    """Every worker sends its k largest values and their indices to all other workers.
 
-    Ring: (P-1)(α + 2kβ). Recursive doubling: α log₂P + 2(P-1) k β. Nothing selected is ever
-    dropped, so mass is conserved whatever the residual rule.
+    Communication takes (P-1)(α + 2kβ) by a ring, and α log₂P + 2(P-1)kβ by recursive doubling. No selected entry is
+    dropped, so result and residuals together contain the whole gradient mass.
+
+    Parameters
+    ----------
+    selector, momentum_correction
+        As for :class:`~algorithms.feedback.ErrorFeedback`.
+    gather
+        The all-gather: "ring" or "doubling".
+
+    References
+    ----------
+    gTop-k paper, eq. (3).
     """
 
     name = "topk"
@@ -38,6 +49,7 @@ class TopK(ErrorFeedback):
     async def exchange(
         self, worker: Worker, vector: Contribution | None, memory: Feedback, template: Vector
     ) -> tuple[Vector, Feedback]:
+        """Return the dense sum (d,) of the workers' top-k entries."""
         assert vector is not None
         local, memory = await self.compress(worker, vector, memory)
         everyones = await self._gather(worker, local)

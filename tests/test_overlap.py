@@ -487,10 +487,10 @@ def test_a_message_that_a_forked_coroutine_waits_for_is_named() -> None:
         ({"clip": 1.0}, "clip 1.0 was given with --overlap"),
         ({"overlap": "25"}, "overlap '25' has no unit"),
         ({"overlap": "layer"}, "overlap 'layer' .*tensor"),
-        ({"overlap": "tensor", "elements": 100}, "of --elements no tensors are known"),
+        ({"overlap": "tensor", "elements": 100}, "--elements does not define tensors"),
         ({"overlap": None, "ready": "0.5,1"}, "nothing overlaps; add --overlap 25MB"),
         ({"ready": "measured"}, "ready 'measured' was given with --timing-only"),
-        ({"ready": "0.5,1"}, "ready has 2 shares, but there are 5 buckets"),
+        ({"ready": "0.5,1"}, "ready has 2 fractions, but there are 5 buckets"),
     ],
 )
 def test_what_does_not_go_together_is_refused(options: dict[str, Any], message: str) -> None:

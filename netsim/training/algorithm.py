@@ -1,7 +1,11 @@
-"""What a distributed-SGD algorithm is: an exchange of vectors, and a step built on it.
+"""The interface of a distributed-SGD algorithm: an exchange of vectors, and a training step built on it.
 
-A new algorithm is one file in :mod:`algorithms` and one line in its registry. It keeps no state of
-its own: state goes in and comes out, one value a rank.
+A new algorithm is one file in :mod:`algorithms` and one line in its registry. It usually overrides
+:meth:`Algorithm.exchange` only: the coroutine by which one rank turns its own vector into the sum over all ranks.
+
+An algorithm object is shared by all ranks and never changes. Whatever a rank remembers between steps, such as a
+residual, is an argument of `exchange` and part of its return value. The object can therefore run in the simulator, in
+memory and over torch.distributed alike, and a checkpoint can save the memory of each rank.
 """
 
 from __future__ import annotations
@@ -14,64 +18,115 @@ from netsim.comm.worker import Compute, Worker
 from netsim.training.sgd import Scaled, SGDConfig, descend, prepare, weigh
 
 Gradient: TypeAlias = Callable[[Vector], Compute[Vector]]
-"""The gradient of the worker's mini-batch of this step at given parameters; to be awaited, or an argument."""
-
+"""Maps parameters to the computation of the worker's mini-batch gradient; await it, or pass it to another one."""
 
 Contribution: TypeAlias = Vector | Compute[Vector | Scaled]
-"""What a worker puts into an exchange, or how it is made."""
+"""A worker's input to an exchange: a vector, or the computation that produces it."""
 
 
 class State(NamedTuple):
-    """What a rank remembers from step to step: its exchange's memory, and the velocity of momentum."""
+    """The state of a rank between steps: the memory of its exchange, and the velocity of momentum."""
 
     memory: Any
     velocity: Vector | None
 
 
 class Algorithm:
-    """Synchronous SGD: x ← x - (1/P) Σ_p γ g_p, where subclasses say how the sum is exchanged."""
+    """Synchronous SGD: x ← x - (1/P) Σ_p γ g_p. Subclasses implement the exchange that computes the sum.
+
+    Attributes
+    ----------
+    name, title
+        The name on the command line, and the name in tables and sentences.
+    sparse
+        Whether the algorithm selects k of d entries.
+    uses_server
+        Whether workers exchange through a parameter server.
+    grouped
+        Whether the constructor takes `groups`: for each rank, the number of its machine, rack or site.
+    accumulates
+        Whether `exchange` accepts the computation of a vector in place of the vector. The algorithm can then add the
+        vector to its residual while computing it, without another pass over memory.
+    random
+        Whether entries are selected at random instead of by magnitude.
+    corrects_momentum
+        Whether the constructor takes `momentum_correction`: momentum at each worker, before selection.
+    overlaps
+        Whether a bucket of the gradient can be exchanged before the rest of the gradient is computed.
+    remembers
+        The NamedTuple classes of which a memory consists. A checkpoint saves and loads no other classes.
+    """
 
     name: ClassVar[str]
     title: ClassVar[str]
     sparse: ClassVar[bool] = False
     uses_server: ClassVar[bool] = False
     grouped: ClassVar[bool] = False
-    """Whether it takes `groups`: which ranks share a machine, rack or site."""
     accumulates: ClassVar[bool] = False
-    """Whether an exchange takes a vector that is not computed yet, to add it where it is wanted."""
     random: ClassVar[bool] = False
-    """Whether the entries that it selects are drawn, and not the largest."""
     corrects_momentum: ClassVar[bool] = False
-    """Whether it takes `momentum_correction`: each worker's momentum is applied before its entries are selected."""
     overlaps: ClassVar[bool] = True
-    """Whether an exchange of a piece of the gradient may begin before the rest is known."""
     remembers: ClassVar[tuple[type, ...]] = ()
-    """The classes, all NamedTuples, that a memory is made of; a checkpoint saves and loads no others."""
 
     def initial_memory(self, template: Vector) -> Any:
-        """Return what an exchange remembers before the first; `template` is any vector of d elements."""
+        """Return the memory before the first exchange; `template` is any vector of d elements."""
         return None
 
     async def exchange(self, worker: Worker, vector: Any, memory: Any, template: Vector) -> tuple[Vector, Any]:
-        """Return the (possibly compressed) sum of all workers' vectors, and the new memory.
+        """Exchange vectors with all other ranks.
 
-        `vector` is a Vector, or, if the algorithm `accumulates`, any Contribution; None at a server that
-        has a host of its own and no data. `template` is any vector of d elements.
+        Parameters
+        ----------
+        worker
+            The rank on which this coroutine runs, and its requests: send, receive, compute.
+        vector
+            The worker's vector (d,). It may also be a computation of one if the algorithm `accumulates`. It is None at
+            a parameter server on a host of its own, which has no data.
+        memory
+            What this rank remembers from the exchange before.
+        template
+            Any vector (d,), for its size, type and device.
+
+        Returns
+        -------
+        total
+            The sum of all workers' vectors, possibly compressed; the same on every rank.
+        memory
+            What this rank remembers for the next exchange.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not say how it exchanges vectors")
+        raise NotImplementedError(f"{type(self).__name__} does not implement exchange")
 
     def selected(self, size: int, step: int) -> int:
-        """Return how many of `size` elements an exchange applies at a step."""
+        """Return k, the number of entries of a vector of `size` elements that the exchange at `step` applies."""
         return size
 
     def residual(self, memory: Any) -> Vector | None:
-        """Return the part of a worker's vectors that was not yet applied, None if there is none."""
+        """Return the residual in a memory: the sum of vectors not yet applied (d,); None without one."""
         return None
 
     async def step(
         self, worker: Worker, parameters: Vector, gradient: Gradient | None, recipe: SGDConfig, state: State
     ) -> tuple[Vector, State]:
-        """Return the parameters after one step, and the new state; `gradient` is None at a dedicated server."""
+        """Make one training step: compute the gradient, exchange it, and move the parameters.
+
+        Parameters
+        ----------
+        worker
+            The rank on which this coroutine runs.
+        parameters
+            The parameters x (d,) before the step.
+        gradient
+            The computation of the mini-batch gradient; None at a parameter server on a host of its own.
+        recipe
+            The hyper-parameters of SGD.
+        state
+            What this rank remembers from the step before.
+
+        Returns
+        -------
+        parameters, state
+            The parameters after the step, and what this rank remembers for the next one.
+        """
         vector = None
         if gradient is not None:
             vector = await self.contribution(worker, gradient(parameters), parameters, recipe)
@@ -81,7 +136,7 @@ class Algorithm:
     async def contribution(
         self, worker: Worker, fresh: Vector | Compute[Vector], parameters: Vector, recipe: SGDConfig
     ) -> Contribution:
-        """Return what a worker puts into the exchange, or, where nobody need see it before, how to make it."""
+        """Return the input to the exchange: γ times the gradient, or its computation if nothing observes it."""
         gradient = fresh
         if worker.observer is not None:
             gradient = await fresh if isinstance(fresh, Compute) else fresh
@@ -93,7 +148,7 @@ class Algorithm:
     async def apply(
         self, worker: Worker, parameters: Vector, total: Vector, recipe: SGDConfig, state: State
     ) -> tuple[Vector, State]:
-        """Return the parameters moved by the aggregated vector, and the state with the new velocity."""
+        """Return the parameters moved by the exchanged sum, and the state with the new velocity."""
         worker.observe("total", total)
         moved = await worker.replicated(
             "update", descend, parameters, total, state.velocity, recipe, worker.step, worker.workers
@@ -101,5 +156,5 @@ class Algorithm:
         return moved.parameters, state._replace(velocity=moved.velocity)
 
     def initial_state(self, template: Vector) -> State:
-        """Return what a rank remembers before the first step."""
+        """Return the state of a rank before the first step."""
         return State(self.initial_memory(template), None)

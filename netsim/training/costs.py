@@ -1,4 +1,4 @@
-"""What computations are charged in simulated time: measured on this device, or assumed by the user."""
+"""Costs of computations in simulated time: measured on this device, or assumed by the user."""
 
 from __future__ import annotations
 
@@ -14,42 +14,54 @@ from netsim.comm.worker import Compute, Work, evaluate
 Provenance = Literal["MEASURED", "ASSUMED"]
 
 WARM_UP = 2
+"""Timed calls that are discarded."""
 REPEATS = 5
+"""Timed calls of which the median counts."""
 WINDOW_S, MOST_REPEATS = 0.02, 100
-"""A short computation is called more often, for so long: something else that runs for a moment is not its median."""
+"""Seconds and calls up to which a short computation is repeated, so that a brief disturbance leaves the median."""
 
 
 class Costs(Protocol):
-    """How long computations take on the hosts that are simulated."""
+    """A cost model: the time that a computation takes on a simulated host."""
 
     def picoseconds(self, request: Compute[Any], settle: Callable[[], None]) -> int:
-        """Return the time to charge for `request`.
+        """Return the time of the computation `request` in picoseconds.
 
-        `settle` waits until nothing else runs; a model that times the computation calls it first.
+        A model that times the computation first calls `settle`, which waits until no other computation runs.
         """
 
 
 class AssumedCosts:
-    """Charges fixed seconds a call, or part of them; kinds of work that are not named take no time."""
+    """Assumed costs: fixed seconds per call, by kind of work; a kind without an entry takes no time.
+
+    A computation of a part of a vector takes that part of the seconds.
+    """
 
     def __init__(self, seconds: Mapping[Work, float]) -> None:
         self._picoseconds = {work: picoseconds(charge) for work, charge in seconds.items()}
 
     def picoseconds(self, request: Compute[Any], settle: Callable[[], None]) -> int:
+        """Return the assumed time of `request` in picoseconds."""
         return part_of(self._picoseconds.get(request.work, 0), request)
 
     def provenance(self, *works: Work) -> Provenance:
-        """Return where the charges for these kinds of work come from."""
+        """Return ASSUMED: the source of the costs of these kinds of work."""
         return "ASSUMED"
 
 
 class MeasuredCosts:
-    """Charges the median of timed calls, made when a function is first called at a size.
+    """Measured costs: the median of timed calls on this device.
 
-    Timing a computation is calling it again, on copies of what it overwrites. A function is timed once for each size
-    of its arguments (to a factor of two), and the charge then never changes within a run. Where only
-    sizes are known, the charge is scaled from the nearest size that was measured. Kinds of work in
-    `assumed` are charged that many seconds instead.
+    A function is timed the first time it is called with arguments of a size, to a factor of two. Timing calls the
+    function again, on copies of the arguments that it overwrites. The measured cost then stays the same for the run.
+    Where only sizes are known, the cost is scaled from the nearest measured size.
+
+    Parameters
+    ----------
+    assumed
+        Seconds per call for kinds of work that are not measured.
+    device
+        The torch device on which computations run.
     """
 
     def __init__(self, assumed: Mapping[Work, float], device: str = "cpu") -> None:
@@ -57,54 +69,58 @@ class MeasuredCosts:
         self._names = set(assumed)
         self._device = device
         self.measured: dict[str, dict[int, tuple[int, int]]] = {}
-        """Function -> order of magnitude -> (elements, picoseconds)."""
+        """Function name -> bit length of the number of elements -> (elements, picoseconds)."""
 
     def provenance(self, *works: Work) -> Provenance:
-        """Return MEASURED only if the charges for all these kinds of work are."""
+        """Return MEASURED if the costs of all these kinds of work are measured, else ASSUMED."""
         return "ASSUMED" if self._names & set(works) else "MEASURED"
 
     def picoseconds(self, request: Compute[Any], settle: Callable[[], None]) -> int:
+        """Return the measured time of `request` in picoseconds, timing it if its function and size are new."""
         if request.work in self._names:
             return self._assumed.picoseconds(request, settle)
-        # One task's gradient stands for another's: a prediction for other sizes is charged the same.
+        # All gradients share one entry: a task without data is charged the gradient measured on the real task.
         function = "gradient" if request.work == "gradient" else request.function.__qualname__
-        known = self.measured.setdefault(function, {})
+        by_size = self.measured.setdefault(function, {})
         elements = sum(map(elements_of, request.args))
         if any(isinstance(arg, SizeOnly) for arg in request.args):
-            charge = self._scaled(known, elements)
+            cost = self._scaled(by_size, elements)
         else:
             magnitude = elements.bit_length()
-            if magnitude not in known:
+            if magnitude not in by_size:
                 settle()
-                known[magnitude] = (elements, self._time(request))
-            charge = known[magnitude][1]
-        # Other pieces of vectors are measured as they are; a piece of a gradient is part of the whole one's time.
-        return part_of(charge, request) if request.work == "gradient" else charge
+                by_size[magnitude] = (elements, self._time(request))
+            cost = by_size[magnitude][1]
+        # A gradient is timed whole, so its parts divide its time; any other function is timed on the part itself.
+        return part_of(cost, request) if request.work == "gradient" else cost
 
     def ready(self, gradual: Callable[[Callable[[Any, int], None]], Any]) -> list[float]:
-        """Return the share of a gradient's time after which each tensor is there; ``gradual(written)`` makes one."""
-        known = self.measured.setdefault("ready", {})
-        if not known:
+        """Return, for each tensor, the fraction of the gradient's time after which the tensor is complete.
+
+        ``gradual(written)`` computes a gradient and calls `written` for each tensor, as :meth:`Task.gradual` does.
+        """
+        times = self.measured.setdefault("ready", {})
+        if not times:
             runs = [_instants(gradual) for _ in range(WARM_UP + REPEATS)][WARM_UP:]
-            for number in runs[0]:
-                known[number] = (1, picoseconds(statistics.median(run[number] for run in runs)))
-        return [known[number][1] / known[WHOLE_GRADIENT][1] for number in sorted(known) if number != WHOLE_GRADIENT]
+            for tensor in runs[0]:
+                times[tensor] = (1, picoseconds(statistics.median(run[tensor] for run in runs)))
+        return [times[tensor][1] / times[WHOLE_GRADIENT][1] for tensor in sorted(times) if tensor != WHOLE_GRADIENT]
 
     @staticmethod
-    def _scaled(known: Mapping[int, tuple[int, int]], elements: int) -> int:
-        if not known:
+    def _scaled(by_size: Mapping[int, tuple[int, int]], elements: int) -> int:
+        if not by_size:
             return 0
-        nearest = min(known.values(), key=lambda point: abs(point[0] - elements))
+        nearest = min(by_size.values(), key=lambda measurement: abs(measurement[0] - elements))
         return nearest[1] * elements // max(1, nearest[0])
 
     def _time(self, request: Compute[Any]) -> int:
         args = [evaluate(arg, _on_copies) if isinstance(arg, Compute) else arg for arg in request.args]
         samples: list[float] = []
         while len(samples) < WARM_UP + REPEATS or (sum(samples) < WINDOW_S and len(samples) < MOST_REPEATS):
-            own = _spared(request, args)
+            fresh_args = _spared(request, args)
             self._synchronise()
             started = time.perf_counter()
-            request.function(*own)
+            request.function(*fresh_args)
             self._synchronise()
             samples.append(time.perf_counter() - started)
         return picoseconds(statistics.median(samples[WARM_UP:]))
@@ -117,7 +133,7 @@ class MeasuredCosts:
 
 
 def _spared(request: Compute[Any], args: list[Any]) -> list[Any]:
-    """Return the arguments, with a copy of that which the function overwrites."""
+    """Return the arguments, with a copy of the first one if the function overwrites it."""
     return [copied(args[0]), *args[1:]] if is_in_place(request.function) else args
 
 
@@ -126,31 +142,32 @@ def _on_copies(request: Compute[Any], args: list[Any]) -> Any:
 
 
 WHOLE_GRADIENT = -1
+"""Key of the time of the whole gradient, beside the indices of its tensors."""
 
 
 def _instants(gradual: Callable[[Callable[[Any, int], None]], Any]) -> dict[int, float]:
-    """Return the seconds after which each tensor of a gradient was there, and all of it."""
-    found: dict[int, float] = {}
+    """Return the seconds after which each tensor of a gradient, and the whole gradient, was complete."""
+    seconds: dict[int, float] = {}
     started = time.perf_counter()
 
-    def written(_: Any, number: int) -> None:
-        found[number] = time.perf_counter() - started
+    def written(_: Any, tensor: int) -> None:
+        seconds[tensor] = time.perf_counter() - started
 
     gradual(written)
-    found[WHOLE_GRADIENT] = time.perf_counter() - started
-    return found
+    seconds[WHOLE_GRADIENT] = time.perf_counter() - started
+    return seconds
 
 
-def part_of(charge: int, request: Compute[Any]) -> int:
-    """Return what part of a charge falls to a piece; those of all pieces sum to the charge."""
+def part_of(cost: int, request: Compute[Any]) -> int:
+    """Return the cost of the part of a vector that `request` works on; the costs of all parts sum to `cost`."""
     start, end = request.part
-    return round(charge * end) - round(charge * start)
+    return round(cost * end) - round(cost * start)
 
 
 def elements_of(arg: Any) -> int:
-    """Return how many elements, or entries of a sparse vector, an argument of a computation holds."""
+    """Return the number of elements of an argument of a computation; of a sparse vector, its entries."""
     match arg:
-        case Compute():  # a gradient is as large as the parameters, and what is made of it as large as that
+        case Compute():  # its result is as large as its largest argument, as a gradient is as large as the parameters
             return max(map(elements_of, arg.args), default=0)
         case Dense():
             return arg.size

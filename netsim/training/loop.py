@@ -1,4 +1,4 @@
-"""The training loop of one rank: the same text in memory, in simulation and on real machines."""
+"""The training loop of one rank: the same code in memory, in the simulator and over torch.distributed."""
 
 from __future__ import annotations
 
@@ -12,56 +12,62 @@ from netsim.training.algorithm import Algorithm, State
 from netsim.training.sgd import SGDConfig
 
 Written = Callable[[Vector, int], None]
-"""Called with a vector that is not complete, and the number of a tensor that is there."""
+"""Called with an incomplete gradient and the index of a tensor of it that is complete."""
 
 
 class Task(Protocol):
-    """What is trained: initial parameters, and each worker's gradients of its own data."""
+    """A training task: initial parameters, and the gradient of each worker's data."""
 
     def initial_parameters(self) -> Vector:
         """Return the parameters that every worker starts from."""
 
     def gradient(self, parameters: Vector, rank: int, step: int) -> Vector:
-        """Return the gradient of worker `rank`'s mini-batch of `step`, newly made; a pure function."""
+        """Return the gradient of worker `rank`'s mini-batch of `step` at `parameters`, as a new vector (d,).
+
+        The function must be pure: equal arguments give equal bits.
+        """
 
     def gradual(self, written: Written, parameters: Vector, rank: int, step: int) -> Vector:
-        """Return what :meth:`gradient` returns, bit for bit; call ``written(vector, n)`` when tensor n of it is there.
+        """Return the same bits as :meth:`gradient`, and call ``written(vector, n)`` once tensor n is complete.
 
-        Whether it does is the task's own affair: what was not announced is there at the end.
+        Calling `written` is optional; tensors not reported are available when the function returns.
         """
         return self.gradient(parameters, rank, step)
 
     @property
     def shares_passes(self) -> bool:
-        """Whether :meth:`gradients` of several workers at once are faster."""
+        """Whether one call of :meth:`gradients` is faster than one call of :meth:`gradient` per worker."""
         return False
 
     def gradients(self, calls: Sequence[tuple[Vector, int, int]]) -> Iterator[Vector]:
-        """Yield what :meth:`gradient` returns for each of `calls`, its arguments, bit for bit."""
+        """Yield the same bits as :meth:`gradient` for each of `calls`, tuples of its arguments."""
         return itertools.starmap(self.gradient, calls)
 
 
 class TimingOnly(Task):
-    """A task without data: vectors of `elements` elements, of which only the size is known."""
+    """A task without data, for simulations of times only: its vectors are sizes of `elements` elements."""
 
     def __init__(self, elements: int) -> None:
         self._vector = SizeOnly(elements)
 
     def initial_parameters(self) -> SizeOnly:
+        """Return the size of the parameters."""
         return self._vector
 
     def gradient(self, parameters: Vector, rank: int, step: int) -> Vector:
+        """Return the size of a gradient, which is that of the parameters."""
         return self._vector
 
 
 class Trained(NamedTuple):
-    """What a rank holds after a round, and when training ends."""
+    """The parameters and the state of a rank after a round."""
 
     parameters: Vector
     state: State
 
 
 OnStep = Callable[[Worker, Trained], None]
+"""Called on a rank after each of its rounds."""
 
 
 async def train(
@@ -74,28 +80,46 @@ async def train(
     first: int = 0,
     start: Trained | None = None,
 ) -> Trained:
-    """Run `algorithm` on `task` as one rank, from step `first` until there were `rounds`; call `on_round` after each.
+    """Train as one rank.
 
-    `start` is what the rank held before step `first`, if that is not the first of all.
+    Parameters
+    ----------
+    worker
+        The rank; its `step` counts the rounds.
+    algorithm, task, recipe
+        How vectors are exchanged, what is trained, and the hyper-parameters of SGD.
+    rounds
+        The number of rounds of the whole run.
+    on_round
+        Called after each round.
+    first
+        The first step to run; above 0 after a checkpoint.
+    start
+        The parameters and state before step `first`; None at the start of a run.
+
+    Returns
+    -------
+    Trained
+        The parameters and the state after the last round.
     """
     if start is None:
         parameters = task.initial_parameters()
         start = Trained(parameters, algorithm.initial_state(parameters))
     parameters, state = start
-    del start  # a residual must go when the next one comes
+    del start  # otherwise the first residual would stay in memory beside the current one
 
-    def gradient(at: Vector) -> Compute[Vector]:
+    def gradient(parameters: Vector) -> Compute[Vector]:
         return Compute(
             "gradient",
             task.gradient,
-            (at, worker.rank, worker.step),
+            (parameters, worker.rank, worker.step),
             many=task.gradients if task.shares_passes else None,
             gradual=task.gradual,
         )
 
     for worker.step in range(first, rounds):
-        own = gradient if worker.trains else None
-        parameters, state = await algorithm.step(worker, parameters, own, recipe, state)
+        local_gradient = gradient if worker.trains else None
+        parameters, state = await algorithm.step(worker, parameters, local_gradient, recipe, state)
         if on_round is not None:
             on_round(worker, Trained(parameters, state))
     return Trained(parameters, state)

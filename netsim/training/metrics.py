@@ -1,6 +1,7 @@
-"""What the papers argue with, measured on a run, a row a step: δ, residuals, staleness, uploads, bits.
+"""Per-step metrics of a run, one row per step: δ, residual norm, staleness, uploads, bits and accuracy.
 
-Only a run whose workers share a process can be watched: δ needs every worker's vector at once.
+Metrics need all workers in one process, because δ compares the vectors of all workers. A simulation has that; a real
+run does not.
 """
 
 from __future__ import annotations
@@ -45,21 +46,27 @@ COLUMNS = (
     "gradient_norm_sq_mean",
 )
 Emit = Callable[[dict[str, Any]], None]
+"""Takes one row of metrics: a value for each of the COLUMNS."""
 
 
 class Evaluator(Protocol):
-    """What a test set says, and ‖∇f‖² of the training loss if it was computed."""
+    """An evaluation of parameters on the test set and, optionally, on the training set."""
 
     @property
-    def loss(self) -> float: ...
+    def loss(self) -> float:
+        """Test loss in nats."""
+
     @property
-    def accuracy(self) -> float: ...
+    def accuracy(self) -> float:
+        """Test accuracy from 0 to 1."""
+
     @property
-    def gradient_norm_sq(self) -> float | None: ...
+    def gradient_norm_sq(self) -> float | None:
+        """‖∇f‖² of the training loss f; None if it was not computed."""
 
 
 class Totals(NamedTuple):
-    """A rank's counts from the start of a run to the end of a step."""
+    """The counters of a rank from the start of the run to the end of a step."""
 
     rank: int
     trains: bool = True
@@ -71,17 +78,40 @@ class Totals(NamedTuple):
 
 
 class MetricsRecorder:
-    """Watches all workers of one algorithm and emits a row when the last of them ends a step.
+    """Observes all workers of one algorithm, and emits a row when the last worker has finished a step.
 
-    `now` tells simulated seconds; `evaluate`, called every `every` steps, what a test set says.
+    Parameters
+    ----------
+    algorithm, workers
+        The algorithm, and all its ranks.
+    now
+        Returns the simulated time in seconds.
+    emit
+        Takes each row.
+    evaluate
+        Evaluates parameters on the test set; None for no evaluations.
+    every
+        Steps between two evaluations.
 
-    ``delta`` is δ of Assumption 1 (gTop-k paper, eq. (13)): ‖x̄ - u‖² / E‖x̄ - randomK(x̄)‖², with x̄ the
-    mean of the workers' gradient plus residual and u the mean update; the expectation is
-    (1 - k/d) ‖x̄‖². Null for algorithms that select nothing. ``leak`` is the share of gradient mass lost:
-    ‖Σ_p x^p - total - Σ_p residual_p‖₁ / ‖Σ_p x^p‖₁, rounding included. ``residual_norm`` is the mean over workers,
-    ``batch_gradient_norm_sq`` ‖(1/P) Σ g_p‖² of the mini-batches, noise and all, staleness the skips since the last
-    upload. ``gradient_norm_sq`` is ‖∇f‖² of the training loss at the parameters after the step, where they are
-    evaluated, and ``gradient_norm_sq_mean`` its mean over the evaluations so far: what the convergence theorems bound.
+    Notes
+    -----
+    Columns, with x^p the gradient times γ plus the residual of worker p, and P workers:
+
+    ``delta``
+        δ = ‖x̄ - u‖² / E‖x̄ - randomK(x̄)‖², with x̄ = (1/P) Σ_p x^p, u the mean update, and
+        E‖x̄ - randomK(x̄)‖² = (1 - k/d) ‖x̄‖² (gTop-k paper, Assumption 1, eq. (13)). Null for dense algorithms.
+    ``leak``
+        The fraction of gradient mass lost, ‖Σ_p x^p - total - Σ_p residual_p‖₁ / ‖Σ_p x^p‖₁; rounding makes it > 0.
+    ``residual_norm``
+        ‖residual_p‖, averaged over workers.
+    ``batch_gradient_norm_sq``
+        ‖(1/P) Σ_p g_p‖² of the mini-batch gradients.
+    ``staleness_mean``, ``staleness_max``
+        Uploads that a worker has skipped since its last upload: mean and maximum over workers.
+    ``gradient_norm_sq``
+        ‖∇f‖² of the training loss f at the parameters after the step; null between evaluations.
+    ``gradient_norm_sq_mean``
+        The mean of ``gradient_norm_sq`` over all evaluations so far, which the convergence theorems bound.
     """
 
     def __init__(
@@ -104,16 +134,29 @@ class MetricsRecorder:
         self._norms: list[float] = []
         self._last = {worker.rank: Totals(worker.rank) for worker in workers}
         self.staleness = {worker.rank: 0 for worker in workers if worker.trains}
-        """How many uploads each worker has skipped since its last."""
+        """Uploads that each worker has skipped since its last upload, by rank."""
 
     def resume(self, workers: list[Worker], trained: Mapping[int, Trained], skipped: Mapping[int, int]) -> None:
-        """Go on from a step that all ended, with what they held; who is not among the `skipped` skipped none."""
+        """Continue after a step that all ranks finished.
+
+        Parameters
+        ----------
+        workers
+            All ranks.
+        trained
+            Parameters and state of each rank.
+        skipped
+            Uploads that each worker has skipped since its last upload; 0 for a rank without an entry.
+        """
         self._last = {worker.rank: self._totals(worker, trained[worker.rank]) for worker in workers}
-        self._sums.clear()  # the residuals of a step that is over
+        self._sums.clear()  # these are residuals of the step before
         self.staleness |= skipped
 
     def observe(self, worker: Worker, what: str, *vectors: Vector) -> None:
-        """Add what a worker shows: its "gradient", what it "accumulated", or, once, the "total"."""
+        """Add the vectors that a worker reports: its "gradient", what it "accumulated", or the exchanged "total".
+
+        The total is the same on all ranks and is taken from rank 0 only.
+        """
         if what == "total" and worker.rank != 0:
             return
         for vector in vectors:
@@ -122,14 +165,14 @@ class MetricsRecorder:
                 self._sums[key] = self._sums[key] + dense_values(vector)
 
     def finished(self, worker: Worker, trained: Trained) -> None:
-        """Note that a rank ended its step; emit the row if it was the last."""
+        """Record that a rank finished its step; emit the row if it was the last rank to do so."""
         ended = self._ended[worker.step]
         ended.append(self._totals(worker, trained))
         if len(ended) == self._ranks:
             self._emit(self._row(worker.step, trained, self._ended.pop(worker.step)))
 
     def _totals(self, worker: Worker, trained: Trained) -> Totals:
-        """Return a rank's counts so far; taken as it ends a step, since it may run ahead of others."""
+        """Return the counters of a rank at the end of its step, before it runs ahead of other ranks."""
         traffic, residual = worker.traffic, self._algorithm.residual(trained.state.memory)
         if isinstance(residual, Dense):
             self._sums[worker.step, "residual"] = self._sums[worker.step, "residual"] + residual.values
@@ -180,13 +223,13 @@ class MetricsRecorder:
         self._norms.append(test.gradient_norm_sq)
         return sum(self._norms) / len(self._norms)
 
-    def _gained(self, what: str, ended: list[Totals]) -> int:
-        return sum(getattr(totals, what) - getattr(self._last[totals.rank], what) for totals in ended)
+    def _gained(self, counter: str, ended: list[Totals]) -> int:
+        return sum(getattr(totals, counter) - getattr(self._last[totals.rank], counter) for totals in ended)
 
     def _conserved(self, step: int, workers: int) -> dict[str, float | None]:
-        """Return δ and the leak; None unless every worker showed what it accumulated."""
+        """Return δ and the leak; None for an algorithm whose workers accumulate no residual."""
         accumulated, total, residual = (
-            self._sums.pop((step, what), None) for what in ("accumulated", "total", "residual")
+            self._sums.pop((step, kind), None) for kind in ("accumulated", "total", "residual")
         )
         if accumulated is None or total is None or residual is None:
             return {"delta": None, "leak": None}
@@ -202,17 +245,35 @@ class MetricsRecorder:
 
 
 def _square(values: torch.Tensor) -> float:
-    """Return the squared norm, in double precision."""
+    """Return ‖values‖² in double precision."""
     return float(values.double().square().sum())
 
 
 @contextmanager
 def metrics_file(path: Path, failed: list[str]) -> Iterator[Emit]:
-    """Open `path` for rows: CSV, or JSON lines if its name ends in .jsonl.
+    """Open a file for rows of metrics: JSON lines if its name ends in .jsonl, CSV otherwise.
 
-    Rows are written as they come, to a file beside `path` that takes its place at the end, also when
-    the run fails or is interrupted; a run that is killed leaves it under its temporary name.
-    Where rows can no longer be written, the run goes on without them, and `failed` is told why at the end.
+    Parameters
+    ----------
+    path
+        The file.
+    failed
+        Gets a sentence at the end if a row could not be written; the run continues without further rows.
+
+    Yields
+    ------
+    Emit
+        Writes a row.
+
+    Raises
+    ------
+    NetsimError
+        If the file cannot be created.
+
+    Notes
+    -----
+    Rows are written at once to a temporary file beside `path`. The temporary file replaces `path` at the end, also
+    when the run fails or is interrupted. A killed run leaves the temporary file.
     """
     stopped: BaseException | None = None
     rows = None
@@ -235,7 +296,7 @@ def metrics_file(path: Path, failed: list[str]) -> Iterator[Emit]:
 
 
 class _Rows:
-    """A file that rows are written to, each whole or not at all, until one cannot be written."""
+    """A file of rows, each written whole or not at all; after the first failure no more rows are written."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -252,7 +313,7 @@ class _Rows:
             self._good += written
         except OSError as error:
             self.failure = error
-            with suppress(OSError):  # of a device or a FIFO nothing can be taken back
+            with suppress(OSError):  # a device or a FIFO cannot be truncated
                 self._file.truncate(self._good)
 
 
@@ -261,6 +322,6 @@ def _json_lines(rows: _Rows) -> Emit:
 
 
 def _comma_separated(rows: _Rows) -> Emit:
-    writer = csv.DictWriter(rows, COLUMNS)  # it writes a row in one go
+    writer = csv.DictWriter(rows, COLUMNS)  # calls write once per row
     writer.writeheader()
     return lambda row: writer.writerow(row)

@@ -1,7 +1,9 @@
-"""Exchanges that go on while gradients are still being computed (wait-free back-propagation), or beside each other.
+"""Exchange of the gradient in buckets: while the backward pass still runs, or over several parameter servers.
 
-Backward computes the last layers' gradients first. Consecutive tensors make a bucket, and as soon as a bucket's
-gradient is there, an exchange of its own begins. Several parameter servers serve a bucket each, or several.
+Back-propagation computes the gradients of the last layers first. Consecutive tensors form a bucket. The exchange of a
+bucket begins as soon as its gradient is complete, while earlier layers are still computed (wait-free
+back-propagation). With several parameter servers, each server serves one part of the gradient, and all parts are
+exchanged at the same time.
 """
 
 from __future__ import annotations
@@ -21,17 +23,18 @@ from netsim.training.algorithm import Algorithm, Gradient, State
 from netsim.training.sgd import SGDConfig
 
 FORWARD = 1 / 3
-"""The share of a gradient's time that forward takes, where nobody measured it: backward is twice as many products."""
+"""Assumed fraction of a gradient's time for the forward pass; the backward pass makes twice as many products."""
 
 MOST_BUCKETS = 10_000
-"""Of elements without tensors: each bucket is exchanged, and written down, by itself."""
+"""Most buckets of a vector without tensors; each bucket has its own exchange and its own entry in the result."""
 TENSOR = "tensor"
+"""The value of --overlap that makes every tensor a bucket."""
 
 
 class Bucket(NamedTuple):
-    """A piece of the gradient, and the algorithm that exchanges it: with a memory, and a k, of its own.
+    """A piece of the gradient, and the algorithm that exchanges it with its own memory and its own k.
 
-    `server` is the number of the parameter server for it, if there are any.
+    `server` is the index of the parameter server that serves the bucket, if the algorithm uses servers.
     """
 
     piece: Piece
@@ -40,110 +43,121 @@ class Bucket(NamedTuple):
 
 
 class Overlapped(Algorithm):
-    """An algorithm bucket by bucket; `buckets` are in the order in which they get ready, the last layers first.
+    """An algorithm that exchanges the gradient bucket by bucket.
 
-    Every bucket is exchanged by a coroutine of its own, all at the same time if need be. With one bucket it is the
-    algorithm itself. A rank that serves some of the buckets holds parameters that nobody moves.
+    One coroutine exchanges one bucket, and the coroutines of all buckets may run at the same time. With a single bucket
+    the result is that of the algorithm itself. A parameter server that serves only some buckets leaves its copy of the
+    parameters unchanged, because it does not know the other buckets.
+
+    Parameters
+    ----------
+    buckets
+        The buckets in the order in which their gradients are complete, the last layers first.
     """
 
     def __init__(self, buckets: Sequence[Bucket]) -> None:
         self.buckets = tuple(buckets)
-        one = self.buckets[0].algorithm
-        vars(self).update(
-            name=one.name, title=one.title, sparse=one.sparse, uses_server=one.uses_server, accumulates=one.accumulates
-        )
+        first = self.buckets[0].algorithm
+        traits = ("name", "title", "sparse", "uses_server", "accumulates")
+        vars(self).update({trait: getattr(first, trait) for trait in traits})
         self._pieces: WeakKeyDictionary[Any, list[Vector]] = WeakKeyDictionary()
 
     def initial_memory(self, template: Vector) -> tuple[Any, ...]:
+        """Return the memory of every bucket before the first exchange."""
         pieces = self._cut(template)
         return tuple(bucket.algorithm.initial_memory(piece) for bucket, piece in zip(self.buckets, pieces, strict=True))
 
     def selected(self, size: int, step: int) -> int:
+        """Return the sum of k over the buckets."""
         return sum(algorithm.selected(piece.last - piece.first, step) for piece, algorithm, _ in self.buckets)
 
     def residual(self, memory: tuple[Any, ...]) -> Vector | None:
-        parts = [bucket.algorithm.residual(own) for bucket, own in zip(self.buckets, memory, strict=True)]
-        found = [part for part in reversed(parts) if isinstance(part, Dense)]
-        return joined(*found) if found else None
+        """Return the residuals of all buckets, joined to one vector (d,); None without residuals."""
+        parts = [bucket.algorithm.residual(part) for bucket, part in zip(self.buckets, memory, strict=True)]
+        residuals = [part for part in reversed(parts) if isinstance(part, Dense)]
+        return joined(*residuals) if residuals else None
 
     async def step(
         self, worker: Worker, parameters: Vector, gradient: Gradient | None, recipe: SGDConfig, state: State
     ) -> tuple[Vector, State]:
+        """Make one training step, with the exchange of each bucket beside the rest of the backward pass."""
         backward: Pieces | None = None
         if gradient is not None:
             backward = await InPieces(gradient(parameters), [bucket.piece for bucket in self.buckets])
         branches, exchanges = [], {}
-        for number, piece in enumerate(self._cut(parameters)):
-            if backward is None and self._server(worker, number) != worker.rank:
+        for index, piece in enumerate(self._cut(parameters)):
+            if backward is None and self._server(worker, index) != worker.rank:
                 continue
-            own = None if backward is None else await backward.next()
-            branch = self._branch(worker, number, parameters.size)
-            exchange = self._exchange(branch, number, own, piece, recipe, state.memory[number])
+            gradient_piece = None if backward is None else await backward.next()
+            branch = self._branch(worker, index, parameters.size)
+            exchange = self._exchange(branch, index, gradient_piece, piece, recipe, state.memory[index])
             branches.append(branch)
-            exchanges[number] = await worker.fork(branch, exchange)
-        done = {number: await exchange for number, exchange in exchanges.items()}
+            exchanges[index] = await worker.fork(branch, exchange)
+        done = {index: await exchange for index, exchange in exchanges.items()}
         _count(worker, branches)
-        state = state._replace(memory=tuple(done[n][1] if n in done else state.memory[n] for n in self._numbers))
+        memory = tuple(done[index][1] if index in done else old for index, old in enumerate(state.memory))
+        state = state._replace(memory=memory)
         if len(done) < len(self.buckets):
             return parameters, state
-        totals = [done[number][0] for number in reversed(self._numbers)]
+        totals = [done[index][0] for index in reversed(range(len(self.buckets)))]
         total = totals[0] if len(totals) == 1 else await worker.replicated("update", joined, *totals)
         return await self.apply(worker, parameters, total, recipe, state)
 
     async def _exchange(
-        self, worker: Worker, number: int, own: Vector | None, parameters: Vector, recipe: SGDConfig, memory: Any
+        self, worker: Worker, index: int, gradient: Vector | None, parameters: Vector, recipe: SGDConfig, memory: Any
     ) -> tuple[Vector, Any]:
-        algorithm = self.buckets[number].algorithm
-        vector = None if own is None else await algorithm.contribution(worker, own, parameters, recipe)
+        algorithm = self.buckets[index].algorithm
+        vector = None if gradient is None else await algorithm.contribution(worker, gradient, parameters, recipe)
         return await algorithm.exchange(worker, vector, memory, template=parameters)
 
-    def _branch(self, worker: Worker, number: int, size: int) -> Worker:
-        first, last = self.buckets[number].piece[:2]
-        server = self._server(worker, number)
+    def _branch(self, worker: Worker, index: int, size: int) -> Worker:
+        first, last = self.buckets[index].piece[:2]
+        server = self._server(worker, index)
 
         def observe(_: Worker, what: str, *vectors: Vector) -> None:
             worker.observe(what, *(_placed(vector, first, size) for vector in vectors))
 
         part = (first / size, last / size)
-        return worker.branch(number, part, None if worker.observer is None else observe, server)
+        return worker.branch(index, part, None if worker.observer is None else observe, server)
 
-    def _server(self, worker: Worker, number: int) -> int:
-        """Return the rank that serves a bucket: servers with hosts of their own come after the workers."""
-        return worker.server + self.buckets[number].server
-
-    @property
-    def _numbers(self) -> range:
-        return range(len(self.buckets))
+    def _server(self, worker: Worker, index: int) -> int:
+        """Return the rank that serves a bucket; the ranks of servers on hosts of their own follow the workers'."""
+        return worker.server + self.buckets[index].server
 
     def _cut(self, vector: Vector) -> list[Vector]:
-        """Return the pieces of a vector, the same objects whenever it is the same vector: workers share them."""
+        """Return the pieces of a vector; a cache gives all workers with the same vector the same pieces."""
         if vector not in self._pieces:
             self._pieces[vector] = [cut(vector, piece.first, piece.last) for piece, *_ in self.buckets]
         return self._pieces[vector]
 
 
 def described(algorithm: Algorithm, measured: bool | None) -> dict[str, Any]:
-    """Return what a result says of the buckets, nothing if there is but one; `measured`: whether `ready` was.
+    """Return the attributes `buckets` and `ready_provenance` of a result; none for an algorithm without buckets.
 
-    None is a real run, where `ready` is whatever happens.
+    Parameters
+    ----------
+    algorithm
+        The algorithm that ran.
+    measured
+        Whether the times at which buckets are ready were measured; None for a real run, where nobody sets them.
     """
     if not isinstance(algorithm, Overlapped):
         return {}
     buckets = [
         {
             "elements": piece.last - piece.first,
-            "k": own.selected(piece.last - piece.first, sys.maxsize) if own.sparse else None,
+            "k": exchange.selected(piece.last - piece.first, sys.maxsize) if exchange.sparse else None,
             "ready": None if measured is None else piece.ready,
-            "server": server if own.uses_server else None,
+            "server": server if exchange.uses_server else None,
         }
-        for piece, own, server in algorithm.buckets
+        for piece, exchange, server in algorithm.buckets
     ]
     provenance = None if measured is None else "MEASURED" if measured else "ASSUMED"
     return {"buckets": buckets, "ready_provenance": provenance}
 
 
 def _count(worker: Worker, branches: Sequence[Worker]) -> None:
-    """Count for a worker what its branches did and sent; an upload in several buckets is one."""
+    """Add the counters and traffic of a worker's branches to its own; uploads of several buckets count as one."""
     uploads = [branch.tally.pop("uploads", 0) for branch in branches]
     for branch in branches:
         worker.tally.update(branch.tally)
@@ -154,7 +168,7 @@ def _count(worker: Worker, branches: Sequence[Worker]) -> None:
 
 @size_rule(lambda vector, first, size: SizeOnly(size, vector.entries))
 def _placed(vector: Vector, first: int, size: int) -> Vector:
-    """Return a piece as a vector of `size` that has zeros everywhere else."""
+    """Return a piece as a sparse vector of `size` elements, zero outside the piece."""
     import torch
 
     assert isinstance(vector, Dense | Sparse)
@@ -163,7 +177,18 @@ def _placed(vector: Vector, first: int, size: int) -> Vector:
 
 
 class Ready(NamedTuple):
-    """When buckets are there, as a user says it: `measured`, after these `shares` of the time, or by their elements."""
+    """The value of --ready: when the gradient of each bucket is complete.
+
+    Attributes
+    ----------
+    measured
+        Whether the times are measured on this machine.
+    shares
+        For each bucket, the fraction of the gradient's time after which it is complete; empty for times in proportion
+        to elements.
+    forward
+        The fraction of the gradient's time for the forward pass, used with times in proportion to elements.
+    """
 
     measured: bool = False
     shares: tuple[float, ...] = ()
@@ -171,52 +196,77 @@ class Ready(NamedTuple):
 
     @classmethod
     def of(cls, text: str) -> Ready:
-        """Return what is written as "measured", "elements", "elements:0.4" (forward's share), or "0.5,0.8,1"."""
+        """Parse "measured", "elements", "elements:0.4" (fraction of the forward pass) or "0.5,0.8,1".
+
+        Raises
+        ------
+        UsageError
+            For any other text, and for fractions that fall or do not end at 1.
+        """
         kind, _, forward = text.partition(":")
         if text == "measured":
             return cls(measured=True)
         numbers = [read_number(part) for part in ([forward or str(FORWARD)] if kind == "elements" else text.split(","))]
-        known = tuple(-1.0 if number is None else number for number in numbers)
-        found = cls(forward=known[0]) if kind == "elements" else cls(shares=known)
-        rising = all(0 <= one <= other for one, other in pairwise((*found.shares, 1.0)))
-        if not 0 <= found.forward < 1 or not rising or (found.shares and found.shares[-1] != 1):
+        valid = tuple(-1.0 if number is None else number for number in numbers)
+        ready = cls(forward=valid[0]) if kind == "elements" else cls(shares=valid)
+        rising = all(0 <= earlier <= later for earlier, later in pairwise((*ready.shares, 1.0)))
+        if not 0 <= ready.forward < 1 or not rising or (ready.shares and ready.shares[-1] != 1):
             raise UsageError(
-                f"ready {shown(text)} must be measured, elements, elements:F with forward's share F of the time, or "
-                "the share of the time after which each bucket is there, rising to 1, such as 0.5,0.8,1"
+                f"ready {shown(text)} must be measured, elements, elements:F with the forward pass's fraction F of the "
+                "time, or the fraction of the time after which each bucket is complete, rising to 1, such as 0.5,0.8,1"
             )
-        return found
+        return ready
 
 
 def check_bucket(bucket: str) -> None:
-    """Raise UsageError unless `bucket` is "tensor" or a size."""
+    """Raise UsageError unless `bucket` is "tensor" or a size such as 25MB."""
     if bucket != TENSOR:
         try:
             parse_size(bucket, "overlap")
         except UsageError as error:
-            raise UsageError(f"{error}; or tensor, a bucket for each") from None
+            raise UsageError(f"{error}; or tensor, for one bucket per tensor") from None
 
 
 def even(size: int, bucket: str) -> tuple[int, ...]:
-    """Return the sizes of even parts of a vector of unknown tensors, of at most so many bytes."""
+    """Return the elements of equal parts of a vector of `size` elements, each of at most `bucket` bytes.
+
+    Raises
+    ------
+    UsageError
+        If `bucket` is "tensor", because the tensors of the vector are unknown.
+    InfeasibleError
+        If there would be more than 10,000 parts.
+    """
     if bucket == TENSOR:
         raise UsageError(
-            "overlap 'tensor' was given, but of --elements no tensors are known; give a size, such as 25MB, or --model"
+            "overlap 'tensor' was given, but --elements does not define tensors; give a size, such as 25MB, or --model"
         )
     count = min(size, -(-VALUE_BYTES * size // parse_size(bucket, "overlap")))
     if count > MOST_BUCKETS:
         raise InfeasibleError(
-            f"overlap {bucket!r} cuts {size:,} elements into {count:,} buckets, each with exchanges of its own; take "
+            f"overlap {bucket!r} cuts {size:,} elements into {count:,} buckets, each with its own exchange; take "
             f"at most {MOST_BUCKETS:,}, such as buckets of 25MB"
         )
-    return tuple(size * (number + 1) // count - size * number // count for number in range(count))
+    return tuple(size * (index + 1) // count - size * index // count for index in range(count))
 
 
 def pieces_of(tensors: Sequence[int], bucket: str, ready: Sequence[float]) -> list[Piece]:
-    """Return the pieces of a vector made of `tensors` of so many elements, in the order in which they get ready.
+    """Cut the gradient into buckets of consecutive tensors.
 
-    `bucket` is "tensor", a bucket for each, or a size such as 25MB: consecutive tensors, from the last on, of no more
-    bytes than that, or a larger one by itself.
-    ``ready[n]`` is the share of the gradient's time after which tensor n is there.
+    Parameters
+    ----------
+    tensors
+        The number of elements of each tensor, first layer first.
+    bucket
+        "tensor" for one bucket per tensor, or a size such as 25MB. A bucket of a size takes consecutive tensors, from
+        the last one on, up to that many bytes; a larger tensor is a bucket by itself.
+    ready
+        ``ready[n]`` is the fraction of the gradient's time after which tensor n is complete.
+
+    Returns
+    -------
+    list of Piece
+        The buckets in the order in which they are complete, the last layers first.
     """
     starts = [0, *accumulate(tensors)]
     most = 0 if bucket == TENSOR else parse_size(bucket, "overlap")
@@ -232,20 +282,28 @@ def pieces_of(tensors: Sequence[int], bucket: str, ready: Sequence[float]) -> li
 
 
 def shards(size: int, tensors: int, servers: int) -> list[Piece]:
-    """Return even pieces, one a server, of a gradient of so many `tensors`, exchanged when all of them are there."""
-    ends = [size * number // servers for number in range(servers + 1)]
+    """Return one equal piece of a gradient per server; each is exchanged when all `tensors` are complete."""
+    ends = [size * index // servers for index in range(servers + 1)]
     return [Piece(first, last, (0, tensors), 1.0) for first, last in pairwise(ends)][::-1]
 
 
 def at_shares(pieces: Sequence[Piece], shares: Sequence[float]) -> list[Piece]:
-    """Return the pieces, ready after these shares of the time."""
+    """Return the pieces with `shares` as the fractions of the gradient's time after which they are complete.
+
+    Raises
+    ------
+    UsageError
+        If there is not one share per piece.
+    """
     if len(shares) != len(pieces):
-        raise UsageError(f"ready has {len(shares)} shares, but there are {len(pieces)} buckets; give one for each")
+        raise UsageError(
+            f"ready has {len(shares)} fractions, but there are {len(pieces)} buckets; give one for each bucket"
+        )
     return [piece._replace(ready=share) for piece, share in zip(pieces, shares, strict=True)]
 
 
 def ready_by_elements(tensors: Sequence[int], forward: float = FORWARD) -> list[float]:
-    """Return after which share of a gradient's time each tensor is there: backward takes as long as they are large."""
+    """Return the fraction of the gradient's time at which each tensor is complete, if backward time ∝ elements."""
     total = sum(tensors)
     left = accumulate(reversed(tensors))
     return [forward + (1 - forward) * size / total for size in left][::-1]

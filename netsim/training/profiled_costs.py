@@ -1,4 +1,4 @@
-"""Computations charged by a profile: a fixed time, one for each entry, and one for each element, by function."""
+"""Costs of computations from a profile of a machine: per function, seconds per call, per entry and per element."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from netsim.comm.worker import Compute, Work
 from netsim.training.costs import AssumedCosts, MeasuredCosts, Provenance, elements_of, part_of
 
 STEP = "gradient"
-"""The name under which rates hold what computing a whole step takes, the update included."""
+"""Name of the rate for the computation of a whole step: gradient and update."""
 SPARSE = "sparse_"
-"""Before the name of a function that is given sparse vectors: of those, an entry costs more."""
+"""Prefix of a function's name for calls with sparse vectors, whose entries cost more."""
 
 
 class Rate(NamedTuple):
-    """Seconds of a call, of each entry of sparse vectors that it is given, and of each element of dense ones."""
+    """Seconds per call, per entry of its sparse arguments, and per element of its dense arguments."""
 
     fixed_s: float
     entry_s: float = 0.0
@@ -25,9 +25,9 @@ class Rate(NamedTuple):
 
 
 class Given(NamedTuple):
-    """What a computation is given: which function, entries of sparse vectors, and elements of dense ones.
+    """The function of a computation, the entries of its sparse arguments, and the elements of its dense arguments.
 
-    Where all vectors are sparse, the elements are those of one of them, since what comes out may be dense.
+    If all vectors are sparse, `elements` is the size d of one of them, because the result may be dense.
     """
 
     function: str
@@ -36,6 +36,7 @@ class Given(NamedTuple):
 
     @classmethod
     def to(cls, request: Compute[Any]) -> Given:
+        """Return function, entries and elements of `request`."""
         sparse = [arg for arg in request.args if _is_sparse(arg)]
         entries = sum(map(elements_of, sparse))
         elements = sum(elements_of(arg) for arg in request.args if not _is_sparse(arg))
@@ -53,15 +54,23 @@ def _is_sparse(arg: Any) -> bool:
 
 
 class RatedCosts:
-    """Charges what the rates say of a function, and what `rest` does for all others.
+    """Costs from the rates of a profile; functions without a rate take their cost from another model.
 
-    Kinds of work in `assumed` are left to `rest`: what the user assumes takes the place of what was measured.
+    Parameters
+    ----------
+    rates
+        Rates by the name of the function.
+    assumed
+        Kinds of work whose cost the user assumed; the assumption, in `rest`, replaces the profile's rate.
+    rest
+        The cost model for functions without a rate, and for the kinds of work in `assumed`.
     """
 
     def __init__(self, rates: Mapping[str, Rate], assumed: Set[Work], rest: MeasuredCosts | AssumedCosts) -> None:
         self._rates, self._assumed, self.rest = rates, assumed, rest
 
     def picoseconds(self, request: Compute[Any], settle: Callable[[], None]) -> int:
+        """Return fixed + entry · entries + element · elements of the function's rate, in picoseconds."""
         if request.work in self._assumed:
             return self.rest.picoseconds(request, settle)
         if request.work in ("gradient", "update") and STEP in self._rates:
@@ -72,7 +81,7 @@ class RatedCosts:
         return picoseconds(rate.fixed_s + rate.entry_s * given.entries + rate.element_s * given.elements)
 
     def provenance(self, *works: Work) -> Provenance:
-        """Return MEASURED where the profile's charges for these kinds of work are all there is, or the rest's too."""
+        """Return MEASURED if the profile, or else `rest`, has measured all these kinds of work; else ASSUMED."""
         if self._assumed & set(works):
             return "ASSUMED"
         if set(works) <= {"gradient", "update"} and STEP not in self._rates:

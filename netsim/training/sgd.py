@@ -1,4 +1,9 @@
-"""Stochastic gradient descent around the exchange: what is done to a gradient before, to parameters after."""
+"""Stochastic gradient descent around an exchange.
+
+Before the exchange a worker clips its gradient, adds weight decay and multiplies by the learning rate γ. After the
+exchange every rank adds momentum and moves its parameters. The learning rate is applied before the exchange because a
+residual must keep the rate under which its gradient was computed (gTop-k paper, algorithm 1, line 3).
+"""
 
 from __future__ import annotations
 
@@ -16,21 +21,40 @@ if TYPE_CHECKING:
 Aggregate = Literal["mean", "sum"]
 
 TORCH_EPSILON = 1e-6
-"""What ``torch.nn.utils.clip_grad_norm_`` adds to a norm before it divides by it."""
+"""Added to a norm before dividing by it, as in ``torch.nn.utils.clip_grad_norm_``."""
 
 
 @dataclass(frozen=True, slots=True)
 class SGDConfig:
     """The hyper-parameters of SGD.
 
-    `learning_rate` is γ; it grows linearly over the first `warmup_rounds` rounds and is multiplied by
-    `decay` at every round in `decay_at`. `momentum` is heavy-ball momentum on the aggregated update.
-    `clip` bounds the norm of each worker's gradient; then `weight_decay` adds its multiple of the parameters
-    to it. `aggregate` says whether the workers' vectors are averaged or, as in the authors' code
-    of SASG, summed; a summed γ is P times smaller than an averaged one of the same effect.
+    Attributes
+    ----------
+    learning_rate
+        γ after the warm-up.
+    momentum
+        μ of heavy-ball momentum on the aggregated update.
+    weight_decay
+        λ; λ x is added to each worker's clipped gradient.
+    clip
+        Greatest norm of each worker's gradient; None for no clipping.
+    warmup_rounds
+        Rounds over which γ grows linearly.
+    decay, decay_at
+        The factor by which γ is multiplied at each of the rounds `decay_at`.
+    aggregate
+        "mean" divides the sum of the workers' vectors by P. "sum" does not, as in the SASG authors' code; the same
+        effect then needs a γ that is P times smaller.
 
-    A dense algorithm moves the parameters as ``torch.nn.utils.clip_grad_norm_`` of each worker's gradient and
-    ``torch.optim.SGD`` on their mean do (``docs/recipe.md``).
+    Raises
+    ------
+    UsageError
+        If γ underflows to 0 or overflows on its way.
+
+    Notes
+    -----
+    With a dense algorithm, training equals PyTorch: ``torch.nn.utils.clip_grad_norm_`` on each worker's gradient, then
+    ``torch.optim.SGD`` on the mean (``docs/recipe.md``).
     """
 
     learning_rate: float
@@ -56,54 +80,66 @@ class SGDConfig:
             )
 
     def rate(self, step: int) -> float:
-        """Return γ of a step."""
-        rate = self.learning_rate * self.decay ** sum(step >= at for at in self.decay_at)
+        """Return γ_t, the learning rate of step t."""
+        rate = self.learning_rate * self.decay ** sum(step >= decay_step for decay_step in self.decay_at)
         return rate * (step + 1) / self.warmup_rounds if step < self.warmup_rounds else rate
 
     def momentum_at(self, step: int) -> float:
-        """Return what the update before is multiplied by: μ γ_t / γ_{t-1}.
+        """Return μ γ_t / γ_{t-1}, the factor of the previous update in the update of step t.
 
-        ``torch.optim.SGD`` keeps v_t = μ v_{t-1} + g_t, and moves by u_t = γ_t v_t. Here γ is inside what workers
-        exchange, so that u_t is kept: u_t = μ (γ_t / γ_{t-1}) u_{t-1} + γ_t g_t.
+        ``torch.optim.SGD`` keeps the velocity v_t = μ v_{t-1} + g_t and moves by u_t = γ_t v_t. Here workers exchange
+        γ_t g_t, so the kept velocity is the update: u_t = μ (γ_t / γ_{t-1}) u_{t-1} + γ_t g_t.
         """
         return self.momentum * (self.rate(step) / self.rate(step - 1)) if step else self.momentum
 
     def divisor(self, workers: int) -> int:
-        """Return what the sum over workers is divided by."""
+        """Return the divisor of the sum over workers: P for "mean", 1 for "sum"."""
         return workers if self.aggregate == "mean" else 1
 
 
 class Moved(NamedTuple):
-    """Parameters after a step, and the velocity they move with (None without momentum, and at first)."""
+    """Parameters after a step, and the velocity; the velocity is None without momentum and before the first step."""
 
     parameters: Vector
     velocity: Vector | None
 
 
 class Scaled(NamedTuple):
-    """A vector that is not multiplied by its factor yet: who adds it somewhere does both at once."""
+    """The product of a vector and a factor, not yet multiplied, so that a later addition can multiply on the way."""
 
     vector: Dense
     factor: float
 
 
 def scaled(vector: Dense | Scaled) -> tuple[torch.Tensor, float]:
-    """Return the values of a vector, and what they are to be multiplied by."""
+    """Return the values (d,) of a vector and the factor to multiply them by."""
     return (vector.vector.values, vector.factor) if isinstance(vector, Scaled) else (vector.values, 1.0)
 
 
 def product(vector: Dense | Scaled) -> torch.Tensor:
-    """Return the values of a vector, multiplied in place."""
+    """Return the values (d,) of a vector times its factor, multiplied in place."""
     return vector.vector.values.mul_(vector.factor) if isinstance(vector, Scaled) else vector.values
 
 
 @in_place
 @size_rule(lambda gradient, parameters, recipe, step: gradient)
 def weigh(gradient: Dense, parameters: Dense, recipe: SGDConfig, step: int) -> Scaled:
-    """Make of g what a worker puts into the exchange: γ (c g + λ x), where c ≤ 1 cuts g to the norm `clip`.
+    """Return a worker's input to the exchange, γ (c g + λ x), where c ≤ 1 limits the norm of g to `clip`.
 
-    γ multiplies before the exchange (gTop-k paper, algorithm 1, line 3), so that a residual keeps the
-    rate that its gradient was computed under.
+    Parameters
+    ----------
+    gradient
+        g (d,); overwritten.
+    parameters
+        x (d,).
+    recipe
+        γ, λ and `clip`.
+    step
+        The step, for γ.
+
+    References
+    ----------
+    gTop-k paper, algorithm 1, line 3.
     """
     values, factor = gradient.values, recipe.rate(step)
     cut = 1.0 if recipe.clip is None else clip_factor(values, recipe.clip)
@@ -116,14 +152,14 @@ def weigh(gradient: Dense, parameters: Dense, recipe: SGDConfig, step: int) -> S
 
 
 def clip_factor(gradient: torch.Tensor, most: float) -> float:
-    """Return what ``torch.nn.utils.clip_grad_norm_`` multiplies a gradient by."""
+    """Return c = min(1, most / (‖g‖ + 1e-6)), the factor of ``torch.nn.utils.clip_grad_norm_``."""
     return min(1.0, most / (float(gradient.norm()) + TORCH_EPSILON))
 
 
 @in_place
 @size_rule(lambda gradient, parameters, recipe, step: gradient)
 def prepare(gradient: Dense, parameters: Dense, recipe: SGDConfig, step: int) -> Dense:
-    """Return what :func:`weigh` does, multiplied."""
+    """Return the product that :func:`weigh` describes, as a vector (d,)."""
     return Dense(product(weigh(gradient, parameters, recipe, step)))
 
 
@@ -131,9 +167,26 @@ def prepare(gradient: Dense, parameters: Dense, recipe: SGDConfig, step: int) ->
 def descend(
     parameters: Dense, total: Dense | Sparse, velocity: Dense | None, recipe: SGDConfig, step: int, workers: int
 ) -> Moved:
-    """Return x - u, where u is the aggregated update (algorithm 1, line 6).
+    """Return x - u, where u is the aggregated update.
 
-    With momentum, the update before is added to it, multiplied by :meth:`SGDConfig.momentum_at`.
+    Parameters
+    ----------
+    parameters
+        x (d,).
+    total
+        The exchanged sum over workers, dense (d,) or sparse.
+    velocity
+        The previous update; None without momentum, and at the first step.
+    recipe
+        Momentum, and whether `total` is averaged.
+    step
+        The step, for the factor :meth:`SGDConfig.momentum_at` of the previous update.
+    workers
+        P.
+
+    References
+    ----------
+    gTop-k paper, algorithm 1, line 6.
     """
     divisor = recipe.divisor(workers)
     if not recipe.momentum and isinstance(total, Sparse):
@@ -147,7 +200,7 @@ def descend(
 
 
 def dense_values(vector: Dense | Sparse) -> torch.Tensor:
-    """Return all elements of a vector, zeros included: (d,)."""
+    """Return all elements (d,) of a vector, zeros included."""
     if isinstance(vector, Dense):
         return vector.values
     values = vector.values.new_zeros(vector.size)
@@ -157,6 +210,6 @@ def dense_values(vector: Dense | Sparse) -> torch.Tensor:
 
 @size_rule(lambda template: template)
 def zeros(template: Dense | SizeOnly) -> Dense | SizeOnly:
-    """Return the zero vector of the size, type and device of `template`, for who keeps it and works on it in place."""
+    """Return a new zero vector with the size, type and device of `template`; it may be overwritten in place."""
     assert isinstance(template, Dense)
     return Dense(zero_row(template.values))
