@@ -1,7 +1,7 @@
-"""Studies: one file a study, saying what it varies and what it concludes.
+"""Studies: one file per study, with the points it measures and the conclusion it draws.
 
-To add one: a file with a ``STUDY``, a :class:`netsim.study.Study`, and a line below. It is imported when
-it is asked for.
+To add one: a file with a ``STUDY``, a :class:`netsim.study.Study`, and a line below. A study is imported when it is
+loaded by name.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ STUDIES = {
 
 
 def load_study(name: str) -> Study[Any]:
-    """Return the study of that name. Raises UsageError for one that there is not."""
+    """Return the study of that name; raise UsageError for an unknown name."""
     check_choice("study", name, STUDIES)
     study: Study[Any] = import_module(STUDIES[name]).STUDY
     return study

@@ -1,12 +1,16 @@
-"""From throughputs at a few numbers of workers to others: the network is simulated, what hosts cost is calibrated.
+"""Prediction of throughput at other numbers of workers: the network is simulated, the cost of hosts is fitted.
 
-The seconds of a sample at P workers are ``1/x(1) + (network(P) + host) / b``: what computing takes alone, plus what an
-exchange takes over the b samples of a worker's mini-batch. b is common to all algorithms of a model, `host` is each
-algorithm's own (selection, scatter, launches) and does not depend on P. Both are at least 0.
+The seconds per sample at P workers are
 
-Two things make a prediction wrong. What is measured and fitted is known to some digits only: :func:`fit_intervals`
-holds that, and nothing else. And the model may leave out what decides at another P, such as a second switch: no
-measurement at the P's it was fitted to shows that. How far it was off elsewhere, :func:`factors` makes an interval of.
+    1 / x(1) + (network(P) + host) / b
+
+with x(1) the throughput of one worker in samples/s, network(P) the simulated seconds of an exchange, and b the samples
+of a worker's mini-batch. b is common to all algorithms of a model. `host`, in seconds, belongs to an algorithm
+(selection, scatter, kernel launches) and does not depend on P. Both are fitted and at least 0.
+
+A prediction has two sources of error. Measurements are rounded and the fit is imperfect: :func:`fit_intervals` covers
+this error only. The model may also omit an effect at another P, such as a second switch, which no measurement at the
+fitted P shows. :func:`factors` derives an interval for that error from the model's errors in other cases.
 """
 
 from __future__ import annotations
@@ -19,11 +23,24 @@ from statistics import fmean, stdev
 Key = tuple[str, int]
 """An algorithm and a number of workers."""
 DRAWS = 400
+"""Random disturbances of the measurements behind an interval."""
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What one model's throughputs say; `error` is the root mean square of the relative residuals."""
+    """The fit to the throughputs of one model.
+
+    Attributes
+    ----------
+    seconds_alone
+        1 / x(1), seconds per sample of one worker.
+    per_sample
+        1 / b.
+    hosts
+        host / b in seconds per sample, by algorithm.
+    error
+        Root mean square of the relative residuals.
+    """
 
     seconds_alone: float
     per_sample: float
@@ -32,18 +49,25 @@ class Calibration:
 
     @property
     def batch(self) -> float:
-        """The samples of a mini-batch that fit best; infinite where exchanges seem to cost nothing."""
+        """The fitted mini-batch b in samples; infinite if exchanges seem to cost nothing."""
         return 1 / self.per_sample if self.per_sample else math.inf
 
     def throughput(self, algorithm: str, network_s: float) -> float:
-        """Return samples a second and worker where an exchange takes `network_s` on the network."""
+        """Return the samples/s of a worker if an exchange takes `network_s` seconds on the network."""
         return 1 / (self.seconds_alone + self.per_sample * network_s + self.hosts[algorithm])
 
 
 def calibrate(alone: float, measured: Mapping[Key, float], network_s: Mapping[Key, float]) -> Calibration:
-    """Fit by non-negative least squares of relative errors; `alone` is the throughput of one worker.
+    """Fit 1/b and the host costs by non-negative least squares of relative errors.
 
-    ``hosts`` are in seconds a sample, like `per_sample` times seconds of network.
+    Parameters
+    ----------
+    alone
+        x(1), samples/s of one worker without exchange.
+    measured
+        Samples/s of a worker, by algorithm and P.
+    network_s
+        Simulated seconds of an exchange, by algorithm and P.
     """
     import numpy as np
     from scipy.optimize import nnls
@@ -51,10 +75,10 @@ def calibrate(alone: float, measured: Mapping[Key, float], network_s: Mapping[Ke
     algorithms = list(dict.fromkeys(algorithm for algorithm, _ in measured))
     rows, wanted = [], []
     for key, throughput in measured.items():
-        own = [float(key[0] == algorithm) for algorithm in algorithms]
-        rows.append([throughput * value for value in (network_s[key], *own)])
+        is_algorithm = [float(key[0] == algorithm) for algorithm in algorithms]
+        rows.append([throughput * value for value in (network_s[key], *is_algorithm)])
         wanted.append(throughput * (1 / throughput - 1 / alone))
-    # Columns differ by orders of magnitude: brought to one scale first.
+    # Columns differ by orders of magnitude, so they are scaled to norm 1.
     matrix = np.array(rows)
     scale = np.linalg.norm(matrix, axis=0)
     fitted, residual = nnls(matrix / scale, np.array(wanted))
@@ -71,11 +95,28 @@ def fit_intervals(
     digits: int = 3,
     seed: int = 0,
 ) -> dict[Key, tuple[float, float]]:
-    """Return the middle 95 % of predictions from measurements disturbed by their rounding and by the fit's error.
+    """Return 95 % intervals of predictions that cover rounding of the measurements and error of the fit.
 
-    That the model holds at the P that is asked for is taken for granted: a truth may lie far outside. With fewer
-    measurements than twice the unknowns the residuals look smaller than errors are; they are scaled up by the degrees
-    of freedom that are left.
+    Parameters
+    ----------
+    alone, measured, network_s
+        As for :func:`calibrate`.
+    asked
+        The algorithms and P to predict.
+    digits
+        Significant digits of the measurements.
+    seed
+        Seed of the random disturbances.
+
+    Returns
+    -------
+    dict
+        Lower and upper bound in samples/s, by algorithm and P.
+
+    Notes
+    -----
+    The intervals assume that the model holds at the predicted P. The residuals of a fit are smaller than the errors of
+    the measurements, so they are scaled by the remaining degrees of freedom.
     """
     import numpy as np
 
@@ -94,14 +135,13 @@ def fit_intervals(
         again = calibrate(alone, disturbed, network_s)
         for key in asked:
             drawn[key].append(again.throughput(key[0], network_s[key]))
-    return {key: (float(np.quantile(of, 0.025)), float(np.quantile(of, 0.975))) for key, of in drawn.items()}
+    return {key: (float(np.quantile(x, 0.025)), float(np.quantile(x, 0.975))) for key, x in drawn.items()}
 
 
 def factors(ratios: Sequence[float]) -> tuple[float, float]:
-    """Return between which factors of a prediction the truth lies with 95 %, from measured/predicted of other cases.
+    """Return the 95 % interval of measured/predicted in a new case, from `ratios` in at least two other cases.
 
-    Student's interval for one more logarithm of a ratio: those that are there, two at least, are taken for a sample of
-    what the model leaves out. With few it is wide, and should be.
+    The result is Student's prediction interval for one more logarithm of a ratio. With few ratios it is wide.
     """
     from scipy.special import stdtrit
 

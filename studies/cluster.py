@@ -1,4 +1,4 @@
-"""The gTop-k authors' cluster: its α–β costs simulated, and its throughput predicted from P ≤ 8 for more workers."""
+"""The gTop-k authors' cluster: its α–β costs simulated, and its throughput at P = 16 and 32 predicted from P ≤ 8."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ MODELS: dict[str, dict[str, Any]] = {
     "LSTM-PTB": {"model": "lstm-ptb"},
 }
 POOR = 0.05
-"""An error of the fit that is said in words."""
+"""Error of a fit (fraction) above which the limits name the model."""
 CALIBRATED, PREDICTED = (4, 8), (16, 32)
 UNKNOWN = (
-    "What a model of P ≤ 8 does not know, such as a second switch or another collective, is in the 95 % intervals only "
-    "as far as it makes predictions for the other models wrong at the same P; measurement and fit error alone say "
-    "nothing of it."
+    "The fit to P ≤ 8 cannot know effects such as a second switch or another collective. The 95 % intervals cover them "
+    "as far as they also affect predictions for the other models at the same P. Intervals of measurement and fit error "
+    "do not cover them."
 )
 FORMS = {
     "dense": "2(P-1)α + 2((P-1)/P) d β",
@@ -37,7 +37,7 @@ FORMS = {
 
 
 def network_points() -> list[Point]:
-    """Return an exchange of every model by every algorithm, on a star with the authors' α and β."""
+    """Return one exchange of every model with every algorithm, on a star with the authors' α and β."""
     return [
         model
         | {
@@ -56,7 +56,7 @@ def network_points() -> list[Point]:
 
 
 def closed_form(name: str, workers: int, elements: int, k: int) -> float:
-    """Return the seconds of :data:`FORMS`."""
+    """Return the seconds of an exchange by the formulas of :data:`FORMS`."""
     rounds = math.log2(workers)
     return {
         "dense": 2 * (workers - 1) * ALPHA_S + 2 * (workers - 1) / workers * elements * BETA_S,
@@ -66,19 +66,19 @@ def closed_form(name: str, workers: int, elements: int, k: int) -> float:
 
 
 def costs(findings: Sequence[Finding]) -> tuple[Table, float]:
-    """Return the α–β table, simulated beside the closed forms, and their greatest relative difference."""
+    """Return a table of simulated times beside closed forms, and the greatest relative difference."""
     rows: list[list[Any]] = []
-    for point, found in findings:
-        name, k = point["algorithm"], max(1, math.floor(point["density"] * found["elements"]))
-        form = closed_form(name, point["workers"], found["elements"], k)
+    for point, outcome in findings:
+        name, k = point["algorithm"], max(1, math.floor(point["density"] * outcome["elements"]))
+        form = closed_form(name, point["workers"], outcome["elements"], k)
         rows.append(
             [
                 _model_of(point),
                 ALGORITHMS[name],
                 point["workers"],
-                found["comm_time_s"],
+                outcome["comm_time_s"],
                 form,
-                found["comm_time_s"] / form - 1,
+                outcome["comm_time_s"] / form - 1,
                 FORMS[name],
             ]
         )
@@ -89,7 +89,10 @@ def costs(findings: Sequence[Finding]) -> tuple[Table, float]:
 
 @dataclass(frozen=True, slots=True)
 class Predicted:
-    """A worker's throughput: `fit_only` holds errors of measuring and fitting, `interval` those of the model, too."""
+    """A predicted throughput of a worker in samples/s.
+
+    `fit_only` covers errors of measurement and fit; `interval` also covers errors of the model (95 %).
+    """
 
     model: str
     algorithm: str
@@ -100,7 +103,7 @@ class Predicted:
     published: float
 
     def as_json(self) -> dict[str, Any]:
-        """Return the prediction as JSON takes it."""
+        """Return the prediction as a JSON object."""
         return {
             "samples_per_s": self.value,
             "measurement_and_fit_error_only": self.fit_only,
@@ -110,25 +113,32 @@ class Predicted:
 
 
 def prediction(findings: Sequence[Finding]) -> tuple[Section, dict[str, Any], list[str], list[str]]:
-    """Return the section with the predicted throughputs, the same as data, sentences, and limits."""
+    """Return the predicted throughputs as a section, as JSON, as sentences, and their limits."""
     network = {
-        (_model_of(point), point["algorithm"], point["workers"]): found["comm_time_s"] for point, found in findings
+        (_model_of(point), point["algorithm"], point["workers"]): outcome["comm_time_s"] for point, outcome in findings
     }
     fits = {model: _Fitted.of(model, {key[1:]: s for key, s in network.items() if key[0] == model}) for model in MODELS}
-    found = _predicted(fits)
+    predictions = _predicted(fits)
     data: dict[str, Any] = {}
-    for each in found:
-        data.setdefault(each.model, {}).setdefault(each.algorithm, {})[str(each.workers)] = each.as_json()
+    for predicted in predictions:
+        by_workers = data.setdefault(predicted.model, {}).setdefault(predicted.algorithm, {})
+        by_workers[str(predicted.workers)] = predicted.as_json()
     hosts: list[list[Any]] = [
-        [model, of.fit.batch, *(of.fit.hosts[name] / of.fit.per_sample for name in ALGORITHMS), of.fit.error]
-        for model, of in fits.items()
+        [
+            model,
+            fitted.fit.batch,
+            *(fitted.fit.hosts[name] / fitted.fit.per_sample for name in ALGORITHMS),
+            fitted.fit.error,
+        ]
+        for model, fitted in fits.items()
     ]
-    return _section(fits, found, hosts), data, [_sentence(found), _coverage(found)], [_doubt(hosts), UNKNOWN]
+    section, sentences = _section(fits, predictions, hosts), [_sentence(predictions), _coverage(predictions)]
+    return section, data, sentences, [_doubt(hosts), UNKNOWN]
 
 
 @dataclass(frozen=True, slots=True)
 class _Fitted:
-    """What the throughputs of one model at P ≤ 8 say, and the seconds that its exchanges take on the network."""
+    """The fit to the published throughputs of one model at P ≤ 8, and the simulated seconds of its exchanges."""
 
     measured: dict[Key, float]
     seconds: dict[Key, float]
@@ -156,55 +166,55 @@ def _by_key(rows: Mapping[int, Sequence[float]]) -> dict[Key, float]:
 
 
 def _predicted(fits: Mapping[str, _Fitted]) -> list[Predicted]:
-    """Return all predictions; how far those of the other models are off decides how wide the interval of one is."""
+    """Return all predictions; the interval of one comes from the errors of the predictions for the other models."""
     published = {model: _by_key(rows) for model, rows in THROUGHPUT_OF_MORE.items()}
     ratios = {model: {key: value / fits[model].at(key) for key, value in of.items()} for model, of in published.items()}
-    found = []
-    for model, of in published.items():
-        for key, value in of.items():
+    predictions = []
+    for model, throughputs in published.items():
+        for key, value in throughputs.items():
             centre, alone = fits[model].at(key), 1 / fits[model].fit.seconds_alone
             low, high = factors([others[key] for other, others in ratios.items() if other != model])
-            interval = (low * centre, min(high * centre, alone))  # nobody is faster than alone
-            found.append(Predicted(model, *key, centre, fits[model].bounds[key], interval, value))
-    return found
+            interval = (low * centre, min(high * centre, alone))  # an exchange cannot make a worker faster
+            predictions.append(Predicted(model, *key, centre, fits[model].bounds[key], interval, value))
+    return predictions
 
 
 def _doubt(hosts: list[list[Any]]) -> str:
     poor = [f"{row[0]} ({row[-1]:.1%})" for row in hosts if row[-1] > POOR]
     return (
-        "The host term does not depend on P in this model; work that grows with P, such as adding P sparse vectors, "
-        "would lower predictions."
-        + (f" The fit leaves most over for {', '.join(poor)}: trust those least." if poor else "")
+        "The host cost does not depend on P in this model. Work that grows with P, such as adding P sparse vectors, "
+        "would lower the predictions." + (f" The fit is worst for {', '.join(poor)} (rms error)." if poor else "")
     )
 
 
-def _sentence(found: Sequence[Predicted]) -> str:
+def _sentence(predictions: Sequence[Predicted]) -> str:
     of_16 = {
-        model: [f"{each.value:.3g}" for each in found if (each.model, each.workers) == (model, 16)] for model in MODELS
+        model: [f"{each.value:.3g}" for each in predictions if (each.model, each.workers) == (model, 16)]
+        for model in MODELS
     }
     told = "; ".join(f"{model} {' / '.join(values)}" for model, values in of_16.items())
     return (
-        f"PREDICTED for 16 workers of the authors' cluster, from their P ≤ 8, in samples/s a worker "
+        f"PREDICTED for 16 workers of the authors' cluster, from their P ≤ 8, in samples/s per worker "
         f"({' / '.join(ALGORITHMS.values())}): {told}."
     )
 
 
-def _coverage(found: Sequence[Predicted]) -> str:
-    """Say how many published figures lie where they were expected, by both kinds of interval."""
+def _coverage(predictions: Sequence[Predicted]) -> str:
+    """Return a sentence on how many published figures lie inside both kinds of interval."""
     narrow, wide = (
-        sum(low <= each.published <= high for each, (low, high) in zip(found, bounds, strict=True))
-        for bounds in ([each.fit_only for each in found], [each.interval for each in found])
+        sum(low <= each.published <= high for each, (low, high) in zip(predictions, bounds, strict=True))
+        for bounds in ([each.fit_only for each in predictions], [each.interval for each in predictions])
     )
-    off = min(found, key=lambda each: each.published / each.value)
+    off = min(predictions, key=lambda each: each.published / each.value)
     return (
-        f"Of the {len(found)} figures PUBLISHED for {' and '.join(map(str, PREDICTED))} workers, {narrow} lie within "
-        f"measurement and fit error alone, and {wide} within the 95 % intervals, which hold how far predictions for "
-        f"the other models are off, too. Furthest off: {off.model}, {ALGORITHMS[off.algorithm]}, {off.workers} "
-        f"workers, {off.published:.3g} where {off.value:.3g} was predicted."
+        f"Of the {len(predictions)} figures PUBLISHED for {' and '.join(map(str, PREDICTED))} workers, {narrow} lie "
+        f"within measurement and fit error, and {wide} within the 95 % intervals, which also cover the errors of the "
+        f"predictions for the other models. The largest error: {off.model}, {ALGORITHMS[off.algorithm]}, {off.workers} "
+        f"workers, published {off.published:.3g}, predicted {off.value:.3g}."
     )
 
 
-def _section(fits: Mapping[str, _Fitted], found: Sequence[Predicted], hosts: list[list[Any]]) -> Section:
+def _section(fits: Mapping[str, _Fitted], predictions: Sequence[Predicted], hosts: list[list[Any]]) -> Section:
     columns = [
         "model",
         "algorithm",
@@ -230,7 +240,7 @@ def _section(fits: Mapping[str, _Fitted], found: Sequence[Predicted], hosts: lis
             *each.fit_only,
             *each.interval,
         ]
-        for each in found
+        for each in predictions
     ]
     throughput = Table("Throughput of a worker", columns, rows, "FITTED at P = 4 and 8, PREDICTED at 16 and 32")
     calibrated = Table(
@@ -250,19 +260,20 @@ def _section(fits: Mapping[str, _Fitted], found: Sequence[Predicted], hosts: lis
     ]
     figures.append(
         Figure(
-            "What the fit leaves over",
-            "At P = 4 and 8, which it was made from: how well one network term and one "
-            "host term explain three algorithms.",
+            "Fitted against published",
+            "At P = 4 and 8, to which the model was fitted: one mini-batch and one host cost per algorithm explain "
+            "three algorithms.",
             against(fitted, Axis("published (samples/s)", 10), Axis("fitted (samples/s)", 10), "fitted = published"),
             "PUBLISHED, FITTED",
         )
     )
     text = (
-        "Seconds of a sample at P workers = seconds alone + (simulated exchange + host term) / mini-batch. The "
-        "mini-batch, common to the three algorithms, and a host term of each are fitted to the published P = 4 and 8; "
-        "the exchange at 16 and 32 is then simulated. That figures have three digits and that the fit leaves something "
-        "over is “measurement and fit error only”. What a model of P ≤ 8 cannot know, such as a second switch, makes "
-        "the 95 % interval: Student's, of how far predictions for the four other models are off at the same P."
+        "Seconds per sample at P workers = seconds alone + (simulated exchange + host cost) / mini-batch. The "
+        "mini-batch, common to the three algorithms, and one host cost per algorithm are fitted to the published "
+        "figures at P = 4 and 8. The exchange at 16 and 32 is simulated. “Measurement and fit error only” covers the "
+        "rounding of published figures to three digits and the residuals of the fit. The 95 % interval also covers "
+        "effects that a fit to P ≤ 8 cannot know, such as a second switch: it is Student's interval from the errors of "
+        "the predictions for the four other models at the same P."
     )
     return Section("Throughput of the authors' cluster", text, figures, [throughput, calibrated])
 
@@ -272,24 +283,24 @@ def _throughput_figure(model: str, rows: list[list[Any]]) -> Figure:
         name: sorted((row for row in rows if row[1] == name), key=lambda row: row[2]) for name in ALGORITHMS.values()
     }
     lows, highs = (
-        {name: [row[at] or row[other] for row in own] for name, own in by_name.items()}
-        for at, other in ((7, 5), (8, 6))
+        {name: [row[interval] or row[fit_only] for row in rows] for name, rows in by_name.items()}
+        for interval, fit_only in ((7, 5), (8, 6))
     )
     series = [
-        Series(name, [row[2] for row in own], [row[4] for row in own], lows[name], highs[name], points=False)
-        for name, own in by_name.items()
+        Series(name, [row[2] for row in rows], [row[4] for row in rows], lows[name], highs[name], points=False)
+        for name, rows in by_name.items()
     ] + [
-        Series(f"{name}, published", [row[2] for row in own], [row[3] for row in own], like=name, line=False)
-        for name, own in by_name.items()
+        Series(f"{name}, published", [row[2] for row in rows], [row[3] for row in rows], like=name, line=False)
+        for name, rows in by_name.items()
     ]
     caption = (
-        "Points are published; lines are the model, fitted at P = 4 and 8 and predicted beyond. Bands are 95 % "
-        "intervals at 16 and 32; at 4 and 8 they are measurement and fit error only."
+        "Points are published. Lines are the model, fitted at P = 4 and 8 and predicted at 16 and 32. Bands are 95 % "
+        "intervals at 16 and 32, and measurement and fit error only at 4 and 8."
     )
     return Figure(
         f"{model}: throughput of a worker",
         caption,
-        lines(series, Axis("workers P", 2), Axis("samples/s a worker", least=0)),
+        lines(series, Axis("workers P", 2), Axis("samples/s per worker", least=0)),
         "PUBLISHED points, FITTED and PREDICTED lines",
     )
 

@@ -1,4 +1,8 @@
-"""From how many workers another algorithm is faster: by simulation where it was simulated, and by fitted curves."""
+"""Crossovers: the numbers of workers P at which the faster of two algorithms changes.
+
+A crossover between simulated P is exact once both neighbours are simulated. Beyond the simulated P, fitted curves give
+an estimate with an interval.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +15,25 @@ import numpy as np
 from studies.fits import CONFIDENCE, Columns, Fit
 
 BEYOND = 16
-"""Fitted curves are followed to so many times the largest P that was simulated."""
+"""Fitted curves are extrapolated up to this multiple of the largest simulated P."""
 
 
 @dataclass(frozen=True, slots=True)
 class Crossover:
-    """Where the faster of two algorithms changes, as P grows.
+    """A change of the faster of two algorithms as P grows.
 
-    `bracket` holds the largest simulated P before and the smallest after; if they are neighbours the change is exact.
-    `fitted` is where the fitted curves cross, real-valued, and `interval` its 95 % bootstrap interval. It holds how far
-    that depends on what the forms miss, and nothing else. One of the two may be missing: simulated times may cross
-    where the curves do not, and curves beyond what was simulated. No interval is there if more than 2.5 % of the
-    resampled curves do not cross at all: then none of 95 % is known.
+    Attributes
+    ----------
+    before, after
+        The faster algorithm before and after the change.
+    bracket
+        The largest simulated P before and the smallest after the change; neighbours if the change is exact. None if the
+        change lies beyond the simulated P.
+    fitted
+        The real-valued P at which the fitted curves cross; None if they do not cross.
+    interval
+        The 95 % bootstrap interval of `fitted`, which covers only the misfit of the forms. None if more than 2.5 % of
+        the resampled curves do not cross.
     """
 
     before: str
@@ -33,14 +44,14 @@ class Crossover:
 
     @property
     def workers(self) -> int | None:
-        """Return the least P from which the later one is known to be faster, None if that was not simulated."""
+        """The least simulated P at which `after` is faster; None if the change lies beyond the simulated P."""
         return None if self.bracket is None else self.bracket[1]
 
 
 def brackets(one: Mapping[int, float], other: Mapping[int, float]) -> list[tuple[int, int, bool]]:
-    """Return (P before, P after, whether `one` is faster before) of each change along the P's that both have.
+    """Return (P before, P after, whether `one` is faster before) for each change over the common P.
 
-    Equals are not faster: such P are passed over.
+    `one` and `other` map P to seconds. A P with equal times is skipped.
     """
     common = sorted(one.keys() & other.keys())
     differing = [(workers, one[workers] < other[workers]) for workers in common if one[workers] != other[workers]]
@@ -48,20 +59,20 @@ def brackets(one: Mapping[int, float], other: Mapping[int, float]) -> list[tuple
 
 
 def unsettled(one: Mapping[int, float], other: Mapping[int, float], most: int) -> list[int]:
-    """Return the P's, up to `most`, to simulate next to know exactly where the faster of two changes.
+    """Return the P, up to `most`, to simulate next in order to locate every change exactly.
 
-    First the middle of a bracket; then, where a change is exact, the rest of its octave, from the power of two below to
-    the one above and the P after it: there trees change their depth, and an order may go to and fro.
+    The next P is the middle of a bracket. Once a change is exact, its whole octave follows: from the power of two below
+    to the power of two above, and one P more. Trees change their depth there, so the order may alternate.
     """
     known = one.keys() & other.keys()
-    found: set[int] = set()
+    wanted: set[int] = set()
     for low, high, _ in brackets(one, other):
         if high > most:
             continue
         middle = (low + high) // 2
         octave = range(1 << (low.bit_length() - 1), min(most, 1 + (1 << (high - 1).bit_length())) + 1)
-        found |= {middle} - known if high - low > 1 and middle not in known else set(octave) - known - {1}
-    return sorted(found)
+        wanted |= {middle} - known if high - low > 1 and middle not in known else set(octave) - known - {1}
+    return sorted(wanted)
 
 
 def crossovers(
@@ -69,17 +80,27 @@ def crossovers(
     seconds: tuple[Mapping[int, float], Mapping[int, float]],
     fits: tuple[Fit, Fit],
 ) -> list[Crossover]:
-    """Return every change of the faster of two algorithms, from their simulated seconds and their fits."""
-    found = []
+    """Return all changes of the faster of two algorithms.
+
+    Parameters
+    ----------
+    names
+        The two algorithms.
+    seconds
+        Their simulated times, by P.
+    fits
+        The curves fitted to these times.
+    """
+    crossed = []
     changes = brackets(*seconds)
     for low, high, first in changes:
         before, after = names if first else names[::-1]
         near, interval = None, None
-        if len(changes) == 1:  # smooth curves do not go to and fro: which of the changes theirs would be, nothing says
+        if len(changes) == 1:  # of several changes, smooth curves could match any
             near, interval = _fitted_crossing(fits, low / 2, high * 2, falling=not first)
-        found.append(Crossover(before, after, (low, high), near, interval))
-    if found:
-        return found
+        crossed.append(Crossover(before, after, (low, high), near, interval))
+    if crossed:
+        return crossed
     largest = max(fits[0].workers)
     differing = [workers for workers in fits[0].workers if seconds[0][workers] != seconds[1][workers]]
     if not differing:
@@ -95,7 +116,7 @@ def crossovers(
 def _fitted_crossing(
     fits: tuple[Fit, Fit], low: float, high: float, *, falling: bool
 ) -> tuple[float | None, tuple[float, float] | None]:
-    """Return where the first curve crosses the second between two P, and the interval of the resamples that do so."""
+    """Return the P between `low` and `high` where the first curve crosses the second, and its bootstrap interval."""
     workers = np.geomspace(max(2.0, low), high, 200)
     (crossing,) = _crossings((fits[0].at(workers) - fits[1].at(workers))[None], workers, falling)
     sampled = _crossings(fits[0].sampled(workers) - fits[1].sampled(workers), workers, falling)
@@ -110,12 +131,13 @@ def _fitted_crossing(
 
 
 def _crossings(differences: Columns, workers: Columns, falling: bool) -> Columns:
-    """Return where each row first changes its sign in the wanted direction, NaN where it never does."""
+    """Return the P at which each row first changes sign in the given direction; NaN if it never does."""
     signed = -differences if falling else differences
     changes = (signed[:, :-1] < 0) & (signed[:, 1:] >= 0)
-    at = changes.argmax(axis=1)
+    first = changes.argmax(axis=1)
     rows = np.arange(len(signed))
-    left, right = signed[rows, at], signed[rows, at + 1]
+    left, right = signed[rows, first], signed[rows, first + 1]
     share = np.divide(-left, right - left, out=np.zeros_like(left), where=right != left)
-    found: Columns = np.where(changes.any(axis=1), workers[at] + share * (workers[at + 1] - workers[at]), np.nan)
-    return found
+    interpolated = workers[first] + share * (workers[first + 1] - workers[first])
+    crossings: Columns = np.where(changes.any(axis=1), interpolated, np.nan)
+    return crossings

@@ -1,10 +1,10 @@
-"""How a time grows with P: one of five forms, chosen by AIC, with intervals by bootstrap.
+"""How a time t grows with the number of workers P: one of five forms, chosen by AIC, with bootstrap intervals.
 
-Times are fitted by relative error, so that P = 2 counts as much as P = 4,096. Simulated times are exact: simulated
-again they are the same. What is left beside a form is therefore no noise but what the form misses (the pass-overs of
-a tree whose P is no power of two; a second term), and an interval says how far the coefficients would move if
-that were spread differently over the P's. A form that is exact has an interval of no width. No interval here says how
-far the model of the network is from a real one.
+Fits minimise relative errors, so that P = 2 counts as much as P = 4,096. Simulated times contain no noise: a repeated
+simulation gives the same time. A residual is therefore the misfit of the form, such as the idle ranks of a tree whose P
+is no power of two, or a second term. A bootstrap interval shows how far the coefficients would move if the misfit were
+distributed differently over the P. A form that fits exactly has an interval of width 0. No interval covers the
+difference between the network model and a real network.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from netsim._util.errors import UsageError
 from netsim._util.random_streams import Stream, generator
 
 Columns: TypeAlias = NDArray[np.float64]
+"""One value per P, or one row of them per resample."""
 
 FORMS: dict[str, Callable[[Columns], Columns]] = {
     "1": np.zeros_like,
@@ -31,19 +32,35 @@ FORMS: dict[str, Callable[[Columns], Columns]] = {
 """t(P) = intercept + slope · form(P); the form 1 has no slope."""
 
 EXACT = 1e-6
-"""Relative misfit below which a form is exact: what remains is rounding to picoseconds."""
+"""Relative misfit below which a form counts as exact; the rest is rounding to picoseconds."""
 FEWEST = 5
-"""Numbers of workers from which five forms can be told apart."""
+"""Least number of different P at which the five forms can be distinguished."""
 CONFIDENCE = 0.95
 RESAMPLES = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """t(P) = `intercept` + `slope` · form(P), in seconds, with 95 % intervals.
+    """A fitted curve t(P) = intercept + slope · form(P), in seconds.
 
-    `aic` holds every form's; `support` is the share of the resamples that choose this form again, and
-    `worst` the largest relative error at any of `workers`. `samples` are the resamples' coefficients, (n, 2).
+    Attributes
+    ----------
+    form
+        One of :data:`FORMS`.
+    intercept, slope
+        The coefficients in seconds.
+    intercept_interval, slope_interval
+        Their 95 % bootstrap intervals.
+    aic
+        Akaike's information criterion of every form; the least one wins.
+    support
+        The fraction of resamples for which AIC chooses the same form.
+    worst
+        The largest relative error at any of `workers`.
+    workers
+        The fitted P.
+    samples
+        The coefficients of the resamples, shape (n, 2).
     """
 
     form: str
@@ -58,33 +75,47 @@ class Fit:
     samples: Columns
 
     def at(self, workers: Sequence[float] | Columns) -> Columns:
-        """Return the fitted seconds at each P."""
+        """Return the fitted seconds at each P, shape (P,)."""
         return self.intercept + self.slope * FORMS[self.form](np.asarray(workers, float))
 
     def sampled(self, workers: Sequence[float] | Columns) -> Columns:
-        """Return the seconds that each resample gives at each P, (n, P)."""
+        """Return the seconds of each resample at each P, shape (n, P)."""
         basis = FORMS[self.form](np.asarray(workers, float))
         curves: Columns = self.samples[:, :1] + self.samples[:, 1:] * basis
         return curves
 
 
 def fit(workers: Sequence[int], seconds: Sequence[float], seed: int = 0, resamples: int = RESAMPLES) -> Fit:
-    """Return the form that AIC chooses for the times at each P, with bootstrap intervals from `seed`.
+    """Fit the form that AIC chooses.
 
-    Raises UsageError for fewer than five different P, or times that are not positive.
+    Parameters
+    ----------
+    workers
+        At least five different P.
+    seconds
+        The positive time at each P.
+    seed
+        Seed of the bootstrap.
+    resamples
+        Number n of bootstrap resamples.
+
+    Raises
+    ------
+    UsageError
+        For fewer than five different P, or times that are not positive.
     """
     if len(set(workers)) < FEWEST:
-        raise UsageError(f"workers {list(workers)} are too few to tell forms apart; give at least {FEWEST} different P")
-    at, times = np.asarray(workers, float), np.asarray(seconds, float)
+        raise UsageError(f"workers {list(workers)} are too few to fit a form; give at least {FEWEST} different P")
+    counts, times = np.asarray(workers, float), np.asarray(seconds, float)
     if not (np.isfinite(times).all() and (times > 0).all()):
-        raise UsageError(f"times {list(seconds)} cannot be fitted; they must be finite and more than zero")
+        raise UsageError(f"times {list(seconds)} cannot be fitted; they must be finite and above 0")
     ones = np.ones((1, len(times)))
-    aic = {form: float(_aic(ones, _design(form, at, times))[0]) for form in FORMS}
-    form = min(aic, key=lambda each: aic[each])
-    design = _design(form, at, times)
+    aic = {form: float(_aic(ones, _design(form, counts, times))[0]) for form in FORMS}
+    form = min(aic, key=lambda name: aic[name])
+    design = _design(form, counts, times)
     coefficients = _solve(ones, design)[0]
     predicted = coefficients @ (design * times)
-    samples, support = _bootstrap(form, at, times, predicted, len(design), seed, resamples)
+    samples, support = _bootstrap(form, counts, times, predicted, len(design), seed, resamples)
     tail = 100 * (1 - CONFIDENCE) / 2
     bounds = np.percentile(samples, [tail, 100 - tail], axis=0)
     intercept, slope = _pair(coefficients)
@@ -102,26 +133,26 @@ def fit(workers: Sequence[int], seconds: Sequence[float], seed: int = 0, resampl
     )
 
 
-def _design(form: str, at: Columns, times: Columns) -> Columns:
-    """Return the form's terms at each P relative to the times, (terms, P)."""
-    terms = np.ones((1, len(at))) if form == "1" else np.stack([np.ones_like(at), FORMS[form](at)])
+def _design(form: str, workers: Columns, times: Columns) -> Columns:
+    """Return the terms of the form at each P divided by the times, shape (terms, P)."""
+    terms = np.ones((1, len(workers))) if form == "1" else np.stack([np.ones_like(workers), FORMS[form](workers)])
     design: Columns = terms / times
     return design
 
 
 def _solve(targets: Columns, design: Columns) -> Columns:
-    """Return the least-squares coefficients of each row of `targets`, (rows, terms)."""
-    # Scaled, because one term can be a million times the other.
+    """Return the least-squares coefficients of each row of `targets`, shape (rows, terms)."""
+    # Scaled, because one term can be a million times as large as the other.
     size = np.linalg.norm(design, axis=1)
     solved: Columns = targets @ np.linalg.pinv(design / size[:, None]) / size
     return solved
 
 
 def _aic(targets: Columns, design: Columns) -> Columns:
-    """Return n ln(RSS / n) + 2 q n / (n - q - 1), with q = terms + 1, of each row: AIC corrected for few points.
+    """Return AIC with the correction for few points, n ln(RSS / n) + 2qn / (n - q - 1), of each row; q = terms + 1.
 
-    Without the correction four forms with a slope would often beat a constant by chance. A misfit below rounding
-    counts as rounding.
+    Without the correction a form with a slope would often beat a constant by chance. A misfit below rounding counts as
+    rounding.
     """
     residuals = targets - _solve(targets, design) @ design
     mean_square = np.maximum((residuals**2).mean(axis=1), EXACT**2)
@@ -131,19 +162,19 @@ def _aic(targets: Columns, design: Columns) -> Columns:
 
 
 def _bootstrap(
-    form: str, at: Columns, times: Columns, predicted: Columns, terms: int, seed: int, resamples: int
+    form: str, workers: Columns, times: Columns, predicted: Columns, terms: int, seed: int, resamples: int
 ) -> tuple[Columns, float]:
-    """Return the coefficients of refits to resampled relative residuals, (n, 2), and how often the form is chosen."""
+    """Return coefficients of fits to resampled relative residuals, (n, 2), and how often AIC chooses the form."""
     if np.abs(predicted / times - 1).max() < EXACT:
-        exact = _pair(_solve(np.ones((1, len(times))), _design(form, at, times))[0])
+        exact = _pair(_solve(np.ones((1, len(times))), _design(form, workers, times))[0])
         return np.tile(np.array(exact), (resamples, 1)), 1.0
     errors = times / predicted - 1
     count = len(times)
-    # Least squares makes residuals smaller than errors, by as many as there are terms.
+    # Each fitted term makes the residuals smaller than the errors by one degree of freedom.
     errors = (errors - errors.mean()) * np.sqrt(count / (count - terms))
     drawn = 1 + generator(seed, Stream.RESAMPLED_FIT).choice(errors, (resamples, count))
-    coefficients = _solve(drawn, _design(form, at, predicted))
-    scores = np.stack([_aic(drawn, _design(each, at, predicted)) for each in FORMS])
+    coefficients = _solve(drawn, _design(form, workers, predicted))
+    scores = np.stack([_aic(drawn, _design(candidate, workers, predicted)) for candidate in FORMS])
     support = float((scores.argmin(axis=0) == list(FORMS).index(form)).mean())
     if coefficients.shape[1] == 1:
         coefficients = np.hstack([coefficients, np.zeros_like(coefficients)])
@@ -156,9 +187,9 @@ def _pair(coefficients: Columns) -> tuple[float, float]:
 
 @dataclass(frozen=True, slots=True)
 class PerEntry:
-    """How the slope grows with k: seconds that each selected entry adds to it, with its interval.
+    """The growth of a slope with k: seconds per selected entry, with the 95 % interval.
 
-    `proportional` says whether the slopes lie on one line (to 5 %) that rises.
+    `proportional` tells whether the slopes lie on a rising line to within 5 %.
     """
 
     seconds: float
@@ -167,7 +198,7 @@ class PerEntry:
 
 
 def per_entry(selected: Sequence[int], fits: Sequence[Fit]) -> PerEntry | None:
-    """Return how the slopes of `fits` grow with the entries `selected`; None for fewer than two, or different forms."""
+    """Return how the slopes of `fits` grow with k, one `selected` per fit; None for one k, or for different forms."""
     if len(set(selected)) < 2 or len({each.form for each in fits}) != 1:
         return None
     terms = np.stack([np.ones(len(selected)), np.asarray(selected, float)])

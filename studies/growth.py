@@ -1,4 +1,7 @@
-"""Times along P under one condition after another: their fits, the crossovers between them, and the laws they obey."""
+"""Times as functions of the number of workers P: fits, crossovers and growth laws.
+
+A condition is a network and a density. Under each condition, each algorithm has a curve of times along P.
+"""
 
 from __future__ import annotations
 
@@ -19,38 +22,38 @@ from studies.fits import Fit, PerEntry, fit, per_entry
 
 COMMUNICATION, ROUND = "comm_time_s", "round_time_s"
 BREAKS = 1.5
-"""Times as long as on the reference topology, at the largest P, from which a topology is worth a word."""
+"""Ratio of communication times at the largest P, topology to reference topology, above which a sentence reports it."""
 
 GROWTH = {"1": "", "log2(P)": "log P", "(P-1)/P": "", "P": "P", "sqrt(P)": "√P"}
-"""What a form is in O-notation; (P-1)/P is bounded."""
+"""The O-notation of each form; (P-1)/P is bounded."""
 
 
 class Condition(NamedTuple):
-    """What a curve along P holds for. `density` is None for algorithms that send everything."""
+    """The condition of a curve along P; `density` is None for dense algorithms."""
 
     topology: str
     bandwidth: str
     density: float | None
 
     def dense(self) -> Condition:
-        """Return the same network, for an algorithm that sends everything."""
+        """Return the same network for a dense algorithm."""
         return self._replace(density=None)
 
     def in_words(self) -> str:
-        """Return the condition for people."""
+        """Return the condition as text."""
         density = "" if self.density is None else f", density {self.density:g}"
         return f"{self.topology}, {self.bandwidth}{density}"
 
 
 class Crossed(NamedTuple):
-    """A crossover, and the condition that it holds for."""
+    """A crossover and its condition."""
 
     condition: Condition
     crossover: Crossover
 
 
 class Broken(NamedTuple):
-    """An algorithm that is slower at the largest P than on the reference topology; `reference` is its form there."""
+    """An algorithm that is slower than on the reference topology at the largest P; `reference` is its form there."""
 
     condition: Condition
     algorithm: str
@@ -61,9 +64,9 @@ class Broken(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Law:
-    """What one algorithm's communication grows as, on one topology at one bandwidth: a fit a density.
+    """The growth of one algorithm's communication time on one topology at one bandwidth, with one fit per density.
 
-    Where the fits of all densities have one form, that is the law; where they differ, there is none.
+    If the fits of all densities have the same form, the form is the law; otherwise there is none.
     """
 
     topology: str
@@ -74,33 +77,33 @@ class Law:
 
     @property
     def form(self) -> str | None:
-        """Return the form that all densities have, None if they differ, in their form or in whether times rise."""
-        kinds = {(each.form, each.slope < 0) for each in self.fits.values()}
+        """The form common to all densities; None if forms differ, or times rise at one density and fall at another."""
+        kinds = {(fitted.form, fitted.slope < 0) for fitted in self.fits.values()}
         return next(iter(kinds))[0] if len(kinds) == 1 else None
 
     @property
     def order(self) -> str | None:
-        """Return the law in O-notation; k is named only where times were seen to grow in proportion to it."""
+        """The law in O-notation; k appears only if times grow in proportion to k."""
         if self.form is None:
             return None
         return order_of(next(iter(self.fits.values())), bool(self.entry and self.entry.proportional))
 
 
-def order_of(found: Fit, with_k: bool = False) -> str:
-    """Return how one fit grows, in O-notation: times that fall as P grows are bounded."""
-    parts = ("k" if with_k else "", GROWTH[found.form] if found.slope > 0 else "")
+def order_of(fitted: Fit, with_k: bool = False) -> str:
+    """Return the order of a fit in O-notation; times that fall as P grows are bounded."""
+    parts = ("k" if with_k else "", GROWTH[fitted.form] if fitted.slope > 0 else "")
     return f"O({' '.join(part for part in parts if part).replace('k P', 'kP') or '1'})"
 
 
 def condition_of(point: Point) -> Condition:
-    """Return what a point's network and density are."""
+    """Return the network and the density of a point."""
     bandwidth = own_bandwidth(point["topology"]) if point["bandwidth"] == OWN else point["bandwidth"]
     return Condition(point["topology"], bandwidth, point.get("density"))
 
 
 @functools.cache
 def own_bandwidth(topology: str) -> str:
-    """Return in words what links have where no bandwidth is given: the topology's own, or the default."""
+    """Return the bandwidth of links, as text, if none is given: that of the topology, or the default."""
     network = Experiment(topology=topology, timing_only=True, elements=1, k=1)
     ranges = network.links() if network.bandwidth_bps is None else None
     least, most = (network.bandwidth_bps or 0,) * 2 if ranges is None else ranges.bandwidth_bps
@@ -108,18 +111,28 @@ def own_bandwidth(topology: str) -> str:
 
 
 def variant_of(point: Point) -> str:
-    """Return the algorithm, with how it gathers where the point says so: ``topk:doubling``."""
+    """Return the algorithm of a point, with its all-gather if the point names one: ``topk:doubling``."""
     return ":".join(point[name] for name in ("algorithm", "gather") if name in point)
 
 
 def title_of(variant: str) -> str:
-    """Return the algorithm's title, with how it gathers."""
+    """Return the title of an algorithm with its all-gather."""
     name, _, gather = variant.partition(":")
     return ALGORITHMS[name].title + (f" ({gather})" if gather else "")
 
 
 class Growth:
-    """Everything that was found, by condition and algorithm; `grid` are the P's that are fitted."""
+    """All findings of a study by condition and algorithm, with fits, crossovers and laws computed on first use.
+
+    Parameters
+    ----------
+    findings
+        The findings.
+    grid
+        The P to fit; findings at other P come from the search for crossovers.
+    seed
+        Seed of the bootstrap.
+    """
 
     def __init__(self, findings: Sequence[Finding], grid: Sequence[int], seed: int) -> None:
         self.grid = sorted(set(grid))
@@ -131,62 +144,62 @@ class Growth:
 
     @cached_property
     def conditions(self) -> list[Condition]:
-        """Return the conditions with a density, or those without where nothing is sparse."""
-        every = list(dict.fromkeys(condition for condition, _ in self.curves))
-        return [each for each in every if each.density is not None] or every
+        """The conditions with a density; if no algorithm is sparse, the conditions without."""
+        conditions = list(dict.fromkeys(condition for condition, _ in self.curves))
+        return [condition for condition in conditions if condition.density is not None] or conditions
 
     def algorithms(self) -> list[str]:
-        """Return the algorithms, in the order in which they were asked for."""
+        """Return the algorithms in the order of the settings."""
         return list(self.titles)
 
     def outcomes(self, condition: Condition, algorithm: str) -> Mapping[int, Outcome]:
-        """Return what was found along P, for dense algorithms whatever the density."""
+        """Return the outcomes by P; a dense algorithm has the same outcomes at every density."""
         return self.curves.get((condition, algorithm)) or self.curves[condition.dense(), algorithm]
 
-    def seconds(self, condition: Condition, algorithm: str, what: str) -> dict[int, float]:
-        """Return one kind of time along P."""
-        return {workers: found[what] for workers, found in sorted(self.outcomes(condition, algorithm).items())}
+    def seconds(self, condition: Condition, algorithm: str, kind: str) -> dict[int, float]:
+        """Return one kind of time, COMMUNICATION or ROUND, in seconds by P."""
+        return {workers: outcome[kind] for workers, outcome in sorted(self.outcomes(condition, algorithm).items())}
 
     @cached_property
     def fits(self) -> dict[tuple[Condition, str], Fit]:
-        """Return the fit of every curve's communication time."""
+        """The fit of the communication time of every curve."""
         return {key: self._fit(*key, COMMUNICATION) for key in self.curves}
 
-    def _fit(self, condition: Condition, algorithm: str, what: str) -> Fit:
-        seconds = self.seconds(condition, algorithm, what)
-        # Not those that the search for a crossover asked for: where they lie would decide how a curve is fitted.
+    def _fit(self, condition: Condition, algorithm: str, kind: str) -> Fit:
+        seconds = self.seconds(condition, algorithm, kind)
+        # Only P of the grid: the P of the search for crossovers lie close together and would bias the fit.
         return fit(self.grid, [seconds[workers] for workers in self.grid], self.seed)
 
     @cached_property
     def crossovers(self) -> list[Crossed]:
-        """Return where the order of every two algorithms changes in the time of a whole round."""
+        """The crossovers of every two algorithms in the time of a whole round."""
         rounds = {key: self._fit(*key, ROUND) for key in self.curves}
-        found = []
+        crossed = []
         for condition, pair in self.pairs():
             keys = [self._key(condition, algorithm) for algorithm in pair]
             seconds = tuple(self.seconds(condition, algorithm, ROUND) for algorithm in pair)
             fits = (rounds[keys[0]], rounds[keys[1]])
-            found += [Crossed(condition, each) for each in crossovers(pair, (seconds[0], seconds[1]), fits)]
-        return found
+            crossed += [Crossed(condition, change) for change in crossovers(pair, (seconds[0], seconds[1]), fits)]
+        return crossed
 
     def changes(self) -> dict[tuple[Condition, frozenset[str]], list[Crossover]]:
-        """Return the crossovers by condition and pair; those of an order that goes to and fro stand together."""
-        found: dict[tuple[Condition, frozenset[str]], list[Crossover]] = {}
-        for condition, each in self.crossovers:
-            found.setdefault((condition, frozenset((each.before, each.after))), []).append(each)
-        return found
+        """Return the crossovers by condition and pair of algorithms; several if the order alternates."""
+        by_pair: dict[tuple[Condition, frozenset[str]], list[Crossover]] = {}
+        for condition, change in self.crossovers:
+            by_pair.setdefault((condition, frozenset((change.before, change.after))), []).append(change)
+        return by_pair
 
     def never_cross(self) -> list[tuple[Condition, str, str]]:
-        """Return (condition, faster, slower) of the pairs whose order never changes, where it is ever another."""
-        found = []
+        """Return (condition, faster, slower) for each pair with different times whose order never changes."""
+        ordered = []
         for condition, pair in self._uncrossed():
             ahead, behind = self.ahead(condition, pair), self.ahead(condition, pair[::-1])
             if ahead or behind:
-                found.append((condition, *(pair if ahead else pair[::-1])))
-        return found
+                ordered.append((condition, *(pair if ahead else pair[::-1])))
+        return ordered
 
     def always_equal(self) -> list[tuple[Condition, str, str]]:
-        """Return the pairs that take the same time at every P that was simulated."""
+        """Return the pairs with equal times at every simulated P."""
         return [
             (condition, *pair)
             for condition, pair in self._uncrossed()
@@ -198,23 +211,23 @@ class Growth:
         return [(condition, pair) for condition, pair in self.pairs() if (condition, frozenset(pair)) not in crossing]
 
     def ahead(self, condition: Condition, pair: tuple[str, str]) -> list[int]:
-        """Return the P's, of those that both were simulated at, at which the first of a pair is the faster."""
-        one, other = (self.seconds(condition, each, ROUND) for each in pair)
+        """Return the P, among those simulated for both algorithms, at which the first of a pair is faster."""
+        one, other = (self.seconds(condition, algorithm, ROUND) for algorithm in pair)
         return [workers for workers in self.together(condition, pair) if one[workers] < other[workers]]
 
     def together(self, condition: Condition, pair: tuple[str, str]) -> list[int]:
-        """Return the P's at which both of a pair were simulated."""
-        one, other = (self.outcomes(condition, each) for each in pair)
+        """Return the P at which both algorithms of a pair were simulated."""
+        one, other = (self.outcomes(condition, algorithm) for algorithm in pair)
         return sorted(one.keys() & other.keys())
 
     def fastest(self, condition: Condition, workers: int) -> list[str]:
-        """Return who has the shortest round, of those that were simulated at so many workers; equals, all of them."""
-        known = {name: self.outcomes(condition, name).get(workers) for name in self.algorithms()}
-        rounds = {name: float(found[ROUND]) for name, found in known.items() if found is not None}
+        """Return the algorithms with the shortest round among those simulated at `workers`; all of them if equal."""
+        outcomes = {name: self.outcomes(condition, name).get(workers) for name in self.algorithms()}
+        rounds = {name: float(outcome[ROUND]) for name, outcome in outcomes.items() if outcome is not None}
         return [name for name, seconds in rounds.items() if seconds == min(rounds.values())]
 
     def pairs(self) -> Iterator[tuple[Condition, tuple[str, str]]]:
-        """Yield every two algorithms under every condition; two that no density touches only once a network."""
+        """Yield every pair of algorithms under every condition; two dense algorithms only once per network."""
         seen = set()
         for condition in self.conditions:
             for pair in combinations(self.algorithms(), 2):
@@ -224,7 +237,7 @@ class Growth:
                     yield (condition if any(key[0].density for key in keys) else condition.dense()), pair
 
     def open_brackets(self, most: int) -> list[tuple[Condition, str, int]]:
-        """Return what to simulate next so that every crossover at up to `most` workers is exact."""
+        """Return the (condition, algorithm, P) to simulate next so that every crossover up to P = `most` is exact."""
         wanted: dict[tuple[Condition, str, int], None] = {}
         for condition, pair in self.pairs():
             one, other = (self.seconds(condition, algorithm, ROUND) for algorithm in pair)
@@ -237,8 +250,8 @@ class Growth:
 
     @cached_property
     def laws(self) -> list[Law]:
-        """Return what every algorithm grows as, for every topology and bandwidth."""
-        found: list[Law] = []
+        """The growth law of every algorithm, for every topology and bandwidth."""
+        laws: list[Law] = []
         for topology, bandwidth, algorithm in dict.fromkeys((c.topology, c.bandwidth, name) for c, name in self.curves):
             keys = [
                 key
@@ -247,23 +260,23 @@ class Growth:
             ]
             fits = {key[0].density: self.fits[key] for key in keys}
             selected = [int(self.curves[key][self.grid[0]]["k"] or 0) for key in keys]
-            found.append(Law(topology, bandwidth, algorithm, fits, per_entry(selected, list(fits.values()))))
-        return found
+            laws.append(Law(topology, bandwidth, algorithm, fits, per_entry(selected, list(fits.values()))))
+        return laws
 
     def broken(self) -> list[Broken]:
-        """Return where a topology breaks the law that an algorithm has on the first topology, or slows it down."""
+        """Return the conditions on which an algorithm is BREAKS times slower than on the first topology."""
         reference, last = self.conditions[0].topology, self.grid[-1]
-        found = []
-        for (condition, algorithm), here in self.fits.items():
-            there = condition._replace(topology=reference)
-            times = [self.seconds(each, algorithm, COMMUNICATION)[last] for each in (condition, there)]
-            if condition.topology != reference and times[0] >= BREAKS * times[1]:
-                form = self.fits[there, algorithm].form
-                found.append(Broken(condition, algorithm, here.form, form, times[0] / times[1]))
-        return found
+        slower = []
+        for (condition, algorithm), fitted in self.fits.items():
+            on_reference = condition._replace(topology=reference)
+            here, there = (self.seconds(at, algorithm, COMMUNICATION)[last] for at in (condition, on_reference))
+            if condition.topology != reference and here >= BREAKS * there:
+                form = self.fits[on_reference, algorithm].form
+                slower.append(Broken(condition, algorithm, fitted.form, form, here / there))
+        return slower
 
     def as_json(self) -> dict[str, Any]:
-        """Return fits, laws, crossovers and broken laws as JSON takes them."""
+        """Return fits, laws, crossovers and slower topologies as a JSON object."""
         return {
             "fits": [self._fit_json(condition, algorithm) for condition, algorithm in self.curves],
             "laws": [_law_json(law) for law in self.laws],
@@ -282,7 +295,7 @@ class Growth:
         }
 
     def _fit_json(self, condition: Condition, algorithm: str) -> dict[str, Any]:
-        found, outcome = self.fits[condition, algorithm], self.curves[condition, algorithm][self.grid[0]]
+        fitted, outcome = self.fits[condition, algorithm], self.curves[condition, algorithm][self.grid[0]]
         return (
             {"algorithm": algorithm, "title": self.titles[algorithm]}
             | condition._asdict()
@@ -290,14 +303,14 @@ class Growth:
                 "k": outcome["k"],
                 "elements": outcome["elements"],
                 "of": COMMUNICATION,
-                "form": found.form,
-                "coefficients": {"intercept_s": found.intercept, "slope_s": found.slope},
-                "intervals": {"intercept_s": found.intercept_interval, "slope_s": found.slope_interval},
+                "form": fitted.form,
+                "coefficients": {"intercept_s": fitted.intercept, "slope_s": fitted.slope},
+                "intervals": {"intercept_s": fitted.intercept_interval, "slope_s": fitted.slope_interval},
                 "confidence": 0.95,
-                "support": found.support,
-                "worst_relative_error": found.worst,
-                "aic": found.aic,
-                "workers": list(found.workers),
+                "support": fitted.support,
+                "worst_relative_error": fitted.worst,
+                "aic": fitted.aic,
+                "workers": list(fitted.workers),
             }
         )
 
@@ -310,7 +323,7 @@ def _law_json(law: Law) -> dict[str, Any]:
         "bandwidth": law.bandwidth,
         "form": law.form,
         "order": law.order,
-        "forms": [{"density": density, "form": found.form} for density, found in law.fits.items()],
+        "forms": [{"density": density, "form": fitted.form} for density, fitted in law.fits.items()],
         "seconds_per_entry": None if entry is None else entry.seconds,
         "interval": None if entry is None else entry.interval,
     }

@@ -1,4 +1,4 @@
-"""The gTop-k paper's evaluation: δ and losses (Figs. 1 and 2), α–β costs, throughput predicted, residual rules."""
+"""The evaluation of the gTop-k paper: δ and losses (Figs. 1 and 2), α–β costs, predicted throughput, residual rules."""
 
 from __future__ import annotations
 
@@ -26,16 +26,18 @@ RECIPES: dict[str, dict[str, Any]] = {
     "fc-mnist": {"batch_size": 16, "lr": 0.1},
     "char-lstm": {"batch_size": 16, "lr": 1.0},
 }
-"""A worker's mini-batch and γ: for the first three of Table 1 (B / 4 and α; clipping is ours), the others ours."""
+"""Mini-batch of a worker, and γ. The first three are from Table 1 (B / 4 and α; clipping is ours), the others ours."""
 SHOWN_C = 1000
+"""The compression ratio c = d/k of Fig. 1."""
 ROUNDING = 1e-5
-"""A leak below this, relative to the gradient's mass, is that of float32."""
+"""A leak below this fraction of the gradient mass is rounding of float32."""
 
 
 class GtopkSettings(Settings):
-    """`tasks` are workload:data, `rounds` theirs in the same order; the default is Table 1's epochs.
+    """The settings of the study.
 
-    LSTM-AN4 is left out: there is no reader of its audio here.
+    `tasks` are workload:data, and `rounds` gives the rounds of each task; the defaults are the epochs of Table 1.
+    LSTM-AN4 is left out, because netsim has no reader for its audio.
     """
 
     tasks: tuple[str, ...] = ("vgg16:cifar10", "resnet20:cifar10", "lstm-ptb:ptb")
@@ -51,10 +53,10 @@ class GtopkSettings(Settings):
 
 
 def points(settings: GtopkSettings) -> list[Point]:
-    """Return the exchanges of the cluster, then what is trained."""
+    """Return the exchanges on the authors' cluster, then the training runs."""
     if len(settings.rounds) != len(settings.tasks):
         raise UsageError(f"rounds {list(settings.rounds)} must be one number for each of {len(settings.tasks)} tasks")
-    found: list[Point] = cluster.network_points()
+    requested: list[Point] = cluster.network_points()
     for task, rounds in zip(settings.tasks, settings.rounds, strict=True):
         same = _options(task) | {
             "rounds": rounds,
@@ -62,12 +64,12 @@ def points(settings: GtopkSettings) -> list[Point]:
             "workers": settings.workers,
             "seed": settings.seeds[0],
         }
-        found.append(same | {"algorithm": "dense"})
-        found += [
+        requested.append(same | {"algorithm": "dense"})
+        requested += [
             same | {"algorithm": "gtopk", "density": 1 / c, "density_warmup": rounds // 10}
             for c in sorted({*settings.ratios, SHOWN_C})
         ]
-    found += [
+    requested += [
         _options(settings.residual_task)
         | {
             "algorithm": "gtopk",
@@ -83,7 +85,7 @@ def points(settings: GtopkSettings) -> list[Point]:
         for seed in settings.seeds
         for rule in RULES
     ]
-    return checked(found)
+    return checked(requested)
 
 
 def _options(task: str) -> dict[str, Any]:
@@ -102,15 +104,15 @@ def _options(task: str) -> dict[str, Any]:
 
 
 def measure(point: Point) -> Outcome:
-    """Return what sizes say, or what training does."""
+    """Simulate a point with sizes only, or train."""
     return simulate_point(point) if point.get("timing_only") else train_point(point)
 
 
 def conclude(settings: GtopkSettings, findings: Sequence[Finding]) -> Conclusion:
-    """Say whether Assumption 1 held, what c does, what the cluster would do, and what residual rules lose."""
-    sizes = [each for each in findings if each.point.get("timing_only")]
-    residuals = [each for each in findings if "residual" in each.point]
-    curves = [each for each in findings if each not in sizes and each not in residuals]
+    """Conclude on Assumption 1, the compression ratio, the cluster's throughput, and the loss of residual rules."""
+    sizes = [finding for finding in findings if finding.point.get("timing_only")]
+    residuals = [finding for finding in findings if "residual" in finding.point]
+    curves = [finding for finding in findings if finding not in sizes and finding not in residuals]
     costs, worst = cluster.costs(sizes)
     throughput, predicted, told, doubts = cluster.prediction(sizes)
     bands = {task: _delta(_of(curves, task, SHOWN_C)) for task in settings.tasks}
@@ -124,10 +126,10 @@ def conclude(settings: GtopkSettings, findings: Sequence[Finding]) -> Conclusion
         )
         + ".",
         _by_ratio(settings, curves),
-        f"The simulated exchanges are those of the α–β forms to {worst:.1e}.",
+        f"The simulated exchanges agree with the α–β formulas to a relative {worst:.1e}.",
         *told,
         f"Residual rules: index-intersection, as in the authors' code, lost {leak['index-intersection']:.2%} of the "
-        f"gradient mass a step on average, keep-at-merge {leak['keep-at-merge']:.0e}"
+        f"gradient mass per step on average, keep-at-merge {leak['keep-at-merge']:.0e}"
         + (" (rounding)" if abs(leak["keep-at-merge"]) < ROUNDING else "")
         + f"; mean final losses: {losses}.",
     ]
@@ -147,26 +149,27 @@ def conclude(settings: GtopkSettings, findings: Sequence[Finding]) -> Conclusion
                 f"{task} ({rounds:,} rounds)" for task, rounds in zip(settings.tasks, settings.rounds, strict=True)
             )
             + f", seed {settings.seeds[0]}. The paper's tasks are VGG-16 and ResNet-20 on CIFAR-10, LSTM-PTB and "
-            "LSTM-AN4; whatever else stands here is a stand-in.",
-            "Losses are those of the test set; the paper shows training losses.",
-            "δ is that of every single step, not an expectation: Assumption 1 speaks of the mean.",
+            "LSTM-AN4; any other task here is a stand-in.",
+            "Losses are test losses; the paper shows training losses.",
+            "δ is measured in every single step, while Assumption 1 bounds an expectation.",
             *doubts,
         ],
     )
 
 
 def _of(curves: Sequence[Finding], task: str, c: int | None) -> Outcome:
-    """Return what gTop-k at compression ratio c, or S-SGD (None), found on a task."""
-    for point, found in curves:
+    """Return the outcome of gTop-k at compression ratio c, or of S-SGD (None), on a task."""
+    for point, outcome in curves:
         same = f"{point['workload']}:{point['data']}" == task
         if same and point.get("density") == (None if c is None else 1 / c):
-            return found
+            return outcome
     raise KeyError((task, c))
 
 
-def _delta(found: Outcome) -> dict[str, Any]:
-    warm = found["rounds"] // 10
-    values = [value for value in found["steps"]["delta"][warm:] if value is not None]
+def _delta(outcome: Outcome) -> dict[str, Any]:
+    """Return the range and the mean of δ after the warm-up, the first tenth of the rounds."""
+    warm_up = outcome["rounds"] // 10
+    values = [value for value in outcome["steps"]["delta"][warm_up:] if value is not None]
     return {
         "least": min(values),
         "greatest": max(values),
@@ -189,8 +192,8 @@ def _by_ratio(settings: GtopkSettings, curves: Sequence[Finding]) -> str:
 def _figure_1(settings: GtopkSettings, curves: Sequence[Finding]) -> Section:
     figures = []
     for task in settings.tasks:
-        found, dense = _of(curves, task, SHOWN_C), _of(curves, task, None)
-        delta = found["steps"]["delta"]
+        sparse, dense = _of(curves, task, SHOWN_C), _of(curves, task, None)
+        delta = sparse["steps"]["delta"]
         svg = lines(
             [Series("δ of every step", list(range(len(delta))), delta, points=False)],
             Axis("round"),
@@ -200,19 +203,18 @@ def _figure_1(settings: GtopkSettings, curves: Sequence[Finding]) -> Section:
         figures.append(
             Figure(
                 f"Fig. 1: δ on {task}",
-                f"c = {SHOWN_C}, {settings.workers} workers; the density falls "
-                "to 1/c in the first tenth of the rounds.",
+                f"c = {SHOWN_C}, {settings.workers} workers; density falls to 1/c in the first tenth of the rounds.",
                 svg,
                 TRAINED,
             )
         )
-        both = {f"gTop-k, c = {SHOWN_C}": found["curve"], "S-SGD": dense["curve"]}
+        both = {f"gTop-k, c = {SHOWN_C}": sparse["curve"], "S-SGD": dense["curve"]}
         svg = lines(
             [Series(name, of["step"], of["test_loss"]) for name, of in both.items()],
             Axis("round"),
             Axis("test loss (nats)"),
         )
-        figures.append(Figure(f"Fig. 1: loss on {task}", "How near gTop-k stays to S-SGD.", svg, TRAINED))
+        figures.append(Figure(f"Fig. 1: loss on {task}", "Test loss of gTop-k and of S-SGD.", svg, TRAINED))
     return Section("Figure 1: Assumption 1 and convergence", figures=figures)
 
 
@@ -233,7 +235,7 @@ def _figure_2(settings: GtopkSettings, curves: Sequence[Finding]) -> Section:
 
 
 def _rules(residuals: Sequence[Finding]) -> tuple[Table, dict[str, float], str]:
-    """Return the table, the mean leak of each rule, and mean final losses by split in words."""
+    """Return a table, the mean leak of each rule, and the mean final losses by split as text."""
     columns = [
         "residual rule",
         "P",
@@ -245,16 +247,16 @@ def _rules(residuals: Sequence[Finding]) -> tuple[Table, dict[str, float], str]:
         "greatest leak (fraction)",
     ]
     rows: list[list[Any]] = []
-    for point, found in residuals:
-        leak = [value for value in found["steps"]["leak"] if value is not None]
+    for point, outcome in residuals:
+        leak = [value for value in outcome["steps"]["leak"] if value is not None]
         rows.append(
             [
                 point["residual"],
                 point["workers"],
                 point["split"],
                 point["seed"],
-                found["final_loss"],
-                found["final_accuracy"],
+                outcome["final_loss"],
+                outcome["final_accuracy"],
                 sum(leak) / len(leak),
                 max(leak),
             ]

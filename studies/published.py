@@ -1,4 +1,4 @@
-"""What the papers and their authors published, typed in: shown beside what is computed, and labelled PUBLISHED."""
+"""Figures published by the papers' authors, for comparison; reports label them PUBLISHED."""
 
 SASG_TABLE_2 = {
     "FC MNIST": {"SGD": (60400, 7.87e11), "Sparse": (67400, 8.78e9), "LASG": (33853, 4.41e11), "SASG": (22823, 2.97e9)},
@@ -9,12 +9,12 @@ SASG_TABLE_2 = {
         "SGD": (152000, 5.46e13), "Sparse": (152800, 5.49e11), "LASG": (145971, 5.24e13), "SASG": (137937, 4.95e11),
     },
 }  # fmt: skip
-"""PUBLISHED: uploads of single workers until a test accuracy, and bits."""
+"""By task and method: uploads of single workers until a test accuracy, and bits."""
 SASG_TABLE_3 = {"SGD": (327.45, None), "Sparse": (15.94, None), "LASG": (286.72, 426.25), "SASG": (13.09, 4.26)}
-"""PUBLISHED: seconds of communication, and "MB" of stored messages."""
+"""By method: seconds of communication, and "MB" of stored messages."""
 
 ALPHA_S, BETA_S = 0.436e-3, 3.6e-8
-"""gTop-k's authors on 1 Gbit/s Ethernet: seconds of a message, and of an element of four bytes."""
+"""α in seconds per message and β in seconds per element of 4 bytes, on 1 Gbit/s Ethernet, by gTop-k's authors."""
 
 THROUGHPUT: dict[str, dict[int, tuple[float, ...]]] = {
     "VGG-16": {1: (1317,), 4: (104, 111, 131), 8: (92.6, 110, 131)},
@@ -23,7 +23,7 @@ THROUGHPUT: dict[str, dict[int, tuple[float, ...]]] = {
     "ResNet-50": {1: (52.9,), 4: (39.0, 37.7, 39.8), 8: (37.0, 35.7, 39.7)},
     "LSTM-PTB": {1: (392,), 4: (12.7, 19.9, 17.8), 8: (8.7, 18.6, 17.6)},
 }
-"""gTop-k's authors: samples a second and worker at P workers, of S-SGD, Top-k and gTop-k; figures of three digits."""
+"""Throughput in samples/s per worker at P workers, of S-SGD, Top-k and gTop-k, by gTop-k's authors; three digits."""
 
 THROUGHPUT_OF_MORE: dict[str, dict[int, tuple[float, ...]]] = {
     "VGG-16": {16: (39.5, 97.9, 126), 32: (12.6, 63.0, 123)},
@@ -32,6 +32,6 @@ THROUGHPUT_OF_MORE: dict[str, dict[int, tuple[float, ...]]] = {
     "ResNet-50": {16: (23.2, 34.5, 39.1), 32: (10.7, 30.6, 39.1)},
     "LSTM-PTB": {16: (4.1, 14.8, 15.1), 32: (2.1, 5.4, 10.8)},
 }
-"""The same for more workers, from the authors' github.com/hclhkbu/gtopkssgd, commit 6f57343, in
-``scripts/icdcs2019/communication.py``. No prediction is made from them: predictions are compared with them, and how far
-those of four models are off widens the interval of the fifth."""
+"""The same at more workers, from the authors' github.com/hclhkbu/gtopkssgd, commit 6f57343,
+``scripts/icdcs2019/communication.py``. Predictions are compared with these figures and never fitted to them; the errors
+for four models set the width of the interval for the fifth."""

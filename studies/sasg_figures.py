@@ -1,4 +1,4 @@
-"""Figures 2 to 5 of the SASG paper, from what was trained here."""
+"""Figures 2 to 5 of the SASG paper, drawn from training runs of this study."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from netsim.study import Outcome
 
 TRAINED = "SIMULATED network, real gradients; compute ASSUMED"
 COUNTED = "COMPUTED from bits; real gradients"
-ONE_BY_ONE = "Uploads one after another at 1 Gbit/s, values and indices; nothing else takes time."
+ONE_BY_ONE = "Time counts uploads one after another at 1 Gbit/s, values and indices, and nothing else."
 BITS_PER_S = 1e9
 SPARSE = ("Sparse", "SASG")
 UPLOADS, ACCURACY = Axis("uploads of single workers"), Axis("test accuracy (fraction)")
 
 ByMethod = Mapping[str, Outcome]
+"""The outcome of a training run by the method's name in the paper."""
 
 
 def figure_2(by: ByMethod, on: str) -> list[Figure]:
-    """Return accuracy and loss against uploads; `on` says what was trained."""
+    """Return accuracy and loss against uploads; `on` names workload and data for the captions."""
     curves = {name: outcome["curve"] for name, outcome in by.items()}
     loss = Axis("test loss (nats)")
     return [
@@ -32,7 +33,7 @@ def figure_2(by: ByMethod, on: str) -> list[Figure]:
         ),
         Figure(
             "Fig. 2: loss against uploads",
-            f"{on}. The paper shows training loss, this the test set's.",
+            f"{on}. Test loss; the paper shows training loss.",
             _curves(curves, "uploads", "test_loss", UPLOADS, loss),
             TRAINED,
         ),
@@ -40,7 +41,7 @@ def figure_2(by: ByMethod, on: str) -> list[Figure]:
 
 
 def figure_3(by: ByMethod, on: str, window: int) -> list[Figure]:
-    """Return accuracy against communication time, that of every round in means of `window`, and time in all."""
+    """Return accuracy against communication time and against all time, and communication time per round."""
     timed = {name: _timed(outcome["curve"]) for name, outcome in by.items()}
     sparse = {name: timed[name] for name in SPARSE}
     rounds = [
@@ -68,8 +69,8 @@ def figure_3(by: ByMethod, on: str, window: int) -> list[Figure]:
             COUNTED,
         ),
         Figure(
-            "Accuracy against time, computing included",
-            f"{on}; 1 Gbit/s, uploads one by one, the dense model down, 5 ms a gradient (SASG and LASG take two).",
+            "Accuracy against time, computation included",
+            f"{on}; 1 Gbit/s, uploads one by one, the dense model sent back, 5 ms per gradient (SASG and LASG: two).",
             _curves(
                 {name: outcome["curve"] for name, outcome in by.items()},
                 "time_s",
@@ -87,15 +88,14 @@ def figure_4(by_density: ByMethod, on: str) -> Figure:
     curves = {name: outcome["curve"] for name, outcome in by_density.items()}
     return Figure(
         "Fig. 4: other densities",
-        f"{on}. The paper: density alone changes accuracy little, and the "
-        "sparser the messages, the more uploads SASG skips.",
+        f"{on}. The paper: density alone changes accuracy little, and SASG skips more uploads at lower density.",
         _curves(curves, "uploads", "test_accuracy", UPLOADS, ACCURACY),
         TRAINED,
     )
 
 
 def figure_5(by: ByMethod, on: str) -> Figure:
-    """Return accuracy against uploads where workers hold different data."""
+    """Return accuracy against uploads for workers with different data."""
     curves = {name: outcome["curve"] for name, outcome in by.items()}
     return Figure(
         "Fig. 5: workers with different data",
@@ -112,7 +112,7 @@ def _curves(
 
 
 def _timed(curve: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
-    """Return the curve with the seconds that all bits up until each evaluation take one after another."""
+    """Return the curve with ``up_s``: seconds of all uploads so far, one after another, at each evaluation."""
     bits = zip(curve["value_bits_up"], curve["index_bits_up"], strict=True)
     return dict(curve) | {"up_s": [(values + indices) / BITS_PER_S for values, indices in bits]}
 
@@ -123,6 +123,6 @@ def _upload_s(outcome: Mapping[str, Any]) -> float:
 
 
 def _smooth(values: Sequence[float], window: int) -> tuple[list[float], list[float]]:
-    """Return the middles of windows without overlap, and the means of the values in them."""
+    """Return the middles of consecutive windows, and the mean of the values in each window."""
     starts = range(0, len(values) - window + 1, window)
-    return [start + window / 2 for start in starts], [sum(values[at : at + window]) / window for at in starts]
+    return [start + window / 2 for start in starts], [sum(values[start : start + window]) / window for start in starts]

@@ -1,7 +1,7 @@
-"""The SASG paper's evaluation: Tables II and III by the program, and Figures 2 to 5 on data that is here.
+"""The evaluation of the SASG paper: Tables II and III computed, Figures 2 to 5 on the data available.
 
-Rule (6) and the settings are those of the paper (D = 10, 10 workers of 10 samples, 1 % of every tensor, the sum over
-workers without 1/M). What the paper published stands in columns of its own and decides nothing.
+Rule (6) and the settings are those of the paper: D = 10, 10 workers with mini-batches of 10 samples, 1 % of every
+tensor, and a sum over workers without 1/M. Published figures stand in separate columns and enter no computation.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ TASKS = {
     "ResNet18 CIFAR-100": {"workload": "resnet18", "data": "cifar100"},
 }
 ITERATIONS_3 = 100
-"""Of Table III: with so many, 9 serial uploads of 32 d bits at 1 Gbit/s take the published time to 1.8 %."""
+"""Rounds of Table III: 9 serial uploads of 32 d bits per round at 1 Gbit/s then take the published time to 1.8 %."""
 OWN_DATA = ("mnist", "cifar10", "cifar100")
 COMMON = {"workers": 10, "per_tensor": True, "history": 10}
 MIB = 2**20
 LAST_DIGIT = 0.0016
-"""Half of the last digit of 3.25, relative: a published figure is known no better."""
+"""Relative rounding error of a published figure: half of the last digit of 3.25."""
 
 
 class SasgSettings(Settings):
-    """What is trained for the figures; the tables are those of the paper in any case.
+    """The settings of the training runs for the figures; the tables always use the paper's settings.
 
-    The default is the paper's first task; for the second, workload resnet18, data cifar10, lr 0.01, alpha 1,
-    rounds 15000, lr_decay_at "10000". `mix` is the data of Fig. 5, "none" leaves it out.
+    The default is the paper's first task. The second one is workload resnet18, data cifar10, lr 0.01, alpha 1,
+    rounds 15000, lr_decay_at "10000". `mix` is the data of Fig. 5; "none" leaves the figure out.
     """
 
     workload: str = "fc-mnist"
@@ -60,7 +60,7 @@ class SasgSettings(Settings):
 
 
 def points(settings: SasgSettings) -> list[Point]:
-    """Return the sizes of the tables, then what is trained for the figures."""
+    """Return the points of the tables, with sizes only, and then the training runs of the figures."""
     tables: list[Point] = [
         COMMON | task | {"algorithm": name, "timing_only": True, "density": 0.01, "rounds": 2}
         for task in TASKS.values()
@@ -119,15 +119,15 @@ def _trained(settings: SasgSettings, name: str, density: float, seed: int) -> di
 
 
 def measure(point: Point) -> Outcome:
-    """Return what sizes say, with the seconds in which messages were under way to the server; or what training does."""
+    """Train; or simulate sizes, and return counts with ``up_s``, seconds per round in which the server receives."""
     if not point.get("timing_only"):
         return train_point(point)
     experiment = Experiment.of(**point)
     (name,) = experiment.algorithms
     trace = Trace(name)
-    with open_session(experiment) as lab:
-        result = lab.simulate(name, trace=trace)
-    ups = sorted((each.start, each.end) for each in trace.messages if each.dst == 0)
+    with open_session(experiment) as session:
+        result = session.simulate(name, trace=trace)
+    ups = sorted((message.start, message.end) for message in trace.messages if message.dst == 0)
     busy, until = 0, 0
     for start, end in ups:
         busy, until = busy + max(0, end - max(start, until)), max(until, end)
@@ -136,18 +136,18 @@ def measure(point: Point) -> Outcome:
 
 
 def conclude(settings: SasgSettings, findings: Sequence[Finding]) -> Conclusion:
-    """Say how near the computed tables are to the published ones, and what training showed."""
-    sizes = [each for each in findings if each.point.get("timing_only")]
-    runs = [each for each in findings if not each.point.get("timing_only")]
+    """Conclude on the computed tables against the published ones, and on the training runs."""
+    sizes = [finding for finding in findings if finding.point.get("timing_only")]
+    runs = [finding for finding in findings if not finding.point.get("timing_only")]
     second, worst = _table_2(sizes)
     third, memory = _table_3(sizes)
     same = [each for each in runs if each.point["density"] == 0.01 and each.point["split"] == "iid"]
     main = [each for each in same if each.point["data"] == settings.data]
     reached, sentence = _reached(settings, main)
     sentences = [
-        f"Table II: uploads × (bits of an upload, computed) give every published figure to {worst:.2%}"
-        + (", which is its last digit," if worst < LAST_DIGIT else "")
-        + " if values alone are counted; with indices, Sparse and SASG would have twice the bits.",
+        f"Table II: published uploads × computed bits per upload give every published number of bits to {worst:.2%}"
+        + (", its last digit," if worst < LAST_DIGIT else "")
+        + " if only values are counted. With indices, Sparse and SASG have twice the bits.",
         f"Table III: stored messages take {memory['lasg-wk2']:.2f} MiB for LASG and {memory['sasg']:.2f} MiB for SASG; "
         'published: 426.25 and 4.26 "MB".',
         sentence,
@@ -158,25 +158,25 @@ def conclude(settings: SasgSettings, findings: Sequence[Finding]) -> Conclusion:
         [
             Section(
                 "Tables II and III",
-                "Computed columns come from running the algorithms with sizes only; published "
-                "ones were typed in from the paper and are used for nothing else.",
+                "Computed columns come from simulations with sizes only. Published columns were copied from the paper "
+                "and enter no computation.",
                 tables=[second, third],
             ),
             Section("Figures 2 to 5", figures=_drawn(settings, main, runs)),
-            Section("What training reached", tables=[_runs(runs)]),
+            Section("Training runs", tables=[_runs(runs)]),
         ],
         [
             f"The figures show {settings.workload} on {settings.data}, {settings.rounds:,} rounds"
             + ("" if settings.data in OWN_DATA else ": a stand-in for the paper's data sets, which are not bundled")
             + '. The published counts of uploads ("rounds") depend on training on MNIST and CIFAR to a target; '
-            "this study multiplies them, and can only be compared with them where those data sets are installed.",
-            "Published communication times contain costs of hosts that no network model has: for Sparse 15.94 s beside "
-            "the seconds that its bits take at 1 Gbit/s.",
-            "netsim follows the paper's rule (6). The authors' notebooks do, too, but sum nine differences for D = 10 "
-            "and force the first upload after eleven skips; their distributed code refreshes the old model at every "
+            "this study multiplies with them, and can reproduce them only with those data sets installed.",
+            "Published communication times contain costs of hosts, which the network model omits: Sparse took 15.94 s, "
+            "more than its bits need at 1 Gbit/s.",
+            "netsim follows the paper's rule (6). The authors' notebooks also do, but sum nine differences for D = 10 "
+            "and force the first upload after eleven skips. Their distributed code updates the old model at every "
             "step, and so compares with ω^{t-1}.",
-            "Time for computing is ASSUMED (5 ms a gradient, 1 ms a selection); the extra computing of Table III "
-            "(1.25 s) is one gradient more a round, and is not predicted.",
+            "Compute times are ASSUMED: 5 ms per gradient, 1 ms per selection. The extra computation of Table III "
+            "(1.25 s) is one more gradient per round; the study does not predict it.",
         ],
     )
 
@@ -186,21 +186,21 @@ def _table_2(sizes: Sequence[Finding]) -> tuple[Table, float]:
     worst = 0.0
     for task, options in TASKS.items():
         for name, method in METHODS.items():
-            found = next(
-                each.outcome
-                for each in sizes
-                if each.point["algorithm"] == name
-                and each.point["rounds"] == 2
-                and options.items() <= each.point.items()
+            outcome = next(
+                finding.outcome
+                for finding in sizes
+                if finding.point["algorithm"] == name
+                and finding.point["rounds"] == 2
+                and options.items() <= finding.point.items()
             )
-            value, index = (found[key] // found["uploads"] for key in ("value_bits_up", "index_bits_up"))
+            value, index = (outcome[key] // outcome["uploads"] for key in ("value_bits_up", "index_bits_up"))
             rounds, bits = SASG_TABLE_2[task][method]
             worst = max(worst, abs(rounds * value / bits - 1))
             rows.append(
                 [
                     task,
                     method,
-                    found["elements"],
+                    outcome["elements"],
                     value,
                     index,
                     rounds,
@@ -269,14 +269,14 @@ def _first(outcome: Mapping[str, Any], target: float) -> int | None:
 
 
 def _reached(settings: SasgSettings, main: Sequence[Finding]) -> tuple[dict[str, Any], str]:
-    """Return each method's mean uploads until the target, None where a seed never got there; and a sentence."""
+    """Return each method's mean uploads until the target, None if a seed never reached it, and a sentence."""
     reached: dict[str, float | None] = {}
     for name, method in METHODS.items():
         counts = [_first(each.outcome, settings.target) for each in main if each.point["algorithm"] == name]
-        known = [count for count in counts if count is not None]
-        reached[method] = sum(known) / len(known) if known and len(known) == len(counts) else None
+        ended = [count for count in counts if count is not None]
+        reached[method] = sum(ended) / len(ended) if ended and len(ended) == len(counts) else None
     told = ", ".join(
-        f"{method} {'never in every run' if count is None else f'{count:,.0f}'}" for method, count in reached.items()
+        f"{method} {'not in every run' if count is None else f'{count:,.0f}'}" for method, count in reached.items()
     )
     return reached, (
         f"Uploads until {settings.target:.0%} test accuracy on {settings.data} (mean of {len(settings.seeds)} seed"
@@ -285,21 +285,21 @@ def _reached(settings: SasgSettings, main: Sequence[Finding]) -> tuple[dict[str,
 
 
 def _drawn(settings: SasgSettings, main: Sequence[Finding], runs: Sequence[Finding]) -> list[Figure]:
-    """Return the figures of the first seed."""
+    """Return Figures 2 to 5, for the first seed."""
     seed = settings.seeds[0]
     on = f"{settings.workload} on {settings.data}, seed {seed}"
-    by = {METHODS[point["algorithm"]]: found for point, found in main if point["seed"] == seed}
+    by = {METHODS[point["algorithm"]]: outcome for point, outcome in main if point["seed"] == seed}
     by_density = {
-        f"{METHODS[point['algorithm']]}, k/d = {point['density']:g}": found
-        for point, found in runs
+        f"{METHODS[point['algorithm']]}, k/d = {point['density']:g}": outcome
+        for point, outcome in runs
         if point["algorithm"] in ("ps-topk", "sasg")
         and point["seed"] == seed
         and point["data"] == settings.data
         and point["split"] == "iid"
     }
     mixed = {
-        METHODS[point["algorithm"]]: found
-        for point, found in runs
+        METHODS[point["algorithm"]]: outcome
+        for point, outcome in runs
         if point["split"] == settings.mix_split and point["data"] == settings.mix
     }
     figures = [*figure_2(by, on), *figure_3(by, on, max(1, settings.rounds // 30)), figure_4(by_density, on)]
@@ -329,20 +329,20 @@ def _runs(runs: Sequence[Finding]) -> Table:
             point["split"],
             point["density"],
             point["seed"],
-            found["final_accuracy"],
-            found["uploads"],
-            1 - found["uploads"] / (point["workers"] * point["rounds"]),
-            float(found["value_bits_up"]),
-            float(found["index_bits_up"]),
+            outcome["final_accuracy"],
+            outcome["uploads"],
+            1 - outcome["uploads"] / (point["workers"] * point["rounds"]),
+            float(outcome["value_bits_up"]),
+            float(outcome["index_bits_up"]),
         ]
-        for point, found in runs
+        for point, outcome in runs
     ]
     return Table("Runs", columns, rows, TRAINED)
 
 
 STUDY = Study(
     name="sasg-paper",
-    title="The SASG paper: tables computed, figures on data at hand",
+    title="The SASG paper: computed tables, and figures on available data",
     settings=SasgSettings,
     points=points,
     measure=measure,

@@ -1,7 +1,8 @@
-"""How communication grows with P: which law each algorithm obeys, where the order changes, where a topology breaks it.
+"""How communication grows with P: the law of each algorithm, crossovers, and topologies on which a law fails.
 
-Varies the number of workers, bandwidth, density, topology and algorithm, with sizes only. Concludes with a form and its
-intervals for every curve, the crossover of every two algorithms, iteration time, scaling efficiency and speed-up.
+The study varies the number of workers P, bandwidth, density, topology and algorithm, and simulates sizes only. It
+concludes with a fitted form for every curve, the crossovers of every two algorithms, round times, scaling efficiency
+and speed-up.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ from topologies import taken
 
 SELECTION = ("select_time", "merge_time")
 DRAWN = "drawn"
-"""Marks the points of which the report shows a round."""
+"""Key of the points whose round the report draws."""
 
 
 class ScalingSettings(Settings):
-    """What varies (lists) and what does not; the first topology is the one that the others are compared with.
+    """The settings of the study; lists vary, and other topologies are compared with the first one.
 
-    An algorithm may say how it gathers: ``topk:doubling``. `way` is how times are had, as ``--way`` of simulate.
-    Where a topology's file or keys decide every link, `bandwidths` and `latency` must be ``own``: as the topology says.
+    An algorithm may name its all-gather: ``topk:doubling``. `way` is the option ``--way`` of ``netsim simulate``. If
+    the file or the keys of a topology set every link, `bandwidths` and `latency` must be ``own``.
     """
 
     workers: tuple[int, ...] = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024, 2048, 4096)
@@ -54,31 +55,33 @@ class ScalingSettings(Settings):
 
 
 def points(settings: ScalingSettings) -> list[Point]:
-    """Return a point for every P of every curve."""
+    """Return a point for every P of every curve, and the rounds to draw."""
     if len(set(settings.workers)) < FEWEST or min(settings.workers) < 2:
-        raise UsageError(f"workers {list(settings.workers)} must be at least {FEWEST} different numbers from 2 on")
+        raise UsageError(
+            f"workers {list(settings.workers)} must be at least {FEWEST} different numbers, each at least 2"
+        )
     for name in settings.algorithms:
         check_choice("algorithm", name.partition(":")[0], ALGORITHMS)
     _check_links(settings)
     networks = product(settings.topologies, range(len(settings.bandwidths)), settings.algorithms)
-    found = [
-        _point(settings, _condition(settings, topology, number, density), algorithm, workers)
-        for topology, number, algorithm in networks
+    along_p = [
+        _point(settings, _condition(settings, topology, index, density), algorithm, workers)
+        for topology, index, algorithm in networks
         for density in (settings.densities if _sparse(algorithm) else (None,))
         for workers in sorted(set(settings.workers))
     ]
-    return checked(found) + _rounds_to_draw(settings)
+    return checked(along_p) + _rounds_to_draw(settings)
 
 
 def _check_links(settings: ScalingSettings) -> None:
-    """Raise UsageError for what would give a point twice, such as a bandwidth where the topology decides it."""
+    """Raise UsageError for settings that would repeat a point, such as a bandwidth that the topology ignores."""
     if OWN in settings.bandwidths and len(settings.bandwidths) > 1:
-        raise UsageError(f"bandwidths {list(settings.bandwidths)} hold {OWN!r} and others; give {OWN!r} alone")
-    bandwidths = [each if each == OWN else parse_bandwidth(each) for each in settings.bandwidths]
+        raise UsageError(f"bandwidths {list(settings.bandwidths)} contain {OWN!r} and others; give {OWN!r} alone")
+    bandwidths = [text if text == OWN else parse_bandwidth(text) for text in settings.bandwidths]
     lists = {"topologies": settings.topologies, "bandwidths": bandwidths, "densities": settings.densities}
     for name, values in lists.items():
         if len(set(values)) < len(values):
-            raise UsageError(f"{name} {list(getattr(settings, name))} hold one value twice; give each once")
+            raise UsageError(f"{name} {list(getattr(settings, name))} contain a value twice; give each value once")
     for topology in settings.topologies:
         takes = taken(topology)
         unused = {
@@ -88,19 +91,19 @@ def _check_links(settings: ScalingSettings) -> None:
         if wrong := [name for name, given in unused.items() if given]:
             fix = " and ".join(f"--set {name}={OWN}" for name in wrong)
             raise UsageError(
-                f"{' and '.join(wrong)} of every link are decided by topology {topology!r} itself, so that points "
-                f"would repeat; give {fix}"
+                f"topology {topology!r} sets the {' and '.join(wrong)} of every link itself, so points would repeat; "
+                f"give {fix}"
             )
 
 
-def _condition(settings: ScalingSettings, topology: str, number: int, density: float | None) -> Condition:
-    """Return the condition of a topology at one of the bandwidths, by its position."""
-    bandwidth = settings.bandwidths[number]
+def _condition(settings: ScalingSettings, topology: str, index: int, density: float | None) -> Condition:
+    """Return the condition of a topology at the bandwidth of an index."""
+    bandwidth = settings.bandwidths[index]
     return Condition(topology, own_bandwidth(topology) if bandwidth == OWN else bandwidth, density)
 
 
 def _rounds_to_draw(settings: ScalingSettings) -> list[Point]:
-    """Return a round of every algorithm to draw, on every topology at the first bandwidth and density."""
+    """Return the rounds to draw: every algorithm on every topology, at the first bandwidth and density."""
     at_most = [workers for workers in settings.workers if workers <= RANKS] or [min(settings.workers)]
     return [
         {**_point(settings, _condition(settings, topology, 0, density), algorithm, max(at_most)), DRAWN: True}
@@ -115,7 +118,7 @@ def _sparse(algorithm: str) -> bool:
 
 
 def measure(point: Point) -> Outcome:
-    """Return what one algorithm took, or, where it is to be drawn, all that went on."""
+    """Simulate one algorithm; for a round to draw, return its trace."""
     if DRAWN not in point:
         return simulate_point(point)
     return trace_point({name: value for name, value in point.items() if name not in (DRAWN, "way")})
@@ -132,20 +135,20 @@ def _point(settings: ScalingSettings, condition: Condition, algorithm: str, work
 
 
 def refine(settings: ScalingSettings, findings: Sequence[Finding]) -> list[Point]:
-    """Ask for the middle of every bracket in which the faster of two algorithms changes."""
+    """Return the points that locate the crossovers more closely."""
     growth = Growth(_fitted(findings), settings.workers, settings.seed)
     return [_point(settings, *wanted) for wanted in growth.open_brackets(settings.exact_up_to)]
 
 
 def conclude(settings: ScalingSettings, findings: Sequence[Finding]) -> Conclusion:
-    """Fit, compare, and say it."""
+    """Fit the curves, find the crossovers, and conclude."""
     growth = Growth(_fitted(findings), settings.workers, settings.seed)
-    drawn = [each for each in findings if DRAWN in each.point]
+    drawn = [finding for finding in findings if DRAWN in finding.point]
     sections = [
         report.curves(growth, _pictured(settings)),
         report.crossings(growth),
         report.rounds(growth),
-        report.as_it_goes(growth, drawn),
+        report.traced_rounds(growth, drawn),
         report.fits(growth),
     ]
     data = {"fits": [], "crossovers": []} | growth.as_json() | {"scaling": report.efficiencies(growth)}
@@ -153,14 +156,14 @@ def conclude(settings: ScalingSettings, findings: Sequence[Finding]) -> Conclusi
 
 
 def _pictured(settings: ScalingSettings) -> list[Condition]:
-    """Return what the report has scaling pictures of: all topologies, and all bandwidths on the first of them."""
+    """Return the conditions of the scaling pictures: all topologies, and all bandwidths on the first topology."""
     first, density = settings.topologies[0], settings.densities[0]
     pictured = [_condition(settings, topology, 0, density) for topology in settings.topologies]
-    return pictured + [_condition(settings, first, number, density) for number in range(1, len(settings.bandwidths))]
+    return pictured + [_condition(settings, first, index, density) for index in range(1, len(settings.bandwidths))]
 
 
 def _links(settings: ScalingSettings) -> str:
-    """Return in words what the links are."""
+    """Return bandwidth and latency of the links as text."""
     bandwidth = f"links of {'their own' if settings.bandwidths == (OWN,) else 'one'} bandwidth"
     if settings.latency == OWN:
         return f"{bandwidth} and {'' if OWN in settings.bandwidths else 'their own '}latency"
@@ -168,19 +171,19 @@ def _links(settings: ScalingSettings) -> str:
 
 
 def _fitted(findings: Sequence[Finding]) -> list[Finding]:
-    return [each for each in findings if DRAWN not in each.point]
+    return [finding for finding in findings if DRAWN not in finding.point]
 
 
 def _limits(settings: ScalingSettings) -> list[str]:
     return [
-        f"Computing is ASSUMED, not measured: {settings.compute_time} a step, {settings.select_time} a selection, "
-        f"{settings.merge_time} a merge; change them with --set.",
+        f"Compute times are ASSUMED, not measured: {settings.compute_time} per step, {settings.select_time} per "
+        f"selection, {settings.merge_time} per merge; change them with --set.",
         f"The network is a model: {_links(settings)}, no protocol headers, no other traffic.",
-        "Computing and communication do not overlap.",
-        "Only sizes are simulated: how many rounds a density needs to reach an accuracy is another question.",
+        "Computation and communication do not overlap.",
+        "Only sizes are simulated; the number of rounds that a density needs to reach an accuracy is not.",
         f"Crossovers up to P = {settings.exact_up_to} are exact: every P from the power of two below to the one above "
-        "is simulated; those above lie between two simulated P. An order that changes and changes back between two P "
-        "of the grid, far from any crossover, is not seen.",
+        "is simulated. Crossovers at larger P lie between two simulated P. An order that changes and changes back "
+        "between two P of the grid, far from any crossover, is not found.",
     ]
 
 

@@ -1,4 +1,4 @@
-"""What the scaling study shows: sections of its report, from what was found along P."""
+"""The sections of the scaling study's report."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from netsim.study.traced import gantt_of, links_of
 from studies.growth import COMMUNICATION, ROUND, Condition, Growth, condition_of, title_of, variant_of
 from studies.words import BASIS
 
-PROVENANCE = "SIMULATED; charges for computing ASSUMED"
+PROVENANCE = "SIMULATED; compute times ASSUMED"
 
 
 def curves(growth: Growth, conditions: Sequence[Condition]) -> Section:
-    """Return the scaling pictures, one for each condition."""
+    """Return the section of scaling pictures, one per condition."""
     figures = [_scaling_figure(growth, condition) for condition in conditions]
     text = (
-        "Points are simulated; lines are the form that AIC chose of 1, log₂P, (P−1)/P, P and √P, fitted by relative "
-        "error. Vertical lines are crossovers of whole rounds, with the bootstrap interval of the fitted curves shaded."
+        "Points are simulated. Lines are fits by relative error of the form that AIC chose among 1, log₂P, (P−1)/P, P "
+        "and √P. Vertical lines are crossovers of whole rounds; the bootstrap interval of the fitted curves is shaded."
     )
-    return Section("Communication along P", text, figures)
+    return Section("Communication against P", text, figures)
 
 
 def _scaling_figure(growth: Growth, condition: Condition) -> Figure:
@@ -37,11 +37,11 @@ def _scaling_figure(growth: Growth, condition: Condition) -> Figure:
         curve = fitted.at(growth.grid)
         if (curve > 0).all():
             name = f"{title}: {BASIS[fitted.form] or 'constant'}"
-            series.append(Series(name, growth.grid, [float(each) for each in curve], like=title, points=False))
+            series.append(Series(name, growth.grid, [float(seconds) for seconds in curve], like=title, points=False))
     marks = [
-        Mark(f"→ {growth.titles[only.after]}", float(only.workers), *(only.interval or (None, None)))
-        for (where, _), (only, *others) in growth.changes().items()
-        if where in (condition, condition.dense()) and only.workers is not None and not others
+        Mark(f"→ {growth.titles[change.after]}", float(change.workers), *(change.interval or (None, None)))
+        for (where, _), (change, *others) in growth.changes().items()
+        if where in (condition, condition.dense()) and change.workers is not None and not others
     ]
     x, y = Axis("workers P", 2, growth.grid[0] / 1.15, growth.grid[-1] * 1.15), Axis("exposed communication (s)", 10)
     title = f"Communication time: {condition.in_words()}"
@@ -50,6 +50,7 @@ def _scaling_figure(growth: Growth, condition: Condition) -> Figure:
 
 
 def crossings(growth: Growth) -> Section:
+    """Return the section of crossovers, one table row per condition and pair of algorithms."""
     columns = [
         "topology",
         "bandwidth",
@@ -82,17 +83,17 @@ def crossings(growth: Growth) -> Section:
             ]
         )
     text = (
-        "Where the faster of two algorithms changes, in the time of a whole round. “from P” is simulated, and exact "
-        "where “last P before” is the number before it; “fitted P” is where the fitted curves cross, with its "
-        "bootstrap interval. Of an order that goes to and fro the last change stands here, and all of them in "
-        "conclusion.json. A row without “from P” was not simulated: the curves cross beyond the largest P. Pairs "
-        "that are not here keep their order."
+        "The P at which the faster of two algorithms changes, in the time of a whole round. “from P” is simulated; it "
+        "is exact if “last P before” is its predecessor. “fitted P” is where the fitted curves cross, with its "
+        "bootstrap interval. If an order alternates, the table shows the last change, and conclusion.json all of them. "
+        "In a row without “from P” the curves cross beyond the largest simulated P. Pairs without a row keep their "
+        "order."
     )
     return Section("Crossovers", text, tables=[Table("crossovers", columns, rows, PROVENANCE)])
 
 
 def efficiencies(growth: Growth) -> list[dict[str, Any]]:
-    """Return round time, efficiency and speed-up for every curve and P, each worker having its own batch."""
+    """Return round time, efficiency and speed-up for every curve and P, with a mini-batch per worker (weak scaling)."""
     return [
         condition._asdict()
         | {"algorithm": algorithm, "workers": workers, "round_time_s": outcomes[workers][ROUND]}
@@ -108,6 +109,7 @@ def _efficiency(outcome: Mapping[str, Any], workers: int) -> dict[str, float]:
 
 
 def rounds(growth: Growth) -> Section:
+    """Return the section of whole rounds at the largest P: times, their parts, and speed-up."""
     columns = [
         "topology",
         "bandwidth",
@@ -120,9 +122,9 @@ def rounds(growth: Growth) -> Section:
     ]
     condition, last = growth.conditions[0], growth.grid[-1]
     rows = [
-        list((each | {"algorithm": growth.titles[each["algorithm"]]}).values())
-        for each in efficiencies(growth)
-        if each["workers"] == last
+        list((row | {"algorithm": growth.titles[row["algorithm"]]}).values())
+        for row in efficiencies(growth)
+        if row["workers"] == last
     ]
     outcomes = {growth.titles[name]: growth.outcomes(condition, name)[last] for name in growth.algorithms()}
     parts = {
@@ -146,13 +148,13 @@ def rounds(growth: Growth) -> Section:
         Figure(
             f"One round with {last} workers: {condition.in_words()}",
             "Compute, selection and exposed communication of a round, stacked; they sum to the round.",
-            stacked_bars(list(outcomes), parts, Axis("seconds a round (s)")),
+            stacked_bars(list(outcomes), parts, Axis("round (s)")),
             PROVENANCE,
         ),
         Figure(
             f"Speed-up: {condition.in_words()}",
-            "Speed-up over one worker, each worker having its own mini-batch; the line is the ideal.",
-            lines([*speed_up, ideal], Axis("workers P", 2), Axis("speed-up (workers' worth)", 2)),
+            "Speed-up over one worker, with a mini-batch per worker; the line is the ideal.",
+            lines([*speed_up, ideal], Axis("workers P", 2), Axis("speed-up (P × efficiency)", 2)),
             PROVENANCE,
         ),
     ]
@@ -160,13 +162,16 @@ def rounds(growth: Growth) -> Section:
     return Section("Whole rounds", text, figures, [Table(f"rounds with {last} workers", columns, rows, PROVENANCE)])
 
 
-def as_it_goes(growth: Growth, drawn: Sequence[Finding]) -> Section:
-    """Return a Gantt chart of every algorithm on the first topology; heat maps of links there, and where it is slow."""
+def traced_rounds(growth: Growth, drawn: Sequence[Finding]) -> Section:
+    """Return the section of traced rounds: Gantt charts and link heat maps on the first topology.
+
+    A topology that makes an algorithm slower adds a heat map of its links.
+    """
     slower = {(each.condition.topology, each.algorithm) for each in growth.broken()}
     first = growth.conditions[0].topology
     figures = []
-    for point, found in drawn:
-        trace = Trace.from_dict(found["trace"])
+    for point, outcome in drawn:
+        trace = Trace.from_dict(outcome["trace"])
         title = title_of(variant_of(point)) + f" on {point['topology']}"
         network = f"{point['workers']} workers, {condition_of(point).in_words()}"
         if point["topology"] == first:
@@ -174,13 +179,14 @@ def as_it_goes(growth: Growth, drawn: Sequence[Finding]) -> Section:
         if point["topology"] == first or (point["topology"], variant_of(point)) in slower:
             figures.append(links_of(trace, title, network))
     text = (
-        "The links of other topologies are shown where they make an algorithm take much longer. A round is that of the "
-        "first bandwidth and density."
+        "Rounds at the first bandwidth and density. The links of another topology are shown if it makes an algorithm "
+        "much slower."
     )
-    return Section("One round, as it goes", text, figures)
+    return Section("One round over time", text, figures)
 
 
 def fits(growth: Growth) -> Section:
+    """Return the section of fits, one table row per curve."""
     columns = [
         "algorithm",
         "topology",
@@ -196,25 +202,25 @@ def fits(growth: Growth) -> Section:
         "worst error",
     ]
     rows = []
-    for (condition, algorithm), each in growth.fits.items():
+    for (condition, algorithm), fitted in growth.fits.items():
         selected = growth.curves[condition, algorithm][growth.grid[0]]["k"]
         rows.append(
             [
                 growth.titles[algorithm],
                 *condition,
                 selected,
-                each.form,
-                each.intercept,
-                each.slope,
-                *each.slope_interval,
-                each.support,
-                each.worst,
+                fitted.form,
+                fitted.intercept,
+                fitted.slope,
+                *fitted.slope_interval,
+                fitted.support,
+                fitted.worst,
             ]
         )
     text = (
-        "time = intercept + slope · form(P). “chosen again” is the share of bootstrap resamples that choose the same "
-        "form; “worst error” the largest relative distance from a simulated point. Simulated points are exact, so the "
-        "intervals come from what the form misses, not from noise: an exact form has an interval of no width, and no "
-        "interval says how far the model of the network is from a real one."
+        "time = intercept + slope · form(P). “chosen again” is the fraction of bootstrap resamples that choose the "
+        "same form. “worst error” is the largest relative distance from a simulated point. Simulated points contain no "
+        "noise, so intervals reflect the misfit of the form; a form that fits exactly has an interval of width 0. No "
+        "interval covers the difference between the network model and a real network."
     )
     return Section("Fits", text, tables=[Table("fits", columns, rows, PROVENANCE)])

@@ -1,4 +1,4 @@
-"""Any options of ``netsim simulate`` crossed with each other: what each combination takes, and which is fastest."""
+"""A sweep over options of ``netsim simulate``: the time of every combination, and the fastest one."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ SHOWN = {
     "compute_time_s": "compute (s)",
     "select_time_s": "selection (s)",
     "comm_time_s": "exposed communication (s)",
-    "value_bytes_up": "values up a worker (B)",
-    "index_bytes_up": "indices up a worker (B)",
+    "value_bytes_up": "values sent/worker (B)",
+    "index_bytes_up": "indices sent/worker (B)",
 }
 CHARGES = ("compute_time", "select_time", "merge_time")
 
 
 class SweepSettings(Settings):
-    """Options that are the same everywhere, and lists of those that vary; names as in Python, ``compute_time``."""
+    """Options with one value, and options with a list of values; names as in Python, such as ``compute_time``."""
 
     fixed: dict[str, Value] = Field(default={"timing_only": True, "model": "resnet50"})
     vary: dict[str, tuple[Value, ...]] = Field(
@@ -42,15 +42,15 @@ class SweepSettings(Settings):
 
 
 def points(settings: SweepSettings) -> list[Point]:
-    """Return every combination; raises UsageError for options that there are not, or that would run code."""
+    """Return every combination; raise UsageError for unknown options, and for options that would run user code."""
     if twice := sorted(settings.fixed.keys() & settings.vary.keys()):
-        raise UsageError(f"option {twice[0]!r} is both fixed and varied; say it once")
-    found: list[Point] = [
+        raise UsageError(f"option {twice[0]!r} is both fixed and varied; give it once")
+    combinations: list[Point] = [
         settings.fixed | dict(zip(settings.vary, values, strict=True)) for values in product(*settings.vary.values())
     ]
-    for point, experiment in zip(found, experiments_of(found), strict=True):
+    for point, experiment in zip(combinations, experiments_of(combinations), strict=True):
         _check(experiment, point)
-    return found
+    return combinations
 
 
 def _check(experiment: Experiment, point: Point) -> None:
@@ -66,7 +66,7 @@ def _check(experiment: Experiment, point: Point) -> None:
 
 
 def conclude(settings: SweepSettings, findings: Sequence[Finding]) -> Conclusion:
-    """Say which combination is fastest, and how often each value of what varies is in the fastest."""
+    """Conclude on the fastest and slowest combination, and on how often each algorithm is fastest."""
     best = min(findings, key=_round_s)
     sentences = [_extremes(settings, findings)]
     wins: dict[str, int] = {}
@@ -74,13 +74,11 @@ def conclude(settings: SweepSettings, findings: Sequence[Finding]) -> Conclusion
         cases = _cases(settings.vary, findings)
         wins, ties = _wins(settings.vary, cases)
         told = ", ".join(f"{algorithm} is fastest in {count}" for algorithm, count in wins.items())
-        tied = f"; in {ties} of them together with others that take the same time" if ties else ""
-        sentences.append(f"Of {len(cases)} cases that differ in anything but the algorithm, {told}{tied}.")
-    rows = [
-        [*(each.point[name] for name in settings.vary), *(each.outcome[name] for name in SHOWN)] for each in findings
-    ]
+        tied = f"; in {ties} of them together with others of the same time" if ties else ""
+        sentences.append(f"Among {len(cases)} combinations of the other options, {told}{tied}.")
+    rows = [[*(row.point[name] for name in settings.vary), *(row.outcome[name] for name in SHOWN)] for row in findings]
     assumed = sorted(
-        {f"{name} {settings.fixed.get(name, 'not charged')}" for name in CHARGES if name not in settings.vary}
+        {f"{name} {settings.fixed.get(name, 'not given')}" for name in CHARGES if name not in settings.vary}
     )
     return Conclusion(
         sentences,
@@ -99,7 +97,7 @@ def _round_s(finding: Finding) -> float:
 
 
 def _extremes(settings: SweepSettings, findings: Sequence[Finding]) -> str:
-    """Say which combination is fastest and which slowest; of equals the first, and how many there are."""
+    """Return a sentence on the fastest and the slowest combination; of equals the first one, with their number."""
     ordered = sorted(findings, key=_round_s)
     ends = {"Fastest": ordered[0], "slowest": max(findings, key=_round_s)}
     counts = {name: sum(_round_s(each) == _round_s(end) for each in findings) for name, end in ends.items()}
@@ -115,7 +113,7 @@ def _extremes(settings: SweepSettings, findings: Sequence[Finding]) -> str:
 
 
 def _cases(vary: Mapping[str, Sequence[Value]], findings: Sequence[Finding]) -> list[list[Finding]]:
-    """Return the findings that differ in the algorithm alone, together."""
+    """Group the findings that differ in the algorithm only."""
     cases: dict[tuple[Any, ...], list[Finding]] = {}
     for finding in findings:
         cases.setdefault(tuple(finding.point[name] for name in vary if name != "algorithm"), []).append(finding)
@@ -123,7 +121,7 @@ def _cases(vary: Mapping[str, Sequence[Value]], findings: Sequence[Finding]) -> 
 
 
 def _wins(vary: Mapping[str, Sequence[Value]], cases: Sequence[Sequence[Finding]]) -> tuple[dict[str, int], int]:
-    """Return in how many cases each algorithm is fastest, alone or with equals, and how many cases have equals."""
+    """Return in how many cases each algorithm is fastest, alone or tied, and how many cases are ties."""
     wins, ties = dict.fromkeys(map(str, vary["algorithm"]), 0), 0
     for case in cases:
         least = min(map(_round_s, case))

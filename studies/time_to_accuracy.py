@@ -1,4 +1,4 @@
-"""Accuracy against simulated seconds, bytes and uploads, on networks of several bandwidths: who wins where."""
+"""Accuracy against simulated seconds, bytes and uploads, on networks of several bandwidths."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ PROVENANCE = "SIMULATED network, real gradients; compute ASSUMED"
 
 
 class TimeSettings(Settings):
-    """What is trained on which networks; `target` is a test accuracy. Vectors are summed: γ is P times a mean's."""
+    """The settings of the study; `target` is a test accuracy.
+
+    Vectors are summed over workers, not averaged, so `lr` is 1/P of the rate for a mean.
+    """
 
     algorithms: tuple[str, ...] = ("dense", "topk", "gtopk", "ps", "ps-topk", "lasg-wk2", "sasg")
     bandwidths: tuple[str, ...] = ("10Mbps", "100Mbps", "1Gbps", "10Gbps")
@@ -42,18 +45,18 @@ class TimeSettings(Settings):
 
 
 def points(settings: TimeSettings) -> list[Point]:
-    """Return every algorithm on every network; training is the same on each, only the clock is another."""
+    """Return every algorithm on every network; the training is the same on each, only the times differ."""
     same = settings.model_dump(exclude={"algorithms", "bandwidths", "evaluations", "target", "seeds"})
     same |= {"aggregate": "sum", "per_tensor": True, "sampling": "epochs"}
     same["eval_every"] = max(1, settings.rounds // settings.evaluations)
-    found: list[Point] = [
+    trained: list[Point] = [
         same | {"algorithm": algorithm, "bandwidth": bandwidth, "seed": seed}
         for bandwidth in settings.bandwidths
         for algorithm in settings.algorithms
         for seed in settings.seeds
     ]
     shown = {"bandwidth": _middle(settings), "timing_only": True, "rounds": 1, "eval_every": 0}
-    return checked(found + [same | shown | {"algorithm": algorithm} for algorithm in settings.algorithms])
+    return checked(trained + [same | shown | {"algorithm": algorithm} for algorithm in settings.algorithms])
 
 
 def _middle(settings: TimeSettings) -> str:
@@ -61,31 +64,31 @@ def _middle(settings: TimeSettings) -> str:
 
 
 def measure(point: Point) -> Outcome:
-    """Return what training reached, or, with sizes only, how a round goes."""
+    """Train; or, with sizes only, return the trace of a round."""
     return trace_point(point) if point.get("timing_only") else train_point(point)
 
 
 def reached(curve: Mapping[str, Sequence[Any]], target: float) -> int | None:
-    """Return the number of the first evaluation at or above the target, None if there is none."""
-    return next((at for at, accuracy in enumerate(curve["test_accuracy"]) if accuracy >= target), None)
+    """Return the index of the first evaluation at or above the target; None without one."""
+    return next((index for index, accuracy in enumerate(curve["test_accuracy"]) if accuracy >= target), None)
 
 
-def bytes_up(curve: Mapping[str, Sequence[Any]], at: int) -> float:
-    """Return the bytes of values and indices that all workers sent until an evaluation."""
-    return float(curve["value_bits_up"][at] + curve["index_bits_up"][at]) / 8
+def bytes_up(curve: Mapping[str, Sequence[Any]], evaluation: int) -> float:
+    """Return the bytes of values and indices that all workers sent until the evaluation of an index."""
+    return float(curve["value_bits_up"][evaluation] + curve["index_bits_up"][evaluation]) / 8
 
 
 def conclude(settings: TimeSettings, findings: Sequence[Finding]) -> Conclusion:
-    """Say who reaches the target first on each network, with the fewest bytes, and with the fewest uploads."""
-    traced = [each for each in findings if each.point.get("timing_only")]
-    findings = [each for each in findings if not each.point.get("timing_only")]
+    """Conclude which algorithm reaches the target first on each network, with fewest bytes, and with fewest uploads."""
+    traced = [finding for finding in findings if finding.point.get("timing_only")]
+    findings = [finding for finding in findings if not finding.point.get("timing_only")]
     rows = [
-        _row(settings, bandwidth, [each for each in findings if _is(each, bandwidth, algorithm)])
+        _row(settings, bandwidth, [finding for finding in findings if _is(finding, bandwidth, algorithm)])
         for bandwidth in settings.bandwidths
         for algorithm in settings.algorithms
     ]
     sentences, winners = _winners(settings, rows)
-    shown = [each for each in findings if each.point["seed"] == settings.seeds[0]]
+    shown = [finding for finding in findings if finding.point["seed"] == settings.seeds[0]]
     return Conclusion(
         sentences,
         {"target": settings.target, "winners": winners},
@@ -94,19 +97,20 @@ def conclude(settings: TimeSettings, findings: Sequence[Finding]) -> Conclusion:
             _by_bytes(settings, shown),
             _parts(settings, shown),
             one_round(traced, f"links of {_middle(settings)}"),
-            Section("All of it", tables=[_table(settings, rows)]),
+            Section("All results", tables=[_table(settings, rows)]),
         ],
         [
             f"Trained: {settings.workload} on {settings.data}, {settings.rounds:,} rounds, {settings.workers} workers, "
-            f"seeds {', '.join(map(str, settings.seeds))}, of which curves show the first; another task may order the "
+            f"seeds {', '.join(map(str, settings.seeds))}. Curves show the first seed. Another task may order the "
             "algorithms differently.",
-            f"A gradient is charged {settings.compute_time}, a selection {settings.select_time} and a merge "
-            f"{settings.merge_time}: ASSUMED, so that results do not depend on the machine. Rules that compare two "
-            "gradients are charged two.",
-            f"The accuracy is looked at every {max(1, settings.rounds // settings.evaluations)} rounds, so times are "
-            "known to that many rounds.",
-            "Algorithms without a parameter server upload once a worker and round; over one, a skipped upload is none.",
-            "Algorithms that work over a parameter server have it on worker 0's host, whose link they share.",
+            f"ASSUMED times, so that results do not depend on the machine: {settings.compute_time} per gradient, "
+            f"{settings.select_time} per selection, {settings.merge_time} per merge. Rules that compare two gradients "
+            "take two.",
+            f"Accuracy is evaluated every {max(1, settings.rounds // settings.evaluations)} rounds, which limits the "
+            "resolution of times.",
+            "Without a parameter server every worker uploads once per round. With a server, a skipped upload does not "
+            "count.",
+            "A parameter server runs on worker 0's host and shares the host's link.",
         ],
     )
 
@@ -116,25 +120,25 @@ def _is(finding: Finding, bandwidth: str, algorithm: str) -> bool:
 
 
 def _row(settings: TimeSettings, bandwidth: str, findings: Sequence[Finding]) -> dict[str, Any]:
-    """Return what one algorithm reached on one network: means over seeds, None where a seed never got there.
+    """Return the results of one algorithm on one network, averaged over seeds.
 
-    ``times`` holds each seed's seconds.
+    Results at the target are None if a seed did not reach it. ``times`` holds the seconds of each seed.
     """
-    outcomes = [each.outcome for each in findings]
+    outcomes = [finding.outcome for finding in findings]
     ends = [(outcome["curve"], reached(outcome["curve"], settings.target)) for outcome in outcomes]
-    known = [(curve, at) for curve, at in ends if at is not None]
-    times = [curve["time_s"][at] for curve, at in known]
-    everywhere = len(known) == len(ends)
+    at_target = [(curve, index) for curve, index in ends if index is not None]
+    times = [curve["time_s"][index] for curve, index in at_target]
+    everywhere = len(at_target) == len(ends)
     return {
         "bandwidth": bandwidth,
         "algorithm": outcomes[0]["title"],
         "time_s": fmean(times) if everywhere else None,
         "times": times if everywhere else None,
-        "bytes": fmean(bytes_up(curve, at) for curve, at in known) if everywhere else None,
-        "uploads": fmean(curve["uploads"][at] for curve, at in known) if everywhere else None,
-        "accuracy": fmean(each["final_accuracy"] for each in outcomes),
-        "round_s": fmean(each["round_time_s"] for each in outcomes),
-        "comm_s": fmean(each["comm_time_s"] for each in outcomes),
+        "bytes": fmean(bytes_up(curve, index) for curve, index in at_target) if everywhere else None,
+        "uploads": fmean(curve["uploads"][index] for curve, index in at_target) if everywhere else None,
+        "accuracy": fmean(outcome["final_accuracy"] for outcome in outcomes),
+        "round_s": fmean(outcome["round_time_s"] for outcome in outcomes),
+        "comm_s": fmean(outcome["comm_time_s"] for outcome in outcomes),
     }
 
 
@@ -145,7 +149,7 @@ def _table(settings: TimeSettings, rows: Sequence[dict[str, Any]]) -> Table:
         "time to target (s)",
         "least (s)",
         "greatest (s)",
-        "bytes up to target (B)",
+        "bytes sent to target (B)",
         "uploads to target",
         "final accuracy",
         "round (s)",
@@ -189,7 +193,7 @@ def _winners(settings: TimeSettings, rows: Sequence[dict[str, Any]]) -> tuple[li
     if not told:
         best = max(rows, key=lambda row: row["accuracy"])
         return [
-            f"Nobody reached {settings.target:.0%} with every seed: the best was {best['algorithm']} with "
+            f"No algorithm reached {settings.target:.0%} with every seed; the best was {best['algorithm']} with "
             f"{best['accuracy']:.1%}. Give more rounds, or a lower target."
         ], winners
     means = f" (means of {_count(settings)})" if len(settings.seeds) > 1 else ""
@@ -203,21 +207,21 @@ def _winners(settings: TimeSettings, rows: Sequence[dict[str, Any]]) -> tuple[li
         for key, best in (("bytes", least), ("uploads", fewest))
     )
     sentences.append(
-        f"Fewest bytes up: {_equals(rows, least, 'bytes')} ({format_bytes(least['bytes'])}); fewest uploads: "
+        f"Fewest bytes sent: {_equals(rows, least, 'bytes')} ({format_bytes(least['bytes'])}); fewest uploads: "
         f"{_equals(rows, fewest, 'uploads')} ({fewest['uploads']:,.0f})"
         + ("; neither depends on the bandwidth." if same else f", at {least['bandwidth']} and {fewest['bandwidth']}.")
     )
     never = sorted({row["algorithm"] for row in rows if row["times"] is None})
-    return sentences + ([f"Not reached with every seed by {', '.join(never)}."] if never else []), winners
+    return sentences + ([f"Not every seed reached the target with {', '.join(never)}."] if never else []), winners
 
 
 def _equals(rows: Sequence[Mapping[str, Any]], best: Mapping[str, Any], key: str) -> str:
-    """Return the algorithm of the best row, with all others that have the same value."""
+    """Return the algorithms of all rows with the value of the best row."""
     return " and ".join(dict.fromkeys([best["algorithm"]] + [r["algorithm"] for r in rows if r[key] == best[key]]))
 
 
 def _lead(first: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> str:
-    """Return how long the second takes, and with how many seeds the first is ahead of all others."""
+    """Return the second's time as a multiple of the first's, and the seeds with which the first is ahead of all."""
     ahead = sum(all(time < other["times"][seed] for other in others) for seed, time in enumerate(first["times"]))
     count = len(first["times"])
     seeds = f", first with {ahead} of {count} seeds" if count > 1 else ""
@@ -228,28 +232,28 @@ def _by_time(settings: TimeSettings, findings: Sequence[Finding]) -> list[Sectio
     figures = []
     for bandwidth in settings.bandwidths:
         there = [finding.outcome for finding in findings if finding.point["bandwidth"] == bandwidth]
-        series = [Series(each["title"], each["curve"]["time_s"], each["curve"]["test_accuracy"]) for each in there]
+        series = [Series(run["title"], run["curve"]["time_s"], run["curve"]["test_accuracy"]) for run in there]
         svg = lines(series, Axis("simulated time (s)", 10), Axis("test accuracy (fraction)"), levels=_target(settings))
         figures.append(
             Figure(
                 f"Accuracy against seconds at {bandwidth}",
-                f"Further left is sooner. {settings.workload} on {settings.data}, {settings.workers} workers, links of "
-                f"{bandwidth} ({parse_bandwidth(bandwidth):,} bit/s).",
+                f"A curve further left is faster. {settings.workload} on {settings.data}, {settings.workers} workers, "
+                f"links of {bandwidth} ({parse_bandwidth(bandwidth):,} bit/s).",
                 svg,
                 PROVENANCE,
             )
         )
-    return [Section("Who is first", figures=figures)]
+    return [Section("Time to accuracy", figures=figures)]
 
 
 def _parts(settings: TimeSettings, findings: Sequence[Finding]) -> Section:
-    """Return where the time of an average round goes, on every network."""
+    """Return the parts of an average round on every network."""
     figures = []
     for bandwidth in settings.bandwidths:
         there = [finding.outcome for finding in findings if finding.point["bandwidth"] == bandwidth]
-        names = [each["title"] for each in there]
+        names = [run["title"] for run in there]
         parts = {
-            name: [1e3 * each[key] for each in there]
+            name: [1e3 * run[key] for run in there]
             for name, key in (
                 ("compute", "compute_time_s"),
                 ("selection and merging", "select_time_s"),
@@ -258,34 +262,35 @@ def _parts(settings: TimeSettings, findings: Sequence[Finding]) -> Section:
         }
         svg = stacked_bars(names, parts, Axis("average round (ms)", least=0))
         figures.append(
-            Figure(
-                f"A round at {bandwidth}", "What no computation hides of the communication is exposed.", svg, PROVENANCE
-            )
+            Figure(f"A round at {bandwidth}", "Exposed communication is not hidden by computation.", svg, PROVENANCE)
         )
-    return Section("Where a round goes", figures=figures)
+    return Section("Parts of a round", figures=figures)
 
 
 def _by_bytes(settings: TimeSettings, findings: Sequence[Finding]) -> Section:
-    there = [each.outcome for each in findings if each.point["bandwidth"] == settings.bandwidths[0]]
+    there = [finding.outcome for finding in findings if finding.point["bandwidth"] == settings.bandwidths[0]]
     quantities: dict[str, tuple[str, Callable[[Any], Sequence[float]]]] = {
-        "bytes": ("bytes up, all workers (B)", lambda curve: [bytes_up(curve, at) for at in range(len(curve["step"]))]),
+        "bytes": (
+            "bytes sent by all workers (B)",
+            lambda curve: [bytes_up(curve, index) for index in range(len(curve["step"]))],
+        ),
         "uploads": ("uploads of single workers", lambda curve: curve["uploads"]),
     }
     figures = [
         Figure(
             f"Accuracy against {name}",
-            "The same on every bandwidth: what is sent does not depend on how fast it goes.",
+            "The same at every bandwidth, because the bandwidth changes times only.",
             lines(
-                [Series(each["title"], of(each["curve"]), each["curve"]["test_accuracy"]) for each in there],
+                [Series(run["title"], quantity(run["curve"]), run["curve"]["test_accuracy"]) for run in there],
                 Axis(label, 10),
                 Axis("test accuracy (fraction)"),
                 levels=_target(settings),
             ),
             PROVENANCE,
         )
-        for name, (label, of) in quantities.items()
+        for name, (label, quantity) in quantities.items()
     ]
-    return Section("Who sends least", figures=figures)
+    return Section("Bytes and uploads to accuracy", figures=figures)
 
 
 def _target(settings: TimeSettings) -> dict[str, float]:
@@ -294,7 +299,7 @@ def _target(settings: TimeSettings) -> dict[str, float]:
 
 STUDY = Study(
     name="time-to-accuracy",
-    title="Time to accuracy: who wins on which network",
+    title="Time to accuracy on networks of several bandwidths",
     settings=TimeSettings,
     points=points,
     measure=measure,

@@ -11,11 +11,11 @@ from studies.growth import BREAKS, Broken, Condition, Growth, Law, order_of
 
 BASIS = {"1": "", "log2(P)": "log₂P", "(P-1)/P": "(P−1)/P", "P": "P", "sqrt(P)": "√P"}
 LARGE_ERROR = 0.2
-"""Relative error from which a sentence admits that no one form describes a curve."""
+"""Relative error above which a sentence says that none of the forms describes the curve."""
 
 
 def in_words(growth: Growth) -> list[str]:
-    """Return what was found: the laws on the first network, what breaks them, and the crossovers there."""
+    """Return the conclusion: the growth laws and crossovers on the first network, and topologies that are slower."""
     first = growth.conditions[0]
     laws = [law for law in growth.laws if (law.topology, law.bandwidth) == (first.topology, first.bandwidth)]
     span = f"P = {growth.grid[0]} to {growth.grid[-1]:,}"
@@ -26,11 +26,11 @@ def in_words(growth: Growth) -> list[str]:
         *_kept(growth),
         *_orders(growth, first, span),
     ]
-    return [each if each.startswith("gTop-k") else each[0].upper() + each[1:] for each in sentences]
+    return [text if text.startswith("gTop-k") else text[0].upper() + text[1:] for text in sentences]
 
 
 def _headline(growth: Growth, laws: Sequence[Law], first: Condition) -> str:
-    """Return the orders of all algorithms, and who is the fastest of them from which P on."""
+    """Return the order of each algorithm, and which one is fastest from which P on."""
     orders = ", ".join(f"{growth.titles[law.algorithm]} {_in_order(law)}" for law in laws)
     return f"Communication on {first.topology} grows: {orders}. {_fastest(growth, first)} ({first.in_words()})."
 
@@ -42,15 +42,16 @@ def _in_order(law: Law) -> str:
 
 
 def _poor(law: Law) -> bool:
-    return max(found.worst for found in law.fits.values()) > LARGE_ERROR
+    return max(fitted.worst for fitted in law.fits.values()) > LARGE_ERROR
 
 
 def _fastest(growth: Growth, first: Condition) -> str:
-    """Return who is the fastest with most workers, since which P without interruption, and who at fewer."""
+    """Return the fastest algorithm at the largest P, the P from which it stays fastest, and the fastest at fewer P."""
     grid = growth.grid
     last = growth.fastest(first, grid[-1])
     simulated = sorted({workers for name in growth.algorithms() for workers in growth.outcomes(first, name)})
-    # At a P of the search for crossovers not all algorithms are known; whoever is beaten by one is not the fastest.
+    # At a P of the search for crossovers some algorithms were not simulated. An algorithm that is slower than one of
+    # the simulated ones is not the fastest there.
     others = [
         workers
         for workers in simulated
@@ -67,52 +68,54 @@ def _fastest(growth: Growth, first: Condition) -> str:
 
 
 def _several(titles: Sequence[str], one: str, more: str) -> tuple[str, str]:
-    """Return titles as a subject, and its verb."""
+    """Return titles as the subject of a sentence, and the matching verb."""
     return (titles[0], one) if len(titles) == 1 else (f"{', '.join(titles[:-1])} and {titles[-1]} alike", more)
 
 
 def _law(growth: Growth, law: Law, span: str) -> str:
-    """Return what one algorithm's fits say: a law, if those of all densities agree, and else each by itself."""
+    """Return a sentence on one algorithm: its law if the fits of all densities agree, otherwise each fit."""
     title, where = growth.titles[law.algorithm], f"on {law.topology}, {law.bandwidth} ({span})"
     if law.order is None:
         fits = "; ".join(
-            f"at density {density:g} {order_of(found)}, {_formula(found)}{_misfit([found])}"
-            for density, found in law.fits.items()
+            f"at density {density:g} {order_of(fitted)}, {_formula(fitted)}{_misfit([fitted])}"
+            for density, fitted in law.fits.items()
         )
         return f"{title} communicates in an order that depends on the density {where}: {fits}."
-    (density, found), *_ = law.fits.items()
+    (density, fitted), *_ = law.fits.items()
     selected = growth.curves[Condition(law.topology, law.bandwidth, density), law.algorithm][growth.grid[0]]["k"]
-    at = f" at k = {selected:,}" if selected is not None else ""
+    at_k = f" at k = {selected:,}" if selected is not None else ""
     told = f"communicates in {law.order}"
     if _poor(law):
         told = f"communicates in none of the five forms, nearest to {law.order},"
-    sentence = f"{title} {told}{_bounded(found)} {where}: {_formula(found)}{at}"
+    sentence = f"{title} {told}{_bounded(fitted)} {where}: {_formula(fitted)}{at_k}"
     if law.entry is not None and law.entry.proportional:
         low, high = (format_duration(bound) for bound in law.entry.interval)
-        basis = f" · {BASIS[found.form]}" if found.form != "1" else ""
+        basis = f" · {BASIS[fitted.form]}" if fitted.form != "1" else ""
         sentence += f"; each further selected entry costs {format_duration(law.entry.seconds)}{basis} ({low} to {high})"
     return f"{sentence}{_misfit(law.fits.values())}."
 
 
-def _bounded(found: Fit) -> str:
-    if found.slope < 0:
+def _bounded(fitted: Fit) -> str:
+    if fitted.slope < 0:
         return " (falling as P grows)"
-    return " (bounded in P)" if found.form in ("1", "(P-1)/P") else ""
+    return " (bounded in P)" if fitted.form in ("1", "(P-1)/P") else ""
 
 
 def _misfit(fits: Iterable[Fit]) -> str:
-    worst = max(found.worst for found in fits)
-    return f"; no one form describes it: the nearest is up to {worst:.0%} off" if worst > LARGE_ERROR else ""
-
-
-def _formula(found: Fit) -> str:
-    if found.form == "1":
-        low, high = map(_signed, found.intercept_interval)
-        return f"{_signed(found.intercept)} (95% interval {low} to {high})"
-    low, high = map(_signed, found.slope_interval)
-    sign = "−" if found.intercept < 0 else "+"
+    worst = max(fitted.worst for fitted in fits)
     return (
-        f"{_signed(found.slope)} · {BASIS[found.form]} {sign} {format_duration(abs(found.intercept))} "
+        f"; none of the forms describes the curve: the best has errors up to {worst:.0%}" if worst > LARGE_ERROR else ""
+    )
+
+
+def _formula(fitted: Fit) -> str:
+    if fitted.form == "1":
+        low, high = map(_signed, fitted.intercept_interval)
+        return f"{_signed(fitted.intercept)} (95% interval {low} to {high})"
+    low, high = map(_signed, fitted.slope_interval)
+    sign = "−" if fitted.intercept < 0 else "+"
+    return (
+        f"{_signed(fitted.slope)} · {BASIS[fitted.form]} {sign} {format_duration(abs(fitted.intercept))} "
         f"(95% interval of the slope {low} to {high})"
     )
 
@@ -122,7 +125,7 @@ def _signed(seconds: float) -> str:
 
 
 def _broken(growth: Growth) -> list[str]:
-    """Return a sentence for each algorithm and topology: the worst case, of the broken laws if any are."""
+    """Return a sentence on the worst condition of each algorithm and slower topology; another form counts as worse."""
     worst: dict[tuple[str, str], Broken] = {}
     for each in growth.broken():
         key = (each.algorithm, each.condition.topology)
@@ -133,20 +136,20 @@ def _broken(growth: Growth) -> list[str]:
     sentences = []
     for (algorithm, topology), each in worst.items():
         form = BASIS[each.form] or "a constant"
-        what = f"breaks its law on {topology}: of the five forms {form} is nearest, and"
+        verdict = f"breaks its law on {topology}: {form} fits best, and"
         if each.form == each.reference:
-            what = f"keeps its form on {topology}, but"
+            verdict = f"keeps its form on {topology}, but"
         elif laws[algorithm, each.condition.bandwidth].form is None:
-            what = f"has another form on {topology}: {form} is nearest, and"
+            verdict = f"has another form on {topology}: {form} fits best, and"
         sentences.append(
-            f"{growth.titles[algorithm]} {what} with {growth.grid[-1]:,} workers it takes {each.times_as_long:.3g}× as "
-            f"long as on {reference} ({each.condition.in_words()})."
+            f"{growth.titles[algorithm]} {verdict} with {growth.grid[-1]:,} workers it takes "
+            f"{each.times_as_long:.3g}× as long as on {reference} ({each.condition.in_words()})."
         )
     return sentences
 
 
 def _kept(growth: Growth) -> list[str]:
-    """Return a sentence that names, for every other topology, the algorithms that are as fast there, or nearly."""
+    """Return a sentence for each other topology on the algorithms that it does not slow down by BREAKS."""
     slower = {(each.condition.topology, each.algorithm) for each in growth.broken()}
     topologies = dict.fromkeys(condition.topology for condition in growth.conditions[1:])
     reference = growth.conditions[0].topology
@@ -168,15 +171,15 @@ def _severity(each: Broken) -> tuple[bool, float]:
 
 
 def _orders(growth: Growth, first: Condition, span: str) -> list[str]:
-    """Return the crossovers of the first condition, and the pairs that keep their order there."""
+    """Return sentences on the crossovers of the first condition, and on the pairs that keep their order."""
     here = [changes for (condition, _), changes in growth.changes().items() if condition in (first, first.dense())]
     sentences = []
     for changes in here:
-        told = _to_and_fro(growth, changes, first) if len(changes) > 1 else _change(growth, changes[0], first)
+        told = _alternating(growth, changes, first) if len(changes) > 1 else _change(growth, changes[0], first)
         sentences.append(told)
     kept = [_stays(growth, *each) for each in growth.never_cross() if each[0] in (first, first.dense())]
     if kept:
-        sentences.append(f"The order stays for all of {span}: {', '.join(kept)} ({first.in_words()}).")
+        sentences.append(f"The order is the same for all of {span}: {', '.join(kept)} ({first.in_words()}).")
     equal = [
         f"{growth.titles[one]} and {growth.titles[other]}"
         for condition, one, other in growth.always_equal()
@@ -190,32 +193,32 @@ def _orders(growth: Growth, first: Condition, span: str) -> list[str]:
 def _stays(growth: Growth, condition: Condition, faster: str, slower: str) -> str:
     pair = (faster, slower)
     equal = sorted(set(growth.together(condition, pair)) - set(growth.ahead(condition, pair)))
-    but = f" (as fast at P = {', '.join(_runs(equal, growth.together(condition, pair)))})" if equal else ""
-    return f"{growth.titles[faster]} before {growth.titles[slower]}{but}"
+    but = f" (equal at P = {', '.join(_runs(equal, growth.together(condition, pair)))})" if equal else ""
+    return f"{growth.titles[faster]} faster than {growth.titles[slower]}{but}"
 
 
-def _to_and_fro(growth: Growth, changes: Sequence[Crossover], condition: Condition) -> str:
-    """Say of an order that changes several times where the one is ahead that is so at fewer P."""
+def _alternating(growth: Growth, changes: Sequence[Crossover], condition: Condition) -> str:
+    """Return a sentence on an order that changes several times: the P at which the less often faster one is faster."""
     pair = (changes[0].before, changes[0].after)
     leads = {name: growth.ahead(condition, order) for name, order in zip(pair, (pair, pair[::-1]), strict=True)}
     ahead, other = sorted(pair, key=lambda name: len(leads[name]))
-    at = ", ".join(_runs(leads[ahead], growth.together(condition, pair)))
+    leading = ", ".join(_runs(leads[ahead], growth.together(condition, pair)))
     return (
-        f"The order of {growth.titles[other]} and {growth.titles[ahead]} goes to and fro: of the P simulated, "
-        f"{growth.titles[ahead]} is the faster only at {at} ({condition.in_words()})."
+        f"The order of {growth.titles[other]} and {growth.titles[ahead]} alternates: of the simulated P, "
+        f"{growth.titles[ahead]} is faster only at {leading} ({condition.in_words()})."
     )
 
 
 def _runs(some: Sequence[int], every: Sequence[int]) -> list[str]:
-    """Return the P's of `some` in words, neighbours among `every` together: "4", "6 to 9", "16 on"."""
+    """Return the P of `some` as text, with neighbours in `every` joined: "4", "6 to 9", "16 on"."""
     told: list[str] = []
     start = None
-    for at, workers in enumerate(every):
+    for position, workers in enumerate(every, 1):
         if workers in some and start is None:
             start = workers
-        if start is not None and (at + 1 == len(every) or every[at + 1] not in some):
+        if start is not None and (position == len(every) or every[position] not in some):
             alone = str(start) if start == workers else f"{start} to {workers}"
-            told.append(f"{start} on" if at + 1 == len(every) and start != workers else alone)
+            told.append(f"{start} on" if position == len(every) and start != workers else alone)
             start = None
     return told
 
@@ -225,12 +228,14 @@ def _change(growth: Growth, each: Crossover, condition: Condition) -> str:
     interval = "" if each.interval is None else f" ({_number(each.interval[0])} to {_number(each.interval[1])})"
     fitted = "" if each.fitted is None else f"the fitted curves cross at P = {_number(each.fitted)}{interval}"
     if each.bracket is None:
-        return f"Beyond what was simulated, {after} overtakes {before}: {fitted} ({condition.in_words()})."
+        return f"Beyond the simulated P, {after} overtakes {before}: {fitted} ({condition.in_words()})."
     low, high = each.bracket
-    known = growth.together(condition, (each.before, each.after))
-    last = max(workers for workers in known if workers < high)
-    exact = "" if high - last == 1 else f" (or from one after P = {last:,})"
-    exact += f"; as fast at P = {', '.join(_runs([p for p in known if low < p < high], known))}" if last > low else ""
+    simulated = growth.together(condition, (each.before, each.after))
+    last = max(workers for workers in simulated if workers < high)
+    exact = "" if high - last == 1 else f" (or from a P after {last:,})"
+    exact += (
+        f"; equal at P = {', '.join(_runs([p for p in simulated if low < p < high], simulated))}" if last > low else ""
+    )
     fitted = f"; {fitted}" if fitted else ""
     return f"{after} is faster than {before} from P = {high:,}{exact}{fitted} ({condition.in_words()})."
 

@@ -149,7 +149,7 @@ def test_a_report_that_cannot_be_written_costs_the_report_not_the_conclusion(tmp
     ran = in_little_room(tmp_path, f"{study} out", report - 1)
     assert usual.returncode == 0
     assert re.fullmatch(
-        r"netsim: out 'out' could not be written to: File too large; all points are kept[^\n]*\n", ran.stderr
+        r"netsim: out 'out' could not be written to: File too large; all points are stored[^\n]*\n", ran.stderr
     )
     assert ran.returncode == 1
     assert ran.stdout == re.sub(r"Report: .*\n", "", usual.stdout)

@@ -256,7 +256,7 @@ def test_studies_of_what_no_link_takes_are_refused(
 def test_a_scaling_study_has_no_point_twice(capsys: pytest.CaptureFixture[str], tmp_path: Path, sets: str) -> None:
     ran = run(capsys, f"study scaling --quick --set {sets} --out {tmp_path / 'out'} --jobs 1")
     assert (ran.code, ran.out) == (2, "")
-    assert "hold one value twice" in ran.err
+    assert "contain a value twice" in ran.err
 
 
 @pytest.mark.parametrize(

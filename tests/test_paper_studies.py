@@ -204,8 +204,8 @@ def test_who_is_first_is_told_with_how_many_seeds() -> None:
     (said, least, never), winners = time_to_accuracy._winners(settings, rows)
     assert "A at 1Gbps after 2 s (B takes 1.25×, first with 2 of 3 seeds)" in said
     assert winners["time"] == {"1Gbps": "A"}
-    assert "Fewest bytes up: A" in least
-    assert never == "Not reached with every seed by C."
+    assert "Fewest bytes sent: A" in least
+    assert never == "Not every seed reached the target with C."
 
 
 def test_communication_time_is_bits_at_a_gigabit_a_second() -> None:

@@ -294,7 +294,7 @@ def test_the_quick_study_names_both_laws(tmp_path: Path, capsys: pytest.CaptureF
     ("sets", "said"),
     [
         ("workers=2,4", "at least 5"),
-        ("workers=1,2,3,4,5", "from 2 on"),
+        ("workers=1,2,3,4,5", "each at least 2"),
         ("algorithms=topk,gtopkk", "did you mean 'gtopk'"),
         ("algorithms=topk:doubbling", "did you mean 'doubling'"),
         ("topologies=mesh", "unknown topology 'mesh'"),

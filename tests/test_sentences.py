@@ -170,8 +170,8 @@ def check_orders(said: list[str], times: dict[str, dict[int, float]]) -> list[st
         return {p: (times[one][p], times[other][p]) for p in times[one] if p in times[other]}
 
     for sentence in said[1:]:
-        if found := re.match(r"The order stays for all of .*?: (.*) \(star", sentence):
-            for part in re.findall(r"(\S+) before (\S+?)(?: \(as fast at P = ([^)]*)\))?(?:, |$)", found[1]):
+        if found := re.match(r"The order is the same for all of .*?: (.*) \(star", sentence):
+            for part in re.findall(r"(\S+) faster than (\S+?)(?: \(equal at P = ([^)]*)\))?(?:, |$)", found[1]):
                 known = both(part[0], part[1])
                 equal = {p for p, (one, other) in known.items() if one == other}
                 assert all(one <= other for one, other in known.values())
@@ -179,14 +179,12 @@ def check_orders(said: list[str], times: dict[str, dict[int, float]]) -> list[st
         elif found := re.match(r"Equally fast for all of .*?: (.*) \(star", sentence):
             for one, other in (part.split(" and ") for part in found[1].split(", ")):
                 assert all(a == b for a, b in both(one, other).values())
-        elif found := re.match(
-            r"The order of (\S+) and (\S+) goes to and fro: .* is the faster only at (.*) \(", sentence
-        ):
+        elif found := re.match(r"The order of (\S+) and (\S+) alternates: .* is faster only at (.*) \(", sentence):
             known = both(found[2], found[1])
             assert numbers(found[3], sorted(known)) == {p for p, (one, other) in known.items() if one < other}
         elif found := re.match(
-            r"(\S+) is faster than (\S+) from P = (\d+)(?: \(or from one after P = (\d+)\))?"
-            r"(?:; as fast at P = ([^;(]*))?",
+            r"(\S+) is faster than (\S+) from P = (\d+)(?: \(or from a P after (\d+)\))?"
+            r"(?:; equal at P = ([^;(]*))?",
             sentence,
         ):
             known = both(found[1], found[2])
@@ -196,7 +194,7 @@ def check_orders(said: list[str], times: dict[str, dict[int, float]]) -> list[st
             assert all(one >= other for p, (one, other) in known.items() if p < since)
             assert found[4] or since - 1 in known
             assert not found[4] or int(found[4]) == max(p for p in known if p < since)
-        elif found := re.match(r"Beyond what was simulated, (\S+) overtakes (\S+):", sentence):
+        elif found := re.match(r"Beyond the simulated P, (\S+) overtakes (\S+):", sentence):
             known = both(found[1], found[2])
             assert all(one >= other for one, other in known.values())
         else:

@@ -157,8 +157,8 @@ def test_several_processes_find_what_one_does(tmp_path: Path) -> None:
 def test_workers_of_another_version_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first version is that of the process that asks, the second that of the one that measures."""
     for here, said in (
-        (Version("1.0+bb", {}), "netsim is 1.0+bb, but 1.0+aa asked"),
-        (Version("1.0+aa", {"torch": "2.8"}), "the cluster has torch 2.8, but 2.9 asked"),
+        (Version("1.0+bb", {}), "the cluster runs netsim 1.0+bb, but this machine 1.0+aa"),
+        (Version("1.0+aa", {"torch": "2.8"}), "the cluster has torch 2.8, but this machine 2.9"),
     ):
         versions = iter([Version("1.0+aa", {"torch": "2.9"}), here])
         monkeypatch.setattr("netsim.study.pool.version_of", lambda measure, versions=versions: next(versions))
@@ -207,7 +207,7 @@ def test_sets_that_are_refused(text: str) -> None:
     [
         ("study = 1", "study 1 must be a name"),
         ('study = "scalin"', "unknown study 'scalin'"),
-        ("[settings]", "does not say which study"),
+        ("[settings]", "names no study"),
         ('study = "sweep"\nsettings = 3', "settings must be a table"),
         ('study = "sweep"\ncode = "print()"', "unknown key"),
         ("study = ", "is not TOML"),
@@ -253,7 +253,7 @@ def test_a_study_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize(
     ("extra", "workers", "said"),
     [
-        ('workload = "os:system"', "[2]", "code of your own"),
+        ('workload = "os:system"', "[2]", "your own code"),
         ("elments = 5", "[2]", "did you mean"),
         ("latency = 0", "[2]", "latency 0"),
         ("latency = inf", "[2]", "finite"),
@@ -373,5 +373,5 @@ def test_no_study_runs_code_that_a_file_names(
     Path("study.toml").write_text(f'study = "{name}"\n[settings]\nworkload = "mine:factory"\n')
     ran = run(capsys, "study study.toml --quick --out found")
     assert (ran.code, ran.out) == (2, "")
-    assert "code of your own" in ran.err
+    assert "your own code" in ran.err
     assert not Path("ran").exists()

@@ -118,7 +118,7 @@ def test_a_point_with_a_right_hash_and_strange_contents_is_an_error_of_one_line(
     kept: Path, outcome: dict[str, Any]
 ) -> None:
     kept.write_bytes(sealed(kept, outcome=outcome))
-    with pytest.raises(NetsimError, match=r"do not hold what a study writes .* leave out --resume") as caught:
+    with pytest.raises(NetsimError, match=r"were not written by a study .* leave out --resume") as caught:
         ran(kept.parents[1], resume=True)
     assert "\n" not in str(caught.value)
     assert ran(kept.parents[1]) == "14"
@@ -133,7 +133,7 @@ def test_what_is_in_the_way_of_a_point_is_said_before_anything_is_measured(kept:
         os.mkfifo(kept)
     else:
         kept.symlink_to("nothing" if kind == "link to nothing" else kept.parent)
-    with pytest.raises(UsageError, match=re.escape(f"point {str(kept)!r} is in the way of a file")):
+    with pytest.raises(UsageError, match=re.escape(f"point {str(kept)!r} is not a regular file")):
         ran(kept.parents[1], resume=True)
     assert calls == []
 
@@ -180,7 +180,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
     assert list((tmp_path / "full" / "points").iterdir()) == []
     late = limited(tmp_path / "late", 6000)
     assert (late.returncode, late.stderr.count("\n")) == (1, 1), late.stderr
-    assert "all points are kept: mend that, and give --resume" in late.stderr
+    assert "all points are stored: make it writable, and give --resume" in late.stderr
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "late" / "points").iterdir()}
     assert len(kept) == 2
     again = limited(tmp_path / "late", 10**9, "--resume")
@@ -198,7 +198,7 @@ def test_a_disk_that_gets_full_keeps_what_was_ready(tmp_path: Path, monkeypatch:
         write_atomically(path, text)
 
     monkeypatch.setattr("netsim.study.store.write_atomically", until_full)
-    with pytest.raises(NetsimError, match="No space left on device; points that were ready before are kept"):
+    with pytest.raises(NetsimError, match="No space left on device; finished points are stored"):
         ran(tmp_path)
     monkeypatch.undo()
     calls.clear()

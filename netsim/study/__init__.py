@@ -1,7 +1,8 @@
-"""Studies: many simulated points, kept one by one, and what they say together.
+"""The engine of studies: many measurements over a grid of settings, and one conclusion from all of them.
 
-:class:`Study` says what varies and what is concluded; :func:`run_study` measures the points that are not yet kept,
-on the cores of this machine or on a Dask cluster, and writes what follows from them into one folder.
+A :class:`Study` defines the points to measure, how to measure a point, and how to conclude. :func:`run_study` measures
+the points on the cores of this machine or on a Dask cluster. Each measured point is stored in a file of its own, so an
+interrupted study resumes where it stopped. The report and the conclusion are written into the same folder.
 """
 
 from netsim.study.kinds import Conclusion, Finding, Outcome, Point, Settings, Study

@@ -1,4 +1,4 @@
-"""What can be known of points before any of them is measured."""
+"""Checks of all points of a study before the first one is measured."""
 
 from __future__ import annotations
 
@@ -12,28 +12,35 @@ from netsim.training.workloads import is_own
 
 
 def checked(points: Sequence[Point]) -> list[Point]:
-    """Return `points`, which hold options of ``netsim simulate``; raise UsageError for one that it would refuse."""
+    """Return `points` of options of ``netsim simulate``; raise UsageError for options that it refuses."""
     experiments_of(points)
     return list(points)
 
 
 def experiments_of(points: Sequence[Point]) -> list[Experiment]:
-    """Return the experiments that the options of `points` are.
+    """Return one experiment per point.
 
-    Raises UsageError for options that ``netsim simulate`` would refuse, and InfeasibleError for a topology without
-    room for the largest of its numbers of workers.
+    Raises
+    ------
+    UsageError
+        For options that ``netsim simulate`` refuses.
+    InfeasibleError
+        For a topology with fewer hosts than its largest number of workers.
     """
     experiments = [_experiment_of(point) for point in points]
-    largest = {each.topology: each for each in sorted(experiments, key=lambda each: each.workers)}
+    by_workers = sorted(experiments, key=lambda experiment: experiment.workers)
+    largest = {experiment.topology: experiment for experiment in by_workers}
     for experiment in largest.values():
         experiment.check_room()
     return experiments
 
 
 def check_no_code(point: Point) -> None:
-    """Raise UsageError for a workload that is code: settings may come from a file, and files hold values only."""
+    """Raise UsageError for a workload that is user code: settings may come from a file, and a file must run no code."""
     if is_own(str(point.get("workload", ""))):
-        raise UsageError(f"workload {point['workload']!r} is code of your own, which a study does not run")
+        raise UsageError(
+            f"workload {point['workload']!r} is your own code, which a study does not run; name a built-in workload"
+        )
 
 
 def _experiment_of(point: Point) -> Experiment:

@@ -1,4 +1,4 @@
-"""What decides a point besides what it says: files that it names; where it trains, its data and the processor."""
+"""The inputs of a measurement besides its options: files that options name, data sets, and the processor."""
 
 from __future__ import annotations
 
@@ -14,41 +14,41 @@ from netsim._util.errors import InfeasibleError
 from netsim.study.kinds import Point
 
 DataDigests: TypeAlias = Mapping[tuple[str, str | None], str]
-"""What each data set holds, in words with a SHA-256, by its name and the folder that it was asked for in."""
+"""A description of each data set with its SHA-256, by name and folder."""
 
 ELSEWHERE = "on a cluster"
 
 
 def contents_of(point: Point, data: DataDigests | None) -> dict[str, Any]:
-    """Return what decides `point` besides itself; `data` is None where a cluster trains, on machines of its own.
+    """Return the inputs of a measurement besides its options: files, data sets and processor.
 
-    What is trained depends in its last bits on the processor, so that a point of one kind of processor is not
-    another's. A simulation without values does not.
+    The processor counts for training only: the last bits of trained parameters depend on it. `data` is None if a
+    cluster measures, on other machines.
     """
-    found: dict[str, Any] = {}
+    inputs: dict[str, Any] = {}
     if files := {name: sha256_of(Path(name)) for name in files_of(point)}:
-        found["files"] = files
+        inputs["files"] = files
     if trains(point):
-        known = {} if data is None else {name: data[key] for name, key in data_sets(point) if key in data}
-        found |= {
-            "data": known,
+        digests = {} if data is None else {name: data[key] for name, key in data_sets(point) if key in data}
+        inputs |= {
+            "data": digests,
             "processor": ELSEWHERE if data is None else processor(str(point.get("device", "auto"))),
         }
-    return found
+    return inputs
 
 
 def files_of(point: Point) -> list[str]:
-    """Return the files that a point's texts name: by themselves, or as a value of a key, ``wan:matrix=FILE``."""
+    """Return the files named by the options of a point, whole or as a value of a key (``wan:matrix=FILE``)."""
     texts = [value for value in point.values() if isinstance(value, str)]
     parts = {part.strip() for text in texts for part in (text, *re.split("[:,=]", text))}
-    return sorted(part for part in parts if os.path.isfile(part))  # noqa: PTH113  # false for any text, never an error
+    return sorted(part for part in parts if os.path.isfile(part))  # noqa: PTH113  # False, without an error, for any text
 
 
 def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file; of one that cannot be read, nothing."""
+    """Return the SHA-256 of a file; empty text if it cannot be read."""
     try:
-        found = path.stat()
-        return _sha256_of(path, found.st_ino, found.st_size, found.st_mtime_ns)
+        status = path.stat()
+        return _sha256_of(path, status.st_ino, status.st_size, status.st_mtime_ns)
     except OSError:
         return ""
 
@@ -60,12 +60,12 @@ def _sha256_of(path: Path, *version: int) -> str:
 
 
 def trains(point: Point) -> bool:
-    """Return whether a point asks for real gradients."""
+    """Return whether a point computes real gradients."""
     return ("workload" in point or "data" in point) and not point.get("timing_only")
 
 
 def data_sets(point: Point) -> Iterator[tuple[str, tuple[str, str | None]]]:
-    """Yield the data sets that a point trains on, by name, each with its key in :data:`DataDigests`."""
+    """Yield the name of each data set that a point trains on, with its key in :data:`DataDigests`."""
     from netsim.training.workloads import DEFAULT, WORKLOADS
     from netsim.training.workloads.data import DATA, data_names
 
@@ -78,9 +78,14 @@ def data_sets(point: Point) -> Iterator[tuple[str, tuple[str, str | None]]]:
 
 
 def read_data(points: Sequence[Point], data_dir: str | None) -> DataDigests:
-    """Read every data set that `points` train on; where one is missing raise InfeasibleError, before hours go by.
+    """Read every data set that `points` train on, so that a missing one is reported before hours of measuring.
 
-    `data_dir` is where it is for points that do not say so.
+    `data_dir` is the folder of data sets for points without a folder of their own.
+
+    Raises
+    ------
+    InfeasibleError
+        If a data set is missing.
     """
     keys = sorted({key for point in points for _, key in data_sets(point)}, key=str)
     if not keys:
@@ -96,7 +101,7 @@ def read_data(points: Sequence[Point], data_dir: str | None) -> DataDigests:
 
 
 def data_if_there(points: Sequence[Point], data_dir: str | None) -> DataDigests:
-    """Return what :func:`read_data` does, or nothing where a data set is missing: then no trained point is known."""
+    """Return the result of :func:`read_data`, or nothing if a data set is missing: then no trained point is stored."""
     try:
         return read_data(points, data_dir)
     except InfeasibleError:
@@ -104,7 +109,7 @@ def data_if_there(points: Sequence[Point], data_dir: str | None) -> DataDigests:
 
 
 def processor(device: str) -> str:
-    """Return what computes gradients: the instructions of this CPU that torch uses, or the GPU's name."""
+    """Return the processor of gradients: the CPU instruction set that torch uses, or the name of the GPU."""
     import torch
 
     if device == "cpu" or not torch.cuda.is_available():

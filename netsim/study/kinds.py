@@ -1,4 +1,4 @@
-"""What a study is: settings, the points they span, how one is measured, and what all of them say."""
+"""The parts of a study: settings, the points that settings span, the measurement of a point, and the conclusion."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from pydantic import BaseModel, ConfigDict, field_validator
 from netsim.report import Section
 
 Point: TypeAlias = Mapping[str, Any]
-"""What one measurement depends on, as JSON takes it: options as of ``netsim simulate``, or a study's own."""
+"""The input of one measurement as a JSON object: options of ``netsim simulate``, or options of a study."""
 
 Outcome: TypeAlias = Mapping[str, Any]
-"""What one measurement found, as JSON takes it. It must follow from the point alone: no clock, no machine."""
+"""The result of one measurement as a JSON object; a function of the point only, not of clock or machine."""
 
 
 class Finding(NamedTuple):
-    """A point and what was found there."""
+    """A point and its outcome."""
 
     point: Point
     outcome: Outcome
 
 
 class Settings(BaseModel):
-    """What a study varies: a field a setting, which ``--set``, a TOML file and Python may change.
+    """The settings of a study, one field each; ``--set``, a TOML file and Python can change them.
 
-    Unknown names, numbers that are not finite, and values of another type are errors, never guesses.
+    Unknown names, numbers that are not finite, and values of another type are errors.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
@@ -35,7 +35,7 @@ class Settings(BaseModel):
     @field_validator("*")
     @classmethod
     def _has_values(cls, value: Any) -> Any:
-        """Refuse an empty list: nothing varies over no value, and nothing is drawn of none."""
+        """Refuse an empty list, which would leave a study without points."""
         if value == ():
             raise ValueError("must have at least one value")
         return value
@@ -46,9 +46,18 @@ SettingsT = TypeVar("SettingsT", bound=Settings)
 
 @dataclass(frozen=True, slots=True)
 class Conclusion:
-    """What a study found: in `sentences` for people, and in `data` as JSON takes it.
+    """The conclusion of a study.
 
-    `sections` are the report's pictures and tables, `limits` what was assumed and left out, a sentence each.
+    Attributes
+    ----------
+    sentences
+        The conclusion in sentences.
+    data
+        The same results as a JSON object.
+    sections
+        The figures and tables of the report.
+    limits
+        One sentence for each assumption and each omission.
     """
 
     sentences: Sequence[str]
@@ -58,19 +67,32 @@ class Conclusion:
 
 
 def nothing_more(settings: Any, findings: Sequence[Finding]) -> Sequence[Point]:
-    """Ask for no further points."""
+    """Return no further points: the default of :attr:`Study.refine`."""
     return ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Study(Generic[SettingsT]):
-    """One file in :mod:`studies` makes one of these.
+    """A study; each file in :mod:`studies` defines one.
 
-    `points` says what to measure; `measure` is a pure function of the standard library's kind that other processes
-    can import by name; `refine` may ask for further points in the light of what was found, as often as it returns
-    new ones; `conclude` draws the conclusion from all findings, in the order in which they were asked for.
-    `quick` holds the settings that ``--quick`` changes; `needs` says in a sentence what the full setting asks of a
-    machine.
+    Attributes
+    ----------
+    name, title
+        The name on the command line, and the title of the report.
+    settings
+        The class of its settings.
+    points
+        Returns the points to measure.
+    measure
+        Measures a point. It must be a pure module-level function, which other processes import by name.
+    conclude
+        Draws the conclusion from all findings, in the order in which their points were requested.
+    refine
+        Returns further points in view of the findings; called again until it returns no new point.
+    quick
+        The settings that ``--quick`` changes.
+    needs
+        Memory and time that the full setting needs, in words.
     """
 
     name: str
@@ -84,14 +106,14 @@ class Study(Generic[SettingsT]):
     needs: str = ""
 
     def setting(self, settings: SettingsT) -> str:
-        """Return in words whether this is the quick or the full setting, whichever is nearer, and what differs."""
-        known = {"full setting": self.settings()}
+        """Return "quick setting" or "full setting", whichever is closer to `settings`, and the settings that differ."""
+        named = {"full setting": self.settings()}
         if self.quick:
-            known["quick setting"] = self.settings(**self.quick)
+            named["quick setting"] = self.settings(**self.quick)
         fields = self.settings.model_fields
         changed = {
             name: [key for key in fields if getattr(settings, key) != getattr(base, key)]
-            for name, base in known.items()
+            for name, base in named.items()
         }
         nearest = min(changed, key=lambda name: len(changed[name]))
         if len(changed[nearest]) == len(fields):

@@ -1,4 +1,4 @@
-"""Many measurements at once: on this machine's cores, or on a Dask cluster; the same code on both."""
+"""The pool of processes that measure points: on the cores of this machine, or on a Dask cluster."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ CLUSTER = re.compile(r"dask://(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(?P<p
 PR_SET_PDEATHSIG = 1
 MOST_JOBS = 4096
 CORES = "LOKY_MAX_CPU_COUNT"
-"""The variable that joblib reads."""
+"""Environment variable by which joblib limits the number of processes."""
 LONGEST = 200
-"""Characters of a value in an error."""
+"""Characters of an option's value that an error shows."""
 
 
 def cluster_address(cluster: str) -> str:
-    """Return the scheduler's address for Dask from ``dask://host:port``."""
+    """Return the address of a Dask scheduler from ``dask://host:port``; raise UsageError for any other text."""
     match = CLUSTER.fullmatch(cluster)
     if match is None:
         raise UsageError(f"cluster {cluster!r} is not an address; write it like dask://127.0.0.1:8786")
@@ -38,7 +38,7 @@ def cluster_address(cluster: str) -> str:
 
 
 def check_jobs(jobs: int) -> int:
-    """Return how many points are measured at once; 0 means as many as there are cores."""
+    """Return the number of points to measure at the same time; 0 stands for one per core."""
     if not 0 <= jobs <= MOST_JOBS:
         raise UsageError(f"jobs {jobs} must be from 0 (as many as there are cores) to {MOST_JOBS:,}")
     return jobs or len(os.sched_getaffinity(0))
@@ -46,7 +46,7 @@ def check_jobs(jobs: int) -> int:
 
 @contextmanager
 def backend(cluster: str | None) -> Iterator[None]:
-    """Have joblib use the cluster at an address, or this machine's cores."""
+    """Make joblib use the cluster at an address, or the cores of this machine if `cluster` is None."""
     import joblib
 
     cores = os.environ.get(CORES, "1")
@@ -77,36 +77,55 @@ def backend(cluster: str | None) -> Iterator[None]:
 def measured(
     measure: Callable[[Point], Outcome], points: Sequence[Point], jobs: int, data_dir: str | None = None
 ) -> Iterator[tuple[Point, Outcome]]:
-    """Measure `points`, `jobs` at once, and yield each with what was found, as it comes.
+    """Measure points in parallel.
 
-    Those that name data have it in `data_dir`. Where a point fails, raises NetsimError naming it.
+    Parameters
+    ----------
+    measure
+        Measures a point.
+    points
+        The points.
+    jobs
+        How many points are measured at the same time.
+    data_dir
+        The folder of data sets, for points that train.
+
+    Yields
+    ------
+    point, outcome
+        Each point as soon as it is measured.
+
+    Raises
+    ------
+    NetsimError
+        If a point fails; the error names the point. An InfeasibleError stays an InfeasibleError.
     """
     import joblib
 
-    # Of no concern to a user: a process that grew is replaced; where a point fails, the others are given up.
-    for said in ("A worker stopped while some jobs", ".*tasks which were still being processed"):
-        warnings.filterwarnings("ignore", message=said, category=UserWarning)
-    # One point a batch: a batch that is lost would be several points lost.
+    # Normal events: loky replaces a process that grew; after a failed point the others are cancelled.
+    for message in ("A worker stopped while some jobs", ".*tasks which were still being processed"):
+        warnings.filterwarnings("ignore", message=message, category=UserWarning)
+    # One point per batch, so that a process that ends loses one point only.
     parallel = joblib.Parallel(n_jobs=jobs, batch_size=1, return_as="generator_unordered")
     task = joblib.delayed(_measure_one)
     place = {} if data_dir is None else {"data_dir": data_dir}
     placed = ((place if trains(point) else {}) | dict(point) for point in points)
-    asked = (task(measure, number, point, version_of(measure)) for number, point in enumerate(placed))
+    tasks = (task(measure, index, point, version_of(measure)) for index, point in enumerate(placed))
     with _interrupts_held():
-        outcomes = parallel(asked)  # starts the processes
+        outcomes = parallel(tasks)  # starts the processes
     with _pool_errors(outcomes):
-        for number, outcome, failure in outcomes:
+        for index, outcome, failure in outcomes:
             if outcome is None:
                 kind = InfeasibleError if failure.infeasible else NetsimError
-                raise kind(f"point {_words(points[number])} failed: {failure.why}")
-            yield points[number], outcome
+                raise kind(f"point {_words(points[index])} failed: {failure.why}")
+            yield points[index], outcome
 
 
 @contextmanager
 def _pool_errors(outcomes: Generator[Any, None, None]) -> Iterator[None]:
-    """Say in a line what went wrong with the processes that measure, rather than with a point.
+    """Turn a failure of a measuring process, as opposed to a failed point, into a NetsimError of one line.
 
-    What is left of `outcomes` is given up here: joblib would do so whenever it is collected, and may fail then.
+    The remaining `outcomes` are cancelled here. Otherwise joblib cancels them at garbage collection, and may fail then.
     """
     try:
         yield
@@ -114,7 +133,7 @@ def _pool_errors(outcomes: Generator[Any, None, None]) -> Iterator[None]:
         raise
     except Exception as error:
         raise NetsimError(
-            f"a process that measured points ended ({in_one_line(error)}); points that were ready are kept: give "
+            f"a process that measured points ended ({in_one_line(error)}); finished points are stored: give "
             "--resume, and fewer --jobs if memory is short"
         ) from error
     finally:
@@ -123,52 +142,52 @@ def _pool_errors(outcomes: Generator[Any, None, None]) -> Iterator[None]:
 
 
 class Failure(NamedTuple):
-    """What went wrong with a point, and whether the point asks for what cannot be simulated."""
+    """Why a point failed; `infeasible` if it needs more memory or time than allowed."""
 
     why: str = ""
     infeasible: bool = False
 
 
 def _measure_one(
-    measure: Callable[[Point], Outcome], number: int, point: Point, version: Version
+    measure: Callable[[Point], Outcome], index: int, point: Point, version: Version
 ) -> tuple[int, Outcome | None, Failure]:
-    """Return the number of the point, and what was found there or what went wrong."""
-    if differing := _differing(version_of(measure), version):
-        return number, None, Failure(f"{differing}; install the same on both")
+    """Return the index of the point, and its outcome or the reason of its failure."""
+    if difference := _difference(version_of(measure), version):
+        return index, None, Failure(f"{difference}; install the same version on both")
     try:
-        return number, measure(point), Failure()
+        return index, measure(point), Failure()
     except NetsimError as error:
-        return number, None, Failure(str(error), isinstance(error, InfeasibleError))
-    except Exception as error:  # one line, whatever a point leads to; a worker's traceback helps nobody
-        return number, None, Failure(in_one_line(error))
+        return index, None, Failure(str(error), isinstance(error, InfeasibleError))
+    except Exception as error:  # an error has one line; the traceback of another process would not help
+        return index, None, Failure(in_one_line(error))
 
 
-def _differing(here: Version, asked: Version) -> str:
-    """Return in what the code of a process that measures differs from that which asked, empty if in nothing."""
+def _difference(here: Version, asked: Version) -> str:
+    """Return how the code of the measuring process differs from that of the requesting one; empty if it does not."""
     if here.code != asked.code:
-        return f"the cluster's netsim is {here.code}, but {asked.code} asked"
+        return f"the cluster runs netsim {here.code}, but this machine {asked.code}"
     wrong = next((name for name in asked.libraries if here.libraries.get(name) != asked.libraries[name]), None)
     return (
         ""
         if wrong is None
-        else f"the cluster has {wrong} {here.libraries.get(wrong)}, but {asked.libraries[wrong]} asked"
+        else f"the cluster has {wrong} {here.libraries.get(wrong)}, but this machine {asked.libraries[wrong]}"
     )
 
 
 def _begin_worker(parent: int) -> None:
-    """Have this process killed when the one that started it ends, however that ends; interrupts are for that one."""
+    """Ignore interrupts, which the parent handles, and let the kernel kill this process when the parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it ended before
+        if os.getppid() != parent:  # the parent ended before the call
             os._exit(1)
 
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Have processes that are started meanwhile never get an interrupt; we get one that comes as soon as this ends.
+    """Block interrupts in processes started meanwhile; deliver a pending interrupt to this process at the end.
 
-    From the keyboard it goes to all processes, and one that is still starting would print what it was at.
+    Ctrl-C interrupts all processes, and a process that is still starting would print a traceback.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
@@ -178,8 +197,8 @@ def _interrupts_held() -> Iterator[None]:
     from joblib.externals.loky.backend import resource_tracker as of_loky
 
     for tracker in (resource_tracker, of_loky):
-        tracker.ensure_running()  # to start one later would let interrupts through again
-    # joblib lifts the block now and then, and an interrupt amid its work may end as another error.
+        tracker.ensure_running()  # starting a tracker later would unblock interrupts
+    # joblib unblocks signals at times, and an interrupt inside joblib may surface as another error.
     with held():
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:

@@ -1,4 +1,4 @@
-"""Runs a study: measures what is not yet kept, refines, concludes, and writes what came out."""
+"""Running a study: measure the missing points, refine, conclude, and write the report."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from netsim.study.validated import present, read_validation
 
 SCHEMA = "netsim.study/1"
 MOST_POINTS = 100_000
+"""Points of a study, to stop a grid that grew by mistake."""
 REPORT, CONCLUSION, POINTS = "report.html", "conclusion.json", "points"
 TABLES = ("points.jsonl", "points.csv")
 
@@ -37,7 +38,7 @@ def ignore(known: int, total: int) -> None:
 
 
 class Plan(NamedTuple):
-    """What a study would do: all first points, and how many of them are kept already."""
+    """The plan of a study: its first points, before refinement, and how many of them are stored already."""
 
     points: Sequence[Point]
     known: int
@@ -45,19 +46,18 @@ class Plan(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """A study that was run: what it concludes as JSON takes it, and the files that say so."""
+    """A finished study: its conclusion, the same as a JSON object, the files written, and the points measured now."""
 
     conclusion: Conclusion
     data: dict[str, Any]
     files: Sequence[Path]
     measured: int
-    """Points that were measured now, rather than found."""
 
 
 def plan_study(
     study: Study[SettingsT], settings: SettingsT, out: Path, *, cluster: str | None = None, data_dir: str | None = None
 ) -> Plan:
-    """Return what running `study` into the folder `out` would measure."""
+    """Return the points that running `study` into the folder `out` would measure."""
     points = _points_of(study, settings)
     store = Store(out / POINTS, study.measure, None if cluster else data_if_there(points, data_dir))
     return Plan(points, sum(store.load(point) is not None for point in points))
@@ -76,14 +76,37 @@ def run_study(
     validation: Path | None = None,
     on_point: OnPoint = ignore,
 ) -> Ran:
-    """Run `study` into the folder `out`, and return what it concludes.
+    """Run a study and write its report.
 
-    Every point is kept in ``out/points`` as soon as it is measured. With `resume`, those that an earlier run kept
-    are used; without, all are measured again. `jobs` points are measured at once (0: as many as there are cores),
-    or as many as the `cluster` has cores. `data_dir` holds data sets, on every machine that measures; results do not
-    depend on where it is. `validation` is what ``netsim validate`` wrote, to stand in the report, too. `command` is
-    how to get the same again. Raises InfeasibleError where a data set is missing, and UnwrittenError, whose
-    ``report`` is what came out, where its files could not be written.
+    Parameters
+    ----------
+    study, settings
+        The study and its settings.
+    out
+        The folder of the report; each point is stored in ``out/points`` as soon as it is measured.
+    command
+        The command line that repeats the study, for the report.
+    jobs
+        Points measured at the same time on this machine; 0 for one per core.
+    cluster
+        The address of a Dask scheduler, ``dask://host:port``, whose workers measure instead.
+    resume
+        Whether stored points of an earlier run are used; otherwise all points are measured again.
+    data_dir
+        The folder of data sets on every machine that measures; results do not depend on it.
+    validation
+        A result of ``netsim validate`` to include in the report.
+    on_point
+        Called with the number of points known and in all, whenever a point becomes known.
+
+    Raises
+    ------
+    UsageError
+        If settings, `out` or `validation` cannot be used.
+    InfeasibleError
+        If a data set is missing, or a point needs more memory or time than allowed.
+    UnwrittenError
+        If the report could not be written; its ``report`` holds the conclusion.
     """
     jobs = check_jobs(jobs)
     points = _points_of(study, settings)
@@ -96,24 +119,24 @@ def run_study(
     remove_leftovers(out)
     check_outputs({name: out / name for name in (REPORT, CONCLUSION, *TABLES)})
     store.prepare(points)
-    found: dict[str, Finding] = {}
+    findings: dict[str, Finding] = {}
     count = 0
     with backend(cluster):
         while True:
             asked = {store.key(point): point for point in points}
-            asked = {key: point for key, point in asked.items() if key not in found}
+            asked = {key: point for key, point in asked.items() if key not in findings}
             if not asked:
                 break
             measure = partial(measured, study.measure, jobs=jobs, data_dir=data_dir)
-            outcomes, fresh = _measure(measure, asked, store, resume, len(found), on_point)
-            found |= {key: Finding(point, outcomes[key]) for key, point in asked.items()}
+            outcomes, fresh = _measure(measure, asked, store, resume, len(findings), on_point)
+            findings |= {key: Finding(point, outcomes[key]) for key, point in asked.items()}
             count += fresh
-            with _kept_ones_fit(store, count < len(found)):
-                points = study.refine(settings, list(found.values()))
+            with _explain_foreign_points(store, count < len(findings)):
+                points = study.refine(settings, list(findings.values()))
     ran: Ran | None = None
     try:
-        with _kept_ones_fit(store, count < len(found)):
-            conclusion = study.conclude(settings, list(found.values()))
+        with _explain_foreign_points(store, count < len(findings)):
+            conclusion = study.conclude(settings, list(findings.values()))
             if validated is not None:
                 conclusion = replace(
                     conclusion,
@@ -122,14 +145,14 @@ def run_study(
                 )
             data = _as_json(study, settings, conclusion)
             ran = Ran(conclusion, data, (), count)
-            files = _write(study, settings, list(found.values()), conclusion, data, out, command)
+            files = _write(study, settings, list(findings.values()), conclusion, data, out, command)
     except (OSError, NetsimError) as error:
         reason = error if isinstance(error, OSError) else error.__cause__
         if not isinstance(reason, OSError):
             raise
         raise UnwrittenError(
-            f"out {str(out)!r} could not be written to: {reason_of(reason)}; all points are kept: mend that, and give "
-            "--resume to have the report",
+            f"out {str(out)!r} could not be written to: {reason_of(reason)}; all points are stored: make it writable, "
+            "and give --resume to write the report",
             ran,
         ) from error
     return replace(ran, files=files)
@@ -143,27 +166,28 @@ def _measure(
     before: int,
     on_point: OnPoint,
 ) -> tuple[dict[str, Outcome], int]:
-    """Return what is found at all points that are asked for, by key, and how many were measured for it."""
+    """Return the outcomes of all requested points by key, and how many of them were measured now."""
     outcomes: dict[str, Outcome] = {}
     if resume:
         outcomes = {key: kept for key, point in asked.items() if (kept := store.load(point)) is not None}
-    # In the order of keys, which is no order: what is left is then like what was done, and so is the time it takes.
+    # Measured in order of the keys, which are hashes: the remaining points then resemble the finished ones, and the
+    # estimate of the remaining time is fair.
     missing = [asked[key] for key in sorted(asked.keys() - outcomes.keys())]
     on_point(before + len(outcomes), before + len(asked))
     for point, outcome in measure(missing) if missing else ():
         key = store.key(point)
         if key not in asked:
-            raise NetsimError("a file that a point names was changed while points were measured; run the study again")
+            raise NetsimError("a file named by a point was changed while points were measured; run the study again")
         outcomes[key] = store.save(point, outcome)
         on_point(before + len(outcomes), before + len(asked))
     return outcomes, len(missing)
 
 
 @contextmanager
-def _kept_ones_fit(store: Store, resumed: bool) -> Iterator[None]:
-    """Say in a line that kept points are not what they seem, where what they hold leads to an error.
+def _explain_foreign_points(store: Store, resumed: bool) -> Iterator[None]:
+    """Turn an error from resumed points into a NetsimError of one line.
 
-    A hash shows that a file is as it was written, and not that it was a study that wrote it.
+    The hash of a stored point shows that its file is intact, but not that a study wrote it.
     """
     try:
         yield
@@ -171,8 +195,8 @@ def _kept_ones_fit(store: Store, resumed: bool) -> Iterator[None]:
         if not resumed or isinstance(error, NetsimError | OSError):
             raise
         raise NetsimError(
-            f"points in {str(store.folder)!r} do not hold what a study writes ({in_one_line(error)}); leave out "
-            "--resume to measure all of them again"
+            f"points in {str(store.folder)!r} were not written by a study ({in_one_line(error)}); leave out --resume "
+            "to measure all of them again"
         ) from error
 
 
@@ -183,14 +207,14 @@ def _points_of(study: Study[SettingsT], settings: SettingsT) -> Sequence[Point]:
     if not points:
         raise UsageError(f"study {study.name} has no points with these settings; give every list at least one value")
     if len(points) > MOST_POINTS:
-        raise UsageError(f"study {study.name} has {len(points):,} points; vary less, so that it has {MOST_POINTS:,}")
+        raise UsageError(f"study {study.name} has {len(points):,} points; vary less, at most {MOST_POINTS:,} points")
     return points
 
 
 def _experiments_of(points: Sequence[Point]) -> Iterator[Experiment]:
-    """Yield the experiments that points are, as far as they hold options of ``netsim simulate`` alone."""
+    """Yield the experiments of those points that hold only options of ``netsim simulate``."""
     for point in points:
-        with suppress(UsageError):  # measuring says what is wrong, if anything is
+        with suppress(UsageError):  # a point with a study's own options; measuring reports real errors
             yield Experiment.of(**point)
 
 
@@ -216,7 +240,7 @@ def _write(
     out: Path,
     command: str,
 ) -> list[Path]:
-    """Write the report, the conclusion, and the points as JSON lines and CSV; nothing in them tells when."""
+    """Write the report, the conclusion, and the points as JSON lines and CSV; no file contains a time of day."""
     rows = [dict(finding.point) | dict(finding.outcome) for finding in findings]
     columns = list(dict.fromkeys(name for row in rows for name in row))
     table = Table("points", columns, [[_cell(row.get(name)) for name in columns] for row in rows])
@@ -231,10 +255,10 @@ def _write(
         "command": command,
         "version": version_of(study.measure).code,
         "seed": _seeds(findings),
-        "setting": study.setting(settings) + (f"; the full one needs {study.needs}" if study.needs else ""),
+        "setting": study.setting(settings) + (f"; the full setting needs {study.needs}" if study.needs else ""),
         "settings": json.dumps(data["settings"], ensure_ascii=False),
         "points": f"{len(findings):,}",
-        "times": "SIMULATED on charges that are ASSUMED; none was measured",
+        "times": "SIMULATED with ASSUMED compute costs; none was measured",
         **surroundings(),
     }
     document = Document(

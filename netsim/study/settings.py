@@ -1,4 +1,4 @@
-"""Settings of a study as people write them: ``--set key=values``, and TOML files of their own."""
+"""Parsing of a study's settings: ``--set key=values`` and TOML files."""
 
 from __future__ import annotations
 
@@ -15,41 +15,65 @@ from netsim.study.kinds import SettingsT, Study
 from topologies.spec import several
 
 LARGEST_FILE = 1_000_000
-"""Bytes of a TOML file; a study that says what varies needs a thousandth of it."""
+"""Greatest size of a TOML file in bytes, a thousand times the usual size."""
 
 
 class StudyFile(NamedTuple):
-    """What a TOML file says: the study that it is a variant of, and the settings that it changes."""
+    """The content of a TOML file: the name of a study, and the settings to change."""
 
     study: str
     settings: Mapping[str, Any]
 
 
 def read_study_file(path: Path, studies: Iterable[str]) -> StudyFile:
-    """Return what the TOML file at `path` says: ``study = "scaling"``, and under ``[settings]`` what it changes.
+    """Read a TOML file with a line such as ``study = "scaling"`` and a table ``[settings]``.
 
-    Raises UsageError for anything else. A file holds values only: nothing in it is run.
+    The file holds values only; no code in it is run.
+
+    Raises
+    ------
+    UsageError
+        For a file that cannot be read, is not TOML, or has other keys.
     """
     text = content_of(path, f"study file {str(path)!r}", most=LARGEST_FILE)
     try:
-        said = tomllib.loads(text.decode())
-    except (ValueError, RecursionError) as error:  # ValueError: whatever is no TOML, and integers of 4,301 digits
+        content = tomllib.loads(text.decode())
+    except (ValueError, RecursionError) as error:  # ValueError: invalid TOML, and integers of more than 4,300 digits
         raise UsageError(f"study file {str(path)!r} is not TOML: {error}") from None
-    for name in said:
+    for name in content:
         if name not in ("study", "settings"):
             raise unknown(f"key of study file {str(path)!r}:", name, ("study", "settings"))
-    if "study" not in said:
-        raise UsageError(f'study file {str(path)!r} does not say which study it is; add a line study = "scaling"')
-    check_choice("study", said["study"], studies)
-    if not isinstance(said.get("settings", {}), dict):
-        raise UsageError(f"study file {str(path)!r}: settings must be a table; write [settings] and a line a setting")
-    return StudyFile(said["study"], said.get("settings", {}))
+    if "study" not in content:
+        raise UsageError(f'study file {str(path)!r} names no study; add a line such as study = "scaling"')
+    check_choice("study", content["study"], studies)
+    if not isinstance(content.get("settings", {}), dict):
+        raise UsageError(
+            f"study file {str(path)!r}: settings must be a table; write [settings] and one line per setting"
+        )
+    return StudyFile(content["study"], content.get("settings", {}))
 
 
 def settings_of(
     study: Study[SettingsT], *, quick: bool = False, given: Mapping[str, Any] | None = None, sets: Iterable[str] = ()
 ) -> SettingsT:
-    """Return the study's settings: its defaults, changed by `quick`, then by those `given`, then by ``key=values``."""
+    """Return the settings of a study.
+
+    Parameters
+    ----------
+    study
+        The study, with its default settings.
+    quick
+        Whether the study's quick settings replace its defaults.
+    given
+        Settings from a TOML file, which replace the former.
+    sets
+        Texts ``key=value`` or ``key=value,value`` from ``--set``, which replace all others.
+
+    Raises
+    ------
+    UsageError
+        For an unknown setting, or a value that it cannot have.
+    """
     known = study.settings.model_fields
     values = (dict(study.quick) if quick else {}) | dict(given or {})
     for text in sets:
@@ -60,7 +84,7 @@ def settings_of(
         table, _, key = name.partition(".")
         default = known[table].get_default(call_default_factory=True) if table in known else None
         if key and isinstance(default, dict):
-            list_of = any(isinstance(each, tuple) for each in default.values())
+            list_of = any(isinstance(value, tuple) for value in default.values())
             values[table] = dict(values.get(table, default)) | {key: _read(written.strip(), list_of)}
         else:
             values[name] = _read(written.strip(), isinstance(default, tuple))
@@ -74,9 +98,9 @@ def settings_of(
 
 
 def _read(text: str, list_of: bool) -> Any:
-    """Return the value, or with `list_of` the values between commas: whole numbers, numbers, or text."""
+    """Parse one value, or with `list_of` a list of values between commas: integers, floats, booleans or text."""
     if list_of:
-        return tuple(_read(each, False) for each in several(text) if each)
+        return tuple(_read(part, False) for part in several(text) if part)
     for kind in (int, float):
         try:
             return kind(text)
@@ -86,26 +110,26 @@ def _read(text: str, list_of: bool) -> Any:
 
 
 def _frozen(value: Any) -> Any:
-    """Return `value` with tuples for lists: TOML has only lists, and settings never change."""
+    """Return `value` with all lists turned into tuples, because settings are immutable."""
     if isinstance(value, dict):
-        return {name: _frozen(each) for name, each in value.items()}
+        return {name: _frozen(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return tuple(map(_frozen, value))
     return value
 
 
 KINDS = ("bool", "int", "float", "str")
-"""Kinds of value among which an option's may be of any; pydantic tells what is wrong with it as each."""
+"""Types of which an option's value may have any; pydantic reports an error for each type it tried."""
 
 
 def _one_line(error: ValidationError) -> str:
-    """Return the first thing wrong, in a line that names the value."""
+    """Return the first error in one line that names the value."""
     errors = error.errors(include_url=False)
-    wrong = next((each for each in errors if each["type"] == "finite_number"), errors[0])
+    wrong = next((error for error in errors if error["type"] == "finite_number"), errors[0])
     place = " ".join(
         part if isinstance(part, str) else f"value {part + 1}" for part in wrong["loc"] if part not in KINDS
     )
-    said = wrong["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    reason = wrong["msg"].removeprefix("Value error, ").removeprefix("Input ")
     if wrong["loc"] and wrong["loc"][-1] in KINDS and wrong["type"] != "finite_number":
-        said = "must be a number, text, true or false"
-    return f"setting {place or 'of the study'} {wrong['input']!r}: {said}"
+        reason = "must be a number, text, true or false"
+    return f"setting {place or 'of the study'} {wrong['input']!r}: {reason}"

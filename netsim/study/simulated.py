@@ -1,4 +1,4 @@
-"""The measurement that most studies make: one algorithm, simulated."""
+"""The measurement of most studies: the simulation of one algorithm."""
 
 from __future__ import annotations
 
@@ -10,13 +10,22 @@ from netsim.study.kinds import Outcome, Point
 
 
 def simulate_point(point: Point) -> Outcome:
-    """Return the result of the one algorithm that `point` names, which holds options of ``netsim simulate``.
+    """Simulate one algorithm.
 
-    What every rank sent by itself is left out: at P = 65,536 it would be most of the file.
+    Parameters
+    ----------
+    point
+        Options of ``netsim simulate`` with one algorithm.
+
+    Returns
+    -------
+    dict
+        The attributes of :class:`~netsim.experiment.results.Result`, without ``bytes_sent_by_rank``: with 65,536 ranks
+        it would be most of the stored file.
     """
     experiment = Experiment.of(**point)
     (name,) = experiment.algorithms
-    with open_session(experiment) as lab:
-        result = asdict(lab.simulate(name))
+    with open_session(experiment) as session:
+        result = asdict(session.simulate(name))
     del result["bytes_sent_by_rank"]
     return result

@@ -1,14 +1,16 @@
-"""The version of a measurement: the source that decides its result, and the libraries which that source imports.
+"""The version of a measurement: a hash of the source code that it runs, and the versions of the libraries it imports.
 
-Studies reuse a kept point only if the same code would measure it today. The code that counts is every definition that
-the measuring function refers to, and that those refer to in turn, in whatever file it stands. What only asks for
-points, draws them or talks about them is no part of that. Docstrings and comments are left out: they decide nothing.
+A study reuses a stored point only if the same code would measure it today. The hash covers every definition that the
+measuring function refers to, directly or through other definitions, in any file of this project. It does not cover code
+that requests points, draws them or words a conclusion. Docstrings and comments are left out, because they do not affect
+a result.
 
-Libraries count by their versions. Torch and NumPy decide the bits of a trained point, NetworkX the order of equal
-routes, and Python itself how ``sum`` rounds. Which of them a measurement uses is read off its imports.
+Libraries count by version: torch and NumPy affect the bits of a trained point, NetworkX the order of equal routes, and
+Python the rounding of ``sum``. The imports of the covered code determine which libraries count.
 
-References are read, not run: a name stands for whatever its module binds to it, and a text that names a module of ours
-for that module, because registries import by name. Too much is followed rather than too little.
+References are found in the syntax tree; no code is run. A name refers to everything that its module binds to it. A text
+that names a module of this project refers to the module, because registries import by name. In doubt a reference is
+followed: a hash that covers too much measures a point again, and one that covers too little would reuse a wrong point.
 """
 
 from __future__ import annotations
@@ -32,11 +34,11 @@ OURS = ("algorithms", "netsim", "studies", "topologies")
 HOME = Path(__file__).parents[2]
 WHOLE = "*"
 EFFECTS = "<effects>"
-"""The top-level statements of a module that do more than bind a name."""
+"""Stands for the top-level statements of a module that do more than bind a name."""
 
 
 class Version(NamedTuple):
-    """What decides a measurement besides its point: our code, and the versions of libraries by name."""
+    """The version of a measurement: the version and hash of our code, and the versions of libraries by name."""
 
     code: str
     libraries: dict[str, str]
@@ -53,16 +55,16 @@ class Reference(NamedTuple):
 def version_of(measure: Callable[..., Any]) -> Version:
     """Return the version of a measuring function: a hash of the code it reaches, and the libraries of that code."""
     reached = reach(measure)
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for reference, text in sorted(reached.texts.items()):
-        found.update(f"{reference.module}:{reference.name}\0".encode() + hashlib.sha256(text.encode()).digest())
+        digest.update(f"{reference.module}:{reference.name}\0".encode() + hashlib.sha256(text.encode()).digest())
     libraries = {"python": ".".join(platform.python_version_tuple()[:2])}
     libraries |= {name: _installed(name) for name in sorted(reached.libraries)}
-    return Version(f"{version()}+{found.hexdigest()[:16]}", libraries)
+    return Version(f"{version()}+{digest.hexdigest()[:16]}", libraries)
 
 
 class Bound(NamedTuple):
-    """What a module binds to a name, as text, and what that refers to."""
+    """The definition that a module binds to a name, as text, and the references in it."""
 
     text: str
     references: tuple[Reference, ...]
@@ -70,15 +72,15 @@ class Bound(NamedTuple):
 
 @dataclass(slots=True)
 class Reached:
-    """The definitions that a function reaches, as text, and the top-level packages of others that they import."""
+    """The definitions that a function reaches, as text, and the external packages that they import."""
 
     texts: dict[Reference, str] = field(default_factory=dict)
     libraries: set[str] = field(default_factory=set)
 
 
 def reach(measure: Callable[..., Any]) -> Reached:
-    """Return everything of ours that `measure` refers to, directly or through others."""
-    found = Reached()
+    """Return all definitions of this project that `measure` refers to, directly or through other definitions."""
+    reached = Reached()
     beside = _beside(measure)
     name = measure.__qualname__.partition(".")[0]
     waiting = [Reference(measure.__module__, name if name.isidentifier() else WHOLE)]
@@ -92,19 +94,19 @@ def reach(measure: Callable[..., Any]) -> Reached:
         if module is None:
             top = reference.module.partition(".")[0]
             if top not in sys.stdlib_module_names:
-                found.libraries.add(top)
+                reached.libraries.add(top)
             continue
         packages = reference.module.split(".")
         waiting += [Reference(".".join(packages[: depth + 1]), EFFECTS) for depth in range(len(packages))]
         bound = module.bound(reference.name)
         if bound.text:
-            found.texts[reference] = bound.text
+            reached.texts[reference] = bound.text
         waiting += bound.references
-    return found
+    return reached
 
 
 class Module:
-    """The source of a module, by the names that it binds at the top level."""
+    """The source of a module, by the names bound at its top level."""
 
     def __init__(self, name: str, path: Path, beside: Path | None) -> None:
         self.name = name
@@ -128,11 +130,11 @@ class Module:
             self._effects.append(statement)
 
     def bound(self, name: str) -> Bound:
-        """Return what `name` stands for: a definition, what is imported, :data:`WHOLE` or :data:`EFFECTS`."""
+        """Return the definition or import bound to `name`, which may also be :data:`WHOLE` or :data:`EFFECTS`."""
         if name not in self._known:
             statements, imported = self._statements(name), self._imported(name)
             inner = [each for statement in statements for each in self._references(statement)]
-            if name == EFFECTS:  # a function that is entered somewhere counts by its name, too
+            if name == EFFECTS:  # a registered function also counts by its name
                 imported = [Reference(self.name, each) for statement in statements for each in _names_bound(statement)]
             text = "\n".join([*map(ast.dump, statements), *map(":".join, imported)])
             self._known[name] = Bound(text, tuple(dict.fromkeys([*imported, *inner])))
@@ -147,7 +149,7 @@ class Module:
         return self._bound.get(name, [])
 
     def _imported(self, name: str) -> list[Reference]:
-        """Return what an import binds to `name`; of a name that nothing binds, all that the module holds."""
+        """Return the import bound to `name`; if nothing binds the name, the whole module."""
         if name == EFFECTS:
             return []
         if name == WHOLE:
@@ -157,7 +159,7 @@ class Module:
         return [] if name in self._bound else [Reference(self.name, WHOLE)]
 
     def _references(self, statement: ast.stmt) -> Iterator[Reference]:
-        """Yield what a statement refers to beyond itself."""
+        """Yield the references in a statement."""
         inner: dict[str, Reference] = {}
         for each in ast.walk(statement):
             if isinstance(each, ast.Import | ast.ImportFrom):
@@ -181,13 +183,13 @@ class Module:
                 yield from self._named(each.value)
 
     def _named(self, text: str) -> Iterator[Reference]:
-        """Yield the module of ours that a text names, as ``package.module`` or ``package.module:name``."""
+        """Yield the module of this project that a text names: ``package.module`` or ``package.module:name``."""
         module, _, name = text.partition(":")
         if all(part.isidentifier() for part in module.split(".")) and "." in module and load(module, self._beside):
             yield Reference(module, name if name.isidentifier() else WHOLE)
 
     def _imports_of(self, statement: ast.Import | ast.ImportFrom) -> dict[str, Reference]:
-        """Return what an import statement binds; a module that is imported as such is bound whole."""
+        """Return the names that an import statement binds; an imported module is bound as a whole."""
         if isinstance(statement, ast.Import):
             return {
                 each.asname or each.name.partition(".")[0]: Reference(
@@ -201,7 +203,7 @@ class Module:
         return {each.asname or each.name: Reference(module, each.name) for each in statement.names}
 
     def _resolved(self, target: Reference, attributes: Iterable[str] = ()) -> Reference:
-        """Return what a reference, followed by attributes, stands for: submodules are modules, not names."""
+        """Return the target of a reference followed by attributes, where a submodule is a module, not a name."""
         module, name = target
         for part in (*(() if name == WHOLE else (name,)), *attributes):
             known = load(module, self._beside)
@@ -242,9 +244,9 @@ def _parsed(name: str, path: Path, changed: int, beside: Path | None) -> Module:
 
 
 def _beside(measure: Callable[..., Any]) -> Path | None:
-    """Return the folder that the modules of a measuring function of the user's own are imported from.
+    """Return the folder from which the modules of a user's own measuring function are imported.
 
-    None for a function of ours, for one in an installed package, and for one without a file.
+    The result is None for a function of this project, of an installed package, or without a source file.
     """
     if measure.__module__.partition(".")[0] in OURS:
         return None
@@ -257,9 +259,10 @@ def _beside(measure: Callable[..., Any]) -> Path | None:
 
 
 class _Bare(ast.NodeTransformer):
-    """Takes out what decides nothing: texts that stand alone, and what only type checkers read."""
+    """Removes statements without effect on a result: docstrings, and imports for type checkers only."""
 
     def generic_visit(self, node: ast.AST) -> ast.AST:
+        """Visit the children of a node, then remove its statements without effect."""
         super().generic_visit(node)
         for block in ("body", "orelse", "finalbody"):
             statements = getattr(node, block, None)
@@ -299,7 +302,7 @@ def _names_bound(statement: ast.stmt) -> Iterator[str]:
 
 
 def _has_effects(statement: ast.stmt) -> bool:
-    """Return whether a top-level statement does more than bind names; a decorator may enter a function somewhere."""
+    """Return whether a top-level statement does more than bind names; a decorator may register a function."""
     if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
         return any(isinstance(each, ast.Call) for each in statement.decorator_list)
     if isinstance(statement, ast.Assign | ast.AnnAssign):
@@ -309,7 +312,7 @@ def _has_effects(statement: ast.stmt) -> bool:
 
 
 def _chain(node: ast.Attribute) -> tuple[str, list[str]]:
-    """Return the name that ``name.one.other`` begins with, and its attributes; no name if it begins otherwise."""
+    """Return the name and the attributes of ``name.one.other``; an empty name for any other expression."""
     attributes: list[str] = []
     value: ast.expr = node
     while isinstance(value, ast.Attribute):
@@ -324,7 +327,7 @@ def _distributions() -> dict[str, list[str]]:
 
 
 def _installed(package: str) -> str:
-    """Return the version of the distribution that a top-level package comes from, "none" if it is not installed."""
+    """Return the installed version of the distribution of a top-level package; "none" if there is none."""
     for name in (package, *_distributions().get(package, ())):
         try:
             return importlib.metadata.version(name)

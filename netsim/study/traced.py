@@ -1,4 +1,4 @@
-"""The measurement of studies that show a round as it goes: one algorithm with sizes only, and its trace."""
+"""The measurement of studies that draw a round: the trace of one algorithm, simulated with sizes only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from netsim.simulator.trace import Trace
 from netsim.study.kinds import Finding, Outcome, Point
 
 RANKS, LINKS = 16, 16
-"""That are drawn at most."""
+"""Greatest numbers of ranks and links in a picture."""
 
 
 def trace_point(point: Point) -> Outcome:
@@ -22,47 +22,47 @@ def trace_point(point: Point) -> Outcome:
     experiment = Experiment.of(**point)
     (name,) = experiment.algorithms
     trace = Trace(name)
-    with open_session(experiment) as lab:
-        result = lab.simulate(name, trace=trace)
+    with open_session(experiment) as session:
+        result = session.simulate(name, trace=trace)
     return {"title": result.title, "trace": asdict(trace)}
 
 
 def one_round(findings: Sequence[Finding], network: str) -> Section:
-    """Return a section with a Gantt chart and a heat map of every trace in `findings`."""
+    """Return a section with a Gantt chart and a heat map of each trace in `findings`."""
     drawn = ((Trace.from_dict(found["trace"]), found["title"]) for _, found in findings)
     figures = [figure(trace, title, network) for trace, title in drawn for figure in (gantt_of, links_of)]
-    return Section("One round, as it goes", figures=figures)
+    return Section("One round over time", figures=figures)
 
 
 def gantt_of(trace: Trace, title: str, network: str) -> Figure:
-    """Return what the workers do in a round, as a Gantt chart."""
+    """Return a Gantt chart of the activities of the workers in a round."""
     shown = "" if len(trace.hosts) <= RANKS else f"; the first {RANKS} of {len(trace.hosts)} ranks"
     return Figure(
         f"A round of {title}",
-        f"What each worker is at, on {network}{shown}{_left_out(trace)}.",
+        f"The activity of each worker over time on {network}{shown}{_left_out(trace)}.",
         draw_round(trace, 0, RANKS, _since(trace)),
-        "SIMULATED, charges ASSUMED",
+        "SIMULATED, compute costs ASSUMED",
     )
 
 
 def links_of(trace: Trace, title: str, network: str) -> Figure:
-    """Return how full the links are in a round, as a heat map."""
+    """Return a heat map of the utilisation of the links in a round."""
     count = len(trace.levels)
-    shown = f"all {count} links" if count <= LINKS else f"the {LINKS} busiest of {count} links"
+    shown = f"all {count} links with traffic" if count <= LINKS else f"the {LINKS} busiest of {count} links"
     return Figure(
         f"Links in a round of {title}",
-        f"How full they are, on {network}: {shown} that carried anything{_left_out(trace)}.",
+        f"Utilisation over time on {network}: {shown}{_left_out(trace)}.",
         draw_links(trace, LINKS, _since(trace)),
         "SIMULATED",
     )
 
 
 def _since(trace: Trace) -> int:
-    """Return an instant shortly before the first message: a long computation would hide how messages go."""
+    """Return an instant shortly before the first message, because a long computation would compress the messages."""
     first = min((message.start for message in trace.messages), default=trace.start)
     return max(trace.start, first - (trace.end - first) // 8)
 
 
 def _left_out(trace: Trace) -> str:
     since = (_since(trace) - trace.start) / PICOSECONDS
-    return f"; the first {format_duration(since)}, in which all compute, are left out" if since else ""
+    return f"; the first {format_duration(since)}, in which all workers compute, are left out" if since else ""

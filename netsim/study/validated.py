@@ -1,4 +1,4 @@
-"""What ``netsim validate`` found, for a study's report: predicted against measured, on a network that was there."""
+"""A result of ``netsim validate`` in the report of a study: predicted against measured on a real network."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from netsim.report.drawing import Axis, Series, against
 
 FILE = "validation.json"
 LARGEST_FILE = 50_000_000
-"""Bytes; a comparison takes about 500."""
+"""Greatest size in bytes; a comparison takes about 500."""
 
 Seconds = Annotated[float, Field(gt=0, le=1e9)]
-"""No exchange lasts for decades; a picture of one that did could not be drawn."""
+"""A duration in seconds; the bound keeps values that a picture can show."""
 
 
 class _Read(BaseModel):
-    """What is read of the file; what else stands in it is passed over."""
+    """A part of the file; unknown keys are ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
 
 
 class Compared(_Read):
-    """One exchange or round, of the slowest rank; `measured_s` is a median and lies in `measured_ci_s` by 95 %."""
+    """One exchange or round on its slowest rank: the predicted time, and the measured median with its 95 % interval."""
 
     kind: Literal["exchange", "round"]
     title: str
@@ -49,7 +49,7 @@ class _Machine(_Read):
 
 
 class ValidationFile(_Read):
-    """A validation, with where it was made and what it concluded itself."""
+    """A validation: the machine, the conclusion, and the comparisons."""
 
     schema_: Literal["netsim.validation/1"] = Field(alias="schema")
     environment: _Machine
@@ -58,15 +58,15 @@ class ValidationFile(_Read):
 
 
 class Presented(NamedTuple):
-    """A sentence for the conclusion, a section of the report."""
+    """A validation in a report: a sentence for the conclusion, and a section."""
 
     sentence: str
     section: Section
 
 
 def read_validation(path: Path) -> ValidationFile:
-    """Return what the folder that ``netsim validate --out`` wrote holds, or its file; raises UsageError for another."""
-    file = path / FILE if os.path.isdir(path) else path  # noqa: PTH112  # false for any path, never an error
+    """Read the folder that ``netsim validate --out`` wrote, or the file in it; raise UsageError for any other file."""
+    file = path / FILE if os.path.isdir(path) else path  # noqa: PTH112  # False, without an error, for any path
     what = f"validation {str(file)!r}"
     text = content_of(file, what, "give the folder that netsim validate --out wrote", most=LARGEST_FILE)
     try:
@@ -75,14 +75,14 @@ def read_validation(path: Path) -> ValidationFile:
         wrong = error.errors(include_url=False)[0]
         place = " ".join(str(part) for part in wrong["loc"])
         raise UsageError(
-            f"validation {str(file)!r} is not one of netsim validate: {place or 'it'}: {wrong['msg']}"
+            f"validation {str(file)!r} was not written by netsim validate: {place or 'the file'}: {wrong['msg']}"
         ) from None
 
 
 def present(validation: ValidationFile) -> Presented:
-    """Return what the validation says, in a sentence and in a section with a picture and a table."""
+    """Return the validation as a sentence, and as a section with a picture and a table."""
     rows = validation.comparison
-    errors = [abs(each.error) for each in rows]
+    errors = [abs(row.error) for row in rows]
     sentence = (
         f"Predicted against MEASURED on {validation.environment.hardware}, in {len(rows)} comparisons: the error is "
         f"{median(errors):.1%} in the median and {max(errors):.1%} at the worst."
@@ -90,12 +90,12 @@ def present(validation: ValidationFile) -> Presented:
     provenance = "PREDICTED against MEASURED"
     figure = Figure(
         "Predicted against measured",
-        "Every exchange and round that was measured, in seconds of the slowest rank; on the line the two agree.",
+        "Every measured exchange and round, in seconds of the slowest rank; on the line both times are equal.",
         against(_series(rows), Axis("measured (s)", 10), Axis("predicted (s)", 10)),
         provenance,
     )
     columns = [
-        "what",
+        "exchange or round",
         "P",
         "bytes a rank",
         "network",
@@ -120,7 +120,7 @@ def present(validation: ValidationFile) -> Presented:
         ]
         for each in rows
     ]
-    text = "What netsim validate measured, on its own network, not on that of this study. " + " ".join(
+    text = "Measured by netsim validate on its own network, not on the network of this study. " + " ".join(
         validation.conclusion
     )
     tables = [Table("predicted against measured", columns, cells, provenance)]
