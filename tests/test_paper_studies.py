@@ -154,7 +154,7 @@ def test_intervals_say_how_many_published_throughputs_they_hold() -> None:
         for each in by_workers.values()
     )
     assert (len(ratio), narrow, held) == (30, 6, 27)
-    assert "Of the 30 figures PUBLISHED for 16 and 32 workers, 6 lie within measurement and fit error alone" in told
+    assert "Of the 30 figures PUBLISHED for 16 and 32 workers, 6 lie within measurement and fit error" in told
     assert "and 27 within the 95 % intervals" in told
 
 
@@ -244,7 +244,7 @@ def test_every_picture_and_table_says_which_setting_it_is(tmp_path: Path) -> Non
     assert study.setting(study.settings()) == "full setting"
     assert study.setting(study.settings(**study.quick)) == "quick setting"
     assert study.setting(study.settings(latency="1ms")) == "full setting, but latency"
-    assert "the full one needs MNIST" in page
+    assert "the full setting needs MNIST" in page
 
 
 def test_a_full_setting_without_its_data_ends_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -81,7 +81,7 @@ def of_checkout(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cal
         ("studies/scaling.py", '"topk:doubling", "gtopk"', '"gtopk"', set()),
         ("netsim/analysis/conclusion.py", "LARGEST = 64", "LARGEST = 32", set()),
         # What is for people alone, in files that measure.
-        ("netsim/study/simulated.py", "it would be most of the file.", "it would be much.", set()),
+        ("netsim/study/simulated.py", "it would be most of the stored file.", "it would be much.", set()),
         ("netsim/simulator/session.py", "from __future__", "# A comment.\nfrom __future__", set()),
         ("netsim/experiment/configuration.py", "An index is an int32.", "An index has 32 bits.", set()),
         ("netsim/_util/units.py", "from __future__", "\n\n\nfrom __future__", set()),
