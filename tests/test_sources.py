@@ -83,7 +83,7 @@ def of_checkout(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cal
         # What is for people alone, in files that measure.
         ("netsim/study/simulated.py", "it would be most of the stored file.", "it would be much.", set()),
         ("netsim/simulator/session.py", "from __future__", "# A comment.\nfrom __future__", set()),
-        ("netsim/experiment/configuration.py", "An index is an int32.", "An index has 32 bits.", set()),
+        ("netsim/experiment/configuration.py", "everything but the exchange.", "all but the exchange.", set()),
         ("netsim/_util/units.py", "from __future__", "\n\n\nfrom __future__", set()),
     ],
 )  # fmt: skip
