@@ -17,7 +17,7 @@ _EVENT = re.compile(r"\s*(.+?)\s*(<->|->|↔|→)\s*(.+?)\s*@\s*(.+?)\s*=\s*(.+?
 
 @dataclass(frozen=True, slots=True)
 class LinkEvent:
-    """From `at_ps` on, a link has a bandwidth in bit/s: 0 is down, None what it had at first."""
+    """A link has another bandwidth, in bit/s, from `at_ps` on: 0 if it is down, None for its original bandwidth."""
 
     source: str
     target: str
@@ -27,7 +27,19 @@ class LinkEvent:
 
     @classmethod
     def several(cls, text: str) -> tuple[LinkEvent, ...]:
-        """Read ``worker3->switch@0.5s=100Mbps``, or several with commas; ``<->`` is both directions of a cable."""
+        """Read one event or several with commas; ``<->`` names both directions of a cable.
+
+        Raises
+        ------
+        UsageError
+            If a part of the text is not an event.
+
+        Examples
+        --------
+        >>> event, = LinkEvent.several("worker3->switch@0.5s=100Mbps")
+        >>> event.target, event.at_ps, event.bandwidth_bps
+        ('switch', 500000000000, 100000000)
+        """
         return tuple(cls._of(part) for part in text.split(","))
 
     @classmethod
@@ -53,7 +65,7 @@ class LinkEvent:
         return cls(source, target, arrow in ("<->", "↔"), at_ps, bandwidth)
 
     def links(self, links: Iterable[Link]) -> tuple[Link, ...]:
-        """Return the links that change; raise UsageError unless they are there."""
+        """Return the links that change; raise UsageError for a link that this network does not have."""
         known = {(link.source, link.target): link for link in links}
         wanted = [(self.source, self.target), (self.target, self.source)][: 1 + self.both_ways]
         for source, target in wanted:
@@ -69,7 +81,7 @@ class LinkEvent:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What happens to one link."""
+    """A new bandwidth of one link, in bit/s, from `at_ps` on."""
 
     at_ps: int
     link: Link
@@ -77,7 +89,7 @@ class Change:
 
 
 def changes_of(events: Sequence[LinkEvent], links: Iterable[Link]) -> list[Change]:
-    """Return the changes that the events make, in order of time; of equal times the later named comes later."""
+    """Return the changes that the events make, in order of time; changes of one instant keep the events' order."""
     links = list(links)
     return sorted(
         (

@@ -1,10 +1,14 @@
-"""Traffic of others, as a load on every link that a message uses.
+"""Cross traffic: background flows that load every link that a message uses.
 
-At a load ρ every link has cross traffic of its own: flows that enter and leave at that link, Poisson arrivals at
-ρ B / (8 E[size]) a second. Alone on its link this is an M/G/1 queue under processor sharing, which is stationary from
-the first instant: P(n flows) = (1 - ρ) ρⁿ, their remainders drawn from the equilibrium of the size. A message of b
-bits that comes by then takes b / (B (1 - ρ)) in the mean, whatever the sizes (Kleinrock 1976, *Queueing Systems* II,
-section 4.4).
+At a load ρ every link has cross traffic of its own: flows that enter and leave at that link. They arrive as a Poisson
+process at ρ B / (8 E[size]) flows a second on a link of B bit/s. Without messages each link is an M/G/1 queue under
+processor sharing, and it is stationary from the first instant: P(n flows) = (1 - ρ) ρⁿ, with remainders drawn from the
+equilibrium distribution of the size. A message of b bits then takes b / (B (1 - ρ)) seconds in the mean, for any
+distribution of sizes.
+
+References
+----------
+Kleinrock 1976, *Queueing Systems* II, section 4.4.
 """
 
 from __future__ import annotations
@@ -27,14 +31,17 @@ if TYPE_CHECKING:
     from netsim.network.flows import Flow, Network
 
 WINDOW = 32
-"""Arrivals in the mean that are drawn at a time, from a generator of their own."""
+"""Mean number of arrivals in a window of time; each window has a random generator of its own."""
 
 SIZES = ("exponential", "fixed", "lognormal")
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How large flows are: ``exponential:1MB``, ``fixed:1MB`` or ``lognormal:1MB:σ``, with the mean in bytes."""
+    """The distribution of flow sizes: ``exponential:1MB``, ``fixed:1MB`` or ``lognormal:1MB:σ``.
+
+    `mean` is in bytes; `sigma` is the standard deviation of the logarithm.
+    """
 
     shape: str
     mean: int
@@ -42,7 +49,11 @@ class Sizes:
 
     @classmethod
     def of(cls, text: str) -> Sizes:
-        """Read a distribution; raise UsageError if it is none."""
+        """Read a distribution; raise UsageError if the text is not one.
+
+        >>> Sizes.of("lognormal:1MB:1.5")
+        Sizes(shape='lognormal', mean=1000000, sigma=1.5)
+        """
         shape, _, rest = text.partition(":")
         mean, _, sigma = rest.partition(":")
         if shape not in SIZES or not mean or bool(sigma) != (shape == "lognormal"):
@@ -68,19 +79,19 @@ class Sizes:
         return random.random(count) * 0 + self.mean
 
     def remainders(self, random: np.random.Generator, count: int) -> np.ndarray:
-        """Return what is left of `count` flows found under way: a uniform part of a size drawn in proportion to it."""
+        """Return the remaining bytes of `count` flows at a random instant: a uniform part of a length-biased size."""
         match self.shape:
             case "exponential":
-                found = random.gamma(2, self.mean, count)
+                sizes = random.gamma(2, self.mean, count)
             case "lognormal":
-                found = self.mean * random.lognormal(self.sigma**2 / 2, self.sigma, count)
+                sizes = self.mean * random.lognormal(self.sigma**2 / 2, self.sigma, count)
             case _:
-                found = self.draw(random, count)
-        return found * random.random(count)
+                sizes = self.draw(random, count)
+        return sizes * random.random(count)
 
 
 class CrossTraffic:
-    """Keeps every link that was ever used at `load`, relative to what bandwidth it has at the moment."""
+    """Keeps every link that a message has used at `load`, as a share of the link's present bandwidth."""
 
     def __init__(
         self, environment: simpy.Environment, network: Network, sharing: Sharing, load: float, sizes: Sizes, seed: int
@@ -90,7 +101,7 @@ class CrossTraffic:
         self._links: dict[Link, Route] = {}
 
     def use(self, links: Iterable[Link]) -> None:
-        """Have cross traffic on `links`, as if it had been there for ever."""
+        """Start cross traffic on those `links` that have none yet, in its stationary state."""
         for link in links:
             if link not in self._links:
                 self._links[link] = Route((link,), 0)
@@ -109,11 +120,12 @@ class CrossTraffic:
             self._start(link, float(nbytes))
 
     def _arrive(self, link: Link, window: int, number: int) -> None:
-        """Have the flows of one window of time arrive, and go on with the next at its end."""
+        """Let the flows of window `number` arrive, and prepare the next window at its end."""
         random = generator(self._seed, Stream.CROSS_TRAFFIC, link.index, number)
         count = int(random.poisson(WINDOW))
         instants = sorted(number * window + int(part * window) for part in random.random(count))
         sizes, thinned = self._sizes.draw(random, count), random.random(count)
+        # A window may have begun before the link was first used: its earlier flows are among those under way.
         for instant, nbytes, chance in zip(instants, sizes, thinned, strict=True):
             if instant >= self._now:
                 self._at(instant, partial(self._start_if_room, link, float(nbytes), float(chance)))
@@ -124,6 +136,7 @@ class CrossTraffic:
         timeout.callbacks.append(lambda _: call())
 
     def _start_if_room(self, link: Link, nbytes: float, chance: float) -> None:
+        """Start a flow; on a link that lost bandwidth, only with the probability that keeps the load."""
         if chance * link.bandwidth_bps < self._network.bandwidth(link):
             self._start(link, nbytes)
 
@@ -135,4 +148,4 @@ class CrossTraffic:
 
 
 def _ignore(flow: Flow) -> None:
-    pass
+    """Do nothing when a flow ends."""

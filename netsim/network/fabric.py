@@ -1,14 +1,14 @@
-"""A network as the simulator uses it: directed links, the hosts that ranks are on, and the routes between them.
+"""A network as the simulator uses it: directed links, the hosts of the ranks, and the routes between hosts.
 
-Two ways to ask for routes, with the same answers:
+Routes are available in two forms, with the same answers:
 
-- :meth:`Fabric.links_of` for many pairs of ranks at once, as arrays of link numbers. Bandwidths and latencies
-  are columns too (``fabric.bandwidth_bps[link]``), so nothing is made for a link or a pair::
+- :meth:`Fabric.links_of` returns the routes of many pairs of ranks at once, as arrays of link numbers. Bandwidths and
+  latencies are columns too (``fabric.bandwidth_bps[link]``), so no object is made for a link or a pair::
 
       first, links, latency_ps = fabric.links_of(src, dst)     # ranks, shape (n,)
       links[first[i] : first[i + 1]]                           # the links of pair i, in order
 
-- :meth:`Fabric.route` for one pair of hosts by name, as :class:`Link` objects, made when first asked for.
+- :meth:`Fabric.route` returns the route of one pair of hosts by name, as :class:`Link` objects made on first use.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, eq=False)
 class Link:
-    """One direction of a cable, or of a host's or switch's port. Never changed; a frozen one takes long to make."""
+    """One direction of a cable, or of a port of a host or switch.
+
+    A link never changes. The class is not frozen because frozen instances take several times as long to make.
+    """
 
     index: int
     source: str
@@ -42,16 +45,17 @@ class Link:
 
     @property
     def name(self) -> str:
+        """The link's name in reports: ``worker0→switch``."""
         return f"{self.source}→{self.target}"
 
     @property
     def ends(self) -> tuple[str, str]:
-        """The names of the nodes that it links."""
+        """The names of the two nodes."""
         return self.source, self.target
 
 
 class Route:
-    """The links from one host to another, in order, and their total latency. Never changed."""
+    """The links from one host to another, in order, and their total latency in picoseconds. A route never changes."""
 
     __slots__ = ("latency_ps", "links", "narrowest")
 
@@ -59,16 +63,17 @@ class Route:
         self.links = links
         self.latency_ps = latency_ps
         self.narrowest: Link | None = None
-        """The link of least bandwidth, the first of several; None for a host's route to itself."""
+        """The link of least bandwidth, the first if there are several; None for a host's route to itself."""
         for link in links:
             if self.narrowest is None or link.bandwidth_bps < self.narrowest.bandwidth_bps:
                 self.narrowest = link
 
 
 class Routes(NamedTuple):
-    """Routes of many pairs: that of pair i is ``links[first[i]:first[i + 1]]``, with ``latency_ps[i]`` in all.
+    """Routes of n pairs: pair i takes ``links[first[i]:first[i + 1]]``, with ``latency_ps[i]`` in all.
 
-    No latency is more than the horizon, so that an instant and a latency fit 64 bits.
+    `first` has shape (n + 1,), `latency_ps` shape (n,). No latency exceeds the horizon, so the sum of an instant and a
+    latency fits 64 bits.
     """
 
     first: IntArray
@@ -77,11 +82,21 @@ class Routes(NamedTuple):
 
 
 class Fabric:
-    """The links of a network, and the routes between the hosts that ranks are on.
+    """The links of a network, the hosts of the ranks, and the routes between hosts.
 
-    Rank r of the workers is on the host ``order[r]`` of the graph, r if there is no order; parameter
-    servers come after the last worker. `graph` may also be a networkx graph, as
-    :func:`netsim.network.graph.from_networkx` takes it.
+    Parameters
+    ----------
+    graph
+        The network; also a networkx graph as :func:`netsim.network.graph.from_networkx` takes it.
+    workers
+        How many ranks train; all that the graph has room for if None. Parameter servers come after the last worker.
+    order
+        Rank r is on the host ``graph.hosts[order[r]]``; ``graph.hosts[r]`` if None.
+
+    Raises
+    ------
+    InfeasibleError
+        If there are fewer hosts than workers.
     """
 
     def __init__(
@@ -100,7 +115,7 @@ class Fabric:
             )
         chosen = np.arange(workers) if order is None else np.asarray(order, np.int64)[:workers]
         self.groups: IntArray = self.graph.groups[chosen]
-        """Of every worker: the number of the machine, rack or site that it shares with others."""
+        """For every worker: the number of its machine, rack or site."""
         self._nodes = np.concatenate([self.graph.hosts[chosen], self.graph.servers])
         self.names = self._named(chosen)
         self.hosts: list[str] = [self.names[node] for node in self._nodes.tolist()]
@@ -112,16 +127,20 @@ class Fabric:
         self._numbered = links.numbered
         self._routes: dict[tuple[str, str], Route] = {}
 
-    def _named(self, chosen: IntArray) -> list[str]:
-        """Name hosts that have no names of their own after the ranks that they hold.
+    def __repr__(self) -> str:
+        return f"Fabric({len(self.workers)} workers, {len(self.links)} links)"
 
-        A host without a rank keeps the number in its network: as ``worker8``, unless ranks are placed out of order.
+    def _named(self, chosen: IntArray) -> list[str]:
+        """Name anonymous hosts after their ranks.
+
+        A host without a rank is named after its position in the network: ``worker8``, or ``host8`` if ranks are placed
+        out of order.
         """
         names, in_order = self.graph.names, np.array_equal(chosen, np.arange(len(chosen)))
         if self.graph.anonymous and not in_order:
             names = names.copy()
-            for number, node in enumerate(self.graph.hosts.tolist()):
-                names[node] = f"host{number}"
+            for position, node in enumerate(self.graph.hosts.tolist()):
+                names[node] = f"host{position}"
             for rank, node in enumerate(self.graph.hosts[chosen].tolist()):
                 names[node] = f"worker{rank}"
         return names
@@ -132,10 +151,10 @@ class Fabric:
         targets: Sequence[int] | IntArray,
         flows: IntArray | int = 0,
     ) -> Routes:
-        """Return the routes from ranks ``sources[i]`` to ``targets[i]``; that of a rank to itself is empty.
+        """Return the routes from ranks ``sources[i]`` to ``targets[i]``; the route of a rank to itself is empty.
 
-        All messages of a pair take one route, as over one connection; `flows`, a number for each pair, sets
-        apart several connections of the same pair, which may take different routes among equals.
+        All messages of a pair take one route, as over one connection. `flows` numbers the connections of a pair:
+        connections with different numbers may take different routes of equal cost.
         """
         return self._between(
             self._nodes[np.asarray(sources, np.int64)], self._nodes[np.asarray(targets, np.int64)], flows
@@ -145,23 +164,23 @@ class Fabric:
         """Return the routes between nodes."""
         paths = self.graph.router.paths(here, there, flow_hash(here, there, flows, self.graph.hash_seed))
         owners = np.repeat(np.arange(len(here)), paths.counts)
-        # Summed before rounding, so that two halves of a latency make the whole.
+        # Latencies are summed before rounding, so that two halves of a latency make the whole.
         seconds = np.bincount(owners, self.graph.latency_s[paths.links], len(here))
         latency_ps = np.rint(np.minimum(seconds * PICOSECONDS, HORIZON_PS)).astype(np.int64)
         return Routes(paths.first, paths.links, latency_ps)
 
     @cached_property
     def nodes_of_hosts(self) -> dict[str, int]:
-        """The node of every host by name, also of hosts that no rank is on."""
+        """The node of every host by name, also of hosts without a rank."""
         nodes = np.concatenate([self.graph.hosts, self.graph.servers]).tolist()
         return {self.names[node]: node for node in nodes}
 
     def route(self, source: str, target: str) -> Route:
-        """Return the route between two hosts by name, the same at every call; a host need not hold a rank."""
-        if (known := self._routes.get((source, target))) is None:
+        """Return the route between two hosts by name, the same object at every call; a host need not have a rank."""
+        if (cached := self._routes.get((source, target))) is None:
             nodes = self.nodes_of_hosts
-            known = self._routes[source, target] = self._route(nodes[source], nodes[target])
-        return known
+            cached = self._routes[source, target] = self._route(nodes[source], nodes[target])
+        return cached
 
     def _route(self, source: int, target: int) -> Route:
         router = self.graph.router
@@ -173,7 +192,7 @@ class Fabric:
 
 
 class _Links(Sequence[Link]):
-    """The links as objects, each made when it is first looked at, and then the same one always."""
+    """The links as objects; each is made when it is first looked up, and kept."""
 
     def __init__(self, graph: Graph, names: list[str]) -> None:
         self._graph, self._names = graph, names
@@ -188,21 +207,21 @@ class _Links(Sequence[Link]):
     def __getitem__(self, index: slice) -> list[Link]: ...
     def __getitem__(self, index: int | slice) -> Link | list[Link]:
         if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
+            return [self[position] for position in range(*index.indices(len(self)))]
         return self.numbered(range(len(self))[index])
 
-    def numbered(self, number: int) -> Link:
-        """Return a link by its number, of which nobody doubts that it is there."""
-        if (link := self._made.get(number)) is None:
+    def numbered(self, index: int) -> Link:
+        """Return the link of a number, without checking that the number is valid."""
+        if (link := self._made.get(index)) is None:
             graph, names = self._graph, self._names
-            link = self._made[number] = Link(
-                number,
-                names[graph.sources.item(number)],
-                names[graph.targets.item(number)],
-                graph.bandwidth_bps.item(number),
-                graph.latency_s.item(number),
+            link = self._made[index] = Link(
+                index,
+                names[graph.sources.item(index)],
+                names[graph.targets.item(index)],
+                graph.bandwidth_bps.item(index),
+                graph.latency_s.item(index),
             )
         return link
 
     def __iter__(self) -> Iterator[Link]:
-        return (self[number] for number in range(len(self)))
+        return (self[index] for index in range(len(self)))

@@ -1,4 +1,4 @@
-"""Flows from a CSV file: who sends how many bytes to whom, from when on."""
+"""Background flows from a CSV file: each line has a source, a target, a size and a start."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LARGEST_FLOW = 10**15
 
 @dataclass(frozen=True, slots=True)
 class GivenFlow:
-    """A flow from one host to another, by name."""
+    """A flow of `nbytes` from one host to another, both by name, that starts at `start_s` seconds."""
 
     source: str
     target: str
@@ -27,9 +27,12 @@ class GivenFlow:
 
 
 def read_flows(path: Path, hosts: Iterable[str]) -> list[GivenFlow]:
-    """Read a CSV file with the columns src, dst, bytes and start_s, in any order; others are passed over.
+    """Read a CSV file with the columns src, dst, bytes and start_s, in any order; other columns are ignored.
 
-    Raises UsageError naming file, line, column and value.
+    Raises
+    ------
+    UsageError
+        For a value that cannot be used, with its file, line and column.
     """
     known = set(hosts)
     where = f"flows {str(path)!r}"
@@ -66,5 +69,5 @@ def _flow(header: list[str], row: list[str], where: str, hosts: set[str]) -> Giv
 
 
 def _number(text: str) -> Decimal | None:
-    """Return the number that a cell holds, exactly; None if it is not one, such as 1,048,576 or nan."""
+    """Return the exact number in a cell; None if the cell has no plain number, such as 1,048,576 or nan."""
     return None if read_number(text) is None else Decimal(text)

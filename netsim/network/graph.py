@@ -1,6 +1,6 @@
-"""A network as columns: its nodes, its directed links, and who finds routes in it.
+"""A network as columns: its nodes, its directed links, and the router that finds routes in it.
 
-Columns, not an object a node or link, so that 65,536 hosts take a fraction of a second and a few megabytes.
+Columns instead of an object per node and link: 65,536 hosts take a fraction of a second and a few megabytes.
 """
 
 from __future__ import annotations
@@ -20,31 +20,53 @@ if TYPE_CHECKING:
 
 
 class LinkRanges(NamedTuple):
-    """The least and the greatest bandwidth, and latency, of a network's links."""
+    """The least and the greatest bandwidth, and the least and the greatest latency, of a network's links."""
 
     bandwidth_bps: tuple[int, int]
     latency_s: tuple[float, float]
 
     def as_json(self) -> dict[str, list[float]]:
-        """Return the ranges as JSON takes them."""
+        """Return the ranges as values for JSON."""
         return {"bandwidth_bps": list(self.bandwidth_bps), "latency_s": list(self.latency_s)}
 
     def in_words(self) -> str:
-        """Return the ranges for people: ``10 to 400 Gbit/s   5 µs a link``."""
+        """Return the ranges as text.
+
+        >>> LinkRanges((10**10, 4 * 10**11), (5e-6, 5e-6)).in_words()
+        '10 to 400 Gbit/s   5 µs a link'
+        """
         latency = format_range(*self.latency_s, format_duration)
         return f"{format_range(*self.bandwidth_bps, format_bandwidth)}   {latency} a link"
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Graph:
-    """Nodes by number, and links by number, each from one node to another.
+    """A network of n nodes and m directed links, both numbered from 0.
 
-    `hosts` are the nodes that workers may be placed on, in order, and `workers` of them hold one unless
-    somebody says otherwise; `servers` are hosts kept for parameter servers; all other nodes are switches.
-    `groups` tells which hosts share a machine, rack or site: a number for each of `hosts`. `near` lists
-    `hosts` (by position) so that neighbours in the list are neighbours in the network; None where nobody
-    said. Hosts are `anonymous` if their names may be replaced by those of the workers on them. `hash_seed` is
-    that of the hash that picks one of several equal routes.
+    Parameters
+    ----------
+    names
+        The name of every node, (n,).
+    hosts
+        The nodes that workers may be placed on, in order, (h,).
+    workers
+        How many hosts have a worker by default.
+    servers
+        The hosts reserved for parameter servers. All nodes that are not hosts are switches.
+    sources, targets
+        The nodes that every link leads from and to, (m,).
+    bandwidth_bps, latency_s
+        The bandwidth and latency of every link, (m,).
+    router
+        Finds routes.
+    groups
+        The number of every host's machine, rack or site, (h,).
+    near
+        Positions in `hosts`, in an order in which neighbours are near each other in the network; None if unknown.
+    anonymous
+        Whether hosts are named after the workers placed on them.
+    hash_seed
+        The seed of the hash that picks one of several routes of equal cost.
     """
 
     names: list[str]
@@ -63,20 +85,26 @@ class Graph:
 
     @property
     def switches(self) -> IntArray:
-        """The nodes that are no hosts."""
+        """The nodes that are not hosts."""
         is_switch = np.ones(len(self.names), np.bool_)
         is_switch[self.hosts] = is_switch[self.servers] = False
         return np.flatnonzero(is_switch)
 
     def ranges(self) -> LinkRanges | None:
-        """Return what the links are, from the least to the greatest; None if there are no links."""
+        """Return the ranges of the links' bandwidths and latencies; None if there are no links."""
         if not len(self.sources):
             return None
         bandwidth, latency = self.bandwidth_bps, self.latency_s
         return LinkRanges((int(bandwidth.min()), int(bandwidth.max())), (float(latency.min()), float(latency.max())))
 
     def scaled(self, bandwidth: float, latency: float) -> Graph:
-        """Return the network with every link's bandwidth and latency multiplied by these factors."""
+        """Return the network with every link's bandwidth and latency multiplied by these factors.
+
+        Raises
+        ------
+        UsageError
+            If a link would be faster or slower than the simulation can represent.
+        """
         rates, delays = self.bandwidth_bps, self.latency_s
         if bandwidth != 1:
             wanted = np.rint(rates * bandwidth)
@@ -98,11 +126,21 @@ def _beyond(scale: str, value: float, bound: str) -> UsageError:
 
 
 def from_networkx(graph: nx.Graph[Any], origin: str = "") -> Graph:
-    """Return the network that a networkx graph describes; raise UsageError for what makes no sense in it.
+    """Return the network that a networkx graph describes.
 
-    Nodes have a ``kind``, "host" or "switch", and may have a ``role``, "server", and a ``group``; edges have
-    ``bandwidth_bps`` and ``latency_s``. An undirected edge is a full-duplex cable: two links. A directed
-    graph has one link an edge, so the two ways may differ. `origin` begins the messages of errors.
+    Parameters
+    ----------
+    graph
+        Nodes have a ``kind``, "host" or "switch", and may have a ``role``, "server", and a ``group``. Edges have
+        ``bandwidth_bps`` and ``latency_s``. An undirected edge is a full-duplex cable: two links. An edge of a directed
+        graph is one link, so the two directions of a cable may differ.
+    origin
+        The beginning of every error message.
+
+    Raises
+    ------
+    UsageError
+        For an attribute that is missing or cannot be used, and for hosts that are not connected.
     """
     numbers = {node: number for number, node in enumerate(graph)}
     kinds = [_kind(origin, node, data) for node, data in graph.nodes(data=True)]
@@ -116,7 +154,7 @@ def from_networkx(graph: nx.Graph[Any], origin: str = "") -> Graph:
     targets = np.array([edge[1] for edge in edges], np.int64)
     router = ShortestPaths(len(numbers), sources, targets)
     hosts = [number for number, kind in enumerate(kinds) if kind == "host"]
-    found = Graph(
+    network = Graph(
         names=[str(node) for node in graph],
         hosts=np.array(hosts, np.int64),
         workers=len(hosts),
@@ -128,12 +166,15 @@ def from_networkx(graph: nx.Graph[Any], origin: str = "") -> Graph:
         router=router,
         groups=_groups(graph, origin, hosts, sources, targets),
     )
-    check_connected(found, origin)
-    return found
+    check_connected(network, origin)
+    return network
 
 
 def link_values(where: str, data: Any) -> tuple[int, float]:
-    """Return the bandwidth and latency of an edge with these attributes."""
+    """Return the bandwidth in bit/s and the latency in seconds from the attributes of an edge.
+
+    Raises UsageError for values that cannot be used; `where` begins its message.
+    """
     bandwidth, latency = data.get("bandwidth_bps"), data.get("latency_s")
     if not _is_number(bandwidth) or not 1 <= bandwidth <= FASTEST_BPS:
         raise UsageError(
@@ -145,7 +186,7 @@ def link_values(where: str, data: Any) -> tuple[int, float]:
 
 
 def check_link(bandwidth_bps: Any, latency_s: Any) -> None:
-    """Raise UsageError for more than the numbers of the simulation can hold; both may be arrays."""
+    """Raise UsageError for a bandwidth or latency larger than the simulation can represent; both may be arrays."""
     fastest, slowest = np.max(bandwidth_bps, initial=0), np.max(latency_s, initial=0.0)
     if fastest > FASTEST_BPS:
         raise UsageError(f"bandwidth {shown(int(fastest))} bit/s must be at most {FASTEST_BPS:g} bit/s")
@@ -154,22 +195,22 @@ def check_link(bandwidth_bps: Any, latency_s: Any) -> None:
 
 
 def check_connected(graph: Graph, origin: str = "") -> None:
-    """Raise UsageError unless every host can reach every other, naming two that cannot."""
+    """Raise UsageError unless every host can reach every other host; the message names two that cannot."""
     hosts = np.concatenate([graph.hosts, graph.servers])
     if not len(hosts):
         return
-    nodes, one = len(graph.names), int(hosts[0])
-    back = ShortestPaths(nodes, graph.sources, graph.targets).distances(one)[hosts]
-    there = ShortestPaths(nodes, graph.targets, graph.sources).distances(one)[hosts]
+    nodes, first = len(graph.names), int(hosts[0])
+    back = ShortestPaths(nodes, graph.sources, graph.targets).distances(first)[hosts]
+    there = ShortestPaths(nodes, graph.targets, graph.sources).distances(first)[hosts]
     for distances, turned in ((there, False), (back, True)):
         if (distances < 0).any():
-            pair = [graph.names[one], graph.names[int(hosts[np.argmax(distances < 0)])]]
+            pair = [graph.names[first], graph.names[int(hosts[np.argmax(distances < 0)])]]
             source, target = pair[::-1] if turned else pair
             raise UsageError(f"{origin}no path from host {source!r} to host {target!r}: connect them")
 
 
 def _kind(origin: str, node: object, data: Any) -> str:
-    """Return "host", "server" or "switch"."""
+    """Return "host", "server" or "switch"; raise UsageError for another kind or role."""
     kind, role = data.get("kind"), data.get("role")
     if kind not in ("host", "switch"):
         raise UsageError(f"{origin}node {node!r}: kind {shown(kind)} must be 'host' or 'switch'")
@@ -183,13 +224,13 @@ def _is_number(value: object) -> bool:
 
 
 def _groups(graph: nx.Graph[Any], origin: str, hosts: list[int], sources: IntArray, targets: IntArray) -> IntArray:
-    """Number the hosts' groups: as the nodes' ``group`` says, else by the one node that a host is linked to."""
+    """Return the number of every host's group: by the node's ``group``, else by the only neighbour of the host."""
     nodes = list(graph.nodes(data=True))
     neighbours: dict[int, set[int]] = {host: set() for host in hosts}
     for source, target in zip(sources.tolist(), targets.tolist(), strict=True):
         if source in neighbours:
             neighbours[source].add(target)
-    known: dict[object, int] = {}
+    numbers: dict[object, int] = {}
     groups = []
     for host in hosts:
         near = neighbours[host]
@@ -197,5 +238,5 @@ def _groups(graph: nx.Graph[Any], origin: str, hosts: list[int], sources: IntArr
         label: object = data.get("group", ("at", min(near)) if len(near) == 1 else "none")
         if "group" in data and not isinstance(label, str | int | float):
             raise UsageError(f"{origin}node {name!r}: group {shown(label)} must be text or a number")
-        groups.append(known.setdefault(label, len(known)))
+        groups.append(numbers.setdefault(label, len(numbers)))
     return np.array(groups, np.int64)

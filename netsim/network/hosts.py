@@ -1,4 +1,4 @@
-"""A host's processor: it computes, and takes messages in and out, one thing after another."""
+"""The processor of a simulated host: computations and per-message work, one after another."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ from netsim._util.units import HORIZON_PS, beyond_horizon
 
 
 class Chain(Protocol):
-    """A chain of events that can be made longer; see :class:`netsim.simulator.critical_path.CriticalPath`."""
+    """A chain of events that can be extended; see :class:`netsim.simulator.critical_path.CriticalPath`."""
 
     def then(self, what: Hashable, duration: int) -> Self:
-        """Return the chain, longer by `duration` picoseconds of `what`."""
+        """Return the chain extended by `duration` picoseconds of `what`."""
 
 
 PathT = TypeVar("PathT", bound=Chain)
 
 
 class Host(Generic[PathT]):
-    """First come, first served, nothing interrupted; `free_at` is when all that came is done, in picoseconds."""
+    """A processor that serves first come, first served, without interruption.
+
+    `free_at` is the instant at which all work so far is done, in picoseconds.
+    """
 
     __slots__ = ("_path", "free_at")
 
@@ -27,10 +30,13 @@ class Host(Generic[PathT]):
         self.free_at = 0
         self._path: PathT | None = None
 
+    def __repr__(self) -> str:
+        return f"Host(free at {self.free_at} ps)"
+
     def occupy(self, now: int, path: PathT, what: Hashable, duration: int) -> PathT:
         """Do `what` for `duration` picoseconds as soon as the host is free; return the path to its end, `free_at`.
 
-        What waits for the host takes over the path of what it waited for.
+        Work that waits for the host continues the path of the work before it.
         """
         if self.free_at > now and self._path is not None:
             path = self._path

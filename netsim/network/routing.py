@@ -1,9 +1,8 @@
-"""Routes as arrays: which links lead from one node to another, for many pairs at once.
+"""Routers: they find the routes of many pairs of nodes at once, as arrays of links.
 
-A router answers for all the pairs it is asked about together. Those of the built-in topologies compute
-routes from the numbers of the hosts; :class:`ShortestPaths` finds them in any graph. Where several
-routes are equally good, a hash of the flow picks one (equal-cost multi-path, as switches do it), so that
-a flow keeps its route and no packet overtakes another; the hash is arithmetic, the same on every machine.
+The routers of the built-in topologies compute routes from the numbers of the hosts; :class:`ShortestPaths` finds routes
+in any graph. If several routes have equal cost, a hash of the flow picks one, as switches do (equal-cost multi-path):
+a flow keeps its route, so its packets stay in order. The hash is integer arithmetic, the same on every machine.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ FloatArray: TypeAlias = npt.NDArray[np.float64]
 HashArray: TypeAlias = npt.NDArray[np.uint64]
 
 NO_LINK = -1
-"""In a matrix of routes: this route has no link here."""
+"""An empty entry in a matrix of routes."""
 
 
 class Paths(NamedTuple):
@@ -33,13 +32,17 @@ class Paths(NamedTuple):
 
     @classmethod
     def of_matrix(cls, matrix: IntArray) -> Paths:
-        """Return the routes in the rows of a matrix, without its NO_LINK entries."""
+        """Return the routes in the rows of a matrix, without its empty entries.
+
+        >>> Paths.of_matrix(np.array([[4, NO_LINK, 5], [NO_LINK, 7, NO_LINK]])).links
+        array([4, 5, 7])
+        """
         present = matrix != NO_LINK
         return cls.of_counts(present.sum(1), matrix[present])
 
     @classmethod
     def of_counts(cls, counts: IntArray, links: IntArray) -> Paths:
-        """Return routes of so many links each, which follow each other in `links`."""
+        """Return routes of ``counts[i]`` links each; `links` has one route after another."""
         first = np.zeros(len(counts) + 1, np.int64)
         np.cumsum(counts, out=first[1:])
         return cls(first, links.astype(np.int64, copy=False))
@@ -51,14 +54,14 @@ class Paths(NamedTuple):
 
 
 class Router(Protocol):
-    """Finds routes between nodes, all of one graph."""
+    """Finds routes between the nodes of one graph."""
 
     def paths(self, sources: IntArray, targets: IntArray, hashes: HashArray) -> Paths:
-        """Return the route from ``sources[i]`` to ``targets[i]``, picked by ``hashes[i]`` among equals."""
+        """Return the route from ``sources[i]`` to ``targets[i]`` for every i; ``hashes[i]`` picks among equal costs."""
 
 
 def flow_hash(sources: IntArray, targets: IntArray, flows: IntArray | int, seed: int) -> HashArray:
-    """Return a well-mixed number for each flow: a pair of nodes, and which of the flows between them it is."""
+    """Return a hash for each flow: of its two nodes and of its number among the flows between them."""
     mixed = np.full(np.shape(sources), seed, np.uint64)
     for part in (sources, targets, flows):
         mixed = _mix(mixed ^ np.asarray(part).astype(np.uint64))
@@ -66,12 +69,12 @@ def flow_hash(sources: IntArray, targets: IntArray, flows: IntArray | int, seed:
 
 
 def choice(hashes: HashArray, stage: int, choices: IntArray | int) -> IntArray:
-    """Return which of so many choices each flow takes at a stage of its route."""
+    """Return which of its `choices` each flow takes at a stage of its route, from 0."""
     return (_mix(hashes + np.uint64(stage)) % np.asarray(choices).astype(np.uint64)).astype(np.int64)
 
 
 def _mix(values: HashArray) -> HashArray:
-    """The step of SplitMix64 (Steele, Lea and Flood, 2014); wraps around at 64 bits."""
+    """Apply one step of SplitMix64 (Steele, Lea and Flood, 2014), which wraps around at 64 bits."""
     with np.errstate(over="ignore"):
         values = values + np.uint64(0x9E3779B97F4A7C15)
         values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -80,9 +83,10 @@ def _mix(values: HashArray) -> HashArray:
 
 
 class TreeRouter:
-    """The one route there is between two nodes of a tree: up to where their branches meet, and down.
+    """Finds the only route between two nodes of a tree: up to their lowest common ancestor, and down.
 
-    `parents` is the node above each node, itself at the root; `up` and `down` are the links to it and from it.
+    ``parents[node]`` is the node above, the node itself at the root; ``up[node]`` and ``down[node]`` are the links to
+    the parent and back.
     """
 
     def __init__(self, parents: IntArray, up: IntArray, down: IntArray) -> None:
@@ -94,6 +98,7 @@ class TreeRouter:
             node = parents[node]
 
     def paths(self, sources: IntArray, targets: IntArray, hashes: HashArray) -> Paths:
+        """Return the route of every pair."""
         here, there = sources, targets
         climb: list[IntArray] = []
         descent: list[IntArray] = []
@@ -109,7 +114,7 @@ class TreeRouter:
         return Paths.of_matrix(np.stack(climb + descent[::-1], 1))
 
     def path(self, source: int, target: int) -> list[int]:
-        """Return the links of one route: the same as :meth:`paths`, sooner for a single one."""
+        """Return the links of one route, as :meth:`paths` does, but faster for a single pair."""
         parents, up, down, depths = self._lists
         climb: list[int] = []
         descent: list[int] = []
@@ -129,11 +134,11 @@ class TreeRouter:
 
 
 class ShortestPaths:
-    """Routes of fewest links in any graph, by breadth-first search backwards from each target.
+    """Finds routes of fewest links in any graph, by breadth-first search backwards from each target.
 
-    At every node the links that lead nearer to the target are equal-cost choices. Searches are kept for
-    the targets asked for last, `KEPT` links' worth of them. A target with a single link into it shares the
-    search of the node before it, so hosts of one switch cost one search.
+    At every node, all links that lead nearer to the target have equal cost. The searches of recent targets are cached,
+    up to `KEPT` links in all. A target with a single link into it shares the search of the node before it, so all hosts
+    of one switch cost one search.
     """
 
     KEPT = 50_000_000
@@ -145,7 +150,7 @@ class ShortestPaths:
         self._searches: OrderedDict[int, _Search] = OrderedDict()
 
     def paths(self, sources: IntArray, targets: IntArray, hashes: HashArray) -> Paths:
-        """Return routes; those of nodes that no route connects are empty, like those of a node to itself."""
+        """Return the route of every pair; it is empty if no route exists, and from a node to itself."""
         first, order = self._into
         alone = first[targets + 1] - first[targets] == 1
         last = np.where(alone, order[np.minimum(first[targets], len(order) - 1)], NO_LINK) if len(order) else targets
@@ -161,7 +166,7 @@ class ShortestPaths:
         return Paths.of_matrix(np.stack([*columns, last], 1))
 
     def _walk(self, columns: list[IntArray], group: IntArray, sources: IntArray, end: int, hashes: HashArray) -> None:
-        """Fill in, column by column, the links that lead a group of routes to their common end."""
+        """Fill in, column by column, the links that lead the routes of a group to their common end."""
         search = self._search(end)
         here, hop = sources[group], 0
         while True:
@@ -177,7 +182,7 @@ class ShortestPaths:
             here, hop = self._targets[links], hop + 1
 
     def distances(self, target: int) -> IntArray:
-        """Return how many links each node is from `target`; -1 where no route leads there."""
+        """Return the number of links from every node to `target`; -1 if no route exists."""
         first, order = self._into
         distances = np.full(len(first) - 1, -1, np.int64)
         distances[target] = 0
@@ -190,23 +195,23 @@ class ShortestPaths:
         return distances
 
     def _search(self, end: int) -> _Search:
-        if (known := self._searches.get(end)) is not None:
+        """Return the breadth-first search backwards from a node, from the cache if possible."""
+        if (cached := self._searches.get(end)) is not None:
             self._searches.move_to_end(end)
-            return known
+            return cached
         distances = self.distances(end)
         first, order = self._out
         here, there = distances[self._sources[order]], distances[self._targets[order]]
         nearer = (there >= 0) & (there == here - 1)
         before = np.concatenate([[0], np.cumsum(nearer)])[first]
-        found = _Search(order[nearer], before[:-1], np.diff(before))
-        self._searches[end] = found
+        search = self._searches[end] = _Search(order[nearer], before[:-1], np.diff(before))
         if len(self._searches) > max(1, self.KEPT // max(1, len(order))):
             self._searches.popitem(last=False)
-        return found
+        return search
 
 
 class _Search(NamedTuple):
-    """For one target: at node n, ``nearer[first[n]:first[n] + choices[n]]`` are the links that lead nearer to it."""
+    """For one target: ``nearer[first[n]:first[n] + choices[n]]`` are the links of node n that lead nearer to it."""
 
     nearer: IntArray
     first: IntArray
@@ -214,14 +219,14 @@ class _Search(NamedTuple):
 
 
 def _ordered(nodes: IntArray, count: int) -> tuple[IntArray, IntArray]:
-    """Return where each node's links begin in an order of links by node, and that order."""
+    """Return the order of links by node, preceded by the position at which each node's links begin."""
     first = np.zeros(count + 1, np.int64)
     np.cumsum(np.bincount(nodes, minlength=count), out=first[1:])
     return first, np.argsort(nodes, kind="stable")
 
 
 def _ranges(begins: IntArray, ends: IntArray) -> IntArray:
-    """Return all the numbers from each begin up to its end, one range after the other."""
+    """Return the integers from each begin up to its end, one range after another."""
     counts = ends - begins
     offsets: IntArray = np.repeat(begins + counts - np.cumsum(counts), counts)
     return offsets + np.arange(len(offsets))

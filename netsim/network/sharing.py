@@ -1,4 +1,4 @@
-"""How flows share a link that holds several of them back."""
+"""How flows share a full link: at equal rates, or in inverse proportion to the latency of their routes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,17 @@ SHARINGS: dict[Sharing, str] = {
     "maxmin": "max-min fairness",
     "rtt": "max-min fairness weighted by 1 / latency of routes",
 }
-"""Alike, or in inverse proportion to the latency of their routes, as long-lived TCP flows do; and that in words."""
+"""What each choice of ``--sharing`` is called. Rates inverse to latency are those of long-lived TCP flows."""
 
 
 def weight_by_latency(route: Route) -> float:
-    """Return the weight of a flow whose share is in inverse proportion to its route's latency."""
+    """Return a flow's weight with ``rtt`` sharing: one over its route's latency in seconds.
+
+    Raises
+    ------
+    UsageError
+        If the route has no latency.
+    """
     if not route.latency_ps:
         raise UsageError(
             f"sharing 'rtt' on the route {route.links[0].source}→{route.links[-1].target}, which has no latency to "

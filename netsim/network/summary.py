@@ -1,4 +1,4 @@
-"""A network in numbers: how large it is, how far it is across, and what crosses its middle."""
+"""A network in numbers: its size, its diameter and its bisection bandwidth."""
 
 from __future__ import annotations
 
@@ -16,23 +16,28 @@ Tell = Callable[[str], None]
 
 
 def nobody(what: str) -> None:
-    """Tell nobody."""
+    """Report no progress."""
 
 
 MOST_PAIRS = 2 * 10**6
 PAIRS_AT_ONCE = 200_000
 MOST_HOSTS = 5000
-"""Up to which the flow between halves is computed."""
+"""Hosts up to which the maximum flow between halves is computed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Counts, and how far and how wide the network is.
+    """The size, diameter and bisection of a network.
 
-    `diameter_links` and `diameter_s` are the most links and latency of any route; of a sample of
-    the pairs, and so perhaps too low, unless `exact`. `bisection_bps` is the bandwidth from one half of the
-    hosts to the other, the least over the halvings that were tried; None for very large networks. `link_ranges` is
-    None where there are no links.
+    Parameters
+    ----------
+    diameter_links, diameter_s
+        The most links, and the most latency, of any route. Unless `exact`, only a sample of the pairs was looked at,
+        and the true values may be larger.
+    bisection_bps
+        The bandwidth from one half of the hosts to the other, the least of the halvings tried; None for large networks.
+    link_ranges
+        The ranges of the links' bandwidths and latencies; None if there are no links.
     """
 
     hosts: int
@@ -47,15 +52,15 @@ class Summary:
 
 
 def summarise(fabric: Fabric, orders: list[IntArray], tell: Tell = nobody) -> Summary:
-    """Return a network's numbers; `orders` of the hosts are cut in the middle to find the bisection.
+    """Return the summary of a network.
 
-    ``tell(what)`` is called as it goes on.
+    Each of the `orders` of the hosts is cut in the middle to find the bisection. ``tell(text)`` reports progress.
     """
     graph = fabric.graph
     count = len(fabric.hosts)
     asked = np.unique(np.linspace(0, count - 1, max(1, min(count, MOST_PAIRS // count))).astype(np.int64))
     links, seconds = 0, 0.0
-    # Routes are searched for backwards from their targets, so many sources of a target are asked for together.
+    # Routes are searched for backwards from their targets, so all sources of a target are looked up together.
     targets = max(1, PAIRS_AT_ONCE // count)
     for begin in range(0, len(asked), targets):
         tell(f"looked at {begin / len(asked):.0%} of the routes between {count:,} hosts")
@@ -80,10 +85,10 @@ def summarise(fabric: Fabric, orders: list[IntArray], tell: Tell = nobody) -> Su
 
 
 def bisection(fabric: Fabric, orders: list[IntArray]) -> int | None:
-    """Return the bandwidth in bit/s from the first half of an order of the hosts to the rest, the least of all orders.
+    """Return the bandwidth in bit/s from the first half of the hosts to the rest, the least over all `orders`.
 
-    By the maximum flow, so whatever is narrowest between the halves counts, hosts' own links included. The
-    least over *all* halvings, as textbooks define it, is not known how to find quickly; this is never less.
+    The bandwidth is the maximum flow, so hosts' own links count, too. Textbooks define the bisection as the least over
+    *all* halvings, which is NP-hard to find; this value is an upper bound.
     """
     hosts = fabric.graph.hosts
     if not 2 <= len(hosts) <= MOST_HOSTS:
@@ -92,11 +97,12 @@ def bisection(fabric: Fabric, orders: list[IntArray]) -> int | None:
 
 
 def _flow(fabric: Fabric, half: IntArray, rest: IntArray) -> int:
+    """Return the maximum flow in bit/s from one half of the hosts to the rest."""
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import maximum_flow
 
     graph, nodes = fabric.graph, len(fabric.names)
-    # The flow is computed in 32 bits: exactly where bandwidths are multiples of one not too small, else to 1e-4.
+    # SciPy computes in 32 bits: exact if all bandwidths are multiples of a large enough unit, else to 1e-4.
     unit = int(np.gcd.reduce(graph.bandwidth_bps))
     most = int(graph.bandwidth_bps.max())
     if most // unit * len(half) >= 2**30:

@@ -1,8 +1,8 @@
-"""What switches add to a message's time: nothing, the time of a header, or that of a whole packet a hop.
+"""The time that switches add to a message: none, the time of a header per hop, or that of a whole packet per hop.
 
-Without this a message flows through all links of its route at once. A cut-through switch first reads the header
-(Kermani and Kleinrock 1979, *Virtual cut-through*), a store-and-forward switch a whole packet. On an idle route
-the extra time is exact; where links are shared it stays what it is on an idle one.
+Without this effect a message flows through all links of its route at once. A cut-through switch reads the header before
+it forwards (Kermani and Kleinrock 1979, *Virtual cut-through*); a store-and-forward switch reads a whole packet. The
+extra time is exact on an idle route. On shared links it is approximate: the same as on an idle route.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from netsim.network.fabric import Route
 SWITCHINGS = ("ideal", "cut-through", "store-and-forward")
 
 HEADER = 22
-"""Bytes that a cut-through switch reads before it forwards: preamble and Ethernet header."""
+"""Bytes that a cut-through switch reads before it forwards: the preamble and the Ethernet header."""
 
 
 def extra_ps(switching: str, route: Route, wire_bytes: int, packet: int) -> int:
-    """Return the picoseconds beyond the route's latency and the bytes' time on its narrowest link.
+    """Return the picoseconds that switches add to the route's latency and the bytes' time on its narrowest link.
 
-    Cut-through: the header's time on every link but the last. Store-and-forward, of packets of `packet` bytes and a
-    last one of the rest: when the last has passed the last link, which is the longest way through the table of
-    (packet, link) from the first packet's first link, less the time on the narrowest.
+    Cut-through adds the time of a header on every link but the last. Store-and-forward sends packets of `packet` bytes
+    and a last one with the rest. It adds the time until the last packet has passed the last link, less the time of all
+    bytes on the narrowest link.
     """
     bandwidths = [link.bandwidth_bps for link in route.links]
     if switching == "ideal" or len(bandwidths) < 2 or not wire_bytes:
@@ -37,16 +37,16 @@ def extra_ps(switching: str, route: Route, wire_bytes: int, packet: int) -> int:
 
 
 def _pipeline(bandwidths: list[int], full: int, packet: int, last: int) -> Fraction:
-    """Return when `full` packets and a `last` one of so many bytes have passed links of these bandwidths, in seconds.
+    """Return the seconds until `full` packets and one of `last` bytes have passed links of these bandwidths.
 
-    The longest way goes along the first `at` links with one packet, through all full packets but that one on the
-    slowest of them, and on with the last packet.
+    That is the longest path through the table of (packet, link). It follows one packet over the first links, waits for
+    all other full packets on the slowest of them, and follows the last packet over the remaining links.
     """
     times = [Fraction(8, bandwidth) for bandwidth in bandwidths]
     if not full:
         return last * sum(times, Fraction(0))
     return max(
-        packet * (sum(times[: at + 1], Fraction(0)) + (full - 1) * max(times[: at + 1]))
-        + last * sum(times[at:], Fraction(0))
-        for at in range(len(times))
+        packet * (sum(times[: turn + 1], Fraction(0)) + (full - 1) * max(times[: turn + 1]))
+        + last * sum(times[turn:], Fraction(0))
+        for turn in range(len(times))
     )

@@ -1,13 +1,18 @@
-"""TCP as it matters to a message: headers on the wire, connections to open, and slow start.
+"""The parts of TCP that delay a message: headers on the wire, connections to open, and slow start.
 
-A message of n segments is sent in windows of w, 2w, 4w … segments. A window starts when the one before has
-drained, and not before the acknowledgement of that one's first segment is back; once a window takes longer to
-drain than its acknowledgement to come, the sender never waits again. For a message that shares no link this is
-the classic latency of a static slow start (Heidemann, Obraczka and Touch 1997, *Modeling the Performance of HTTP
-over Several Transport Protocols*; Kurose and Ross, *Computer Networking*, section 3.7): with S/R a segment's time
-on the narrowest link, each window adds max(0, RTT + S/R - (its size) S/R).
+A message of n segments is sent in windows of w, 2w, 4w … segments. A window starts when the previous window has
+drained and the acknowledgement of that window's first segment is back. Once a window takes longer to drain than its
+acknowledgement to come back, the sender never waits again.
 
-Left out: loss and what follows from it, delayed acknowledgements, and the way that acknowledgements take.
+For a message that shares no link this is the classic latency of a static slow start: with S/R the time of a segment on
+the narrowest link, each window adds max(0, RTT + S/R - (segments of the window) S/R).
+
+The model leaves out losses and their recovery, delayed acknowledgements, and the bandwidth of acknowledgements.
+
+References
+----------
+Heidemann, Obraczka and Touch 1997, *Modeling the Performance of HTTP over Several Transport Protocols*.
+Kurose and Ross, *Computer Networking*, section 3.7.
 """
 
 from __future__ import annotations
@@ -19,19 +24,25 @@ from netsim._util.units import PICOSECONDS
 from netsim.network.fabric import Route
 
 PAYLOAD = 1448
-"""Bytes of a message in a full segment: 1500 less 20 of IP, 20 of TCP and 12 of timestamps."""
+"""Payload of a full segment in bytes: 1500 less 20 of IP, 20 of TCP and 12 of timestamps."""
 
 HEADERS = 90
-"""Bytes beside them on the wire: those 52, Ethernet's 18, preamble 8 and gap 12."""
+"""Other bytes of a segment on the wire: the 52 above, Ethernet's 18, preamble 8 and gap 12."""
 
 CONNECTIONS = ("established", "per-pair", "per-message")
 
 
 @dataclass(frozen=True, slots=True)
 class Tcp:
-    """How messages travel: the first window in segments, and when a connection is opened, at one round trip.
+    """The options of TCP.
 
-    "established": before the run. "per-pair": by the first message between two hosts, either way. "per-message".
+    Parameters
+    ----------
+    initial_window
+        The first window of a message, in segments.
+    connections
+        When a connection is opened, which takes one round trip: "established" before the run, "per-pair" with the first
+        message between two hosts in either direction, or "per-message".
     """
 
     initial_window: int = 10
@@ -43,7 +54,11 @@ class Tcp:
             raise UsageError(f"initial-window {self.initial_window!r} must be a whole number of segments, such as 10")
 
     def windows(self, nbytes: int, first: int) -> tuple[int, ...]:
-        """Return the bytes on the wire of a message's windows, of which the first has `first` segments."""
+        """Return the bytes on the wire of each window of a message; the first window has `first` segments.
+
+        >>> Tcp().windows(nbytes=5000, first=1)
+        (1538, 3076, 746)
+        """
         windows = []
         while nbytes > 0:
             part = min(nbytes, first * PAYLOAD)
@@ -54,12 +69,16 @@ class Tcp:
 
     @staticmethod
     def acknowledged(route: Route, latency_ps: int) -> int:
-        """Return the picoseconds from a window's start until its first segment is acknowledged."""
+        """Return the picoseconds from a window's start until the acknowledgement of its first segment is back."""
         assert route.narrowest is not None
         segment = 8 * (PAYLOAD + HEADERS) * PICOSECONDS // route.narrowest.bandwidth_bps
         return 2 * latency_ps + segment
 
 
 def on_wire(nbytes: int) -> int:
-    """Return the bytes on the wire of a message, headers of all its segments included."""
+    """Return the bytes of a message on the wire, including the headers of all its segments.
+
+    >>> on_wire(1449)
+    1629
+    """
     return nbytes + HEADERS * -(-nbytes // PAYLOAD)
