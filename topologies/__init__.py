@@ -1,8 +1,12 @@
 """Topologies: functions that return a network of hosts, switches and cables.
 
-To add one: a file with a function ``(Shape, keys...) -> Graph``, and a line below. On the command line a
-topology is ``NAME`` or ``NAME:key=value,...``; the keys are the function's parameters, and `hash`, the seed of
-the hash that picks one of several equal routes. Or it is the name of a file.
+To add a topology, write a file with a function ``(Shape, keys...) -> Graph`` and add a line to :data:`TOPOLOGIES`. On
+the command line a topology is ``NAME``, ``NAME:key=value,...`` or the name of a file. The keys are the function's
+parameters, and `hash`: the seed of the hash that picks one of several routes of equal cost.
+
+>>> graph = build("racks:size=2,uplink=1Gbps", Shape(workers=4))
+>>> [graph.names[switch] for switch in graph.switches]
+['rack0', 'rack1', 'core']
 """
 
 from __future__ import annotations
@@ -40,11 +44,11 @@ TOPOLOGIES: dict[str, Callable[..., Graph]] = {
 }
 
 STARS = ("star", "ps")
-"""Topologies whose links are all alike; with keys they are not."""
+"""Topologies in which all links are alike if no key is given."""
 
 
 def check_topology(topology: object) -> None:
-    """Raise UsageError unless this names a topology with keys that it takes, or a file with a network."""
+    """Raise UsageError unless `topology` is a topology with valid keys, or a file with a network."""
     if not isinstance(topology, str):
         raise UsageError(f"topology {topology!r} must be a name; known: {', '.join(TOPOLOGIES)}")
     name = spec.name_of(topology)
@@ -58,7 +62,7 @@ def check_topology(topology: object) -> None:
 
 
 def file_of(topology: str) -> Path | None:
-    """Return the file that a topology is read from, or that a key names, as in ``wan:matrix=FILE``; None if none is."""
+    """Return the file that a topology is read from or that a key names, as in ``wan:matrix=FILE``; None without one."""
     check_topology(topology)
     name = spec.name_of(topology)
     if is_file(name):
@@ -68,7 +72,22 @@ def file_of(topology: str) -> Path | None:
 
 
 def build(topology: str, shape: Shape) -> Graph:
-    """Return the network that `topology` names, for so many workers, or that is in the file it names."""
+    """Return the network of a topology.
+
+    Parameters
+    ----------
+    topology
+        ``NAME``, ``NAME:key=value,...`` or the name of a file.
+    shape
+        The number of workers, and the bandwidth and latency of links for which the topology says nothing else.
+
+    Raises
+    ------
+    UsageError
+        For an unknown name, key or value, and for a file that is no network.
+    InfeasibleError
+        If the network is too large.
+    """
     check_topology(topology)
     name = spec.name_of(topology)
     if is_file(name):
@@ -85,31 +104,31 @@ def build(topology: str, shape: Shape) -> Graph:
 
 
 class Taken(NamedTuple):
-    """Whether any link of a topology takes the bandwidth, and the latency, of the shape that it is built for."""
+    """Whether any link of a topology has the bandwidth, and the latency, of its :class:`Shape`."""
 
     bandwidth: bool
     latency: bool
 
 
 def taken(topology: str) -> Taken:
-    """Return which of a shape's bandwidth and latency decide any link, where a file or keys may decide all of them."""
+    """Return whether a shape's bandwidth and latency matter to a topology; a file or keys may set all links."""
     check_topology(topology)
     return Taken(False, False) if is_file(spec.name_of(topology)) else _taken(topology)
 
 
 @functools.lru_cache(maxsize=256)
 def _taken(topology: str) -> Taken:
-    """Build the topology twice, for shapes that differ in bandwidth and latency, and see what differs."""
-    one, other = (build(topology, Shape(2, 10**3 * times, 1e-3 * times)) for times in (1, 2))
-    if not len(one.sources):
-        return Taken(True, True)  # there is no link that decides otherwise
+    """Build the topology for two shapes that differ in bandwidth and latency, and compare the links."""
+    slow, fast = (build(topology, Shape(2, 10**3 * times, 1e-3 * times)) for times in (1, 2))
+    if not len(slow.sources):
+        return Taken(True, True)  # larger networks of this topology may have links
     return Taken(
-        not np.array_equal(one.bandwidth_bps, other.bandwidth_bps), not np.array_equal(one.latency_s, other.latency_s)
+        not np.array_equal(slow.bandwidth_bps, fast.bandwidth_bps), not np.array_equal(slow.latency_s, fast.latency_s)
     )
 
 
 def servers_of(topology: str) -> int:
-    """Return how many hosts a topology keeps for parameter servers."""
+    """Return how many hosts a topology reserves for parameter servers."""
     name = spec.name_of(topology)
     if is_file(name):
         return len(read_graph(Path(name)).servers)
@@ -120,4 +139,4 @@ def servers_of(topology: str) -> int:
 
 
 def _of_file(shape: Shape) -> None:
-    """Stand for a file among topologies: it takes no keys of its own."""
+    """Have the signature of a topology without keys: a network from a file takes no key but `hash`."""

@@ -1,4 +1,4 @@
-"""What topologies share: the shape they are built for, and cables laid many at a time."""
+"""The parts that topologies are built with: their shape, and cables laid many at a time."""
 
 from __future__ import annotations
 
@@ -16,15 +16,23 @@ from netsim.network.routing import FloatArray, Router
 
 BANDWIDTH_BPS = 10**9
 LATENCY_S = 50e-6
-"""What a shape has where nobody says otherwise."""
+"""The default bandwidth and latency of a shape."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a topology is built for.
+    """The size of a network and the defaults of its links.
 
-    `latency_s` is one way from host to host across one switch, so each of the two cables carries
-    half of it. `fan_out` is the number of children of a switch, where a topology has such.
+    Parameters
+    ----------
+    workers
+        How many hosts have a worker.
+    bandwidth_bps
+        The bandwidth of a link in bit/s.
+    latency_s
+        The one-way latency from host to host across one switch, in seconds: half of it for each of the two cables.
+    fan_out
+        How many children a switch has, in a tree.
     """
 
     workers: int
@@ -37,12 +45,13 @@ class Shape:
 
 
 MOST_NODES, MOST_LINKS = 4_000_000, 20_000_000
-"""What a network may have: that takes about 3 GB, and a minute."""
+"""The limits of a network's size; such a network takes about 3 GB and a minute."""
 NODE_BYTES, LINK_BYTES = 250, 100
+"""Memory per node and per link."""
 
 
 def check_size(hosts: int, switches: int, cables: int) -> None:
-    """Raise InfeasibleError for a network that is too large, saying what it would take; call it before making one."""
+    """Raise InfeasibleError for a network that is too large; call this function before building it."""
     nodes, links = hosts + switches, 2 * cables
     if nodes > MOST_NODES or links > MOST_LINKS:
         memory = format_bytes(NODE_BYTES * nodes + LINK_BYTES * links)
@@ -53,10 +62,17 @@ def check_size(hosts: int, switches: int, cables: int) -> None:
 
 
 class Wiring:
-    """Collects nodes and links, columns at a time; hosts come first, in the order of the ranks."""
+    """Collects the nodes and links of a network, many at a time. Hosts come first, in the order of the ranks.
+
+    Parameters
+    ----------
+    shape
+        The defaults of the links.
+    hosts
+        The number of hosts, which may be too few for all workers; one host a worker if None.
+    """
 
     def __init__(self, shape: Shape, hosts: int | None = None) -> None:
-        """Begin with so many hosts, which may be too few for the workers; one for each if not said."""
         self._shape = shape
         count = shape.workers if hosts is None else hosts
         self.hosts = np.arange(count)
@@ -75,24 +91,30 @@ class Wiring:
         return np.arange(first, len(self._names))
 
     def servers(self, names: Sequence[str]) -> IntArray:
-        """Add hosts that are kept for parameter servers; return their nodes."""
+        """Add hosts reserved for parameter servers; return their nodes."""
         self._servers = self.switches(names)
         return self._servers
 
     def cables(
         self,
-        ones: IntArray,
-        others: IntArray,
+        sources: IntArray,
+        targets: IntArray,
         *,
         bandwidth_bps: int | IntArray | None = None,
         back_bps: int | IntArray | None = None,
         latency_s: float | FloatArray | None = None,
         back_s: float | FloatArray | None = None,
     ) -> IntArray:
-        """Lay full-duplex cables; return the links from `ones` to `others`. The way back is the next number.
+        """Lay full-duplex cables; return the links from `sources` to `targets`. The link back has the next number.
 
-        They have the shape's bandwidth and half its latency unless `bandwidth_bps` and `latency_s` say
-        otherwise; and `back_bps` and `back_s` for the way back, where it differs.
+        Parameters
+        ----------
+        sources, targets
+            The nodes at the two ends of each cable.
+        bandwidth_bps, latency_s
+            Those of the links; the shape's bandwidth and half of its latency if None.
+        back_bps, back_s
+            Those of the links back; the same as of the other direction if None.
         """
         there = self._shape.bandwidth_bps if bandwidth_bps is None else bandwidth_bps
         wait = self._shape.latency_s / 2 if latency_s is None else latency_s
@@ -100,9 +122,9 @@ class Wiring:
         wait_back = wait if back_s is None else back_s
         check_link(there, wait)
         check_link(back, wait_back)
-        count = len(ones)
-        self._sources.append(np.stack([ones, others], 1).ravel())
-        self._targets.append(np.stack([others, ones], 1).ravel())
+        count = len(sources)
+        self._sources.append(np.stack([sources, targets], 1).ravel())
+        self._targets.append(np.stack([targets, sources], 1).ravel())
         self._bandwidths.append(_alternating(count, there, back).astype(np.int64))
         self._latencies.append(_alternating(count, wait, wait_back).astype(np.float64))
         first, self._links = self._links, self._links + 2 * count
@@ -110,11 +132,11 @@ class Wiring:
 
     @property
     def nodes(self) -> int:
-        """How many nodes there are so far."""
+        """The number of nodes so far."""
         return len(self._names)
 
     def graph(self, router: Router, groups: IntArray | None = None, near: IntArray | None = None) -> Graph:
-        """Return the network; hosts are one group if `groups` does not number them otherwise."""
+        """Return the network; all hosts are in one group if `groups` is None."""
         nothing = np.zeros(0, np.int64)
         return Graph(
             names=self._names,
@@ -133,12 +155,12 @@ class Wiring:
 
 
 def _alternating(count: int, there: Any, back: Any) -> Any:
-    """Return the values of `count` cables' two ways, in turn."""
+    """Return the values of both directions of `count` cables, in turn."""
     return np.stack([np.broadcast_to(there, count), np.broadcast_to(back, count)], 1).ravel()
 
 
 class Branches:
-    """Who is above whom in a tree, filled in as cables are laid upwards."""
+    """The parents of the nodes of a tree, filled in as cables are laid upwards."""
 
     def __init__(self, wiring: Wiring) -> None:
         self._wiring = wiring
@@ -158,7 +180,7 @@ class Branches:
         self._laid.append((children, parents, links))
 
     def columns(self) -> tuple[IntArray, IntArray, IntArray]:
-        """Return for each node the node above it (itself at the root), and the links up to it and down from it."""
+        """Return the parent of every node (the node itself at the root), the link to it, and the link from it."""
         above = np.arange(self._wiring.nodes)
         up = np.full(self._wiring.nodes, -1, np.int64)
         for children, parents, links in self._laid:

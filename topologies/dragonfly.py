@@ -1,4 +1,4 @@
-"""The dragonfly of Kim, Dally, Scott and Abts (ISCA 2008): groups of routers, every two groups linked once."""
+"""The dragonfly of Kim, Dally, Scott and Abts (ISCA 2008): groups of routers with one link between every two groups."""
 
 from __future__ import annotations
 
@@ -35,10 +35,16 @@ def dragonfly(
 ) -> Graph:
     """Return a dragonfly: g = a h + 1 groups of `a` routers, each with `p` hosts and `h` links to other groups.
 
-    What is not given is balanced as the paper advises, a = 2p = 2h, and the smallest that has room for all
-    workers. `global_` is the bandwidth of the links between groups and `global_latency` their cables' latency.
-    Routes are minimal, with at most one link between groups, or (Valiant's) by way of another group, that the
-    hash of the flow picks; which is longer, and spreads traffic between two groups over all links.
+    Parameters
+    ----------
+    a, p, h
+        Those that are None are balanced as the paper advises, a = 2p = 2h, in the smallest network with room for all
+        workers.
+    global_, global_latency
+        The bandwidth of the links between groups, and the latency of their cables; the shape's if None.
+    routing
+        "minimal" routes have at most one link between groups. "valiant" routes pass through another group that the
+        flow's hash picks: they are longer, and spread the traffic between two groups over all links.
     """
     if a is None or p is None or h is None:
         a, p, h = _smallest(shape.workers, a, p, h)
@@ -48,9 +54,9 @@ def dragonfly(
     wiring = Wiring(shape, hosts)
     routers = wiring.switches([f"router{group}.{number}" for group in range(groups) for number in range(a)])
     wiring.cables(wiring.hosts, routers[wiring.hosts // p])
-    one, other = np.triu_indices(a, 1)
+    lower, upper = np.triu_indices(a, 1)
     first = np.arange(groups)[:, None] * a
-    inside = wiring.cables(routers[(first + one).ravel()], routers[(first + other).ravel()])
+    inside = wiring.cables(routers[(first + lower).ravel()], routers[(first + upper).ravel()])
     near, far = np.triu_indices(groups, 1)
     across = wiring.cables(
         routers[near * a + (far - near - 1) // h],
@@ -58,11 +64,12 @@ def dragonfly(
         bandwidth_bps=global_,
         latency_s=global_latency,
     )
-    router = DragonflyRouter(a, p, h, _square(a, inside[: len(one)]), _square(groups, across), routing == "valiant")
+    router = DragonflyRouter(a, p, h, _square(a, inside[: len(lower)]), _square(groups, across), routing == "valiant")
     return wiring.graph(router, groups=wiring.hosts // (a * p))
 
 
 def _smallest(workers: int, *given: int | None) -> tuple[int, int, int]:
+    """Return (a, p, h) of the smallest network with room for all workers, with the values that are `given`."""
     h = 0
     while True:
         h += 1
@@ -72,15 +79,18 @@ def _smallest(workers: int, *given: int | None) -> tuple[int, int, int]:
 
 
 def _square(size: int, links: IntArray) -> IntArray:
-    """Return the matrix of links from each to each other, from those of the upper triangle and their ways back."""
+    """Return the matrix of links between all pairs, from those of the upper triangle; each link back is the next."""
     matrix = np.full((size, size), NO_LINK, np.int64)
-    one, other = np.triu_indices(size, 1)
-    matrix[one, other], matrix[other, one] = links, links + 1
+    lower, upper = np.triu_indices(size, 1)
+    matrix[lower, upper], matrix[upper, lower] = links, links + 1
     return matrix
 
 
 class DragonflyRouter:
-    """`inside[x, y]` is the link from router x to y of group 0, `across[i, j]` that from group i to j."""
+    """Finds minimal or Valiant routes in a dragonfly.
+
+    ``inside[x, y]`` is the link from router x to router y of group 0, ``across[i, j]`` the link from group i to j.
+    """
 
     def __init__(self, a: int, p: int, h: int, inside: IntArray, across: IntArray, valiant: bool) -> None:
         self._a, self._p, self._h = a, p, h
@@ -90,6 +100,7 @@ class DragonflyRouter:
         self._valiant = valiant and self._groups > 2
 
     def paths(self, sources: IntArray, targets: IntArray, hashes: HashArray) -> Paths:
+        """Return the route of every pair; the hash picks the group between them with Valiant routing."""
         here, there = sources // self._p, targets // self._p
         group, aim = here // self._a, there // self._a
         columns = [np.where(sources != targets, 2 * sources, NO_LINK)]
@@ -106,11 +117,12 @@ class DragonflyRouter:
         return Paths.of_matrix(np.stack(columns, 1))
 
     def _leap(self, columns: list[IntArray], group: IntArray, at: IntArray, aim: IntArray) -> tuple[IntArray, IntArray]:
-        """Go from router `at` of a group to group `aim`; return the group and router that one arrives at."""
+        """Append the links from router `at` of a group to group `aim`; return the group and router reached."""
         leaves = np.where(group == aim, at, (aim - group - 1) % self._groups // self._h)
         columns.append(self._step(group, at, leaves))
         columns.append(np.where(group == aim, NO_LINK, self._across[group, aim]))
         return aim, np.where(group == aim, at, (group - aim - 1) % self._groups // self._h)
 
     def _step(self, group: IntArray, at: IntArray, to: IntArray) -> IntArray:
+        """Return the link between two routers of a group, NO_LINK if they are the same."""
         return np.where(at == to, NO_LINK, self._inside[at, to] + group * self._per_group)

@@ -1,4 +1,4 @@
-"""Networks as files that other tools read, and netsim itself: node-link JSON, GraphML, SimGrid's platform XML."""
+"""Writes networks to files that netsim and other tools read: node-link JSON, GraphML, SimGrid's platform XML."""
 
 from __future__ import annotations
 
@@ -14,45 +14,50 @@ from netsim._util.errors import InfeasibleError
 from netsim.network.fabric import Fabric, Link
 
 MOST_ROUTES = 10**6
-"""Routes that a SimGrid platform spells out; one of 1,000 hosts is some 300 MB."""
+"""The most routes that a SimGrid platform may list; the file for 1,000 hosts has about 300 MB."""
 
 
 def to_networkx(fabric: Fabric) -> nx.Graph[Any]:
-    """Return the network as :func:`netsim.network.graph.from_networkx` takes it.
+    """Return the network as a networkx graph that :func:`netsim.network.graph.from_networkx` reads.
 
-    Undirected if both ways of every cable are alike, else directed. Hosts say their group.
+    The graph is undirected if both directions of every cable are alike, else directed. Hosts have a ``group``.
     """
     graph = fabric.graph
-    ways = {(link.source, link.target): (link.bandwidth_bps, link.latency_s) for link in fabric.links}
-    alike = all(ways.get((target, source)) == way for (source, target), way in ways.items())
-    found: nx.Graph[Any] = nx.Graph() if alike else nx.DiGraph()
+    links = {(link.source, link.target): (link.bandwidth_bps, link.latency_s) for link in fabric.links}
+    alike = all(links.get((target, source)) == values for (source, target), values in links.items())
+    network: nx.Graph[Any] = nx.Graph() if alike else nx.DiGraph()
     names = fabric.names
     nodes: dict[str, dict[str, str]] = {names[node]: {"kind": "switch"} for node in range(len(names))}
-    for number, node in enumerate(graph.hosts.tolist()):
-        nodes[names[node]] = {"kind": "host", "group": f"group{graph.groups[number]}"}
+    for node, group in zip(graph.hosts.tolist(), graph.groups.tolist(), strict=True):
+        nodes[names[node]] = {"kind": "host", "group": f"group{group}"}
     for node in graph.servers.tolist():
         nodes[names[node]] = {"kind": "host", "role": "server"}
-    found.add_nodes_from(nodes.items())
-    for (source, target), (bandwidth, latency) in ways.items():
-        found.add_edge(source, target, bandwidth_bps=bandwidth, latency_s=latency)
-    return found
+    network.add_nodes_from(nodes.items())
+    for (source, target), (bandwidth, latency) in links.items():
+        network.add_edge(source, target, bandwidth_bps=bandwidth, latency_s=latency)
+    return network
 
 
 def to_json(fabric: Fabric) -> Iterator[str]:
-    """Return the network as networkx's node-link JSON."""
+    """Yield the network as networkx's node-link JSON."""
     yield json.dumps(nx.node_link_data(to_networkx(fabric), edges="edges"), indent=1, ensure_ascii=False)
 
 
 def to_graphml(fabric: Fabric) -> Iterator[str]:
-    """Return the network as GraphML."""
+    """Yield the network as GraphML."""
     yield "\n".join(nx.generate_graphml(to_networkx(fabric)))
 
 
 def to_simgrid(fabric: Fabric) -> Iterator[str]:
-    """Return the network as a platform of SimGrid (DTD 4.1), piece by piece.
+    """Yield the network as a platform of SimGrid (DTD 4.1), piece by piece.
 
-    Each way of a cable is a link of its own. In a tree SimGrid finds the only routes there are; elsewhere
-    every route is spelled out, so that it takes the very routes that netsim takes.
+    Each direction of a cable is a link. In a tree SimGrid finds the only possible routes by itself. In other networks
+    the file lists every route, so that SimGrid uses the same routes as netsim.
+
+    Raises
+    ------
+    InfeasibleError
+        If the file would list too many routes.
     """
     is_tree = len(fabric.links) == 2 * (len(fabric.names) - 1)
     yield '<?xml version="1.0" encoding="UTF-8"?>\n<!DOCTYPE platform SYSTEM "https://simgrid.org/simgrid.dtd">'

@@ -1,4 +1,4 @@
-"""The fat-tree of Al-Fares, Loukissas and Vahdat (SIGCOMM 2008): full bisection from switches of k equal ports."""
+"""The fat-tree of Al-Fares, Loukissas and Vahdat (SIGCOMM 2008): full bisection bandwidth from k-port switches."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from topologies.spec import Count
 def fat_tree(shape: Shape, k: Count | None = None) -> Graph:
     """Return a fat-tree of k-port switches: k pods, k³/4 hosts, 5k²/4 switches, 3k³/4 cables.
 
-    Without `k`, the smallest that has room for all workers.
+    Without `k`, the fat-tree is the smallest with room for all workers.
     """
     if k is None:
         k = 2
@@ -38,15 +38,16 @@ def fat_tree(shape: Shape, k: Count | None = None) -> Graph:
 
 
 class UpDown:
-    """Routes up to the lowest switches that both ends are below, and down again.
+    """Finds routes up to a lowest common switch, and down again.
 
-    On the way up every port leads there, and the hash picks one; on the way down there is one.
+    The hash of the flow picks one of several ports on the way up. On the way down there is only one.
     """
 
     def __init__(self, half: int) -> None:
         self._half = half
 
     def paths(self, sources: IntArray, targets: IntArray, hashes: HashArray) -> Paths:
+        """Return the route of every pair."""
         half, hosts = self._half, 2 * self._half**3
         edge, edge_there = sources // half, targets // half
         pod, pod_there = edge // half, edge_there // half

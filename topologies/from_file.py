@@ -1,6 +1,6 @@
-"""Networks from files: networkx node-link JSON, and GraphML.
+"""Reads networks from files: networkx node-link JSON, and GraphML.
 
-Everything is checked when the file is read; an error names the file, the node or edge, and the value.
+The whole file is checked when it is read. An error names the file, the node or edge, and the value.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ SUFFIXES = (".json", ".graphml")
 
 
 def is_file(name: str) -> bool:
-    """Return whether a topology's name is a file's."""
+    """Return whether a topology's name is the name of a file."""
     return "/" in name or "\\" in name or has_ending(name)
 
 
 def has_ending(name: str) -> bool:
-    """Return whether a name ends like a file of a network."""
+    """Return whether a name has the suffix of a network file, also of one that netsim does not read."""
     return Path(name).suffix.lower() in (*SUFFIXES, ".xml", ".gml", ".yaml", ".yml")
 
 
 def read_graph(path: Path) -> Graph:
-    """Return the network in a file; raise UsageError where it cannot be read or makes no sense."""
+    """Return the network in a file; raise UsageError for a file that cannot be read or is no network."""
     check_file_name("topology", path)
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"topology {str(path)!r}: expected a file that ends in {' or '.join(SUFFIXES)}")
@@ -94,7 +94,7 @@ def _from_json(content: bytes, origin: str) -> nx.Graph[Any]:
 
 
 def _finite(element: dict[str, Any], ids: tuple[str, ...], where: str) -> dict[str, Any]:
-    """Return the attributes of a node or an edge, all of whose numbers are finite: Python's parser takes NaN."""
+    """Return the attributes of a node or an edge; raise UsageError for NaN, which Python's JSON parser accepts."""
     attributes = {key: value for key, value in element.items() if key not in ids}
     for key, value in attributes.items():
         if isinstance(value, float) and not math.isfinite(value):
@@ -103,17 +103,17 @@ def _finite(element: dict[str, Any], ids: tuple[str, ...], where: str) -> dict[s
 
 
 def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """Make an object of its pairs; JSON itself would let the last of two equal keys win."""
-    found: dict[str, Any] = {}
+    """Return a JSON object; raise ValueError for a key given twice, of which Python's parser keeps the last."""
+    members: dict[str, Any] = {}
     for key, value in pairs:
-        if key in found:
+        if key in members:
             raise ValueError(f"the key {key!r} is there twice in one object")
-        found[key] = value
-    return found
+        members[key] = value
+    return members
 
 
 def _from_graphml(content: bytes, origin: str) -> nx.Graph[Any]:
-    """Read GraphML; what declares entities or a document type is refused before any other parser sees it."""
+    """Read GraphML; a file with entities or a document type is refused before networkx parses it."""
     from xml.etree.ElementTree import ParseError
 
     import networkx as nx
@@ -122,7 +122,7 @@ def _from_graphml(content: bytes, origin: str) -> nx.Graph[Any]:
 
     try:
         root = fromstring(content, forbid_dtd=True)
-        with warnings.catch_warnings(action="error"):  # what it would guess, such as a type, the file is to say
+        with warnings.catch_warnings(action="error"):  # networkx warns where it guesses, for example a type
             graph: nx.Graph[Any] = nx.read_graphml(io.BytesIO(content))
     except DefusedXmlException:
         raise UsageError(f"{origin}it declares a document type or entities, which are not read; remove them") from None
@@ -140,7 +140,7 @@ def _from_graphml(content: bytes, origin: str) -> nx.Graph[Any]:
         _check_new(pair in seen, source, target, origin)
         seen.add(pair)
     for _, _, data in graph.edges(data=True):
-        # Other programs write numbers as text: their type says so, and the numbers are the same.
+        # Some programs write numbers as text.
         for key in ("bandwidth_bps", "latency_s"):
             if isinstance(data.get(key), str) and (value := read_number(data[key])) is not None:
                 data[key] = value

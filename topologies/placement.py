@@ -1,4 +1,4 @@
-"""Which worker is on which host: the order of ranks decides whose messages cross the network's narrow places."""
+"""Placement of workers on hosts: it decides which messages cross the narrow links of the network."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ turn, as schedulers spread jobs; by chance."""
 
 
 def place(graph: Graph, workers: int, placement: str, seed: int) -> IntArray:
-    """Return the host of each rank, as a position in ``graph.hosts``; `seed` is for ``random``."""
+    """Return the host of each rank, (workers,), as a position in ``graph.hosts``; `seed` is for ``random``."""
     hosts = len(graph.hosts)
     match placement:
         case "locality":
@@ -34,7 +34,7 @@ def orders(graph: Graph) -> list[IntArray]:
 
 
 def _turns(groups: IntArray) -> IntArray:
-    """Return of every host how many of its group come before it."""
+    """Return for every host how many hosts of its group come before it."""
     by_group = np.argsort(groups, kind="stable")
     first = np.searchsorted(groups[by_group], groups[by_group])
     turns = np.empty_like(groups)
@@ -43,14 +43,14 @@ def _turns(groups: IntArray) -> IntArray:
 
 
 def tour(graph: Graph) -> IntArray:
-    """Return the hosts in an order in which each is followed by the nearest that is left: of least latency, then links.
+    """Return the hosts in the order of a nearest-neighbour tour: by least latency, then by fewest links.
 
-    Hosts that hang on the same single switch are one stop of the tour.
+    Hosts with the same switch as their only neighbour are one stop of the tour.
     """
     stops, where = np.unique(_stops(graph), return_inverse=True)
     first = np.full(len(stops), len(where))
     np.minimum.at(first, where, np.arange(len(where)))
-    by_first = np.argsort(first)  # so that equals are visited in the order of the file
+    by_first = np.argsort(first)  # stops at equal distance are visited in the order of the file
     left = by_first.tolist()
     visited = [left.pop(0)]
     hosts = graph.hosts[first]
@@ -58,7 +58,7 @@ def tour(graph: Graph) -> IntArray:
         here = np.full(len(left), hosts[visited[-1]])
         paths = graph.router.paths(hosts[left], here, np.zeros(len(left), np.uint64))
         owners = np.repeat(np.arange(len(left)), paths.counts)
-        # To a tenth of a picosecond: sums of equal latencies in another order are equal.
+        # Rounded to a tenth of a picosecond, so that sums of the same latencies in another order are equal.
         seconds = np.rint(1e13 * np.bincount(owners, graph.latency_s[paths.links], len(left)))
         visited.append(left.pop(int(np.lexsort((paths.counts, seconds))[0])))
     position = np.empty(len(stops), np.int64)
@@ -67,7 +67,7 @@ def tour(graph: Graph) -> IntArray:
 
 
 def _stops(graph: Graph) -> IntArray:
-    """Return for every host the one node that it is linked to, or itself where there are several."""
+    """Return for every host its only neighbour, or the host itself if it has several."""
     ways = np.bincount(graph.sources, minlength=len(graph.names))
     neighbour = np.zeros(len(graph.names), np.int64)
     neighbour[graph.sources] = graph.targets

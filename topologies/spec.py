@@ -1,6 +1,6 @@
-"""How a topology is named on the command line: ``NAME``, ``NAME:key=value,key=value``, or a file.
+"""Reads the name of a topology on the command line: ``NAME``, ``NAME:key=value,key=value``, or a file.
 
-What keys a topology takes are the parameters of its function, and their annotations read the values.
+The keys of a topology are the parameters of its function; the parameters' annotations read the values.
 """
 
 from __future__ import annotations
@@ -67,11 +67,11 @@ File: TypeAlias = Annotated[Path, Path]
 
 
 def keys_of(build: Callable[..., Any]) -> dict[str, tuple[str, Callable[[str], Any]]]:
-    """Return the keys that a topology takes, each with the parameter it sets and what reads its value."""
+    """Return the keys of a topology, each with its parameter and the function that reads its value."""
     hints = get_type_hints(build, include_extras=True)
     keys: dict[str, tuple[str, Callable[[str], Any]]] = {}
     for name in list(inspect.signature(build).parameters)[1:]:
-        annotated = next(each for each in (hints[name], *get_args(hints[name])) if hasattr(each, "__metadata__"))
+        annotated = next(hint for hint in (hints[name], *get_args(hints[name])) if hasattr(hint, "__metadata__"))
         keys[name.rstrip("_").replace("_", "-")] = (name, annotated.__metadata__[0])
     return keys | {"hash": ("hash", _seed)}
 
@@ -81,9 +81,12 @@ _KEY = re.compile(r"\s*[\w-]+\s*=")
 
 
 def parts_of(text: str) -> tuple[str, str]:
-    """Return the name that a topology begins with, and its keys.
+    """Return the name of a topology, and the text of its keys.
 
-    A path may hold colons itself, such as ``C:\\net.json`` or ``./a:b.json``. Keys follow a word or a file's ending.
+    A path may contain colons, such as ``C:\\net.json`` or ``./a:b.json``. Keys follow a word or a file's suffix.
+
+    >>> parts_of("racks:size=8,uplink=10Gbps")
+    ('racks', 'size=8,uplink=10Gbps')
     """
     for colon in (place for place, letter in enumerate(text) if letter == ":"):
         name, rest = text[:colon], text[colon + 1 :]
@@ -94,26 +97,30 @@ def parts_of(text: str) -> tuple[str, str]:
 
 
 def name_of(text: str) -> str:
-    """Return the name that a topology begins with."""
+    """Return the name of a topology, without its keys."""
     return parts_of(text)[0]
 
 
 def several(text: str) -> list[str]:
-    """Return the topologies in a list with commas: what looks like key=value belongs to the one before it."""
-    found: list[str] = []
+    """Return the topologies in a comma-separated list; a part like key=value belongs to the topology before it.
+
+    >>> several("star,racks:size=8,uplink=10Gbps,ring")
+    ['star', 'racks:size=8,uplink=10Gbps', 'ring']
+    """
+    topologies: list[str] = []
     for part in text.split(","):
-        if found and "=" in part and ":" not in part.partition("=")[0]:
-            found[-1] += f",{part}"
+        if topologies and "=" in part and ":" not in part.partition("=")[0]:
+            topologies[-1] += f",{part}"
         else:
-            found.append(part.strip())
-    return found
+            topologies.append(part.strip())
+    return topologies
 
 
 def arguments(text: str, build: Callable[..., Any]) -> dict[str, Any]:
-    """Return the arguments that `text` gives to a topology's function; raise UsageError naming key and value."""
+    """Return the keyword arguments of a topology's function; raise UsageError for an unknown key or a bad value."""
     name, rest = parts_of(text)
     keys = keys_of(build)
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for item in rest.split(",") if rest else []:
         key, _, value = (part.strip() for part in item.partition("="))
         key = key.replace("_", "-")
@@ -124,10 +131,10 @@ def arguments(text: str, build: Callable[..., Any]) -> dict[str, Any]:
         if key not in keys:
             raise unknown(f"key of topology {name!r}", key, keys)
         parameter, read = keys[key]
-        if parameter in found:
+        if parameter in values:
             raise UsageError(f"topology {shown(text)}: {key} was given twice; give it once")
         try:
-            found[parameter] = read(value)
+            values[parameter] = read(value)
         except UsageError as error:
             raise UsageError(f"topology {shown(text)}, {key}: {error}") from None
-    return found
+    return values

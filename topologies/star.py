@@ -1,4 +1,4 @@
-"""Every host on one switch."""
+"""A star: all hosts on one switch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from topologies.spec import Bandwidth, Count
 def star(shape: Shape, up: Bandwidth | None = None, down: Bandwidth | None = None) -> Graph:
     """Return one switch with all workers; a parameter server shares the host of worker 0.
 
-    `up` and `down` are the bandwidths from host to switch and back, where they are not that of all links.
+    `up` and `down` are the bandwidths from host to switch and back; the shape's if None.
     """
     return _around_a_switch(shape, up, down)
 
@@ -21,10 +21,10 @@ def star(shape: Shape, up: Bandwidth | None = None, down: Bandwidth | None = Non
 def parameter_server(
     shape: Shape, servers: Count = 1, up: Bandwidth | None = None, down: Bandwidth | None = None
 ) -> Graph:
-    """Return a star on which parameter servers, `servers` of them, have hosts of their own.
+    """Return a star with `servers` more hosts, for parameter servers.
 
-    `up` and `down` are the bandwidths from a worker's host to the switch and back, where they are not that of all
-    links; a server's are.
+    `up` and `down` are the bandwidths from a worker's host to the switch and back; the shape's if None. The links of
+    servers always have the shape's bandwidth.
     """
     check_size(shape.workers + servers, 1, shape.workers + servers)
     names = ["server"] if servers == 1 else [f"server{number}" for number in range(servers)]

@@ -1,4 +1,4 @@
-"""Hosts in a circle or on a grid whose edges meet, each cabled to its neighbours, passing on what is not for them."""
+"""Rings and tori: hosts are cabled to their neighbours on a circle or a wrapped grid, and forward messages."""
 
 from __future__ import annotations
 
@@ -14,15 +14,20 @@ from topologies.spec import Sides
 
 
 def ring(shape: Shape) -> Graph:
-    """Return a ring of workers; neighbours are one cable apart, which carries the whole latency."""
+    """Return a ring of workers; the cable between neighbours has the shape's whole latency."""
     return torus(shape, (shape.workers,))
 
 
 def torus(shape: Shape, sides: Sides | None = None) -> Graph:
-    """Return a torus of up to three dimensions with a host at every point, of `sides` such as 4x4x2.
+    """Return a torus of one to three dimensions with a host at every point.
 
-    Without `sides` it is the least flat one of two dimensions that has room for all workers. Neighbours are
-    one cable apart, which carries the whole latency; along a side of two there is one cable, not two.
+    The cable between neighbours has the shape's whole latency. Along a side of two there is one cable, not two.
+
+    Parameters
+    ----------
+    sides
+        The number of hosts along each dimension, such as 4x4x2; if None, the torus is the most square one of two
+        dimensions with room for all workers.
     """
     if sides is None:
         side = math.isqrt(shape.workers - 1) + 1
@@ -43,7 +48,7 @@ def torus(shape: Shape, sides: Sides | None = None) -> Graph:
 
 
 def _snake(places: IntArray) -> IntArray:
-    """Return the places in an order in which each is next to the one before it."""
+    """Return the places in an order in which each place is next to the one before."""
     order = places.copy()
     for axis in range(1, places.ndim):
         # Every other line along the axis runs backwards, counting lines over all the axes before it.
@@ -54,10 +59,10 @@ def _snake(places: IntArray) -> IntArray:
 
 
 class DimensionOrder:
-    """Routes that go the shorter way around along the first side, then along the next, and so on.
+    """Finds routes in dimension order: the shorter way around along the first axis, then along the next, and so on.
 
-    Of two ways that are equally long, half around a side of even length, the hash picks one.
-    ``plus[axis, n]`` and ``minus[axis, n]`` are the links from n to its neighbours along an axis.
+    If both ways around an axis are equally long, the hash of the flow picks one. ``plus[axis, n]`` and
+    ``minus[axis, n]`` are the links from node n to its neighbours along an axis.
     """
 
     def __init__(self, sides: tuple[int, ...], plus: IntArray, minus: IntArray) -> None:
@@ -66,16 +71,17 @@ class DimensionOrder:
         self._links = np.stack([minus, plus])
 
     def paths(self, sources: IntArray, targets: IntArray, hashes: HashArray) -> Paths:
+        """Return the route of every pair."""
         here = sources[:, None] // self._strides % self._sides
         there = targets[:, None] // self._strides % self._sides
         ahead = (there - here) % self._sides
         axes = np.arange(len(self._sides))
         heads = np.stack([choice(hashes, axis, 2) for axis in range(len(axes))], 1) == 1
-        # Where a side is two long there is one cable, and the one way is forwards from place 0 only.
+        # A side of two has one cable, which leads forwards from place 0 and backwards from place 1.
         shorter = (2 * ahead < self._sides) | ((2 * ahead == self._sides) & heads)
         forwards = np.where(self._sides == 2, here == 0, shorter)
         steps = np.where(forwards, ahead, self._sides - ahead) * (ahead > 0)
-        # Along an axis, coordinates before it are the target's already and those after it still the source's.
+        # Along an axis, the coordinates of earlier axes are the target's already, those of later axes the source's.
         fixed = np.where(axes[:, None] > axes, there[:, None, :], here[:, None, :]) * self._strides
         fixed = (fixed * (axes[:, None] != axes)).sum(2)
         counts = steps.ravel()

@@ -1,4 +1,4 @@
-"""Trees of switches with the hosts as their leaves: of any fan-out, and of two tiers of racks."""
+"""Trees of switches with the hosts as leaves: with any fan-out, and with two tiers of racks."""
 
 from __future__ import annotations
 
@@ -18,10 +18,16 @@ def tree(
     uplink: Bandwidth | None = None,
     oversubscription: Ratio | None = None,
 ) -> Graph:
-    """Return a switch tree: every switch has up to `fan_out` children.
+    """Return a tree of switches with up to `fan_out` children each.
 
-    A switch's uplink has the bandwidth of a host's link, so it is oversubscribed by the number of
-    children; or the bandwidth `uplink`; or that of all links below it, divided by `oversubscription`.
+    Parameters
+    ----------
+    fan_out
+        The shape's if None.
+    uplink
+        The bandwidth of a switch's uplink in bit/s. If this and `oversubscription` are None, that of a host's link.
+    oversubscription
+        Instead of `uplink`: the bandwidth of all links below a switch, divided by that of its uplink.
     """
     fan_out = shape.fan_out if fan_out is None else fan_out
     if fan_out < 2:
@@ -48,12 +54,20 @@ def racks(
     inside_latency: Duration | None = None,
     uplink_latency: Duration | None = None,
 ) -> Graph:
-    """Return racks of `size` hosts, each on a switch, and the switches on one core.
+    """Return racks of `size` hosts with one switch each, and a core switch that links the racks.
 
-    A rack's uplink has the bandwidth `uplink`, or that of the rack's hosts together divided by
-    `oversubscription` (4 if neither is given). `inside` is the bandwidth of a host's link, `inside_latency`
-    the latency from host to host of a rack, and `uplink_latency` that of an uplink's cable, where they are not
-    what all links have: a machine of 8 GPUs is ``racks:size=8,inside=2.4Tbps,inside-latency=5us,uplink=100Gbps``.
+    A machine of 8 GPUs is ``racks:size=8,inside=2.4Tbps,inside-latency=5us,uplink=100Gbps``.
+
+    Parameters
+    ----------
+    uplink
+        The bandwidth of a rack's uplink in bit/s.
+    oversubscription
+        Instead of `uplink`: the bandwidth of all hosts of a rack, divided by that of its uplink; 4 if both are None.
+    inside, inside_latency
+        The bandwidth of a host's link, and the latency from host to host in a rack; the shape's if None.
+    uplink_latency
+        The latency of an uplink's cable; half of the shape's if None.
     """
     check_size(shape.workers, shape.workers // size + 2, shape.workers + shape.workers // size)
     wiring = Wiring(shape)
@@ -71,16 +85,17 @@ def racks(
 
 
 def _uplink(below: int, default: int, uplink: int | None, oversubscription: float | None) -> int:
+    """Return the bandwidth of an uplink above links of `below` bit/s in all; raise UsageError if it is too large."""
     if uplink is not None and oversubscription is not None:
         raise UsageError(
             f"both uplink {uplink} bit/s and oversubscription {oversubscription:g} were given; give one of them"
         )
     if uplink is not None:
         return uplink
-    found = max(1, default if oversubscription is None else round(below / oversubscription))
-    if found > FASTEST_BPS:
+    bandwidth = max(1, default if oversubscription is None else round(below / oversubscription))
+    if bandwidth > FASTEST_BPS:
         raise UsageError(
             f"the uplink of switches whose links carry {format_bandwidth(below)} together would be "
-            f"{format_bandwidth(found)}, more than a link may carry; take a smaller size or fan-out, or give uplink"
+            f"{format_bandwidth(bandwidth)}, more than a link may carry; take a smaller size or fan-out, or give uplink"
         )
-    return found
+    return bandwidth

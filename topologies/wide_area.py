@@ -23,11 +23,24 @@ def wide_area(
     matrix: File | None = None,
     wan: Bandwidth | None = None,
 ) -> Graph:
-    """Return sites (4 if not said) with the workers spread evenly over them, the first ones at the first site.
+    """Return sites with the workers spread evenly over them, the first workers at the first site.
 
-    Each ordered pair of sites has a link of the bandwidth `wan` (that of all links, if not given), whose latency
-    is `latency` (25 ms if not given) for all pairs, or read from the CSV file `matrix`: a header of site
-    names, then a row a site: its name and the one-way latency to each, such as 35ms, with anything on the diagonal.
+    Parameters
+    ----------
+    sites
+        The number of sites; 4 if None.
+    latency
+        The one-way latency between every two sites; 25 ms if None.
+    matrix
+        Instead of both: a CSV file with a header of site names, and a row for each site with its name and the one-way
+        latency to every site, such as 35ms. The diagonal is ignored.
+    wan
+        The bandwidth of the link from each site to each other site; the shape's if None.
+
+    Raises
+    ------
+    UsageError
+        For a matrix that cannot be used, or one together with `sites` or `latency`.
     """
     if matrix is None:
         sites = 4 if sites is None else sites
@@ -44,17 +57,21 @@ def wide_area(
     site = wiring.hosts * count // max(1, len(wiring.hosts))
     switches = wiring.switches(names)
     wiring.cables(wiring.hosts, switches[site])
-    one, other = np.triu_indices(count, 1)
+    lower, upper = np.triu_indices(count, 1)
     there = wiring.cables(
-        switches[one], switches[other], bandwidth_bps=wan, latency_s=seconds[one, other], back_s=seconds[other, one]
+        switches[lower],
+        switches[upper],
+        bandwidth_bps=wan,
+        latency_s=seconds[lower, upper],
+        back_s=seconds[upper, lower],
     )
     between = np.full((count, count), NO_LINK, np.int64)
-    between[one, other], between[other, one] = there, there + 1
+    between[lower, upper], between[upper, lower] = there, there + 1
     return wiring.graph(WideAreaRouter(site, between), groups=site)
 
 
 def read_matrix(path: Path) -> tuple[list[str], FloatArray]:
-    """Return the names of the sites, and the seconds from each to each; raise UsageError naming row and column."""
+    """Return the names of n sites, and the seconds from each to each, (n, n); a UsageError names row and column."""
 
     def wrong(what: str) -> UsageError:
         return UsageError(f"latency matrix {str(path)!r}{what}")
@@ -79,12 +96,13 @@ def read_matrix(path: Path) -> tuple[list[str], FloatArray]:
 
 
 class WideAreaRouter:
-    """To the site's switch, over the link between the sites, and to the host."""
+    """Finds the only routes: to the site's switch, over the link between the sites, and to the host."""
 
     def __init__(self, site: IntArray, between: IntArray) -> None:
         self._site, self._between = site, between
 
     def paths(self, sources: IntArray, targets: IntArray, hashes: HashArray) -> Paths:
+        """Return the route of every pair."""
         apart = sources != targets
         columns = [
             np.where(apart, 2 * sources, NO_LINK),
