@@ -1,9 +1,11 @@
-"""netsim: how will a distributed-SGD communication algorithm behave on a network?
+"""netsim: simulation of distributed-SGD communication algorithms on networks, and the same algorithms on real ranks.
 
 >>> import netsim
->>> report = netsim.simulate(workers=64, bandwidth="1Gbps", algorithm="gtopk", density=1e-3)
+>>> report = netsim.simulate(workers=64, bandwidth="1Gbps", algorithm="gtopk", timing_only=True, elements=25_000_000)
+>>> print(report.conclusion[0])
+gTop-k with 64 workers takes 19.8 ms a round (bottleneck: worker links, e.g. worker0→switch).
 
-Importing this package costs nothing: torch and the rest are imported when first needed.
+Importing this package is fast: torch and other libraries are imported on first use.
 """
 
 import os

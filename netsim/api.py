@@ -1,4 +1,4 @@
-"""netsim from Python: simulate, run for real, and look inside one exchange."""
+"""The Python interface of netsim: simulate algorithms, run them on real ranks, and inspect a single exchange."""
 
 from __future__ import annotations
 
@@ -48,15 +48,42 @@ def simulate(
 ) -> Report:
     """Simulate algorithms on a network, with real gradients unless ``timing_only``.
 
-    Options are those of ``netsim simulate``, with underscores: ``workers=64, bandwidth="1Gbps",
-    algorithm="gtopk,topk", density=1e-3``. Quantities are text with a unit, or numbers in SI units.
-    `metrics` names a file for a row a step (:mod:`netsim.training.metrics`). A file `checkpoint` is written every
-    `checkpoint_every` rounds, and to `resume` is to go on from it, to the very results that the run would
-    have had without the interruption (:mod:`netsim.simulator.checkpoint`). `trace` names a file for what went on,
-    instant by instant, in Chrome's format (:mod:`netsim.simulator.perfetto`).
-    Raises UsageError for a value that cannot be used, InfeasibleError where data or machine fall short, and
-    UnwrittenError, DivergedError or AlgorithmsFailedError where a file could not be written on the way, or training
-    diverged, or an algorithm failed for another reason, such as a link that is down; ``report`` has the other results.
+    Parameters
+    ----------
+    on_round
+        Called after each round with the name of the algorithm and the step.
+    metrics
+        File for one row of metrics per step (:mod:`netsim.training.metrics`), .csv or .jsonl.
+    checkpoint, checkpoint_every, resume
+        File that saves the run every `checkpoint_every` rounds; with `resume` the run continues from the file. The
+        results are the same as without an interruption (:mod:`netsim.simulator.checkpoint`).
+    trace
+        File for a timeline in Chrome's trace format (:mod:`netsim.simulator.perfetto`).
+    **options
+        The options of ``netsim simulate``, with underscores: ``workers=64``, ``bandwidth="1Gbps"``,
+        ``algorithm="gtopk,topk"``, ``density=1e-3``. Quantities are text with a unit, or numbers in SI units.
+
+    Returns
+    -------
+    Report
+        One result per algorithm, and the conclusion.
+
+    Raises
+    ------
+    UsageError
+        For a value that cannot be used.
+    InfeasibleError
+        If the machine or the data are not sufficient.
+    UnwrittenError, DivergedError, AlgorithmsFailedError
+        If a file could not be written, training diverged, or an algorithm failed for another reason, such as a link
+        that stays down. The attribute ``report`` of the error holds the other results.
+
+    Examples
+    --------
+    >>> import netsim
+    >>> report = netsim.simulate(workers=64, algorithm="gtopk,topk", timing_only=True, elements=25_000_000)
+    >>> [(result.title, result.round_time_s) for result in report.results]
+    [('gTop-k', 0.0198), ('Top-k', 0.10395)]
     """
     _check_call(on_round)
     experiment = Experiment.of(**options)
@@ -73,42 +100,41 @@ def simulate_experiment(
     checkpoint: Checkpoint | None = None,
     trace: Path | None = None,
 ) -> Report:
-    """Simulate every algorithm of `experiment` and conclude.
+    """Simulate every algorithm of `experiment`, and conclude.
 
-    A row a step goes into the file `metrics`, what went on into the file `trace`. Where a file can no longer be
-    written, the run goes on without it; then UnwrittenError has the report. Where an algorithm fails, the others
-    are simulated; then AlgorithmsFailedError, or DivergedError, has their report.
+    Parameters and errors are those of :func:`simulate`. If a file cannot be written, or an algorithm fails, the rest of
+    the run continues; the error at the end holds the report.
     """
     from netsim.simulator.perfetto import write_chrome_trace
     from netsim.training.metrics import metrics_file
 
     unwritten: list[str] = []
     if experiment.timing_only or experiment.effects.load is not None:
-        check_experiment(experiment, watched=any(each is not None for each in (metrics, checkpoint, trace)))
+        check_experiment(experiment, watched=any(file is not None for file in (metrics, checkpoint, trace)))
     with ExitStack() as stack:
-        lab = stack.enter_context(open_session(experiment))
+        session = stack.enter_context(open_session(experiment))
         emit = None if metrics is None else stack.enter_context(metrics_file(metrics, unwritten))
-        found = environment(lab.device) | {"data": experiment.data_name()}
+        surroundings = environment(session.device) | {"data": experiment.data_name()}
         if checkpoint is not None:
             stack.enter_context(checkpoint.going_on())
-            found |= checkpoint.begin(lab.costs, found)
+            surroundings |= checkpoint.begin(session.costs, surroundings)
         traces = {name: Trace(name) for name in experiment.algorithms} if trace is not None else {}
         results: list[Result] = []
         failed: dict[str, NetsimError] = {}
         for name in experiment.algorithms:
             try:
-                results.append(lab.simulate(name, on_round, emit, checkpoint, traces.get(name)))
+                results.append(session.simulate(name, on_round, emit, checkpoint, traces.get(name)))
             except InterruptedRunError:
                 raise
             except NetsimError as error:
                 failed[name] = error
                 traces.pop(name, None)
                 if isinstance(error, UsageError):
-                    break  # the others would be a waste: it is to be put right first
-        report = _report(experiment, results, failed, found, lab, watched=emit is not None)
+                    break  # the user must correct the value first
+        report = _report(experiment, results, failed, surroundings, session, watched=emit is not None)
         if trace is not None:
             try:
-                write_chrome_trace(list(traces.values()), trace, found | {"config": experiment.config()})
+                write_chrome_trace(list(traces.values()), trace, surroundings | {"config": experiment.config()})
             except NetsimError as error:
                 unwritten.append(str(error))
     if checkpoint is not None and checkpoint.failure is not None:
@@ -121,11 +147,11 @@ def _report(
     results: list[Result],
     failed: Mapping[str, NetsimError],
     environment: Mapping[str, Any],
-    lab: Session | None,
+    session: Session | None,
     *,
     watched: bool = False,
 ) -> Report | None:
-    """Return the report of the algorithms that ended, None if none did."""
+    """Return the report of the algorithms that finished; None if none did."""
     from netsim.analysis.conclusion import conclude
     from netsim.analysis.unused_options import idle_options
 
@@ -133,28 +159,28 @@ def _report(
         return None
     ended = {result.algorithm for result in results}
     lost = [f"No result for {name}: {_why(failed.get(name))}." for name in experiment.algorithms if name not in ended]
-    effects, links = ({}, None) if lab is None else (experiment.shown(), experiment.links())
+    effects, links = ({}, None) if session is None else (experiment.shown(), experiment.links())
     notes = idle_options(experiment, results, watched=watched)
-    config = experiment.config() | ({} if lab is not None else dict.fromkeys(OF_SIMULATED_NETWORKS))
-    return Report(config, results, conclude(results, lab) + lost, environment, effects, links, notes)
+    config = experiment.config() | ({} if session is not None else dict.fromkeys(OF_SIMULATED_NETWORKS))
+    return Report(config, results, conclude(results, session) + lost, environment, effects, links, notes)
 
 
 OF_SIMULATED_NETWORKS = ("bandwidth_bps", "latency_s", "bandwidth_scale", "latency_scale", "sharing", "way")
-"""Options that a real run has no use for; its report has None for them."""
+"""Options without meaning in a real run, whose report has None for them."""
 
 
 def _why(error: NetsimError | None) -> str:
-    """Return in few words why an algorithm has no result; the error itself is said in full elsewhere."""
+    """Return briefly why an algorithm has no result; the error is reported in full elsewhere."""
     if error is None:
         return "it was not run"
     return "its training diverged" if isinstance(error, NonFiniteGradientError) else "it failed"
 
 
 def _complete(report: Report | None, failed: Mapping[str, NetsimError], unwritten: Sequence[str] = ()) -> Report:
-    """Return the report if nothing is missing; otherwise raise the error that says what is, and has the report."""
+    """Return the report if it is complete; otherwise raise an error that names what is missing and holds the report."""
     diverged = [name for name, error in failed.items() if isinstance(error, NonFiniteGradientError)]
     if report is None and not diverged:
-        raise next(iter(failed.values()))  # the same keeps all from a result, mostly
+        raise next(iter(failed.values()))  # usually all algorithms fail for one reason
     message = "; ".join([*(f"{name}: {error}" for name, error in failed.items()), *unwritten])
     if failed:
         raise (DivergedError if len(diverged) == len(failed) else AlgorithmsFailedError)(message, report, failed)
@@ -172,11 +198,39 @@ def run(
     on_round: OnRound = ignore,
     **options: Any,
 ) -> Report:
-    """Run algorithms on real ranks of this machine, `workers` of them, over loopback.
+    """Run algorithms over torch.distributed, with one process per worker on this machine, connected over loopback.
 
-    Options are as for :func:`simulate`. Raises NetsimError when a rank fails, naming it; operations
-    that wait longer than `timeout` seconds fail. Raises DivergedError and AlgorithmsFailedError as
-    :func:`simulate` does, but runs no algorithm after one that failed without diverging.
+    Parameters
+    ----------
+    workers
+        Number of workers.
+    backend
+        Backend of torch.distributed: "gloo", "nccl" or "mpi".
+    timeout
+        Seconds that a communication may wait before the run fails.
+    on_round
+        Called after each round with the name of the algorithm and the step.
+    **options
+        Options as for :func:`simulate`, without those of a simulated network.
+
+    Returns
+    -------
+    Report
+        Measured results, one per algorithm, and the conclusion.
+
+    Raises
+    ------
+    UsageError, InfeasibleError
+        As for :func:`simulate`.
+    NetsimError
+        If a rank fails; the error names the rank.
+    DivergedError, AlgorithmsFailedError
+        As for :func:`simulate`; after a failure other than divergence no further algorithm runs.
+
+    Examples
+    --------
+    >>> import netsim
+    >>> report = netsim.run(workers=4, algorithm="gtopk", rounds=20)  # doctest: +SKIP
     """
     from netsim.distributed.launch import launch
     from netsim.distributed.rank_main import check_backend
@@ -194,36 +248,39 @@ def _check_call(on_round: OnRound) -> None:
 
 
 def check_real(experiment: Experiment) -> None:
-    """Raise UsageError for options that only a simulation can honour."""
+    """Raise UsageError for options that only a simulation has."""
     if experiment.timing_only:
         raise UsageError("timing-only was given, but a real run exchanges real gradients; use netsim simulate")
     if experiment.assumed_costs():
         raise UsageError("an assumed compute, select or merge time was given, but a real run measures; leave it out")
     if experiment.ready is not None:
-        raise UsageError(f"ready {experiment.ready!r} was given, but a real run's buckets are there when they are")
+        raise UsageError(
+            f"ready {experiment.ready!r} was given, but a real run exchanges a bucket once its gradient is computed; "
+            "leave it out"
+        )
     for name in experiment.effects.shown():
         raise UsageError(f"{name} was given, but a real run has the effects of its own network; use netsim simulate")
     usual = Experiment(workers=experiment.workers, topology=experiment.topology)
     for name in (*OF_SIMULATED_NETWORKS, "fan_out", "profile"):
         if getattr(experiment, name) != getattr(usual, name):
             raise UsageError(
-                f"{option_of(name)} {shown(getattr(experiment, name))} was given, but a real run measures a network "
-                "that is there; leave it out, or use netsim simulate"
+                f"{option_of(name)} {shown(getattr(experiment, name))} was given, but a real run measures a real "
+                "network; leave it out, or use netsim simulate"
             )
     grouped = experiment.group_size is None and any(ALGORITHMS[name].grouped for name in experiment.algorithms)
     for name in ("topology", "placement"):
         value, applies = getattr(experiment, name), grouped or (name == "topology" and experiment.servers)
         if value != getattr(Experiment, name) and not applies:
             raise UsageError(
-                f"{name} {value!r} was given, but of it a real run takes servers and the groups of gtopk-hier alone; "
-                "leave it out, or use netsim simulate"
+                f"{name} {value!r} was given, but a real run uses it only for parameter servers and the groups of "
+                "gtopk-hier; leave it out, or use netsim simulate"
             )
 
 
 def real_report(
     experiment: Experiment, results: list[Result], failed: Mapping[str, NetsimError], backend: str
 ) -> Report:
-    """Return the report of a real run; raise AlgorithmsFailedError, with what there is, if some algorithms failed."""
+    """Return the report of a real run; raise AlgorithmsFailedError with the other results if an algorithm failed."""
     from netsim._util.device import resolve_device
 
     found = environment(resolve_device(experiment.device)) | {"backend": backend, "data": experiment.data_name()}
@@ -231,8 +288,16 @@ def real_report(
 
 
 class ExchangeResult(NamedTuple):
-    """What one exchange did. ``aggregated`` (d,) is the sum over ranks of what was not held back,
-    ``residuals`` (P, d) what each rank holds back; bytes are values and indices, a number a rank.
+    """The outcome of one exchange.
+
+    Attributes
+    ----------
+    aggregated
+        The sum over ranks of everything that was sent and applied (d,).
+    residuals
+        The residual of each rank (P, d).
+    bytes_sent, bytes_received
+        Bytes of values and indices, one number per rank.
     """
 
     aggregated: torch.Tensor
@@ -242,11 +307,11 @@ class ExchangeResult(NamedTuple):
 
 
 OPTION_OF = {"serial": "serial_server", "momentum_correction": "momentum", "groups": "group_size"}
-"""The options of an experiment whose values parameters of algorithms take under other names."""
+"""Constructor parameters of algorithms whose option has another name."""
 
 
 def _settled(algorithm: str, k: int | None, rows: torch.Tensor, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of an algorithm as it takes them; raise UsageError for a value that it cannot use."""
+    """Return the options with values as Python types; raise UsageError for a value that the algorithm cannot use."""
     workers, elements = rows.shape
     settled = {name: in_python(value) for name, value in given.items()}
     own = {name: value for name, value in settled.items() if name in taken_by(algorithm) and value is not None}
@@ -257,7 +322,9 @@ def _settled(algorithm: str, k: int | None, rows: torch.Tensor, given: Mapping[s
         if len(groups) != workers or not all(type(group) is int and group >= 0 for group in groups):
             raise UsageError(f"groups {shown(groups)} must be the number of each rank's group, {workers} in all")
     if "selector" in own:
-        raise UsageError(f"selector {shown(own['selector'])} was given; say by k how many entries are selected")
+        raise UsageError(
+            f"selector {shown(own['selector'])} was given; give k, the number of selected entries, instead"
+        )
     bucket = own.pop("bucket", 0)
     if type(bucket) is not int or not 0 <= bucket < 2**32:
         raise UsageError(f"bucket {shown(bucket)} must be a whole number from 0 to {2**32 - 1}")
@@ -269,10 +336,36 @@ def _settled(algorithm: str, k: int | None, rows: torch.Tensor, given: Mapping[s
 def exchange(
     algorithm: str, vectors: torch.Tensor | np.ndarray, k: int | None = None, **options: Any
 ) -> ExchangeResult:
-    """Make one exchange of P given vectors, shape (P, d), in memory, starting without residuals.
+    """Make one exchange of given vectors in memory, starting without residuals.
 
-    `k` is how many entries a sparse algorithm selects; `options` are the algorithm's own, such as
-    ``residual="index-intersection"`` for gtopk or ``gather="doubling"`` for topk.
+    Parameters
+    ----------
+    algorithm
+        The name of an algorithm, such as "gtopk".
+    vectors
+        One vector per worker, shape (P, d), floating-point.
+    k
+        Number of entries that a sparse algorithm selects; None for a dense one.
+    **options
+        The algorithm's own options, such as ``residual="index-intersection"`` for gtopk or ``gather="doubling"`` for
+        topk.
+
+    Raises
+    ------
+    UsageError
+        For vectors of another shape or type, and for values that the algorithm cannot use.
+
+    Examples
+    --------
+    >>> import netsim, torch
+    >>> vectors = torch.tensor([[3.0, 0.0, 1.0], [0.0, 2.0, 1.5]])
+    >>> result = netsim.exchange("gtopk", vectors, k=1)
+    >>> result.aggregated
+    tensor([3., 0., 0.])
+    >>> result.residuals.tolist()
+    [[0.0, 2.0, 1.0], [0.0, 0.0, 1.5]]
+    >>> result.bytes_sent  # a value and an index of 4 bytes each
+    [8, 8]
     """
     import numpy as np
     import torch
@@ -299,18 +392,18 @@ def exchange(
     check_choice("algorithm", algorithm, ALGORITHMS)
     sparse = ALGORITHMS[algorithm].sparse
     if sparse and k is None:
-        raise UsageError(f"{algorithm} needs k, how many entries it selects")
+        raise UsageError(f"{algorithm} needs k, the number of entries that it selects")
     if k is not None and not sparse:
         raise UsageError(f"k {shown(k)} was given, but {algorithm} exchanges every entry; leave it out")
     settled = _settled(algorithm, k, rows, options)
     chosen = build_algorithm(algorithm, settled | ({"selector": Selector(k)} if k is not None else {}))
 
     async def program(worker: Worker) -> tuple[torch.Tensor, torch.Tensor]:
-        own = Dense(rows[worker.rank].clone())
-        total, memory = await chosen.exchange(worker, own, chosen.initial_memory(own), own)
-        left, summed = chosen.residual(memory), dense_sum(total)
+        vector = Dense(rows[worker.rank].clone())
+        total, memory = await chosen.exchange(worker, vector, chosen.initial_memory(vector), vector)
+        residual, summed = chosen.residual(memory), dense_sum(total)
         assert isinstance(summed, Dense)
-        return summed.values, left.values if isinstance(left, Dense) else torch.zeros_like(own.values)
+        return summed.values, residual.values if isinstance(residual, Dense) else torch.zeros_like(vector.values)
 
     tasks = RankScheduler[tuple[torch.Tensor, torch.Tensor]](InMemoryTransport()).run(
         make_workers(chosen, len(rows), False), program

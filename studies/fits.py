@@ -103,6 +103,12 @@ def fit(workers: Sequence[int], seconds: Sequence[float], seed: int = 0, resampl
     ------
     UsageError
         For fewer than five different P, or times that are not positive.
+
+    Examples
+    --------
+    >>> fitted = fit([2, 4, 8, 16, 32], [0.1, 0.2, 0.3, 0.4, 0.5])
+    >>> fitted.form, round(fitted.slope, 6)
+    ('log2(P)', 0.1)
     """
     if len(set(workers)) < FEWEST:
         raise UsageError(f"workers {list(workers)} are too few to fit a form; give at least {FEWEST} different P")

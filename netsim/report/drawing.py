@@ -77,6 +77,12 @@ def lines(
         Horizontal lines: their heights by name.
     order
         Names in the order in which they take colours; pictures with the same `order` share their colours.
+
+    Examples
+    --------
+    >>> svg = lines([Series("gTop-k", [2, 4, 8], [1.0, 2.0, 3.0])], Axis("workers P", 2), Axis("round (ms)"))
+    >>> "workers P" in svg
+    True
     """
     with canvas() as (drawing, axes):
         styles = _styles(series, order)

@@ -33,6 +33,16 @@ def write_report(document: Document, path: Path) -> list[Path]:
     ------
     NetsimError
         If a file cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from netsim.report import Section, Table
+    >>> table = Table("Rounds", ["P", "round (ms)"], [[2, 1.0], [4, 2.0]], "SIMULATED")
+    >>> document = Document("Ours", ["A round grows with P."], [Section("Scaling", tables=[table])])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     [file.name for file in write_report(document, Path(folder) / "report.html")]
+    ['report.html', 'report-rounds.csv', 'report-rounds.jsonl']
     """
     names = _table_names(document, path.stem)
     contents = {path: to_html(document, path.stem)}
