@@ -303,7 +303,7 @@ EQUAL: list[tuple[str, Any, Any]] = [
     ("algorithm", Name.DENSE, "dense"),
     ("algorithm", np.array(["dense", "ps"]), "dense,ps"),
     ("lr_decay_at", np.array([1, 2]), "1,2"),
-    ("background", np.float64(0.25), 0.25),
+    ("background", np.float64(0.01), 0.01),
     ("data_dir", Path("here"), "here"),
 ]
 

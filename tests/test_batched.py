@@ -149,6 +149,7 @@ times = st.sampled_from([None, "1us", "300us", "7ms"])
     merge_time=times,
     sharing=st.sampled_from(["maxmin", "rtt"]),
 )
+@pytest.mark.slow
 def test_the_faster_ways_say_what_a_message_at_a_time_says(**options: Any) -> None:
     """To the picosecond and with the same reason where rounds share no link; to what rounding leaves where they do."""
     (one,), (other,) = results_of("messages", **options), results_of("auto", **options)

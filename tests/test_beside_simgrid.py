@@ -34,6 +34,7 @@ def ran(*command: object) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_a_ring_a_tree_a_gather_and_a_server_take_what_arithmetic_says() -> None:
     """1 Gbit/s, 50 µs from host to host: seconds by hand for 4 workers, and bytes of whole values."""
     a, b = 50e-6, 8e-9

@@ -130,6 +130,7 @@ def test_what_would_take_longer_than_there_is_time_for_is_left_out() -> None:
     each=st.floats(1e-8, 1e-6),
     free=st.sampled_from([0, 1500, 4096, 30_000]),
 )
+@pytest.mark.slow
 def test_what_an_idle_link_lets_through_at_once_is_told_from_its_alpha(fixed: float, each: float, free: int) -> None:
     found = link(SIZES, [[fixed + each * max(0, size - free)] * 3 for size in SIZES])
     assert found.each_s == pytest.approx(each, rel=0.01)
@@ -259,6 +260,7 @@ def test_functions_that_a_profile_does_not_know_are_left_to_what_else_charges() 
     assert Given.to(Compute("merge", add, (vector, sparse))) == ("add", 3, 3)
 
 
+@pytest.mark.slow
 def test_a_profile_goes_with_the_output(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
     done = run(capsys, f"simulate --workers 2 --timing-only --elements 1000 --k 10 --profile {saved}")
     assert done.code == 0, done.err
@@ -326,6 +328,7 @@ def calibrated(calibration: CalibrationPlan, *stage: Any, cluster: Any = None) -
 
 
 @pytest.mark.real
+@pytest.mark.slow
 def test_two_ranks_on_loopback_are_calibrated(tmp_path: Path) -> None:
     """A short one of the real thing: what it says is finite, positive, and survives its file."""
     calibration = CalibrationPlan(where="loopback", command="a test", messages_s=1.0, elements=(2_000, 20_000))

@@ -138,6 +138,7 @@ def test_buckets_of_one_size_pick_different_entries() -> None:
 
 
 @pytest.mark.real
+@pytest.mark.slow
 def test_random_k_picks_for_real_what_it_picks_in_simulation() -> None:
     real = netsim.run(workers=2, seed=5, **TINY).results[0]
     shas = [netsim.simulate(workers=2, seed=seed, **TINY).results[0].parameters_sha256 for seed in (5, 6)]

@@ -120,6 +120,7 @@ def test_another_seed_other_parameters(capsys: pytest.CaptureFixture[str], train
     assert other["parameters_sha256"] != document(trained)["results"][0]["parameters_sha256"]
 
 
+@pytest.mark.slow
 def test_the_hash_seed_of_python_changes_nothing() -> None:
     """A tree of switches has the most names to iterate over."""
     arguments = [*TIMED.split(), "--workers", "12", "--topology", "tree", "--fan-out", "3", "--json"]

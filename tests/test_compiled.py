@@ -67,6 +67,7 @@ def test_flows_end_when_the_reference_says(traffic: tuple[list[int], list[Wanted
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32), st.integers(20, 80), st.sampled_from([1, 4, 12]))
+@pytest.mark.slow
 def test_repairs_leave_every_share_fair_on_racks(seed: int, hosts: int, rack: int) -> None:
     random = np.random.default_rng(seed)
     racks = -(-hosts // rack)

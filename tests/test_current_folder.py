@@ -130,6 +130,7 @@ def ran(folder: Path, arguments: str, *start: str, path: str = "") -> subprocess
 
 
 @pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.slow
 def test_no_command_runs_a_file_of_the_current_folder(traps: Path, command: str) -> None:
     if command.startswith("validate") and (why := why_no_cluster()):
         pytest.skip(why)
@@ -155,6 +156,7 @@ def test_python_m_netsim_runs_no_file_of_the_current_folder(traps: Path) -> None
 
 @pytest.mark.real
 @pytest.mark.parametrize("start", [(), ("-m", "netsim")], ids=["netsim", "python -m netsim"])
+@pytest.mark.slow
 def test_a_workload_of_the_current_folder_is_found_beside_traps(traps: Path, start: tuple[str, ...]) -> None:
     """The folder is looked at last, so a trap runs only for a module that is not installed."""
     without_pythons_own(traps)
@@ -169,6 +171,7 @@ def test_a_workload_of_the_current_folder_is_found_beside_traps(traps: Path, sta
 
 
 @pytest.mark.real
+@pytest.mark.slow
 def test_a_folder_that_the_user_names_in_pythonpath_stays(tmp_path: Path) -> None:
     (tmp_path / "named").mkdir()
     (tmp_path / "named" / "mine.py").write_text(BESIDE)

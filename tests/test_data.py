@@ -349,6 +349,7 @@ def test_other_text_than_penn_treebank_is_refused(tmp_path: Path) -> None:
         one_line(raised, str(tmp_path / "ptb"), what)
 
 
+@pytest.mark.slow
 def test_the_documentation_of_python_is_read_character_by_character() -> None:
     from pydoc_data.topics import topics
 

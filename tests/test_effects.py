@@ -114,6 +114,7 @@ def test_sharing_by_round_trip_time_is_named_like_an_effect(capsys: pytest.Captu
     assert "placement cyclic" in table
 
 
+@pytest.mark.slow
 def test_one_seed_gives_the_same_bytes_whatever_the_order_of_hashes() -> None:
     options = [f"--{name.replace('_', '-')}={value}" for name, value in EVERYTHING.items()]
     command = [sys.executable, "-m", "netsim", "simulate", "--timing-only", "--elements=20000", "--workers=5"]
@@ -270,6 +271,7 @@ def test_a_host_computes_and_takes_messages_in_one_after_another() -> None:
 
 @settings(max_examples=100)
 @given(st.lists(st.integers(10**6, 10**10), min_size=1, max_size=6), st.integers(1, 10**5), st.integers(1, 9000))
+@pytest.mark.slow
 def test_store_and_forward_takes_what_the_packets_take_one_by_one(
     bandwidths: list[int], nbytes: int, packet: int
 ) -> None:

@@ -203,6 +203,7 @@ def test_under_torchrun_too_no_rank_is_left(tmp_path: Path, who: str, number: si
     assert re.search(named, said), said
 
 
+@pytest.mark.slow
 def test_a_rank_that_serves_the_meeting_place_listens_there_alone_and_heeds_an_interrupt(tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -96,6 +96,7 @@ def refused(**options: Any) -> NetsimError | None:
 
 
 @pytest.mark.parametrize("seed", range(60))
+@pytest.mark.slow
 def test_a_forged_checkpoint_is_one_line(saved: tuple[Path, dict[str, Any]], tmp_path: Path, seed: int) -> None:
     """Where what was changed makes no difference to the kind of what is there, the run goes on."""
     path, options = saved
@@ -145,6 +146,7 @@ def test_what_is_said_of_it(
 
 
 @pytest.mark.parametrize("seed", range(200))
+@pytest.mark.slow
 def test_a_forged_profile_is_one_line(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
     path = tmp_path / "p.toml"

@@ -46,6 +46,7 @@ def usual(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.mark.parametrize("option", ["--metrics m.csv", "--metrics m.jsonl", "--trace t.json", "--trace t.json.gz",
                                     "--out o.json", "--checkpoint c --checkpoint-every 2"])  # fmt: skip
+@pytest.mark.slow
 def test_a_full_disk_costs_the_file_not_the_result(tmp_path: Path, usual: str, option: str) -> None:
     most = 1000 if option.endswith(".gz") else 2500
     ran = in_little_room(tmp_path, f"{TRAINED} {option}", most)
@@ -61,6 +62,7 @@ def test_a_full_disk_costs_the_file_not_the_result(tmp_path: Path, usual: str, o
         assert 0 < len(rows) < 20
 
 
+@pytest.mark.slow
 def test_several_files_that_are_full_are_one_line(tmp_path: Path) -> None:
     ran = in_little_room(tmp_path, f"{TRAINED} --metrics m.csv --trace t.json", 2500)
     assert re.fullmatch(r"netsim: trace 't.json' [^\n]*; metrics 'm.csv' [^\n]*\n", ran.stderr)
@@ -128,6 +130,7 @@ def check_works(folder: Path, arguments: str) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.slow
 def test_who_may_do_little_can_do_all_from_a_folder_that_is_read_only(read_only: Path, command: str) -> None:
     check_works(read_only, COMMANDS[command])
 
@@ -140,6 +143,7 @@ def test_so_he_can_what_takes_longer(read_only: Path, command: str) -> None:
 
 
 @pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.slow
 def test_a_report_that_cannot_be_written_costs_the_report_not_the_conclusion(tmp_path: Path, as_json: bool) -> None:
     """A byte less than the report has is enough for every point."""
     (tmp_path / "sweep.toml").write_text(SWEEP)
@@ -173,6 +177,7 @@ def test_placements_on_a_narrow_terminal(tmp_path: Path) -> None:
     assert "…" not in shown
 
 
+@pytest.mark.slow
 def test_too_few_open_files_is_one_line_that_names_the_limit(tmp_path: Path) -> None:
     (tmp_path / "s.toml").write_text(
         'study = "sweep"\n[settings.fixed]\nalgorithm = "gtopk"\ntiming_only = true\nelements = 1000\nworkers = 4\n'

@@ -54,6 +54,7 @@ def listeners(process: subprocess.Popen[str]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.slow
 def test_nothing_listens_off_loopback(tmp_path: Path, command: str) -> None:
     if command.startswith("validate") and (why := why_no_cluster()):
         pytest.skip(why)

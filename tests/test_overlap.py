@@ -435,6 +435,7 @@ def test_a_real_run_tells_exposed_from_hidden() -> None:
 # Beside others.
 
 
+@pytest.mark.slow
 def test_a_checkpoint_holds_every_buckets_memory(tmp_path: Path) -> None:
     options: dict[str, Any] = {
         "workers": 3, "algorithm": "gtopk,dense", "rounds": 6, "overlap": "2MB", "ready": "elements", **CHARGES

@@ -220,6 +220,7 @@ def test_a_study_does_not_measure_its_machine() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(TINY))
+@pytest.mark.slow
 def test_a_study_ends_in_a_report(name: str, tmp_path: Path) -> None:
     study: Study[Any] = load_study(name)
     settings = study.settings(**TINY[name])

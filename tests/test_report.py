@@ -112,6 +112,7 @@ def test_the_policy_allows_one_style_sheet_and_nothing_else() -> None:
     assert [tag for tag, _ in tags].count("style") == 1
 
 
+@pytest.mark.slow
 def test_the_same_document_is_the_same_page_in_another_process(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from tests.test_report import document; "

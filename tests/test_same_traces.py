@@ -52,6 +52,7 @@ def trace(seed: int, solver: Solver, sharing: Sharing, topology: str = "racks:si
 
 @pytest.mark.parametrize("sharing", ["maxmin", "rtt"])
 @pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.slow
 def test_a_trace_is_the_same_in_every_process(solver: Solver, sharing: Sharing) -> None:
     script = f"from tests.test_same_traces import trace; print(trace(3, {solver!r}, {sharing!r}))"
     traces = {trace(3, solver, sharing)}

@@ -205,6 +205,7 @@ def test_the_crossover_is_the_one_that_simulation_finds(small: Path) -> None:
     assert crossing["interval"][0] <= crossing["fitted_workers"] <= crossing["interval"][1]
 
 
+@pytest.mark.slow
 def test_a_million_workers_by_closed_forms(tmp_path: Path) -> None:
     """On an idle star, against the papers' forms: Top-k (P-1)(α + 2kβ), gTop-k 2 log₂P (α + 2kβ)."""
     from netsim.study import run_study

@@ -79,6 +79,7 @@ def check_ended(folder: Path, arguments: str, after: float, number: signal.Signa
 
 @pytest.mark.parametrize("number", STATUS)
 @pytest.mark.parametrize("after", [0.0, 0.05, 0.2, 0.5])
+@pytest.mark.slow
 def test_while_things_are_imported(tmp_path: Path, after: float, number: signal.Signals) -> None:
     check_ended(tmp_path, COMMANDS["simulate"], after, number)
 

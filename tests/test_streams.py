@@ -49,6 +49,7 @@ def test_a_closed_stdout_is_said_before_the_run(tmp_path: Path, command: str) ->
 
 @needs_full
 @pytest.mark.parametrize("command", [*COMMANDS, "json"])
+@pytest.mark.slow
 def test_a_full_stdout_is_one_line(tmp_path: Path, command: str) -> None:
     arguments = COMMANDS.get(command, f"{TIMED} --json")
     one_line(netsim(tmp_path, arguments, ">/dev/full"), 1, "No space left on device")
@@ -105,6 +106,7 @@ ENCODINGS: list[dict[str, str]] = [
     [*((command, ENCODINGS[0]) for command in COMMANDS), *(("simulate", each) for each in ENCODINGS[1:])],
     ids=str,
 )
+@pytest.mark.slow
 def test_what_an_encoding_does_not_have_is_replaced(tmp_path: Path, command: str, variables: dict[str, str]) -> None:
     """Every number is there: it is what UTF-8 has but for such characters."""
     ran = netsim(tmp_path, COMMANDS[command], **variables)
@@ -118,6 +120,7 @@ def test_what_an_encoding_does_not_have_is_replaced(tmp_path: Path, command: str
 
 
 @pytest.mark.parametrize("variables", ENCODINGS, ids=str)
+@pytest.mark.slow
 def test_json_is_the_same_document_in_any_encoding(tmp_path: Path, variables: dict[str, str]) -> None:
     ran = netsim(tmp_path, f"{TIMED} --json", **variables)
     usual = netsim(tmp_path, f"{TIMED} --json", PYTHONIOENCODING="utf-8")
@@ -170,6 +173,7 @@ def numbers(text: str) -> set[str]:
 
 
 @pytest.mark.parametrize(("command", "columns"), [*((each, 40) for each in COMMANDS), ("simulate", 20)])
+@pytest.mark.slow
 def test_no_digit_is_cut_on_a_narrow_terminal(tmp_path: Path, command: str, columns: int) -> None:
     """Every number, with its unit, that a wide page has is on a narrow one."""
     code, shown = in_terminal(tmp_path, COMMANDS[command], columns)
