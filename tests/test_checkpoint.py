@@ -370,7 +370,7 @@ def test_options_that_do_not_fit(capsys: pytest.CaptureFixture[str], saved: Path
         ("--checkpoint-every 3", ["checkpoint-every 3", "add --checkpoint"]),
         (f"--checkpoint {missing} --checkpoint-every 0", ["checkpoint-every 0", "at least 1"]),
         (f"--checkpoint {missing} --checkpoint-every two", ["'two'"]),
-        (f"--checkpoint {missing / 'file'}", ["folder that is not there"]),
+        (f"--checkpoint {missing / 'file'}", ["folder that was not found"]),
         (f"--checkpoint {saved.parent}", ["is a folder"]),
         (f"--checkpoint {saved} --resume --seed 4", ["seed 4", "with 0"]),
     ]:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from netsim._util.device import passing_row, zero_row
+from netsim.training.buffers import passing_row, zero_row
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -280,7 +280,7 @@ def test_sweeps_that_are_refused(
         ("study swep", "did you mean 'sweep'"),
         ("study missing.toml --out {out}", "cannot be read"),
         ("study sweep", "out is missing"),
-        ("study sweep --out {out}/not/there", "is in a folder that is not there"),
+        ("study sweep --out {out}/not/there", "is in a folder that was not found"),
         ("study sweep --out {out} --jobs -1", "jobs -1"),
         ("study sweep --out {out} --jobs many", "'many'"),
         ("study sweep --out {out} --cluster 127.0.0.1:8786", "dask://127.0.0.1:8786"),

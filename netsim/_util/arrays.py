@@ -1,4 +1,4 @@
-"""Names for types of arrays."""
+"""Names for the types of arrays."""
 
 from typing import TypeAlias
 

@@ -1,7 +1,7 @@
-"""Files of tensors that are either whole and unchanged or refused.
+"""Files of tensors with a checksum: a file that is not exactly as it was written is refused.
 
-A file is one line of JSON, the header, and a body by ``torch.save`` of tensors and plain containers. The
-header's ``sha256`` is that of the whole file with zeros in its own place. Nothing in a file names code.
+A file has one line of JSON, the header, and a body of tensors and plain containers by ``torch.save``. The header's
+``sha256`` is computed over the whole file, with zeros in place of the checksum itself. A file never names code to run.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ STRANGE = (
     ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError,
     TypeError, ValueError, pickle.PickleError,
 )  # fmt: skip
-"""What comes of contents that nobody wrote."""
+"""The exceptions that damaged or forged contents can cause."""
 
 
 def write_sealed(path: Path, schema: str, header: Mapping[str, Any], body: Any) -> None:
-    """Write a file in the place of `path`; a crash at any moment leaves the old file or the new one."""
+    """Write a file at `path`; after a crash at any moment, the old file or the new one is there, whole."""
     import torch
 
     line = json.dumps({"schema": schema, "sha256": BLANK} | dict(header)) + "\n"
@@ -43,9 +43,19 @@ def write_sealed(path: Path, schema: str, header: Mapping[str, Any], body: Any) 
 
 @contextmanager
 def sealed(path: Path, schema: str, kind: str) -> Iterator[tuple[dict[str, Any], Any]]:
-    """Give the header and the body of a file, its tensors in main memory; `kind` is what errors call it.
+    """Yield the header and the body of a file, with tensors in main memory.
 
-    Raises NetsimError unless the file is just as it was written, and like :func:`as_written`.
+    Parameters
+    ----------
+    schema
+        The schema that the file must have, such as ``netsim.checkpoint/1``.
+    kind
+        The name of such a file in error messages, such as "checkpoint".
+
+    Raises
+    ------
+    NetsimError
+        If the file is not exactly as it was written; also for errors in the ``with`` block, as :func:`as_written`.
     """
     named = f"{kind} {str(path)!r}"
     try:
@@ -65,7 +75,7 @@ def sealed(path: Path, schema: str, kind: str) -> Iterator[tuple[dict[str, Any],
 
 @contextmanager
 def as_written(named: str) -> Iterator[None]:
-    """Raise NetsimError, in one line, for anything that only an unexpected content can lead to."""
+    """Turn every exception that unexpected contents can cause into a NetsimError of one line."""
     try:
         yield
     except NetsimError:
@@ -94,7 +104,7 @@ def _check_unchanged(file: IO[bytes] | io.RawIOBase, line: bytes, sha256: str) -
 
 
 class _Hashing:
-    """A file for ``torch.save`` that takes the SHA-256 of what passes through."""
+    """A file for ``torch.save`` that computes the SHA-256 of everything written to it."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -109,7 +119,7 @@ class _Hashing:
 
 
 class _Body(io.FileIO):
-    """A file that, from :meth:`body` on, seems to begin after its first `start` bytes."""
+    """A file whose positions count from byte `start`, so that ``torch.load`` sees the body alone."""
 
     start = 0
 

@@ -1,4 +1,4 @@
-"""CSV files as other programs write them."""
+"""Reads CSV files as spreadsheets and other programs write them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,15 @@ from netsim._util.storage import content_of
 
 
 def csv_rows(path: Path, where: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield the rows of a CSV file that are not empty, each with the number of its last line; cells are stripped.
+    """Yield the number of the last line, and the stripped cells, of every row that is not empty.
 
-    The file is UTF-8, or UTF-16 if it begins with a byte-order mark. Cells are separated by commas, or by the
-    semicolons or tabs that the first line has more of. `where` begins the message of the UsageError for what cannot
-    be read.
+    The file is UTF-8, or UTF-16 if it begins with a byte-order mark. Cells are separated by commas, semicolons or tabs:
+    the character that the first line has most of.
+
+    Raises
+    ------
+    UsageError
+        For a file that cannot be read; `where` begins its message.
     """
     content = content_of(path, where)
     try:

@@ -1,4 +1,4 @@
-"""What netsim raises: one line each, naming the value, what was expected and the likely fix."""
+"""The exceptions of netsim. Each message is one line: the value, what was expected, and the likely fix."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from typing import Any
 
 
 class NetsimError(Exception):
-    """A run that could not go on. The command line exits with ``exit_code``."""
+    """The base of all errors of netsim. The command line exits with ``exit_code``."""
 
     exit_code = 1
 
 
 class UsageError(NetsimError, ValueError):
-    """A value the user gave cannot be used."""
+    """A value that the user gave cannot be used."""
 
     exit_code = 2
 
 
 class InfeasibleError(NetsimError):
-    """The request is well formed, but this machine or this data cannot carry it out."""
+    """The request is valid, but not possible on this machine or with this data."""
 
     exit_code = 3
 
 
 class InterruptedRunError(NetsimError):
-    """The user stopped a run that can go on later."""
+    """The user stopped a run that can be resumed."""
 
     exit_code = 130
 
 
 class IncompleteError(NetsimError):
-    """Something is missing; `report` is what came out, None if nothing did."""
+    """Some results are missing; `report` holds the others, None if there are none."""
 
     def __init__(self, message: str, report: Any) -> None:
         super().__init__(message)
@@ -41,19 +41,19 @@ class IncompleteError(NetsimError):
 
 
 class UnwrittenError(IncompleteError):
-    """The work was done, but a file of it could not be written."""
+    """The run finished, but one of its files could not be written."""
 
 
 class ReplicasDivergedError(NetsimError):
-    """Workers that must hold the same parameters do not."""
+    """Workers that must hold equal parameters hold different ones."""
 
 
 class NonFiniteGradientError(NetsimError):
-    """A gradient holds NaN or infinity; training on would poison every worker's residual."""
+    """A gradient contains NaN or infinity, which would spread to every worker's residual."""
 
 
 class AlgorithmsFailedError(IncompleteError):
-    """Some algorithms have no result; `failed` tells why, by name, and the report has the others."""
+    """Some algorithms failed; `failed` has their errors by name, and the report the results of the others."""
 
     def __init__(self, message: str, report: Any, failed: Mapping[str, NetsimError]) -> None:
         super().__init__(message, report)
@@ -62,23 +62,23 @@ class AlgorithmsFailedError(IncompleteError):
 
 
 class DivergedError(AlgorithmsFailedError, NonFiniteGradientError):
-    """The training of some algorithms diverged; the report has the others."""
+    """The training of some algorithms diverged; the report has the results of the others."""
 
 
 class DeadlockError(NetsimError):
-    """Nothing can happen any more, but some ranks still wait, or some messages were never received."""
+    """No event is left, but ranks still wait, or messages were never received."""
 
 
 class LinkDownError(NetsimError):
-    """A link is down and stays down, and all that could still happen waits for it."""
+    """A link is down for good, and every message on its way waits for it."""
 
 
 class ProtocolError(NetsimError):
-    """A message is not the one its receiver asked for."""
+    """A request or message breaks the rules of communication, for example with another payload than expected."""
 
 
 class PeerError(NetsimError):
-    """A rank could not go on for something that happened elsewhere; `peer` is the rank it waited for, if known."""
+    """A rank stopped because of an event elsewhere; `peer` is the rank that it waited for, None if unknown."""
 
     def __init__(self, message: str, peer: int | None = None) -> None:
         super().__init__(message)
@@ -86,38 +86,38 @@ class PeerError(NetsimError):
 
 
 class PeerSilentError(PeerError):
-    """Nothing came from a peer, or went to it, for as long as the timeout."""
+    """No message came from a peer, or went to it, within the timeout."""
 
 
 class PeerLostError(PeerError):
-    """A peer ended, or gave up: mostly the consequence of an error that another rank tells of."""
+    """A peer ended or gave up; usually the consequence of an error that another rank reports."""
 
 
 def unreadable(what: str, error: Exception, fix: str = "give the path of a file that is there") -> UsageError:
-    """Return the error for a file that a user named and that cannot be read."""
+    """Return the error for an input file that cannot be read; `fix` is the advice if the file does not exist."""
     if not isinstance(error, FileNotFoundError | NotADirectoryError):
         fix = "name a file that may be read"
     return UsageError(f"{what} cannot be read: {reason_of(error)}; {fix}")
 
 
 def reason_of(error: Exception) -> str:
-    """Return the system's reason of an error, such as "Permission denied", without the name of the file."""
+    """Return the system's reason for an error, such as "Permission denied", without the name of the file."""
     return getattr(error, "strerror", None) or str(error)
 
 
 def text_of(error: BaseException, most: int = 300) -> str:
-    """Return what an error says, on one line and cut after `most` characters; a compiler's text may run to pages."""
+    """Return the message of an error on one line, cut after `most` characters; a compiler's message may fill pages."""
     text = " ".join(str(error).split())
     return text if len(text) <= most else f"{text[:most]} …"
 
 
 def in_one_line(error: BaseException) -> str:
-    """Return the class of an error and its text, as the last line of a traceback has them."""
+    """Return the class and the message of an error, as the last line of a traceback shows them."""
     return f"{type(error).__name__}: {text_of(error)}".removesuffix(": ")
 
 
 def check_file_name(what: str, name: object) -> None:
-    """Raise UsageError for a name that no file can have; Python and TOML can hold such, the command line cannot."""
+    """Raise UsageError for a name that no file can have; such names come from Python and TOML."""
     if not isinstance(name, str | os.PathLike):
         raise UsageError(f"{what} {shown(name)} must be the name of a file")
     try:
@@ -129,7 +129,11 @@ def check_file_name(what: str, name: object) -> None:
 
 
 def shown(value: object, most: int = 80) -> str:
-    """Return a value as an error names it: its repr, cut where that is long, on one line."""
+    """Return the repr of a value for an error message, cut if it is long.
+
+    >>> shown("a" * 200, most=5)
+    "'aaaa… (202 characters)"
+    """
     try:
         text = repr(value)
     except ValueError:  # Python writes no integer of more than 4,300 digits
@@ -138,7 +142,7 @@ def shown(value: object, most: int = 80) -> str:
 
 
 def check_digits(name: str, value: object) -> None:
-    """Raise UsageError for a value with a number that Python cannot write: no message could name it."""
+    """Raise UsageError for a value with an integer of more digits than Python prints."""
     try:
         repr(value)
     except ValueError:
@@ -146,16 +150,20 @@ def check_digits(name: str, value: object) -> None:
 
 
 def suggestion(value: str, choices: Iterable[str]) -> str:
-    """Return `` (did you mean 'x'?)`` for the choice closest to `value`, or an empty string."""
+    """Return a hint at the choice closest to `value`, or an empty string.
+
+    >>> suggestion("gtpok", ["dense", "gtopk"])
+    " (did you mean 'gtopk'?)"
+    """
     choices = list(choices)
-    # A choice that differs in case alone is meant, before any that differs in a letter.
+    # A choice that differs only in case is preferred to one that differs in a letter.
     same = [choice for choice in choices if choice.casefold() == value.casefold()]
     close = difflib.get_close_matches(value, same or choices, n=1, cutoff=0 if same else 0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def check_choice(kind: str, value: object, choices: Iterable[str]) -> None:
-    """Raise UsageError unless `value` is one of the names that there are."""
+    """Raise UsageError unless `value` is one of the `choices`; `kind` is the name of the option."""
     choices = list(choices)
     if not isinstance(value, str):
         raise UsageError(f"{kind} {shown(value)} must be a name; known: {', '.join(choices)}")
@@ -164,6 +172,6 @@ def check_choice(kind: str, value: object, choices: Iterable[str]) -> None:
 
 
 def unknown(kind: str, value: str, choices: Iterable[str]) -> UsageError:
-    """Return the error for a name that is in no registry."""
+    """Return the error for a `value` that is not one of the `choices`."""
     choices = list(choices)
     return UsageError(f"unknown {kind} {value!r}{suggestion(value, choices)}; known: {', '.join(choices)}")

@@ -1,6 +1,6 @@
-"""What ends a run from outside: SIGINT, SIGTERM and SIGHUP, all taken for an interrupt, so that nothing is left behind.
+"""SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt, so that a run that is stopped cleans up.
 
-Imports nothing that takes time: it is at work while the rest is imported.
+This module imports nothing slow, because the handlers are set before the rest of netsim is imported.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 AGAIN_S = 0.02
-"""Seconds until a lost interrupt is sent again: one that came in code that cannot raise, such as ``__del__``."""
+"""Seconds until a lost interrupt is sent again. One is lost in code that cannot raise, such as ``__del__``."""
 
 
 class Interrupts:
-    """A handler that raises KeyboardInterrupt, and keeps the number of each signal that came."""
+    """A signal handler that raises KeyboardInterrupt, and keeps the numbers of the signals in `came`."""
 
     def __init__(self) -> None:
         self.came: list[int] = []
@@ -35,14 +35,14 @@ class Interrupts:
 
 @contextmanager
 def ended_politely(*, last: bool = False) -> Iterator[Interrupts]:
-    """Take SIGTERM and SIGHUP for an interrupt within this; a signal that is ignored stays so, as under nohup.
+    """Raise KeyboardInterrupt for all three signals within this block; ignored signals stay ignored, as under nohup.
 
-    With `last`, the process ends after this, and a signal that comes then ends it without a message.
+    With `last`, the process ends after the block, and a signal that comes then kills it without a message.
     """
     interrupts = Interrupts()
-    before = {each: handler for each, handler in _heeded().items() if not isinstance(handler, Interrupts)}
-    for each in before:
-        signal.signal(each, interrupts)
+    before = {number: handler for number, handler in _heeded().items() if not isinstance(handler, Interrupts)}
+    for number in before:
+        signal.signal(number, interrupts)
     hook = sys.unraisablehook
 
     def lost(unraisable: Any) -> None:
@@ -59,29 +59,29 @@ def ended_politely(*, last: bool = False) -> Iterator[Interrupts]:
         yield interrupts
     finally:
         sys.unraisablehook = hook
-        for each, handler in before.items():
-            signal.signal(each, signal.SIG_DFL if last else handler)
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if last else handler)
 
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Have interrupts wait until this ends."""
+    """Delay the three signals until the end of this block."""
     came: list[int] = []
     before = _heeded()
-    for each in before:
-        signal.signal(each, lambda number, frame: came.append(number))
+    for number in before:
+        signal.signal(number, lambda number, frame: came.append(number))
     try:
         yield
     finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     if came:
         signal.raise_signal(came[0])
 
 
 def _heeded() -> dict[signal.Signals, Any]:
-    """Return the handlers of the signals that this thread may take and that are not ignored."""
+    """Return the handlers of those of the three signals that are not ignored; none outside the main thread."""
     if threading.current_thread() is not threading.main_thread():
         return {}
-    handlers = {each: signal.getsignal(each) for each in ENDING}
-    return {each: handler for each, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
+    handlers = {number: signal.getsignal(number) for number in ENDING}
+    return {number: handler for number, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}

@@ -1,12 +1,12 @@
-"""Callbacks by which a long operation reports how far it is."""
+"""Callbacks through which a long operation reports its progress."""
 
 from collections.abc import Callable
 
 OnRound = Callable[[str, int], None]
-"""Called with an algorithm's name, or another stage's, and the step that rank 0 has finished."""
+"""Called with the name of an algorithm or of another stage, and the step that rank 0 has finished."""
 
 OnPoint = Callable[[int, int], None]
-"""Called with the number of points that are known, and of all points so far."""
+"""Called with the number of points of a study that have results, and the number of all points so far."""
 
 
 def ignore(algorithm: str, step: int) -> None:

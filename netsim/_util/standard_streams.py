@@ -1,4 +1,4 @@
-"""The standard streams as people and scripts leave them: closed, full, gone, or not in UTF-8."""
+"""Prepares stdout and stderr for the cases that scripts create: closed, full, without a reader, or not in UTF-8."""
 
 from __future__ import annotations
 
@@ -23,15 +23,19 @@ PLAIN = {
     "≤": "<=", "≥": ">=", "±": "+-", "√": "sqrt", "∇": "grad ", "“": '"', "”": '"', "‘": "'", "’": "'", "⌈": "ceil(",
     "⌉": ")", "⊤": "T", "█": "#", "━": "-", "•": "*",
 }  # fmt: skip
-"""What is printed in the place of a character that an encoding does not have; others follow :func:`plain`."""
+"""ASCII text for characters that a stream's encoding may lack; :func:`plain` handles all others."""
 ASCII = "netsim_ascii"
-"""Our own name for ASCII: typer prints its help in UTF-8 to a stream whose encoding it knows as ASCII."""
+"""Another name for ASCII. Typer prints its help in UTF-8 to streams whose encoding is called ASCII."""
 REPLACED = "netsim.plain"
-"""The name under which :func:`plain` is registered as a handler of encoding errors."""
+"""The name of the handler of encoding errors that uses :func:`plain`."""
 
 
 def plain(character: str) -> str:
-    """Return ASCII in place of a character: its base letters, the name of a Greek letter, or its code point."""
+    """Return ASCII text for a character: its base letters, the name of a Greek letter, or its code point.
+
+    >>> plain("é"), plain("σ"), plain("→")
+    ('e', 'sigma', '->')
+    """
     if character in PLAIN:
         return PLAIN[character]
     letters = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
@@ -44,13 +48,13 @@ def plain(character: str) -> str:
 
 
 def escaped(document: str) -> str:
-    """Return a JSON document in ASCII."""
+    """Return a JSON document with all other characters than ASCII as escapes."""
     return re.sub(r"[^\x00-\x7f]", _escape, document)
 
 
 def _escape(character: re.Match[str]) -> str:
     units = character[0].encode("utf-16-be", "surrogatepass")
-    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
+    return "".join(f"\\u{unit.hex()}" for unit in (units[start : start + 2] for start in range(0, len(units), 2)))
 
 
 def in_utf_8(stream: TextIO) -> bool:
@@ -59,9 +63,9 @@ def in_utf_8(stream: TextIO) -> bool:
 
 
 def prepare() -> None:
-    """Make the standard streams fit to write to. Raises NetsimError if stdout is closed: a result goes there."""
+    """Make the standard streams safe to write to; raise NetsimError if stdout is closed."""
     closed = sys.stdout is None
-    for number in range(3):  # lest a file that is opened later becomes one of the three
+    for number in range(3):  # otherwise a file opened later would become one of the three
         try:
             os.fstat(number)
         except OSError:
@@ -86,9 +90,12 @@ def prepare() -> None:
 
 @contextmanager
 def reader_may_go() -> Iterator[None]:
-    """Print within this; that the reader of our output goes away, such as ``head``, is no error.
+    """Allow the reader of stdout, such as ``head``, to stop reading within this block.
 
-    Raises NetsimError if the output cannot be written for another reason.
+    Raises
+    ------
+    NetsimError
+        If the output cannot be written for another reason.
     """
     try:
         yield
@@ -101,13 +108,13 @@ def reader_may_go() -> Iterator[None]:
 
 
 def give_up(stream: TextIO) -> None:
-    """Have what is still to be written to a stream go nowhere."""
+    """Discard everything that is still to be written to a stream."""
     with suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _found(encoding: str) -> codecs.CodecInfo | None:
-    """Return the encoding of a name, if it is :data:`ASCII`."""
+    """Return the codec if `encoding` is :data:`ASCII`, else None."""
     if encoding != ASCII:
         return None
     known = codecs.lookup("ascii")
@@ -123,7 +130,7 @@ def _replaced(error: UnicodeError) -> tuple[str, int]:
 
 
 class _Unfailing(io.FileIO):
-    """A file that takes everything, and loses what cannot be written."""
+    """A file that accepts all output, and drops what cannot be written."""
 
     def write(self, data: Buffer, /) -> int:
         try:
@@ -133,6 +140,6 @@ class _Unfailing(io.FileIO):
 
 
 def _unfailing(stream: TextIO) -> io.TextIOWrapper:
-    """Return stderr as a stream that loses what cannot be written, instead of raising an error."""
+    """Return stderr as a stream that drops what cannot be written instead of raising an error."""
     file = io.BufferedWriter(_Unfailing(2, "w", closefd=False))
     return io.TextIOWrapper(file, stream.encoding, line_buffering=True)

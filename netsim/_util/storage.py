@@ -1,7 +1,7 @@
-"""Where results go: files that are either whole or not there, and what else a name can stand for.
+"""Writes results so that a file is either complete or absent, and checks paths before a run.
 
-Over nothing or a regular file, a new file takes the place at the end. A symbolic link stays, and its target is
-replaced. What is written to a device or a FIFO goes straight there.
+A new file replaces nothing or a regular file when it is complete. A symbolic link stays, and its target is replaced.
+Output to a device or a FIFO is written directly.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from typing import IO
 from netsim._util.errors import UsageError, reason_of, shown, unreadable
 
 READER_S = 3.0
-"""How long a FIFO is given until somebody reads it."""
+"""Seconds to wait for a reader of a FIFO."""
 SHOWN = 40
-"""Characters of a file's name that its temporary file shows: a name has at most 255 bytes."""
+"""Characters of a file's name in the name of its temporary file; names have at most 255 bytes."""
 LEFTOVER = re.compile(rf"\..{{1,{SHOWN}}}\.[0-9a-f]{{16}}", re.DOTALL)
-"""Names of temporary files."""
+"""The names of temporary files."""
 LEFT_S = 3600.0
-"""Seconds after which a temporary file belongs to no process that lives."""
+"""Age in seconds from which a temporary file can no longer belong to a running process."""
 MOST_READ = 2**28
-"""Bytes of a file that are read at once: memory must hold several times as much."""
+"""Most bytes of a file that is read whole; parsing takes several times as much memory."""
 
 
 @contextmanager
 def whole_file(path: Path, buffering: int = -1) -> Iterator[IO[bytes]]:
-    """Open what is to stand at `path`; a crash at any moment leaves the old file or the new one.
+    """Open a file for writing that appears at `path` when it is complete.
 
-    An existing file keeps its permission bits and, where this user may give it away, its owner; its other hard
-    links keep the old content. A process that is killed may leave the unfinished file, too, under a name that begins
-    with a dot.
+    After a crash at any moment, the old file or the new one is there. A new file takes over the permission bits of the
+    old one and, if this user may set it, the owner. Other hard links keep the old content. A killed process may leave
+    the unfinished file under a name that begins with a dot.
     """
     there = _status(path)
     if there is None or (stat.S_ISREG(there.st_mode) and _stream_of(there) is None):
@@ -51,17 +51,26 @@ def whole_file(path: Path, buffering: int = -1) -> Iterator[IO[bytes]]:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write `text` to `path` as :func:`whole_file` does; what UTF-8 cannot hold, as ``\\udcff``."""
+    """Write `text` to `path` as :func:`whole_file` does; lone surrogates become escapes, such as ``\\udcff``."""
     content = text.encode(errors="backslashreplace")
     with whole_file(path) as file:
         file.write(content)
 
 
 def check_outputs(outputs: Mapping[str, str | Path | None], inputs: Mapping[str, object] | None = None) -> None:
-    """Find out before a long run, not after it, that a result could not be written; nothing is changed.
+    """Check before a long run that its results can be written; no file is changed.
 
-    `outputs` are files by option; None is no file. None of them may be another, or one of the `inputs`.
-    Raises UsageError.
+    Parameters
+    ----------
+    outputs
+        The output files by option, with None for options that were not given.
+    inputs
+        The input files by option.
+
+    Raises
+    ------
+    UsageError
+        If an output cannot be written, or is also another output or an input.
     """
     taken = {where: name for name, path in (inputs or {}).items() if (where := _place(path)) is not None}
     for name, path in outputs.items():
@@ -76,9 +85,21 @@ def check_outputs(outputs: Mapping[str, str | Path | None], inputs: Mapping[str,
 
 
 def content_of(path: Path, what: str, *fix: str, most: int = MOST_READ) -> bytes:
-    """Return what is in a file that a user named; `what` begins the message of an error, and `fix` may end it.
+    """Return the content of an input file.
 
-    Raises UsageError for a file that cannot be read, and for what has no end or can be read only once.
+    Parameters
+    ----------
+    what
+        The beginning of error messages, such as "topology 'net.json'".
+    fix
+        The end of the message if the file does not exist.
+    most
+        The largest size in bytes that is read.
+
+    Raises
+    ------
+    UsageError
+        For a file that cannot be read, and for a device, pipe or socket.
     """
     try:
         there = path.stat()
@@ -94,7 +115,7 @@ def content_of(path: Path, what: str, *fix: str, most: int = MOST_READ) -> bytes
 
 
 def check_folder(name: str, path: Path) -> None:
-    """Raise UsageError unless files can be written to the folder `path`, or it can be made."""
+    """Raise UsageError unless the folder `path` can be written to or made; `name` is the option."""
     try:
         if _status(path, folder=True) is None:
             _check_can_hold(name, path, path.parent)
@@ -107,7 +128,7 @@ def check_folder(name: str, path: Path) -> None:
 
 
 def made_folder(name: str, path: Path) -> Path:
-    """Make a folder, and those that it is in; return it. Raises UsageError unless files can be written to it."""
+    """Make a folder and its parents, and return it; raise UsageError unless files can be written to it."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
@@ -117,9 +138,9 @@ def made_folder(name: str, path: Path) -> Path:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the unfinished files that killed processes left in a folder, an hour ago or more.
+    """Remove unfinished files that killed processes left in a folder at least an hour ago.
 
-    A process that lives needs milliseconds for a file.
+    A running process needs milliseconds for a file, so no file in use is removed.
     """
     with suppress(OSError):
         for path in folder.iterdir():
@@ -130,6 +151,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def _check_output(name: str, path: Path) -> None:
+    """Raise UsageError unless a file can be written at `path`."""
     try:
         there = _status(path)
         if there is None:
@@ -143,20 +165,21 @@ def _check_output(name: str, path: Path) -> None:
         inside = path / name
         raise UsageError(f"{name} {str(path)!r} is a folder; name a file in it, such as {str(inside)!r}") from None
     except UsageError:
-        raise  # it says all of that, and is a ValueError too
+        raise  # it is a ValueError too, and its message is complete
     except (OSError, ValueError) as error:
         raise UsageError(f"{name} {str(path)!r} cannot be written: {reason_of(error)}; name another file") from None
 
 
 def _check_allowed(path: Path) -> None:
+    """Raise PermissionError unless this user may write to a file."""
     if not os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def _check_can_hold(name: str, path: Path, folder: Path) -> None:
-    """Raise an error unless a new file can be made in a folder, by making one without a name."""
+    """Make a file without a name in a folder; raise UsageError if that fails."""
     if not folder.is_dir():
-        raise UsageError(f"{name} {str(path)!r} is in a folder that is not there; make {str(folder)!r} first")
+        raise UsageError(f"{name} {str(path)!r} is in a folder that was not found; make {str(folder)!r} first")
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass
@@ -168,7 +191,7 @@ def _check_can_hold(name: str, path: Path, folder: Path) -> None:
 
 
 def _place(path: object) -> tuple[int, int] | str | None:
-    """Return what tells a regular file, or one to be, from others; None for anything else."""
+    """Return the identity of a regular file, or of a file that does not exist yet; None for anything else."""
     if not isinstance(path, str | Path):
         return None
     try:
@@ -181,7 +204,7 @@ def _place(path: object) -> tuple[int, int] | str | None:
 
 
 def _status(path: Path, *, folder: bool = False) -> os.stat_result | None:
-    """Return what is at `path`, None for nothing; raise OSError for what cannot be written to, or is no `folder`."""
+    """Return the status of `path`, None if nothing is there; raise OSError if it cannot be a file (or a `folder`)."""
     try:
         there = path.stat()
     except FileNotFoundError:
@@ -200,9 +223,9 @@ def _status(path: Path, *, folder: bool = False) -> os.stat_result | None:
 
 @contextmanager
 def _replacing(target: Path, there: os.stat_result | None, buffering: int) -> Iterator[IO[bytes]]:
-    """Open a new file that takes the place of `target` at the end."""
+    """Open a temporary file that is renamed to `target` at the end."""
     if there is not None:
-        _check_allowed(target)  # to rename a file over it would ask for no permission
+        _check_allowed(target)  # renaming a file over it needs no permission to write
     temporary = target.with_name(f".{target.name[:SHOWN]}.{secrets.token_hex(8)}")
     mode = 0o666 if there is None else 0o600  # until it has the permissions of the old one
     try:
@@ -217,7 +240,7 @@ def _replacing(target: Path, there: os.stat_result | None, buffering: int) -> It
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    with suppress(OSError):  # a folder that may not be read, or a system that cannot
+    with suppress(OSError):  # some folders cannot be opened, and some systems cannot sync them
         folder = os.open(target.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -226,7 +249,7 @@ def _replacing(target: Path, there: os.stat_result | None, buffering: int) -> It
 
 
 def _give(file: int, there: os.stat_result) -> None:
-    """Give an open file the owner and the permission bits that another had."""
+    """Give an open file the owner and the permission bits of another one."""
     if (there.st_uid, there.st_gid) != (os.geteuid(), os.getegid()):
         with suppress(PermissionError):
             os.fchown(file, there.st_uid, there.st_gid)
@@ -234,7 +257,7 @@ def _give(file: int, there: os.stat_result) -> None:
 
 
 def _stream_of(there: os.stat_result) -> int | None:
-    """Return which of stdout and stderr writes to a file, if one does: /dev/stdout, for example."""
+    """Return the descriptor of stdout or stderr if it is this file, as for /dev/stdout; else None."""
     for stream in (1, 2):
         with suppress(OSError):
             if os.path.samestat(there, os.fstat(stream)):
@@ -243,7 +266,7 @@ def _stream_of(there: os.stat_result) -> int | None:
 
 
 def _opened(path: Path, there: os.stat_result) -> int:
-    """Open a device or a FIFO, once somebody reads it, or return another descriptor of stdout or stderr."""
+    """Open a device, or a FIFO as soon as it has a reader; duplicate the descriptor of stdout or stderr."""
     stream = _stream_of(there)
     if stream is not None:
         if sys.stdout is not None:

@@ -1,7 +1,7 @@
-"""Quantities as people write them (``1Gbps``, ``50us``, ``100MB``) to SI numbers and back.
+"""Converts quantities such as ``1Gbps``, ``50us`` and ``100MB`` to SI numbers, and back.
 
-Strict on purpose: a misspelt unit is an error with a suggestion, never a guess. Numbers without a
-unit are accepted from Python only, where they are already SI: bit/s, seconds, bytes.
+The reading is strict: a misspelt unit is an error with a suggestion, never a guess. Numbers without a unit are accepted
+from Python only, where they are bit/s, seconds and bytes.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ DURATION = {
 SIZE = {f"{p}B": Fraction(n) for p, n in (_SI | _IEC).items()}
 
 HORIZON_PS = 2**62
-"""No instant of a simulation is this late: 53 days, in picoseconds. Sums of two instants fit 64 bits."""
+"""The end of simulated time, in picoseconds: 53 days. The sum of two instants fits 64 bits."""
 HORIZON_DAYS = HORIZON_PS // PICOSECONDS // 86400
 FASTEST_BPS = 9 * 10**15
-"""The most that a link may carry. Whole bit/s up to this are exact in floating point (2**53)."""
+"""The largest bandwidth of a link. Whole bit/s up to this are exact in floating point (2**53)."""
 SLOWEST_S = 10**6
-"""The most latency that a link may have."""
+"""The largest latency of a link, in seconds."""
 MOST_BYTES = 115 * 10**16
-"""The largest size that may be given: its bits fit 64 bits."""
+"""The largest size of an option, in bytes; the number of its bits fits 64 bits."""
 LONGEST_TEXT = 80
-"""Characters of a number that are read. What is longer is refused: Python's own reading of it may take minutes."""
+"""The most characters of a number. Python may take minutes to read a longer one."""
 
 _NUMBER = r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 _QUANTITY = re.compile(rf"({_NUMBER}|[+-]?(?:nan|inf(?:inity)?))\s*([^0-9]*)", re.IGNORECASE)
@@ -57,13 +57,13 @@ _DIGITS = re.compile(r"[+-]?[0-9]{1,18}")
 
 
 def read_whole(text: str) -> int | None:
-    """Return the whole number that `text` writes in digits 0 to 9, 18 at most; None if it writes none."""
+    """Return the whole number in `text`, which has at most 18 digits 0 to 9; None if there is none."""
     text = text.strip()
     return int(text) if _DIGITS.fullmatch(text) else None
 
 
 def read_number(text: str) -> float | None:
-    """Return the finite number that `text` writes in digits 0 to 9, such as 0.1 or 1e-3; None if it writes none."""
+    """Return the finite number in `text`, such as 0.1 or 1e-3; None if there is none."""
     text = text.strip()
     if len(text) > LONGEST_TEXT or not _PLAIN.fullmatch(text):
         return None
@@ -72,9 +72,9 @@ def read_number(text: str) -> float | None:
 
 
 def in_python(value: Any) -> Any:
-    """Return a number, text or array of another library as Python's own, and a path as text; all else as it is.
+    """Return numbers, texts and arrays of other libraries as Python's own, and paths as text; all else unchanged.
 
-    An array of one element is that element. An infinity is passed on, for its error to name.
+    An array of one element becomes that element. An infinity stays, so that its error can name it.
     """
     if isinstance(value, os.PathLike):
         return os.fspath(value)
@@ -82,7 +82,7 @@ def in_python(value: Any) -> Any:
         return value
     if isinstance(value, list | tuple):
         return tuple(map(in_python, value))
-    if hasattr(value, "tolist"):  # of NumPy, torch and others
+    if hasattr(value, "tolist"):  # NumPy, torch and others
         try:
             listed = value.tolist()
         except RuntimeError:  # a tensor without values, on torch's device "meta"
@@ -93,7 +93,7 @@ def in_python(value: Any) -> Any:
             return value
         if not hasattr(listed, "tolist"):
             return in_python(listed)
-        value = listed  # a number that no number of Python holds, such as a long double
+        value = listed  # a number without an equivalent in Python, such as a long double
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, Integral):
@@ -130,7 +130,7 @@ def _parse(text: str | float, units: dict[str, Fraction], what: str, example: st
             raise wrong("is too large") from None
     if not math.isfinite(size):
         raise wrong("is not finite")
-    # A power of ten is computed exactly, and so only of what a float holds.
+    # Fractions are exact at any exponent and would take long, so only numbers in the range of a float get here.
     value = Fraction(number) * scale if size else Fraction(0)
     try:
         vanishes = not float(value) and (bool(value) or _is_written_as_more_than_zero(number))
@@ -168,9 +168,9 @@ _TIME_UNIT = {
 
 
 def _hint(unit: str, units: dict[str, Fraction]) -> str:
-    """Return what an unknown unit may have meant, if there is a unit of the same quantity.
+    """Return a hint at the unit that was meant, if there is one of the same quantity.
 
-    Where bits and bytes are as likely, both are named, and which is which.
+    If bits and bytes are equally likely, the hint explains both.
     """
     unit = unit.strip(" .")
     if units is DURATION:
@@ -211,25 +211,39 @@ def _of_the_same_letters(unit: str, units: dict[str, Fraction]) -> str:
 
 
 ROUNDED_BY = 1e-3
-"""The largest part of a bandwidth by which rounding to whole bit/s may change it."""
+"""The largest relative change of a bandwidth by rounding to whole bit/s."""
 
 
 def parse_bandwidth(text: str | float) -> int:
-    """Return whole bit/s, from ``1Gbps``, ``100Mbit/s``, ``25GiB/s`` or a number of bit/s."""
-    wanted = _parse(text, BANDWIDTH, "bandwidth", "1Gbps, 100Mbit/s or 25GiB/s", zero=False)
-    found = round(wanted)
-    if not found or abs(found - wanted) > ROUNDED_BY * wanted:
+    """Return whole bit/s from a text with a unit, or from a number of bit/s; raise UsageError for anything else.
+
+    >>> parse_bandwidth("1Gbps"), parse_bandwidth("25GiB/s")
+    (1000000000, 214748364800)
+    """
+    exact = _parse(text, BANDWIDTH, "bandwidth", "1Gbps, 100Mbit/s or 25GiB/s", zero=False)
+    rounded = round(exact)
+    if not rounded or abs(rounded - exact) > ROUNDED_BY * exact:
         raise UsageError(f"bandwidth {shown(text)} must be a whole number of bit/s, at least 1; links take no fraction")
-    return found
+    return rounded
 
 
 def parse_duration(text: str | float, what: str = "duration", *, zero: bool = False) -> float:
-    """Return seconds, from ``50us``, ``1.5ms``, ``2s`` or a number of seconds."""
+    """Return seconds from a text with a unit, or from a number of seconds; raise UsageError for anything else.
+
+    `what` is the option that an error names; `zero` allows a duration of 0.
+
+    >>> parse_duration("50us")
+    5e-05
+    """
     return float(_parse(text, DURATION, what, "50us, 1.5ms or 2s", zero=zero))
 
 
 def parse_size(text: str | float, what: str = "size") -> int:
-    """Return bytes, from ``100MB``, ``64KiB`` or a number of bytes."""
+    """Return bytes from a text with a unit, or from a number of bytes; raise UsageError for anything else.
+
+    >>> parse_size("64KiB")
+    65536
+    """
     size = _parse(text, SIZE, what, "100MB or 64KiB", zero=False)
     if size < 1:
         raise UsageError(f"{what} {shown(text)} must be at least a byte; write it like 100MB or 64KiB")
@@ -239,7 +253,7 @@ def parse_size(text: str | float, what: str = "size") -> int:
 
 
 def picoseconds(seconds: float) -> int:
-    """Return the integer number of picoseconds nearest to `seconds`, or the horizon where that is earlier."""
+    """Return the number of picoseconds nearest to `seconds`, but at most the horizon."""
     return min(round(Fraction(seconds) * PICOSECONDS), HORIZON_PS) if seconds < math.inf else HORIZON_PS
 
 
@@ -260,19 +274,31 @@ def _scaled(value: float, steps: list[tuple[float, str]]) -> str:
 
 
 def format_bandwidth(bits_per_second: float) -> str:
-    """Return bit/s for people: ``1 Gbit/s``."""
+    """Return a bandwidth as text.
+
+    >>> format_bandwidth(1e9)
+    '1 Gbit/s'
+    """
     return _scaled(bits_per_second, [(1e12, "Tbit/s"), (1e9, "Gbit/s"), (1e6, "Mbit/s"), (1e3, "kbit/s"), (1, "bit/s")])
 
 
 def format_duration(seconds: float) -> str:
-    """Return seconds for people: ``50 µs``."""
+    """Return seconds as text.
+
+    >>> format_duration(5e-5)
+    '50 µs'
+    """
     if seconds == 0:
         return "0"
     return _scaled(seconds, [(1, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"), (1e-12, "ps")])
 
 
 def format_wait(seconds: float) -> str:
-    """Return for people how long something takes that they wait for: ``45 s``, ``12 minutes``, ``3 years``."""
+    """Return seconds as text in the unit in which people wait: seconds, minutes, hours, days or years.
+
+    >>> format_wait(720)
+    '12 minutes'
+    """
     for step, unit in ((365 * 86400, "years"), (86400, "days"), (3600, "hours"), (60, "minutes")):
         if seconds >= 2 * step:
             return f"{seconds / step:,.0f} {unit}"
@@ -280,14 +306,22 @@ def format_wait(seconds: float) -> str:
 
 
 def format_bytes(count: float) -> str:
-    """Return bytes for people: ``100 MB``."""
+    """Return bytes as text.
+
+    >>> format_bytes(1e8)
+    '100 MB'
+    """
     if count == 0:
         return "0"
     return _scaled(count, [(1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1, "B")])
 
 
 def format_range(low: float, high: float, form: Callable[[float], str]) -> str:
-    """Return a range for people, ``10 to 400 Gbit/s``, or the one value if both ends read alike."""
+    """Return a range as text, or a single value if both ends have the same text.
+
+    >>> format_range(1e10, 4e11, format_bandwidth)
+    '10 to 400 Gbit/s'
+    """
     least, most = form(low), form(high)
     if least == most:
         return least

@@ -11,9 +11,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from netsim._util.device import zero_row
 from netsim._util.errors import UsageError
 from netsim.comm.payload import Dense, SizeOnly, Sparse, Vector, in_place, size_rule
+from netsim.training.buffers import zero_row
 
 if TYPE_CHECKING:
     import torch

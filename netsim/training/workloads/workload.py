@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from netsim._util.device import passing_row
 from netsim._util.errors import NonFiniteGradientError, UsageError, unknown
 from netsim._util.random_streams import Stream, generator
 from netsim.comm.payload import Dense, Vector
+from netsim.training.buffers import passing_row
 from netsim.training.workloads.digests import hashed
 from netsim.training.workloads.initial import initial_values
 from netsim.training.workloads.parameters import (
