@@ -35,9 +35,10 @@ from netsim.cluster.plan import Cluster
 from netsim.comm.collectives import ring_all_reduce, tree_reduce
 from netsim.comm.payload import Dense, add
 from netsim.comm.worker import Worker
-from netsim.distributed import forkserver, launch, rank_main, tasks
+from netsim.distributed import forkserver, launch, rank_main
 from netsim.distributed.interpreter import RankInterpreter
-from netsim.distributed.job import JOB, LAUNCHER, ForkedRank, Job, die_with
+from netsim.distributed.job import JOB, LAUNCHER, Job
+from netsim.distributed.supervision import ForkedRank, die_with
 from netsim.experiment.configuration import Experiment
 
 WORLD = 3
@@ -183,7 +184,8 @@ def start(folder: Path, details: dict[str, Any], cluster: Cluster | None = None)
             stop_at(folder, *details["stop"])
         if "locked" in details:
             launch._start = partial(start_locked, folder)  # type: ignore[assignment]
-        launch.launch_work({"work": "beat", "backend": "gloo", "folder": str(folder)} | details, WORLD, cluster=cluster)
+        details = {"work": f"{beat.__module__}:beat", "backend": "gloo", "folder": str(folder)} | details
+        launch.launch_work(details, WORLD, cluster=cluster)
         code = 0
     except KeyboardInterrupt:
         code = 130
@@ -195,7 +197,7 @@ def start(folder: Path, details: dict[str, Any], cluster: Cluster | None = None)
 
 
 PHASES: dict[str, tuple[Any, str]] = {
-    "starting": (forkserver, "run_rank_of"),
+    "starting": (forkserver, "run_forked_rank"),
     "locking": (rank_main, "rendezvous"),
     "joining": (rank_main, "verify_config"),
     "connecting": (dist, "init_process_group"),
@@ -246,17 +248,17 @@ def start_ranks_of_torchrun(folder: Path, told: list[tuple[int, str]]) -> list[R
         os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         os.dup2(os.open(own / "message", os.O_WRONLY | os.O_CREAT, 0o600), 2)
         sys.stdout = sys.stderr
-        rank_main.rendezvous = partial(at_once, own, len(told), rank_main.rendezvous)  # type: ignore[attr-defined]
+        launch.process_group = partial(at_once, own, len(told), launch.process_group)  # before any alarm is set
         os._exit(main(["run", "--algorithm", algorithm, "--rounds", "100000", "--timeout", f"{TIMEOUT_S:g}s"]))
     return runs
 
 
-def at_once(own: Path, ranks: int, meet: Callable[..., Any], *args: Any) -> Any:
-    """Meet when all ranks have loaded what they need, however long that took; note when that was."""
+def at_once(own: Path, ranks: int, join: Callable[..., Any], *args: Any) -> Any:
+    """Join the group when all ranks have loaded what they need, however long that took; note when that was."""
     (own / "loaded").touch()
     wait_until(lambda: len(list(own.parent.glob("*/loaded"))) == ranks)
     (own / "met").write_text(str(time.monotonic()))
-    return meet(*args)
+    return join(*args)
 
 
 def descendants(pid: int) -> list[int]:
@@ -341,7 +343,7 @@ FAULTS: dict[str, tuple[dict[str, Any], Cluster | None, Callable[[Run], None]]] 
 TRAINING = Experiment(workers=WORLD, algorithms=("dense",), rounds=3).config()
 STOPS = {f"{phase}-{rank}": (rank, phase) for phase in PHASES for rank in range(WORLD)}
 """Which rank stops, and when. The others must not run into their timeout before it does, however busy the machine."""
-TO_STOP = {"timeout_s": 10.0, "work": "train", "experiment": TRAINING}
+TO_STOP = {"timeout_s": 10.0, "work": rank_main.TRAIN, "experiment": TRAINING}
 FAULTS |= {name: (TO_STOP | {"stop": stop}, None, nothing) for name, stop in STOPS.items()}
 WORLDS = {
     "wrong-world": [(3, "dense"), (4, "dense"), (3, "dense")],
@@ -408,6 +410,5 @@ def wait_until(condition: Callable[[], bool], patience_s: float = PATIENCE_S) ->
 
 
 if __name__ == "__main__":
-    tasks.TASKS["beat"] = f"{beat.__module__}:beat"
     launch._start = start_by_fork  # type: ignore[assignment]
     print(json.dumps(happen(sys.argv[1].split(","), int(sys.argv[2]), Path(sys.argv[3]))))  # noqa: T201

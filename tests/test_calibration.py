@@ -34,7 +34,7 @@ from netsim.experiment.profile import (
 from netsim.simulator.observer import UNOBSERVED
 from netsim.simulator.scheduler import RankScheduler
 from netsim.simulator.session import make_workers, open_session
-from netsim.testbed.calibrate import CalibrationPlan, lines_of, profile_of
+from netsim.testbed.calibrate import TASK, CalibrationPlan, lines_of, profile_of
 from netsim.testbed.line_fits import line, link, work
 from netsim.testbed.pingpong import SIZES, Trips, ping_pong
 from netsim.training.costs import AssumedCosts
@@ -318,7 +318,7 @@ def test_a_calibration_that_cannot_be_is_refused(
 
 def calibrated(calibration: CalibrationPlan, *stage: Any, cluster: Any = None) -> Profile:
     """Return what is measured here: a busy machine may give times that no line fits, and is measured again."""
-    details = {"work": "calibrate", "backend": "gloo", "timeout_s": 20.0, "calibration": asdict(calibration)}
+    details = {"work": TASK, "backend": "gloo", "timeout_s": 20.0, "calibration": asdict(calibration)}
     for attempt in range(8):
         time.sleep(2 * attempt)  # real-time ranks of another test end some time
         (found,) = launch_work(details, 2, *stage, cluster=cluster)

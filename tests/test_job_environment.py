@@ -20,6 +20,7 @@ from netsim._util.errors import NetsimError, PeerSilentError, UsageError
 from netsim.cluster import namespaces
 from netsim.distributed import forkserver, launch
 from netsim.distributed.job import Job
+from netsim.distributed.rank_main import TRAIN
 from netsim.distributed.rendezvous import rendezvous
 from netsim.study.pool import backend
 
@@ -95,12 +96,12 @@ def test_numbers_of_torchrun_must_be_numbers(monkeypatch: pytest.MonkeyPatch, na
     for variable, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", name: "x"}.items():
         monkeypatch.setenv(variable, value)
     with pytest.raises(UsageError, match=f"{name} 'x' must be a whole number"):
-        launch.join_work({"work": "train", "backend": "gloo", "timeout_s": TIMEOUT_S})
+        launch.join_work({"work": TRAIN, "backend": "gloo", "timeout_s": TIMEOUT_S})
 
 
 MEETS = """
 from netsim.distributed.launch import join_work
-join_work({"work": "train", "backend": "gloo", "timeout_s": 0.5})
+join_work({"work": "netsim.distributed.rank_main:train_as_rank", "backend": "gloo", "timeout_s": 0.5})
 """
 
 
@@ -135,7 +136,7 @@ def test_a_process_that_cannot_be_started_is_one_line(monkeypatch: pytest.Monkey
     with pytest.raises(
         NetsimError, match=r"the ranks could not be started: Resource temporarily unavailable; .*ulimit"
     ):
-        launch.launch_work({"work": "train", "timeout_s": TIMEOUT_S}, 2)
+        launch.launch_work({"work": TRAIN, "timeout_s": TIMEOUT_S}, 2)
     monkeypatch.setattr(os, "fork", refuse)
     with pytest.raises(NetsimError, match=r"rank 3 could not be started: Resource temporarily unavailable; .*ulimit"):
         forkserver._fork(Job(tmp_path), 3, None, 4, lambda *_: [])
@@ -144,7 +145,7 @@ def test_a_process_that_cannot_be_started_is_one_line(monkeypatch: pytest.Monkey
 def test_no_temporary_folder_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.mkdtemp", unusable)
     with pytest.raises(NetsimError, match=r"no folder for the run could be made: No usable.*; TMPDIR must name one"):
-        launch.launch_work({"work": "train", "timeout_s": TIMEOUT_S}, 2)
+        launch.launch_work({"work": TRAIN, "timeout_s": TIMEOUT_S}, 2)
 
 
 def unusable(*_: Any, **__: Any) -> Any:

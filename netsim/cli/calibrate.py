@@ -47,7 +47,7 @@ def calibrate(
     from netsim.distributed.launch import join_work, launch_work, under_launcher
     from netsim.experiment.configuration import Experiment
     from netsim.experiment.profile import save_profile
-    from netsim.testbed.calibrate import CalibrationPlan, profile_of
+    from netsim.testbed.calibrate import TASK, CalibrationPlan, profile_of
 
     check_outputs({"out": out})
     timed = Experiment.of(**training)
@@ -63,7 +63,7 @@ def calibrate(
         workload=timed.workload,
         batch_size=timed.batch_size,
     )
-    details = {"work": "calibrate", "backend": backend, "timeout_s": parse_duration(timeout, "timeout")}
+    details = {"work": TASK, "backend": backend, "timeout_s": parse_duration(timeout, "timeout")}
     details |= {"calibration": asdict(calibration)}
     if os.environ.get("RANK", "0") == "0":
         _say(calibration.cost())

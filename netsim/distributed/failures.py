@@ -1,4 +1,4 @@
-"""How the ranks of a job ended, and which of their last words tells what happened."""
+"""How the ranks of a job ended, and which of their exit messages tells the cause."""
 
 from __future__ import annotations
 
@@ -10,16 +10,26 @@ from typing import Any
 from netsim._util.errors import NetsimError
 from netsim.distributed.rank_context import HINT
 
+CONSEQUENCES = ("PeerSilentError", "PeerLostError", "Stopped")
+"""Kinds of exit messages that another rank's failure causes, the most telling first."""
+
 
 class RankFailedError(NetsimError):
-    """A rank ended with an error; the others were stopped.
+    """A rank ended with an error, and the others were stopped.
 
     Parameters
     ----------
+    message
+        The cause, in one line.
+    exit_code
+        Exit status for the command.
     kind
-        The class of the rank's error; empty if that is not known.
-    results
-        What rank 0 had found out before.
+        Class of the rank's error; empty if unknown.
+
+    Attributes
+    ----------
+    results : list of dict
+        Results of rank 0 before the failure.
     """
 
     def __init__(self, message: str, exit_code: int, kind: str = "") -> None:
@@ -34,7 +44,19 @@ class RankFailedError(NetsimError):
 
 @dataclass(frozen=True, slots=True)
 class ExitMessage:
-    """What a process said of its end: the error's class, its message, the exit status, and the rank it waited for."""
+    """What a process said of its own end.
+
+    Parameters
+    ----------
+    kind
+        Class of the error.
+    message
+        The error, in one line.
+    exit_code
+        Exit status.
+    peer
+        The rank that it waited for; None if it waited for no rank.
+    """
 
     kind: str
     message: str
@@ -44,56 +66,77 @@ class ExitMessage:
 
 @dataclass(frozen=True, slots=True)
 class RankExit:
-    """How a process ended: its exit status (None: it did not), whether it was halted, what it said, its last line."""
+    """How a process ended.
+
+    Parameters
+    ----------
+    name
+        A rank, or the forkserver's name.
+    code
+        Exit status; None if the process still ran.
+    halted
+        Whether it was stopped by a signal or a debugger.
+    message
+        Its exit message; None if it left none.
+    last_line
+        Last line of its stderr.
+    """
 
     name: int | str
     code: int | None
     halted: bool
-    word: ExitMessage | None
+    message: ExitMessage | None
     last_line: str
 
-    def how(self) -> str | None:
-        """Return in words how it ended without a word of its own, None if it did not."""
+    def without_message(self) -> str | None:
+        """Return in words the end of a process that left no exit message or was stopped; None for any other."""
         who = f"rank {self.name}" if isinstance(self.name, int) else f"the {self.name} of the ranks"
         if self.halted:
             return f"{who} is stopped (a SIGSTOP, or a debugger)"
-        if self.word is not None or not self.code:
+        if self.message is not None or not self.code:
             return None
         if self.code < 0:
             return f"{who} was killed by {signal.Signals(-self.code).name}"
         return f"{who} ended with exit status {self.code}" + (f": {self.last_line}" if self.last_line else "")
 
 
-def diagnose(endings: Mapping[int | str, RankExit], reached: str = "") -> tuple[str, int]:
-    """Return the message and the exit status of a job of which a process failed; `reached` says how far it was.
+def diagnose(exits: Mapping[int | str, RankExit], reached: str = "") -> tuple[str, int]:
+    """Return the message and the exit status of a job of which a process failed.
 
-    An error of a rank's own comes first; then a rank that died without a word or is stopped, with where
-    another was that waited for it; then who waited in vain for somebody who did not. That a connection was
-    closed is mostly the consequence of one of these.
+    A rank's own error comes first. Then comes a rank that died without an exit message or is stopped, with the message
+    of a rank that waited for it. Then comes a rank that waited in vain for one that did not. A closed connection mostly
+    is the consequence of one of these, and comes last.
+
+    Parameters
+    ----------
+    exits
+        How each process ended, by name.
+    reached
+        How far the ranks came, in words.
     """
-    words = {name: ending.word for name, ending in endings.items() if ending.word is not None}
-    own = [word for word in words.values() if word.kind not in ("PeerSilentError", "PeerLostError", "Stopped")]
-    if own:
-        first = min(own, key=lambda word: word.exit_code != 2)
+    messages = {name: rank_exit.message for name, rank_exit in exits.items() if rank_exit.message is not None}
+    errors = [message for message in messages.values() if message.kind not in CONSEQUENCES]
+    if errors:
+        first = min(errors, key=lambda message: message.exit_code != 2)
         return first.message, first.exit_code
-    gone = [(name, how) for name, ending in endings.items() if (how := ending.how()) is not None]
+    gone = [(name, how) for name, rank_exit in exits.items() if (how := rank_exit.without_message()) is not None]
     if gone:
         name, how = gone[0]
-        seen = sorted(words.values(), key=lambda word: (word.peer != name, word.kind == "Stopped"))
-        where = [word.message.removesuffix(HINT) for word in seen[:1]] or [reached] * bool(reached)
+        ordered = sorted(messages.values(), key=lambda message: (message.peer != name, message.kind == "Stopped"))
+        where = [message.message.removesuffix(HINT) for message in ordered[:1]] or [reached] * bool(reached)
         return "; ".join([how, *where]), 1
-    for kind in ("PeerSilentError", "PeerLostError", "Stopped"):
-        waited = [word for word in words.values() if word.kind == kind]
+    for kind in CONSEQUENCES:
+        waited = [message for message in messages.values() if message.kind == kind]
         if not waited:
             continue
-        first = min(waited, key=lambda word: _waits_in_vain(word, words, kind))
-        other = words.get(first.peer) if first.peer is not None else None
-        also = [other.message.removesuffix(HINT)] if other is not None and kind == "PeerSilentError" else []
+        first = min(waited, key=lambda message: _peer_waited_too(message, messages, kind))
+        peer = messages.get(first.peer) if first.peer is not None else None
+        also = [peer.message.removesuffix(HINT)] if peer is not None and kind == "PeerSilentError" else []
         return "; ".join([*also, first.message]), first.exit_code
     return "the ranks ended without a word", 1
 
 
-def _waits_in_vain(word: ExitMessage, words: Mapping[int | str, ExitMessage], kind: str) -> bool:
-    """Return whether it waited for somebody who waited in vain, too: then that one knows better."""
-    other = words.get(word.peer) if word.peer is not None else None
-    return other is not None and other.kind == kind
+def _peer_waited_too(message: ExitMessage, messages: Mapping[int | str, ExitMessage], kind: str) -> bool:
+    """Return whether a rank waited for one that waited in vain, too, and so knows more."""
+    peer = messages.get(message.peer) if message.peer is not None else None
+    return peer is not None and peer.kind == kind

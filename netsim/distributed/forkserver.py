@@ -1,38 +1,31 @@
-"""The process that forks a job's ranks, on loopback or each into a namespace of a shaped cluster, and waits for them.
+"""The forkserver: it forks a job's ranks, on loopback or each into a namespace of a shaped cluster, and waits for them.
 
-It imports torch once for all ranks. In a cluster it begins with nothing imported, since only a process of one
-thread may enter a user namespace. When it ends, the kernel ends the ranks and takes the cluster down.
+It imports torch once for all ranks. In a cluster it starts with nothing imported, since only a process of one thread
+may enter a user namespace. When it ends, the kernel ends the ranks and takes the cluster down.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from netsim._util.errors import NetsimError, reason_of
 from netsim._util.interrupts import ended_politely
 from netsim.distributed.failures import RankFailedError
-from netsim.distributed.job import (
-    HOST,
-    JOB,
-    LAUNCHER,
-    LIMITS,
-    ForkedRank,
-    Job,
-    RankTask,
-    die_with,
-    run_rank_of,
-    stop,
-    supervise,
-)
+from netsim.distributed.job import HOST, JOB, LAUNCHER, LIMITS, Job, RankTask, task_of
+from netsim.distributed.rank_context import taking_part
+from netsim.distributed.supervision import ForkedRank, die_with, stop, supervise
 
 LOOPBACK = "lo"
+PR_SET_NAME = 15
 
 
 def main() -> int:
-    """Host the job whose folder the environment names; return the exit status."""
+    """Fork and supervise the ranks of the job whose folder the environment names; return the exit status."""
     die_with(int(os.environ[LAUNCHER]))
     job = Job(Path(os.environ[JOB]))
     details = job.read()
@@ -40,10 +33,8 @@ def main() -> int:
     try:
         with ended_politely():
             namespaces = _cluster(details)
-            from netsim.distributed.tasks import rank_task
-
-            work = rank_task(details["work"])
-            ranks.extend(_fork(job, rank, namespaces, details["ranks"], work) for rank in range(details["ranks"]))
+            task = task_of(details)
+            ranks.extend(_fork(job, rank, namespaces, details["ranks"], task) for rank in range(details["ranks"]))
             supervise(ranks, job, range(len(ranks)), details["timeout_s"], lambda what, step: None)
     except NetsimError as error:
         kind = error.kind if isinstance(error, RankFailedError) else type(error).__name__
@@ -57,7 +48,7 @@ def main() -> int:
 
 
 def _cluster(details: dict[str, Any]) -> list[int] | None:
-    """Build the cluster that the job asks for, if any, and return its namespaces."""
+    """Build the cluster that the job asks for, if any, and return descriptors of its namespaces."""
     if "cluster" not in details:
         return None
     from netsim.cluster.namespaces import become_owner, build
@@ -67,7 +58,8 @@ def _cluster(details: dict[str, Any]) -> list[int] | None:
     return build(Cluster(**details["cluster"]))
 
 
-def _fork(job: Job, rank: int, namespaces: list[int] | None, world_size: int, work: RankTask) -> ForkedRank:
+def _fork(job: Job, rank: int, namespaces: list[int] | None, world_size: int, task: RankTask) -> ForkedRank:
+    """Fork a rank, which never returns from here."""
     parent = os.getpid()
     try:
         pid = os.fork()
@@ -88,7 +80,7 @@ def _fork(job: Job, rank: int, namespaces: list[int] | None, world_size: int, wo
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size)}
         stderr = os.open(job.stderr(rank), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         os.dup2(stderr, 2)
-        code = run_rank_of(job, rank, world_size, interface, work)
+        code = run_forked_rank(job, rank, world_size, interface, task)
     except BaseException:
         import traceback
 
@@ -96,6 +88,35 @@ def _fork(job: Job, rank: int, namespaces: list[int] | None, world_size: int, wo
     finally:
         sys.stderr.flush()
         os._exit(code)
+
+
+def run_forked_rank(job: Job, rank: int, world_size: int, interface: str, task: RankTask) -> int:
+    """Run a job's task as one rank, and return the exit status; rank 0 stores the results.
+
+    Parameters
+    ----------
+    job
+        The job.
+    rank, world_size
+        This rank, and the number of ranks.
+    interface
+        Network interface that gloo is to use.
+    task
+        What every rank runs.
+    """
+    from netsim.distributed.rank_main import process_group
+
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_NAME, f"netsim rank {rank}".encode())  # as ps and top show it
+    with taking_part(rank, partial(job.tell, rank), partial(job.phases.enter, rank)):
+        details = job.read()
+        os.environ["GLOO_SOCKET_IFNAME"] = interface
+        where = f"file://{job.rendezvous}"
+        with process_group(details["backend"], details["timeout_s"], where, rank, world_size, details):
+            for result in task(details, rank, job.progressed):
+                if rank == 0:
+                    job.add_result(result)
+    return 0
 
 
 if __name__ == "__main__":

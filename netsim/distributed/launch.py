@@ -18,10 +18,10 @@ from netsim._util.progress import OnRound, ignore
 from netsim._util.system import check_memory, child_environment, where_it_listens
 from netsim._util.units import read_whole
 from netsim.distributed.failures import RankFailedError
-from netsim.distributed.job import GRACE_S, HOST, JOB, LAUNCHER, LIMITS, Job, die_with, stop, supervise
+from netsim.distributed.job import HOST, JOB, LAUNCHER, LIMITS, Job, task_of
 from netsim.distributed.rank_context import Alarm, taking_part
-from netsim.distributed.rank_main import check_backend, process_group, ranks_of
-from netsim.distributed.tasks import rank_task
+from netsim.distributed.rank_main import TRAIN, check_backend, process_group, ranks_of
+from netsim.distributed.supervision import GRACE_S, die_with, stop, supervise
 from netsim.experiment.configuration import Experiment
 from netsim.experiment.results import Result
 from netsim.simulator.session import load_task
@@ -32,12 +32,8 @@ if TYPE_CHECKING:
     from netsim.cluster.plan import Cluster
 
 STDERR = 2
-
-__all__ = ["RankFailedError", "join", "launch", "launch_work", "under_launcher"]
-
-
 RANK_BYTES = 30 * 10**6
-"""What a process takes at least, besides what it shares with the others."""
+"""Memory that a rank's process takes at least, besides what it shares with others."""
 
 
 def launch(
@@ -55,7 +51,7 @@ def launch(
     task, _, _ = load_task(experiment, "cpu")  # what every rank would refuse is better refused before there are ranks
     ranks = ranks_of(experiment)
     check_memory(f"{ranks:,} processes", ranks * RANK_BYTES, "start fewer with --nproc")
-    details = {"work": "train", "experiment": experiment.config(), "backend": backend, "timeout_s": timeout_s}
+    details = {"work": TRAIN, "experiment": experiment.config(), "backend": backend, "timeout_s": timeout_s}
     if is_own(experiment.workload):
         from netsim.training.workloads.trial import parts
 
@@ -166,7 +162,7 @@ def join(
         )
     experiment = options(workers)
     check_backend(backend, experiment)
-    details = {"work": "train", "experiment": experiment.config(), "backend": backend, "timeout_s": timeout_s}
+    details = {"work": TRAIN, "experiment": experiment.config(), "backend": backend, "timeout_s": timeout_s}
 
     def ended_early(found: list[dict[str, Any]], why: NetsimError) -> None:
         results = [Result(**result) for result in found]
@@ -201,7 +197,7 @@ def join_work(
     with taking_part(rank, tell, Alarm(details["timeout_s"], tell)), group:
         if rank == 0:
             print(f"netsim: rank 0 {where_it_listens()}", file=sys.stderr, flush=True)  # noqa: T201
-        for result in rank_task(details["work"])(details, rank, on_round):
+        for result in task_of(details)(details, rank, on_round):
             found.append(result)  # noqa: PERF402  an error must find what there is
     return found
 

@@ -29,6 +29,8 @@ from netsim.training.workloads import is_own
 if TYPE_CHECKING:
     from netsim.training.workloads.workload import DataParallelTask
 
+TRAIN = f"{__name__}:train_as_rank"
+"""The task of ranks that train, as :func:`netsim.distributed.job.task_of` takes it."""
 BACKENDS = ("gloo", "nccl", "mpi")
 TIMEOUT_S = 30.0
 """torch's own default is 30 minutes, which is how long a stopped peer would go unnoticed."""

@@ -18,6 +18,8 @@ from netsim.testbed.line_fits import line, link, work
 from netsim.testbed.pingpong import PAIR, Trips, ping_pong
 from netsim.testbed.work_timings import ELEMENTS, step_samples, work_samples
 
+TASK = f"{__name__}:measure_as_rank"
+"""The task of ranks that calibrate, as :func:`netsim.distributed.job.task_of` takes it."""
 MESSAGES_S = 12.0
 OTHERS_S = 28.0
 """For the rest: to start, to select and merge (at most twelve seconds, whatever the machine), and to train."""

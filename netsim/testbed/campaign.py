@@ -24,7 +24,7 @@ from netsim.cluster.plan import Cluster
 from netsim.distributed.launch import join_work, launch_work
 from netsim.experiment.profile import Profile
 from netsim.network.fabric import Fabric
-from netsim.testbed.cells import Cell
+from netsim.testbed.cells import TASK, Cell
 from netsim.testbed.comparison import Comparison, summary
 from netsim.testbed.host_model import HostTerms
 from netsim.testbed.p2p_fits import measured_bandwidth
@@ -264,7 +264,7 @@ class ClusterNetwork:
 def _details(cells: tuple[Cell, ...], large_bytes: int, backend: str, timeout_s: float) -> dict[str, Any]:
     """Return the job of every rank (:func:`netsim.testbed.cells.measure_as_rank`)."""
     return {
-        "work": "validate",
+        "work": TASK,
         "cells": [asdict(cell) for cell in cells],
         "large_bytes": large_bytes,
         "backend": backend,

@@ -15,6 +15,8 @@ from netsim.testbed.exchanges import EXCHANGES
 if TYPE_CHECKING:
     from netsim.testbed.simultaneous_start import SimultaneousStart
 
+TASK = f"{__name__}:measure_as_rank"
+"""The task of ranks that are measured, as :func:`netsim.distributed.job.task_of` takes it."""
 REMEASURE_AFTER_S = 6.0
 """Seconds after which, at the end of a cell, point-to-point messages are measured again."""
 
