@@ -1,9 +1,15 @@
 """Distributed-SGD algorithms, one file each; the same code runs in the simulator and over torch.distributed.
 
-To add one: a file with a subclass of :class:`netsim.training.algorithm.Algorithm`, and a line below.
+To add one: a file with a subclass of :class:`netsim.training.algorithm.Algorithm`, and a line below. An algorithm is
+named ``NAME`` or ``NAME:key=value,key=value``, where the keys are the options that its class declares.
 """
 
 from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
 
 from algorithms.dense import DenseRing
 from algorithms.dense_tree import DenseTree
@@ -17,6 +23,8 @@ from algorithms.ps_topk import ParameterServerTopK
 from algorithms.randk import RandK
 from algorithms.sasg import SASG
 from algorithms.topk import TopK
+from netsim._util.errors import check_choice, unknown
+from netsim._util.options import Option, key_values
 from netsim.training.algorithm import Algorithm
 
 ALGORITHMS: dict[str, type[Algorithm]] = {
@@ -26,3 +34,96 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
         *(ParameterServer, ParameterServerTopK, LAG, LASGWK1, LASGWK2, LASGPS, SASG),
     )
 }
+
+OWN_OPTIONS: dict[str, Option] = {each.name: each for algorithm in ALGORITHMS.values() for each in algorithm.options}
+"""The options that algorithms declare, by name."""
+
+
+def owners_of(option: str) -> list[str]:
+    """Return the algorithms that declare an option."""
+    return [name for name, algorithm in ALGORITHMS.items() if option in {each.name for each in algorithm.options}]
+
+
+def name_of(text: str) -> str:
+    """Return the name that an algorithm begins with, without its options."""
+    return text.partition(":")[0]
+
+
+def class_of(text: Any) -> type[Algorithm]:
+    """Return the class of an algorithm, which may come with options; raise UsageError if there is none."""
+    name = name_of(text) if isinstance(text, str) else text
+    check_choice("algorithm", name, ALGORITHMS)
+    return ALGORITHMS[name]
+
+
+@lru_cache(maxsize=1024)
+def _given(text: str) -> Mapping[str, Any]:
+    options = {each.name: each for each in class_of(text).options}
+    return key_values(f"algorithm {name_of(text)!r}", text.partition(":")[2], options)
+
+
+def own_options(text: str) -> dict[str, Any]:
+    """Return the options that an algorithm is named with, by name; raise UsageError for one that it does not take."""
+    class_of(text)
+    return dict(_given(text))
+
+
+def settings_of(text: str) -> dict[str, Any]:
+    """Return the values of all options that an algorithm declares, those that it is named with and defaults."""
+    return {each.name: each.default for each in class_of(text).options} | own_options(text)
+
+
+def with_options(text: str, **values: Any) -> str:
+    """Return an algorithm's name with those of the values that it takes, unless it is named with others already.
+
+    >>> with_options("sasg", history=5, gather="doubling")
+    'sasg:history=5'
+    """
+    own = own_options(text)
+    added = {
+        each.key: each.kind.write(values[each.name])
+        for each in class_of(text).options
+        if each.name in values and each.name not in own and values[each.name] != each.default
+    }
+    name, _, items = text.partition(":")
+    items = ",".join([*filter(None, [items]), *(f"{key}={value}" for key, value in added.items())])
+    return f"{name}:{items}" if items else name
+
+
+def title_of(text: str) -> str:
+    """Return an algorithm for people.
+
+    >>> title_of("topk:gather=doubling"), title_of("sasg:history=5,serial-server=true")
+    ('Top-k (doubling)', 'SASG (history 5, serial-server)')
+    """
+    algorithm, settings = class_of(text), settings_of(text)
+    words = [each.in_words(settings[each.name]) for each in algorithm.options if settings[each.name] != each.default]
+    return algorithm.title + (f" ({', '.join(words)})" if words else "")
+
+
+def taken_by(text: str) -> list[str]:
+    """Return what an algorithm's constructor takes."""
+    algorithm = class_of(text)
+    if algorithm.__init__ is object.__init__:
+        return []
+    return [parameter for parameter in inspect.signature(algorithm.__init__).parameters if parameter != "self"]
+
+
+def build_algorithm(text: str, options: Mapping[str, Any], *, strict: bool = True) -> Algorithm:
+    """Return an algorithm by its name, which may come with options; with `strict`, others must be ones it takes."""
+    takes = taken_by(text)
+    if strict:
+        for option in options:
+            if option not in takes:
+                raise unknown(f"option of {name_of(text)}", option, takes or ["none"])
+    own = own_options(text)
+    if "group_size" in own:
+        own["groups"] = own.pop("group_size")
+    values = dict(options) | own
+    for each in class_of(text).options:
+        if values.get(each.name) is not None:
+            values[each.name] = each.read(values[each.name])
+    built = class_of(text)(**{name: value for name, value in values.items() if name in takes})
+    if ":" in text:
+        built.name, built.title = text, title_of(text)
+    return built

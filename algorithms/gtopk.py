@@ -7,7 +7,7 @@ from typing import Literal
 from algorithms.compression import merge, outside, restore
 from algorithms.feedback import ErrorFeedback, Feedback
 from algorithms.selection import Selector
-from netsim._util.errors import check_choice
+from netsim._util.options import Choice, Option
 from netsim.comm.collectives import tree_broadcast, tree_reduce
 from netsim.comm.payload import Vector
 from netsim.comm.worker import Worker
@@ -30,12 +30,20 @@ class GTopK(ErrorFeedback):
 
     name = "gtopk"
     title = "gTop-k"
+    options = (
+        Option(
+            Choice(RESIDUALS),
+            "keep-at-merge",
+            "What a worker keeps of its selected values: {choices}.",
+            name="residual",
+            title="residual rule",
+        ),
+    )
 
     def __init__(
         self, selector: Selector, momentum_correction: SGDConfig | float = 0.0, residual: Residual = "keep-at-merge"
     ) -> None:
         super().__init__(selector, momentum_correction)
-        check_choice("residual rule", residual, RESIDUALS)
         self.rule = residual
 
     async def exchange(

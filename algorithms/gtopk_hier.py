@@ -13,6 +13,7 @@ from algorithms.compression import merge, restore
 from algorithms.feedback import ErrorFeedback, Feedback
 from algorithms.selection import Selector
 from netsim._util.errors import UsageError
+from netsim._util.options import Option, Whole
 from netsim.comm.collectives import tree_broadcast_back, tree_reduce_level_by_level
 from netsim.comm.payload import Vector
 from netsim.comm.worker import Worker
@@ -29,6 +30,15 @@ class GTopKHierarchical(ErrorFeedback):
 
     name = "gtopk-hier"
     title = "gTop-k (hierarchical)"
+    options = (
+        Option(
+            Whole(1),
+            None,
+            "Number of consecutive ranks that form a group.",
+            otherwise="the racks of the topology",
+            name="group_size",
+        ),
+    )
     grouped: ClassVar[bool] = True
 
     def __init__(

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from algorithms.feedback import Feedback
 from algorithms.server import SKIP, OverServer, upload
-from netsim._util.errors import UsageError
+from netsim._util.options import Number, Option, Whole
 from netsim.comm.payload import Bundle, Dense, Flag, Vector, size_rule
 from netsim.comm.worker import Worker
 from netsim.training.algorithm import Gradient, State
@@ -86,15 +86,24 @@ class Lazy(OverServer):
 
     overlaps: ClassVar[bool] = False  # the rule needs the whole gradient
     default_alpha: float | None = None
+    options = (
+        Option(Whole(1), 10, "Number D of movements that the rule looks back at.", name="history"),
+        Option(Whole(1), None, "Number of skips in a row that force an upload.", otherwise="D", name="delay"),
+        Option(
+            Number(),
+            None,
+            "Weight of a movement, times the learning rate γ.",
+            otherwise="sasg 0.5, others 0.1 / γ",
+            name="alpha",
+        ),
+        *OverServer.options,
+    )
     remembers: ClassVar[tuple[type, ...]] = (LazyMemory, Feedback)
 
     def __init__(
-        self, history: int = 10, delay: int | None = None, alpha: float | None = None, serial: bool = False
+        self, history: int = 10, delay: int | None = None, alpha: float | None = None, serial_server: bool = False
     ) -> None:
-        super().__init__(serial)
-        for name, value in (("history", history), ("delay", delay), ("alpha", alpha)):
-            if value is not None and not value > 0:
-                raise UsageError(f"{name} {value!r} must be more than 0, such as 10")
+        super().__init__(serial_server)
         self.history = history
         self.delay = history if delay is None else delay
         self.alpha = self.default_alpha if alpha is None else alpha

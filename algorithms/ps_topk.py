@@ -18,9 +18,11 @@ class ParameterServerTopK(ErrorFeedback, OverServer):
     name = "ps-topk"
     title = "PS top-k"
 
-    def __init__(self, selector: Selector, momentum_correction: SGDConfig | float = 0.0, serial: bool = False) -> None:
+    def __init__(
+        self, selector: Selector, momentum_correction: SGDConfig | float = 0.0, serial_server: bool = False
+    ) -> None:
         ErrorFeedback.__init__(self, selector, momentum_correction)
-        OverServer.__init__(self, serial)
+        OverServer.__init__(self, serial_server)
 
     async def exchange(
         self, worker: Worker, vector: Contribution | None, memory: Feedback, template: Vector

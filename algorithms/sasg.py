@@ -43,9 +43,9 @@ class SASG(DifferenceOnOneBatch):
         history: int = 10,
         delay: int | None = None,
         alpha: float | None = None,
-        serial: bool = False,
+        serial_server: bool = False,
     ) -> None:
-        super().__init__(history, delay, alpha, serial)
+        super().__init__(history, delay, alpha, serial_server)
         self._feedback = ErrorFeedback(selector)
 
     def initial_memory(self, template: Vector) -> LazyMemory:

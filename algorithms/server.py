@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from algorithms.compression import total
+from netsim._util.options import OnOff, Option
 from netsim.comm.collectives import broadcast_from_server, gather
 from netsim.comm.payload import Bundle, Flag, Vector
 from netsim.comm.worker import Worker
@@ -16,15 +17,18 @@ class OverServer(Algorithm):
 
     Parameters
     ----------
-    serial
+    serial_server
         Whether the server receives from one worker after another, as in the SASG paper's set-up. Otherwise it receives
         from all workers at once, and the uploads share the server's link.
     """
 
     uses_server: ClassVar[bool] = True
+    options: ClassVar[tuple[Option, ...]] = (
+        Option(OnOff(), False, "Whether the server receives one worker after another.", name="serial_server"),
+    )
 
-    def __init__(self, serial: bool = False) -> None:
-        self.serial = serial
+    def __init__(self, serial_server: bool = False) -> None:
+        self.serial = serial_server
 
     async def sum_at_server(
         self, worker: Worker, own: Vector | None, template: Vector, upload_like: Vector | None = None

@@ -7,7 +7,7 @@ from typing import Literal
 from algorithms.compression import sum_to_dense
 from algorithms.feedback import ErrorFeedback, Feedback
 from algorithms.selection import Selector
-from netsim._util.errors import check_choice
+from netsim._util.options import Choice, Option
 from netsim.comm.collectives import doubling_all_gather, ring_all_gather
 from netsim.comm.payload import Vector
 from netsim.comm.worker import Worker
@@ -38,12 +38,14 @@ class TopK(ErrorFeedback):
 
     name = "topk"
     title = "Top-k"
+    options = (
+        Option(Choice(GATHERS), "ring", "How the selected entries are gathered by all: {choices}.", name="gather"),
+    )
 
     def __init__(
         self, selector: Selector, momentum_correction: SGDConfig | float = 0.0, gather: Gather = "ring"
     ) -> None:
         super().__init__(selector, momentum_correction)
-        check_choice("gather", gather, GATHERS)
         self._gather = GATHERS[gather]
 
     async def exchange(

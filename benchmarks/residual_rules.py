@@ -23,7 +23,7 @@ def run(rule: str, workers: int, split: str, seed: int, rounds: int) -> tuple[fl
     with tempfile.TemporaryDirectory() as folder:
         rows = Path(folder) / "rows.csv"
         report = netsim.simulate(
-            algorithm="gtopk", residual=rule, workload="fc-mnist", data="fashion-mnist", workers=workers, split=split,
+            algorithm=f"gtopk:residual={rule}", workload="fc-mnist", data="fashion-mnist", workers=workers, split=split,
             seed=seed, rounds=rounds, batch_size=8, lr=0.1, density=1e-3, metrics=rows,
             compute_time="1ms", select_time="0s", merge_time="0s",
         )  # fmt: skip

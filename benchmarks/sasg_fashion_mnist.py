@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import netsim
+from algorithms import with_options
 
 ALGORITHMS = {"ps": "SGD", "ps-topk": "Sparse", "lasg-wk2": "LASG", "sasg": "SASG"}
 COLUMNS = {"final_accuracy": "{:.4f}", "uploads": "{:,.0f}", "value_bits_up": "{:.3e}", "index_bits_up": "{:.3e}"}
@@ -24,7 +25,7 @@ def one(algorithm: str, seed: int, epochs: int) -> dict[str, Any]:
     """Return what one run found."""
     started = time.perf_counter()
     report = netsim.simulate(
-        algorithm=algorithm,
+        algorithm=with_options(algorithm, alpha=0.5),
         workers=WORKERS,
         batch_size=BATCH,
         rounds=epochs * SAMPLES // (WORKERS * BATCH),
@@ -35,8 +36,6 @@ def one(algorithm: str, seed: int, epochs: int) -> dict[str, Any]:
         aggregate="sum",
         density=0.01,
         per_tensor=True,
-        alpha=0.5,
-        history=10,
         seed=seed,
         compute_time="1ms",
         select_time="0s",

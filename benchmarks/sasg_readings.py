@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 import netsim
-from algorithms import ALGORITHMS
+from algorithms import ALGORITHMS, with_options
 from algorithms.lasg import LASGWK2
 from algorithms.lazy import Lazy
 from algorithms.sasg import SASG
@@ -54,8 +54,9 @@ def run(name: str, data: str, rounds: int, seed: int) -> tuple[list[float], Any]
     with tempfile.TemporaryDirectory() as folder:
         rows = Path(folder) / "rows.csv"
         report = netsim.simulate(
-            algorithm=name, workload="fc-mnist", data=data, workers=10, batch_size=10, rounds=rounds, sampling="epochs",
-            lr=0.005, aggregate="sum", density=0.01, per_tensor=True, alpha=0.5, history=10, seed=seed, metrics=rows,
+            algorithm=with_options(name, alpha=0.5),
+            workload="fc-mnist", data=data, workers=10, batch_size=10, rounds=rounds, sampling="epochs",
+            lr=0.005, aggregate="sum", density=0.01, per_tensor=True, seed=seed, metrics=rows,
             compute_time="1ms", select_time="0s", merge_time="0s",
         )  # fmt: skip
         table = pd.read_csv(rows)

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from algorithms import ALGORITHMS
+from algorithms import build_algorithm, class_of, own_options, taken_by
 from netsim._util.errors import (
     AlgorithmsFailedError,
     DivergedError,
@@ -16,15 +16,15 @@ from netsim._util.errors import (
     NonFiniteGradientError,
     UnwrittenError,
     UsageError,
-    check_choice,
     check_digits,
     shown,
 )
+from netsim._util.options import Whole
 from netsim._util.progress import OnRound, ignore
 from netsim._util.storage import check_outputs
 from netsim._util.system import environment
 from netsim._util.units import in_python
-from netsim.experiment.configuration import Experiment, build_algorithm, input_files, option_of, taken_by
+from netsim.experiment.configuration import Experiment, input_files, option_of
 from netsim.experiment.results import Report, Result
 from netsim.simulator.checkpoint import Checkpoint, checkpoint_of
 from netsim.simulator.estimates import check_experiment
@@ -267,7 +267,7 @@ def check_real(experiment: Experiment) -> None:
                 f"{option_of(name)} {shown(getattr(experiment, name))} was given, but a real run measures a real "
                 "network; leave it out, or use netsim simulate"
             )
-    grouped = experiment.group_size is None and any(ALGORITHMS[name].grouped for name in experiment.algorithms)
+    grouped = any(class_of(name).grouped and "group_size" not in own_options(name) for name in experiment.algorithms)
     for name in ("topology", "placement"):
         value, applies = getattr(experiment, name), grouped or (name == "topology" and experiment.servers)
         if value != getattr(Experiment, name) and not applies:
@@ -306,7 +306,7 @@ class ExchangeResult(NamedTuple):
     bytes_received: list[int]
 
 
-OPTION_OF = {"serial": "serial_server", "momentum_correction": "momentum", "groups": "group_size"}
+OPTION_OF = {"momentum_correction": "momentum"}
 """Constructor parameters of algorithms whose option has another name."""
 
 
@@ -328,6 +328,11 @@ def _settled(algorithm: str, k: int | None, rows: torch.Tensor, given: Mapping[s
     bucket = own.pop("bucket", 0)
     if type(bucket) is not int or not 0 <= bucket < 2**32:
         raise UsageError(f"bucket {shown(bucket)} must be a whole number from 0 to {2**32 - 1}")
+    if "groups" in own:
+        Whole(1).read("groups", own.pop("groups"))
+    for each in class_of(algorithm).options:
+        if each.name in own:
+            each.read(own.pop(each.name))
     asked = {OPTION_OF.get(name, name): value for name, value in own.items()}
     Experiment.of(timing_only=True, workers=workers, elements=elements, k=k, algorithm=algorithm, **asked)
     return settled
@@ -389,8 +394,7 @@ def exchange(
     if not bool(torch.isfinite(rows).all()):
         raise UsageError("vectors hold NaN or infinity; every element must be finite")
     algorithm, k = in_python(algorithm), in_python(k)
-    check_choice("algorithm", algorithm, ALGORITHMS)
-    sparse = ALGORITHMS[algorithm].sparse
+    sparse = class_of(algorithm).sparse
     if sparse and k is None:
         raise UsageError(f"{algorithm} needs k, the number of entries that it selects")
     if k is not None and not sparse:

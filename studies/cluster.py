@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from algorithms import name_of, with_options
 from netsim.report import Figure, Section, Table
 from netsim.report.drawing import Axis, Series, against, lines
 from netsim.study import Finding, Point
@@ -41,11 +42,10 @@ def network_points() -> list[Point]:
     return [
         model
         | {
-            "algorithm": name,
+            "algorithm": with_options(name, gather="doubling"),
             "workers": workers,
             "timing_only": True,
             "density": 1e-3,
-            "gather": "doubling",
             "bandwidth": round(32 / BETA_S),
             "latency": ALPHA_S,
         }
@@ -69,7 +69,7 @@ def costs(findings: Sequence[Finding]) -> tuple[Table, float]:
     """Return a table of simulated times beside closed forms, and the greatest relative difference."""
     rows: list[list[Any]] = []
     for point, outcome in findings:
-        name, k = point["algorithm"], max(1, math.floor(point["density"] * outcome["elements"]))
+        name, k = name_of(point["algorithm"]), max(1, math.floor(point["density"] * outcome["elements"]))
         form = closed_form(name, point["workers"], outcome["elements"], k)
         rows.append(
             [
@@ -115,7 +115,8 @@ class Predicted:
 def prediction(findings: Sequence[Finding]) -> tuple[Section, dict[str, Any], list[str], list[str]]:
     """Return the predicted throughputs as a section, as JSON, as sentences, and their limits."""
     network = {
-        (_model_of(point), point["algorithm"], point["workers"]): outcome["comm_time_s"] for point, outcome in findings
+        (_model_of(point), name_of(point["algorithm"]), point["workers"]): outcome["comm_time_s"]
+        for point, outcome in findings
     }
     fits = {model: _Fitted.of(model, {key[1:]: s for key, s in network.items() if key[0] == model}) for model in MODELS}
     predictions = _predicted(fits)

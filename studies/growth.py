@@ -12,7 +12,7 @@ from functools import cached_property
 from itertools import combinations
 from typing import Any, NamedTuple
 
-from algorithms import ALGORITHMS
+from algorithms import title_of
 from netsim._util.units import format_bandwidth, format_range
 from netsim.experiment.configuration import Experiment
 from netsim.experiment.options import OWN
@@ -110,17 +110,6 @@ def own_bandwidth(topology: str) -> str:
     return format_range(least, most, format_bandwidth)
 
 
-def variant_of(point: Point) -> str:
-    """Return the algorithm of a point, with its all-gather if the point names one: ``topk:doubling``."""
-    return ":".join(point[name] for name in ("algorithm", "gather") if name in point)
-
-
-def title_of(variant: str) -> str:
-    """Return the title of an algorithm with its all-gather."""
-    name, _, gather = variant.partition(":")
-    return ALGORITHMS[name].title + (f" ({gather})" if gather else "")
-
-
 class Growth:
     """All findings of a study by condition and algorithm, with fits, crossovers and laws computed on first use.
 
@@ -139,7 +128,7 @@ class Growth:
         self.seed = seed
         self.curves: dict[tuple[Condition, str], dict[int, Outcome]] = {}
         for point, outcome in findings:
-            self.curves.setdefault((condition_of(point), variant_of(point)), {})[point["workers"]] = outcome
+            self.curves.setdefault((condition_of(point), point["algorithm"]), {})[point["workers"]] = outcome
         self.titles = {name: title_of(name) for _, name in self.curves}
 
     @cached_property

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from algorithms import own_options
 from netsim._util.errors import UsageError
 from netsim.report import Figure, Section, Table
 from netsim.report.drawing import Axis, Series, lines
@@ -72,8 +73,7 @@ def points(settings: GtopkSettings) -> list[Point]:
     requested += [
         _options(settings.residual_task)
         | {
-            "algorithm": "gtopk",
-            "residual": rule,
+            "algorithm": f"gtopk:residual={rule}",
             "workers": workers,
             "split": split,
             "seed": seed,
@@ -111,7 +111,7 @@ def measure(point: Point) -> Outcome:
 def conclude(settings: GtopkSettings, findings: Sequence[Finding]) -> Conclusion:
     """Conclude on Assumption 1, the compression ratio, the cluster's throughput, and the loss of residual rules."""
     sizes = [finding for finding in findings if finding.point.get("timing_only")]
-    residuals = [finding for finding in findings if "residual" in finding.point]
+    residuals = [finding for finding in findings if "residual" in own_options(finding.point["algorithm"])]
     curves = [finding for finding in findings if finding not in sizes and finding not in residuals]
     costs, worst = cluster.costs(sizes)
     throughput, predicted, told, doubts = cluster.prediction(sizes)
@@ -251,7 +251,7 @@ def _rules(residuals: Sequence[Finding]) -> tuple[Table, dict[str, float], str]:
         leak = [value for value in outcome["steps"]["leak"] if value is not None]
         rows.append(
             [
-                point["residual"],
+                own_options(point["algorithm"])["residual"],
                 point["workers"],
                 point["split"],
                 point["seed"],

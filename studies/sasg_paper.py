@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import Field
 
+from algorithms import name_of, with_options
 from netsim._util.units import PICOSECONDS
 from netsim.experiment.configuration import Experiment
 from netsim.report import Figure, Section, Table
@@ -31,7 +32,7 @@ TASKS = {
 ITERATIONS_3 = 100
 """Rounds of Table III: 9 serial uploads of 32 d bits per round at 1 Gbit/s then take the published time to 1.8 %."""
 OWN_DATA = ("mnist", "cifar10", "cifar100")
-COMMON = {"workers": 10, "per_tensor": True, "history": 10}
+COMMON = {"workers": 10, "per_tensor": True}
 MIB = 2**20
 LAST_DIGIT = 0.0016
 """Relative rounding error of a published figure: half of the last digit of 3.25."""
@@ -70,16 +71,15 @@ def points(settings: SasgSettings) -> list[Point]:
         COMMON
         | TASKS["ResNet18 CIFAR-10"]
         | {
-            "algorithm": name,
+            "algorithm": f"{name}:serial-server={serial}",
             "timing_only": True,
             "density": 0.01,
             "rounds": 1,
             "bandwidth": "1Gbps",
             "latency": "1ns",
-            "serial_server": serial,
         }
         for name in ("ps", "ps-topk")
-        for serial in (True, False)
+        for serial in ("true", "false")
     ]
     figures = [_trained(settings, name, 0.01, seed) for name in METHODS for seed in settings.seeds]
     figures += [
@@ -95,7 +95,7 @@ def points(settings: SasgSettings) -> list[Point]:
 
 def _trained(settings: SasgSettings, name: str, density: float, seed: int) -> dict[str, Any]:
     return COMMON | {
-        "algorithm": name,
+        "algorithm": with_options(name, alpha=settings.alpha, serial_server=True),
         "density": density,
         "seed": seed,
         "workload": settings.workload,
@@ -107,11 +107,9 @@ def _trained(settings: SasgSettings, name: str, density: float, seed: int) -> di
         "rounds": settings.rounds,
         "eval_every": max(1, settings.rounds // settings.evaluations),
         "lr": settings.lr,
-        "alpha": settings.alpha,
         "lr_decay_at": settings.lr_decay_at,
         "bandwidth": "1Gbps",
         "latency": "50us",
-        "serial_server": True,
         "compute_time": "5ms",
         "select_time": "1ms",
         "merge_time": "0s",
@@ -189,7 +187,7 @@ def _table_2(sizes: Sequence[Finding]) -> tuple[Table, float]:
             outcome = next(
                 finding.outcome
                 for finding in sizes
-                if finding.point["algorithm"] == name
+                if name_of(finding.point["algorithm"]) == name
                 and finding.point["rounds"] == 2
                 and options.items() <= finding.point.items()
             )
@@ -228,12 +226,12 @@ def _table_2(sizes: Sequence[Finding]) -> tuple[Table, float]:
 def _table_3(sizes: Sequence[Finding]) -> tuple[Table, dict[str, float]]:
     cifar = [each for each in sizes if TASKS["ResNet18 CIFAR-10"].items() <= each.point.items()]
     memory = {
-        each.point["algorithm"]: each.outcome["stored_value_bytes"] / MIB for each in cifar if each.point["rounds"] == 2
+        name_of(each.point["algorithm"]): each.outcome["stored_value_bytes"] / MIB
+        for each in cifar
+        if each.point["rounds"] == 2
     }
     seconds = {
-        (each.point["algorithm"], each.point["serial_server"]): ITERATIONS_3 * each.outcome["up_s"]
-        for each in cifar
-        if each.point["rounds"] == 1
+        each.point["algorithm"]: ITERATIONS_3 * each.outcome["up_s"] for each in cifar if each.point["rounds"] == 1
     }
     rows: list[list[Any]] = []
     for name, method in METHODS.items():
@@ -243,8 +241,8 @@ def _table_3(sizes: Sequence[Finding]) -> tuple[Table, dict[str, float]]:
             [
                 method,
                 published,
-                seconds[full, True],
-                seconds[full, False],
+                seconds[f"{full}:serial-server=true"],
+                seconds[f"{full}:serial-server=false"],
                 stored,
                 memory[name],
                 2 * memory[name] if full == "ps-topk" else memory[name],
@@ -272,7 +270,7 @@ def _reached(settings: SasgSettings, main: Sequence[Finding]) -> tuple[dict[str,
     """Return each method's mean uploads until the target, None if a seed never reached it, and a sentence."""
     reached: dict[str, float | None] = {}
     for name, method in METHODS.items():
-        counts = [_first(each.outcome, settings.target) for each in main if each.point["algorithm"] == name]
+        counts = [_first(each.outcome, settings.target) for each in main if name_of(each.point["algorithm"]) == name]
         ended = [count for count in counts if count is not None]
         reached[method] = sum(ended) / len(ended) if ended and len(ended) == len(counts) else None
     told = ", ".join(
@@ -288,17 +286,17 @@ def _drawn(settings: SasgSettings, main: Sequence[Finding], runs: Sequence[Findi
     """Return Figures 2 to 5, for the first seed."""
     seed = settings.seeds[0]
     on = f"{settings.workload} on {settings.data}, seed {seed}"
-    by = {METHODS[point["algorithm"]]: outcome for point, outcome in main if point["seed"] == seed}
+    by = {METHODS[name_of(point["algorithm"])]: outcome for point, outcome in main if point["seed"] == seed}
     by_density = {
         f"{METHODS[point['algorithm']]}, k/d = {point['density']:g}": outcome
         for point, outcome in runs
-        if point["algorithm"] in ("ps-topk", "sasg")
+        if name_of(point["algorithm"]) in ("ps-topk", "sasg")
         and point["seed"] == seed
         and point["data"] == settings.data
         and point["split"] == "iid"
     }
     mixed = {
-        METHODS[point["algorithm"]]: outcome
+        METHODS[name_of(point["algorithm"])]: outcome
         for point, outcome in runs
         if point["split"] == settings.mix_split and point["data"] == settings.mix
     }
@@ -324,7 +322,7 @@ def _runs(runs: Sequence[Finding]) -> Table:
     ]
     rows = [
         [
-            METHODS[point["algorithm"]],
+            METHODS[name_of(point["algorithm"])],
             point["data"],
             point["split"],
             point["density"],

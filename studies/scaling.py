@@ -12,8 +12,8 @@ from itertools import product
 
 from pydantic import Field
 
-from algorithms import ALGORITHMS
-from netsim._util.errors import UsageError, check_choice
+from algorithms import class_of, own_options
+from netsim._util.errors import UsageError
 from netsim._util.units import parse_bandwidth
 from netsim.experiment.options import OWN
 from netsim.study import Conclusion, Finding, Outcome, Point, Settings, Study
@@ -34,12 +34,12 @@ DRAWN = "drawn"
 class ScalingSettings(Settings):
     """The settings of the study; lists vary, and other topologies are compared with the first one.
 
-    An algorithm may name its all-gather: ``topk:doubling``. `way` is the option ``--way`` of ``netsim simulate``. If
-    the file or the keys of a topology set every link, `bandwidths` and `latency` must be ``own``.
+    An algorithm may name its all-gather: ``topk:gather=doubling``. `way` is the option ``--way`` of ``netsim
+    simulate``. If the file or the keys of a topology set every link, `bandwidths` and `latency` must be ``own``.
     """
 
     workers: tuple[int, ...] = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024, 2048, 4096)
-    algorithms: tuple[str, ...] = ("dense", "dense-tree", "topk", "topk:doubling", "gtopk")
+    algorithms: tuple[str, ...] = ("dense", "dense-tree", "topk", "topk:gather=doubling", "gtopk")
     topologies: tuple[str, ...] = ("star", "racks:size=8,oversubscription=8", "ring")
     bandwidths: tuple[str, ...] = ("1Gbps", "10Gbps", "100Gbps")
     densities: tuple[float, ...] = (0.001, 0.003, 0.01)
@@ -61,7 +61,7 @@ def points(settings: ScalingSettings) -> list[Point]:
             f"workers {list(settings.workers)} must be at least {FEWEST} different numbers, each at least 2"
         )
     for name in settings.algorithms:
-        check_choice("algorithm", name.partition(":")[0], ALGORITHMS)
+        own_options(name)
     _check_links(settings)
     networks = product(settings.topologies, range(len(settings.bandwidths)), settings.algorithms)
     along_p = [
@@ -114,7 +114,7 @@ def _rounds_to_draw(settings: ScalingSettings) -> list[Point]:
 
 
 def _sparse(algorithm: str) -> bool:
-    return ALGORITHMS[algorithm.partition(":")[0]].sparse
+    return class_of(algorithm).sparse
 
 
 def measure(point: Point) -> Outcome:
@@ -126,8 +126,7 @@ def measure(point: Point) -> Outcome:
 
 def _point(settings: ScalingSettings, condition: Condition, algorithm: str, workers: int) -> Point:
     same = ("latency", "fan_out", "model", "compute_time", *SELECTION, "seed")
-    name, _, gather = algorithm.partition(":")
-    point = {"workers": workers, "algorithm": name, "gather": gather or None} | condition._asdict()
+    point = {"workers": workers, "algorithm": algorithm} | condition._asdict()
     point |= {name: getattr(settings, name) for name in same} | {"timing_only": True}
     point |= {} if settings.way == "auto" else {"way": settings.way}
     point |= {"bandwidth": OWN} if settings.bandwidths == (OWN,) else {}
@@ -197,7 +196,7 @@ STUDY = Study(
     conclude=conclude,
     quick={
         "workers": (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256, 512),
-        "algorithms": ("dense", "topk", "topk:doubling", "gtopk"),
+        "algorithms": ("dense", "topk", "topk:gather=doubling", "gtopk"),
         "bandwidths": ("1Gbps", "10Gbps"),
         "exact_up_to": 32,
     },

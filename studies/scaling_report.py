@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from algorithms import title_of
 from netsim.report import Figure, Section, Table
 from netsim.report.drawing import Axis, Mark, Series, lines, stacked_bars
 from netsim.simulator.trace import Trace
 from netsim.study import Finding
 from netsim.study.traced import gantt_of, links_of
-from studies.growth import COMMUNICATION, ROUND, Condition, Growth, condition_of, title_of, variant_of
+from studies.growth import COMMUNICATION, ROUND, Condition, Growth, condition_of
 from studies.words import BASIS
 
 PROVENANCE = "SIMULATED; compute times ASSUMED"
@@ -172,11 +173,11 @@ def traced_rounds(growth: Growth, drawn: Sequence[Finding]) -> Section:
     figures = []
     for point, outcome in drawn:
         trace = Trace.from_dict(outcome["trace"])
-        title = title_of(variant_of(point)) + f" on {point['topology']}"
+        title = title_of(point["algorithm"]) + f" on {point['topology']}"
         network = f"{point['workers']} workers, {condition_of(point).in_words()}"
         if point["topology"] == first:
             figures.append(gantt_of(trace, title, network))
-        if point["topology"] == first or (point["topology"], variant_of(point)) in slower:
+        if point["topology"] == first or (point["topology"], point["algorithm"]) in slower:
             figures.append(links_of(trace, title, network))
     text = (
         "Rounds at the first bandwidth and density. The links of another topology are shown if it makes an algorithm "

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import Field
 
+from algorithms import with_options
 from netsim._util.units import format_bytes, format_duration, parse_bandwidth
 from netsim.report import Figure, Section, Table
 from netsim.report.drawing import Axis, Series, lines, stacked_bars
@@ -46,17 +47,21 @@ class TimeSettings(Settings):
 
 def points(settings: TimeSettings) -> list[Point]:
     """Return every algorithm on every network; the training is the same on each, only the times differ."""
-    same = settings.model_dump(exclude={"algorithms", "bandwidths", "evaluations", "target", "seeds"})
+    same = settings.model_dump(exclude={"algorithms", "alpha", "bandwidths", "evaluations", "target", "seeds"})
     same |= {"aggregate": "sum", "per_tensor": True, "sampling": "epochs"}
     same["eval_every"] = max(1, settings.rounds // settings.evaluations)
     trained: list[Point] = [
         same | {"algorithm": algorithm, "bandwidth": bandwidth, "seed": seed}
         for bandwidth in settings.bandwidths
-        for algorithm in settings.algorithms
+        for algorithm in _algorithms(settings)
         for seed in settings.seeds
     ]
     shown = {"bandwidth": _middle(settings), "timing_only": True, "rounds": 1, "eval_every": 0}
-    return checked(trained + [same | shown | {"algorithm": algorithm} for algorithm in settings.algorithms])
+    return checked(trained + [same | shown | {"algorithm": algorithm} for algorithm in _algorithms(settings)])
+
+
+def _algorithms(settings: TimeSettings) -> list[str]:
+    return [with_options(name, alpha=settings.alpha) for name in settings.algorithms]
 
 
 def _middle(settings: TimeSettings) -> str:
@@ -85,7 +90,7 @@ def conclude(settings: TimeSettings, findings: Sequence[Finding]) -> Conclusion:
     rows = [
         _row(settings, bandwidth, [finding for finding in findings if _is(finding, bandwidth, algorithm)])
         for bandwidth in settings.bandwidths
-        for algorithm in settings.algorithms
+        for algorithm in _algorithms(settings)
     ]
     sentences, winners = _winners(settings, rows)
     shown = [finding for finding in findings if finding.point["seed"] == settings.seeds[0]]

@@ -317,7 +317,7 @@ def test_everything_at_once(name: str) -> None:
 def test_where_the_server_is_and_how_it_receives_changes_nothing(
     name: str, workers: int, dedicated: bool, serial: bool
 ) -> None:
-    hold_lazy(both(name, workers, RECIPES["momentum"], serial=serial), dedicated)
+    hold_lazy(both(name, workers, RECIPES["momentum"], serial_server=serial), dedicated)
 
 
 @pytest.mark.parametrize("workers", [3, 8])

@@ -54,12 +54,17 @@ def test_json_dict_and_table_say_the_same(report: netsim.Report) -> None:
 
 def test_python_and_the_command_line_agree(capsys: pytest.CaptureFixture[str]) -> None:
     """Also that a quantity may be text or a number in SI units, and algorithms a list or text."""
-    arguments = "--workers 4 --bandwidth 25MB/s --latency 50us --algorithm ps,topk --gather doubling --compute-time 2ms"
+    arguments = "--workers 4 --bandwidth 25MB/s --latency 50us --algorithm ps,topk:gather=doubling --compute-time 2ms"
     assert main(shlex.split(f"simulate --timing-only --elements 1000 --k 10 --json {arguments}")) == 0
     shown = capsys.readouterr().out
-    options = SMALL | {"gather": "doubling"}
-    as_text = {"bandwidth": "25MB/s", "latency": "50us", "algorithm": "ps,topk", "compute_time": "2ms"}
-    as_numbers = {"bandwidth": 200e6, "latency": 50e-6, "algorithm": ["ps", "topk"], "compute_time": 0.002}
+    options = SMALL
+    as_text = {"bandwidth": "25MB/s", "latency": "50us", "algorithm": "ps,topk:gather=doubling", "compute_time": "2ms"}
+    as_numbers = {
+        "bandwidth": 200e6,
+        "latency": 50e-6,
+        "algorithm": ["ps", "topk:gather=doubling"],
+        "compute_time": 0.002,
+    }
     assert netsim.simulate(**options, **as_text).to_json() == shown.rstrip("\n")
     assert netsim.simulate(**options, **as_numbers).to_json() == shown.rstrip("\n")
 
@@ -201,7 +206,7 @@ def with_value(value: float) -> np.ndarray:
         ("gtopk", TWO, {"k": 2, "residual": 10**5000}, "residual has more digits"),
         ("lag", TWO, {"history": "10"}, "history '10' must be a whole number"),
         ("lag", TWO, {"alpha": float("nan")}, "alpha nan must be"),
-        ("ps", TWO, {"serial": "false"}, "serial-server 'false' must be True or False"),
+        ("ps", TWO, {"serial_server": "false"}, "serial-server 'false' must be True or False"),
         ("randk", TWO, {"k": 2, "seed": -1}, "seed -1 must be a whole number"),
         ("topk", TWO, {"k": 2, "selector": 3}, "selector 3 was given"),
         ("gtopk", TWO, {"k": 2, "momentum_correction": 2.0}, "momentum 2.0 must be"),
@@ -298,7 +303,7 @@ EQUAL: list[tuple[str, Any, Any]] = [
     ("density", Decimal("0.25"), 0.25),
     ("density", torch.tensor([0.25]), 0.25),
     ("lr", np.float16(0.5), 0.5),
-    ("serial_server", np.bool_(True), True),
+    ("per_tensor", np.bool_(False), False),
     ("algorithm", np.str_("dense"), "dense"),
     ("algorithm", Name.DENSE, "dense"),
     ("algorithm", np.array(["dense", "ps"]), "dense,ps"),

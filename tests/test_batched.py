@@ -33,6 +33,7 @@ from netsim.simulator.vectorized import RankClocks
 from netsim.training.costs import AssumedCosts
 from netsim.training.loop import TimingOnly, train
 from netsim.training.sgd import SGDConfig
+from tests.named import named, with_own
 
 NUMBA = find_spec("numba") is not None
 Sent = dict[int, list[tuple[int, tuple[int, int, int]]]]
@@ -55,7 +56,9 @@ class Watched(InMemoryTransport):
 
 
 def algorithm_of(name: str, workers: int, **options: Any) -> Any:
-    return Experiment(workers=workers, timing_only=True, elements=100, k=7, **options).algorithm(name, (100,))
+    name = named(name, **options)
+    experiment = Experiment.of(workers=workers, algorithm=name, timing_only=True, elements=100, k=7)
+    return experiment.algorithm(name, (100,))
 
 
 @pytest.mark.parametrize("options", [{}, {"gather": "doubling", "serial_server": True, "group_size": 3}], ids=str)
@@ -85,7 +88,7 @@ def test_schedules_are_the_messages_of_the_coroutines(
 
 
 def results_of(way: str, **options: Any) -> list[Result]:
-    with open_session(Experiment.of(timing_only=True, way=way, **options)) as lab:
+    with open_session(Experiment.of(timing_only=True, way=way, **with_own(options))) as lab:
         return [lab.simulate(name) for name in lab.experiment.algorithms]
 
 

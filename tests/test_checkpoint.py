@@ -20,7 +20,7 @@ import pytest
 import torch
 
 import netsim
-from algorithms import ALGORITHMS
+from algorithms import ALGORITHMS, with_options
 from netsim.cli.main import main
 from netsim.comm.payload import Dense, Vector
 from netsim.comm.worker import Worker
@@ -36,22 +36,28 @@ TINY: dict[str, Any] = {
     "batch_size": 4,
     "rounds": 9,
     "k": 5,
-    "history": 2,
-    "alpha": 1.0,
     "compute_time": "3ms",
     "select_time": "1ms",
     "merge_time": "100us",
 }
 EVERY = 2
+SASG = "sasg:history=2,alpha=1"
 LAZY = ["lag", "lasg-wk1", "lasg-wk2", "lasg-ps", "sasg"]
+
+
+def asked(name: str) -> str:
+    """The algorithm, with rules that skip within nine rounds if it has any."""
+    return with_options(name, history=2, alpha=1.0)
+
+
 VARIANTS: dict[str, dict[str, Any]] = {
-    **{name: {"algorithm": name} for name in ALGORITHMS},
-    "lag": {"algorithm": "lag", "alpha": 20.0},
-    **{f"{name} with momentum": {"algorithm": name, "momentum": 0.9} for name in ("dense", "topk", "sasg")},
+    **{name: {"algorithm": asked(name)} for name in ALGORITHMS},
+    "lag": {"algorithm": "lag:history=2,alpha=20"},
+    **{f"{name} with momentum": {"algorithm": asked(name), "momentum": 0.9} for name in ("dense", "topk", "sasg")},
     "gtopk corrected": {"algorithm": "gtopk", "momentum": 0.9, "momentum_correction": True},
-    "gtopk intersected": {"algorithm": "gtopk", "residual": "index-intersection", "topology": "tree", "fan_out": 2},
-    **{f"{name} with a host of its own": {"algorithm": name, "topology": "ps"} for name in ("ps", *LAZY)},
-    "lag of sizes": {"algorithm": "lag", "timing_only": True, "elements": 100, "workload": "digits-mlp"},
+    "gtopk intersected": {"algorithm": "gtopk:residual=index-intersection", "topology": "tree", "fan_out": 2},
+    **{f"{name} with a host of its own": {"algorithm": asked(name), "topology": "ps"} for name in ("ps", *LAZY)},
+    "lag of sizes": {"algorithm": "lag:history=2", "timing_only": True, "elements": 100, "workload": "digits-mlp"},
     "gtopk of sizes": {"algorithm": "gtopk", "timing_only": True, "elements": 100, "workload": "digits-mlp"},
 }
 
@@ -107,11 +113,11 @@ def test_what_is_resumed_includes_skips(tmp_path: Path) -> None:
 
 
 def test_interrupted_again_and_again(tmp_path: Path) -> None:
-    options = {"algorithm": "dense,sasg,gtopk"}
+    options = {"algorithm": f"dense,{SASG},gtopk"}
     whole = netsim.simulate(checkpoint=tmp_path / "whole", checkpoint_every=1, **TINY | options)
     path = tmp_path / "path"
     interrupted(path, options, 1, "dense", checkpoint_every=1)
-    for algorithm, step in [("dense", 4), ("sasg", 0), ("sasg", 8), ("gtopk", 1), ("gtopk", 2)]:
+    for algorithm, step in [("dense", 4), (SASG, 0), (SASG, 8), ("gtopk", 1), ("gtopk", 2)]:
         interrupted(path, options, step, algorithm, resume=True)
     told: list[tuple[str, int]] = []
     resumed = netsim.simulate(
@@ -136,7 +142,7 @@ def test_a_tenth_of_the_rounds_by_default(tmp_path: Path, rounds: int, every: in
 
 def test_only_times_depend_on_checkpoints(tmp_path: Path) -> None:
     """Ranks wait for each other at each; parameters, bytes and uploads are those of a run without."""
-    options = TINY | {"algorithm": "gtopk,sasg"}
+    options = TINY | {"algorithm": f"gtopk,{SASG}"}
     plain = netsim.simulate(**options)
     waiting = netsim.simulate(checkpoint=tmp_path / "path", checkpoint_every=EVERY, **options)
     rare = netsim.simulate(checkpoint=tmp_path / "rare", checkpoint_every=100, **options)

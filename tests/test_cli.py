@@ -184,7 +184,7 @@ def test_help_and_version_are_results(capsys: pytest.CaptureFixture[str], comman
 
 
 def test_help_lists_every_option(capsys: pytest.CaptureFixture[str]) -> None:
-    shared = "topology algorithm density k residual gather workload batch-size rounds lr seed device json out"
+    shared = "topology algorithm density k workload batch-size rounds lr seed device json out"
     own = {
         "simulate": "workers bandwidth latency fan-out compute-time select-time merge-time timing-only elements",
         "run": "nproc backend timeout",

@@ -67,7 +67,7 @@ def test_topk(way: str, gather: str, workers: int, k: int, latency: float, bandw
     messages = workers - 1 if gather == "ring" else workers.bit_length() - 1
     expected = messages * alpha + 2 * (workers - 1) * k * beta
     options = {"workers": workers, "elements": 10 * k, "k": k, "latency": latency, "bandwidth": bandwidth}
-    assert simulated("topk", way, gather=gather, **options) == float(expected / PS)
+    assert simulated(f"topk:gather={gather}", way, **options) == float(expected / PS)
 
 
 @every_way

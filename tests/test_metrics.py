@@ -24,6 +24,7 @@ from netsim.training.metrics import COLUMNS, MetricsRecorder, metrics_file
 from netsim.training.sgd import SGDConfig
 from tests.oracles import gtop_k
 
+SASG = "sasg:history=2,delay=3,alpha=1e9"
 CHARGES = {"compute_time": "5ms", "select_time": "1ms", "merge_time": "0s"}
 
 
@@ -102,8 +103,8 @@ def test_dense_algorithms_have_no_delta_and_no_residual() -> None:
 @pytest.fixture(scope="module", params=["csv", "jsonl"])
 def recorded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     path = tmp_path_factory.mktemp("metrics") / f"rows.{request.param}"
-    names = "sasg,ps,gtopk"
-    options = {"workers": 3, "algorithm": names, "rounds": 8, "history": 2, "delay": 3, "alpha": 1e9, **CHARGES}
+    names = f"{SASG},ps,gtopk"
+    options = {"workers": 3, "algorithm": names, "rounds": 8, **CHARGES}
     report = netsim.simulate(metrics=path, **options)
     text = path.read_text()
     if request.param == "csv":
@@ -129,7 +130,7 @@ def test_a_row_a_step_whose_counts_sum_to_the_result(recorded: Any) -> None:
 def test_staleness_follows_skips(recorded: Any) -> None:
     """History 2: steps 0 and 1 upload; then a limit nobody exceeds: three skips, a forced upload, three skips."""
     _, rows = recorded
-    sasg = [row for row in rows if row["algorithm"] == "sasg"]
+    sasg = [row for row in rows if row["algorithm"] == SASG]
     assert [int(row["uploads"]) for row in sasg] == [3, 3, 0, 0, 0, 3, 0, 0]
     assert [int(row["staleness_max"]) for row in sasg] == [0, 0, 1, 2, 3, 0, 1, 2]
     assert [float(row["skip_rate"]) for row in sasg] == [0, 0, 1, 1, 1, 0, 1, 1]
@@ -137,7 +138,7 @@ def test_staleness_follows_skips(recorded: Any) -> None:
 
 def test_watching_changes_nothing(recorded: Any) -> None:
     report, _ = recorded
-    options = {"workers": 3, "algorithm": "sasg,ps,gtopk", "rounds": 8, "history": 2, "delay": 3, "alpha": 1e9}
+    options = {"workers": 3, "algorithm": f"{SASG},ps,gtopk", "rounds": 8}
     unwatched = netsim.simulate(**options, **CHARGES)
     assert [each.parameters_sha256 for each in unwatched.results] == [each.parameters_sha256 for each in report.results]
     assert [each.round_time_s for each in unwatched.results] == [each.round_time_s for each in report.results]

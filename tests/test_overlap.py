@@ -414,7 +414,7 @@ def test_parameters_and_bytes_are_equal_in_memory_simulated_and_real(workers: in
         {"algorithm": "gtopk,dense", "overlap": "2MB", "momentum": 0.9, "weight_decay": 1e-3},
         {"algorithm": "topk", "overlap": "tensor", "momentum": 0.9, "momentum_correction": True},
         {"algorithm": "ps,ps-topk", "overlap": "2MB", "topology": "ps"},
-        {"algorithm": "ps", "overlap": "2MB", "serial_server": True},
+        {"algorithm": "ps:serial-server=true", "overlap": "2MB"},
     ],
 )
 def test_options_change_both_worlds_alike(options: dict[str, Any]) -> None:

@@ -50,10 +50,10 @@ def test_parameters_and_bytes_are_equal_in_memory_simulated_and_real(workers: in
 @pytest.mark.parametrize(
     "options",
     [
-        {"algorithm": "gtopk", "residual": "index-intersection"},
-        {"algorithm": "topk", "gather": "doubling"},
+        {"algorithm": "gtopk:residual=index-intersection"},
+        {"algorithm": "topk:gather=doubling"},
         {"algorithm": "ps,gtopk", "topology": "ps"},
-        {"algorithm": "gtopk-hier", "group_size": 2},
+        {"algorithm": "gtopk-hier:group-size=2"},
         {"algorithm": "gtopk-hier", "topology": "racks:size=2", "placement": "cyclic"},
     ],
 )
@@ -64,7 +64,7 @@ def test_options_change_both_worlds_alike(options: dict[str, Any]) -> None:
 @pytest.mark.real
 @pytest.mark.slow
 def test_the_report_of_a_real_run_claims_no_simulated_links() -> None:
-    config = netsim.run(workers=1, algorithm="dense", rounds=1, bandwidth="10Gbps").config
+    config = netsim.run(workers=1, algorithm="dense", rounds=1).config
     assert (config["bandwidth_bps"], config["latency_s"], config["sharing"], config["way"]) == (None,) * 4
     again = netsim.simulate(**config)
     assert again.config["bandwidth_bps"] == 10**9  # the default of simulations, and not what was not applied

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import netsim
-from algorithms import ALGORITHMS
+from algorithms import ALGORITHMS, with_options
 from netsim._util.device import one_thread_each
 from netsim._util.errors import UsageError
 from netsim.cli.main import main
@@ -173,7 +173,7 @@ def test_sparse_algorithms_that_send_everything_are_torch(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["lag", "lasg-wk1", "lasg-wk2", "lasg-ps", "sasg"])
 def test_lazy_algorithms_that_never_skip_are_torch(name: str) -> None:
-    agree(by_netsim(name, 3, history=STEPS, **EVERYTHING), by_torch(3, EVERYTHING))
+    agree(by_netsim(with_options(name, history=STEPS), 3, **EVERYTHING), by_torch(3, EVERYTHING))
 
 
 # Momentum correction
@@ -181,7 +181,13 @@ def test_lazy_algorithms_that_never_skip_are_torch(name: str) -> None:
 
 def ends(name: str, **options: Any) -> netsim.experiment.results.Result:
     (result,) = netsim.simulate(
-        algorithm=name, workers=3, workload="tests.tiny:tiny", rounds=20, density=0.3, lr=0.05, history=3, **options
+        algorithm=with_options(name, history=3),
+        workers=3,
+        workload="tests.tiny:tiny",
+        rounds=20,
+        density=0.3,
+        lr=0.05,
+        **options,
     ).results
     return result
 
@@ -248,7 +254,8 @@ def test_the_table_and_the_document_say_what_momentum_is_applied_to(capsys: pyte
         ({"lr_decay_at": True}, "lr-decay-at True must be a whole number"),
         ({"momentum": 0.9, "momentum_correction": "no"}, "momentum-correction 'no' must be True or False"),
         ({"per_tensor": "no"}, "per-tensor 'no' must be True or False"),
-        ({"serial_server": 0}, "serial-server 0 must be True or False"),
+        ({"algorithm": "ps:serial-server=no"}, "'no' must be true or false"),
+        ({"algorithm": "gtopk", "residual": "index-intersection"}, "algorithm gtopk:residual=index-intersection"),
     ],
 )
 def test_options_that_would_do_nothing_or_cannot_be_read(options: dict[str, Any], words: str) -> None:
@@ -283,15 +290,6 @@ TIMING: dict[str, Any] = {"timing_only": True, "elements": 1000, "workers": 2}
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"algorithm": "topk,gtopk-hier", "residual": "index-intersection"},
-         "--residual index-intersection changed nothing: it applies to gtopk."),
-        ({"algorithm": "gtopk", "gather": "doubling"}, "--gather doubling changed nothing: it applies to topk."),
-        ({"algorithm": "gtopk", "group_size": 2}, "--group-size 2 changed nothing: it applies to gtopk-hier."),
-        ({"algorithm": "dense", "serial_server": True},
-         "--serial-server changed nothing: it applies to ps, ps-topk, lag, lasg-wk1, lasg-wk2, lasg-ps, sasg."),
-        ({"algorithm": "ps", "history": 5}, "--history 5 changed nothing: it applies to lag, "),
-        ({"algorithm": "ps", "delay": 5}, "--delay 5 changed nothing: it applies to lag, "),
-        ({"algorithm": "ps-topk", "alpha": 0.3}, "--alpha 0.3 changed nothing: it applies to lag, "),
         ({"algorithm": "dense,lag", "density": 0.01}, "--density 0.01 changed nothing: it applies to algorithms"),
         ({"algorithm": "dense", "k": 3}, "--k 3 changed nothing"),
         ({"algorithm": "dense", "density_warmup": 3}, "--density-warmup 3 changed nothing"),
@@ -303,8 +301,8 @@ TIMING: dict[str, Any] = {"timing_only": True, "elements": 1000, "workers": 2}
          "--lr-decay-at 3,4, --momentum 0.9, --clip 1.0 changed nothing: with --timing-only no gradient is computed."),
         ({"algorithm": "gtopk", "eval_every": 2}, "--eval-every changed nothing"),
         ({"algorithm": "gtopk", "fan_out": 2}, "--fan-out 2 changed nothing: only a tree"),
-        ({"algorithm": "dense,sasg", "delay": 5, "alpha": 0.3},
-         "--delay 5, --alpha 0.3 changed nothing: with --timing-only no gradient is computed."),
+        ({"algorithm": "dense,sasg:delay=5,alpha=0.3"},
+         "delay 5 of sasg, alpha 0.3 of sasg changed nothing: with --timing-only no gradient is computed."),
     ],
 )  # fmt: skip
 def test_an_option_that_changes_nothing_is_named(options: dict[str, Any], words: str) -> None:
@@ -321,10 +319,10 @@ def test_an_option_that_changes_nothing_is_named(options: dict[str, Any], words:
 @pytest.mark.parametrize(
     "options",
     [
-        {"algorithm": "dense,gtopk", "density": 0.01, "residual": "index-intersection", "density_warmup": 2},
-        {"algorithm": "topk,randk", "select": "sampled", "gather": "doubling"},
-        {"algorithm": "ps,sasg", "history": 5, "serial_server": True},
-        {"algorithm": "gtopk-hier", "group_size": 2, "k": 5},
+        {"algorithm": "dense,gtopk:residual=index-intersection", "density": 0.01, "density_warmup": 2},
+        {"algorithm": "topk:gather=doubling,randk", "select": "sampled"},
+        {"algorithm": "ps,sasg:history=5,serial-server=true"},
+        {"algorithm": "gtopk-hier:group-size=2", "k": 5},
         {"algorithm": "dense", "topology": "tree:uplink=1Gbps", "fan_out": 2},
     ],
 )
@@ -338,13 +336,13 @@ def test_an_option_of_one_of_the_algorithms_is_no_news(options: dict[str, Any]) 
         ({"algorithm": "dense", "rounds": 4, "lr_decay_at": (2, 4, 9)},
          "--lr-decay-at 4,9 changed nothing: rounds are numbered 0 to 3."),
         ({"algorithm": "dense,lag,sasg"},
-         "lag, sasg skipped no upload: all workers upload during the first 10 rounds (--history), and this run has 5."),
+         "lag, sasg skipped no upload: all workers upload during the first 10 rounds (history), and this run has 5."),
         ({"algorithm": "dense,topk", "momentum": 0.9, "momentum_correction": True, "density": 1.0},
          "--momentum changed nothing for Top-k: momentum correction clears the velocity of every sent entry, "
          "and all entries were sent."),
         ({"algorithm": "dense", "eval_every": 2},
          "--eval-every changed nothing: evaluations are written to the --metrics file, and no --metrics was given."),
-        ({"algorithm": "lag", "rounds": 4, "history": 3, "lr_decay_at": 3, "delay": 1, "alpha": 0.3}, None),
+        ({"algorithm": "lag:history=3,delay=1,alpha=0.3", "rounds": 4, "lr_decay_at": 3}, None),
         ({"algorithm": "topk", "momentum": 0.9, "momentum_correction": True, "density": 0.5}, None),
     ],
 )  # fmt: skip
@@ -353,10 +351,12 @@ def test_what_training_does_not_reach_is_named(options: dict[str, Any], words: s
 
 
 def test_notes_come_under_either_table(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["simulate", "--timing-only", "--elements", "1000", "--algorithm", "ps", "--gather", "doubling"]
+    arguments = ["simulate", "--timing-only", "--elements", "1000", "--algorithm", "ps", "--density", "0.5"]
     for more in ([], ["--accounting", "paper"]):
         assert main([*arguments, *more]) == 0
-        assert capsys.readouterr().out.endswith("Note: --gather doubling changed nothing: it applies to topk.\n")
+        assert capsys.readouterr().out.endswith(
+            "Note: --density 0.5 changed nothing: it applies to algorithms that select entries.\n"
+        )
 
 
 def test_momentum_correction_is_not_charged_as_selections() -> None:

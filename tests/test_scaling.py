@@ -231,7 +231,7 @@ def test_many_flows_through_one_uplink_are_told(tmp_path: Path) -> None:
     from studies import load_study
 
     sets = [
-        "workers=2,4,8,16,32", "algorithms=topk:doubling", "densities=0.1", "bandwidths=1Gbps", "latency=1ns",
+        "workers=2,4,8,16,32", "algorithms=topk:gather=doubling", "densities=0.1", "bandwidths=1Gbps", "latency=1ns",
         "topologies=star, racks:size=4,oversubscription=4",
     ]  # fmt: skip
     study = load_study("scaling")
@@ -297,7 +297,7 @@ def test_the_quick_study_names_both_laws(tmp_path: Path, capsys: pytest.CaptureF
         ("workers=2,4", "at least 5"),
         ("workers=1,2,3,4,5", "each at least 2"),
         ("algorithms=topk,gtopkk", "did you mean 'gtopk'"),
-        ("algorithms=topk:doubbling", "did you mean 'doubling'"),
+        ("algorithms=topk:gather=doubbling", "did you mean 'doubling'"),
         ("topologies=mesh", "unknown topology 'mesh'"),
         ("densities=2", "density 2"),
         ("bandwidths=fast", "bandwidth 'fast'"),

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import netsim
+from algorithms import build_algorithm
 from algorithms.selection import Selector
 from netsim._util.errors import UsageError
-from netsim.experiment.configuration import build_algorithm
 from netsim.training.sgd import SGDConfig
 from tests.command import run
 
@@ -71,11 +71,13 @@ NAMES = [
     ("--algorithm dense,", ["algorithm ''", "dense-tree"]),
     ("--topology tre", ["topology 'tre'", "did you mean 'tree'?", "star"]),
     ("--workload digits-mpl", ["workload 'digits-mpl'", "did you mean 'digits-mlp'?"]),
-    ("--residual keep_at_merge", ["residual", "'keep_at_merge'", "did you mean 'keep-at-merge'?"]),
-    ("--gather doublng", ["gather 'doublng'", "did you mean 'doubling'?", "ring"]),
+    ("--algorithm gtopk:residual=keep_at_merge", ["residual", "'keep_at_merge'", "did you mean 'keep-at-merge'?"]),
+    ("--algorithm topk:gather=doublng", ["gather 'doublng'", "did you mean 'doubling'?", "ring"]),
     ("--device cudaa", ["device 'cudaa'", "did you mean 'cuda'?", "cpu"]),
     ("--bandwith 1Gbps", ["--bandwith", "--bandwidth"]),
     ("--no-such-thing 1", ["--no-such-thing"]),
+    ("--gather doubling", ["--gather", "--algorithm topk:gather="]),
+    ("--algorithm topk:residual=x", ["residual", "known: gather"]),
     ("surplus", ["surplus"]),
 ]
 NUMBERS = [
@@ -292,7 +294,9 @@ def test_a_lazy_algorithm_made_by_hand_refuses_what_leaves_the_server_nothing_to
     name: str, wrong: dict[str, float]
 ) -> None:
     (option,) = wrong
-    with pytest.raises(UsageError, match=f"{option} .* must be more than 0"):
+    with pytest.raises(
+        UsageError, match=f"{option} .* must be (a whole number of at least 1|finite and more than zero)"
+    ):
         build_algorithm(name, wrong | ({"selector": Selector(1)} if name == "sasg" else {}))
 
 

@@ -88,10 +88,10 @@ class Number(Kind):
 
 
 @dataclass(frozen=True)
-class Flag(Kind):
+class OnOff(Kind):
     """True or False; on the command line it is given without a value."""
 
-    metavar = ""
+    metavar = "true|false"
 
     def parse(self, text: str) -> bool:
         if (value := {"true": True, "false": False}.get(text.lower())) is None:
@@ -102,6 +102,9 @@ class Flag(Kind):
         if not isinstance(value, bool):
             raise UsageError(f"{name} {shown(value)} must be True or False")
         return value
+
+    def write(self, value: bool) -> str:
+        return str(value).lower()
 
 
 @dataclass(frozen=True)
@@ -184,7 +187,12 @@ class Option:
     @property
     def flag(self) -> str:
         """The option's spelling on the command line."""
-        return "--" + self.name.replace("_", "-")
+        return "--" + self.key
+
+    @property
+    def key(self) -> str:
+        """The option's spelling in ``NAME:key=value``."""
+        return self.name.replace("_", "-")
 
     @property
     def text(self) -> str:
@@ -194,14 +202,21 @@ class Option:
 
     @property
     def usual(self) -> str:
-        """The default in words; empty for what is off or absent by default."""
-        if self.otherwise or self.default is None or self.default is False:
+        """The default in words; empty for what is absent by default."""
+        if self.otherwise or self.default is None:
             return self.otherwise
         return self.kind.write(self.default)
 
+    def in_words(self, value: Any) -> str:
+        """Return a value that is not the default for people: ``doubling``, ``history 5``, ``serial-server``."""
+        if isinstance(self.kind, OnOff):
+            return self.key
+        written = self.kind.write(value)
+        return written if isinstance(self.kind, Choice) else f"{self.key} {written}"
+
     def read(self, value: Any) -> Any:
         """Return a value as an experiment holds it, or raise UsageError."""
-        return self.kind.read(self.title or self.name.replace("_", "-"), value)
+        return self.kind.read(self.title or self.key, value)
 
 
 def option(default: Any, kind: Kind, help: str, **others: str) -> Any:  # noqa: A002
@@ -234,7 +249,7 @@ def key_values(what: str, text: str, options: Mapping[str, Option]) -> dict[str,
         if not key or not written:
             raise UsageError(f"{what}: {shown(item)} must be key=value, such as {next(iter(options), 'key')}=1")
         if name not in options:
-            raise unknown(f"option of {what}", key, [*(each.replace("_", "-") for each in options)] or ["none"])
+            raise unknown(f"option of {what}", key, [each.key for each in options.values()] or ["none"])
         if name in found:
             raise UsageError(f"{what}: {key} was given twice; give it once")
         try:

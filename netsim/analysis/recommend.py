@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any
 
-from algorithms import ALGORITHMS
-from netsim._util.errors import UsageError, check_choice
+from algorithms import class_of, own_options, title_of, with_options
+from algorithms.topk import GATHERS, TopK
+from netsim._util.errors import UsageError
 from netsim._util.progress import OnPoint
 from netsim._util.units import format_duration, parse_duration
 from netsim.experiment.configuration import Experiment
@@ -50,7 +51,13 @@ class Candidate:
     def title(self) -> str:
         """The name of the candidate in sentences and tables, such as "gTop-k 0.001"."""
         density = "" if self.density is None else f" {self.density:g}"
-        return ALGORITHMS[self.algorithm].title + density + (f" ({self.gather})" if self.gather == "doubling" else "")
+        title = class_of(self.algorithm).title
+        return title + density + title_of(self.variant).removeprefix(title)
+
+    @property
+    def variant(self) -> str:
+        """The algorithm with its options."""
+        return with_options(self.algorithm, gather=self.gather)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +129,11 @@ def candidates(algorithms: Sequence[str], densities: Sequence[float], topologies
     UsageError
         If an algorithm is unknown, or a name or density is given twice.
     """
-    for algorithm in algorithms:
-        check_choice("algorithm", algorithm, ALGORITHMS)
     combinations = []
     for topology, algorithm in product(topologies, algorithms):
-        for density in densities if ALGORITHMS[algorithm].sparse else (None,):
-            gathers = ("ring", "doubling") if algorithm == "topk" else (None,)
+        own = own_options(algorithm).get("gather")
+        gathers = (own,) if own is not None or class_of(algorithm) is not TopK else tuple(GATHERS)
+        for density in densities if class_of(algorithm).sparse else (None,):
             combinations += [Candidate(algorithm, topology, density, gather) for gather in gathers]
     if len(set(combinations)) < len(combinations):
         raise UsageError("an algorithm, density or topology was named twice; name each once")
@@ -212,7 +218,8 @@ def _left_out(topologies: Collection[str]) -> dict[str, set[str]]:
 
 
 def _point(candidate: Candidate, scenario: Mapping[str, Any], left_out: Mapping[str, set[str]]) -> Point:
-    chosen = {name: value for name, value in asdict(candidate).items() if value is not None}
+    chosen = {"algorithm": candidate.variant, "topology": candidate.topology, "density": candidate.density}
+    chosen = {name: value for name, value in chosen.items() if value is not None}
     unused = left_out[candidate.topology]
     given = {name: value for name, value in scenario.items() if value is not None and name not in unused}
     return given | chosen | {"timing_only": True}

@@ -5,31 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 
-from algorithms import ALGORITHMS
+from algorithms import ALGORITHMS, class_of, name_of, own_options, settings_of, taken_by
 from algorithms.selection import FIRST_DENSITY
-from netsim.experiment.configuration import Experiment, option_of, taken_by
+from netsim.experiment.configuration import Experiment, option_of
 from netsim.experiment.results import Result
 
 SELECTOR = "selector"
-TAKEN_AS = {
-    "density": SELECTOR,
-    "k": SELECTOR,
-    "per_tensor": SELECTOR,
-    "select": SELECTOR,
-    "density_warmup": SELECTOR,
-    "residual": "residual",
-    "gather": "gather",
-    "history": "history",
-    "delay": "delay",
-    "alpha": "alpha",
-    "serial_server": "serial",
-    "group_size": "groups",
-}
-"""The constructor parameter by which an algorithm takes each option."""
+SELECTING = ("density", "k", "per_tensor", "select", "density_warmup")
+"""Options that algorithms take as their selector."""
 
 TRAINING = (
     *("learning_rate", "lr_warmup", "lr_decay_at", "momentum", "weight_decay", "clip", "aggregate"),
-    *("data", "split", "sampling", "delay", "alpha"),
+    *("data", "split", "sampling"),
 )
 """Options that only gradients use. A simulation of sizes has no gradients, so it also never skips an upload."""
 
@@ -67,20 +54,15 @@ def _of_no_tree(experiment: Experiment, given: list[str]) -> Iterator[str]:
 
 def _of_no_algorithm(experiment: Experiment, given: list[str]) -> Iterator[str]:
     for option in given:
-        if option in TAKEN_AS and not _taken(experiment, option):
-            several = TAKEN_AS[option] == SELECTOR and option != "select"
+        if option in SELECTING and not any(_takes(name, option) for name in experiment.algorithms):
             owners = ", ".join(name for name in ALGORITHMS if _takes(name, option))
-            whose = "algorithms that select entries" if several else owners
+            whose = owners if option == "select" else "algorithms that select entries"
             yield f"{_written(experiment, option)} changed nothing: it applies to {whose}."
 
 
-def _taken(experiment: Experiment, option: str) -> bool:
-    return any(_takes(name, option) for name in experiment.algorithms)
-
-
 def _takes(name: str, option: str) -> bool:
-    by_magnitude = option != "select" or not ALGORITHMS[name].random
-    return TAKEN_AS[option] in taken_by(name) and by_magnitude
+    by_magnitude = option != "select" or not class_of(name).random
+    return SELECTOR in taken_by(name) and by_magnitude
 
 
 def _already_dense(experiment: Experiment, results: Sequence[Result]) -> Iterator[str]:
@@ -96,10 +78,12 @@ def _already_dense(experiment: Experiment, results: Sequence[Result]) -> Iterato
 def _without_gradients(experiment: Experiment, given: list[str]) -> Iterator[str]:
     if not experiment.timing_only:
         return
-    idle = [option for option in TRAINING if option in given and (option not in TAKEN_AS or _taken(experiment, option))]
+    idle = [_written(experiment, option) for option in TRAINING if option in given]
+    for name in experiment.algorithms:
+        own = own_options(name)
+        idle += [f"{option} {own[option]} of {name_of(name)}" for option in ("delay", "alpha") if option in own]
     if idle:
-        written = ", ".join(_written(experiment, option) for option in idle)
-        yield f"{written} changed nothing: with --timing-only no gradient is computed."
+        yield f"{', '.join(idle)} changed nothing: with --timing-only no gradient is computed."
 
 
 def _never_reached(experiment: Experiment) -> Iterator[str]:
@@ -111,11 +95,17 @@ def _never_reached(experiment: Experiment) -> Iterator[str]:
 
 
 def _never_skipping(experiment: Experiment) -> Iterator[str]:
-    lazy = [name for name in experiment.algorithms if "history" in taken_by(name)]
-    if lazy and not experiment.timing_only and experiment.round_count <= experiment.history:
+    if experiment.timing_only:
+        return
+    lazy: dict[int, list[str]] = {}
+    for name in experiment.algorithms:
+        history = settings_of(name).get("history", 0)
+        if experiment.round_count <= history:
+            lazy.setdefault(history, []).append(name)
+    for history, names in lazy.items():
         yield (
-            f"{', '.join(lazy)} skipped no upload: all workers upload during the first {experiment.history} rounds "
-            f"(--history), and this run has {experiment.round_count}."
+            f"{', '.join(names)} skipped no upload: all workers upload during the first {history} rounds (history), "
+            f"and this run has {experiment.round_count}."
         )
 
 

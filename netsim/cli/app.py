@@ -88,10 +88,14 @@ def _of_another_command(error: Any) -> str | None:
     """Return what to say of an option that the command does not have but ``netsim simulate`` has; None of others."""
     if not hasattr(error, "possibilities"):
         return None
+    from algorithms import OWN_OPTIONS
     from netsim._util.options import declared
-    from netsim.experiment.configuration import PANELS
+    from netsim.experiment.configuration import PANELS, moved
 
     flag = error.option_name
+    for name, each in OWN_OPTIONS.items():
+        if flag == each.flag:
+            return str(moved(name, "..."))
     if all(flag != each.flag for group in PANELS.values() for each in declared(group).values()):
         return None
     command = error.ctx.command_path

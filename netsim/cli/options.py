@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperCommand
 
 from netsim._util.errors import UsageError
-from netsim._util.options import Flag, Kind, Number, Option, Whole
+from netsim._util.options import Kind, Number, OnOff, Option, Whole
 
 Function = TypeVar("Function", bound=Callable[..., None])
 OUTPUT = "Output"
@@ -71,8 +71,8 @@ class Shared(NamedTuple):
             usual = self.defaults.get(each.name)
             usual = each.usual if usual is None else each.kind.write(usual)
             required = each.name in self.required
-            text = each.text if required or not usual else f"{each.text} [default: {usual}]"
-            kind: Any = bool if isinstance(each.kind, Flag) else str | None
+            kind: Any = bool if isinstance(each.kind, OnOff) else str | None
+            text = each.text if required or not usual or kind is bool else f"{each.text} [default: {usual}]"
             more = {} if kind is bool else {"parser": parser(each.kind), "metavar": each.kind.metavar}
             default: Any = False if kind is bool else inspect.Parameter.empty if required else None
             yield inspect.Parameter(
@@ -146,10 +146,22 @@ class Command(TyperCommand):
             panel = "Arguments" if each.param_type_name == "argument" else getattr(each, "rich_help_panel", None)
             if record := each.get_help_record(ctx):
                 panels.setdefault(panel or "Options", []).append(record)
+        if any(each.name == "algorithm" for each in self.params):
+            panels["Options of one algorithm (--algorithm NAME:KEY=VALUE)"] = _of_algorithms()
         last = panels.pop("Options", [])
         for panel, records in (panels | {"Options": last}).items():
             with formatter.section(panel):
                 formatter.write_dl(records)
+
+
+def _of_algorithms() -> list[tuple[str, str]]:
+    """Return the options that algorithms declare, each with its help and who takes it."""
+    from algorithms import OWN_OPTIONS, owners_of
+
+    return [
+        (f"{each.key}={each.kind.metavar}", f"{', '.join(owners_of(name))}: {each.text} [default: {each.usual}]")
+        for name, each in OWN_OPTIONS.items()
+    ]
 
 
 Json = Annotated[bool, option("Print one JSON document instead of text.", "--json", panel=OUTPUT)]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from algorithms import ALGORITHMS
+from algorithms import OWN_OPTIONS, build_algorithm, class_of, own_options, owners_of, settings_of, with_options
 from algorithms.selection import How, Selector, entries
-from netsim._util.errors import InfeasibleError, UsageError, check_choice, check_digits, shown, unknown
+from netsim._util.errors import InfeasibleError, UsageError, check_digits, shown, unknown
 from netsim._util.options import Option, declared, read_fields
 from netsim._util.units import format_bandwidth, format_bytes, format_duration, in_python
 from netsim.comm.pieces import Piece
@@ -76,6 +75,7 @@ class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions)
     def from_config(cls, config: Mapping[str, Any]) -> Experiment:
         """Return the experiment whose :meth:`config` this is, also after a trip through JSON."""
         options: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in config.items()}
+        options = _with_own_options(options)
         if "effects" in options:
             options["effects"] = Effects(**options["effects"])
         return cls(**options)
@@ -89,6 +89,8 @@ class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions)
         given = {name: in_python(value) for name, value in options.items() if value is not None}
         for name, value in given.items():
             check_digits(option_of(name).replace("_", "-"), value)
+        if "algorithms" in given:  # options of a config
+            given = _with_own_options(given)
         effects, own = _effects(given), _by_field(cls, given)
         if "work_rates" in own:  # options of a config: what a profile decided is among them
             own["work_rates"] = _rates(own["work_rates"])
@@ -156,7 +158,7 @@ class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions)
         if not self.momentum:
             raise UsageError("momentum-correction was given, but momentum is 0; add --momentum 0.9")
         for name in self.algorithms:
-            if ALGORITHMS[name].sparse and not ALGORITHMS[name].corrects_momentum:
+            if class_of(name).sparse and not class_of(name).corrects_momentum:
                 raise UsageError(
                     f"momentum-correction was given, but for {name} none is defined: a worker that skips discards its "
                     "gradient; leave it out, and momentum is applied to the sum"
@@ -173,7 +175,7 @@ class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions)
                 "leave one out"
             )
         for name in self.algorithms:
-            if not ALGORITHMS[name].overlaps:
+            if not class_of(name).overlaps:
                 raise UsageError(
                     f"{name} was asked for with --overlap, but its rule looks at the whole gradient before anything "
                     "is sent; leave one out"
@@ -182,13 +184,13 @@ class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions)
     def _check_servers(self) -> None:
         if self.servers < 2:
             return
-        for name in (each for each in self.algorithms if ALGORITHMS[each].uses_server):
+        for name in (each for each in self.algorithms if class_of(each).uses_server):
             why = None
-            if not ALGORITHMS[name].overlaps:
+            if not class_of(name).overlaps:
                 why = f"{name} looks at the whole gradient, and each server has a part of it"
             elif self.clip is not None:
                 why = f"clip {self.clip} is of the whole gradient, and each server has a part of it"
-            elif self.per_tensor and ALGORITHMS[name].sparse and self.overlap is None:
+            elif self.per_tensor and class_of(name).sparse and self.overlap is None:
                 why = "per-tensor was given, and servers share the gradient out evenly; add --overlap tensor"
             if why is not None:
                 raise UsageError(f"topology {self.topology!r} has {self.servers} servers: {why}; or take one server")
@@ -300,25 +302,20 @@ class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions)
         self, name: str, tensors: tuple[int, ...], ready: Sequence[float] | None = None
     ) -> tuple[list[Piece], int]:
         """Return the pieces of the gradient that an algorithm exchanges by themselves, and over how many servers."""
-        servers = max(1, self.servers) if ALGORITHMS[name].uses_server else 1
+        servers = max(1, self.servers) if class_of(name).uses_server else 1
         pieces = self.pieces(tensors, ready)
         if servers > 1 and len(pieces) == 1:
             pieces = shards(sum(tensors), len(tensors), servers)
         return pieces, servers
 
     def _algorithm(self, name: str, selector: Selector, bucket: int) -> Algorithm:
+        kind = class_of(name)
         options = {
-            "selector": selector if ALGORITHMS[name].sparse else None,
-            "residual": self.residual,
-            "gather": self.gather,
+            "selector": selector if kind.sparse else None,
             "momentum_correction": self._recipe(self.momentum) if self.momentum_of(name) == "workers" else 0.0,
             "seed": self.seed,
             "bucket": bucket,
-            "history": self.history,
-            "delay": self.delay,
-            "alpha": self.alpha,
-            "serial": self.serial_server,
-            "groups": self._groups() if ALGORITHMS[name].grouped else None,
+            "groups": self._groups() if kind.grouped and "group_size" not in own_options(name) else None,
         }
         return build_algorithm(name, options, strict=False)
 
@@ -330,7 +327,7 @@ class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions)
         """
         if not self.momentum:
             return None
-        return "workers" if self.momentum_correction and ALGORITHMS[name].corrects_momentum else "sum"
+        return "workers" if self.momentum_correction and class_of(name).corrects_momentum else "sum"
 
     def recipe(self, name: str) -> SGDConfig:
         """Return the hyper-parameters of SGD around an algorithm's exchange; the momentum is that of the sum."""
@@ -402,9 +399,9 @@ class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions)
                 "workers or a larger topology"
             )
 
-    def _groups(self) -> int | tuple[int, ...]:
-        """Return which ranks share a machine, rack or site: as the user says, or the topology."""
-        return self.group_size or tuple(self.fabric().groups.tolist())
+    def _groups(self) -> tuple[int, ...]:
+        """Return which ranks share a machine, rack or site of the topology."""
+        return tuple(self.fabric().groups.tolist())
 
     def assumed_costs(self) -> dict[Work, float]:
         """Return the seconds of work that the user gave rather than have measured."""
@@ -427,11 +424,18 @@ class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions)
         return replace(self, workers=workers)
 
     def config(self) -> dict[str, Any]:
-        """Return the options as JSON takes them, with the defaults that were filled in."""
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in (asdict(self) | {"rounds": self.round_count}).items()
-        }
+        """Return the options as JSON takes them, with the defaults that were filled in.
+
+        The options of single algorithms are among them, as all that take one have it; as is its default, if they
+        have it differently.
+        """
+        values = asdict(self) | {"rounds": self.round_count}
+        config = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        for name, own in OWN_OPTIONS.items():
+            settings = [settings_of(each) for each in self.algorithms]
+            found = [each[name] for each in settings if name in each]
+            config[name] = found[0] if found and found.count(found[0]) == len(found) else own.default
+        return config
 
 
 def option_of(name: str) -> str:
@@ -444,6 +448,8 @@ def _by_field(cls: type[Experiment], given: Mapping[str, Any]) -> dict[str, Any]
     known = {each.name: name for name, each in OPTIONS.items()} | {each.name: each.name for each in fields(cls)}
     found: dict[str, Any] = {}
     for name, value in given.items():
+        if name in OWN_OPTIONS:
+            raise moved(name, str(value))
         if name not in known:
             raise unknown("option", name, [*(each.name for each in OPTIONS.values()), *EFFECTS])
         if (field := known[name]) in found:
@@ -452,6 +458,24 @@ def _by_field(cls: type[Experiment], given: Mapping[str, Any]) -> dict[str, Any]
         if not (name in ("bandwidth", "latency") and value == OWN):
             found[field] = value
     return found
+
+
+def moved(name: str, value: str) -> UsageError:
+    """Return the error for an option of single algorithms that is given as one of all."""
+    owners = owners_of(name)
+    key = OWN_OPTIONS[name].key
+    return UsageError(
+        f"--{key} is an option of {', '.join(owners)}; write it after the name: --algorithm {owners[0]}:{key}={value}"
+    )
+
+
+def _with_own_options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a config with those of single algorithms moved into the algorithms' names."""
+    own = {name: config[name] for name in OWN_OPTIONS if config.get(name) is not None}
+    options = {name: value for name, value in config.items() if name not in OWN_OPTIONS}
+    if own and "algorithms" in options:
+        options["algorithms"] = tuple(with_options(each, **own) for each in options["algorithms"])
+    return options
 
 
 def _effects(given: dict[str, Any]) -> dict[str, Any]:
@@ -484,24 +508,6 @@ def input_files(options: Mapping[str, Any]) -> dict[str, Any]:
     named = {name: options.get(name) for name in ("profile", "background", "flows")}
     topology = in_python(options.get("topology"))
     return named | {"topology": file_of(topology) if topology else None}
-
-
-def taken_by(name: str) -> list[str]:
-    """Return the options that an algorithm's constructor takes."""
-    if ALGORITHMS[name].__init__ is object.__init__:
-        return []
-    return [parameter for parameter in inspect.signature(ALGORITHMS[name].__init__).parameters if parameter != "self"]
-
-
-def build_algorithm(name: str, options: Mapping[str, Any], *, strict: bool = True) -> Algorithm:
-    """Return an algorithm by name; with `strict`, an option that it does not take is an error."""
-    check_choice("algorithm", name, ALGORITHMS)
-    takes = taken_by(name)
-    if strict:
-        for option in options:
-            if option not in takes:
-                raise unknown(f"option of {name}", option, takes or ["none"])
-    return ALGORITHMS[name](**{option: value for option, value in options.items() if option in takes})
 
 
 OPTIONS: Mapping[str, Option] = declared(Experiment)

@@ -9,13 +9,11 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from algorithms import ALGORITHMS
-from algorithms.gtopk import RESIDUALS
+from algorithms import ALGORITHMS, own_options
 from algorithms.selection import HOWS
-from algorithms.topk import GATHERS
 from netsim._util.device import check_device
-from netsim._util.errors import UsageError, check_choice, shown
-from netsim._util.options import Bandwidth, Choice, Duration, Flag, Kind, Number, Text, Whole, option
+from netsim._util.errors import UsageError, shown
+from netsim._util.options import Bandwidth, Choice, Duration, Kind, Number, OnOff, Text, Whole, option, several
 from netsim._util.random_streams import WORD
 from netsim._util.units import read_whole
 from netsim.comm.worker import SENDS
@@ -48,13 +46,13 @@ class Algorithms(Kind):
 
     def read(self, name: str, value: Any) -> tuple[str, ...]:
         if isinstance(value, str):
-            value = tuple(each.strip() for each in value.split(","))
+            value = tuple(several(value))
         if not isinstance(value, list | tuple):
             raise UsageError(f"{name} {shown(value)} must be a name or several, such as 'dense,gtopk'")
         if not value:
             raise UsageError("no algorithm was named; name at least one, such as gtopk")
         for each in value:
-            check_choice(name, each, ALGORITHMS)
+            own_options(each)
             if value.count(each) > 1:
                 raise UsageError(f"{name} {each!r} was named twice; name each once")
         return tuple(value)
@@ -136,7 +134,10 @@ class AlgorithmOptions:
     """Options of algorithms, and how they exchange."""
 
     algorithms: tuple[str, ...] = option(
-        DEFAULT_ALGORITHMS, Algorithms(), "Algorithms to compare, with commas: {choices}.", name="algorithm"
+        DEFAULT_ALGORITHMS,
+        Algorithms(),
+        "Algorithms to compare, with commas: {choices}. An algorithm's own options follow its name: gtopk:KEY=VALUE.",
+        name="algorithm",
     )
     density: float | None = option(
         None,
@@ -145,7 +146,7 @@ class AlgorithmOptions:
         otherwise=f"{DEFAULT_DENSITY:g}",
     )
     k: int | None = option(None, COUNT, "Number of entries that sparse algorithms select.")
-    per_tensor: bool = option(False, Flag(), "Apply the density of sparse algorithms to each tensor separately.")
+    per_tensor: bool = option(False, OnOff(), "Apply the density of sparse algorithms to each tensor separately.")
     select: str = option(
         "exact",
         Choice(HOWS),
@@ -154,24 +155,6 @@ class AlgorithmOptions:
     )
     density_warmup: int = option(
         0, ROUND, "Rounds in which the density of sparse algorithms falls from 1/4 to its value."
-    )
-    residual: str = option(
-        "keep-at-merge", Choice(RESIDUALS), "gtopk: keep-at-merge or index-intersection.", title="residual rule"
-    )
-    gather: str = option("ring", Choice(GATHERS), "topk: ring or doubling (recursive doubling).")
-    history: int = option(10, COUNT, "lag, lasg, sasg: D, the movements that the rule looks back at.")
-    delay: int | None = option(None, COUNT, "lag, lasg, sasg: skips that force an upload.", otherwise="D")
-    alpha: float | None = option(
-        None,
-        POSITIVE,
-        "lag, lasg, sasg: a movement weighs alpha / γ.",
-        otherwise="sasg 0.5, others 0.1 / γ",
-    )
-    serial_server: bool = option(
-        False, Flag(), "ps, ps-topk, lag, lasg, sasg: the server receives one worker after another."
-    )
-    group_size: int | None = option(
-        None, COUNT, "gtopk-hier: consecutive ranks of a group.", otherwise="the topology's racks"
     )
     overlap: str | None = option(
         None,
@@ -222,7 +205,7 @@ class TrainingOptions:
     )
     momentum_correction: bool = option(
         False,
-        Flag(),
+        OnOff(),
         "Sparse algorithms apply the momentum at each worker, before selection (DGC). Dense ones keep it on the sum; "
         "sasg refuses it.",
     )
@@ -272,7 +255,7 @@ class CostOptions:
         title="merge time",
         otherwise="measured",
     )
-    timing_only: bool = option(False, Flag(), "Simulate times and bytes only: no data, no gradients.")
+    timing_only: bool = option(False, OnOff(), "Simulate times and bytes only: no data, no gradients.")
     elements: int | None = option(
         None,
         Whole(1, MOST_ELEMENTS, f"at most {MOST_ELEMENTS}: an index is an int32"),

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from algorithms import ALGORITHMS
+from algorithms import class_of
 from netsim._util.errors import InfeasibleError, UsageError
 from netsim._util.units import PICOSECONDS, format_wait
 from netsim.comm.schedule import NoScheduleError, RoleMap
@@ -88,8 +88,8 @@ def estimate(experiment: Experiment, name: str, *, watched: bool = False) -> Est
     if experiment.way == "closed-form":
         return Estimate(0, 0.0, False)
     workers, rounds = experiment.workers, experiment.round_count
-    of_a_round = _of_a_round(name, experiment.gather, workers)
-    servers = experiment.servers if ALGORITHMS[name].uses_server else 0
+    of_a_round = _of_a_round(name, workers)
+    servers = experiment.servers if class_of(name).uses_server else 0
     messages = of_a_round.messages * max(1, servers)
     one_by_one = (
         watched
@@ -113,13 +113,13 @@ def estimate(experiment: Experiment, name: str, *, watched: bool = False) -> Est
 
 
 @functools.lru_cache(maxsize=4096)
-def _of_a_round(name: str, gather: str, workers: int) -> _Round:
+def _of_a_round(name: str, workers: int) -> _Round:
     """Return how many exchanges and messages a round has: counted, or following a power law from two small layouts."""
-    if ALGORITHMS[name].grouped:
+    if class_of(name).grouped:
         name = "gtopk"  # its groups take the network to find; it sends about as many
     if workers <= 2 * SMALL:
-        return _counted(name, gather, workers)
-    one, two = (_counted(name, gather, times * SMALL) for times in (1, 2))
+        return _counted(name, workers)
+    one, two = (_counted(name, times * SMALL) for times in (1, 2))
     exchanges, messages = (
         larger * (workers / (2 * SMALL)) ** math.log2(larger / smaller) if smaller else larger
         for smaller, larger in zip(one[:2], two[:2], strict=True)
@@ -127,8 +127,8 @@ def _of_a_round(name: str, gather: str, workers: int) -> _Round:
     return _Round(exchanges, messages, two.has_schedule)
 
 
-def _counted(name: str, gather: str, workers: int) -> _Round:
-    small = Experiment(workers=workers, algorithms=(name,), gather=gather, timing_only=True, elements=10_000, k=1)
+def _counted(name: str, workers: int) -> _Round:
+    small = Experiment(workers=workers, algorithms=(name,), timing_only=True, elements=10_000, k=1)
     algorithm = small.algorithm(name, (10_000,))
     recorder = SymmetryRecorder(RoleMap(workers, 0), AssumedCosts({}))
     try:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from algorithms import ALGORITHMS
+from algorithms import class_of
 from netsim._util.checksummed_file import STRANGE
 from netsim._util.errors import NetsimError, reason_of
 from netsim._util.storage import write_atomically
@@ -104,7 +104,7 @@ class Setting:
 def _similar_exchange(cell: Cell) -> tuple[Cell, int]:
     """Return an exchange that takes about as long as one of a cell's algorithm, and the number of those exchanges."""
     assert cell.experiment is not None
-    algorithm, rounds = ALGORITHMS[cell.name], int(cell.experiment["rounds"])
+    algorithm, rounds = class_of(cell.name), int(cell.experiment["rounds"])
     name = "ps-in" if algorithm.uses_server else "gtopk-tree" if algorithm.sparse else "ring-all-reduce"
     return replace(cell, name=name, experiment=None), 2 * rounds if algorithm.uses_server else rounds
 

@@ -66,9 +66,9 @@ class Cell:
         """Name in words."""
         if self.experiment is None:
             return EXCHANGES[self.name].title
-        from algorithms import ALGORITHMS
+        from algorithms import title_of
 
-        return f"a round of {ALGORITHMS[self.name].title}"
+        return f"a round of {title_of(self.name)}"
 
 
 def measure_as_rank(details: Mapping[str, Any], rank: int, on_repeat: OnRound) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
+from netsim._util.options import Option
 from netsim.comm.payload import Vector
 from netsim.comm.worker import Compute, Worker
 from netsim.training.sgd import Scaled, SGDConfig, descend, prepare, weigh
@@ -57,8 +58,10 @@ class Algorithm:
         The NamedTuple classes of which a memory consists. A checkpoint saves and loads no other classes.
     """
 
-    name: ClassVar[str]
-    title: ClassVar[str]
+    name: str
+    title: str
+    options: ClassVar[tuple[Option, ...]] = ()
+    """The options of its own, as in ``gtopk:residual=index-intersection``; its constructor takes each by its name."""
     sparse: ClassVar[bool] = False
     uses_server: ClassVar[bool] = False
     grouped: ClassVar[bool] = False
