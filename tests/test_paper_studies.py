@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from algorithms import name_of
 from netsim._util.errors import UsageError
 from netsim.study import Finding, Study, run_study
 from netsim.study.trained import curve, train_point
@@ -94,7 +95,9 @@ def test_a_prediction_knows_nothing_beyond_8_workers(monkeypatch: pytest.MonkeyP
     assert {workers for rows in THROUGHPUT.values() for workers in rows} == {1, 4, 8}
     points = cluster.network_points()
     findings = [
-        Finding(point, {"comm_time_s": cluster.closed_form(point["algorithm"], point["workers"], 10**7, 10**4)})
+        Finding(
+            point, {"comm_time_s": cluster.closed_form(name_of(point["algorithm"]), point["workers"], 10**7, 10**4)}
+        )
         for point in points
     ]
     section, data, (told, _), _ = cluster.prediction(findings)
@@ -131,7 +134,10 @@ def test_intervals_say_how_many_published_throughputs_they_hold() -> None:
     with t(3, 97.5 %) = 3.182.
     """
     findings = [
-        Finding(point, {"comm_time_s": cluster.closed_form(point["algorithm"], point["workers"], d, max(1, d // 1000))})
+        Finding(
+            point,
+            {"comm_time_s": cluster.closed_form(name_of(point["algorithm"]), point["workers"], d, max(1, d // 1000))},
+        )
         for point in cluster.network_points()
         for d in (parameters(cluster._model_of(point)),)
     ]
