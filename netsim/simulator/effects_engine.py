@@ -1,16 +1,27 @@
-"""The simulated network with what slows real ones: hosts, protocols, switches, jitter, others' traffic, failures."""
+"""The simulated network with effects: a message passes one stage after another, and each effect is one stage.
+
+The stages of a message, each of which may be absent:
+
+1. Work at the sender's host: time per message and per byte.
+2. Delays before the first byte drains: latency with its jitter, the handshake of a new connection, and switches.
+3. The windows of slow start, which drain through the links of the route one after another.
+4. Work at the receiver's host.
+
+Computations have a stage of their own: the factor of jitter and stragglers on their time. Link events and background
+flows act on the network itself. Each stage appears under its name in the critical path.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from netsim._util.errors import LinkDownError
-from netsim._util.random_streams import Stream, generator
+from netsim._util.random_streams import Jitter, Speeds, Stream, generator
 from netsim._util.units import HORIZON_PS, PICOSECONDS, format_bytes, format_duration, picoseconds
 from netsim.comm.payload import nbytes
 from netsim.comm.worker import Compute, Send, Worker
@@ -19,10 +30,10 @@ from netsim.network.cross_traffic import CrossTraffic, Sizes
 from netsim.network.effects import Effects
 from netsim.network.fabric import Fabric, Link, Route
 from netsim.network.flowfile import read_flows
-from netsim.network.flows import Flow
+from netsim.network.flows import Flow, Network
 from netsim.network.sharing import Sharing, weight_by_latency
 from netsim.network.switching import extra_ps
-from netsim.network.tcp import HEADERS, PAYLOAD, on_wire
+from netsim.network.tcp import HEADERS, PAYLOAD, Tcp, on_wire
 from netsim.simulator.critical_path import CriticalPath
 from netsim.simulator.event_engine import SimulatedTransport
 from netsim.simulator.observer import UNOBSERVED, Observers
@@ -30,12 +41,16 @@ from netsim.simulator.scheduler import Done
 from netsim.training.costs import Costs
 
 PACKET = 1500
-"""Bytes of a packet where the protocol has no headers."""
+"""Bytes of a packet if the protocol has no headers."""
 
 
 @dataclass(slots=True, eq=False)
 class DisturbedTransfer:
-    """A message on its way: its route, the path of events so far, and what is to come."""
+    """A message on its way through the stages: its route, its path of events so far, and what is still to come.
+
+    `windows` are the bytes of the windows that have not started, `window_began` the instant at which the last one did,
+    and `latency_ps` the latency that the message met.
+    """
 
     worker: Worker
     request: Send
@@ -48,13 +63,160 @@ class DisturbedTransfer:
     latency_ps: int = 0
     window_began: int = 0
 
+    @property
+    def nbytes(self) -> int:
+        """The size of the message in bytes, without headers."""
+        return nbytes(self.request.payload)
+
+
+class DelayStage(Protocol):
+    """An effect that delays the first byte of a message."""
+
+    name: str
+    """The name in the critical path."""
+
+    def delay(self, transfer: DisturbedTransfer) -> int:
+        """Return by how many picoseconds a message is delayed; called once for each message."""
+
+
+class LatencyStage:
+    """The latency of the route, times a random factor if there is `jitter`."""
+
+    name = "latency"
+
+    def __init__(self, jitter: Jitter | None, seed: int) -> None:
+        self._jitter, self._seed = jitter, seed
+        self._sent: dict[int, tuple[int, Counter[tuple[int, int]]]] = {}
+
+    def delay(self, transfer: DisturbedTransfer) -> int:
+        """Return the latency, and keep it as that of the message."""
+        transfer.latency_ps = transfer.route.latency_ps
+        if self._jitter is not None:
+            random = generator(self._seed, Stream.LATENCY, *self._key(transfer.worker, transfer.request))
+            transfer.latency_ps = _product(transfer.latency_ps, self._jitter.draw(random))
+        return transfer.latency_ps
+
+    def _key(self, worker: Worker, request: Send) -> tuple[int, ...]:
+        """Return what identifies a message: ranks, tag, step, and its number among those with the same."""
+        step, counts = self._sent.get(worker.rank, (-1, Counter()))
+        if step != worker.step:
+            counts = Counter()
+            self._sent[worker.rank] = (worker.step, counts)
+        channel = (request.dst, request.tag)
+        counts[channel] += 1
+        return (worker.rank, *channel, worker.step, counts[channel])
+
+
+class HandshakeStage:
+    """The round trip that opens a TCP connection, for every message or for the first one between two hosts."""
+
+    name = "handshake"
+
+    def __init__(self, connections: str) -> None:
+        self._per_message = connections == "per-message"
+        self._opened: set[frozenset[int]] = set()
+
+    def delay(self, transfer: DisturbedTransfer) -> int:
+        """Return two latencies of the message if it must wait for a connection, else 0."""
+        pair = frozenset((transfer.worker.rank, transfer.request.dst))
+        is_open = pair in self._opened and not self._per_message
+        self._opened.add(pair)
+        return 0 if is_open else 2 * transfer.latency_ps
+
+
+class SwitchingStage:
+    """The time that switches need to read a header or a whole packet."""
+
+    name = "switching"
+
+    def __init__(self, switching: str, tcp: Tcp | None) -> None:
+        self._switching = switching
+        self._wire_bytes: Callable[[int], int] = (lambda size: size) if tcp is None else on_wire
+        self._packet = PACKET if tcp is None else PAYLOAD + HEADERS
+
+    def delay(self, transfer: DisturbedTransfer) -> int:
+        """Return the time of all switches of the route."""
+        return extra_ps(self._switching, transfer.route, self._wire_bytes(transfer.nbytes), self._packet)
+
+
+class HostWork:
+    """The time that a host needs for a message: a constant and a time per byte, the same at both ends."""
+
+    def __init__(self, effects: Effects) -> None:
+        self._a_message = picoseconds(effects.message_overhead_s)
+        self._a_byte = min(effects.byte_cost_s, HORIZON_PS / PICOSECONDS) * PICOSECONDS
+
+    def picoseconds(self, size: int) -> int:
+        """Return the time for a message of `size` bytes."""
+        return self._a_message + round(self._a_byte * size)
+
+
+class ComputeFactors:
+    """The factor of jitter and stragglers on the time of computations, drawn once a worker and step."""
+
+    def __init__(self, speeds: Speeds) -> None:
+        self._speeds = speeds
+        self._factors: dict[int, tuple[int, float]] = {}
+
+    def slowed(self, charge: int, worker: Worker) -> int:
+        """Return the picoseconds that a computation of `charge` picoseconds takes this worker."""
+        step, factor = self._factors.get(worker.rank, (-1, 1.0))
+        if step != worker.step:
+            factor = self._speeds.factor(worker.rank, worker.step)
+            self._factors[worker.rank] = (worker.step, factor)
+        return _product(charge, factor)
+
+
+class LinkChanges:
+    """The events of links: new bandwidths, failures and repairs."""
+
+    def __init__(self, network: Network, changes: list[Change]) -> None:
+        self._network = network
+        self._changes = changes
+        self._down_since: dict[Link, int] = {}
+
+    def apply(self, change: Change) -> None:
+        """Give a link its new bandwidth, at the instant of the change."""
+        self._network.set_bandwidth(change.link, change.bandwidth_bps)
+        self._changes.remove(change)
+        if change.bandwidth_bps:
+            self._down_since.pop(change.link, None)
+        else:
+            self._down_since.setdefault(change.link, change.at_ps)
+
+    def block(self, transfers: Collection[DisturbedTransfer]) -> bool:
+        """Return whether every message waits for a link that is down for good."""
+        return bool(self._down_since) and all(map(self._blocks, transfers))
+
+    def _blocks(self, transfer: DisturbedTransfer) -> bool:
+        return any(link in self._down_since and not self._comes_back(link) for link in transfer.route.links)
+
+    def _comes_back(self, link: Link) -> bool:
+        return any(change.link is link and change.bandwidth_bps for change in self._changes)
+
+    def error(self, transfers: Iterable[DisturbedTransfer]) -> LinkDownError:
+        """Return the error that names the links that are down, and the messages that wait for them."""
+        waiting = list(transfers)
+        links = {link: None for transfer in waiting for link in transfer.route.links if link in self._down_since}
+        down = " and ".join(
+            f"link {link.name} has been down since {format_duration(self._down_since[link] / PICOSECONDS)}"
+            for link in links
+            if not self._comes_back(link)
+        )
+        shown = ", ".join(
+            f"rank {transfer.worker.rank} to rank {transfer.request.dst} ({format_bytes(transfer.nbytes)}, "
+            f"{transfer.worker.operation}, step {transfer.worker.step})"
+            for transfer in waiting[:4]
+        ) + (f" and {len(waiting) - 4} more" if len(waiting) > 4 else "")
+        back = next(iter(links)).name.replace("→", "->")
+        return LinkDownError(
+            f"the run can never finish: {down} and stays down, and messages wait for it: {shown}; "
+            f"bring it back with --link-event '...,{back}@TIME=up', or leave its event out"
+        )
+
 
 class EffectsTransport(SimulatedTransport):
-    """A simulated network with `effects`; what is random is drawn from `seed`.
-
-    A message's way: its sender's host, the connection, the route's latency and what switches add to it, its
-    windows, its receiver's host. The path of events names each of them.
-    """
+    """A simulated network with `effects`; random numbers are drawn from `seed`."""
 
     def __init__(
         self,
@@ -70,22 +232,18 @@ class EffectsTransport(SimulatedTransport):
         seed: int,
     ) -> None:
         super().__init__(fabric, hosts, costs, executor, now, sharing, observers)
-        self._effects, self._seed, self._sharing = effects, seed, sharing
+        self._sharing = sharing
         self._tcp = effects.tcp()
-        self._packet = PACKET if self._tcp is None else PAYLOAD + HEADERS
-        self._speeds = effects.speeds(seed)
-        self._factors: dict[int, tuple[int, float]] = {}
-        self._jitter = effects.jitter()
-        self._sent: dict[int, tuple[int, Counter[tuple[int, int]]]] = {}
-        byte_cost_ps = min(effects.byte_cost_s, HORIZON_PS / PICOSECONDS) * PICOSECONDS
-        self._overhead = (picoseconds(effects.message_overhead_s), byte_cost_ps)
-        self._opened: set[frozenset[int]] = set()
+        self._host_work = HostWork(effects)
+        self._delays = _delays(effects, self._tcp, seed)
+        speeds = effects.speeds(seed)
+        self._factors = None if speeds is None else ComputeFactors(speeds)
         self._transfers: dict[DisturbedTransfer, None] = {}
         self._computing = 0
-        self._down_since: dict[Link, int] = {}
-        self._changes = changes_of(effects.events(), fabric.links) if effects.link_event else []
-        for change in self._changes:
-            self._at(max(now, change.at_ps), partial(self._change, change))
+        changes = changes_of(effects.events(), fabric.links) if effects.link_event else []
+        self._link_changes = LinkChanges(self._network, changes)
+        for change in changes:
+            self._at(max(now, change.at_ps), partial(self._link_changes.apply, change))
         self._cross_traffic: CrossTraffic | None = None
         if effects.load is not None:
             sizes = Sizes.of(effects.background_size)
@@ -100,35 +258,21 @@ class EffectsTransport(SimulatedTransport):
     def _start_background(self, fabric: Fabric, effects: Effects) -> None:
         assert effects.flows_file is not None
         for flow in read_flows(effects.flows_file, fabric.nodes_of_hosts):
-            route, at = fabric.route(flow.source, flow.target), picoseconds(flow.start_s)
-            if at >= self.now:
-                self._at(at, partial(self._network.start, route, flow.nbytes, lambda _: None))
+            route, start = fabric.route(flow.source, flow.target), picoseconds(flow.start_s)
+            if start >= self.now:
+                self._at(start, partial(self._network.start, route, flow.nbytes, lambda _: None))
 
-    def _change(self, change: Change) -> None:
-        self._network.set_bandwidth(change.link, change.bandwidth_bps)
-        self._changes.remove(change)
-        if change.bandwidth_bps:
-            self._down_since.pop(change.link, None)
-        else:
-            self._down_since.setdefault(change.link, change.at_ps)
-
-    # Computing.
+    # Computations.
 
     def _charge(self, worker: Worker, stage: Compute[Any]) -> int:
         charge = super()._charge(worker, stage)
-        return _product(charge, self._factor(worker)) if self._speeds is not None and charge else charge
-
-    def _factor(self, worker: Worker) -> float:
-        assert self._speeds is not None
-        step, factor = self._factors.get(worker.rank, (-1, 1.0))
-        if step != worker.step:
-            factor = self._speeds.factor(worker.rank, worker.step)
-            self._factors[worker.rank] = (worker.step, factor)
-        return factor
+        return self._factors.slowed(charge, worker) if self._factors is not None and charge else charge
 
     def compute(
         self, worker: Worker, request: Compute[Any], call: Callable[[], Any], path: CriticalPath, done: Done
     ) -> None:
+        """Charge a computation as without effects, times the worker's factor."""
+
         def computed(answer: Any, path: CriticalPath) -> None:
             self._computing -= 1
             done(answer, path)
@@ -136,21 +280,21 @@ class EffectsTransport(SimulatedTransport):
         self._computing += 1
         super().compute(worker, request, call, path, computed)
 
-    # Sending.
+    # Messages.
 
     def carry(self, worker: Worker, request: Send, path: CriticalPath, sent: Done, arrived: Done) -> None:
+        """Send a message through all stages."""
         route = self._fabric.route(self._hosts[worker.rank], self._hosts[request.dst])
         size = nbytes(request.payload)
         windows = [size] if self._tcp is None else list(self._tcp.windows(size, self._tcp.initial_window)) or [0]
         weight = 1.0 if self._sharing == "maxmin" or not route.links else weight_by_latency(route)
         transfer = DisturbedTransfer(worker, request, route, path, sent, arrived, windows, weight)
         self._transfers[transfer] = None
-        self._on_host(worker.rank, transfer, self._depart)
+        self._work_on_host(worker.rank, transfer, self._depart)
 
-    def _on_host(self, rank: int, transfer: DisturbedTransfer, then: Callable[[DisturbedTransfer], None]) -> None:
-        """Have a host take its time over a message, if it needs any."""
-        a_message, a_byte = self._overhead
-        duration = a_message + round(a_byte * nbytes(transfer.request.payload))
+    def _work_on_host(self, rank: int, transfer: DisturbedTransfer, then: Callable[[DisturbedTransfer], None]) -> None:
+        """Occupy a host with a message, and call ``then(transfer)`` when it is done."""
+        duration = self._host_work.picoseconds(transfer.nbytes)
         if not duration:
             then(transfer)
             return
@@ -159,41 +303,17 @@ class EffectsTransport(SimulatedTransport):
         self._at(host.free_at, partial(then, transfer))
 
     def _depart(self, transfer: DisturbedTransfer) -> None:
-        """Open the connection if need be, and start the first window after the latency."""
+        """Start the first window after all delays."""
         if self.eager:
             transfer.sent(None, transfer.path)
-        route, size = transfer.route, nbytes(transfer.request.payload)
-        latency = self._latency(transfer)
-        opening = 2 * latency if self._opens(transfer) else 0
-        wire = size if self._tcp is None else on_wire(size)
-        switching = extra_ps(self._effects.switching, route, wire, self._packet)
-        transfer.latency_ps = latency
-        transfer.path = transfer.path.then("handshake", opening).then("latency", latency).then("switching", switching)
+        wait = 0
+        for stage in self._delays:
+            delay = stage.delay(transfer)
+            transfer.path = transfer.path.then(stage.name, delay)
+            wait += delay
         if self._cross_traffic is not None:
-            self._cross_traffic.use(route.links)
-        self._start_window(transfer, opening + latency + switching)
-
-    def _latency(self, transfer: DisturbedTransfer) -> int:
-        if self._jitter is None:
-            return transfer.route.latency_ps
-        worker, request = transfer.worker, transfer.request
-        step, counts = self._sent.get(worker.rank, (-1, Counter()))
-        if step != worker.step:
-            counts = Counter()
-            self._sent[worker.rank] = (worker.step, counts)
-        channel = (request.dst, request.tag)
-        counts[channel] += 1
-        key = (worker.rank, *channel, worker.step, counts[channel])
-        return _product(transfer.route.latency_ps, self._jitter.draw(generator(self._seed, Stream.LATENCY, *key)))
-
-    def _opens(self, transfer: DisturbedTransfer) -> bool:
-        """Return whether a message must wait for a connection."""
-        if self._tcp is None or self._tcp.connections == "established":
-            return False
-        pair = frozenset((transfer.worker.rank, transfer.request.dst))
-        known = pair in self._opened
-        self._opened.add(pair)
-        return not known or self._tcp.connections == "per-message"
+            self._cross_traffic.use(transfer.route.links)
+        self._start_window(transfer, wait)
 
     def _start_window(self, transfer: DisturbedTransfer, wait: int) -> None:
         transfer.window_began = self.now + wait
@@ -205,61 +325,51 @@ class EffectsTransport(SimulatedTransport):
         )
 
     def _drained(self, transfer: DisturbedTransfer, flow: Flow) -> None:
-        for link, duration in flow.bottlenecks:
-            transfer.path = transfer.path.then(link, duration)
+        """Go on after a window: with the next one when its acknowledgement is back, or at the receiver's host."""
+        for bottleneck, duration in flow.bottlenecks:
+            transfer.path = transfer.path.then(bottleneck, duration)
         if not transfer.windows:
             if not self.eager:
                 transfer.sent(None, transfer.path)
-            self._on_host(transfer.request.dst, transfer, self._arrived)
+            self._work_on_host(transfer.request.dst, transfer, self._arrived)
             return
         assert self._tcp is not None
         acknowledged = transfer.window_began + self._tcp.acknowledged(transfer.route, transfer.latency_ps)
         wait = max(0, acknowledged - self.now)
         transfer.path = transfer.path.then("slow start", wait)
         if not wait:
-            transfer.windows = [sum(transfer.windows)]  # from now on it never waits
+            transfer.windows = [sum(transfer.windows)]  # from now on the sender never waits
         self._start_window(transfer, wait)
 
     def _arrived(self, transfer: DisturbedTransfer) -> None:
         del self._transfers[transfer]
         transfer.arrived(None, transfer.path)
 
-    # Going on.
-
     def advance(self) -> bool:
+        """Let the next event happen; return False when no rank computes and no message is on its way.
+
+        Raises
+        ------
+        LinkDownError
+            If every message on its way waits for a link that is down for good.
+        """
         if not self._computing and not self._transfers:
-            return False  # what others send, and what becomes of links, does not matter any more
-        if self._down_since and not self._computing and all(map(self._stands_still, self._transfers)):
-            raise LinkDownError(self._why_it_stands_still())
+            return False  # background flows and link events no longer matter
+        if not self._computing and self._link_changes.block(self._transfers):
+            raise self._link_changes.error(self._transfers)
         return super().advance()
 
-    def _stands_still(self, transfer: DisturbedTransfer) -> bool:
-        """Return whether a message waits for a link that never comes back."""
-        return any(link in self._down_since and not self._comes_back(link) for link in transfer.route.links)
 
-    def _comes_back(self, link: Link) -> bool:
-        return any(change.link is link and change.bandwidth_bps for change in self._changes)
-
-    def _why_it_stands_still(self) -> str:
-        waiting = list(self._transfers)
-        links = {link: None for each in waiting for link in each.route.links if link in self._down_since}
-        down = " and ".join(
-            f"link {link.name} has been down since {format_duration(self._down_since[link] / PICOSECONDS)}"
-            for link in links
-            if not self._comes_back(link)
-        )
-        shown = ", ".join(
-            f"rank {each.worker.rank} to rank {each.request.dst} ({format_bytes(nbytes(each.request.payload))}, "
-            f"{each.worker.operation}, step {each.worker.step})"
-            for each in waiting[:4]
-        ) + (f" and {len(waiting) - 4} more" if len(waiting) > 4 else "")
-        back = next(iter(links)).name.replace("→", "->")
-        return (
-            f"the run can never finish: {down} and stays down, and messages wait for it: {shown}; "
-            f"bring it back with --link-event '...,{back}@TIME=up', or leave its event out"
-        )
+def _delays(effects: Effects, tcp: Tcp | None, seed: int) -> list[DelayStage]:
+    """Return the stages that delay a message. Latency comes first, since a handshake takes two of it."""
+    stages: list[DelayStage] = [LatencyStage(effects.jitter(), seed)]
+    if tcp is not None and tcp.connections != "established":
+        stages.append(HandshakeStage(tcp.connections))
+    if effects.switching != "ideal":
+        stages.append(SwitchingStage(effects.switching, tcp))
+    return stages
 
 
-def _product(picoseconds: int, factor: float) -> int:
-    """Return so many times a duration, or the horizon where that is less."""
-    return round(min(picoseconds * factor, HORIZON_PS))
+def _product(duration: int, factor: float) -> int:
+    """Return a duration in picoseconds times a factor, at most the horizon."""
+    return round(min(duration * factor, HORIZON_PS))
