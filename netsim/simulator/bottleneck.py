@@ -1,4 +1,4 @@
-"""Says in words what a round is bound by, from the time its longest chain of events spent on each thing."""
+"""Names the bottleneck of a round from the times along its critical path."""
 
 from __future__ import annotations
 
@@ -10,10 +10,20 @@ from netsim.network.fabric import Link
 
 
 def bound_by(totals: Counter[Hashable], server_hosts: Collection[str]) -> str:
-    """Return "compute", "selection", "latency", "server NIC", or the link that took most of the time.
+    """Return the event that took most of the time along a critical path, as text.
 
-    `server_hosts` are those whose links belong to parameter servers. Where no link took half of
-    all links' time, many alike share it and the first of them stands for all.
+    Parameters
+    ----------
+    totals
+        Picoseconds of each event along the path; links are their own events.
+    server_hosts
+        The hosts of parameter servers. Their links together count as "server NIC".
+
+    Returns
+    -------
+    str
+        Such as "compute", "selection", "latency", "server NIC (worker0)" or "link worker1→switch". If no link took half
+        of the time of all links, "worker links", with the first of the busiest as an example.
     """
     links: Counter[Link] = Counter({what: time for what, time in totals.items() if isinstance(what, Link)})
     candidates = {

@@ -1,7 +1,7 @@
-"""Computations that were asked for and whose results nobody needs yet: they are made together.
+"""Collects requested computations until a result is needed, and then makes all of them together.
 
-Workers that ask at about the same simulated time are so computed in one pass where that is faster, and by
-several threads where there are some; what a computation is charged does not depend on it.
+The computations of workers at about the same simulated time are made in one pass where that is faster, and by several
+threads if there are any. The simulated charge of a computation does not depend on this.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any
 from netsim.comm.worker import Compute, evaluate, stages
 
 TOGETHER = 32
-"""How many workers' computations are made together at the most."""
+"""The most computations that are made together in one pass."""
 
 
 class Entry:
-    """A request, then what runs it if that is a thread, then its answer."""
+    """A request; later the future of the thread that answers it, if any; finally its answer."""
 
     __slots__ = ("answer", "future", "request")
 
@@ -30,7 +30,13 @@ class Entry:
 
 
 class Backlog:
-    """Holds requests until the answer to one is needed, and then makes all; by the `threads` of `executor`, if any."""
+    """Requests that are not answered yet; the first answer that is needed makes all of them.
+
+    Parameters
+    ----------
+    executor
+        Its `threads` make the computations, if given.
+    """
 
     def __init__(self, executor: Executor | None = None, threads: int = 1) -> None:
         self._executor = executor
@@ -39,13 +45,13 @@ class Backlog:
         self._running: set[Future[None]] = set()
 
     def add(self, request: Compute[Any]) -> Callable[[], Any]:
-        """Return what answers `request` when it is called, which it must be once."""
+        """Return a function that returns the answer to `request`; call it exactly once."""
         entry = Entry(request)
         self._entries.append(entry)
         return partial(self._answer, entry)
 
     def settle(self) -> None:
-        """Wait until nothing runs."""
+        """Wait until no thread computes."""
         wait(tuple(self._running))
 
     def _answer(self, entry: Entry) -> Any:
@@ -57,23 +63,24 @@ class Backlog:
         return answer
 
     def _begin(self) -> None:
+        """Answer all requests that are held, or hand them to threads."""
         entries, self._entries = self._entries, []
         shared = any(stage.many for entry in entries if entry.request for stage in stages(entry.request))
         size = min(TOGETHER, -(-len(entries) // self._threads)) if shared else 1
         for first in range(0, len(entries), size):
-            some = entries[first : first + size]
+            batch = entries[first : first + size]
             if self._executor is None:
-                make(some)
+                make(batch)
                 continue
-            future = self._executor.submit(make, some)
+            future = self._executor.submit(make, batch)
             self._running.add(future)
             future.add_done_callback(self._running.discard)
-            for entry in some:
+            for entry in batch:
                 entry.future = future
 
 
 def make(entries: Sequence[Entry]) -> None:
-    """Answer requests, one after another but for those of their stages that are faster made together."""
+    """Answer requests one after another; stages that are faster together are made in one call for all requests."""
     calls: defaultdict[Any, list[tuple[Any, ...]]] = defaultdict(list)
     for entry in entries:
         assert entry.request is not None

@@ -1,4 +1,4 @@
-"""The chain of events that led to an instant: what a run is bound by is read off the longest one."""
+"""Critical paths: the chain of events that led to an instant. The longest one shows the bottleneck of a run."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ from collections import Counter
 from collections.abc import Hashable
 
 LONGEST = 4096
-"""Links of a chain after which it is summed up, so that a long run's memory stays flat."""
+"""Events after which a chain is summed up, so that the memory of a long run stays constant."""
 
 
 class CriticalPath:
-    """A chain of (what, picoseconds); chains share their beginnings.
+    """A chain of (event, picoseconds). Chains share their beginnings.
 
-    The durations of a worker's path always sum to the present: a worker that waits takes over the
-    path of the message that it waited for.
+    The durations of a worker's path always sum to the present instant: a worker that waited for a message continues the
+    path of that message.
+
+    >>> path = CriticalPath.start(0).then("gradient", 5).then("latency", 2).then("gradient", 1)
+    >>> path.totals()["gradient"], path.totals().total()
+    (6, 8)
     """
 
     __slots__ = ("_depth", "_duration", "_previous", "_summed", "_what")
@@ -28,24 +32,27 @@ class CriticalPath:
             self._summed = self.totals()
             self._previous, self._depth = None, 1
 
+    def __repr__(self) -> str:
+        return f"CriticalPath(…, {self._what!r} for {self._duration} ps)"
+
     @classmethod
     def start(cls, now: int) -> CriticalPath:
-        """Return the path of a worker that starts at `now`."""
+        """Return the path of a worker that starts at `now`, in picoseconds."""
         return cls(None, "start", now)
 
     @classmethod
     def after(cls, totals: Counter[Hashable]) -> CriticalPath:
-        """Return a path that begins after another one, of which only the totals are known."""
+        """Return a path that continues another one, of which only the totals are known."""
         path = cls.start(0)
         path._summed = totals
         return path
 
     def then(self, what: Hashable, duration: int) -> CriticalPath:
-        """Return this path, longer by `duration` picoseconds of `what`."""
+        """Return this path extended by `duration` picoseconds of `what`."""
         return CriticalPath(self, what, duration) if duration else self
 
     def totals(self) -> Counter[Hashable]:
-        """Return the picoseconds spent on each thing along the path."""
+        """Return the picoseconds of each event along the path."""
         totals: Counter[Hashable] = Counter()
         link: CriticalPath | None = self
         while link is not None:

@@ -1,4 +1,4 @@
-"""The interpreter over a simulated network: real payloads, modelled time."""
+"""The transport over a simulated network: real payloads, modelled time."""
 
 from __future__ import annotations
 
@@ -22,14 +22,29 @@ from netsim.simulator.scheduler import Done
 from netsim.training.costs import Costs
 
 WORTH_A_THREAD = 500 * 10**6
-"""Picoseconds of charge from which a computation is long."""
+"""Picoseconds of charge from which a computation is worth a thread."""
 
 
 class SimulatedTransport:
-    """Carries messages through a model of the network and charges computations by `costs`.
+    """Carries messages through a model of the network, and charges computations by `costs`.
 
-    Rank r lives on ``hosts[r]``; the clock starts at `now`. Long computations are made when the simulated
-    time of one has passed, together with all others asked for by then, by the threads of `executor` if any.
+    Parameters
+    ----------
+    fabric
+        The network.
+    hosts
+        The host of every rank, by name.
+    costs
+        The simulated time of each computation.
+    executor
+        Its threads make long computations, if given. A long computation is made when the simulated time of one is over,
+        together with all others that were requested by then.
+    now
+        The start of the clock in picoseconds.
+    sharing
+        How flows share links.
+    observers
+        Who learns of computations.
     """
 
     def __init__(
@@ -51,14 +66,18 @@ class SimulatedTransport:
         self._computers: defaultdict[int, Host[CriticalPath]] = defaultdict(Host)
         self._observers = observers
         self.eager = False
-        """Whether a sender goes on as soon as its message is on its way, not when that has arrived."""
+        """Whether a sender goes on as soon as its message is on its way, rather than when it has arrived."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self._hosts)} hosts, now {self.now} ps)"
 
     @property
     def now(self) -> int:
+        """The present instant in picoseconds."""
         return self._environment.now  # type: ignore[no-any-return]
 
     def utilisation(self) -> dict[str, float]:
-        """Return the share of its bandwidth that is in use now, of every link that carries anything."""
+        """Return the present share of bandwidth in use, from 0 to 1, of every link that carries a flow."""
         used: dict[Link, float] = {}
         for flow, rate in self._network.rates().items():
             for link in flow.route.links if rate else ():
@@ -66,26 +85,28 @@ class SimulatedTransport:
         return {link.name: rate / self._network.bandwidth(link) for link, rate in used.items()}
 
     def carry(self, worker: Worker, request: Send, path: CriticalPath, sent: Done, arrived: Done) -> None:
+        """Start a flow along the route between the two hosts."""
         route = self._fabric.route(self._hosts[worker.rank], self._hosts[request.dst])
 
         def drained(flow: Flow) -> None:
-            there = path.then("latency", route.latency_ps)
-            for link, duration in flow.bottlenecks:
-                there = there.then(link, duration)
+            longer = path.then("latency", route.latency_ps)
+            for bottleneck, duration in flow.bottlenecks:
+                longer = longer.then(bottleneck, duration)
             if not self.eager:
-                sent(None, there)
-            arrived(None, there)
+                sent(None, longer)
+            arrived(None, longer)
 
         if self.eager:
             sent(None, path)
         self._network.start(route, nbytes(request.payload), drained)
 
     def expect(self, worker: Worker, request: Recv[Any]) -> None:
-        """A flow starts when its send is posted, whether or not its receiver is there."""
+        """Do nothing: a flow starts when its send is posted, whether or not its receiver is ready."""
 
     def compute(
         self, worker: Worker, request: Compute[Any], call: Callable[[], Any], path: CriticalPath, done: Done
     ) -> None:
+        """Charge the stages of a computation to the rank's host, one after another."""
         host = self._computers[worker.rank]
         charge = 0
         for stage in stages(request):
@@ -102,10 +123,11 @@ class SimulatedTransport:
         timeout.callbacks.append(lambda _: done(finish(), path))
 
     def _charge(self, worker: Worker, stage: Compute[Any]) -> int:
-        """Return the picoseconds that a computation takes, without the stages before it."""
+        """Return the picoseconds of one stage of a computation."""
         return self._costs.picoseconds(stage, self._backlog.settle)
 
     def advance(self) -> bool:
+        """Let the next event of the simulation happen; return False if there is none."""
         try:
             self._environment.step()
         except simpy.core.EmptySchedule:

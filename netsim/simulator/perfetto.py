@@ -1,7 +1,7 @@
-"""A trace in Chrome's trace-event format, which Perfetto (ui.perfetto.dev) and chrome://tracing open.
+"""Writes traces in Chrome's trace-event format, which Perfetto (ui.perfetto.dev) and chrome://tracing open.
 
-Every rank is a process with a track of what it is at, and tracks of its messages; an arrow leads from a message's
-sender to its receiver. Every link is a counter of the share of its bandwidth in use.
+Every rank is a process with one track of activities and further tracks of messages. An arrow leads from the sender of a
+message to its receiver. Every link is a counter of the share of its bandwidth in use.
 """
 
 from __future__ import annotations
@@ -20,13 +20,23 @@ from netsim.simulator.trace import Trace
 Event = dict[str, Any]
 ACTIVITY, SENT, RECEIVED = "activity", "sent", "received"
 LANES = 10_000
-"""Tracks that a rank has room for in each direction; messages that overlap need one each."""
+"""The most tracks of a rank in each direction; messages that overlap need one track each."""
 
 
 def write_chrome_trace(traces: Sequence[Trace], path: Path, about: Mapping[str, Any]) -> None:
-    """Write the traces of several algorithms, which all begin at 0, to `path`; gzip if its name ends in .gz.
+    """Write the traces of several algorithms, each of which begins at 0, to one file.
 
-    `about` is kept with it. Raises NetsimError where the file cannot be written.
+    Parameters
+    ----------
+    path
+        The file; compressed by gzip if its name ends in .gz.
+    about
+        Written into the file as ``otherData``.
+
+    Raises
+    ------
+    NetsimError
+        If the file cannot be written.
     """
     try:
         with whole_file(path) as file:
@@ -54,24 +64,24 @@ def _write(traces: Sequence[Trace], file: IO[bytes] | gzip.GzipFile, about: Mapp
 
 
 def _events(trace: Trace, first: int) -> Iterator[Event]:
-    """Yield the events of one algorithm, whose processes are numbered from `first`; the last is the network."""
+    """Yield the events of one algorithm. Its processes are numbered from `first`, and the last one is the network."""
     for rank, host in enumerate(trace.hosts):
         yield from _names(first + rank, f"{trace.algorithm}: rank {rank} on {host}")
         yield _thread(first + rank, 0, ACTIVITY)
     for rank, activities in enumerate(trace.activities()):
-        for each in activities:
-            yield _slice(first + rank, 0, each.kind, each.start, each.end, {"step": each.step})
+        for activity in activities:
+            yield _slice(first + rank, 0, activity.kind, activity.start, activity.end, {"step": activity.step})
     yield from _messages(trace, first)
     network = first + len(trace.hosts)
     yield from _names(network, f"{trace.algorithm}: links")
     for link in sorted(trace.levels):
         for instant, level in trace.levels[link]:
-            yield {"ph": "C", "pid": network, "tid": 0, "name": link, "ts": _microseconds(instant),
-                   "args": {"% of bandwidth": round(100 * level, 3)}}  # fmt: skip
+            used = {"% of bandwidth": round(100 * level, 3)}
+            yield {"ph": "C", "pid": network, "tid": 0, "name": link, "ts": _microseconds(instant), "args": used}
 
 
 def _messages(trace: Trace, first: int) -> Iterator[Event]:
-    """Yield each message twice, at its sender and at its receiver, and the arrow between."""
+    """Yield every message twice, at its sender and at its receiver, with an arrow between the two."""
     sending = _lanes([(message.src, message.start, message.sent) for message in trace.messages])
     receiving = _lanes([(message.dst, message.start, message.end) for message in trace.messages])
     named: set[tuple[int, int]] = set()
@@ -79,7 +89,7 @@ def _messages(trace: Trace, first: int) -> Iterator[Event]:
         about = {"bytes": message.nbytes, "step": message.step, "tag": message.tag}
         arrow = {"cat": "message", "name": message.operation, "id": number, "bp": "e"}
         src, dst, start = first + message.src, first + message.dst, message.start
-        within = max(start, message.end - 1000)  # of a slice that ends then, not of the next
+        within = max(start, message.end - 1000)  # just before the end, so that the arrow ends in this slice
         for process, thread, track, name, end, phase, instant in (
             (src, 1 + out, SENT, f"{message.operation} to rank {message.dst}", message.sent, "s", start),
             (dst, 1 + LANES + into, RECEIVED, f"{message.operation} from rank {message.src}", message.end, "f", within),
@@ -92,17 +102,17 @@ def _messages(trace: Trace, first: int) -> Iterator[Event]:
 
 
 def _lanes(spans: Sequence[tuple[int, int, int]]) -> list[int]:
-    """Return a track for each (rank, start, end): the first of its rank's that is free, so that no two overlap."""
+    """Return a track for each (rank, start, end): the lowest free track of the rank, so that no two spans overlap."""
     free: dict[int, list[int]] = {}
     busy: dict[int, list[tuple[int, int]]] = {}
     lanes = [0] * len(spans)
-    for number in sorted(range(len(spans)), key=lambda each: (spans[each][1], each)):
-        rank, start, end = spans[number]
+    for position in sorted(range(len(spans)), key=lambda position: (spans[position][1], position)):
+        rank, start, end = spans[position]
         idle, taken = free.setdefault(rank, []), busy.setdefault(rank, [])
         while taken and taken[0][0] <= start:
             heapq.heappush(idle, heapq.heappop(taken)[1])
-        lanes[number] = heapq.heappop(idle) if idle else len(taken)
-        heapq.heappush(taken, (end, lanes[number]))
+        lanes[position] = heapq.heappop(idle) if idle else len(taken)
+        heapq.heappush(taken, (end, lanes[position]))
     return lanes
 
 
@@ -116,11 +126,11 @@ def _thread(process: int, thread: int, name: str) -> Event:
 
 
 def _slice(process: int, thread: int, name: str, start: int, end: int, about: Mapping[str, Any]) -> Event:
-    since = _microseconds(start)
-    return {"ph": "X", "pid": process, "tid": thread, "name": name, "ts": since,
-            "dur": (end // 1000 - start // 1000) / 1000, "args": dict(about)}  # fmt: skip
+    duration = (end // 1000 - start // 1000) / 1000
+    where = {"ph": "X", "pid": process, "tid": thread, "name": name}
+    return where | {"ts": _microseconds(start), "dur": duration, "args": dict(about)}
 
 
 def _microseconds(picoseconds: int) -> float:
-    """Return µs in whole nanoseconds, as readers keep them: rounded down, so that what did not overlap does not."""
+    """Return µs, rounded down to whole nanoseconds as viewers keep them, so that no new overlaps arise."""
     return picoseconds // 1000 / 1000

@@ -1,8 +1,8 @@
-"""Makes a computation that all workers repeat on the same arguments only once.
+"""Makes a computation that all workers repeat with the same arguments only once.
 
-Workers that share a process receive the very objects that others sent, so "the same arguments"
-can be told by identity: nothing is compared, and a worker that holds an equal but different object
-computes for itself. A result is kept only as long as all payloads among its arguments live.
+Workers in one process receive the same objects that others sent, so arguments are compared by identity. A worker that
+holds an equal but different object computes for itself. A result is kept as long as all payloads among its arguments
+live.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _BY_IDENTITY = (Dense, Sparse, SizeOnly, Bundle)
 
 
 class ReplicaMemo:
-    """Results of replicated computations whose arguments are still alive."""
+    """The results of replicated computations whose arguments are alive."""
 
     def __init__(self) -> None:
         self._results: dict[tuple[Any, ...], tuple[Any, tuple[Any, ...]]] = {}
@@ -26,7 +26,7 @@ class ReplicaMemo:
         return len(self._results)
 
     def call(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-        """Return ``function(*args)``, computed once for the same function and arguments."""
+        """Return ``function(*args)``; equal calls with the same objects compute once."""
         payloads = [arg for arg in args if isinstance(arg, _BY_IDENTITY)]
         if not payloads:
             return function(*args)
@@ -34,7 +34,7 @@ class ReplicaMemo:
         if key in self._results:
             return self._results[key][0]
         result = function(*args)
-        # When any argument dies its id may be used again, so the entry goes with the first that does.
+        # The id of a dead argument may be reused, so the entry is removed with its first argument.
         forget = tuple(weakref.ref(payload, lambda _: self._results.pop(key, None)) for payload in payloads)
         self._results[key] = (result, forget)
         return result

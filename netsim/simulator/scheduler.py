@@ -1,7 +1,9 @@
 """Runs all ranks in one process: resumes coroutines, matches messages, reports deadlocks.
 
-A *transport* decides what a message or a computation costs. :class:`~netsim.simulator.in_memory.InMemoryTransport`
-takes no time; :class:`~netsim.simulator.event_engine.SimulatedTransport` asks a model of the network.
+A rank is a coroutine that awaits requests: send, receive, compute. The scheduler begins each request, and resumes the
+rank when the request is done. A :class:`Transport` decides how long messages and computations take:
+:class:`~netsim.simulator.in_memory.InMemoryTransport` takes no time, and
+:class:`~netsim.simulator.event_engine.SimulatedTransport` asks a model of the network.
 """
 
 from __future__ import annotations
@@ -23,41 +25,42 @@ from netsim.simulator.replica_cache import ReplicaMemo
 
 T = TypeVar("T")
 Done = Callable[[Any, CriticalPath], None]
-"""Called by a transport with the answer, and with the path of events that led to it."""
+"""A transport calls it with the answer to a request, and with the path of events that led to the answer."""
 EXPANDED = (Collective, InPieces)
-"""What is run as the messages and computations that it is made of."""
+"""Requests that consist of other requests, which the coroutine then awaits one by one."""
 MESSAGES = (Send, Recv, SendRecv)
-"""What waits for messages."""
+"""Requests that wait for a message."""
 BESIDE = (Start, Fork)
-"""What goes on beside the one that asks."""
+"""Requests that run beside the coroutine that makes them."""
 
 
 class Transport(Protocol):
-    """What time messages and computations take. Times are integer picoseconds."""
+    """Decides how long messages and computations take. Times are integer picoseconds."""
 
     @property
-    def now(self) -> int: ...
+    def now(self) -> int:
+        """The present instant."""
 
     def carry(self, worker: Worker, request: Send, path: CriticalPath, sent: Done, arrived: Done) -> None:
-        """Move the payload that `worker` sends.
+        """Move the payload that `worker` sends, after the events of `path`.
 
-        Call `sent(None, path)` when the sender may go on, `arrived(None, path)` when the last byte is there.
+        Call ``sent(None, path)`` when the sender may go on, and ``arrived(None, path)`` when the last byte arrives.
         """
 
     def expect(self, worker: Worker, request: Recv[Any]) -> None:
-        """Learn that `worker` is ready to receive; on some networks nothing moves before."""
+        """Learn that `worker` is ready to receive; some transports send nothing before."""
 
     def compute(
         self, worker: Worker, request: Compute[Any], call: Callable[[], Any], path: CriticalPath, done: Done
     ) -> None:
-        """Have `call` made on the host of `worker` and call `done(answer, path)` when its time has passed."""
+        """Compute ``answer = call()`` for `worker`; call ``done(answer, path)`` when the computation's time is over."""
 
     def advance(self) -> bool:
-        """Let the next thing happen; return False if nothing is under way."""
+        """Let the next event happen; return False if there is none."""
 
 
 class Operation(Handle[Any]):
-    """A request under way, and whom to tell when it is done."""
+    """A request that has begun; `tell` is called when it is done."""
 
     __slots__ = ("answer", "done", "request", "tell")
 
@@ -67,9 +70,15 @@ class Operation(Handle[Any]):
         self.answer: Any = None
         self.tell: Done | None = None
 
+    def __repr__(self) -> str:
+        return f"Operation({self.request!r}, {'done' if self.done else 'under way'})"
+
 
 class Message:
-    """A payload on its way, matched to a receive in the order in which both were posted."""
+    """A payload on its way. Messages and receives of a channel are matched in the order in which they were posted.
+
+    `claim` is the receive that the message is matched to, if any; `path` is known when the message has `arrived`.
+    """
 
     __slots__ = ("arrived", "claim", "operation", "path", "payload", "posted_at", "src", "version")
 
@@ -83,9 +92,12 @@ class Message:
         self.path: CriticalPath | None = None
         self.claim: tuple[Operation, RankCoroutine[Any]] | None = None
 
+    def __repr__(self) -> str:
+        return f"Message(from rank {self.src}, {self.operation}, {'arrived' if self.arrived else 'on its way'})"
+
 
 class Place(NamedTuple):
-    """Where a message is received, in words if there is something to say about it."""
+    """The receiver of a message; its text begins error messages."""
 
     worker: Worker
     message: Message
@@ -96,7 +108,10 @@ class Place(NamedTuple):
 
 
 class RankCoroutine(Generic[T]):
-    """A coroutine and where it stands: a rank's own, or one that it forked, whose `end` it may await."""
+    """A coroutine and its state: that of a rank, or one that a rank forked and whose `end` it may await.
+
+    `path` is the chain of events that led to the coroutine's present; `blocked_since` is an instant in picoseconds.
+    """
 
     __slots__ = ("blocked_since", "coroutine", "end", "finished", "path", "result", "waits_for", "worker")
 
@@ -112,15 +127,22 @@ class RankCoroutine(Generic[T]):
         self.finished = False
         self.result: T | None = None
 
+    def __repr__(self) -> str:
+        state = "finished" if self.finished else f"waits for {_awaited(self)!r} since {self.blocked_since} ps"
+        return f"RankCoroutine(rank {self.worker.rank}, step {self.worker.step}, {state})"
+
 
 class Channel:
-    """Messages from one rank to another under one tag: sent but unclaimed, and receives unserved."""
+    """One sender, receiver and tag: messages without a receive, and receives without a message."""
 
     __slots__ = ("messages", "receives")
 
     def __init__(self) -> None:
         self.messages: deque[Message] = deque()
         self.receives: deque[tuple[Operation, RankCoroutine[Any]]] = deque()
+
+    def __repr__(self) -> str:
+        return f"Channel({len(self.messages)} messages, {len(self.receives)} receives)"
 
 
 class RankScheduler(Generic[T]):
@@ -149,9 +171,24 @@ class RankScheduler(Generic[T]):
         program: Callable[[Worker], Coroutine[Any, Any, T]],
         start: CriticalPath | None = None,
     ) -> list[RankCoroutine[T]]:
-        """Run ``program(worker)`` for all workers; return their finished tasks in rank order.
+        """Run ``program(worker)`` for all workers until all are finished.
 
-        `start` is the path that led here, if they do not begin at the beginning.
+        Parameters
+        ----------
+        start
+            The path of events so far, if the ranks go on after a pause.
+
+        Returns
+        -------
+        list
+            The finished coroutines with their results, in rank order.
+
+        Raises
+        ------
+        DeadlockError
+            If ranks wait for ever, or messages are never received.
+        ProtocolError
+            If a message is not what its receiver expects, or a rank awaits something other than a request.
         """
         start = CriticalPath.start(self._transport.now) if start is None else start
         tell(self._observers.began, self._transport)
@@ -172,6 +209,7 @@ class RankScheduler(Generic[T]):
         return tasks
 
     def _resume(self, task: RankCoroutine[T], answer: Any) -> None:
+        """Run a coroutine with the answer to its last request until it is blocked or finished."""
         while True:
             try:
                 request = task.coroutine.send(answer)
@@ -195,6 +233,7 @@ class RankScheduler(Generic[T]):
             answer = operation.answer
 
     def _begin(self, task: RankCoroutine[T], request: Any) -> Operation:
+        """Begin a request; raise ProtocolError for anything that is none."""
         begin = self._begins.get(type(request))
         if begin is not None:
             return begin(task, request)
@@ -258,9 +297,10 @@ class RankScheduler(Generic[T]):
         return operation
 
     def _both(self, task: RankCoroutine[T], request: SendRecv[Any]) -> Operation:
-        """Begin both; the pair is done when both are, and answers what was received.
+        """Begin a send and a receive; the pair is done when both are, and its answer is the received payload.
 
-        The path is that of the later; of two at one instant, of the message received, whichever is handled first.
+        Its path is that of the later part. If both are done at one instant, it is that of the message,
+        whatever the order in which the two are handled.
         """
         operation = Operation(request)
         received = self._receive(task, request.recv)
@@ -297,7 +337,7 @@ class RankScheduler(Generic[T]):
         return operation
 
     def _fork(self, task: RankCoroutine[T], request: Fork[Any]) -> Operation:
-        """Run a coroutine beside `task`, at first until it waits for something."""
+        """Run a coroutine beside `task`, now until it is blocked for the first time."""
         operation = Operation(request)
         forked: RankCoroutine[Any] = RankCoroutine(request.worker, request.coroutine, task.path, operation)
         self._forked[forked] = None
@@ -309,6 +349,7 @@ class RankScheduler(Generic[T]):
             forked.coroutine.close()
 
     def _deliver(self, message: Message, operation: Operation, task: RankCoroutine[T]) -> None:
+        """Answer a receive with a message that has arrived, after checking that it is as the receiver expects."""
         where = Place(task.worker, message)
         if message.payload.version() != message.version:
             raise ProtocolError(f"{where}: the sender changed {describe(message.payload)} after sending it")
@@ -321,7 +362,7 @@ class RankScheduler(Generic[T]):
     def _finish(operation: Operation, answer: Any, path: CriticalPath) -> None:
         operation.done, operation.answer = True, answer
         if (tell := operation.tell) is not None:
-            operation.tell = None  # it may refer back here, and payloads must go when they are done with
+            operation.tell = None  # breaks a reference cycle, so that payloads are freed at once
             tell(answer, path)
 
     def _wake(self, task: RankCoroutine[T], answer: Any, path: CriticalPath) -> None:
@@ -335,7 +376,7 @@ class RankScheduler(Generic[T]):
 
     def _check_finished(self, tasks: Sequence[RankCoroutine[T]]) -> None:
         stuck = [task for task in tasks if not task.finished]
-        # Who waits for a coroutine that it forked is told of by that.
+        # A rank that waits for its own fork is left out: the fork's own line explains the wait.
         problems = [self._why(task) for task in stuck if not isinstance(_awaited(task), Fork)]
         problems += [
             f"rank {src} sent rank {dst} {describe(message.payload)} (tag {tag}, {message.operation}) "
@@ -361,8 +402,10 @@ class RankScheduler(Generic[T]):
 
 
 def _awaited(task: RankCoroutine[Any]) -> Any:
+    """Return the request that a coroutine waits for, None if it waits for none."""
     return None if task.waits_for is None else task.waits_for.request
 
 
 def _clock(picoseconds: int) -> str:
+    """Return an instant as text."""
     return format_duration(picoseconds / PICOSECONDS)

@@ -1,4 +1,4 @@
-"""What a rank was at: when it computed, and when it waited for messages, also at the same time."""
+"""The timeline of one rank: when it computed, selected and waited for messages, which may overlap."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from netsim.comm.worker import COMPUTE
 
 
 class Spent(NamedTuple):
-    """How long a rank computed, selected (while it did not compute), and waited for messages.
+    """How long a rank computed, selected without computing, and waited for messages.
 
-    `hidden` is how much of the last was while it computed or selected.
+    `hidden` is the part of `communication` during which the rank computed or selected.
     """
 
     compute: float = 0
@@ -20,12 +20,12 @@ class Spent(NamedTuple):
     hidden: float = 0
 
     def plus(self, other: Spent) -> Spent:
-        """Return the sum of both."""
-        return Spent(*(one + more for one, more in zip(self, other, strict=True)))
+        """Return the sum of both, field by field."""
+        return Spent(*(ours + theirs for ours, theirs in zip(self, other, strict=True)))
 
 
 class Timeline:
-    """Intervals of one rank, in any unit of time; several may overlap."""
+    """The intervals of one rank in a step, in any unit of time; they may overlap."""
 
     def __init__(self) -> None:
         self._computing: list[tuple[float, float]] = []
@@ -33,15 +33,15 @@ class Timeline:
         self._communicating: list[tuple[float, float]] = []
 
     def computed(self, work: str, start: float, end: float) -> None:
-        """Note that it computed, for what `work`, from `start` to `end`."""
+        """Add a computation of a kind of `work`, from `start` to `end`."""
         (self._computing if work in COMPUTE else self._selecting).append((start, end))
 
     def communicated(self, start: float, end: float) -> None:
-        """Note that one of its coroutines waited for a message."""
+        """Add a wait of one of the rank's coroutines for a message, from `start` to `end`."""
         self._communicating.append((start, end))
 
     def spent(self) -> Spent:
-        """Return how long it was at what since this was last asked; ask when nothing is under way: after a round."""
+        """Return the times since the last call, and begin anew; call it after a round, when nothing is under way."""
         busy = [*self._computing, *self._selecting]
         compute, either = covered(self._computing), covered(busy)
         communication = covered(self._communicating)
@@ -52,7 +52,11 @@ class Timeline:
 
 
 def covered(intervals: Iterable[tuple[float, float]]) -> float:
-    """Return how much time lies in at least one of the intervals."""
+    """Return the length of the union of the intervals.
+
+    >>> covered([(0, 2), (1, 3), (5, 6)])
+    4
+    """
     total: float = 0
     until: float | None = None
     for start, end in sorted(intervals):

@@ -1,7 +1,7 @@
-"""What went on in a run, instant by instant: who computed, which messages were under way, how full the links were.
+"""The trace of a run: every computation, every message, and the utilisation of every link over time.
 
-Times are integer picoseconds. :mod:`netsim.simulator.trace_observer` fills a trace;
-:mod:`netsim.simulator.perfetto` writes it to a file, and :mod:`netsim.report.activity` draws it.
+Times are integer picoseconds. :mod:`netsim.simulator.trace_observer` fills a trace, :mod:`netsim.simulator.perfetto`
+writes it to a file, and :mod:`netsim.report.activity` draws it.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 from netsim.simulator.observer import Computation, TracedMessage
 
 MOST_RECORDS = 2_000_000
-"""Computations and messages that are kept; a file of more would not open."""
+"""The most computations and messages of a trace; viewers do not open larger files."""
 
 SEND, RECEIVE, BOTH, WAIT = "send", "receive", "send and receive", "wait"
 
 
 class Activity(NamedTuple):
-    """What a rank was at: a kind of work, or else what it waited for."""
+    """What a rank did between two instants: a kind of work, or a kind of waiting."""
 
     kind: str
     step: int
@@ -32,10 +32,16 @@ class Activity(NamedTuple):
 
 @dataclass(slots=True)
 class Trace:
-    """The records of one algorithm's run; `hosts` names where each rank lives.
+    """The records of one algorithm's run.
 
-    ``levels[link]`` are (instant, share of the bandwidth in use from then on), in order of time.
-    `left_out` counts the records beyond :data:`MOST_RECORDS`, which were not kept.
+    Parameters
+    ----------
+    hosts
+        The host of every rank, by name.
+    levels
+        For every link by name: (instant, share of the bandwidth in use from then on), in order of time.
+    left_out
+        The number of records beyond :data:`MOST_RECORDS`, which are not kept.
     """
 
     algorithm: str
@@ -46,15 +52,15 @@ class Trace:
     left_out: int = 0
 
     @classmethod
-    def from_dict(cls, found: Mapping[str, Any]) -> Trace:
-        """Return the trace that :func:`dataclasses.asdict` made, also after a trip through JSON."""
+    def from_dict(cls, fields: Mapping[str, Any]) -> Trace:
+        """Return a trace from the result of :func:`dataclasses.asdict`, also after conversion to JSON and back."""
         return cls(
-            found["algorithm"],
-            list(found["hosts"]),
-            [Computation(*each) for each in found["computations"]],
-            [TracedMessage(*each) for each in found["messages"]],
-            {link: [(instant, level) for instant, level in history] for link, history in found["levels"].items()},
-            found["left_out"],
+            fields["algorithm"],
+            list(fields["hosts"]),
+            [Computation(*record) for record in fields["computations"]],
+            [TracedMessage(*record) for record in fields["messages"]],
+            {link: [(instant, level) for instant, level in history] for link, history in fields["levels"].items()},
+            fields["left_out"],
         )
 
     def add(self, record: Computation | TracedMessage) -> None:
@@ -67,13 +73,13 @@ class Trace:
             self.messages.append(record)
 
     def set_levels(self, now: int, used: dict[str, float]) -> None:
-        """Note that from `now` on, links are `used` so much; those that are not named are idle."""
+        """Keep the shares of bandwidth in use from `now` on; links that are not in `used` are idle."""
         if self.left_out:
             return
         for link in self.levels.keys() | used.keys():
             history, level = self.levels.setdefault(link, []), used.get(link, 0.0)
             if history and history[-1][0] == now:
-                history.pop()  # of one instant, only how it ends counts
+                history.pop()  # of several levels at one instant, only the last counts
             if level != (history[-1][1] if history else 0.0):
                 history.append((now, level))
 
@@ -88,9 +94,9 @@ class Trace:
         return min((record.start for records in (self.computations, self.messages) for record in records), default=0)
 
     def activities(self) -> list[list[Activity]]:
-        """Return what each rank was at, one after the other, from the start to its last record.
+        """Return the activities of each rank, one after another, from the start to the rank's last record.
 
-        While nothing is computed, a rank sends, receives, does both, or waits: no message of its own is under way.
+        A rank that does not compute sends, receives, does both, or waits; it waits if no message of it is on its way.
         """
         changes: list[list[tuple[int, int, str, Computation | None]]] = [[] for _ in self.hosts]
         for work in self.computations:
@@ -102,7 +108,7 @@ class Trace:
         return [_activities(start, sorted(of_rank, key=lambda change: change[0])) for of_rank in changes]
 
     def utilisation(self, link: str, edges: Sequence[float]) -> list[float]:
-        """Return the mean share of a link's bandwidth in use between every two instants of `edges`."""
+        """Return the mean share of a link's bandwidth in use between consecutive instants of `edges`."""
         history = [*self.levels.get(link, []), (self.end, 0.0)]
         means = [0.0] * (len(edges) - 1)
         for (since, level), (until, _) in pairwise(history):
@@ -113,32 +119,33 @@ class Trace:
         return means
 
     def busiest(self, most: int) -> list[str]:
-        """Return the names of the links that carried most for their bandwidth, at most so many, the busiest first."""
+        """Return the names of the links with the highest mean utilisation, at most `most`, the busiest first."""
         whole = [self.start, max(self.end, self.start + 1)]
         used = {link: self.utilisation(link, whole)[0] for link in self.levels}
         return sorted(used, key=lambda link: (-round(used[link], 9), _by_number(link)))[:most]
 
 
 def _by_number(name: str) -> list[tuple[int, str]]:
-    """Return what puts worker10 after worker9."""
+    """Return a sort key that puts worker10 after worker9."""
     return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
 
 
 def _activities(start: int, changes: Sequence[tuple[int, int, str, Computation | None]]) -> list[Activity]:
+    """Return one rank's activities from its changes: (instant, +1 or -1, kind, computation if it is one)."""
     computing: dict[Computation, None] = {}
     under_way: Counter[str] = Counter()
-    found: list[Activity] = []
+    activities: list[Activity] = []
     now, step = start, 0
     for instant, change, what, work in changes:
         if instant > now:
             current = next(iter(computing), None)
             step = step if current is None else current.step
             kind = current.work if current is not None else _waiting(under_way)
-            last = found[-1] if found else None
+            last = activities[-1] if activities else None
             if last is not None and last.kind == kind and current is None:
-                found[-1] = last._replace(end=instant)
+                activities[-1] = last._replace(end=instant)
             else:
-                found.append(Activity(kind, step, now, instant))
+                activities.append(Activity(kind, step, now, instant))
             now = instant
         if work is None:
             under_way[what] += change
@@ -146,10 +153,11 @@ def _activities(start: int, changes: Sequence[tuple[int, int, str, Computation |
             computing[work] = None
         else:
             computing.pop(work, None)
-    return found
+    return activities
 
 
 def _waiting(under_way: Counter[str]) -> str:
+    """Return the kind of activity of a rank that does not compute, from its messages on their way."""
     if under_way[SEND] and under_way[RECEIVE]:
         return BOTH
     return SEND if under_way[SEND] else RECEIVE if under_way[RECEIVE] else WAIT
