@@ -47,39 +47,53 @@ from netsim.simulator.timeline import Timeline
 T = TypeVar("T")
 COMMUNICATION = (Send, Recv, SendRecv, Outgoing, Incoming, Announced)
 RECEIPTS_KEPT = 4096
-"""The kernel has a receipt, a byte whose receiver is waiting, long before so many later ones were sent."""
+"""Receipts that are kept until sent: the kernel has sent a byte long before so many later ones follow."""
 
 
 class RankInterpreter:
-    """Answers one rank's requests with torch.distributed, and keeps its clock.
+    """Answers one rank's requests with torch.distributed, and times them.
 
-    Bodies travel on `device` (the GPU under nccl, otherwise main memory), headers always through
-    main memory: under nccl the process group has both backends, ``cpu:gloo,cuda:nccl``.
+    Bodies travel on the device (the GPU under nccl, else main memory), headers always through main memory. So under
+    nccl the process group has both backends, ``cpu:gloo,cuda:nccl``.
+
+    Parameters
+    ----------
+    worker
+        The rank's worker.
+    device, backend
+        Where vectors are, and the backend of the process group.
+    sends
+        When a send is done: ``eager`` or ``acknowledged``.
+
+    Attributes
+    ----------
+    packing_s : float
+        Seconds spent on turning payloads into bytes and back.
+    timeline : Timeline
+        Times of this coroutine and of those that it forked, in seconds.
     """
 
     def __init__(self, worker: Worker, device: str, backend: str, sends: Sends = "eager") -> None:
         self._worker = worker
-        # Asked itself, the group that everybody is in leaves out what isend and irecv look up at every call.
+        # The group's own send and recv skip the look-ups that dist.isend and dist.irecv make at every call.
         group = dist.group.WORLD
         assert group is not None, "this process is not in the group"
         self._group = group
         self._device, self._backend, self._sends = device, backend, sends
         self._on_gpu = backend == "nccl"
-        # Tags that have a size in them are larger than every mpi must take.
+        # Tags with a size in them exceed the bound that mpi guarantees.
         self._at_once = backend == "gloo"
-        # A receipt does not keep nccl's stream from running ahead, and there the batch is the pair's own.
+        # Under nccl a receipt does not keep the stream from running ahead.
         self._acknowledged = sends == "acknowledged" and not self._on_gpu
         self._receiving: dict[tuple[int, int], Incoming] = {}
         self._receipts: deque[Transfer] = deque(maxlen=RECEIPTS_KEPT)
         self._request: Any = None
         self._backward: ThreadPoolExecutor | None = None
         self.packing_s = 0.0
-        """Spent on turning payloads into bytes and back."""
         self.timeline = Timeline()
-        """In seconds, of this coroutine and of those that it forked."""
 
     def run(self, program: Coroutine[Any, Any, T]) -> T:
-        """Drive `program` to its end and return its result."""
+        """Run a coroutine to its end, and return its result."""
         CURRENT_RANK.follow(self._worker, self._doing)
         return self._drive(program)
 
@@ -98,7 +112,7 @@ class RankInterpreter:
             program.close()
 
     def _doing(self) -> str:
-        """Say what is being done, in the middle of it."""
+        """Return in words the request that is being answered."""
         match self._request:
             case Compute(work=work):
                 return f"computing ({work})"
@@ -150,14 +164,14 @@ class RankInterpreter:
         return result
 
     def _fork(self, request: Fork[Any]) -> ForkedExchange:
-        """Let a thread answer the requests of a coroutine that runs beside this one."""
+        """Answer the requests of a concurrent coroutine in a thread."""
         beside = RankInterpreter(request.worker, self._device, self._backend, self._sends)
         beside.timeline = self.timeline
         return ForkedExchange(partial(beside._drive, request.coroutine))
 
     def _in_pieces(self, request: InPieces) -> Backward:
         if self._backward is None:
-            # One thread for all steps: it keeps a copy of the model, and torch's number of threads is its own.
+            # One thread for all steps, since a thread keeps a copy of the model and a number of torch's threads.
             self._backward = ThreadPoolExecutor(1, "backward", torch.set_num_threads, (torch.get_num_threads(),))
         return Backward(request, self._backward, self.timeline, self._device)
 
@@ -197,7 +211,7 @@ class RankInterpreter:
     def _start_announced(self, request: Recv[Any], where: Where, acknowledge: Callable[[], None] | None) -> Announced:
         channel, tag = (request.src, request.tag), request.tag
         if (earlier := self._receiving.get(channel)) is not None:
-            earlier.finish()  # headers and bodies of one channel must come in turn
+            earlier.finish()  # headers and bodies of one channel must alternate
 
         def body_after(header: torch.Tensor) -> Transfer | None:
             size = Header.decode(header, where.operation, where.step, tag, where).body_bytes
@@ -229,7 +243,7 @@ class RankInterpreter:
         incoming = self._start_recv(request.recv)
         outgoing = self._outgoing(request.send)
         if request.send.dst == request.recv.src:
-            # One connection carries both: that we are ready must not queue behind our own body.
+            # One connection carries both, so our ready notice must not queue behind our own body.
             incoming.make_ready()
         outgoing.send_body()
         payload = incoming.finish()
@@ -237,7 +251,7 @@ class RankInterpreter:
         return payload  # type: ignore[no-any-return]
 
     def _exchange_bodies_at_once(self, request: SendRecv[Any]) -> Payload:
-        """nccl runs a pair's sends and receives one after the other, so both bodies go as one batch."""
+        """Exchange under nccl, where both bodies must be one batch: it would run a send and a receive in turn."""
         send, recv = request.send, request.recv
         sending = self._where("sending to rank", send.dst, send.payload)
         receiving = self._where("receiving from rank", recv.src, recv.template)
@@ -271,7 +285,7 @@ class RankInterpreter:
         return as_tensor(head[:HEADER_BYTES]), body
 
     def _pack_whole(self, request: Send, where: Where) -> torch.Tensor:
-        """Return all of a message whose size its receiver knows."""
+        """Return the whole message of a payload whose size its receiver knows."""
         started = time.perf_counter()
         payload = request.payload
         head = head_of(payload, where.operation, where.step, request.tag)
@@ -284,7 +298,7 @@ class RankInterpreter:
         return message
 
     def _unpack(self, request: Recv[Any], where: Where, header: torch.Tensor, body: torch.Tensor) -> Payload:
-        """Return the payload of a message; raise ProtocolError unless it is the one expected."""
+        """Return the payload of a message; raise ProtocolError if it is not like the template."""
         started = time.perf_counter()
         payload = decode(
             self._moved(body, self._device), Header.decode(header, where.operation, where.step, request.tag, where)
@@ -298,7 +312,7 @@ class RankInterpreter:
         started = time.perf_counter()
         template = request.template
         if isinstance(template, Dense):
-            # Of the vector that is expected all but the values is known, so that is compared, not decoded.
+            # All but the values of the expected vector is known, so it is compared, not decoded.
             head = head_of(template, where.operation, where.step, request.tag)
             if (values := values_after(head, message, template)) is not None:
                 payload = Dense(self._moved(values, self._device))

@@ -1,4 +1,4 @@
-"""Starts the ranks of a real run on this machine, over loopback or in a shaped cluster, or joins torchrun's."""
+"""Starts the ranks of a real run on this machine, or joins a job of torchrun as one rank."""
 
 from __future__ import annotations
 
@@ -43,12 +43,33 @@ def launch(
     on_round: OnRound = ignore,
     cluster: Cluster | None = None,
 ) -> tuple[list[Result], dict[str, NetsimError]]:
-    """Start all ranks here, on loopback or in a `cluster`, wait for them, and return the results.
+    """Start all ranks on this machine, and wait for them.
 
-    The second answer tells, by its name, what happened to each algorithm that failed. A rank that fails ends all
-    of them, so algorithms after one that diverged begin with new ranks. After any other failure none is begun.
+    A failing rank ends all ranks, so algorithms after one that diverged run on new ranks. After any other failure no
+    further algorithm runs.
+
+    Parameters
+    ----------
+    experiment
+        What is trained.
+    backend, timeout_s
+        Backend of torch.distributed, and the seconds after which an operation that waits fails.
+    on_round
+        Told the progress of rank 0.
+    cluster
+        A shaped cluster to build; None for loopback.
+
+    Returns
+    -------
+    tuple
+        The results, and the error of each algorithm that failed by the algorithm's name.
+
+    Raises
+    ------
+    RankFailedError
+        If a rank fails before there is any result.
     """
-    task, _, _ = load_task(experiment, "cpu")  # what every rank would refuse is better refused before there are ranks
+    task, _, _ = load_task(experiment, "cpu")  # refuse here, before ranks exist, what every rank would refuse
     ranks = ranks_of(experiment)
     check_memory(f"{ranks:,} processes", ranks * RANK_BYTES, "start fewer with --nproc")
     details = {"work": TRAIN, "experiment": experiment.config(), "backend": backend, "timeout_s": timeout_s}
@@ -74,14 +95,32 @@ def launch(
 
 
 def _error(kind: str, message: str) -> NetsimError:
-    """Return the error that a rank told of, by its class."""
+    """Return the error of an exit message."""
     return NonFiniteGradientError(message) if kind == NonFiniteGradientError.__name__ else NetsimError(message)
 
 
 def launch_work(
     details: dict[str, Any], ranks: int, on_round: OnRound = ignore, cluster: Cluster | None = None
 ) -> list[dict[str, Any]]:
-    """Have so many ranks do the work that `details` name, and return what rank 0 says came out."""
+    """Have ranks on this machine run a task, and return the results of rank 0.
+
+    Parameters
+    ----------
+    details
+        Arguments of the task. ``work`` names its function (:func:`netsim.distributed.job.task_of`); ``backend`` and
+        ``timeout_s`` are needed, too.
+    ranks
+        Number of ranks.
+    on_round
+        Told the progress of rank 0.
+    cluster
+        A shaped cluster to build; None for loopback.
+
+    Raises
+    ------
+    RankFailedError
+        If a rank fails; it has the results until then.
+    """
     with _folder() as folder, ended_politely():
         job = Job(folder)
         try:
@@ -101,7 +140,7 @@ def launch_work(
 
 @contextmanager
 def _folder() -> Iterator[Path]:
-    """Make a folder for a job, and remove it at the end."""
+    """Make a temporary folder for a job."""
     try:
         folder = tempfile.TemporaryDirectory(prefix="netsim-", ignore_cleanup_errors=True)
     except OSError as error:
@@ -111,20 +150,20 @@ def _folder() -> Iterator[Path]:
 
 
 def _start(job: Job) -> subprocess.Popen[bytes]:
-    """Start the process that forks the ranks."""
+    """Start the forkserver."""
     environment = child_environment() | {JOB: str(job.folder), LAUNCHER: str(os.getpid())}
     with job.stderr(HOST).open("wb") as stderr:
         return subprocess.Popen(
             [sys.executable, "-m", "netsim.distributed.forkserver"],
             env=environment,
             stdin=subprocess.DEVNULL,
-            stdout=_prints(),
+            stdout=_stdout_of_ranks(),
             stderr=stderr,
         )
 
 
-def _prints() -> int:
-    """Return where the ranks' stdout goes: to this process's stderr, since stdout is for results."""
+def _stdout_of_ranks() -> int:
+    """Return the file for the ranks' stdout: this process's stderr, since stdout is for results."""
     try:
         os.fstat(STDERR)
     except OSError:  # it was closed
@@ -133,12 +172,12 @@ def _prints() -> int:
 
 
 def under_launcher() -> bool:
-    """Return whether this process is a rank that torchrun, or something like it, started."""
+    """Return whether torchrun, or something like it, started this process as a rank."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
 Rest = Callable[[Experiment, list[Result], dict[str, NetsimError]], None]
-"""``rest(experiment, results, failed)`` delivers on rank 0 what came out before this process had to end."""
+"""``rest(experiment, results, failed)`` delivers on rank 0 the results before this process had to end."""
 
 
 def join(
@@ -149,11 +188,27 @@ def join(
     rest: Rest,
     on_round: OnRound = ignore,
 ) -> tuple[Experiment, list[Result]]:
-    """Take part as one rank of torchrun's job; `options(workers)` is the experiment for so many workers.
+    """Train as one rank of torchrun's job; an error ends this process.
 
-    Returns the results on rank 0, an empty list elsewhere. An error ends this process, after `rest`.
+    Parameters
+    ----------
+    options
+        ``options(workers)`` returns the experiment for a number of workers.
+    topology
+        Decides how many of the ranks are parameter servers.
+    backend, timeout_s
+        Backend of torch.distributed, and the seconds after which an operation that waits fails.
+    rest
+        Called before an error ends the process.
+    on_round
+        Told the progress of this rank.
+
+    Returns
+    -------
+    tuple
+        The experiment, and its results on rank 0, an empty list elsewhere.
     """
-    world_size = _given("WORLD_SIZE")
+    world_size = _from_environment("WORLD_SIZE")
     workers = world_size - servers_of(topology)
     if workers < 1:
         raise UsageError(
@@ -164,8 +219,8 @@ def join(
     check_backend(backend, experiment)
     details = {"work": TRAIN, "experiment": experiment.config(), "backend": backend, "timeout_s": timeout_s}
 
-    def ended_early(found: list[dict[str, Any]], why: NetsimError) -> None:
-        results = [Result(**result) for result in found]
+    def ended_early(so_far: list[dict[str, Any]], why: NetsimError) -> None:
+        results = [Result(**result) for result in so_far]
         begun = experiment.algorithms[: len(results) + 1][-1]
         rest(experiment, results, {begun: why})
 
@@ -177,38 +232,49 @@ def join_work(
     on_round: OnRound = ignore,
     ended_early: Callable[[list[dict[str, Any]], NetsimError], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """Do the work that `details` name as one rank of torchrun's job; an error ends this process, saying where it was.
+    """Run a task as one rank of torchrun's job; an error ends this process, with a message that says where it was.
 
-    Returns what came out on rank 0, an empty list elsewhere. Before an error ends the process, `ended_early` is
-    given what came out so far, if anything did, and why no more does.
+    Parameters
+    ----------
+    details
+        Arguments of the task, as for :func:`launch_work`.
+    on_round
+        Told the progress of this rank.
+    ended_early
+        Called with the results so far, if there are any, and the error, before an error ends the process.
+
+    Returns
+    -------
+    list of dict
+        The results on rank 0, an empty list elsewhere.
     """
-    rank, world_size = _given("RANK"), _given("WORLD_SIZE")
+    rank, world_size = _from_environment("RANK"), _from_environment("WORLD_SIZE")
     if "LOCAL_RANK" in os.environ:
-        _given("LOCAL_RANK")
+        _from_environment("LOCAL_RANK")
     if "TORCHELASTIC_RUN_ID" in os.environ:
         die_with(os.getppid(), heed_interrupts=True)
-    found: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
 
     def tell(kind: str, message: str, code: int, peer: int | None) -> None:
-        if found and ended_early is not None:
-            ended_early(found, _error(kind, message))
+        if results and ended_early is not None:
+            ended_early(results, _error(kind, message))
 
     group = process_group(details["backend"], details["timeout_s"], "env://", rank, world_size, details)
     with taking_part(rank, tell, Alarm(details["timeout_s"], tell)), group:
         if rank == 0:
             print(f"netsim: rank 0 {where_it_listens()}", file=sys.stderr, flush=True)  # noqa: T201
         for result in task_of(details)(details, rank, on_round):
-            found.append(result)  # noqa: PERF402  an error must find what there is
-    return found
+            results.append(result)  # noqa: PERF402  `tell` needs the results before the end
+    return results
 
 
 def ranks_given() -> int:
-    """Return how many ranks torchrun has started."""
-    return _given("WORLD_SIZE")
+    """Return the number of ranks that torchrun has started."""
+    return _from_environment("WORLD_SIZE")
 
 
-def _given(name: str) -> int:
-    """Return a whole number that torchrun put into the environment."""
+def _from_environment(name: str) -> int:
+    """Return a whole number from an environment variable of torchrun."""
     value = read_whole(os.environ[name])
     if value is None:
         raise UsageError(f"{name} {shown(os.environ[name])} must be a whole number, as torchrun sets it")

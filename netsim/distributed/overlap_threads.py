@@ -1,4 +1,4 @@
-"""What a rank of a real cluster does at the same time: it computes a gradient, and exchanges what is there of it."""
+"""Threads of a rank that overlap computing a gradient with exchanging the pieces of it that are ready."""
 
 from __future__ import annotations
 
@@ -17,7 +17,13 @@ from netsim.simulator.timeline import Timeline
 
 
 class ForkedExchange(Handle[Any]):
-    """A coroutine that ``run()`` drives to its end in a thread of its own."""
+    """A coroutine that runs to its end in a thread of its own.
+
+    Parameters
+    ----------
+    run
+        Drives the coroutine, and returns its result.
+    """
 
     def __init__(self, run: Callable[[], Any]) -> None:
         self._run = run
@@ -28,14 +34,14 @@ class ForkedExchange(Handle[Any]):
         self._thread.start()
 
     def _drive(self) -> None:
-        torch.set_num_threads(self._torch_threads)  # it is every thread's own, and changes bits
+        torch.set_num_threads(self._torch_threads)  # each thread has its own number, which changes bits
         try:
             self._answer = self._run()
         except BaseException as error:
             self._error = error
 
     def finish(self) -> Any:
-        """Wait for its end and return its result; raise what it raised."""
+        """Wait for the coroutine's end, and return its result or raise its error."""
         self._thread.join()
         if self._error is not None:
             raise self._error
@@ -43,13 +49,25 @@ class ForkedExchange(Handle[Any]):
 
 
 class Backward(Pieces):
-    """A gradient that a thread of `executor` computes, on `device`; each piece is there as soon as its tensors are."""
+    """A gradient that a thread computes; each piece is ready as soon as its tensors are.
+
+    Parameters
+    ----------
+    request
+        The computation, and the pieces of its result.
+    executor
+        Runs the thread.
+    timeline
+        Records the computation.
+    device
+        Device of the computation.
+    """
 
     def __init__(self, request: InPieces, executor: Executor, timeline: Timeline, device: str) -> None:
         self._request, self._timeline, self._device = request, timeline, device
         self._missing = [last - first for first, last in (piece.tensors for piece in request.pieces)]
-        self._there = [threading.Event() for _ in request.pieces]
-        self._given = 0
+        self._ready = [threading.Event() for _ in request.pieces]
+        self._next = 0
         self._vector: Vector | None = None
         self._error: BaseException | None = None
         executor.submit(self._compute)
@@ -65,22 +83,23 @@ class Backward(Pieces):
         except BaseException as error:
             self._error = error
         self._timeline.computed(whole.work, started, time.perf_counter())
-        for event in self._there:
+        for event in self._ready:
             event.set()
 
     def _written(self, vector: Vector, tensor: int) -> None:
         self._vector = vector
-        for number, piece in enumerate(self._request.pieces):
+        for index, piece in enumerate(self._request.pieces):
             if piece.tensors[0] <= tensor < piece.tensors[1]:
-                self._missing[number] -= 1
-                if not self._missing[number]:
+                self._missing[index] -= 1
+                if not self._missing[index]:
                     if self._device.startswith("cuda"):
                         torch.cuda.synchronize(self._device)
-                    self._there[number].set()
+                    self._ready[index].set()
 
     async def next(self) -> Vector:
-        piece, event = self._request.pieces[self._given], self._there[self._given]
-        self._given += 1
+        """Wait for the next piece, and return it."""
+        piece, event = self._request.pieces[self._next], self._ready[self._next]
+        self._next += 1
         event.wait()
         if self._error is not None:
             raise self._error

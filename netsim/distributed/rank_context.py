@@ -1,7 +1,7 @@
-"""Where this process is in a real run, and its last word when an error or a signal ends it.
+"""The current rank's operation and step, and its exit message when an error or a signal ends it.
 
 One process is one rank, so there is one :data:`CURRENT_RANK`. A rank that waits in gloo runs no Python, and so none of
-Python's signal handlers, for as long as the timeout: a thread of its own, which the C handler wakes, speaks instead.
+Python's signal handlers, for as long as the timeout. The C handler wakes a thread of its own, which then ends the rank.
 """
 
 from __future__ import annotations
@@ -20,33 +20,43 @@ if TYPE_CHECKING:
     from netsim.comm.worker import Worker
 
 TellFailure = Callable[[str, str, int, int | None], None]
-"""``tell(kind, message, exit_code, peer)`` hands on why a rank ends: the error's class, and which rank it is about."""
+"""``tell(kind, message, exit_code, peer)`` hands on a rank's exit message (netsim.distributed.failures.ExitMessage)."""
 
-StderrNote = Callable[[str], None]
-"""``note(where)`` tells whoever watches this rank that it is in an operation that must end within the timeout."""
+NotePhase = Callable[[str], None]
+"""``note(where)`` tells the supervisor that this rank is in an operation that must end within the timeout.
+
+An empty text says that it is in none."""
 
 HINT = " (is that rank stuck, stopped or at something else, or a link down?)"
 SLACK_S = 0.5
-"""Seconds that a watcher waits beyond the timeout: a rank that times out itself knows more, and is to say so."""
+"""Seconds that a supervisor waits beyond the timeout, since a rank that times out itself can say more."""
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def _nothing(where: str) -> None:
-    """Tell nobody."""
+def _ignore(where: str) -> None:
+    """Ignore a phase."""
 
 
 class RankContext:
-    """Which rank this is, and what it is doing; the worker that runs, if any, knows operation and step."""
+    """The rank of this process, and what it is doing.
+
+    Attributes
+    ----------
+    rank : int
+        This rank.
+    note : callable
+        Told when the rank enters or leaves an operation that must end within the timeout.
+    """
 
     def __init__(self) -> None:
         self.rank = 0
-        self.note: StderrNote = _nothing
+        self.note: NotePhase = _ignore
         self._worker: Worker | None = None
         self._doing: Callable[[], str] = str
         self._between = "starting, before step 0"
 
     def follow(self, worker: Worker, doing: Callable[[], str]) -> None:
-        """Be where `worker` is from now on; `doing()` says what it does there."""
+        """Take operation and step from a worker from now on, and what it is doing there from ``doing()``."""
         self._worker, self._doing = worker, doing
 
     def __str__(self) -> str:
@@ -57,7 +67,18 @@ class RankContext:
 
     @contextmanager
     def between(self, operation: str, when: str) -> Iterator[None]:
-        """Do something of torch.distributed that no worker asked for, such as a barrier; its errors say where."""
+        """Enter an operation of torch.distributed that no worker asked for, such as a barrier.
+
+        Parameters
+        ----------
+        operation, when
+            The operation in words, and its place in the run, such as "before step 0".
+
+        Raises
+        ------
+        NetsimError
+            Instead of torch's RuntimeError, with rank, operation and place.
+        """
         self._worker, self._between = None, f"{operation}, {when}"
         self.note(str(self))
         try:
@@ -73,15 +94,29 @@ CURRENT_RANK = RankContext()
 
 
 def failure(where: str, error: RuntimeError, peer: int | None = None, what: str = "") -> NetsimError:
-    """Return what an error of torch.distributed means, said of a rank in an operation at a step.
+    """Return netsim's error for an error of torch.distributed.
 
-    `what` must be the same at both ends for anything to go on.
+    Parameters
+    ----------
+    where
+        Rank, operation and step, in words.
+    error
+        The error of torch.distributed.
+    peer
+        The rank at the other end, if any.
+    what
+        The payload, which must be the same at both ends.
+
+    Returns
+    -------
+    NetsimError
+        PeerSilentError after a timeout, PeerLostError if the other end closed the connection.
     """
     said = str(error).splitlines()[0] if str(error) else type(error).__name__
     if "Timed out" in said or "timeout" in said.lower():
-        nothing, joint = ("nothing came", "of") if "recv" in said else ("it did not go on", "with")
-        wanted = f" {joint} {what}" if what else ""
-        return PeerSilentError(f"{where}: {nothing}{_limit(said)}{wanted}{HINT}", peer)
+        happened, preposition = ("nothing came", "of") if "recv" in said else ("it did not go on", "with")
+        payload = f" {preposition} {what}" if what else ""
+        return PeerSilentError(f"{where}: {happened}{_limit(said)}{payload}{HINT}", peer)
     if any(
         sign in said for sign in ("closed by peer", "reset by peer", "Broken pipe", "pair closure", "likely closed")
     ):
@@ -91,15 +126,25 @@ def failure(where: str, error: RuntimeError, peer: int | None = None, what: str 
 
 
 def _limit(said: str) -> str:
+    """Return the timeout that a message of gloo names, in words."""
     milliseconds = "".join(filter(str.isdecimal, said.partition("Timed out waiting ")[2].partition("ms")[0]))
     return f" for {int(milliseconds) / 1000:g} s" if milliseconds else " within the timeout"
 
 
 @contextmanager
-def taking_part(rank: int, tell: TellFailure | None = None, note: StderrNote = _nothing) -> Iterator[None]:
-    """Be a rank within this: whatever goes wrong ends the process at once, with a last word on stderr.
+def taking_part(rank: int, tell: TellFailure | None = None, note: NotePhase = _ignore) -> Iterator[None]:
+    """Run as a rank: any error ends the process at once, with an exit message on stderr.
 
-    Not by an exception, since a peer that still waits for this rank would keep the interpreter from ending.
+    An exception would not do, since a peer that still waits for this rank keeps the interpreter from ending.
+
+    Parameters
+    ----------
+    rank
+        This rank.
+    tell
+        Told the exit message.
+    note
+        Told when the rank enters or leaves an operation that must end within the timeout.
     """
     CURRENT_RANK.rank, CURRENT_RANK.note = rank, note
     with _heeding_signals(tell):
@@ -108,8 +153,10 @@ def taking_part(rank: int, tell: TellFailure | None = None, note: StderrNote = _
         except NetsimError as error:
             end(type(error).__name__, str(error), error.exit_code, tell, getattr(error, "peer", None))
         except Exception as error:
-            if isinstance(error, RuntimeError) and isinstance(meant := failure(str(CURRENT_RANK), error), PeerError):
-                end(type(meant).__name__, str(meant), meant.exit_code, tell, meant.peer)
+            if isinstance(error, RuntimeError) and isinstance(
+                translated := failure(str(CURRENT_RANK), error), PeerError
+            ):
+                end(type(translated).__name__, str(translated), translated.exit_code, tell, translated.peer)
             end("", f"{CURRENT_RANK}: {in_one_line(error)}", 1, tell)
 
 
@@ -117,7 +164,15 @@ _ENDING = threading.Lock()
 
 
 def end(kind: str, message: str, code: int, tell: TellFailure | None, peer: int | None = None) -> None:
-    """End this process with a last word: the first, where an error and a signal come at once."""
+    """End this process with an exit message; if an error and a signal come at once, only the first ends it.
+
+    Parameters
+    ----------
+    kind, message, code, peer
+        The exit message (netsim.distributed.failures.ExitMessage).
+    tell
+        Told the exit message.
+    """
     _ENDING.acquire()
     if tell is not None:
         tell(kind, message, code, peer)
@@ -126,7 +181,15 @@ def end(kind: str, message: str, code: int, tell: TellFailure | None, peer: int 
 
 
 class Alarm:
-    """A :data:`StderrNote` for a rank that nobody watches: ends the rank if an operation lasts too long."""
+    """A :data:`NotePhase` for a rank without a supervisor: it ends the rank if an operation lasts too long.
+
+    Parameters
+    ----------
+    timeout_s
+        Seconds after which an operation lasts too long.
+    tell
+        Told the exit message.
+    """
 
     def __init__(self, timeout_s: float, tell: TellFailure | None = None) -> None:
         self._timeout_s, self._tell = timeout_s, tell
@@ -147,21 +210,22 @@ class Alarm:
 
 @contextmanager
 def _heeding_signals(tell: TellFailure | None) -> Iterator[None]:
+    """End this rank on SIGINT or SIGTERM, with an exit message, even while it waits in gloo."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may say how signals are handled
+        yield  # only the main thread may set signal handlers
         return
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
 
     def heed() -> None:
         if woken := os.read(reader, 1):
-            number = woken[0]
-            end("Stopped", f"{CURRENT_RANK}: ended by {signal.Signals(number).name}", 128 + number, tell)
+            received = woken[0]
+            end("Stopped", f"{CURRENT_RANK}: ended by {signal.Signals(received).name}", 128 + received, tell)
 
-    before: dict[int, Any] = {each: signal.getsignal(each) for each in ENDING_SIGNALS}
-    for each, handler in before.items():
+    before: dict[int, Any] = {ending: signal.getsignal(ending) for ending in ENDING_SIGNALS}
+    for ending, handler in before.items():
         if handler is not signal.SIG_IGN:
-            signal.signal(each, lambda *_: None)
+            signal.signal(ending, lambda *_: None)
     waking = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     watcher = threading.Thread(target=heed, name="signals", daemon=True)
     watcher.start()
@@ -169,8 +233,8 @@ def _heeding_signals(tell: TellFailure | None) -> Iterator[None]:
         yield
     finally:
         signal.set_wakeup_fd(waking)
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        for ending, handler in before.items():
+            signal.signal(ending, handler)
         os.close(writer)
         watcher.join()
         os.close(reader)

@@ -1,4 +1,4 @@
-"""Runs an experiment's algorithms as one rank of a real process group; rank 0 has the results."""
+"""What one rank of a real run does: join the process group, and train with each algorithm."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ TRAIN = f"{__name__}:train_as_rank"
 """The task of ranks that train, as :func:`netsim.distributed.job.task_of` takes it."""
 BACKENDS = ("gloo", "nccl", "mpi")
 TIMEOUT_S = 30.0
-"""torch's own default is 30 minutes, which is how long a stopped peer would go unnoticed."""
+"""Default timeout of an operation in seconds; with torch's, a stopped peer would go unnoticed for 30 minutes."""
 
 
 def check_backend(backend: str, experiment: Experiment) -> None:
-    """Raise UsageError unless this torch and machine can run an experiment over `backend`."""
+    """Raise UsageError unless this torch and this machine can run an experiment over a backend."""
     if backend not in BACKENDS:
         raise unknown("backend", backend, BACKENDS)
     device = experiment.device
@@ -59,18 +59,33 @@ def check_backend(backend: str, experiment: Experiment) -> None:
 
 
 def ranks_of(experiment: Experiment) -> int:
-    """Return how many ranks a real run has: the workers, and the servers that the topology gives hosts."""
+    """Return the number of ranks of a real run: workers, and servers that have hosts in the topology."""
     return experiment.workers + experiment.servers
 
 
 @contextmanager
 def process_group(
-    backend: str, timeout_s: float, init_method: str, rank: int, world_size: int, claim: Mapping[str, Any]
+    backend: str, timeout_s: float, init_method: str, rank: int, world_size: int, config: Mapping[str, Any]
 ) -> Iterator[None]:
-    """Join the process group, whose members must all make the same `claim` of what they are going to do.
+    """Join the process group, and leave it at the end unless an error occurs.
 
-    Its traffic stays on loopback if the rendezvous does. Raises NetsimError, with the ranks that did not come
-    or want something else, within the timeout.
+    Its traffic stays on loopback if the rendezvous does.
+
+    Parameters
+    ----------
+    backend, timeout_s
+        Backend of torch.distributed, and the seconds after which an operation that waits fails.
+    init_method
+        Where the ranks meet: ``file://PATH`` or ``env://``.
+    rank, world_size
+        This rank, and the number of ranks.
+    config
+        What this rank is going to do; it must be the same on all ranks.
+
+    Raises
+    ------
+    NetsimError
+        Within the timeout, with the ranks that did not come or are going to do something else.
     """
     import torch
     import torch.distributed as dist
@@ -80,7 +95,7 @@ def process_group(
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     with CURRENT_RANK.between(f"joining the group of {world_size}", "before step 0"):
         store, serves = rendezvous(init_method, rank, world_size, timeout_s)
-        verify_config(store, rank, world_size, timeout_s, claim, serves)
+        verify_config(store, rank, world_size, timeout_s, config, serves)
     with CURRENT_RANK.between(f"connecting the group of {world_size}", "before step 0"):
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if backend == "nccl" else backend,
@@ -90,24 +105,40 @@ def process_group(
             timeout=timedelta(seconds=timeout_s),
         )
     yield
-    # Not after an error: it would wait for peers that are gone.
+    # Not after an error, since it would wait for ranks that have ended.
     with CURRENT_RANK.between("leaving the group", "after the last step"):
         dist.destroy_process_group()
 
 
 def wake_without_preempting() -> None:
-    """Have threads of this process, when they wake, wait for a core rather than take one from a thread that runs.
+    """Have threads of this process, when they wake, wait for a core rather than preempt a running thread.
 
-    While a rank's own thread holds a connection's lock, gloo's thread polls for it without a pause. Where ranks
-    outnumber cores, a thread that was put off a core with a lock in hand cost whole slices of the cores.
+    While a rank's own thread holds a connection's lock, gloo's thread polls for the lock without a pause. Where ranks
+    outnumber cores, preempting the holder of a lock costs whole time slices.
     """
     if sys.platform == "linux" and os.sched_getscheduler(0) == os.SCHED_OTHER:
-        with suppress(OSError):  # where it may not be asked for, messages cost more
+        with suppress(OSError):  # if that is not allowed, messages cost more
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def train_as_rank(details: Mapping[str, Any], rank: int, on_round: OnRound) -> Iterator[dict[str, Any]]:
-    """Run all algorithms of an experiment, and give the result of each when it has ended."""
+    """Train with all algorithms of an experiment: the task TRAIN.
+
+    Parameters
+    ----------
+    details
+        The experiment's configuration, and the backend. ``first`` is the index of the first algorithm to run,
+        ``launched_with`` are digests of the user's workload as the launcher had it.
+    rank
+        This rank.
+    on_round
+        Told the progress of rank 0.
+
+    Returns
+    -------
+    iterator of dict
+        On rank 0 the result of each algorithm when it has ended; nothing elsewhere.
+    """
     experiment = Experiment.from_config(details["experiment"])
     launched_with, first = details.get("launched_with"), details.get("first", 0)
     return map(asdict, run_rank(experiment, details["backend"], rank, on_round, launched_with, first))
@@ -121,10 +152,27 @@ def run_rank(
     launched_with: Mapping[str, str] | None = None,
     first: int = 0,
 ) -> Iterator[Result]:
-    """Run algorithms as `rank` of the joined process group; yield each result on rank 0, nothing elsewhere.
+    """Train with an experiment's algorithms as one rank of the joined process group.
 
-    Those are run that come from number `first` on. Where a launcher has tried out a user's own workload,
-    `launched_with` are the digests of what it had there.
+    Parameters
+    ----------
+    experiment
+        What is trained.
+    backend
+        Backend of the process group.
+    rank
+        This rank.
+    on_round
+        Told the progress of rank 0.
+    launched_with
+        Digests of a user's own workload as the launcher had it; None without a launcher.
+    first
+        Index of the first algorithm to run.
+
+    Yields
+    ------
+    Result
+        On rank 0 the result of each algorithm when it has ended; nothing elsewhere.
     """
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     device = f"cuda:{local_rank}" if backend == "nccl" else experiment.device
@@ -158,21 +206,21 @@ def run_rank(
 
 
 def _check_same_everywhere(task: DataParallelTask, launched_with: Mapping[str, str] | None) -> None:
-    """Raise UsageError unless a user's own workload is the same on all ranks, and as the launcher had it.
+    """Raise UsageError unless a user's own workload is the same on all ranks and in the launcher.
 
-    On the launcher's own kind of device, the first gradient must be the same, too.
+    On a CPU, as in the launcher, the first gradient must be the same, too.
     """
     import torch.distributed as dist
 
     from netsim.training.workloads.trial import parts
 
     comparable = launched_with is not None and task.device == "cpu"
-    everyones: list[Any] = [None] * dist.get_world_size()
+    gathered: list[Any] = [None] * dist.get_world_size()
     with CURRENT_RANK.between("comparing workloads", "before step 0"):
-        dist.all_gather_object(everyones, parts(task) if comparable else task.workload.parts_sha256())
-    expected = launched_with or everyones[0]
-    for rank, found in enumerate(everyones):
-        for part, digest in found.items():
+        dist.all_gather_object(gathered, parts(task) if comparable else task.workload.parts_sha256())
+    expected = launched_with or gathered[0]
+    for rank, digests in enumerate(gathered):
+        for part, digest in digests.items():
             if expected.get(part) != digest:
                 raise UsageError(
                     f"workload {task.workload.name}: {part} of rank {rank} differs from that of other "
@@ -189,7 +237,7 @@ def _run_algorithm(
     backend: str,
     on_round: OnRound,
 ) -> tuple[list[RankOutcome], Timing, dict[str, float | None]]:
-    """Run one algorithm as `worker` (None: stand by); return what all ranks did."""
+    """Train with one algorithm as a worker (None: stand by); return all ranks' outcomes, timing and judgement."""
     import torch.distributed as dist
 
     from netsim.distributed.interpreter import RankInterpreter
@@ -222,17 +270,17 @@ def _run_algorithm(
         outcome = RankOutcome(worker.rank, worker.traffic, sha256, dict(worker.tally))
         if worker.rank == 0:
             judged = judge(task, trained.parameters)
-    everyones: list[Any] = [None] * dist.get_world_size()
+    gathered: list[Any] = [None] * dist.get_world_size()
     with CURRENT_RANK.between(f"gathering the results of {algorithm.name}", f"after step {experiment.round_count - 1}"):
-        dist.all_gather_object(everyones, (outcome, spent, elapsed))
-    present = [each for each in everyones if each[0] is not None]
-    slowest = max(present, key=lambda each: each[2])
-    timing = _timing(slowest[1], slowest[2], experiment.round_count)
-    return [each[0] for each in present], timing, judged
+        dist.all_gather_object(gathered, (outcome, spent, elapsed))
+    trained_ranks = [of_rank for of_rank in gathered if of_rank[0] is not None]
+    _, slowest_spent, slowest_elapsed = max(trained_ranks, key=lambda of_rank: of_rank[2])
+    timing = _timing(slowest_spent, slowest_elapsed, experiment.round_count)
+    return [outcome for outcome, _, _ in trained_ranks], timing, judged
 
 
 def _warm_up(experiment: Experiment, algorithm: str, task: Any) -> None:
-    """Take a step in memory, as two workers or the one: first calls load kernels, which no round should be charged."""
+    """Take a step in memory, with at most two workers: first calls load kernels, which no round should be charged."""
     from netsim.simulator.in_memory import InMemoryTransport
     from netsim.simulator.scheduler import RankScheduler
 
@@ -245,7 +293,7 @@ def _warm_up(experiment: Experiment, algorithm: str, task: Any) -> None:
 
 
 def _timing(spent: Spent, elapsed: float, rounds: int) -> Timing:
-    """Return where the slowest rank's time went; what it did not compute, it communicated or waited."""
+    """Return how the slowest rank spent its time; what is not computation is communication or waiting."""
     compute, select = spent.compute / rounds, spent.select / rounds
     comm = elapsed / rounds - compute - select
     parts = {"compute": compute, "selection": select, "network": comm}

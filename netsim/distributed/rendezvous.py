@@ -1,4 +1,4 @@
-"""How ranks meet before there is a process group, who is still missing, and whether all want the same."""
+"""Rendezvous before there is a process group: how ranks meet, which are missing, and whether all agree."""
 
 from __future__ import annotations
 
@@ -18,23 +18,39 @@ from netsim._util.units import read_whole
 from netsim.distributed.rank_context import CURRENT_RANK
 
 T = TypeVar("T")
-LOOK_S = 0.01
+POLL_S = 0.01
+"""Seconds between two looks at the store, or for a listener."""
 LINGER_S = 0.5
+"""Seconds for which the rank that serves the store stays after a failure, so that others can read what is wrong."""
 LAST_PORT = 2**16 - 1
 MAY_DIFFER = ("data_dir", "command")
-"""From host to host, in what ranks claim."""
+"""Keys of a configuration that may differ from host to host."""
 
 
 _KEPT: list[Any] = []
-"""File stores, kept until this process ends: deleting one waits for the lock of its file."""
+"""Stores in files, kept until this process ends, since deleting one waits for the lock of its file."""
 
 
 def rendezvous(init_method: str, rank: int, world_size: int, timeout_s: float) -> tuple[Any, bool]:
-    """Return the store where the ranks meet, and whether this rank serves it.
+    """Return the store through which the ranks meet, and whether this rank serves it.
 
-    It is a file (``file://``), or what ``env://`` means under torchrun.
+    Parameters
+    ----------
+    init_method
+        ``file://PATH``, or ``env://`` for the address that torchrun gives.
+    rank, world_size
+        This rank, and the number of ranks.
+    timeout_s
+        Seconds after which waiting fails.
+
+    Raises
+    ------
+    UsageError
+        If rank, address or network interface are impossible.
+    PeerSilentError
+        If no rank listens at the address within the timeout.
     """
-    from torch._C import _distributed_c10d as stores  # where torch.distributed, which does not export them, has them
+    from torch._C import _distributed_c10d as stores  # torch.distributed does not export these classes
 
     if not 0 <= rank < world_size:
         raise UsageError(f"rank {rank} is not one of a world of {world_size}: RANK must be 0 to WORLD_SIZE - 1")
@@ -65,12 +81,12 @@ def rendezvous(init_method: str, rank: int, world_size: int, timeout_s: float) -
 
 
 def meeting_place() -> tuple[str, int]:
-    """Return the address and the port where ranks meet, as torchrun tells them."""
+    """Return the address and the port that torchrun gives for the rendezvous."""
     address, port = os.environ.get("MASTER_ADDR", ""), os.environ.get("MASTER_PORT", "")
     if not address or not port:
         raise UsageError("MASTER_ADDR and MASTER_PORT must say where ranks meet, as torchrun sets them")
-    number = read_whole(port)
-    if number is None or not 0 < number <= LAST_PORT:
+    port_number = read_whole(port)
+    if port_number is None or not 0 < port_number <= LAST_PORT:
         raise UsageError(
             f"MASTER_PORT {shown(port)} must be a port that ranks can meet at, 1 to {LAST_PORT}, such as 29500"
         )
@@ -78,32 +94,45 @@ def meeting_place() -> tuple[str, int]:
         address.encode("idna")
     except UnicodeError:
         raise UsageError(f"MASTER_ADDR {shown(address)} is not a host's name or address") from None
-    return address, number
+    return address, port_number
 
 
 def check_interfaces() -> None:
-    """Raise UsageError where gloo is told to use a network interface that this machine does not have."""
-    wanted = os.environ.get("GLOO_SOCKET_IFNAME", "")
-    known = [name for _, name in socket.if_nameindex()]
-    if unknown := [name for name in wanted.split(",") if name and name not in known]:
+    """Raise UsageError if GLOO_SOCKET_IFNAME names a network interface that this machine does not have."""
+    requested = os.environ.get("GLOO_SOCKET_IFNAME", "")
+    existing = [name for _, name in socket.if_nameindex()]
+    if missing := [name for name in requested.split(",") if name and name not in existing]:
         raise UsageError(
-            f"GLOO_SOCKET_IFNAME {shown(unknown[0])} is no network interface here; there are {', '.join(known)}"
+            f"GLOO_SOCKET_IFNAME {shown(missing[0])} is no network interface here; there are {', '.join(existing)}"
         )
 
 
 def in_time(timeout_s: float, function: Callable[..., T], *args: Any) -> T:
-    """Return the result of a function, or raise PeerSilentError after the timeout; a name service may never answer."""
-    answer: Future[T] = Future()
+    """Call a function that may never return, such as one that asks a name service.
 
-    def ask() -> None:
+    Parameters
+    ----------
+    timeout_s
+        Seconds to wait for its result.
+    function, args
+        The function and its arguments; the first argument is an address.
+
+    Raises
+    ------
+    PeerSilentError
+        After the timeout.
+    """
+    result: Future[T] = Future()
+
+    def call() -> None:
         try:
-            answer.set_result(function(*args))
+            result.set_result(function(*args))
         except BaseException as error:
-            answer.set_exception(error)
+            result.set_exception(error)
 
-    threading.Thread(target=ask, daemon=True).start()
+    threading.Thread(target=call, daemon=True).start()
     try:
-        return answer.result(timeout_s)
+        return result.result(timeout_s)
     except TimeoutError:
         raise PeerSilentError(
             f"{CURRENT_RANK}: nothing is known of {args[0]} within {timeout_s:g} s; is MASTER_ADDR right?", 0
@@ -111,14 +140,17 @@ def in_time(timeout_s: float, function: Callable[..., T], *args: Any) -> T:
 
 
 def wait_for_listener(address: str, port: int, timeout_s: float) -> None:
-    """Wait until somebody listens there; torch's own wait was seen to take three times its timeout."""
+    """Wait until a process listens at an address; raise PeerSilentError after the timeout.
+
+    torch has such a wait, which was seen to take three times its timeout.
+    """
     deadline, why = time.monotonic() + timeout_s, ""
     while (left := deadline - time.monotonic()) > 0:
         try:
             in_time(left, socket.create_connection, (address, port), left).close()
-        except (OSError, PeerSilentError) as error:  # not there yet, or not known to the name service yet
+        except (OSError, PeerSilentError) as error:  # no listener yet, or no entry in the name service yet
             why = f" ({reason})" if (reason := getattr(error, "strerror", None)) else ""
-            time.sleep(min(LOOK_S, max(0.0, deadline - time.monotonic())))
+            time.sleep(min(POLL_S, max(0.0, deadline - time.monotonic())))
         else:
             return
     raise PeerSilentError(
@@ -127,12 +159,12 @@ def wait_for_listener(address: str, port: int, timeout_s: float) -> None:
 
 
 def is_loopback(address: str) -> bool:
-    """Return whether an address is this machine's own."""
+    """Return whether an address is a loopback address."""
     return address in ("localhost", "::1") or address.startswith("127.")
 
 
 def listener(address: str, port: int) -> int:
-    """Return the descriptor of a socket that listens at this address alone; torch's own would at every one."""
+    """Return the descriptor of a socket that listens at one address; torch's own would listen at all."""
     try:
         family, _, _, _, where = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, socket.SOCK_STREAM)
@@ -148,26 +180,45 @@ def listener(address: str, port: int) -> int:
 
 
 def verify_config(
-    store: Any, rank: int, world_size: int, timeout_s: float, claim: Mapping[str, Any], serves: bool = False
+    store: Any, rank: int, world_size: int, timeout_s: float, config: Mapping[str, Any], serves: bool = False
 ) -> None:
-    """Wait until every rank has made its claim; raise ProtocolError where one differs, PeerSilentError without it.
+    """Wait until every rank has published its configuration, and compare them.
 
-    Who `serves` the store stays until all have come, or the time is up, so that they learn what is wrong, too.
+    Parameters
+    ----------
+    store
+        The store through which the ranks meet.
+    rank, world_size
+        This rank, and the number of ranks.
+    timeout_s
+        Seconds to wait.
+    config
+        What this rank is going to do.
+    serves
+        Whether this rank serves the store. It then stays until all have come, or the time is up, so that they can read
+        what is wrong.
+
+    Raises
+    ------
+    ProtocolError
+        If a rank's configuration differs.
+    PeerSilentError
+        If a rank does not come.
     """
-    mine = json.loads(json.dumps({"world size": world_size, "netsim": version()} | dict(claim)))
+    mine = json.loads(json.dumps({"world size": world_size, "netsim": version()} | dict(config)))
     store.set(f"claim-{rank}", json.dumps(mine))
-    missing, wrong = list(range(world_size)), ""
+    missing, mismatch = list(range(world_size)), ""
     deadline = time.monotonic() + timeout_s
-    while missing and time.monotonic() < deadline and not (wrong and not serves):
-        for other in [each for each in missing if store.check([f"claim-{each}"])]:
+    while missing and time.monotonic() < deadline and not (mismatch and not serves):
+        for other in [peer for peer in missing if store.check([f"claim-{peer}"])]:
             missing.remove(other)
             if difference := _difference("", mine, json.loads(store.get(f"claim-{other}"))):
-                wrong = wrong or f"rank {other} has {difference}; all ranks must be started alike"
-        time.sleep(LOOK_S)
-    if serves and (wrong or missing):
+                mismatch = mismatch or f"rank {other} has {difference}; all ranks must be started alike"
+        time.sleep(POLL_S)
+    if serves and (mismatch or missing):
         time.sleep(LINGER_S)
-    if wrong:
-        raise ProtocolError(f"{CURRENT_RANK}: {wrong}")
+    if mismatch:
+        raise ProtocolError(f"{CURRENT_RANK}: {mismatch}")
     if missing:
         raise PeerSilentError(
             f"{CURRENT_RANK}: rank{'s' * (len(missing) > 1)} {', '.join(map(str, missing))} did not come within "
@@ -177,12 +228,12 @@ def verify_config(
 
 
 def _difference(name: str, mine: Any, theirs: Any) -> str:
-    """Say what differs first between two claims."""
+    """Return in words the first difference between two configurations; an empty text if there is none."""
     if isinstance(mine, dict) and isinstance(theirs, dict):
         for key in [*mine, *(key for key in theirs if key not in mine)]:
             if key in MAY_DIFFER:
                 continue
-            if found := _difference(key, mine.get(key), theirs.get(key)):
-                return found
+            if difference := _difference(key, mine.get(key), theirs.get(key)):
+                return difference
         return ""
     return "" if mine == theirs else f"{name} {theirs!r}, this rank {mine!r}"

@@ -1,11 +1,11 @@
-"""One message over torch.distributed: one transfer, or a header and a body, and perhaps the receiver's word for it.
+"""One message over torch.distributed: a single transfer, or a header and a body, and perhaps a receipt.
 
-gloo moves nothing before its receiver is ready for as much, and says so over the very connection that carries data
-the other way. Header and body are one transfer where the receiver knows the size before; else the header goes first,
-and the receiver makes ready for a body of the size that it tells.
+gloo moves no data before the receiver is ready for it. Its notice of that goes over the connection that carries data
+the other way. If the receiver knows the size beforehand, header and body are one transfer. Else the header goes first,
+and the receiver gets ready for a body of the size in the header.
 
-All this is on the way of every message. Where many ranks take turns on a processor, what each needs is in no cache,
-and a call of torch's costs many times what it does in a loop: the fewer, the better.
+Every message runs this code. Where many ranks take turns on a core, none of it is in a cache, and a call of torch's
+costs many times what it does in a loop. So this code makes few calls.
 """
 
 from __future__ import annotations
@@ -26,28 +26,30 @@ from netsim.comm.worker import Handle
 from netsim.distributed.rank_context import failure
 
 HEADER, BODY, RECEIPT = range(3)
-"""The kinds of transfer that a tag stands for; torch.distributed matches them by tag."""
-
-
+"""Kinds of transfer; torch.distributed matches transfers by tag, so the kind is part of it."""
 _WHOLE = 1 << 30
+"""Bit of the tags of messages that are a single transfer."""
 
 
 def transfer_tag(tag: int, kind: int) -> int:
-    """Return torch.distributed's tag of one transfer of a message."""
+    """Return torch.distributed's tag of a message's header, body or receipt."""
     return 3 * tag + kind
 
 
 @functools.lru_cache(256)
 def whole_tag(tag: int, nbytes: int) -> int:
-    """Return torch.distributed's tag of a message that is one transfer.
+    """Return torch.distributed's tag of a message that is a single transfer.
 
-    The size is part of it: gloo ends a process that is sent more than it is ready for, without a word of Python's.
+    The size is part of the tag, since gloo ends a process that is sent more than it is ready for, with no Python error.
     """
     return _WHOLE | zlib.crc32(struct.pack("<qq", tag, nbytes)) % _WHOLE
 
 
 class Where(NamedTuple):
-    """What a rank is at with a peer; put into words only if that is wanted."""
+    """What a rank is doing with a peer; it becomes text only when an error needs it.
+
+    `payload` is what is sent, or a template of what is expected.
+    """
 
     rank: int
     operation: str
@@ -55,18 +57,29 @@ class Where(NamedTuple):
     doing: str
     peer: int
     payload: Payload | None = None
-    """What is sent, or what is expected to be like."""
 
     def __str__(self) -> str:
         return f"rank {self.rank}, {self.operation}, step {self.step}, {self.doing} {self.peer}"
 
     def failed(self, error: RuntimeError) -> NetsimError:
-        """Return what an error of torch.distributed means here: PeerSilentError after a timeout, or PeerLostError."""
+        """Return netsim's error for one of torch.distributed: PeerSilentError after a timeout, or PeerLostError."""
         return failure(str(self), error, self.peer, "" if self.payload is None else describe(self.payload))
 
 
 class Transfer:
-    """A tensor under way, held until it has arrived or left; ``begin`` is the group's `send` or its `recv`."""
+    """A tensor under way, which is kept until it has arrived or left.
+
+    Parameters
+    ----------
+    begin
+        The group's `send` or `recv`.
+    tensor
+        What is sent, or room for what is received.
+    tag
+        Tag by which torch.distributed matches transfers.
+    where
+        For errors.
+    """
 
     __slots__ = ("_where", "_work", "tensor")
 
@@ -74,17 +87,17 @@ class Transfer:
         self.tensor, self._where = tensor, where
         try:
             self._work: Any = begin([tensor], where.peer, tag)
-        except RuntimeError as error:  # the connection is known to be gone
+        except RuntimeError as error:  # the connection is closed already
             raise where.failed(error) from error
 
     def wait(self) -> torch.Tensor:
-        """Wait until it has arrived or left; raise PeerSilentError after the group's timeout, or PeerLostError."""
+        """Wait until the tensor has arrived or left; raise PeerSilentError after the timeout, or PeerLostError."""
         wait(self._work, self._where)
         return self.tensor
 
 
 def wait(work: dist.Work, where: Where) -> None:
-    """Wait until something is done; raise PeerSilentError after the group's timeout, or PeerLostError."""
+    """Wait for a transfer; raise PeerSilentError after the group's timeout, or PeerLostError."""
     try:
         work.wait()
     except RuntimeError as error:
@@ -92,10 +105,15 @@ def wait(work: dist.Work, where: Where) -> None:
 
 
 class Outgoing(Handle[None]):
-    """A message being sent; `finish` waits until the sender may go on.
+    """A message being sent.
 
-    That is when the kernel holds the last of it, or, if the first of its transfers is a receipt, when the receiver has
-    it. Where its header is one of them, ``begin_body()`` sends its body.
+    Parameters
+    ----------
+    transfers
+        Transfers under way. If the first is a receipt, the sender may go on when the receiver has the message; else it
+        may when the kernel holds the whole message.
+    begin_body
+        Sends the body, where one of the transfers is the header.
     """
 
     __slots__ = ("_begin_body", "_transfers")
@@ -104,22 +122,30 @@ class Outgoing(Handle[None]):
         self._transfers, self._begin_body = transfers, begin_body
 
     def send_body(self) -> None:
-        """Let the body follow the header."""
+        """Send the body after the header, if it is separate and has not been sent."""
         if self._begin_body is not None:
             self._transfers.append(self._begin_body())
             self._begin_body = None
 
     def finish(self) -> None:
+        """Wait until the sender may go on."""
         self.send_body()
-        for transfer in reversed(self._transfers):  # the receipt comes last, for which all else has to be there
+        for transfer in reversed(self._transfers):  # the receipt comes last, after all the rest has arrived
             transfer.wait()
-        self._transfers = []  # their tensors must go
+        self._transfers = []  # free their tensors
 
 
 class Incoming(Handle[Any]):
-    """A message being received; `finish` waits for it and returns what ``unpack(message)`` makes of it.
+    """A message being received.
 
-    ``acknowledge()``, if any, is called as soon as it is there.
+    Parameters
+    ----------
+    first
+        Transfer of the message, or of its header.
+    unpack
+        ``unpack(message)`` returns the payload.
+    acknowledge
+        Called as soon as the message has arrived; None to send no receipt.
     """
 
     __slots__ = ("_acknowledge", "_answer", "_error", "_first", "_thread", "_unpack")
@@ -131,14 +157,15 @@ class Incoming(Handle[Any]):
         self._answer: list[Any] = []
 
     def make_ready(self) -> None:
-        """Be ready for all of it, if need be by waiting for its header."""
+        """Get ready for the whole message, if necessary by waiting for its header."""
 
     def in_background(self) -> None:
-        """Receive while this rank does something else: no more is sent than somebody is ready for."""
+        """Receive while this rank does something else, in a thread if the message needs an answer meanwhile."""
         if self._acknowledge is not None:
             self._start_thread()
 
     def finish(self) -> Any:
+        """Wait for the message, and return its payload."""
         if not self._answer:
             if self._thread is None:
                 self._receive()
@@ -172,10 +199,19 @@ class Incoming(Handle[Any]):
 
 
 class Announced(Incoming):
-    """A message being received whose size only its header tells: that arrives first, ``unpack(header, body)``.
+    """A message being received whose header arrives first, since only the header tells the size.
 
-    ``body_after(header)`` makes ready for the body, or returns None if there is none, or raises if it is not the
-    one expected.
+    Parameters
+    ----------
+    header
+        Transfer of the header.
+    body_after
+        ``body_after(header)`` gets ready for the body and returns its transfer, or None if the body is empty; it raises
+        ProtocolError if the message is not the expected one.
+    unpack
+        ``unpack(header, body)`` returns the payload.
+    acknowledge
+        Called as soon as the body has arrived; None to send no receipt.
     """
 
     __slots__ = ("_body", "_body_after")
@@ -192,11 +228,13 @@ class Announced(Incoming):
         self._body: Transfer | None = None
 
     def make_ready(self) -> None:
+        """Wait for the header, and get ready for the body."""
         if self._body_after is not None:
             self._body = self._body_after(self._first.wait())
             self._body_after = None
 
     def in_background(self) -> None:
+        """Receive in a thread, since the body is sent only when this rank is ready for it."""
         self._start_thread()
 
     def _wait(self) -> None:

@@ -1,10 +1,11 @@
-"""Payloads as bytes: what one rank sends another besides the message's own header.
+"""Messages as bytes: a header, a table of parts, and values.
 
-A message is a header of twelve int64 and, unless empty, a body of bytes: first a table of four int64
-a part (kind, element type, entries, size), then each part's values and indices, padded to eight bytes.
-A receiver that knows the size takes both in at once, one that does not takes the header first.
-Operation, step and tag are in the header, and the receiver checks them: torch.distributed would
-deliver a wrong message silently, reinterpret its bits, or keep a stale tail.
+A message is a header of twelve int64 and, unless it is empty, a body. The body begins with a table of four int64 for
+each part (kind, element type, entries, size). Each part's values and indices follow, padded to eight bytes. A receiver
+that knows the size takes in header and body at once; any other takes in the header first.
+
+The receiver checks operation, step and tag in the header. torch.distributed would deliver a wrong message silently,
+reinterpret its bits, or keep a stale tail.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from netsim._util.errors import ProtocolError
 from netsim.comm.payload import Bundle, Dense, Flag, Payload, Sparse, Vector
 
 NAME_WORDS = 4
-"""Of the operation, in UTF-8: what is longer is cut, and told by its checksum."""
+"""Words of the header for the operation's name in UTF-8; longer names are cut, and their checksum tells them apart."""
 MAGIC = 0x6E657473696D31  # "netsim1"
 DENSE, SPARSE, FLAG = 0, 1, 2
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -31,12 +32,12 @@ _ROW = struct.Struct(f"<{_ROW_WORDS}q")
 _HEADER = struct.Struct(f"<8q{8 * NAME_WORDS}s")
 HEADER_BYTES = _HEADER.size
 _WHOLE_HEAD_BYTES = HEADER_BYTES + _ROW.size
-"""A whole number of elements of every type."""
+"""Header and table of a vector: a whole number of elements of every type."""
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """Which message this is, and how large its body."""
+    """Header of a message: operation, step and tag, number of parts, and size of the body in bytes."""
 
     operation: str
     step: int
@@ -46,14 +47,29 @@ class Header:
     body_bytes: int
 
     def encode(self) -> bytes:
-        """Return its HEADER_BYTES."""
+        """Return the header's HEADER_BYTES."""
         fields = (MAGIC, _code(self.operation), self.step, self.tag, self.parts, self.bundled, self.body_bytes, 0)
-        # What is longer than the name's words is cut, what is shorter padded with zeros.
+        # pack cuts a name that is longer than its words, and pads a shorter one with zeros.
         return _HEADER.pack(*fields, self.operation.encode())
 
     @classmethod
     def decode(cls, message: torch.Tensor, operation: str, step: int, tag: int, where: object) -> Header:
-        """Return the header that a message begins with; raise ProtocolError unless of this operation, step and tag."""
+        """Return the header of a message.
+
+        Parameters
+        ----------
+        message
+            uint8 (n,), the message or its beginning.
+        operation, step, tag
+            Of the message that is expected.
+        where
+            For errors.
+
+        Raises
+        ------
+        ProtocolError
+            If it is another message.
+        """
         magic, code, its_step, its_tag, parts, bundled, body_bytes, _, *name = (
             message[:HEADER_BYTES].view(torch.int64).tolist()
         )
@@ -73,9 +89,9 @@ def _code(operation: str) -> int:
 
 
 def head_of(payload: Payload, operation: str, step: int, tag: int) -> bytes:
-    """Return what a message with a payload begins with: its header, and the table of its body.
+    """Return the header of a payload's message and the table of its body.
 
-    Of all dense vectors of one size and element type it is the same.
+    All dense vectors of one size and element type have the same.
     """
     if isinstance(payload, Dense):
         return _dense_head(payload.values.dtype, payload.size, operation, step, tag)
@@ -109,7 +125,7 @@ def _padded_size(nbytes: int) -> int:
 
 
 def room_for(template: Payload) -> torch.Tensor:
-    """Return an empty tensor for a message with a payload like this one, whose size is known before it is there."""
+    """Return an empty tensor for a message with a payload like the template, a dense vector or a flag."""
     if isinstance(template, Dense):
         dtype = template.values.dtype
         nbytes = _WHOLE_HEAD_BYTES + _padded_size(template.size * dtype.itemsize)
@@ -119,21 +135,26 @@ def room_for(template: Payload) -> torch.Tensor:
 
 
 def encode_dense(head: bytes, values: torch.Tensor) -> torch.Tensor:
-    """Return `head` and the values of a dense vector, which are in main memory, in what :func:`room_for` it gives.
+    """Return the message of a dense vector, with the bytes of :func:`encode`, but only two calls of torch's.
 
-    The bytes are those of :func:`encode`, but torch is called only twice.
+    Parameters
+    ----------
+    head
+        Header and table.
+    values
+        Values (n,) in main memory.
     """
     values = values.contiguous()
     message, nbytes = room_for(Dense(values)), values.nbytes
-    at = message.data_ptr()
-    ctypes.memmove(at, head, len(head))
-    ctypes.memmove(at + len(head), values.data_ptr(), nbytes)
-    ctypes.memset(at + len(head) + nbytes, 0, -nbytes % _ALIGN)
+    address = message.data_ptr()
+    ctypes.memmove(address, head, len(head))
+    ctypes.memmove(address + len(head), values.data_ptr(), nbytes)
+    ctypes.memset(address + len(head) + nbytes, 0, -nbytes % _ALIGN)
     return message
 
 
 def encode(head: bytes, payload: Payload) -> torch.Tensor:
-    """Return `head`, or what of it is wanted, and the values and indices of a payload, on whose device it is."""
+    """Return `head`, followed by the values and indices of a payload, as uint8 on the payload's device."""
     pieces: list[torch.Tensor] = []
     for part in payload.parts if isinstance(payload, Bundle) else (payload,):
         if isinstance(part, Dense | Sparse):
@@ -153,14 +174,24 @@ def as_tensor(raw: bytes) -> torch.Tensor:
 
 
 def values_after(head: bytes, message: torch.Tensor, template: Dense) -> torch.Tensor | None:
-    """Return the values of a dense vector like this one that come after `head`; None if a message begins otherwise."""
+    """Return the values in a dense vector's message; None if the message does not begin with `head`.
+
+    Parameters
+    ----------
+    head
+        Header and table of the message that is expected.
+    message
+        The message, in elements of the vector's type.
+    template
+        A vector of the expected size.
+    """
     if ctypes.string_at(message.data_ptr(), len(head)) != head:
         return None
     return message.narrow(0, len(head) // message.element_size(), template.size)
 
 
 def decode(body: torch.Tensor, header: Header) -> Payload:
-    """Return the payload of a received body."""
+    """Return the payload of a received body, uint8 (n,), which begins with the table of parts."""
     if not header.parts:
         return Bundle(())
     position = header.parts * _ROW.size
@@ -185,7 +216,7 @@ def decode(body: torch.Tensor, header: Header) -> Payload:
 
 
 def _padded(values: torch.Tensor) -> list[torch.Tensor]:
-    """Return the bytes of a tensor, and zeros up to the next word if it does not end with one."""
+    """Return the bytes of a tensor, followed by zeros up to the next multiple of eight bytes."""
     raw = values.contiguous().view(torch.uint8)
     missing = -raw.numel() % _ALIGN
     return [raw, raw.new_zeros(missing)] if missing else [raw]
