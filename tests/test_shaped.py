@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from netsim._util.units import PICOSECONDS
 from netsim.cluster.framing import Wire
 from netsim.network.fabric import Link, Route
-from netsim.testbed.shaped_links import PacketStream, ShapedNetwork, max_min
+from netsim.network.filling import max_min
+from netsim.testbed.shaped_links import PacketStream, ShapedNetwork
 
 RATE = 100_000_000
 FRAME = 1514
@@ -205,7 +206,7 @@ LINKS = [Link(number, f"n{number}", "x", 1000 * (number + 1), 0.0) for number in
 @settings(deadline=None)
 def test_every_stream_has_a_full_link_on_which_nobody_is_faster(routes: list[list[Link]]) -> None:
     streams = [PacketStream(tuple(route), (), 1, lambda _: None) for route in routes]
-    rates = {stream: rate for stream, (rate, _) in max_min(streams, {}).items()}
+    rates = {stream: rate for stream, (rate, _) in max_min(streams).items()}
     load = {link: sum(rates[stream] for stream in streams if link in stream.links) for link in LINKS}
     assert all(load[link] <= link.bandwidth_bps * (1 + 1e-9) for link in LINKS)
     for stream in streams:

@@ -17,13 +17,16 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 
 import simpy
 
 from netsim._util.units import PICOSECONDS
 from netsim.cluster.framing import Wire
 from netsim.network.fabric import Link, Route
+from netsim.network.filling import max_min
+from netsim.network.flow import Bottleneck
 
 NEVER = sys.maxsize
 NOTHING = 1e-3
@@ -63,6 +66,9 @@ class PacketStream:
         *("lossy_bits", "rate", "since"),
     )
 
+    weight = 1.0
+    cap = math.inf
+
     def __init__(
         self,
         links: tuple[Link, ...],
@@ -74,10 +80,10 @@ class PacketStream:
         self.links, self.back, self.done = links, back, done
         self.bits, self.deficit_bits = float(bits - deficit_bits), float(deficit_bits)
         self.rate = self.lossy_bits = 0.0
-        self.bottleneck: Link | None = None
+        self.bottleneck: Bottleneck | None = None
         self.since = self.due = 0
         self.immediate = False
-        self.bottlenecks: list[tuple[Link, int]] = []
+        self.bottlenecks: list[tuple[Bottleneck, int]] = []
 
     def progress(self, now: int) -> None:
         """Subtract the bits that drained at the present rate since the last change of rates."""
@@ -256,11 +262,14 @@ class ShapedNetwork:
         """Solve the rates of all streams, and set when each ends and how fast buckets refill."""
         for bucket in self._buckets.values():
             bucket.refill(now)
-        rates: dict[PacketStream, tuple[float, Link]] = {}
-        reverse_load: dict[Link, float] = {}
+        users = Counter(link for stream in self._streams for link in stream.links)
+        capacity = {link: self._capacity(link, streams) for link, streams in users.items()}
+        left, reverse_load = capacity, dict[Link, float]()
+        rates: dict[PacketStream, tuple[float, Bottleneck]] = {}
         for _ in range(ITERATIONS):
-            rates = max_min(self._streams, reverse_load, self._capacity)
+            rates = max_min(self._streams, left.__getitem__)
             reverse_load = self._reverse_load(rates)
+            left = {link: max(0.0, bandwidth - reverse_load.get(link, 0.0)) for link, bandwidth in capacity.items()}
         used = dict(reverse_load)
         for stream, (rate, bottleneck) in rates.items():
             stream.rate, stream.bottleneck = rate, bottleneck
@@ -277,7 +286,7 @@ class ShapedNetwork:
             return min(1.0, streams * self._wire.guaranteed_rate) * link.bandwidth_bps
         return link.bandwidth_bps
 
-    def _reverse_load(self, rates: Mapping[PacketStream, tuple[float, Link]]) -> dict[Link, float]:
+    def _reverse_load(self, rates: Mapping[PacketStream, tuple[float, Bottleneck]]) -> dict[Link, float]:
         """Return the load of acknowledgements and duplex loss on every link, in bit/s."""
         load: dict[Link, float] = {}
         for stream, (rate, _) in rates.items():
@@ -304,43 +313,3 @@ class ShapedNetwork:
                     due = min(due, self._now + math.ceil(-bucket.bits * PICOSECONDS / bucket.rate))
             timeout = self._environment.timeout(due - self._now)
             timeout.callbacks.append(lambda _: self._change() if alarm == self._alarm else None)
-
-
-def max_min(
-    streams: Iterable[PacketStream],
-    taken: Mapping[Link, float],
-    capacity: Callable[[Link, int], float] = lambda link, _: link.bandwidth_bps,
-) -> dict[PacketStream, tuple[float, Link]]:
-    """Share links max-min by progressive filling (Bertsekas and Gallager, Data Networks, section 6.5).
-
-    Parameters
-    ----------
-    streams
-        Streams that share links.
-    taken
-        Load on a link in bit/s that is subtracted first.
-    capacity
-        ``capacity(link, streams)`` is the bandwidth of a link that so many streams use, in bit/s.
-
-    Returns
-    -------
-    dict
-        For each stream its rate in bit/s, and the link that limits it.
-    """
-    waiting: dict[Link, dict[PacketStream, None]] = {}
-    for stream in streams:
-        for link in stream.links:
-            waiting.setdefault(link, {})[stream] = None
-    spare = {link: max(0.0, capacity(link, len(users)) - taken.get(link, 0.0)) for link, users in waiting.items()}
-    rates: dict[PacketStream, tuple[float, Link]] = {}
-    while waiting:
-        tightest = min(waiting, key=lambda link: (spare[link] / len(waiting[link]), link.index))
-        rate = spare[tightest] / len(waiting[tightest])
-        for stream in list(waiting[tightest]):
-            rates[stream] = rate, tightest
-            for link in stream.links:
-                spare[link] = max(0.0, spare[link] - rate)
-                del waiting[link][stream]
-                if not waiting[link]:
-                    del waiting[link]
-    return rates
