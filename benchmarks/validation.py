@@ -67,7 +67,7 @@ def pieces() -> dict[str, str]:
         arguments[f"rounds-{ranks}-{rate}"] = f"{where} --algorithm {FAMILY}"
     arguments["server-4-100"] = f"--local 4 --bandwidth 100Mbps {ROUNDS} --rounds 2 --repeats 3 --algorithm {SERVER}"
     for ranks, rate in ((4, 25), (4, 50), (4, 100), (8, 50), (8, 100), (16, 50)):
-        where = f"--local {ranks} --bandwidth {rate}Mbps {EXCHANGES} --sends eager --repeats 3"
+        where = f"--local {ranks} --bandwidth {rate}Mbps {EXCHANGES} --send-mode eager --repeats 3"
         arguments[f"order-{ranks}-{rate}"] = f"{where} --exchange {','.join(ORDERED)} --sizes 50KB,200KB,1MB"
     return arguments
 

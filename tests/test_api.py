@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import inspect
 import json
 import re
 import shlex
@@ -16,7 +17,9 @@ import pytest
 import torch
 
 import netsim
+from algorithms import ALGORITHMS
 from netsim.cli.main import main
+from netsim.experiment.configuration import Experiment
 from netsim.experiment.profile import save_profile
 from tests.test_calibration import profile
 
@@ -50,6 +53,28 @@ def test_json_dict_and_table_say_the_same(report: netsim.Report) -> None:
     assert list(table["algorithm"]) == ["dense", "gtopk"]
     assert list(table.columns) == [name for name in parsed["results"][0] if name != "paper_accounting"]
     assert list(table["round_time_s"]) == [result["round_time_s"] for result in parsed["results"]]
+
+
+def test_a_config_of_an_earlier_version_is_read() -> None:
+    """Options of single algorithms stood beside their names, and some values had other names."""
+    names = ["gtopk", "topk", "sasg:history=3"]
+    found = Experiment.from_config(
+        {"algorithms": names, "residual": "index-intersection", "gather": "ring", "history": 5, "delay": None,
+         "sends": "acknowledged", "placement": "given"}
+    )  # fmt: skip
+    assert found.algorithms == ("gtopk:residual=index-intersection", "topk", "sasg:history=3")
+    assert (found.sends, found.placement) == ("rendezvous", "rank-order")
+    assert Experiment.of(**found.config()) == Experiment.from_config(found.config())
+    assert found.config()["residual"] == "index-intersection"
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_an_algorithm_takes_the_options_that_it_declares(name: str) -> None:
+    """Its constructor has the same defaults."""
+    parameters = inspect.signature(ALGORITHMS[name]).parameters
+    for option in ALGORITHMS[name].options:
+        if option.name != "group_size":  # which decides the groups
+            assert parameters[option.name].default == option.default
 
 
 def test_python_and_the_command_line_agree(capsys: pytest.CaptureFixture[str]) -> None:

@@ -142,7 +142,7 @@ times = st.sampled_from([None, "1us", "300us", "7ms"])
     ),
     latency=st.sampled_from(["1ns", "50us", "3ms"]),
     bandwidth=st.sampled_from(["1Mbps", "1Gbps", "70.3Gbps"]),
-    placement=st.sampled_from(["given", "cyclic", "random"]),
+    placement=st.sampled_from(["rank-order", "cyclic", "random"]),
     rounds=st.integers(1, 4),
     gather=st.sampled_from(["ring", "doubling"]),
     serial_server=st.booleans(),

@@ -16,6 +16,7 @@ import pytest
 import netsim
 from netsim._util.errors import InfeasibleError
 from netsim.cli.common import Forecast
+from netsim.cli.option_table import with_table
 from tests.command import run, without_announcements
 
 TIMED = "simulate --timing-only --elements 1000"
@@ -192,6 +193,29 @@ def test_help_lists_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     for command, options in own.items():
         listed = set(re.findall(r"--[a-z-]+", run(capsys, f"{command} --help").out))
         assert listed >= {f"--{option}" for option in f"{shared} {options}".split()}
+
+
+def test_the_readme_has_the_options_as_they_are_declared() -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    assert with_table(readme) == readme, "run python -m netsim.cli.option_table README.md"
+
+
+def test_help_says_what_single_algorithms_take(capsys: pytest.CaptureFixture[str]) -> None:
+    said = run(capsys, "simulate --help").out
+    assert re.search(r"residual=TEXT +gtopk: ", said)
+    assert re.search(r"history=N +lag, lasg-wk1, lasg-wk2, lasg-ps, sasg: ", said)
+
+
+def test_two_variants_of_an_algorithm_in_one_run(capsys: pytest.CaptureFixture[str]) -> None:
+    """With four workers each gathers three others' k values and indices; a ring takes 3 latencies, doubling 2."""
+    names = "topk,topk:gather=doubling"
+    ran = run(capsys, f"{TIMED} --workers 4 --k 1 --latency 1ms --bandwidth 8Tbps --algorithm {names} --json")
+    report = document(ran.out)
+    ring, doubling = report["results"]
+    assert [ring["algorithm"], doubling["algorithm"]] == report["config"]["algorithms"] == names.split(",")
+    assert [ring["title"], doubling["title"]] == ["Top-k", "Top-k (doubling)"]
+    assert ring["round_time_s"] == pytest.approx(3e-3, rel=1e-6)
+    assert doubling["round_time_s"] == pytest.approx(2e-3, rel=1e-6)
 
 
 def test_python_dash_m() -> None:

@@ -207,7 +207,7 @@ def test_a_flow_that_takes_no_time_uses_its_link_fully(
           for way in ("auto", "messages", "batched", *["compiled"] * (find_spec("numba") is not None))),
         "simulate --workers 2 --timing-only --elements 10 --algorithm dense --protocol tcp",
         "simulate --workers 2 --timing-only --elements 10 --algorithm dense --background 0.1",
-        "simulate --workers 2 --timing-only --elements 10 --algorithm dense --sends eager",
+        "simulate --workers 2 --timing-only --elements 10 --algorithm dense --send-mode eager",
     ],
 )  # fmt: skip
 def test_shares_by_latency_where_there_is_none_are_refused_in_every_engine(

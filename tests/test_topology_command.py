@@ -182,9 +182,9 @@ def test_ring_all_reduce_pays_for_interleaved_racks() -> None:
         for placement in PLACEMENTS
     }
     chunk = 32 * 10**5 / 1e9
-    assert times["given"] == times["locality"] == pytest.approx(62 * (2e-6 + chunk), rel=1e-9)
+    assert times["rank-order"] == times["locality"] == pytest.approx(62 * (2e-6 + chunk), rel=1e-9)
     assert times["cyclic"] == pytest.approx(62 * (2e-6 + 4 * chunk), rel=1e-9)
-    assert times["given"] < times["random"]
+    assert times["rank-order"] < times["random"]
 
 
 def test_locality_finds_the_racks_of_a_file_that_lists_hosts_in_turn(tmp_path: Path) -> None:
@@ -195,7 +195,8 @@ def test_locality_finds_the_racks_of_a_file_that_lists_hosts_in_turn(tmp_path: P
     path.write_text(json.dumps(document))
     options = {"workers": 32, "timing_only": True, "elements": 10**6, "algorithm": "dense", "topology": str(path)}
     given, near = (
-        netsim.simulate(placement=placement, **options).results[0].round_time_s for placement in ("given", "locality")
+        netsim.simulate(placement=placement, **options).results[0].round_time_s
+        for placement in ("rank-order", "locality")
     )
     known = netsim.simulate(**options | {"topology": "racks:size=8"}).results[0].round_time_s
     assert near == pytest.approx(known, rel=1e-12)
@@ -245,7 +246,7 @@ def test_what_placement_gains_is_reported(capsys: pytest.CaptureFixture[str], tm
     assert dense["round_time_s"]["cyclic"] > 2 * dense["round_time_s"]["locality"]
     assert len(set(grouped["round_time_s"].values())) == 1
     table = run(capsys, arguments).out
-    assert "dense: given and locality are best" in table
+    assert "dense: rank-order and locality are best" in table
     assert "gTop-k (hierarchical): placement makes no difference." in table
 
 

@@ -78,14 +78,14 @@ def test_exchanges_on_ideal_hosts_take_their_closed_forms(ranks: int) -> None:
     assert predicted("all-gather", size, ranks, "eager") == pytest.approx((ranks - 1) * whole, rel=1e-9)
     assert predicted("ps-in", size, ranks, "eager") == pytest.approx((ranks - 1) * whole, rel=1e-9)
     assert predicted("ps-out", size, ranks, "eager") == pytest.approx((ranks - 1) * whole, rel=1e-9)
-    assert predicted("gtopk-tree", size, ranks, "acknowledged") == pytest.approx(2 * levels * whole, rel=1e-9)
+    assert predicted("gtopk-tree", size, ranks, "rendezvous") == pytest.approx(2 * levels * whole, rel=1e-9)
 
 
 def test_eager_sends_of_a_tree_share_the_roots_link_and_make_it_slower() -> None:
     # Of four ranks, the root sends to 2 and to 1 at once: both take two messages' time, then 2 passes it on to 3.
     whole = drain(10**6)
     assert predicted("gtopk-tree", 10**6, 4, "eager") == pytest.approx((2 + 2 + 1) * whole, rel=1e-9)
-    assert predicted("gtopk-tree", 10**6, 4, "acknowledged") == pytest.approx((2 + 1 + 1) * whole, rel=1e-9)
+    assert predicted("gtopk-tree", 10**6, 4, "rendezvous") == pytest.approx((2 + 1 + 1) * whole, rel=1e-9)
 
 
 def test_acknowledgements_take_room_where_a_link_carries_data_both_ways() -> None:
@@ -129,7 +129,7 @@ def test_no_data_leaves_before_the_receiver_is_there() -> None:
     late, sent_late = one_message(terms, "eager", NO_ACKS, late_s=0.05)
     assert sent_late == pytest.approx(0.05 + sent, rel=1e-6)
     assert late == pytest.approx(sent_late + drain(100_000) + taken_in, rel=1e-6)
-    assert one_message(terms, "acknowledged", NO_ACKS)[1] == pytest.approx(there + 2 * 3e-4, rel=1e-6)
+    assert one_message(terms, "rendezvous", NO_ACKS)[1] == pytest.approx(there + 2 * 3e-4, rel=1e-6)
 
 
 def test_a_header_goes_before_what_only_its_sender_knows_the_size_of() -> None:
@@ -507,7 +507,7 @@ def test_measurements_are_stored_with_the_keys_of_earlier_records() -> None:
             "unknown exchange 'ring-all-reduse' (did you mean 'ring-all-reduce'?)",
         ),
         (["--local", "4", "--tolerance", "-1%"], "tolerance '-1%' must be more than zero"),
-        (["--local", "4", "--sends", "lazy"], "unknown sends 'lazy'"),
+        (["--local", "4", "--send-mode", "lazy"], "unknown send-mode 'lazy'"),
         (["--local", "4", "--shaping", "fq"], "unknown shaping 'fq'"),
     ],
 )
@@ -580,12 +580,12 @@ def test_simulated_sends_may_be_eager_too(effects: dict[str, str]) -> None:
         return report.results[0].round_time_s
 
     message = 8 * 8 * 10**5 / RATE
-    assert round_s(None) == round_s("acknowledged") == pytest.approx(4 * message, rel=1e-6)
+    assert round_s(None) == round_s("rendezvous") == pytest.approx(4 * message, rel=1e-6)
     assert round_s("eager") == pytest.approx(5 * message, rel=1e-6)
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("sends", ["eager", "acknowledged"])
+@pytest.mark.parametrize("sends", ["eager", "rendezvous"])
 def test_parameters_do_not_depend_on_how_messages_are_sent(sends: str) -> None:
     options = {"algorithm": "gtopk,ps", "rounds": 2, "workers": 3}
     real = netsim.run(**options, sends=sends).results

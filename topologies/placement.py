@@ -8,7 +8,10 @@ from netsim._util.arrays import IntArray
 from netsim._util.random_streams import Stream, generator
 from netsim.network.graph import Graph
 
-PLACEMENTS = ("given", "locality", "cyclic", "random")
+EARLIER_PLACEMENTS = {"given": "rank-order"}
+"""Names that files of earlier versions hold."""
+
+PLACEMENTS = ("rank-order", "locality", "cyclic", "random")
 """As the topology lists hosts; neighbours in rank are neighbours in the network; one rack after the other in
 turn, as schedulers spread jobs; by chance."""
 
@@ -29,8 +32,8 @@ def place(graph: Graph, workers: int, placement: str, seed: int) -> IntArray:
 
 
 def orders(graph: Graph) -> list[IntArray]:
-    """Return the orders of all hosts that keep neighbours together: as given, and by locality."""
-    return [place(graph, len(graph.hosts), placement, 0) for placement in ("given", "locality")]
+    """Return the orders of all hosts that keep neighbours together: in the topology's own order, and by locality."""
+    return [place(graph, len(graph.hosts), placement, 0) for placement in ("rank-order", "locality")]
 
 
 def _turns(groups: IntArray) -> IntArray:

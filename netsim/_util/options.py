@@ -109,11 +109,14 @@ class OnOff(Kind):
 
 @dataclass(frozen=True)
 class Choice(Kind):
-    """One of several names, mostly those of a registry."""
+    """One of several names, mostly those of a registry; `earlier` maps names of earlier versions to today's."""
 
     names: Collection[str]
+    earlier: Mapping[str, str] = field(default_factory=dict)
 
     def read(self, name: str, value: Any) -> str:
+        if isinstance(value, str):
+            value = self.earlier.get(value, value)
         check_choice(name, value, self.names)
         return str(value)
 
@@ -150,6 +153,9 @@ class Duration(Kind):
 
     def read(self, name: str, value: Any) -> float:
         return parse_duration(value, name, zero=self.zero)
+
+    def write(self, value: float) -> str:
+        return f"{value:g}s"
 
 
 def is_number(value: object) -> bool:

@@ -20,6 +20,7 @@ from netsim._util.errors import UsageError
 from netsim._util.options import Kind, Number, OnOff, Option, Whole
 
 Function = TypeVar("Function", bound=Callable[..., None])
+ALGORITHMS_OWN = "Options of one algorithm (--algorithm NAME:KEY=VALUE)"
 OUTPUT = "Output"
 """The heading of options that say where results go."""
 
@@ -147,14 +148,14 @@ class Command(TyperCommand):
             if record := each.get_help_record(ctx):
                 panels.setdefault(panel or "Options", []).append(record)
         if any(each.name == "algorithm" for each in self.params):
-            panels["Options of one algorithm (--algorithm NAME:KEY=VALUE)"] = _of_algorithms()
+            panels[ALGORITHMS_OWN] = of_algorithms()
         last = panels.pop("Options", [])
         for panel, records in (panels | {"Options": last}).items():
             with formatter.section(panel):
                 formatter.write_dl(records)
 
 
-def _of_algorithms() -> list[tuple[str, str]]:
+def of_algorithms() -> list[tuple[str, str]]:
     """Return the options that algorithms declare, each with its help and who takes it."""
     from algorithms import OWN_OPTIONS, owners_of
 

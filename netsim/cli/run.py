@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from netsim.experiment.results import Report, Result
 
 
-@takes("Algorithms", "Training", "topology", "placement", "sends")
+@takes("Algorithms", "Training", "topology", "placement", "send_mode")
 def run(
     nproc: Annotated[
         int | None,

@@ -41,7 +41,10 @@ def validate(
     rounds: Annotated[int, option("Of training, in one repeat.", parser=whole, metavar="N")] = 1,
     density: Annotated[float, option("Of the sparse algorithms.", parser=number, metavar="X")] = 0.01,
     repeats: Annotated[int, option("Of every measurement, after one that is left out.", parser=whole, metavar="N")] = 7,
-    sends: Annotated[str | None, option("eager or acknowledged. [default: eager, and trees both ways]")] = None,
+    send_mode: Annotated[
+        str | None,
+        option("When a sender goes on: rendezvous or eager, as in simulate. [default: eager, and trees both ways]"),
+    ] = None,
     shaping: Annotated[str, option("Of links: fair, or tbf (plain token buckets).")] = "fair",
     trunk: Annotated[str | None, option("Two racks, with a link of this bandwidth between them.")] = None,
     placement: Annotated[str, option("Of ranks in two racks: contiguous or interleaved.")] = "contiguous",
@@ -72,8 +75,8 @@ def validate(
 
     config: dict[str, Any] = {
         "local": local, "bandwidth": bandwidth, "sizes": sizes, "exchange": exchange, "algorithm": algorithm,
-        "rounds": rounds, "density": density, "repeats": repeats, "sends": sends, "shaping": shaping, "trunk": trunk,
-        "placement": placement, "latency": latency, "tolerance": tolerance,
+        "rounds": rounds, "density": density, "repeats": repeats, "sends": send_mode, "shaping": shaping,
+        "trunk": trunk, "placement": placement, "latency": latency, "tolerance": tolerance,
     }  # fmt: skip
     allowed, timeout_s = _tolerance(tolerance), parse_duration(timeout, "timeout")
     known = None if profile is None else load_profile(profile)
@@ -162,15 +165,16 @@ def _cells(config: dict[str, Any], ranks: int, racks: bool = False) -> Iterator[
     """Yield the exchanges, and the rounds, that are compared; single flows, too, if there are `racks`."""
     from algorithms import ALGORITHMS
     from netsim._util.units import parse_size
+    from netsim.comm.worker import SENDS
     from netsim.testbed.cells import Cell
     from netsim.testbed.exchanges import COLLECTIVES, EXCHANGES
 
     if config["sends"] is not None:
-        check_choice("sends", config["sends"], ("eager", "acknowledged"))
+        check_choice("send-mode", config["sends"], SENDS)
     for size in _listed(config["sizes"]):
         usual = list(EXCHANGES) if racks else COLLECTIVES
         for name in _chosen("exchange", config["exchange"], EXCHANGES, usual):
-            both: tuple[Sends, ...] = ("eager", "acknowledged") if "tree" in name else ("eager",)
+            both: tuple[Sends, ...] = ("eager", "rendezvous") if "tree" in name else ("eager",)
             for sends in both if config["sends"] is None else (config["sends"],):
                 yield Cell(name=name, bytes=parse_size(size), sends=sends, repeats=config["repeats"])
     for name in _chosen("algorithm", config["algorithm"], ALGORITHMS, list(ALGORITHMS)):

@@ -32,9 +32,11 @@ Part: TypeAlias = tuple[float, float]
 WHOLE: Final[Part] = (0.0, 1.0)
 
 
-Sends: TypeAlias = Literal["acknowledged", "eager"]
+Sends: TypeAlias = Literal["rendezvous", "eager"]
 """When a send is done: when its receiver has the last byte, or as soon as the network takes it off the sender."""
-SENDS: tuple[Sends, ...] = ("acknowledged", "eager")
+SENDS: tuple[Sends, ...] = ("rendezvous", "eager")
+EARLIER_SENDS = {"acknowledged": "rendezvous"}
+"""Names that files of earlier versions hold."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,7 @@ class RankInterpreter:
         # Tags with a size in them exceed the bound that mpi guarantees.
         self._at_once = backend == "gloo"
         # Under nccl a receipt does not keep the stream from running ahead.
-        self._acknowledged = sends == "acknowledged" and not self._on_gpu
+        self._acknowledged = sends == "rendezvous" and not self._on_gpu
         self._receiving: dict[tuple[int, int], Incoming] = {}
         self._receipts: deque[Transfer] = deque(maxlen=RECEIPTS_KEPT)
         self._request: Any = None

@@ -250,7 +250,7 @@ def _run_algorithm(
         dist.barrier()
     if worker is not None:
         interpreter = RankInterpreter(
-            worker, device, backend, "acknowledged" if experiment.sends == "acknowledged" else "eager"
+            worker, device, backend, "rendezvous" if experiment.sends == "rendezvous" else "eager"
         )
 
         def ended(worker: Worker, _: Trained) -> None:

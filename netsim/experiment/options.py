@@ -16,14 +16,14 @@ from netsim._util.errors import UsageError, shown
 from netsim._util.options import Bandwidth, Choice, Duration, Kind, Number, OnOff, Text, Whole, option, several
 from netsim._util.random_streams import WORD
 from netsim._util.units import read_whole
-from netsim.comm.worker import SENDS
+from netsim.comm.worker import EARLIER_SENDS, SENDS
 from netsim.network.sharing import SHARINGS
 from netsim.training.catalogue import MODELS
 from netsim.training.overlap import Ready, check_bucket
 from netsim.training.workloads import DEFAULT, WORKLOADS
 from netsim.training.workloads.data import DATA, SYNTHETIC
 from topologies import STARS, TOPOLOGIES
-from topologies.placement import PLACEMENTS
+from topologies.placement import EARLIER_PLACEMENTS, PLACEMENTS
 
 DEFAULT_ALGORITHMS = ("dense", "topk", "gtopk", "ps")
 DEFAULT_DENSITY = 1e-3
@@ -111,16 +111,19 @@ class NetworkOptions:
         1.0, POSITIVE, "Factor on the latency of every link, also where a file or keys decide it."
     )
     fan_out: int = option(8, Whole(2), "Children of a switch in the topology tree.")
-    placement: str = option("given", Choice(PLACEMENTS), "How ranks are placed on hosts: {choices}.")
+    placement: str = option(
+        "rank-order", Choice(PLACEMENTS, EARLIER_PLACEMENTS), "How ranks are placed on hosts: {choices}."
+    )
     sharing: str = option(
         "maxmin", Choice(SHARINGS), "How flows share a link: equal rates (maxmin) or inversely to RTT (rtt)."
     )
     sends: str | None = option(
         None,
-        Choice(SENDS),
-        "When a sender goes on: acknowledged (its receiver has the message) or eager (at once, so the next message "
+        Choice(SENDS, EARLIER_SENDS),
+        "When a sender goes on: rendezvous (its receiver has the message) or eager (at once, so the next message "
         "shares the link).",
-        otherwise="acknowledged in simulations, eager for real",
+        otherwise="rendezvous in simulations, eager for real",
+        name="send_mode",
     )
     profile: str | None = option(
         None,

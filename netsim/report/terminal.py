@@ -101,7 +101,7 @@ def _header(first: Result, experiment: Experiment, report: Report) -> list[str]:
     lines = [f"model    {data}   {first.elements:,} parameters{chosen}"]
     if first.mode == "simulated":
         speed = _speed(experiment, report.link_ranges)
-        placed = "" if experiment.placement == "given" else f"   placement {experiment.placement}"
+        placed = "" if experiment.placement == "rank-order" else f"   placement {experiment.placement}"
         lines.append(f"network  {experiment.topology}{placed}   {first.workers} workers   {speed}   SIMULATED")
     else:
         backend = report.environment.get("backend", "")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from netsim._util.progress import OnRound
-from netsim.comm.worker import Sends
+from netsim.comm.worker import EARLIER_SENDS, Sends
 from netsim.testbed.exchanges import EXCHANGES
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Cell:
     bytes
         Size of the vector of each rank, in bytes of values and indices.
     sends
-        When a send is done: ``eager`` or ``acknowledged``.
+        When a send is done: ``eager`` or ``rendezvous``.
     repeats
         How often it is measured.
     experiment
@@ -44,6 +44,9 @@ class Cell:
     sends: Sends
     repeats: int
     experiment: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sends", EARLIER_SENDS.get(self.sends, self.sends))
 
     @property
     def kind(self) -> str:

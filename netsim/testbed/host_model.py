@@ -11,7 +11,7 @@ message is
 4. taken in by its receiver: two threads wake, gloo's and the rank's own, then a third of `cpu_per_message_s`.
 
 An eager send is done when the kernel holds the body, which is at once because send buffers are larger than messages.
-So the next message shares the link with it. An acknowledged send is done when the receiver's receipt has woken two
+So the next message shares the link with it. A rendezvous send is done when the receiver's receipt has woken two
 threads of the sender.
 
 CPU time of a rank is spent on one core at most, one piece of work after another; ranks of one machine share its cores.
@@ -114,7 +114,7 @@ class HostTransport:
     costs
         Cost model of computations.
     sends
-        When a send is done: ``eager`` or ``acknowledged``.
+        When a send is done: ``eager`` or ``rendezvous``.
     now
         Start of the simulation in picoseconds.
     """
@@ -126,7 +126,7 @@ class HostTransport:
         self._network = ShapedNetwork(self._environment, wire, (terms.duplex_loss, terms.duplex_loss_bytes))
         self._processors = Processors(self._environment, len(fabric.hosts), terms.cores)
         self._fabric, self._wire, self._costs = fabric, wire, costs
-        self._acknowledged = sends == "acknowledged"
+        self._acknowledged = sends == "rendezvous"
         self._wake_warm, self._wake_cold = picoseconds(terms.wake_warm_s), picoseconds(terms.wake_cold_s)
         self._message_step, self._header = picoseconds(terms.cpu_per_message_s) // 3, picoseconds(terms.header_cpu_s)
         self._call_cold, self._call_warm = picoseconds(terms.call_cold_s), picoseconds(terms.call_warm_s)
