@@ -99,17 +99,23 @@ class Flow:
             self.held[bottleneck] = self.held.get(bottleneck, 0) + duration
 
 
+def time_alone(bits: int, rate: int) -> int:
+    """Return the picoseconds that `bits` take at `rate` bit/s, in integers and rounded once; at most the horizon.
+
+    >>> time_alone(bits=8, rate=3)
+    2666666666667
+    """
+    return min((2 * bits * PICOSECONDS // rate + 1) // 2, HORIZON_PS)
+
+
 def time_left(bits: int, remaining: float, rate: float) -> int:
     """Return the picoseconds until a flow of `bits` ends, of which `remaining` are left, at `rate` bit/s.
 
     Never more than the horizon.
-
-    >>> time_left(bits=8, remaining=8, rate=3.0)
-    2666666666667
     """
     if remaining == bits and rate == math.floor(rate):
         # The usual case, a flow at one rate from its start: integers keep the time exact at any size.
-        return min((2 * bits * PICOSECONDS // int(rate) + 1) // 2, HORIZON_PS)
+        return time_alone(bits, int(rate))
     return round(min(remaining * PICOSECONDS / rate, HORIZON_PS))
 
 

@@ -42,8 +42,9 @@ from netsim.comm.collectives import (
 from netsim.comm.payload import Bundle, Flag, Payload, SizeOnly, add, concatenate
 from netsim.comm.schedule import NoScheduleError, PerRole, RoleMap, asked, called, kind_of, size_of, written
 from netsim.comm.worker import Collective, Compute
+from netsim.network.flow import time_alone
 from netsim.simulator.symmetry import SymmetryRecorder
-from netsim.simulator.vectorized_sharing import alone, drain
+from netsim.simulator.vectorized_sharing import drain
 from netsim.training.costs import Costs
 
 WORKER_LINKS, SERVER_LINK = "worker links", "server link"
@@ -57,7 +58,7 @@ class Star(NamedTuple):
 
     def drains(self, size: tuple[int, int, int], flows: int = 1) -> int:
         """Return how long a message drains that shares a link with others like it."""
-        return alone(8 * sum(size) * flows, self.bandwidth_bps)
+        return time_alone(8 * sum(size) * flows, self.bandwidth_bps)
 
 
 class EventChain(NamedTuple):

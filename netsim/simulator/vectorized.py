@@ -20,9 +20,10 @@ from netsim._util.errors import InfeasibleError
 from netsim._util.units import HORIZON_PS, PICOSECONDS, beyond_horizon
 from netsim.comm.schedule import NoScheduleError, Pairs, RoleMap, Round
 from netsim.network.fabric import Fabric
+from netsim.network.flow import time_alone
 from netsim.network.sharing import Sharing, weight_by_latency
 from netsim.simulator.symmetry import RecordedPhase
-from netsim.simulator.vectorized_sharing import alone, drain
+from netsim.simulator.vectorized_sharing import drain
 
 BY_RECEIVER, BY_SENDER = 1, 2
 """Whether a message is what its receiver went on after, and whether its sender did."""
@@ -74,7 +75,7 @@ class Lines:
     def durations(self, sizes: IntArray, which: IntArray) -> IntArray:
         """Return how long each message takes that has its links to itself."""
         if self._alone is None or self._alone[0] is not sizes:
-            table = [[alone(8 * sum(size), rate) for size in sizes.tolist()] for rate in self.bandwidths.tolist()]
+            table = [[time_alone(8 * sum(size), rate) for size in sizes.tolist()] for rate in self.bandwidths.tolist()]
             self._alone = sizes, np.array(table)
         durations: IntArray = self._alone[1][self.kind, which]
         return durations

@@ -1,4 +1,9 @@
-"""Flows of one round that share links with each other and with no others: max-min rates, from instant to instant."""
+"""Max-min rates of the flows of one round, which share links with each other and with no others.
+
+All flows of an instant are handled by a few array operations. Flows of a round usually begin at one instant, and then
+this is many times faster than the solvers of :mod:`netsim.network`, which handle one flow at a time
+(docs/decisions/0012-flow-engine.md has figures). The tests hold it to the same rates.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +15,7 @@ import numpy.typing as npt
 from netsim._util.arrays import IntArray
 from netsim._util.units import HORIZON_PS, PICOSECONDS, beyond_horizon
 from netsim.comm.schedule import NoScheduleError
+from netsim.network.flow import time_alone
 from netsim.network.routing import FloatArray
 
 MOST_INSTANTS = 256
@@ -94,7 +100,7 @@ class _Flows:
             kinds, kind = np.unique(
                 np.stack([self._bits[exact], rate[exact].astype(np.int64)]), axis=1, return_inverse=True
             )
-            self.due[exact] = now + np.array([alone(*pair) for pair in kinds.T.tolist()])[kind.ravel()]
+            self.due[exact] = now + np.array([time_alone(*pair) for pair in kinds.T.tolist()])[kind.ravel()]
 
     def _fill(self) -> tuple[FloatArray, IntArray]:
         """Progressive filling (Bertsekas and Gallager, Data Networks, section 6.5), all tightest links at a time."""
@@ -116,8 +122,3 @@ class _Flows:
             spare = np.maximum(0.0, spare - least * np.bincount(link[gone], minlength=most))
             owner, link = owner[~gone], link[~gone]
         return rate, bottleneck
-
-
-def alone(bits: int, rate: int) -> int:
-    """Return the picoseconds that `bits` take at a rate in bit/s, in integers, rounded once; at most the horizon."""
-    return min((2 * bits * PICOSECONDS // rate + 1) // 2, HORIZON_PS)
