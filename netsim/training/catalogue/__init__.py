@@ -1,7 +1,7 @@
-"""The tensors of well-known models, name by name and shape by shape, without any of their values.
+"""Names and shapes of the tensors of well-known models, without values.
 
-Enough to simulate an exchange of their gradients: ``netsim simulate --timing-only --model resnet50``. To add a
-model: a function that returns its tensors, and a line below.
+This suffices to simulate an exchange of their gradients: ``netsim simulate --timing-only --model resnet50``. To add a
+model: a function that returns its tensors, and a line in MODELS.
 """
 
 from __future__ import annotations
@@ -35,16 +35,13 @@ MODELS: dict[str, Callable[[], list[Tensor]]] = {
 
 @lru_cache(maxsize=len(MODELS))
 def tensors_of(model: str) -> tuple[Tensor, ...]:
-    """Return the trained tensors of a model, in the order in which its layers come.
-
-    Raises UsageError for a model that is not in the catalogue.
-    """
+    """Return the trained tensors of a model in the order of its layers; raise UsageError for an unknown model."""
     check_choice("model", model, MODELS)
     return tuple(MODELS[model]())
 
 
 def parameters_of(model: str) -> int:
-    """Return how many parameters a model has."""
+    """Return the number of parameters of a model."""
     return sum(tensor.size for tensor in tensors_of(model))
 
 

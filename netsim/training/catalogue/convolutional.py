@@ -1,4 +1,4 @@
-"""Convolutional networks for ImageNet's 1,000 classes, as torchvision builds them."""
+"""Convolutional networks for the 1,000 classes of ImageNet, as in torchvision."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ def alexnet() -> list[Tensor]:
     """Return AlexNet in the variant for one device (Krizhevsky 2014)."""
     layers = ((0, 3, 64, 11), (3, 64, 192, 5), (6, 192, 384, 3), (8, 384, 256, 3), (10, 256, 256, 3))
     tensors = []
-    for at, inputs, outputs, kernel in layers:
-        tensors += convolution(f"features.{at}", inputs, outputs, kernel, bias=True)
+    for position, inputs, outputs, kernel in layers:
+        tensors += convolution(f"features.{position}", inputs, outputs, kernel, bias=True)
     return tensors + _classifier({1: 256 * 6 * 6, 4: 4096, 6: 4096})
 
 
 def vgg16() -> list[Tensor]:
     """Return VGG-16, configuration D (Simonyan and Zisserman 2014)."""
-    tensors, at, inputs = [], 0, 3
+    tensors, position, inputs = [], 0, 3
     for width, repeats in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
         for _ in range(repeats):
-            tensors += convolution(f"features.{at}", inputs, width, 3, bias=True)
-            at, inputs = at + 2, width
-        at += 1
+            tensors += convolution(f"features.{position}", inputs, width, 3, bias=True)
+            position, inputs = position + 2, width
+        position += 1
     return tensors + _classifier({0: 512 * 7 * 7, 3: 4096, 6: 4096})
 
 
 def _classifier(inputs: dict[int, int]) -> list[Tensor]:
-    """Return the three fully connected layers, by their place and their inputs."""
+    """Return three fully connected layers, given their positions and input widths."""
     outputs = (4096, 4096, CLASSES)
     return [
         tensor
-        for (at, width), out in zip(inputs.items(), outputs, strict=True)
-        for tensor in linear(f"classifier.{at}", width, out)
+        for (position, width), out in zip(inputs.items(), outputs, strict=True)
+        for tensor in linear(f"classifier.{position}", width, out)
     ]
 
 
 def resnet(blocks: Sequence[int], *, bottleneck: bool) -> list[Tensor]:
-    """Return a residual network of four stages of so many blocks each (He et al. 2016)."""
+    """Return a residual network; `blocks` gives the blocks of each of its four stages (He et al. 2016)."""
     expansion = 4 if bottleneck else 1
     tensors = convolution("conv1", 3, 64, 7) + norm("bn1", 64)
     inputs = 64
@@ -57,12 +57,12 @@ def resnet(blocks: Sequence[int], *, bottleneck: bool) -> list[Tensor]:
 
 
 def _block(name: str, inputs: int, width: int, expansion: int) -> list[Tensor]:
-    """Return a basic block of two convolutions, or a bottleneck of three, each with its batch normalisation."""
+    """Return a basic block of two convolutions, or a bottleneck block of three, with batch normalisation."""
     layers = [(inputs, width, 3), (width, width, 3)]
     if expansion > 1:
         layers = [(inputs, width, 1), (width, width, 3), (width, width * expansion, 1)]
     tensors = []
-    for number, (from_width, to_width, kernel) in enumerate(layers, start=1):
-        tensors += convolution(f"{name}.conv{number}", from_width, to_width, kernel)
-        tensors += norm(f"{name}.bn{number}", to_width)
+    for index, (from_width, to_width, kernel) in enumerate(layers, start=1):
+        tensors += convolution(f"{name}.conv{index}", from_width, to_width, kernel)
+        tensors += norm(f"{name}.bn{index}", to_width)
     return tensors

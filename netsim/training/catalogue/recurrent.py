@@ -6,7 +6,7 @@ from netsim.training.catalogue.tensors import Tensor, convolution, linear, lstm,
 
 
 def lstm_ptb(vocabulary: int = 10_000, hidden: int = 1500, layers: int = 2) -> list[Tensor]:
-    """Return the language model of two layers of 1,500 (Zaremba et al. 2014), as torch has it."""
+    """Return the language model with two LSTM layers of 1,500 (Zaremba et al. 2014), as in torch."""
     tensors = [Tensor("encoder.weight", (vocabulary, hidden))]
     for layer in range(layers):
         tensors += lstm("rnn", layer, hidden, hidden)
@@ -14,9 +14,9 @@ def lstm_ptb(vocabulary: int = 10_000, hidden: int = 1500, layers: int = 2) -> l
 
 
 def lstm_an4(hidden: int = 800, layers: int = 5, labels: int = 29) -> list[Tensor]:
-    """Return the speech recogniser after Deep Speech 2 with one-directional layers and a look-ahead of 20 frames.
+    """Return a speech recogniser like Deep Speech 2, with one-directional layers and a look-ahead of 20 frames.
 
-    Two convolutions over a spectrogram of 161 frequencies, with strides of two, leave 41 of them.
+    Two convolutions with stride 2 reduce the 161 frequencies of a spectrogram to 41.
     """
     channels, frequencies, lookahead = 32, 41, 20
     tensors = convolution("conv.0", 1, channels, 41, 11, bias=True) + norm("conv.1", channels)

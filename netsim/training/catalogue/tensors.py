@@ -1,4 +1,4 @@
-"""Tensors that have a name and a shape and no values, and the layers that consist of them."""
+"""Tensors as names and shapes without values, and the tensors of common layers."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 
 class Tensor(NamedTuple):
-    """A trained tensor; `shape` is as torch has it, the output dimension first."""
+    """The name and the shape of a trained tensor, as in torch: the output dimension comes first."""
 
     name: str
     shape: tuple[int, ...]
 
     @property
     def size(self) -> int:
-        """Return the number of elements."""
+        """The number of elements."""
         return math.prod(self.shape)
 
 
@@ -24,19 +24,19 @@ def linear(name: str, inputs: int, outputs: int, *, bias: bool = True) -> list[T
 
 
 def convolution(name: str, inputs: int, outputs: int, *kernel: int, bias: bool = False) -> list[Tensor]:
-    """Return the tensors of a two-dimensional convolution; one `kernel` size is that of both dimensions."""
+    """Return the tensors of a two-dimensional convolution; a single `kernel` size applies to both dimensions."""
     size = kernel * 2 if len(kernel) == 1 else kernel
     weight = Tensor(f"{name}.weight", (outputs, inputs, *size))
     return [weight, *([Tensor(f"{name}.bias", (outputs,))] if bias else [])]
 
 
 def norm(name: str, width: int) -> list[Tensor]:
-    """Return the scale and the shift of a batch or layer normalisation; running statistics are not trained."""
+    """Return scale and shift of a batch or layer normalisation; running statistics are not trained."""
     return [Tensor(f"{name}.weight", (width,)), Tensor(f"{name}.bias", (width,))]
 
 
 def lstm(name: str, layer: int, inputs: int, hidden: int) -> list[Tensor]:
-    """Return the tensors of one LSTM layer as torch has it: four gates, and a bias each for input and state."""
+    """Return the tensors of one LSTM layer as in torch: four gates, with separate biases for input and state."""
     gates = 4 * hidden
     shapes = {"weight_ih": (gates, inputs), "weight_hh": (gates, hidden), "bias_ih": (gates,), "bias_hh": (gates,)}
     return [Tensor(f"{name}.{kind}_l{layer}", shape) for kind, shape in shapes.items()]

@@ -6,7 +6,7 @@ from netsim.training.catalogue.tensors import Tensor, convolution, linear, norm
 
 
 def bert(width: int, layers: int, vocabulary: int = 30_522, positions: int = 512) -> list[Tensor]:
-    """Return the encoder of BERT (uncased) with its pooler, without a head for a task."""
+    """Return the encoder of BERT (uncased) with its pooler, without a task-specific head."""
     sizes = {"word": vocabulary, "position": positions, "token_type": 2}
     tensors = [Tensor(f"embeddings.{kind}_embeddings.weight", (size, width)) for kind, size in sizes.items()]
     tensors += norm("embeddings.LayerNorm", width)
@@ -37,7 +37,7 @@ def gpt2(width: int, layers: int, vocabulary: int = 50_257, positions: int = 102
 
 
 def vit(width: int, layers: int, patch: int, image: int = 224, classes: int = 1000) -> list[Tensor]:
-    """Return a vision transformer as torchvision builds it."""
+    """Return a vision transformer as in torchvision."""
     tensors = [Tensor("class_token", (1, 1, width))]
     tensors += convolution("conv_proj", 3, width, patch, bias=True)
     tensors += [Tensor("encoder.pos_embedding", (1, (image // patch) ** 2 + 1, width))]

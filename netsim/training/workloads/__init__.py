@@ -1,7 +1,7 @@
-"""What is trained: models with their data, by name.
+"""Workloads: models with their data sets, by name.
 
-To add one: a file with a function ``(shape) -> nn.Module``, and a line below. Nothing here imports torch
-before a workload is built.
+To add one: a file with a function ``(shape) -> nn.Module``, and a line in RECIPES. This module imports torch only when
+a workload is built.
 """
 
 from __future__ import annotations
@@ -26,11 +26,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class WorkloadSpec:
-    """A workload that can be built: ``recipe(seed, data, data_dir)``.
+    """The specification of a workload; calling it builds the workload.
 
-    `model` is a ``module:function`` that takes the data's shape. `default` is the data set where none
-    is named. At most `chunk` samples are evaluated at once, which bounds memory, and the training loss
-    is taken over at most `loss_samples` of the training samples, which bounds time.
+    Attributes
+    ----------
+    name
+        The name on the command line.
+    model
+        ``module:function``; the function takes the shape of the data and returns the model.
+    default
+        The default data set.
+    chunk
+        Samples evaluated at once, which limits memory.
+    loss_samples
+        Training samples over which the training loss is computed, which limits time.
+    made_up
+        The shape of synthetic data, if it differs from that of the default data set.
     """
 
     name: str
@@ -39,12 +50,16 @@ class WorkloadSpec:
     chunk: int = 2048
     loss_samples: int = 10_000
     made_up: SampleShape | None = None
-    """The shape of synthetic data, if it is not that of the default data set."""
 
     def __call__(self, seed: int, data: str | None = None, data_dir: Path | None = None) -> Workload:
-        """Return the workload, a function of the choice of data and `seed`.
+        """Build the workload, which depends only on the data set and `seed`.
 
-        Raises UsageError for a data set that it cannot use, InfeasibleError for one that is not here.
+        Raises
+        ------
+        UsageError
+            For a data set that the model cannot use.
+        InfeasibleError
+            For a data set that was not found.
         """
         from netsim.training.workloads.data.load import load
         from netsim.training.workloads.workload import Workload
@@ -64,31 +79,31 @@ class WorkloadSpec:
         )
 
     def tensors(self, data: str | None = None) -> tuple[tuple[str, int], ...]:
-        """Return the name and size of each parameter tensor, without reading any data."""
+        """Return the name and the number of elements of each parameter tensor, without reading data."""
         from netsim.training.workloads.parameters import trainable
 
         model = self._build(self.shape(data or self.default))
         return tuple((name, parameter.numel()) for name, parameter in trainable(model))
 
     def elements(self, data: str | None = None) -> int:
-        """Return the number of parameters, without reading any data."""
+        """Return the number of parameters, without reading data."""
         return sum(size for _, size in self.tensors(data))
 
     def shape(self, data: str) -> SampleShape:
-        """Return the shape of the data sets named in `data`; raise UsageError if the model cannot take them."""
-        own = self.made_up or DATA[self.default].shape
+        """Return the shape of the data sets named in `data`; raise UsageError if the model cannot use them."""
+        default = self.made_up or DATA[self.default].shape
         names = data_names(data)
-        shape = joint_shape([own if name == SYNTHETIC else DATA[name].shape for name in names])
-        if shape.kind != own.kind:
-            fitting = [SYNTHETIC] + [name for name, known in DATA.items() if known.shape.kind == own.kind]
+        shape = joint_shape([default if name == SYNTHETIC else DATA[name].shape for name in names])
+        if shape.kind != default.kind:
+            fitting = [SYNTHETIC] + [name for name, data_set in DATA.items() if data_set.shape.kind == default.kind]
             raise UsageError(
-                f"workload {self.name} is trained on {own.kind}, but data {data} has {shape.kind}; "
+                f"workload {self.name} is trained on {default.kind}, but data {data} has {shape.kind}; "
                 f"it takes {', '.join(fitting)}"
             )
         return shape
 
     def _build(self, shape: SampleShape) -> nn.Module:
-        """Return the model with names and shapes, but no values: nothing is allocated or drawn."""
+        """Return the model on the meta device: parameter names and shapes without values."""
         import torch
 
         with torch.device("meta"):
@@ -117,18 +132,18 @@ RECIPES = (
 WORKLOADS = {recipe.name: recipe for recipe in RECIPES}
 
 DEFAULT = "digits-mlp"
-"""Handwritten digits, which ship with scikit-learn, and a network large enough that messages matter."""
+"""Handwritten digits, which scikit-learn contains, and a model large enough that communication matters."""
 
 
 def is_own(name: str) -> bool:
-    """Return whether `name` is the user's own ``module:factory`` rather than a name in the registry."""
+    """Return whether `name` is a user's ``module:factory`` and not a name in the registry."""
     return ":" in name
 
 
 def check_workload(name: str, data: str | None = None, split: str = "iid", sampling: str = "random") -> None:
-    """Raise UsageError unless there is such a workload, and it can be trained on `data`, split and sampled so.
+    """Raise UsageError for an unknown workload, or one that cannot be trained with `data`, `split` and `sampling`.
 
-    Imports no torch and reads no data.
+    The check imports no torch and reads no data.
     """
     from netsim.training.workloads.sampling import SAMPLINGS
     from netsim.training.workloads.splits import BY_LABEL, MIX, parse_split
@@ -151,10 +166,14 @@ def check_workload(name: str, data: str | None = None, split: str = "iid", sampl
 
 
 def load_workload(name: str, seed: int, data: str | None = None, data_dir: Path | None = None) -> Workload:
-    """Return a workload by name, or the one that ``module:factory`` makes when called with `seed`.
+    """Return a workload by name, or the one that a user's ``module:factory`` returns for `seed`.
 
-    A name with a colon runs code of the user's choice, so it must come from the command line, never
-    from a file. Raises UsageError in one line where that code is not there or does not do its part.
+    A name with a colon runs the user's code, so it must come from the command line and never from a file.
+
+    Raises
+    ------
+    UsageError
+        If the user's code cannot be imported, fails, or does not return the same workload twice.
     """
     check_workload(name, data)
     if not is_own(name):
@@ -172,7 +191,7 @@ def load_workload(name: str, seed: int, data: str | None = None, data_dir: Path 
 
 
 def _made(name: str, factory: Callable[[int], Any], seed: int) -> Workload:
-    """Return what the factory makes; global random generators start from `seed`, and stdout is left to results."""
+    """Call the factory with global random generators seeded, and with its output on stderr."""
     from netsim.training.workloads.generators import seeded
     from netsim.training.workloads.user_code import blaming
     from netsim.training.workloads.workload import Workload
@@ -194,7 +213,7 @@ def _made(name: str, factory: Callable[[int], Any], seed: int) -> Workload:
 
 @contextmanager
 def _defaults_kept(name: str) -> Iterator[None]:
-    """Restore torch's defaults after this; raise UsageError where user code changed those of netsim's tensors, too."""
+    """Restore torch's default dtype and device; raise UsageError if user code changed them."""
     import torch
 
     before = torch.get_default_dtype(), torch.get_default_device()
@@ -214,7 +233,7 @@ def _defaults_kept(name: str) -> Iterator[None]:
 
 
 def _imported(name: str) -> Callable[[int], Any]:
-    """Return the user's factory; its module may lie in the current folder, which is looked at last."""
+    """Return the user's factory; its module may be in the current folder, which is searched last."""
     from netsim.training.workloads.generators import seeded
     from netsim.training.workloads.user_code import blaming
 
@@ -233,7 +252,7 @@ def _imported(name: str) -> Callable[[int], Any]:
 
 
 def attribute(path: str) -> Any:
-    """Return what ``module:name`` names, importing the module."""
+    """Import a module and return the attribute that ``module:name`` names."""
     module, _, name = path.partition(":")
     return getattr(importlib.import_module(module), name)
 

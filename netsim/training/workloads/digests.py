@@ -1,4 +1,4 @@
-"""Short digests of values, to find out whether two of them are equal bit for bit, and what code changed."""
+"""Digests of values, to test whether two values are equal bit for bit."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ import torch
 from torch import nn
 
 DEPTH = 4
-"""Containers within containers that are looked into."""
+"""Levels of nested containers that a digest covers."""
 LIBRARIES = ("torch", "netsim")
-"""Packages whose own variables are no state of a user's model."""
+"""Packages whose global variables are not state of a user's model."""
 GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 INTERNAL = set(vars(nn.Module()))
-"""Attributes that every module has."""
+"""Attributes of every torch module."""
 
 
 def hashed(value: Any, depth: int = DEPTH) -> str:
-    """Return a digest of a tensor, array, number, text, random generator, or container of these, by its bits.
+    """Return a digest of the bits of a tensor, array, number, text, random generator, or a container of these.
 
-    Of any other object its attributes count. Values of trainable parameters do not.
+    The digest of any other object covers its attributes. Values of trainable parameters are left out.
     """
     return hashlib.sha256(_bits(value, depth)).hexdigest()
 
@@ -64,21 +64,21 @@ def _bits_of_tensor(tensor: torch.Tensor) -> bytes:
 
 
 def state_of(model: nn.Module) -> dict[str, str]:
-    """Return a digest of everything that a model keeps besides its trainable parameters, by its name.
+    """Return digests of the state of a model besides its trainable parameters, by name.
 
-    Numbers and random generators that the user's modules hold in global variables belong to it.
+    The state includes numbers and random generators in global variables of the user's Python modules.
     """
-    found: dict[str, str] = {}
+    state: dict[str, str] = {}
     for module_name in {type(module).__module__ for module in model.modules()}:
         if module_name.partition(".")[0] not in LIBRARIES:
             variables = vars(sys.modules[module_name]) if module_name in sys.modules else {}
             kept = {name: value for name, value in variables.items() if isinstance(value, (int, float, *GENERATORS))}
-            found |= {f"{module_name}.{name}": hashed(value) for name, value in kept.items()}
+            state |= {f"{module_name}.{name}": hashed(value) for name, value in kept.items()}
     for prefix, module in model.named_modules():
-        own = {name: value for name, value in vars(module).items() if name not in INTERNAL}
-        for name, value in (own | dict(module._buffers) | dict(module._parameters)).items():
-            found[f"{prefix}.{name}".lstrip(".")] = hashed(value)
-    return found
+        attributes = {name: value for name, value in vars(module).items() if name not in INTERNAL}
+        for name, value in (attributes | dict(module._buffers) | dict(module._parameters)).items():
+            state[f"{prefix}.{name}".lstrip(".")] = hashed(value)
+    return state
 
 
 def _trained(tensor: torch.Tensor) -> bool:

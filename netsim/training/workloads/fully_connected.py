@@ -1,4 +1,4 @@
-"""Networks of fully connected layers."""
+"""Networks of fully connected layers, with a forward and backward pass for several workers at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from netsim.training.workloads.data import SampleShape
 
 
 class FullyConnected(nn.Sequential):
-    """Layers of the given widths with ReLU between them; (n, ...) inputs are flattened."""
+    """Linear layers of the given widths with ReLU in between; inputs (n, ...) are flattened."""
 
     def __init__(self, *widths: int) -> None:
         layers: list[nn.Module] = []
@@ -22,12 +22,13 @@ class FullyConnected(nn.Sequential):
         super().__init__(*layers[:-1])
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the scores (n, classes) of images (n, ...)."""
         scores: torch.Tensor = super().forward(images.flatten(1))  # type: ignore[no-untyped-call]
         return scores
 
 
 def is_plain(model: nn.Module) -> bool:
-    """Return whether :class:`Pass` computes what autograd would: nothing frozen, replaced, overridden or hooked."""
+    """Return whether :class:`Pass` gives the gradient of autograd: no frozen, replaced, overridden or hooked part."""
     layers = list(model.children())
     kinds = [nn.ReLU if place % 2 else nn.Linear for place in range(len(layers))]
     return (
@@ -35,7 +36,7 @@ def is_plain(model: nn.Module) -> bool:
         and len(layers) % 2 == 1
         and [type(layer) for layer in layers] == kinds
         and all(parameter.requires_grad and not parameter._backward_hooks for parameter in model.parameters())
-        and len(list(model.parameters())) == len(layers) + 1  # biases, and nothing shared
+        and len(list(model.parameters())) == len(layers) + 1  # every layer has a bias, and no parameter is shared
         and not any(
             (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks) != ({}, {}, {})
             for module in model.modules()
@@ -44,19 +45,30 @@ def is_plain(model: nn.Module) -> bool:
 
 
 LEAST = 16
-"""Rows that a product of matrices has at the least. MKL has kernels of their own for fewer, which add in another
-order; from here on a row has the same bits however many rows there are, on the CPUs that were tried."""
+"""Least number of rows of a matrix product. For fewer rows MKL has special kernels, which add in another order. From
+this number on, on all CPUs tested, the bits of a row do not depend on the number of rows."""
 
 
 LARGEST = 1e37
-"""Below what float32 holds, by more than all roundings of a sum."""
+"""Bound below the greatest float32, with a margin for the rounding of a sum."""
 
 
 class Pass:
-    """The way of some workers' mini-batches through the layers and back, up to a matrix product a worker and layer.
+    """The forward and backward pass of several workers' mini-batches, up to one matrix product per worker and layer.
 
-    `images` and `labels` are the mini-batches one after another, of equal size. Autograd would make gradients
-    of its own, to be copied: that and its bookkeeping cost half as much again as the arithmetic.
+    Autograd is not used: it allocates its own gradients, and copying them with its bookkeeping costs half as much as
+    the arithmetic.
+
+    Parameters
+    ----------
+    parameters
+        Weights and biases of the layers, in turn.
+    images, labels
+        The mini-batches of the workers one after another, all of one size.
+    workers
+        The number of workers.
+    reached
+        ``reached(self, n)`` is called in the backward pass when the gradient of layer n can be written.
     """
 
     @torch.no_grad()
@@ -68,7 +80,6 @@ class Pass:
         workers: int,
         reached: Callable[[Pass, int], None] | None = None,
     ) -> None:
-        """Go there and back; ``reached(self, n)`` is called on the way back, when layer n's gradient can be written."""
         self._batch_size = len(labels) // workers
         weights, biases = parameters[::2], parameters[1::2]
         spare = max(0, LEAST - len(labels))
@@ -90,27 +101,27 @@ class Pass:
             float(slope.abs().max()) * max(1.0, float(values.abs().max())) * self._batch_size < LARGEST
             for slope, values in zip(self._slopes, self._values, strict=True)
         )
-        """Whether the sums of products that gradients are cannot overflow; if not they still may be finite."""
+        """Whether no gradient can overflow; if False, gradients may still be finite."""
 
     def write(self, worker: int, out: list[torch.Tensor]) -> None:
-        """Write the gradient of one worker's mean cross-entropy into `out`, a tensor for each parameter."""
+        """Write the gradient of one worker's mean cross-entropy into `out`, one tensor per parameter."""
         for layer in range(len(self._slopes)):
             self.write_layer(layer, worker, out)
 
     @torch.no_grad()
     def write_layer(self, layer: int, worker: int, out: list[torch.Tensor]) -> None:
-        """Write two tensors of `out`, those of one layer."""
-        own = slice(worker * self._batch_size, (worker + 1) * self._batch_size)
-        slope, values = self._slopes[layer][own], self._values[layer][own]
+        """Write the gradients of the weight and the bias of one layer into `out`."""
+        rows = slice(worker * self._batch_size, (worker + 1) * self._batch_size)
+        slope, values = self._slopes[layer][rows], self._values[layer][rows]
         torch.mm(slope.t(), values, out=out[2 * layer])
         torch.sum(slope, 0, out=out[2 * layer + 1])
 
 
 def digits_mlp(shape: SampleShape) -> nn.Module:
-    """Return 64-1024-1024-10: on 8×8 digits 1,126,410 parameters."""
+    """Return the network 64-1024-1024-10: 1,126,410 parameters on 8×8 digits."""
     return FullyConnected(math.prod(shape.sample), 1024, 1024, shape.classes)
 
 
 def fc_mnist(shape: SampleShape) -> nn.Module:
-    """Return 784-512-10, as the SASG paper trains it on MNIST: 407,050 parameters."""
+    """Return the network 784-512-10 of the SASG paper: 407,050 parameters on MNIST."""
     return FullyConnected(math.prod(shape.sample), 512, shape.classes)

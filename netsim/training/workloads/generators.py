@@ -1,4 +1,4 @@
-"""The global random generators of Python, NumPy and torch, which a user's own code may draw from."""
+"""The global random generators of Python, NumPy and torch, from which user code may draw."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from netsim.training.workloads.digests import hashed
 
 
 def digests(device: str) -> dict[str, str]:
-    """Return a digest of each generator's state, by its name in words."""
-    found = {
+    """Return a digest of the state of each generator, by a name for error messages."""
+    states = {
         "torch's global random generator": hashed(torch.get_rng_state()),
         "NumPy's global random generator": hashed(np.random.get_state()),
         "Python's random module": hashed(random.getstate()),
     }
     if device.startswith("cuda"):
-        found["torch's random generator of the GPU"] = hashed(torch.cuda.get_rng_state(device))
-    return found
+        states["torch's random generator of the GPU"] = hashed(torch.cuda.get_rng_state(device))
+    return states
 
 
 @contextmanager
 def kept() -> Iterator[None]:
-    """Restore the states of the generators after this."""
+    """Restore the states of the generators at the end of the block."""
     ours, theirs = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
         try:
@@ -38,7 +38,7 @@ def kept() -> Iterator[None]:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Have the generators start from `seed` within this, and restore their states after it."""
+    """Seed the generators inside the block, and restore their states at its end."""
     with kept():
         random.seed(seed)
         np.random.seed(seed % 2**32)

@@ -1,4 +1,4 @@
-"""Initial parameters, drawn with NumPy: torch's generators give other numbers on other CPUs."""
+"""Initial parameters, drawn with NumPy because torch's generators give different numbers on different CPUs."""
 
 from __future__ import annotations
 
@@ -13,22 +13,32 @@ from netsim._util.errors import UsageError
 from netsim._util.random_streams import Stream, generator
 
 EMBEDDING_DEVIATION = 0.1
+"""Standard deviation of embeddings; torch has 1, language models usually 0.1."""
 
 
 def initial_values(model: nn.Module, seed: int) -> np.ndarray:
-    """Return initial values of the trainable parameters (d,) float32, in the order of ``model.named_parameters()``.
+    """Return initial values (d,) float32 of the trainable parameters, in the order of ``model.named_parameters()``.
 
-    Linear and Conv2d: uniform in ±1/√fan_in, and LSTM: in ±1/√hidden, biases too, all as torch has it.
-    BatchNorm and LayerNorm: ones, with zeros for the bias. Embedding: normal with deviation 0.1, where
-    torch has 1, as is usual for language models. Raises UsageError for another layer with parameters.
+    Raises
+    ------
+    UsageError
+        For a layer with parameters and without a rule.
+
+    Notes
+    -----
+    The rules are those of torch, except for embeddings. Weights and biases are uniform in ±1/√fan_in for Linear and
+    Conv2d, and in ±1/√hidden for LSTM. BatchNorm and LayerNorm have ones, and zeros as bias. Embeddings are normal with
+    standard deviation 0.1.
     """
     random = generator(seed, Stream.INITIAL_VALUES)
     values: list[np.ndarray] = []
-    seen: set[int] = set()  # a parameter that two layers share is drawn once
+    seen: set[int] = set()  # a shared parameter is drawn once
     for module in model.modules():
-        own: Mapping[str, nn.Parameter] = dict(module.named_parameters(recurse=False))
+        parameters: Mapping[str, nn.Parameter] = dict(module.named_parameters(recurse=False))
         fresh = {
-            name: parameter for name, parameter in own.items() if parameter.requires_grad and id(parameter) not in seen
+            name: parameter
+            for name, parameter in parameters.items()
+            if parameter.requires_grad and id(parameter) not in seen
         }
         if not fresh:
             continue
@@ -69,4 +79,4 @@ RULES: tuple[tuple[tuple[type[nn.Module], ...], Callable[[Any], DrawValues]], ..
     ((nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm), _norm),
     ((nn.Embedding,), _embedding),
 )
-"""How a layer's parameters are drawn, by the kind of layer."""
+"""How parameters are drawn, by the kind of layer."""

@@ -1,4 +1,4 @@
-"""Recurrent networks. There is no dropout: a gradient depends on the parameters and the batch alone."""
+"""Recurrent networks, without dropout: a gradient must depend on the parameters and the batch only."""
 
 from __future__ import annotations
 
@@ -9,38 +9,39 @@ from torch import nn
 
 from netsim.training.workloads.data import SampleShape
 
-# On a GPU, cuDNN would rather have its weights in one piece of its own; ours are in the vector of all parameters.
+# On a GPU, cuDNN prefers its weights in one piece of memory; here they are parts of the vector of all parameters.
 warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous chunk")
 
 
 class Lstm(nn.LSTM):
-    """An LSTM over (n, length, inputs) that leaves its parameters where they are."""
+    """An LSTM over (n, length, inputs) that keeps its parameters in place."""
 
     def __init__(self, inputs: int, hidden: int, layers: int) -> None:
         super().__init__(inputs, hidden, layers, batch_first=True)
 
     def flatten_parameters(self) -> None:
-        """Do nothing: the parameters are views of one vector, which nobody may change."""
+        """Do nothing: the parameters are views of one vector, which must not be copied."""
 
 
 class LanguageModel(nn.Module):
-    """From (n, length) tokens to the scores (n, length, vocabulary) of the token that follows each."""
+    """A language model: from tokens (n, length) to scores (n, length, vocabulary) of each next token."""
 
     def __init__(self, shape: SampleShape, embedding: int, hidden: int, layers: int) -> None:
         super().__init__()
-        # Not nn.Embedding(...): its initial values, which nobody uses, would import all of torch._dynamo.
+        # Not nn.Embedding(...): drawing its initial values, which are not used, imports all of torch._dynamo.
         self.embedding = nn.Embedding.from_pretrained(torch.empty(shape.classes, embedding), freeze=False)  # type: ignore[no-untyped-call]
         self.lstm = Lstm(embedding, hidden, layers)
         self.head = nn.Linear(hidden, shape.classes)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Return scores (n, length, vocabulary) for tokens (n, length)."""
         states, _ = self.lstm(self.embedding(tokens))
         scores: torch.Tensor = self.head(states)
         return scores
 
 
 class FrameTagger(nn.Module):
-    """From (n, length, features) frames to the scores (n, length, classes) of each frame."""
+    """A classifier of frames: from (n, length, features) to scores (n, length, classes)."""
 
     def __init__(self, shape: SampleShape, hidden: int, layers: int) -> None:
         super().__init__()
@@ -48,26 +49,27 @@ class FrameTagger(nn.Module):
         self.head = nn.Linear(hidden, shape.classes)
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        """Return scores (n, length, classes) for frames (n, length, features)."""
         states, _ = self.lstm(frames)
         scores: torch.Tensor = self.head(states)
         return scores
 
 
 def lstm_ptb(shape: SampleShape) -> nn.Module:
-    """Return two layers of 1,500 over a vocabulary of 10,000 words: 66,034,000 parameters."""
+    """Return a language model with two LSTM layers of 1,500 and 10,000 words: 66,034,000 parameters."""
     return LanguageModel(shape, 1500, 1500, 2)
 
 
 def lstm_an4(shape: SampleShape) -> nn.Module:
-    """Return five layers of 800 over frames of 161 frequencies, 29 classes: 23,610,429 parameters.
+    """Return five LSTM layers of 800 over frames of 161 frequencies with 29 classes: 23,610,429 parameters.
 
-    A stand-in for the speech recogniser of the gTop-k paper: there is no AN4 reader and no CTC loss
-    here, only frames made up in the shape of spectrograms, and a cross-entropy for each frame. Its
-    time and its gradients' size are those of such a network; its accuracy says nothing about speech.
+    The network stands in for the speech recogniser of the gTop-k paper. netsim has no reader for AN4 and no CTC loss,
+    so the data are synthetic frames in the shape of spectrograms, with a cross-entropy per frame. Time and gradient
+    size are realistic; the accuracy has no meaning for speech.
     """
     return FrameTagger(shape, 800, 5)
 
 
 def char_lstm(shape: SampleShape) -> nn.Module:
-    """Return one layer of 256 over characters: with 97 of them 360,865 parameters."""
+    """Return a language model with one LSTM layer of 256 over characters: 360,865 parameters for 97 characters."""
     return LanguageModel(shape, 64, 256, 1)

@@ -1,8 +1,8 @@
-"""Which parameters of a model are trained, and which models and samples cannot be.
+"""The trainable parameters of a model, and checks of models and samples.
 
-The vector that workers exchange holds the *trainable* parameters, those with ``requires_grad``, in the order of
-``model.named_parameters()``; a parameter that several layers share is in it once. Frozen parameters and buffers keep
-the values that the model came with.
+Workers exchange a vector of the *trainable* parameters, those with ``requires_grad``, in the order of
+``model.named_parameters()``. A parameter that several layers share occurs once. Frozen parameters and buffers keep the
+values of the given model.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropou
 
 
 def trainable(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    """Return the names and parameters that are trained, in the order of the flat vector."""
+    """Return names and parameters that are trained, in the order of the flat vector."""
     return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
 
 
 def fixed(model: nn.Module) -> list[tuple[str, torch.Tensor]]:
-    """Return what keeps the values that the model came with, with a name for each: frozen parameters and buffers."""
+    """Return frozen parameters and buffers, each with a description."""
     frozen = [(name, parameter) for name, parameter in model.named_parameters() if not parameter.requires_grad]
     return [
         *((f"frozen parameter {name!r}", parameter) for name, parameter in frozen),
@@ -34,11 +34,11 @@ def fixed(model: nn.Module) -> list[tuple[str, torch.Tensor]]:
 
 
 def check_model(workload: str, model: nn.Module) -> None:
-    """Raise UsageError unless `model`, which is in training mode, can be trained as it is.
+    """Raise UsageError for a model that netsim cannot train.
 
-    Its trainable parameters must be float32, of known sizes and each with a memory of its own. Frozen parameters and
-    buffers must have values. Layers that drop out at random or keep running statistics are refused here by name;
-    other sources of change are found by :func:`~netsim.training.workloads.trial.check_reproducible`.
+    Trainable parameters must be float32, of known size, and in separate memory. Frozen parameters and buffers must have
+    values. Layers with dropout or running statistics are refused by name; :mod:`netsim.training.workloads.trial` finds
+    other sources of irreproducible gradients. The model is in training mode.
     """
     for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
@@ -80,7 +80,7 @@ def _check_trainable(where: str, parameter: nn.Parameter) -> None:
 
 
 def _check_apart(workload: str, trained: Iterable[tuple[str, nn.Parameter]]) -> None:
-    """Raise UsageError where two different parameters lie in one memory: as parts of a vector they would part."""
+    """Raise UsageError for two parameters in the same memory, which netsim would train separately."""
     seen: dict[int, str] = {}
     for name, parameter in trained:
         if parameter.is_meta or not parameter.numel():
@@ -94,7 +94,7 @@ def _check_apart(workload: str, trained: Iterable[tuple[str, nn.Parameter]]) -> 
 
 
 def check_samples(workload: str, kind: str, inputs: object, labels: object) -> None:
-    """Raise UsageError unless `inputs` and `labels` are tensors to train on, finite, with a label for each input."""
+    """Raise UsageError unless `inputs` and `labels` are finite tensors of valid types with one label per input."""
     where = f"workload {workload}"
     for name, tensor in (("inputs", inputs), ("labels", labels)):
         if not isinstance(tensor, torch.Tensor):
@@ -122,7 +122,7 @@ def check_samples(workload: str, kind: str, inputs: object, labels: object) -> N
 
 
 def check_moments(workload: str, kind: str, mean: torch.Tensor | None, deviation: torch.Tensor | None) -> None:
-    """Raise UsageError unless inputs can be standardised by `mean` and `deviation`, if these are given."""
+    """Raise UsageError if `mean` and `deviation` are given but cannot standardise inputs."""
     if (mean is None) != (deviation is None):
         raise UsageError(f"workload {workload}: {kind} samples have only one of mean and deviation; give both, or none")
     if mean is not None and deviation is not None and not bool((mean / deviation).isfinite().all()):
@@ -133,8 +133,10 @@ def check_moments(workload: str, kind: str, mean: torch.Tensor | None, deviation
 
 
 def check_finite(where: str, kind: str, inputs: torch.Tensor) -> None:
-    """Raise UsageError if a sample holds NaN or infinity; the error names the first such sample."""
-    if not inputs.is_floating_point() or bool(inputs.sum().isfinite()):  # a sum of finite values may overflow
+    """Raise UsageError if a sample contains NaN or infinity; the error names the first such sample."""
+    if not inputs.is_floating_point() or bool(
+        inputs.sum().isfinite()
+    ):  # the quick test: a sum of finite values can overflow, so the exact test follows
         return
     bad = (~inputs.isfinite().flatten(1).all(1) if inputs.dim() > 1 else ~inputs.isfinite()).nonzero().flatten()
     if len(bad):
@@ -145,7 +147,7 @@ def check_finite(where: str, kind: str, inputs: torch.Tensor) -> None:
 
 
 def check_initial(workload: str, initial: object, elements: int) -> None:
-    """Raise UsageError unless `initial` is a finite vector of a real number for each trainable element."""
+    """Raise UsageError unless `initial` is a finite real vector with one value per trainable element."""
     where = f"workload {workload}: initial"
     if not isinstance(initial, np.ndarray) or initial.dtype.kind not in "fiu":
         kind = initial.dtype if isinstance(initial, np.ndarray) else type(initial).__name__
@@ -157,7 +159,7 @@ def check_initial(workload: str, initial: object, elements: int) -> None:
 
 
 def check_labels(workload: str, kind: str, labels: torch.Tensor, classes: int) -> None:
-    """Raise UsageError unless all labels are among the classes that the model has scores for."""
+    """Raise UsageError for labels beyond the classes of the model."""
     if int(labels.max()) >= classes:
         number = int(labels.argmax()) // labels[0].numel()
         raise UsageError(
@@ -167,5 +169,5 @@ def check_labels(workload: str, kind: str, labels: torch.Tensor, classes: int) -
 
 
 def kind_of(tensor: torch.Tensor) -> str:
-    """Return the type of a tensor's elements as people write it, such as float32."""
+    """Return the type of a tensor's elements without the prefix "torch.", such as float32."""
     return str(tensor.dtype).removeprefix("torch.")

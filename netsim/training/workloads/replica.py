@@ -1,4 +1,4 @@
-"""A thread's own copy of a model, whose parameters are wherever a vector of all of them is."""
+"""A copy of a model for one thread, whose parameters are views of a flat vector."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 class Replica:
-    """A copy of `model` on `device`; :meth:`hold` gives its trainable parameters values.
+    """A copy of `model` on `device`; :meth:`hold` sets the values of its trainable parameters.
 
-    Frozen parameters and buffers are copies of the model's own, and hooks on the gradients of parameters are kept.
-    Errors of the model's code name the workload `name`.
+    Frozen parameters and buffers are copied, and hooks on the gradients of parameters are kept. Errors of the model's
+    code name the workload `name`.
 
-    On a CPU, convolutions work on images with the channels last, which takes them about 0.8 of the
-    time, and changes the last bits of a gradient.
+    On a CPU, convolutions use the channels-last layout, which takes about 0.8 of the time and changes the last bits of
+    a gradient.
     """
 
     def __init__(self, model: nn.Module, device: str, name: str = "") -> None:
         self._name = name
-        own = {id(theirs): _empty_like(theirs, device) for _, theirs in trainable(model)}
+        copies = {id(original): _empty_like(original, device) for _, original in trainable(model)}
         with blaming(name, "copying its model", "; netsim computes gradients on copies of a model"):
-            self.model = copy.deepcopy(model, dict(own)).to(device).train()
+            self.model = copy.deepcopy(model, dict(copies)).to(device).train()
         trained = trainable(self.model)
         self._names, self._parameters = [name for name, _ in trained], [parameter for _, parameter in trained]
         self._shapes = [parameter.shape for parameter in self._parameters]
@@ -43,12 +43,12 @@ class Replica:
         self._channels_last = convolves and device == "cpu"
 
     def misses(self) -> str | None:
-        """Return the name of a trainable parameter that a forward has added or replaced, None if there is none."""
-        known = set(map(id, self._parameters))
-        return next((name for name, parameter in trainable(self.model) if id(parameter) not in known), None)
+        """Return the name of a trainable parameter that the forward has added or replaced; None if there is none."""
+        held = set(map(id, self._parameters))
+        return next((name for name, parameter in trainable(self.model) if id(parameter) not in held), None)
 
     def hold(self, flat: torch.Tensor) -> None:
-        """Take the elements of `flat` (d,) for parameters, without copying but for convolutions."""
+        """Make the parameters views of `flat` (d,); only weights of convolutions are copied."""
         if flat is self._held:
             return
         self._held = flat
@@ -56,7 +56,7 @@ class Replica:
             parameter.data = self._laid_out(piece)
 
     def scores(self, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Return the scores (n, classes), or (n length, classes) where samples are sequences, as `labels` are."""
+        """Return scores (n, classes), or (n · length, classes) for sequences, checked against `labels`."""
         hint = "; with one sample a batch there is no variance: try --batch-size 2" if len(inputs) == 1 else ""
         with blaming(self._name, "its forward", hint):
             scores = self.model(self._laid_out(inputs))
@@ -75,13 +75,13 @@ class Replica:
         return scores.flatten(0, -2)
 
     def loss(self, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Return the mean cross-entropy, of which :meth:`passes` gives the gradient."""
+        """Return the mean cross-entropy, whose gradient :meth:`passes` computes."""
         scores = self.scores(inputs, labels)
         with blaming(self._name, "the cross-entropy of its scores"):
             return nn.functional.cross_entropy(scores, labels.flatten())
 
     def _slopes(self, inputs: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return the gradient of the loss for each parameter, zeros for one that the loss does not depend on."""
+        """Return the gradient of the loss for each parameter; zeros if the loss does not depend on it."""
         versions = [parameter._version for parameter in self._parameters]
         loss = self.loss(inputs, labels)
         with blaming(self._name, "its backward"):
@@ -96,16 +96,29 @@ class Replica:
 
     @property
     def shares_passes(self) -> bool:
-        """Whether :meth:`passes` takes several workers in one pass, in about 0.6 of the time."""
+        """Whether :meth:`passes` computes several workers in one pass, in about 0.6 of the time."""
         return self._plain
 
     def passes(
         self, flat: torch.Tensor, inputs: torch.Tensor, labels: torch.Tensor, workers: int
     ) -> tuple[Callable[[int, torch.Tensor], None], bool]:
-        """Return what writes one worker's gradient of its mean cross-entropy at `flat` (d,) into a row (d,).
+        """Prepare the gradients of the mean cross-entropy of several workers.
 
-        The samples are those of one worker after another. The second answer is whether all of it is known to
-        be finite.
+        Parameters
+        ----------
+        flat
+            The parameters (d,).
+        inputs, labels
+            The mini-batches of the workers, one after another.
+        workers
+            The number of workers.
+
+        Returns
+        -------
+        write
+            ``write(worker, row)`` writes the gradient of a worker into `row` (d,).
+        finite
+            Whether all gradients are known to be finite.
         """
         if self._plain:
             with blaming(self._name, "its gradient"):
@@ -114,9 +127,9 @@ class Replica:
         batch_size = len(labels) // workers
 
         def write(worker: int, row: torch.Tensor) -> None:
-            own = slice(worker * batch_size, (worker + 1) * batch_size)
+            batch = slice(worker * batch_size, (worker + 1) * batch_size)
             self.hold(flat)
-            for piece, gradient in zip(self._pieces(row), self._slopes(inputs[own], labels[own]), strict=True):
+            for piece, gradient in zip(self._pieces(row), self._slopes(inputs[batch], labels[batch]), strict=True):
                 piece.copy_(_dense(gradient))
 
         return write, False
@@ -129,7 +142,7 @@ class Replica:
         row: torch.Tensor,
         written: Callable[[int], None],
     ) -> None:
-        """Write one worker's gradient at `flat` (d,) into `row` (d,); call ``written(n)`` when tensor n is there."""
+        """Write the gradient at `flat` (d,) into `row` (d,), and call ``written(n)`` when tensor n is complete."""
         pieces = self._pieces(row)
         if self._plain:
 
@@ -142,24 +155,24 @@ class Replica:
                 Pass(self._pieces(flat), inputs, labels, 1, reached)
             return
 
-        def take(number: int, gradient: torch.Tensor) -> None:
-            pieces[number].copy_(_dense(gradient))
-            left.discard(number)
-            written(number)
+        def take(index: int, gradient: torch.Tensor) -> None:
+            pieces[index].copy_(_dense(gradient))
+            left.discard(index)
+            written(index)
 
         left = set(range(len(pieces)))
         self.hold(flat)
         hooks = [
-            each.register_hook(partial(take, number))  # type: ignore[no-untyped-call]
-            for number, each in enumerate(self._parameters)
+            parameter.register_hook(partial(take, index))  # type: ignore[no-untyped-call]
+            for index, parameter in enumerate(self._parameters)
         ]
         try:
             gradients = self._slopes(inputs, labels)
         finally:
             for hook in hooks:
                 hook.remove()
-        for number in sorted(left):  # tensors that the loss does not depend on
-            take(number, gradients[number])
+        for index in sorted(left):  # tensors on which the loss does not depend
+            take(index, gradients[index])
 
     def _pieces(self, flat: torch.Tensor) -> list[torch.Tensor]:
         pieces = flat.split_with_sizes(self._sizes)
@@ -172,17 +185,17 @@ class Replica:
 
     @property
     def normalises(self) -> bool:
-        """Return whether the model has batch norm that normalises with the statistics of a batch."""
+        """Whether the model has batch norm layers that use the statistics of a batch."""
         return bool(self._norms())
 
     def _norms(self) -> list[nn.Module]:
-        return [each for each in self.model.modules() if isinstance(each, NORMS) and not each.track_running_stats]
+        return [layer for layer in self.model.modules() if isinstance(layer, NORMS) and not layer.track_running_stats]
 
     def fix_statistics(self, batches: Iterable[torch.Tensor]) -> None:
-        """Have batch norm use population statistics from now on: those of `batches` at the parameters held.
+        """Make batch norm use population statistics, computed from `batches` at the current parameters.
 
-        "Precise batch norm": each batch is normalised by its own statistics, and the means and
-        (unbiased) variances are averaged over the batches. Such a replica is for evaluation only.
+        This is "precise batch norm": each batch is normalised by its own statistics, and means and unbiased variances
+        are averaged over the batches. Afterwards the replica is for evaluation only.
         """
         norms: list[Any] = self._norms()
         for norm in norms:
@@ -191,21 +204,21 @@ class Replica:
             norm.running_mean = torch.zeros(norm.num_features, device=device)
             norm.running_var = torch.ones(norm.num_features, device=device)
         with torch.no_grad(), blaming(self._name, "its forward"):
-            for number, batch in enumerate(batches):
+            for count, batch in enumerate(batches, 1):
                 for norm in norms:
-                    norm.momentum = 1 / (number + 1)
+                    norm.momentum = 1 / count  # makes the running statistics the mean over batches
                 self.model(self._laid_out(batch))
         self.model.eval()
 
 
-def _empty_like(theirs: nn.Parameter, device: str) -> nn.Parameter:
+def _empty_like(original: nn.Parameter, device: str) -> nn.Parameter:
     """Return a parameter of the same shape, with the same hooks on its gradient."""
-    own = nn.Parameter(torch.empty_like(theirs, device=device))
-    for hook in (theirs._backward_hooks or {}).values():
-        own.register_hook(hook)  # type: ignore[no-untyped-call]
-    return own
+    parameter = nn.Parameter(torch.empty_like(original, device=device))
+    for hook in (original._backward_hooks or {}).values():
+        parameter.register_hook(hook)  # type: ignore[no-untyped-call]
+    return parameter
 
 
 def _dense(gradient: torch.Tensor) -> torch.Tensor:
-    """Return a gradient with its zeros, which an embedding with ``sparse=True`` leaves out."""
+    """Return a dense gradient; an embedding with ``sparse=True`` has a sparse one."""
     return gradient.to_dense() if gradient.is_sparse else gradient

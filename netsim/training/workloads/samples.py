@@ -1,4 +1,4 @@
-"""Samples with their labels, as they are stored and as a model wants them."""
+"""Samples with labels, stored compactly and standardised on use."""
 
 from __future__ import annotations
 
@@ -10,11 +10,18 @@ import torch
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """`inputs` (n, ...) and `labels` (n,), or (n, length) for sequences, int64.
+    """Samples with labels.
 
-    Inputs are float32, int64 tokens, or uint8 images, which take a quarter of the memory; those become
-    (pixel - mean) / deviation, with `mean` and `deviation` (parts, channels, 1, 1). `part` (n,) tells
-    which of two mixed data sets each sample is from, None where there is one.
+    Attributes
+    ----------
+    inputs
+        (n, ...): float32, int64 tokens, or uint8 images, which take a quarter of the memory.
+    labels
+        int64, (n,), or (n, length) for sequences.
+    mean, deviation
+        (parts, channels, 1, 1); a pixel becomes (pixel - mean) / deviation. None for no standardisation.
+    part
+        (n,): the data set of each sample, 0 or 1, if two are mixed; otherwise None.
     """
 
     inputs: torch.Tensor
@@ -26,14 +33,14 @@ class Samples:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, numbers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the inputs, as a model wants them, and the labels of these samples."""
-        inputs = self.inputs.index_select(0, numbers)
+    def take(self, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the standardised inputs and the labels of the samples `indices` (b,)."""
+        inputs = self.inputs.index_select(0, indices)
         if self.mean is not None and self.deviation is not None:
-            part = None if self.part is None else self.part[numbers]
+            part = None if self.part is None else self.part[indices]
             mean, deviation = (moment if part is None else moment[part] for moment in (self.mean, self.deviation))
             inputs = inputs.float().sub_(mean).div_(deviation)
-        return inputs, self.labels[numbers]
+        return inputs, self.labels[indices]
 
     def to(self, device: str) -> Samples:
         """Return the same samples on `device`."""
@@ -43,7 +50,7 @@ class Samples:
         )
 
     def sha256(self) -> str:
-        """Return the SHA-256 of inputs and labels, as stored."""
+        """Return the SHA-256 of the stored inputs and labels."""
         digest = hashlib.sha256()
         for tensor in (self.inputs, self.labels):
             digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())

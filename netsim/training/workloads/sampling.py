@@ -1,4 +1,4 @@
-"""Which samples of its shard a worker takes at each step: a function of (seed, rank, step)."""
+"""Mini-batches: the samples that a worker uses in a step, as a function of (seed, rank, step)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from netsim._util.random_streams import Stream, generator
 
 RANDOM, EPOCHS = "random", "epochs"
 SAMPLINGS = (RANDOM, EPOCHS)
-"""Every batch drawn afresh, or the shard in a new order each epoch, so that nothing recurs before its end."""
+"""Independent random batches; or the shard in a new random order in each epoch, without repetition within it."""
 
 
 class Sampler:
@@ -21,20 +21,20 @@ class Sampler:
         self._batch_size = batch_size
         self._seed = seed
         self._draw = {RANDOM: self._random, EPOCHS: self._epochs}[sampling]
-        self._orders: dict[int, tuple[int, np.ndarray]] = {}  # the last epoch of each rank: only to save time
+        self._orders: dict[int, tuple[int, np.ndarray]] = {}  # a cache: the order of each rank's last epoch
 
     def batch(self, rank: int, step: int) -> np.ndarray:
-        """Return the sample numbers of a mini-batch (batch_size,)."""
+        """Return the indices of the samples of a mini-batch (batch_size,)."""
         return self._draw(rank, step)
 
     def _random(self, rank: int, step: int) -> np.ndarray:
-        """Draw without replacement where the shard is large enough."""
+        """Draw without replacement if the shard is large enough."""
         shard = self._shards[rank]
         random = generator(self._seed, Stream.BATCHES, rank, step)
         return shard[random.choice(len(shard), self._batch_size, replace=len(shard) < self._batch_size)]
 
     def _epochs(self, rank: int, step: int) -> np.ndarray:
-        """Take the next samples in order; a batch may hold the end of one epoch and the start of the next."""
+        """Take the next samples in order; a batch may contain the end of one epoch and the start of the next."""
         size = len(self._shards[rank])
         start, end = step * self._batch_size, (step + 1) * self._batch_size
         pieces = []

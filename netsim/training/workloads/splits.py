@@ -1,6 +1,7 @@
-"""How training samples are given to workers: every sample to exactly one, at least one to each.
+"""Splits: how training samples are divided among workers.
 
-Everything random is drawn with NumPy from the seed. To add a rule: a function below, and a line in SPLITS.
+Every sample belongs to exactly one worker, and every worker has at least one. Random numbers come from NumPy and the
+seed. To add a rule: a function below, and a line in SPLITS.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ from netsim._util.units import read_number
 
 DIRICHLET, BY_CLASS, MIX = "dirichlet", "by-class", "mix"
 BY_LABEL = (DIRICHLET, BY_CLASS)
-"""Splits that look at the class of a sample."""
+"""Splits that depend on the class of a sample."""
 
 MOST_ALPHA = 1e6
-"""Beyond this, workers' shares differ by less than a sample in a thousand."""
+"""Greatest α; beyond it, the shares of workers differ by less than a thousandth."""
 
 
 @dataclass(frozen=True, slots=True)
 class Divisible:
-    """What a split looks at: a class (n,) for each sample, None if labels are sequences, and its data set (n,)."""
+    """The input of a split: the class of each sample (n,), None for sequences, and its data set (n,)."""
 
     data: str
     count: int
@@ -33,10 +34,10 @@ class Divisible:
 
 
 def parse_split(split: str) -> tuple[str, float | None]:
-    """Return the rule's name and α, None for rules without one; raise UsageError for anything else."""
+    """Return the name of a rule and its α, None for rules without α; raise UsageError for any other text."""
     name, colon, value = split.partition(":")
     if name not in SPLITS:
-        raise unknown("split", name, [f"{DIRICHLET}:ALPHA" if known == DIRICHLET else known for known in SPLITS])
+        raise unknown("split", name, [f"{DIRICHLET}:ALPHA" if rule == DIRICHLET else rule for rule in SPLITS])
     if name != DIRICHLET:
         if colon:
             raise UsageError(f"split {split!r}: {name} takes no value")
@@ -50,10 +51,14 @@ def parse_split(split: str) -> tuple[str, float | None]:
 
 
 def divide(samples: Divisible, workers: int, split: str, seed: int) -> list[np.ndarray]:
-    """Return the sample numbers of each worker, ascending.
+    """Return the indices of the samples of each worker, ascending.
 
-    Raises InfeasibleError if there are fewer samples than workers, or the rule needs what these samples
-    do not have.
+    Raises
+    ------
+    UsageError
+        If the rule needs classes or two data sets, and the samples have none.
+    InfeasibleError
+        If there are fewer samples than workers.
     """
     name, alpha = parse_split(split)
     if workers > samples.count:
@@ -71,10 +76,9 @@ def _iid(samples: Divisible, workers: int, random: np.random.Generator, alpha: f
 
 
 def _dirichlet(samples: Divisible, workers: int, random: np.random.Generator, alpha: float) -> list[np.ndarray]:
-    """Give each class to workers in shares drawn from Dirichlet(α): the smaller α, the less alike workers are.
+    """Divide each class among workers in shares drawn from Dirichlet(α) (Hsu et al. 2019).
 
-    As Hsu et al. (2019) and others draw it. Whoever is left without a sample gets one from whoever has
-    the most then.
+    A smaller α makes the data of workers more different. A worker without samples gets one from the worker with most.
     """
     classes = _classes(samples, DIRICHLET)
     shares: list[list[np.ndarray]] = [[] for _ in range(workers)]
@@ -91,14 +95,14 @@ def _dirichlet(samples: Divisible, workers: int, random: np.random.Generator, al
 
 
 def _by_class(samples: Divisible, workers: int, random: np.random.Generator, alpha: float) -> list[np.ndarray]:
-    """Line samples up by class, shuffled within a class, and cut the line into equal parts."""
+    """Sort samples by class, in random order within a class, and cut the sequence into equal parts."""
     classes = _classes(samples, BY_CLASS)
     shuffled = random.permutation(samples.count)
     return np.array_split(shuffled[np.argsort(classes[shuffled], kind="stable")], workers)
 
 
 def _mix(samples: Divisible, workers: int, random: np.random.Generator, alpha: float) -> list[np.ndarray]:
-    """Give the first data set to workers 0, 2, 4 … and the second to 1, 3, 5 …, as in the SASG paper."""
+    """Divide the first data set among workers 0, 2, 4 … and the second among 1, 3, 5 …, as in the SASG paper."""
     if samples.part is None:
         raise UsageError(f"split mix needs two data sets, such as --data cifar10+mnist; {samples.data} has one")
     if workers < 2:

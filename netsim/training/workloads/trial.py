@@ -1,13 +1,13 @@
-"""Tries a user's own workload before it is run: a gradient must depend on parameters and mini-batch alone.
+"""A trial of a user's workload before a run: a gradient must depend on the parameters and the mini-batch only.
 
-Every worker computes its gradients on a copy of one model, in whatever order and thread, and a real rank in another
-process. They agree with a simulation only if nothing else decides a gradient. So the first gradient is computed three
-times: at first, after another worker's, and on a second copy that has computed that other one before. All three must
-agree bit for bit.
+Workers compute gradients on copies of one model, in any order and thread, and a real rank computes in another process.
+A simulation and a real run agree only if nothing else affects a gradient. The trial therefore computes the first
+gradient three times: first; again after the gradient of another worker; and on a second copy that has already computed
+the other worker's gradient. All three must agree bit for bit.
 
-Bits do not show everything. A layer that is left out with a probability of 0.1 mostly gives the same bits twice, but
-it moves a global random generator. A counter that matters after a hundred steps gives the same bits, but it changes
-an attribute of its module. Both are looked at, too.
+Equal bits are not sufficient. A layer that is skipped with a probability of 0.1 usually gives the same bits twice, but
+it advances a global random generator. A counter with an effect after a hundred steps gives the same bits, but it
+changes an attribute of its module. The trial also checks generators and attributes.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ from netsim.training.workloads.user_code import blaming
 from netsim.training.workloads.workload import DataParallelTask
 
 UNLIKELY_SEED = 3_141_592_653
-"""A seed that a user's forward does not set itself: then it would put a generator back where it was."""
+"""A seed that user code does not set itself; a forward that sets the same seed would go unnoticed."""
 EVERY_CALL = "a gradient must depend on parameters and mini-batch alone"
 
 
 def try_out(task: DataParallelTask) -> None:
-    """Compute and evaluate a little of `task`; raise UsageError where a run would fail or could not be repeated.
+    """Try a task, and raise UsageError if a run would fail or could not be repeated.
 
-    The cost is one forward, five gradients and at most four chunks of samples evaluated.
+    The trial takes one forward pass, five gradients, and the evaluation of at most four chunks of samples.
     """
     with one_thread_each(), generators.kept():
         _check_scores(task)
-        with generators.seeded(UNLIKELY_SEED):  # a forward that seeds a generator itself moves it, too
+        with generators.seeded(UNLIKELY_SEED):  # a forward that seeds a generator changes its state, too
             _check_gradient(task)
         task.rehearse_evaluation()
 
 
 def _check_scores(task: DataParallelTask) -> None:
-    """Raise UsageError unless there is a score for each label, and scores depend on the copy's own parameters."""
+    """Raise UsageError unless there is a score for each label, and scores depend on the copy's parameters only."""
     workload, replica = task.workload, task.replica()
     replica.hold(task.initial_parameters().values)
     scores = replica.scores(*task.samples(0, 0))
@@ -64,7 +64,7 @@ def _check_scores(task: DataParallelTask) -> None:
 
 
 def parts(task: DataParallelTask) -> dict[str, str]:
-    """Return digests of what a user's own workload is made of, and of its first gradient, by name."""
+    """Return digests of the parts of a workload, and of its first gradient, by name."""
     with one_thread_each(), generators.kept():
         gradient = task.gradient_on(task.replica(), task.initial_parameters(), 0, 0)
     return task.workload.parts_sha256() | {"first gradient": hashed(gradient.values)}
@@ -97,14 +97,14 @@ def _changed(before: dict[str, str], after: dict[str, str]) -> str | None:
 
 
 def _refused(task: DataParallelTask, why: str, drawn: dict[str, str] | None = None) -> UsageError:
-    """Return the error; with `drawn`, look for the module that draws from these generators or differs from itself."""
+    """Return the error; with `drawn`, name the module that draws random numbers or is not reproducible."""
     module = None if drawn is None else _culprit(task, drawn)
     place = "" if module is None else f", in {module}"
     return UsageError(f"workload {task.workload.name}: {why}{place}; {EVERY_CALL}")
 
 
 def _culprit(task: DataParallelTask, drawn: dict[str, str]) -> str | None:
-    """Return the innermost module whose forward first moves a generator, or gives another output the second time."""
+    """Return the first innermost module whose forward advances a generator, or differs when repeated."""
     replica = task.replica()
     replica.hold(task.initial_parameters().values)
     one, other = _calls(task, replica), _calls(task, replica)
@@ -115,7 +115,7 @@ def _culprit(task: DataParallelTask, drawn: dict[str, str]) -> str | None:
 
 
 def _calls(task: DataParallelTask, replica: Replica) -> list[tuple[str, str, dict[str, str], dict[str, str]]]:
-    """Return what each module put out, and the generators before and after it; inner modules come before outer ones."""
+    """Return name, output and generators before and after, for each module; inner modules precede outer ones."""
     calls: list[tuple[str, str, dict[str, str], dict[str, str]]] = []
     begun: list[dict[str, str]] = []
 

@@ -1,4 +1,4 @@
-"""Errors of the user's own code, told in one line with its file and line number."""
+"""Errors of user code, reported in one line with file and line number."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from netsim._util.errors import NetsimError, UsageError, text_of
 
 @contextmanager
 def blaming(workload: str, what: str, hint: str = "") -> Iterator[None]:
-    """Turn whatever is raised within this into a UsageError that names the workload, `what` failed, and where."""
+    """Turn any error in the block into a UsageError with the workload, `what` failed, and the place in the code."""
     try:
         yield
     except NetsimError:
         raise
-    except (Exception, SystemExit) as error:  # a script without a main guard may call sys.exit
+    except (Exception, SystemExit) as error:  # an imported script may call sys.exit
         cause = f"{type(error).__name__} ({text_of(error)})"
         raise UsageError(f"workload {workload}: {cause} in {what}{where(error)}{hint}") from error
 
 
 def where(error: BaseException) -> str:
-    """Return ", at FILE:LINE" for the innermost line of the user's code that led to an error, or an empty text."""
+    """Return ", at FILE:LINE" for the innermost line of user code in the traceback; empty text without one."""
     if isinstance(error, SyntaxError) and error.filename is not None:
         return f", at {_short(error.filename)}:{error.lineno}"
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
@@ -49,7 +49,7 @@ def _is_library(filename: str) -> bool:
 
 @cache
 def _libraries() -> tuple[list[Path], Path]:
-    """Return the folders of the packages that user code calls or is called by, and of the standard library."""
+    """Return the folders of netsim, torch and NumPy, and of the standard library."""
     specs = [find_spec(name) for name in ("netsim", "torch", "numpy")]
     packages = [Path(spec.origin).parent for spec in specs if spec is not None and spec.origin is not None]
     return packages, Path(sysconfig.get_path("stdlib"))

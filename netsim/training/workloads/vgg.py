@@ -1,4 +1,4 @@
-"""VGG-16 for small images: thirteen convolutions with batch norm and a single linear layer."""
+"""VGG-16 for small images: thirteen convolutions with batch norm, and a single linear layer."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512
 """Channels of the convolutions before each halving of the image."""
 
 LEAST = 32
-"""Five halvings need this many pixels; smaller images are padded with zeros."""
+"""Pixels that five halvings need; smaller images are padded with zeros."""
 
 
 class Vgg(nn.Module):
-    """Convolutions have a bias though batch norm follows, as in the variant whose size the papers state."""
+    """VGG with a bias in convolutions, although batch norm follows, as in the variant whose size the papers state."""
 
     def __init__(self, shape: SampleShape) -> None:
         super().__init__()
@@ -35,10 +35,11 @@ class Vgg(nn.Module):
         self.head = nn.Linear(channels, shape.classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return scores (n, classes) for images (n, channels, height, width)."""
         scores: torch.Tensor = self.head(self.layers(functional.pad(images, self.padding)).mean((2, 3)))
         return scores
 
 
 def vgg16(shape: SampleShape) -> nn.Module:
-    """Return VGG-16: on CIFAR-10 14,728,266 parameters."""
+    """Return VGG-16: 14,728,266 parameters on CIFAR-10."""
     return Vgg(shape)

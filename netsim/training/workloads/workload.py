@@ -1,4 +1,4 @@
-"""A model, its data, and what workers compute on it."""
+"""Workloads and data-parallel tasks: a model with its data, and the gradients that workers compute."""
 
 from __future__ import annotations
 
@@ -34,20 +34,36 @@ from netsim.training.workloads.splits import Divisible, divide
 from netsim.training.workloads.user_code import blaming
 
 POPULATION = 1024
-"""How many training samples batch norm's statistics are taken from before an evaluation."""
+"""Training samples from which batch norm statistics are computed before an evaluation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """`model` is trained on the `training` samples by cross-entropy, and judged by the `test` samples.
+    """A model with its data; training minimises the cross-entropy.
 
-    The model's trainable parameters are only names and shapes; the values are a flat vector handed in, which
-    starts as `initial` (d,), or drawn by :func:`initial_values`. Frozen parameters and buffers keep the values
-    that they have in `model`, which is put into training mode. `data` names the data sets and `note`
-    says in a line what they are. At most `chunk` samples are evaluated at once, and :meth:`loss
-    <DataParallelTask.loss>` is over `loss_samples` of them. Raises UsageError for a model whose
-    gradient would depend on more than parameters and batch (as far as that shows without computing one),
-    whose trainable parameters are not float32, or for samples that cannot be.
+    Attributes
+    ----------
+    name
+        The name of the workload.
+    model
+        The model, which is put into training mode. Its trainable parameters only give names and shapes. Frozen
+        parameters and buffers keep their values.
+    training, test
+        The samples.
+    data, note
+        The names of the data sets, and a description of one line.
+    chunk
+        Samples evaluated at once.
+    loss_samples
+        Training samples over which the training loss is computed.
+    initial
+        Initial values (d,) of the trainable parameters; None for :func:`initial_values`.
+
+    Raises
+    ------
+    UsageError
+        For a model whose gradient visibly depends on more than parameters and batch, for trainable parameters that are
+        not float32, and for invalid samples.
     """
 
     name: str
@@ -73,18 +89,19 @@ class Workload:
             check_samples(self.name, kind, samples.inputs, samples.labels)
             check_moments(self.name, kind, samples.mean, samples.deviation)
         for name in ("chunk", "loss_samples"):
-            if type(number := getattr(self, name)) is not int or number < 1:
-                raise UsageError(f"workload {self.name}: {name} {number!r} must be a whole number of at least 1")
+            if type(value := getattr(self, name)) is not int or value < 1:
+                raise UsageError(f"workload {self.name}: {name} {value!r} must be a whole number of at least 1")
         if self.initial is not None:
             check_initial(self.name, self.initial, self.elements)
 
     @property
     def elements(self) -> int:
+        """The number d of trainable parameters."""
         return sum(size for _, size in self.tensors)
 
     @property
     def tensors(self) -> tuple[tuple[str, int], ...]:
-        """The name and size of each trainable parameter tensor, in the order of the flat vector."""
+        """The name and number of elements of each trainable tensor, in the order of the flat vector."""
         return tuple((name, parameter.numel()) for name, parameter in trainable(self.model))
 
     def data_sha256(self) -> tuple[str, str]:
@@ -92,17 +109,17 @@ class Workload:
         return self.training.sha256(), self.test.sha256()
 
     def parts_sha256(self) -> dict[str, str]:
-        """Return the SHA-256 of everything that a run depends on, by its name."""
+        """Return the SHA-256 of every part of the workload that affects a run, by name."""
         training, test = self.data_sha256()
-        found = {"training data": training, "test data": test, "sizes of the parameters": hashed(self.tensors)}
-        found |= {name: hashed(tensor) for name, tensor in fixed(self.model)}
-        return found | ({} if self.initial is None else {"initial values": hashed(self.initial)})
+        parts = {"training data": training, "test data": test, "sizes of the parameters": hashed(self.tensors)}
+        parts |= {name: hashed(tensor) for name, tensor in fixed(self.model)}
+        return parts | ({} if self.initial is None else {"initial values": hashed(self.initial)})
 
 
 class Evaluation(NamedTuple):
-    """The mean cross-entropy, and the share of samples (of places, in sequences) that are classed right.
+    """The mean cross-entropy in nats, and the accuracy: the fraction of samples, or of places in sequences.
 
-    With them, if it was asked for, ‖∇f‖² of the mean loss over the training data.
+    `gradient_norm_sq` is ‖∇f‖² of the mean training loss f; None if it was not requested.
     """
 
     loss: float
@@ -111,10 +128,10 @@ class Evaluation(NamedTuple):
 
 
 class DataParallelTask:
-    """A workload split over workers: each has its own shard, and a mini-batch of it every step.
+    """A workload divided among workers; each worker has a shard, and uses a mini-batch of it in every step.
 
-    Everything random is drawn with NumPy from `seed`, so it is the same on every CPU and device. All
-    methods may be called from several threads at once, and give the same bits each time.
+    Random numbers are drawn with NumPy from `seed`, so they are the same on every CPU and device. Methods may be called
+    from several threads at once, and repeated calls give the same bits.
     """
 
     def __init__(
@@ -134,7 +151,7 @@ class DataParallelTask:
         self.elements = workload.elements
         self._own = threading.local()
         self.shares: dict[int, bool] = {}
-        """Whether so many workers' gradients, of one pass, have the bits of each alone; as far as it was tried."""
+        """For each number of workers tried: whether gradients from a shared pass have the bits of separate passes."""
         self.device = device
         self._training, self._test = workload.training.to(device), workload.test.to(device)
         self.shards = divide(_divisible(workload), workers, split, seed)
@@ -144,30 +161,36 @@ class DataParallelTask:
         self._fixed = generator(seed, Stream.JUDGED_SAMPLES).permutation(len(workload.training))
 
     def initial_parameters(self) -> Dense:
+        """Return the initial parameters (d,)."""
         return self._initial
 
     def batch(self, rank: int, step: int) -> np.ndarray:
-        """Return the sample numbers of a mini-batch (batch_size,)."""
+        """Return the indices of the samples of a mini-batch (batch_size,)."""
         return self._sampler.batch(rank, step)
 
     def gradient(self, parameters: Vector, rank: int, step: int) -> Dense:
-        """Return the gradient of the mean loss over the worker's mini-batch; it is finite.
+        """Return the gradient (d,) of the mean loss over the worker's mini-batch.
 
-        Batch norm uses the statistics of that mini-batch.
+        Batch norm uses the statistics of the mini-batch.
+
+        Raises
+        ------
+        NonFiniteGradientError
+            If the gradient contains NaN or infinity.
         """
         assert isinstance(parameters, Dense)
         return next(self._in_one_pass(parameters, [rank], step))
 
     @property
     def shares_passes(self) -> bool:
-        """Whether :meth:`gradients` of several workers at once are faster."""
+        """Whether one call of :meth:`gradients` is faster than one call of :meth:`gradient` per worker."""
         return self._replica_of_thread().shares_passes
 
     def gradients(self, calls: Sequence[tuple[Vector, int, int]]) -> Iterator[Dense]:
-        """Yield what :meth:`gradient` returns for each of `calls` (parameters, rank, step), bit for bit.
+        """Yield the same bits as :meth:`gradient` for each (parameters, rank, step) of `calls`.
 
-        Fully connected networks take the workers of equal parameters and step in one pass, if that gives
-        the same bits: a product of matrices need not, and so it is tried once for each number of workers.
+        Fully connected networks compute workers with equal parameters and step in one pass, if a pass gives the same
+        bits. A matrix product need not, so this is tried once for each number of workers.
         """
         workers: dict[tuple[int, int], list[int]] = {}
         for parameters, rank, step in calls:
@@ -184,27 +207,27 @@ class DataParallelTask:
         return (self.gradient(parameters, rank, step) for rank in ranks)
 
     def gradient_on(self, replica: Replica, parameters: Dense, rank: int, step: int) -> Dense:
-        """Return what :meth:`gradient` returns, computed on a given copy of the model."""
+        """Return the same as :meth:`gradient`, computed on a given copy of the model."""
         return next(self._in_one_pass(parameters, [rank], step, replica))
 
     def _in_one_pass(
         self, parameters: Dense, ranks: Sequence[int], step: int, replica: Replica | None = None
     ) -> Iterator[Dense]:
-        numbers = np.concatenate([self.batch(rank, step) for rank in ranks])
-        inputs, labels = self._training.take(torch.from_numpy(numbers).to(self.device))
+        indices = np.concatenate([self.batch(rank, step) for rank in ranks])
+        inputs, labels = self._training.take(torch.from_numpy(indices).to(self.device))
         replica = self._replica_of_thread() if replica is None else replica
         write, finite = replica.passes(parameters.values, inputs, labels, len(ranks))
-        for number, rank in enumerate(ranks):
+        for worker, rank in enumerate(ranks):
             row = passing_row(parameters.values)
-            write(number, row)
+            write(worker, row)
             if not finite:
                 self._check_finite(row, rank, step)
             yield Dense(row)
 
     def gradual(self, written: Callable[[Vector, int], None], parameters: Vector, rank: int, step: int) -> Dense:
-        """Return what :meth:`gradient` returns, bit for bit; call ``written(vector, n)`` when tensor n of it is there.
+        """Return the same bits as :meth:`gradient`, and call ``written(vector, n)`` when tensor n is complete.
 
-        Whether it is finite is known only when it is complete.
+        The check for NaN and infinity follows at the end.
         """
         assert isinstance(parameters, Dense)
         inputs, labels = self.samples(rank, step)
@@ -215,7 +238,7 @@ class DataParallelTask:
         return gradient
 
     def _check_finite(self, row: torch.Tensor, rank: int, step: int) -> None:
-        # A sum is finite only if all of it is, and costs 1/40 of asking every element.
+        # A finite sum has only finite terms; a sum takes 1/40 of the time of testing every element.
         if not math.isfinite(float(row.sum())) and (bad := self._first_bad(row)):
             fix = (
                 "lower --lr (the training diverged)" if step else "no step was taken yet, so check the model, not --lr"
@@ -223,7 +246,7 @@ class DataParallelTask:
             raise NonFiniteGradientError(f"worker {rank}, step {step}: the gradient of {bad} is not finite; {fix}")
 
     def _may_share(self, parameters: Dense, ranks: Sequence[int], step: int) -> bool:
-        """Return whether so many workers share a pass, and find out if that changes bits."""
+        """Return whether `ranks` can share a pass; the first call for a number of workers compares bits."""
         if len(ranks) == 1 or not self._replica_of_thread().shares_passes:
             return False
         if len(ranks) not in self.shares:
@@ -232,13 +255,13 @@ class DataParallelTask:
         return self.shares[len(ranks)]
 
     def loss(self, parameters: Dense) -> float:
-        """Return the mean loss over the training data, or over the same `loss_samples` of it each time."""
+        """Return the mean training loss in nats, over all training data or over a fixed set of `loss_samples`."""
         return self._evaluate(parameters, self._training, self._judged()).loss
 
     def gradient_norm_sq(self, parameters: Dense) -> float:
-        """Return ‖∇f‖², where f is what :meth:`loss` returns.
+        """Return ‖∇f‖² of the training loss f that :meth:`loss` returns.
 
-        Batch norm normalises each chunk of the samples by that chunk's own statistics, as it does a mini-batch.
+        Batch norm uses the statistics of each chunk of samples, as it does with a mini-batch.
         """
         replica, numbers = self._replica_of_thread(), self._judged()
         total = torch.zeros_like(parameters.values, dtype=torch.float64)
@@ -250,22 +273,22 @@ class DataParallelTask:
         return float(total.square().sum())
 
     def _judged(self) -> np.ndarray:
-        """Return the numbers of the training samples that a loss is taken over, always the same."""
+        """Return the indices of the training samples for the loss, the same in every call."""
         everything, few = len(self._training), self.workload.loss_samples
         return np.arange(everything) if everything <= few else np.sort(self._fixed[:few])
 
     def evaluate(self, parameters: Dense, most: int | None = None) -> Evaluation:
-        """Return loss and accuracy on the test data, or on the first `most` of its samples.
+        """Return loss and accuracy on the test data, or on its first `most` samples.
 
-        Batch norm uses population statistics, taken at these parameters from a fixed set of 1,024
-        training samples (:meth:`Replica.fix_statistics`).
+        Batch norm uses population statistics of a fixed set of 1,024 training samples at these parameters
+        (:meth:`Replica.fix_statistics`).
         """
         return self._evaluate(parameters, self._test, np.arange(len(self._test))[:most])
 
     def rehearse_evaluation(self) -> None:
-        """Evaluate the first and the last chunk of the samples that a run is judged by, at the initial parameters.
+        """Evaluate the first and the last chunk of the evaluation samples at the initial parameters.
 
-        Raises UsageError where :meth:`loss` or :meth:`evaluate` would, after the run.
+        An error that :meth:`loss` or :meth:`evaluate` would raise after the run is so raised before it.
         """
         chunk, most = self.workload.chunk, self.workload.loss_samples
         for samples, numbers in ((self._training, self._judged()), (self._test, np.arange(len(self._test))[:most])):
@@ -273,7 +296,7 @@ class DataParallelTask:
                 self._evaluate(self._initial, samples, numbers[start : start + chunk])
 
     def samples(self, rank: int, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the inputs and labels of a mini-batch, newly made."""
+        """Return the inputs and labels of a mini-batch as new tensors."""
         return self._training.take(torch.from_numpy(self.batch(rank, step)).to(self.device))
 
     def _evaluate(self, parameters: Dense, samples: Samples, numbers: np.ndarray) -> Evaluation:
@@ -307,7 +330,7 @@ class DataParallelTask:
         return replica
 
     def replica(self) -> Replica:
-        """Return a new copy of the model, that no gradient was computed on."""
+        """Return a new copy of the model."""
         return Replica(self.workload.model, self.device, self.workload.name)
 
     def _first_bad(self, gradient: torch.Tensor) -> str | None:

@@ -1,6 +1,6 @@
-"""What workloads are trained on: data sets by name, with the shape that decides a model's size.
+"""Data sets by name, with the shape of their samples, which determines the size of a model.
 
-To add one: a file with a function ``(name, shape, seed, data_dir) -> Data``, and a line below.
+To add one: a file with a function ``(name, shape, seed, data_dir) -> Data``, and a line in DATA.
 """
 
 from __future__ import annotations
@@ -16,11 +16,17 @@ IMAGES, TOKENS, FRAMES = "images", "tokens", "frames"
 
 @dataclass(frozen=True, slots=True)
 class SampleShape:
-    """What one sample looks like.
+    """The shape of a sample.
 
-    `sample` is (channels, height, width) for images, (length,) for sequences of tokens and (length,
-    features) for sequences of frames. `classes` is how many there are to choose from: for tokens, the
-    vocabulary.
+    Attributes
+    ----------
+    kind
+        "images", "tokens" or "frames".
+    sample
+        (channels, height, width) of an image, (length,) of a sequence of tokens, or (length, features) of a sequence of
+        frames.
+    classes
+        The number of classes; for tokens, the size of the vocabulary.
     """
 
     kind: str
@@ -30,7 +36,7 @@ class SampleShape:
 
 @dataclass(frozen=True, slots=True)
 class DataSet:
-    """A data set's shape, known without reading it, and the ``module:function`` that reads it."""
+    """The shape of a data set, available without reading it, and the ``module:function`` that reads it."""
 
     shape: SampleShape
     loader: str
@@ -47,11 +53,11 @@ DATA = {
 }
 
 SYNTHETIC_LOADER = "netsim.training.workloads.data.synthetic:load"
-"""Makes data up in whatever shape the model wants."""
+"""Generates synthetic data in the shape that a model requires."""
 
 
 def data_names(data: str) -> list[str]:
-    """Return the one or two names in `data`, such as ``cifar10`` or ``cifar10+mnist``."""
+    """Return the one or two names in `data`, such as ``cifar10`` or ``cifar10+mnist``; raise UsageError for others."""
     names = data.split(SEPARATOR)
     for name in names:
         if name not in DATA and name != SYNTHETIC:
@@ -62,7 +68,7 @@ def data_names(data: str) -> list[str]:
 
 
 def joint_shape(shapes: list[SampleShape]) -> SampleShape:
-    """Return the shape that all the data sets fit into: smaller images are padded, grey ones repeated as colours."""
+    """Return a shape for several data sets: smaller images are padded, and grey images repeated in all channels."""
     if len(shapes) == 1:
         return shapes[0]
     kinds = {shape.kind for shape in shapes}

@@ -1,7 +1,7 @@
-"""CIFAR-10 and CIFAR-100 in their Python version: pickles, which are read without running what they say.
+"""CIFAR-10 and CIFAR-100 in their Python version: pickles, which are read without running code from them.
 
-A pickle can name any function to call. Here it may name only what NumPy's arrays are made of, and even
-for those it gets inert stand-ins; the array is made afterwards from the bytes, once they are checked.
+A pickle can call any function by name. This reader permits only the names that NumPy arrays need, and replaces them
+with inert classes. The array is created afterwards from the checked bytes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from netsim.training.workloads.data.load import Data, of_images
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The folder that the published archive unpacks to, and what its files are called."""
+    """The folder and the file names of the published archive, and the key of its labels."""
 
     folder: str
     training: tuple[str, ...]
@@ -32,20 +32,20 @@ class Layout:
     labels: bytes
 
     def is_named(self, path: str) -> bool:
-        """Return whether the path of a folder says that it holds this data set, where its files do not."""
+        """Return whether a path names this data set; needed for CIFAR-100, whose file names are not specific."""
         return self.test == "test_batch" or re.search(r"cifar[^a-z0-9]?100", path) is not None
 
 
 LAYOUTS = {
     "cifar10": Layout(
-        "cifar-10-batches-py", tuple(f"data_batch_{number}" for number in range(1, 6)), "test_batch", b"labels"
+        "cifar-10-batches-py", tuple(f"data_batch_{batch}" for batch in range(1, 6)), "test_batch", b"labels"
     ),
     "cifar100": Layout("cifar-100-python", ("train",), "test", b"fine_labels"),
 }
 
 
 def load(name: str, shape: SampleShape, seed: int, data_dir: Path | None) -> Data:
-    """Return the 50,000 + 10,000 colour images of 32×32, or however many the files hold."""
+    """Return the colour images of 32×32 in the files; the published files hold 50,000 + 10,000."""
     layout = LAYOUTS[name]
     archive = layout.folder.removesuffix("-batches-py").removesuffix("-python") + "-python.tar.gz"
     advice = f"netsim fetch {name} --data-dir DIR, or unpack {archive} inside DIR, and give --data-dir DIR"
@@ -56,15 +56,15 @@ def load(name: str, shape: SampleShape, seed: int, data_dir: Path | None) -> Dat
 
 
 def read_batch(path: Path, labels_key: bytes, shape: SampleShape) -> tuple[np.ndarray, np.ndarray]:
-    """Return the (n, C, H, W) uint8 images and (n,) labels of one file; raise InfeasibleError where it has none."""
+    """Return the images (n, C, H, W) uint8 and labels (n,) of a file; raise InfeasibleError for a malformed file."""
     try:
         with opened(path) as file:
             packed = file.read()
-        for opcode, number, _ in pickletools.genops(packed):
-            if opcode.name.endswith("PUT") and (number or 0) > len(packed):  # a list of that length would be made
-                raise pickle.UnpicklingError(f"numbers something {number}")
+        for opcode, index, _ in pickletools.genops(packed):
+            if opcode.name.endswith("PUT") and (index or 0) > len(packed):  # it would allocate a list of that length
+                raise pickle.UnpicklingError(f"has memo index {index}")
         content = _Reader(io.BytesIO(packed), encoding="bytes").load()
-    except Exception as error:  # a broken pickle can raise whatever its opcodes lead to
+    except Exception as error:  # a broken pickle can raise any error
         raise malformed(path, f"not a CIFAR batch ({' '.join(str(error).split())})") from error
     if not isinstance(content, dict):
         raise malformed(path, f"holds a {type(content).__name__}, expected a dictionary")
@@ -81,17 +81,17 @@ def read_batch(path: Path, labels_key: bytes, shape: SampleShape) -> tuple[np.nd
 
 
 class _DType:
-    """Stands in for numpy.dtype."""
+    """Replaces numpy.dtype."""
 
     def __init__(self, code: object = None, *_: object) -> None:
         self.code = code
 
     def __setstate__(self, state: object) -> None:
-        """Ignore byte order and the like: a single byte has none."""
+        """Ignore the state, such as byte order, which a single byte does not have."""
 
 
 class _Array:
-    """Stands in for numpy.ndarray: keeps what the pickle says an array holds."""
+    """Replaces numpy.ndarray: stores shape, type and bytes from the pickle."""
 
     def __init__(self, *_: object) -> None:
         self.shape: object = None
@@ -105,15 +105,16 @@ class _Array:
         self.bytes = content if isinstance(content, bytes) else b""
 
     def is_rows_of(self, rows: int, size: int) -> bool:
-        """Return whether this is a (rows, size) array of unsigned bytes, complete."""
+        """Return whether this is a complete array (rows, size) of unsigned bytes."""
         return self.code in ("u1", b"u1") and self.shape == (rows, size) and len(self.bytes) == rows * size > 0
 
     def described(self) -> str:
+        """Return shape, type and size for an error message."""
         return f"an array of shape {self.shape} and type {self.code!r} with {len(self.bytes)} bytes"
 
 
 class _Latin1:
-    """Stands in for codecs.encode, by which Python 3 writes bytes at an old protocol."""
+    """Replaces codecs.encode, which Python 3 uses to write bytes in an old protocol."""
 
     __slots__ = ()
 
@@ -136,12 +137,14 @@ STAND_INS: dict[tuple[str, str], Callable[..., Any]] = {
 
 
 class _Reader(pickle.Unpickler):
-    """Reads containers, numbers and strings; and of names only those above."""
+    """Reads containers, numbers and strings, and the names in STAND_INS only."""
 
     def find_class(self, module: str, name: str) -> Callable[..., Any]:
+        """Return the replacement of a name; raise UnpicklingError for any other name."""
         if (module, name) not in STAND_INS:
             raise pickle.UnpicklingError(f"names {module}.{name}, which it has no need of")
         return STAND_INS[module, name]
 
     def persistent_load(self, pid: object) -> NoReturn:
+        """Raise UnpicklingError for a reference to another object."""
         raise pickle.UnpicklingError("refers to something outside the file")

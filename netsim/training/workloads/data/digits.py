@@ -1,4 +1,4 @@
-"""Handwritten digits, which ship with scikit-learn: 1,797 grey images of 8×8."""
+"""Handwritten digits, which scikit-learn contains: 1,797 grey images of 8×8 pixels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TEST_FRACTION = 0.2
 
 
 def load(name: str, shape: SampleShape, seed: int, data_dir: Path | None) -> Data:
-    """Return 1,438 images for training and 359 for the test, drawn from `seed`; pixels are in 0 … 1."""
+    """Return 1,438 training and 359 test images, divided at random by `seed`; pixels are from 0 to 1."""
     digits = load_digits()
     order = generator(seed, Stream.DIGITS).permutation(len(digits.target))
     images = torch.from_numpy(digits.data.astype(np.float32) / 16).view(-1, *shape.sample)

@@ -1,4 +1,4 @@
-"""Downloads published data sets, through torchvision, into the folders that the readers look in."""
+"""Download of published data sets through torchvision, into the folders that the readers search."""
 
 from __future__ import annotations
 
@@ -9,14 +9,20 @@ from types import ModuleType
 from netsim._util.errors import InfeasibleError, NetsimError, check_choice
 
 CLASSES = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
-"""The class of ``torchvision.datasets`` that downloads a data set, and checks it against its published MD5."""
+"""The class of ``torchvision.datasets`` that downloads a data set and checks its published MD5."""
 
 
 def fetch(data: str, data_dir: Path) -> None:
-    """Download the data set `data` below `data_dir`; what is there already is checked and kept.
+    """Download the data set `data` to a folder in `data_dir`; existing files are checked and kept.
 
-    Raises UsageError for a name that torchvision does not have, InfeasibleError without a working
-    torchvision, NetsimError when the download fails.
+    Raises
+    ------
+    UsageError
+        For a data set that torchvision does not have.
+    InfeasibleError
+        Without a working torchvision.
+    NetsimError
+        If the download fails.
     """
     check_choice("data to fetch", data, CLASSES)
     download = getattr(_torchvision_datasets(), CLASSES[data])
@@ -38,7 +44,7 @@ def _torchvision_datasets() -> ModuleType:
             "downloading needs torchvision, which is not installed; pip install 'torchvision', the build that "
             "belongs to your torch (the extra 'data' names it)"
         ) from None
-    except RuntimeError as error:  # its compiled operators are bound to one build of torch
+    except RuntimeError as error:  # torchvision's compiled operators need a matching build of torch
         import torch
 
         raise InfeasibleError(

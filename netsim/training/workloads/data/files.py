@@ -1,8 +1,8 @@
-"""Where the files of data sets are looked for, and what is said when they were not found.
+"""Search for the files of data sets, and the error if they were not found.
 
-Programs that unpack archives rename files (``train-images.idx3-ubyte``), put each into a folder of its own name, or
-unpack into another folder. So names are compared without case, punctuation and ``.gz``, and folders below
-``--data-dir`` are looked through. The usual places come first.
+Programs that unpack archives may rename files (``train-images.idx3-ubyte``), put each file into a folder of its name,
+or use another folder. The search therefore compares names without case, punctuation and ``.gz``, and covers the folders
+in ``--data-dir``. Usual places come first.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import IO, cast
 from netsim._util.errors import InfeasibleError, reason_of
 
 SYSTEM = Path("/usr/share/datasets")
-"""Where Debian's packages put data sets."""
+"""The folder of data sets from Debian's packages."""
 
 DEPTH, MOST_FOLDERS = 3, 1000
-"""How far below ``--data-dir`` folders are looked through, and how many of them."""
+"""Depth and number of folders in ``--data-dir`` that are searched."""
 MOST_SHOWN = 8
 GZIP = b"\x1f\x8b"
 
@@ -39,49 +39,52 @@ def find_files(
     Parameters
     ----------
     wanted
-        The published names.
+        The published file names.
     folders
-        The usual folders, in `data_dir` or the system's place.
+        The usual folders, in `data_dir` or the system's folder.
     is_named
-        Whether the path of another folder below `data_dir` (with the name of `data_dir`) says that it holds this data
-        set; for data sets whose files are named like those of others.
+        Whether the path of another folder, from `data_dir` on, names this data set; for data sets that share file names
+        with others.
 
     Raises
     ------
     InfeasibleError
-        The error says which names were looked for, where, what was found, and what to do.
+        If a file was not found; the error lists names, places, what was found, and a fix.
     """
     usual = [root / folder for root in (data_dir, SYSTEM) if root is not None for folder in folders]
     below = [] if data_dir is None else [place for place in _below(data_dir) if place not in usual]
     lacking, unnamed = "", ""
     for place in sorted([*usual, *below], key=lambda place: (place.is_relative_to(SYSTEM), place not in usual)):
-        found = {name: path for name in wanted if (path := _find(place, name)) is not None}
-        complete, named = len(found) == len(wanted), place in usual or is_named(_path_from(data_dir, place))
+        paths = {name: path for name in wanted if (path := _find(place, name)) is not None}
+        complete, named = len(paths) == len(wanted), place in usual or is_named(_path_from(data_dir, place))
         if complete and named:
-            return found
+            return paths
         if complete:
-            unnamed = unnamed or f"{place} holds files of these names, but does not say whose; name it {folders[0]}"
-        elif found:
-            lacking = lacking or f"{place} lacks {', '.join(name for name in wanted if name not in found)}"
-    what = lacking or unnamed or f"{', '.join(wanted)} not found in {', '.join(map(str, usual))}"
-    there = "" if data_dir is None or lacking or unnamed else f", nor below {data_dir}, which {_content(data_dir)}"
-    raise InfeasibleError(f"data {data}: {what}{there}; {advice}, or use --data synthetic")
+            unnamed = (
+                unnamed
+                or f"{place} holds files of these names, but its name does not show of which data set; name it {folders[0]}"
+            )
+        elif paths:
+            lacking = lacking or f"{place} lacks {', '.join(name for name in wanted if name not in paths)}"
+    problem = lacking or unnamed or f"{', '.join(wanted)} not found in {', '.join(map(str, usual))}"
+    searched = "" if data_dir is None or lacking or unnamed else f", nor in {data_dir}, which {_content(data_dir)}"
+    raise InfeasibleError(f"data {data}: {problem}{searched}; {advice}, or use --data synthetic")
 
 
 def opened(path: Path) -> IO[bytes]:
-    """Open a file to be read, through gzip if its content says so, whatever its name."""
+    """Open a file for reading, through gzip if its content is compressed, whatever its name."""
     with path.open("rb") as file:
         compressed = file.read(len(GZIP)) == GZIP
     return cast(IO[bytes], gzip.open(path)) if compressed else path.open("rb")
 
 
 def malformed(path: Path, what: str) -> InfeasibleError:
-    """Return the error for a file that is there but cannot be what it should."""
+    """Return the error for a malformed file."""
     return InfeasibleError(f"{path}: {what}; fetch the file again")
 
 
 def _find(folder: Path, name: str) -> Path | None:
-    """Return the file of this name, or a name that unpacking made of it; the plain name before others."""
+    """Return the file of this name, or of a name that unpacking may give it; the exact name first."""
     alike = sorted(entry for entry in _entries(folder) if _plain(entry.name) == _plain(name))
     files = [entry for entry in alike if entry.is_file()]
     inside = [
@@ -98,12 +101,12 @@ def _plain(name: str) -> str:
 def _entries(folder: Path) -> list[Path]:
     try:
         return list(folder.iterdir())
-    except OSError:  # not a folder, or one that may not be read
+    except OSError:  # not a folder, or no permission to read it
         return []
 
 
 def _below(root: Path) -> Iterator[Path]:
-    """Yield `root` and folders in it."""
+    """Yield `root` and the folders in it, down to DEPTH."""
     for folder, inner, _ in itertools.islice(os.walk(root), MOST_FOLDERS):
         inner.sort()
         if len(Path(folder).relative_to(root).parts) >= DEPTH:

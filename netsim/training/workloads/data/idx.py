@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST in the IDX files they are published in, plain or compressed with gzip."""
+"""MNIST and Fashion-MNIST from their published IDX files, plain or compressed with gzip."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from netsim.training.workloads.data.load import Data, of_images
 
 PARTS = ("train", "t10k")
 FOLDERS = {"mnist": ("mnist", "MNIST/raw"), "fashion-mnist": ("fashion-mnist", "FashionMNIST/raw")}
-"""Folders inside --data-dir: a plain one, and where torchvision downloads to. The two have equal file names."""
+"""Folders in --data-dir: a plain one, and the one of torchvision. Both data sets have the same file names."""
 NAMED: dict[str, Callable[[str], bool]] = {
     "mnist": lambda path: "fashion" not in path and re.search(r"(?<![a-z])mnist", path) is not None,
     "fashion-mnist": lambda path: "fashion" in path,
 }
-"""Whether the path of another folder says which of the two it holds; KMNIST has equal file names, too."""
+"""Whether a path names the data set; KMNIST also has the same file names."""
 
 ADVICE = {
     "mnist": "netsim fetch mnist --data-dir DIR, or put the IDX files into DIR/mnist, and give --data-dir DIR",
@@ -31,11 +31,11 @@ ADVICE = {
 }
 UNSIGNED_BYTE = 8
 MOST = 10**6
-"""More images than this are not believed; so a broken header cannot ask for all memory."""
+"""Greatest number of images, so that a broken header cannot allocate all memory."""
 
 
 def load(name: str, shape: SampleShape, seed: int, data_dir: Path | None) -> Data:
-    """Return the 60,000 + 10,000 images of 28×28, or however many the files hold."""
+    """Return the images of 28×28 in the files; the published files hold 60,000 + 10,000."""
     wanted = [file for part in PARTS for file in (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte")]
     paths = find_files(name, wanted, FOLDERS[name], data_dir, ADVICE[name], NAMED[name])
     images_at, labels_at, test_images_at, test_labels_at = paths.values()
@@ -53,10 +53,10 @@ def _read_part(images_at: Path, labels_at: Path, shape: SampleShape) -> tuple[np
 
 
 def read_idx(path: Path, item: tuple[int, ...]) -> np.ndarray:
-    """Return the (n, *item) uint8 items of an IDX file; raise InfeasibleError where it is anything else.
+    """Return the items (n, *item) uint8 of an IDX file; raise InfeasibleError for a malformed file.
 
-    An IDX file is two zero bytes, a type (8: unsigned byte), the number of dimensions, then each
-    dimension as a big-endian 32-bit integer, then the elements.
+    An IDX file consists of two zero bytes, a type (8: unsigned byte), the number of dimensions, each dimension as a
+    big-endian 32-bit integer, and the elements.
     """
     dimensions = 1 + len(item)
     expected = bytes([0, 0, UNSIGNED_BYTE, dimensions])

@@ -1,4 +1,4 @@
-"""Reads data sets by name, and puts two of them side by side."""
+"""Reading of data sets by name, and combination of two of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from netsim.training.workloads.samples import Samples
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """What is trained on, what is tested on, and a line on what that is."""
+    """Training and test samples, with a description of one line."""
 
     training: Samples
     test: Samples
@@ -25,29 +25,29 @@ class Data:
 
 
 def load(data: str, shape: SampleShape, seed: int, data_dir: Path | None) -> Data:
-    """Return the data set `data`, or two of them as ``name+name``, in `shape`."""
+    """Return the data set `data`, or two data sets ``name+name`` combined in `shape`."""
     loaded = []
     names = data_names(data)
     for name in names:
-        known = DATA.get(name)
-        module, _, function = (known.loader if known else SYNTHETIC_LOADER).partition(":")
+        data_set = DATA.get(name)
+        module, _, function = (data_set.loader if data_set else SYNTHETIC_LOADER).partition(":")
         loader: Callable[[str, SampleShape, int, Path | None], Data] = getattr(
             importlib.import_module(module), function
         )
-        loaded.append(loader(name, known.shape if known else shape, seed, data_dir))
+        loaded.append(loader(name, data_set.shape if data_set else shape, seed, data_dir))
     if len(loaded) == 1:
         return loaded[0]
-    training = _side_by_side([one.training for one in loaded], shape)
-    test = _side_by_side([one.test for one in loaded], shape)
-    return Data(training, test, "; ".join(one.note for one in loaded))
+    training = _combined([part.training for part in loaded], shape)
+    test = _combined([part.test for part in loaded], shape)
+    return Data(training, test, "; ".join(part.note for part in loaded))
 
 
 def of_images(
     name: str, training: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray], made: str = ""
 ) -> Data:
-    """Return data from uint8 images (n, C, H, W) with labels; pixels are standardised by channel.
+    """Return data from uint8 images (n, C, H, W) with labels (n,).
 
-    Mean and deviation are those of the training images, over all pixels of a channel.
+    Pixels are standardised by the mean and the deviation of their channel over all training images.
     """
     mean, deviation = (torch.from_numpy(moment).view(1, -1, 1, 1) for moment in channel_moments(training[0]))
 
@@ -58,45 +58,45 @@ def of_images(
 
 
 def described(name: str, training: Samples, test: Samples, made: str = "") -> Data:
-    """Return the data with a note of how much there is and its SHA-256."""
+    """Return the data with a note of its size and SHA-256."""
     size = "×".join(str(extent) for extent in training.inputs.shape[1:])
     note = f"{name}: {made}{len(training):,} training and {len(test):,} test samples of {size}"
     return Data(training, test, f"{note}, SHA-256 {training.sha256()[:16]} and {test.sha256()[:16]}")
 
 
 def channel_moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean and the standard deviation of each channel (C,) float32; a constant channel has 1.
+    """Return mean and standard deviation of each channel, (C,) float32; a constant channel has deviation 1.
 
-    By counting the 256 values, so it is exact whatever the order, and takes no memory.
+    Both are computed from counts of the 256 values, which is exact in any order and needs little memory.
     """
     counts = np.zeros((images.shape[1], 256), np.int64)
     for channel, count in enumerate(counts):
         for block in range(0, len(images), 1000):
             count += np.bincount(images[block : block + 1000, channel].ravel(), minlength=256)
     values = np.arange(256)
-    number = counts.sum(axis=1)
-    mean = counts @ values / number
-    deviation = np.sqrt(np.maximum(counts @ values**2 / number - mean**2, 0))
+    pixels = counts.sum(axis=1)
+    mean = counts @ values / pixels
+    deviation = np.sqrt(np.maximum(counts @ values**2 / pixels - mean**2, 0))
     return mean.astype(np.float32), np.where(deviation > 0, deviation, 1).astype(np.float32)
 
 
-def _side_by_side(parts: list[Samples], shape: SampleShape) -> Samples:
-    """Return all samples, padded with black to one size; each part keeps its own mean and deviation."""
+def _combined(parts: list[Samples], shape: SampleShape) -> Samples:
+    """Return the samples of all parts, padded with black to one size; each part keeps its mean and deviation."""
     if any(part.mean is None for part in parts):
         parts = [_as_floats(part) for part in parts]
     fitted = [replace(part, inputs=_fitted(part.inputs, shape.sample)) for part in parts]
     channels = shape.sample[0]
 
     def stacked(moments: list[torch.Tensor | None]) -> torch.Tensor | None:
-        known = [moment.expand(-1, channels, -1, -1) for moment in moments if moment is not None]
-        return torch.cat(known) if known else None
+        present = [moment.expand(-1, channels, -1, -1) for moment in moments if moment is not None]
+        return torch.cat(present) if present else None
 
     return Samples(
         torch.cat([part.inputs for part in fitted]),
         torch.cat([part.labels for part in fitted]),
         stacked([part.mean for part in fitted]),
         stacked([part.deviation for part in fitted]),
-        torch.cat([torch.full((len(part),), number) for number, part in enumerate(fitted)]),
+        torch.cat([torch.full((len(part),), index) for index, part in enumerate(fitted)]),
     )
 
 
@@ -105,7 +105,7 @@ def _as_floats(samples: Samples) -> Samples:
 
 
 def _fitted(images: torch.Tensor, sample: tuple[int, ...]) -> torch.Tensor:
-    """Repeat a grey channel as often as there are colours, and pad with zeros all around."""
+    """Repeat a grey channel in all channels of `sample`, and pad with zeros on all sides."""
     channels, height, width = sample
     if images.shape[1] == 1:
         images = images.expand(-1, channels, -1, -1)

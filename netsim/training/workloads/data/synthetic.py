@@ -1,4 +1,4 @@
-"""Data made up with NumPy from the seed, in the shape that a model wants: there to try things, not to conclude."""
+"""Synthetic data, drawn with NumPy from the seed in the shape that a model requires; for trials only."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from netsim.training.workloads.data.load import Data, described
 from netsim.training.workloads.samples import Samples
 
 TRAINING, TEST = 4096, 1024
+"""Numbers of images."""
 SEQUENCES, TEST_SEQUENCES = 1024, 256
+"""Numbers of sequences."""
 CONTRAST = 0.3
-"""Deviation of a class's mean from zero, where that of the noise is one."""
+"""Standard deviation of the means of classes, relative to that of the noise."""
 
 STAY = 0.9
-"""How likely a frame has the class of the one before."""
+"""Probability that a frame has the class of the previous frame."""
 
 
 def load(name: str, shape: SampleShape, seed: int, data_dir: Path | None) -> Data:
-    """Return samples that a model can learn, and as many classes as `shape` says."""
+    """Return learnable samples with the classes of `shape`."""
     random = generator(seed, Stream.SYNTHETIC_DATA)
     make = {IMAGES: _images, FRAMES: _frames}.get(shape.kind, _tokens)
     training, test = make(shape, random)
@@ -30,7 +32,7 @@ def load(name: str, shape: SampleShape, seed: int, data_dir: Path | None) -> Dat
 
 
 def _images(shape: SampleShape, random: np.random.Generator) -> tuple[Samples, Samples]:
-    """Return unit noise around a mean of its class: blocks of 4×4 pixels, as a convolution can see them."""
+    """Return images of unit noise around the mean of their class, which has blocks of 4×4 pixels for convolutions."""
     channels, height, width = shape.sample
     blocks = random.normal(0, CONTRAST, (shape.classes, channels, -(-height // 4), -(-width // 4)))
     means = blocks.repeat(4, axis=2).repeat(4, axis=3)[:, :, :height, :width].astype(np.float32)
@@ -45,7 +47,7 @@ def _images(shape: SampleShape, random: np.random.Generator) -> tuple[Samples, S
 
 
 def _frames(shape: SampleShape, random: np.random.Generator) -> tuple[Samples, Samples]:
-    """Return sequences of frames, unit noise around a mean of their class, which lasts for some frames."""
+    """Return sequences of frames: unit noise around the mean of a class that lasts for several frames."""
     length, features = shape.sample
     means = random.normal(0, CONTRAST, (shape.classes, features)).astype(np.float32)
 
@@ -61,7 +63,7 @@ def _frames(shape: SampleShape, random: np.random.Generator) -> tuple[Samples, S
 
 
 def _tokens(shape: SampleShape, random: np.random.Generator) -> tuple[Samples, Samples]:
-    """Return sequences in which a token is followed by one of four that belong to it."""
+    """Return sequences in which each token has four possible successors."""
     (length,) = shape.sample
     followers = random.integers(shape.classes, size=(shape.classes, 4))
 

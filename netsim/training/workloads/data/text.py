@@ -1,7 +1,7 @@
-"""Text as sequences of tokens: Penn Treebank by words, Python's own documentation by characters.
+"""Text as sequences of tokens: Penn Treebank by words, Python's documentation by characters.
 
-A sample is a sequence and the same one shifted by a token. Every sequence starts from a zero state:
-a gradient is a function of the parameters and the batch alone, so no state is carried over.
+The label of a sequence is the same sequence, shifted by one token. Every sequence starts from a zero state, because a
+gradient must depend on the parameters and the batch only.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ END_OF_LINE = "<eos>"
 UNKNOWN = "<unk>"
 PTB_FOLDERS = ("ptb", "simple-examples/data", ".")
 CHARACTERS = "\n" + "".join(chr(code) for code in range(32, 127))
-"""What a character model knows; everything else is one more character, so that its size never varies."""
+"""Characters of a character model; all other characters count as one more, so that the model size is fixed."""
 
 
 def load_ptb(name: str, shape: SampleShape, seed: int, data_dir: Path | None) -> Data:
-    """Return ptb.train.txt and ptb.test.txt as sequences of words, numbered by how frequent they are."""
+    """Return ptb.train.txt and ptb.test.txt as sequences of words, numbered by frequency."""
     advice = "put ptb.train.txt and ptb.test.txt (Mikolov's simple-examples) into DIR/ptb and give --data-dir DIR"
     paths = find_files(name, ["ptb.train.txt", "ptb.test.txt"], PTB_FOLDERS, data_dir, advice)
     training_at, test_at = paths.values()
@@ -37,9 +37,9 @@ def load_ptb(name: str, shape: SampleShape, seed: int, data_dir: Path | None) ->
         raise malformed(training_at, f"{len(counts)} different words, expected the {shape.classes} of the usual file")
     ordered = sorted(counts, key=lambda word: (-counts[word], word))
     numbers = {word: number for number, word in enumerate(ordered)}
-    strangers = sorted(set(test) - numbers.keys())
-    if strangers and UNKNOWN not in numbers:
-        raise malformed(test_at, f"word {strangers[0]!r} is not in ptb.train.txt, nor is {UNKNOWN}")
+    unseen = sorted(set(test) - numbers.keys())
+    if unseen and UNKNOWN not in numbers:
+        raise malformed(test_at, f"word {unseen[0]!r} is not in ptb.train.txt, nor is {UNKNOWN}")
     unknown = numbers.get(UNKNOWN, 0)
     (length,) = shape.sample
 
@@ -61,10 +61,10 @@ def _read_words(path: Path) -> list[str]:
 
 
 def load_python_docs(name: str, shape: SampleShape, seed: int, data_dir: Path | None) -> Data:
-    """Return the help texts of Python, which ship with it: the first nine tenths for training.
+    """Return Python's help texts as characters, the first nine tenths for training.
 
-    They are ``pydoc_data.topics`` in the sorted order of their keys, one after another with nothing in
-    between. The text differs between versions of Python; the note holds its SHA-256.
+    The text is ``pydoc_data.topics`` in the order of sorted keys, concatenated. It differs between versions of Python;
+    the note contains its SHA-256.
     """
     from pydoc_data.topics import topics
 
@@ -80,7 +80,7 @@ def load_python_docs(name: str, shape: SampleShape, seed: int, data_dir: Path | 
 
 
 def _sequences(tokens: np.ndarray, length: int, path: Path) -> Samples:
-    """Cut (n,) tokens into sequences that do not overlap, each with the one that is a token further on."""
+    """Cut tokens (n,) into sequences without overlap; labels are the sequences one token later."""
     count = (len(tokens) - 1) // length
     if count < 1:
         raise malformed(path, f"{len(tokens)} tokens, expected more than {length}")
