@@ -625,7 +625,7 @@ def test_files_that_may_be_another_data_sets_are_not_taken(tmp_path: Path, data:
     root = moved_files(tmp_path, lambda name: folder + name)
     with pytest.raises(InfeasibleError) as raised:
         load_workload("fc-mnist", 0, data, root)
-    one_line(raised, "holds files of these names, but does not say whose", f"name it {data}")
+    one_line(raised, "holds files of these names, but its name does not show", f"name it {data}")
 
 
 @pytest.mark.usefixtures("nowhere")

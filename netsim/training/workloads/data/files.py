@@ -61,8 +61,7 @@ def find_files(
             return paths
         if complete:
             unnamed = (
-                unnamed
-                or f"{place} holds files of these names, but its name does not show of which data set; name it {folders[0]}"
+                unnamed or f"{place} holds files of these names, but its name does not show whose; name it {folders[0]}"
             )
         elif paths:
             lacking = lacking or f"{place} lacks {', '.join(name for name in wanted if name not in paths)}"
