@@ -1,7 +1,7 @@
 """Error feedback, the common part of sparse algorithms that send k of d entries.
 
 A worker adds its gradient to a residual, sends the k selected entries of the sum, and keeps the rest as the next
-residual: no part of a gradient is lost, only delayed (gTop-k paper, algorithm 1, lines 3 to 5).
+residual. No part of a gradient is lost, only delayed (gTop-k paper, algorithm 1, lines 3 to 5).
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
 """Exact top-k selection, merging and summing on NumPy arrays: compiled by numba where it is installed.
 
-All functions select by the rule of :mod:`algorithms.selection`: the min(k, non-zeros) entries of largest magnitude, of
-equal magnitudes those with lower index, and never a zero (-0.0 counts as zero). Indices are returned in ascending
-order. Without numba the same functions run on NumPy and return the same bits, two to eight times slower.
+All functions select by the rule of :mod:`algorithms.selection`: the min(k, non-zeros) entries of largest magnitude. Of
+equal magnitudes the lower index wins. A zero, also -0.0, is never selected. Indices are returned in ascending order.
+Without numba the same functions run on NumPy and return the same bits, two to eight times slower.
 
 Magnitudes are compared as integers: the bits of a float without its sign. Integers order finite floats by absolute
 value, include denormals, and put NaN above infinity. A diverged run therefore shows NaN instead of hanging.
 
 Selection takes one pass over the data. Elements above a threshold `floor` are appended to a list. When the list holds
-about 2k elements, it is reduced to its k largest, and `floor` rises to the smallest of them; the pass is therefore fast
+about 2k elements, it is reduced to its k largest, and `floor` rises to the smallest of them. The pass is therefore fast
 for any order of the data. A guess from a sample lets `floor` start high. A guess that is too high costs a second pass
 but never changes the result.
 """

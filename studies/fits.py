@@ -1,10 +1,10 @@
 """How a time t grows with the number of workers P: one of five forms, chosen by AIC, with bootstrap intervals.
 
 Fits minimise relative errors, so that P = 2 counts as much as P = 4,096. Simulated times contain no noise: a repeated
-simulation gives the same time. A residual is therefore the misfit of the form, such as the idle ranks of a tree whose P
-is no power of two, or a second term. A bootstrap interval shows how far the coefficients would move if the misfit were
-distributed differently over the P. A form that fits exactly has an interval of width 0. No interval covers the
-difference between the network model and a real network.
+simulation gives the same time. A residual is therefore the misfit of the form, such as a missing second term, or the
+idle ranks of a tree whose P is no power of two. A bootstrap interval shows how far the coefficients would move if the
+misfit were distributed differently over the P. A form that fits exactly has an interval of width 0. No interval covers
+the difference between the network model and a real network.
 """
 
 from __future__ import annotations

@@ -674,7 +674,7 @@ def test_what_is_there_instead_is_listed(tmp_path: Path) -> None:
     with pytest.raises(InfeasibleError) as raised:
         load_workload("resnet20", 0, "cifar10", tmp_path)
     one_line(
-        raised, "data_batch_5, test_batch not found", f"below {tmp_path}, which holds cifar-10-python.tar.gz, other/;"
+        raised, "data_batch_5, test_batch not found", f"nor in {tmp_path}, which holds cifar-10-python.tar.gz, other/;"
     )
     with pytest.raises(InfeasibleError) as raised:
         load_workload("resnet20", 0, "cifar10", tmp_path / "missing")

@@ -154,7 +154,7 @@ def _order(ranked: Sequence[Result], session: Session) -> str:
     """Return a sentence on the fastest algorithm at other numbers of workers.
 
     The sentence rests on one round of sizes only. Algorithms that skip uploads do so in later rounds, so the first
-    round may have another winner than the whole run; the sentence then says that no conclusion is possible.
+    round may have another winner than the whole run. The sentence then says that no conclusion is possible.
     """
     titles = {result.algorithm: result.title for result in ranked}
     workers, largest = ranked[0].workers, LARGEST

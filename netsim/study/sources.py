@@ -9,7 +9,7 @@ Libraries count by version: torch and NumPy affect the bits of a trained point, 
 Python the rounding of ``sum``. The imports of the covered code determine which libraries count.
 
 References are found in the syntax tree; no code is run. A name refers to everything that its module binds to it. A text
-that names a module of this project refers to the module, because registries import by name. In doubt a reference is
+that names a module of this project refers to the module, because registries import by name. In doubt, a reference is
 followed: a hash that covers too much measures a point again, and one that covers too little would reuse a wrong point.
 """
 
