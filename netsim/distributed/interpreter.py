@@ -123,9 +123,9 @@ class RankInterpreter:
             case SendRecv(send=Send(dst=dst), recv=Recv(src=src)):
                 return f"sending to rank {dst} and receiving from rank {src}"
             case Outgoing() | Incoming():
-                return "finishing what it started"
+                return "waiting for a message that was started"
             case Fork() | ForkedExchange() | InPieces():
-                return "computing (gradient) or exchanging what is there of it"
+                return "computing (gradient) or exchanging its finished pieces"
         return ""
 
     def _answer(self, request: Any) -> Any:

@@ -1,6 +1,6 @@
-"""A profile: what a network and its hosts were measured to cost, and where, when and how that was.
+"""A profile: measured costs of a network and its hosts, with the provenance of the measurement.
 
-A TOML file, written whole and read strictly: every key known, every number finite, nothing that could run.
+A profile is a TOML file, written whole and read strictly: every key is known, every number finite, and nothing can run.
 """
 
 from __future__ import annotations
@@ -25,35 +25,35 @@ FORMAT = 1
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 PositiveCount = Annotated[int, Field(ge=1)]
-Text = Annotated[str, Field(max_length=500, pattern=r"^[^\x00-\x1f\x7f]*$")]
+ShortText = Annotated[str, Field(max_length=500, pattern=r"^[^\x00-\x1f\x7f]*$")]
 
 
 class ProfileTable(BaseModel):
-    """A table of a profile."""
+    """A table of a profile, read strictly."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class ProfileProvenance(ProfileTable):
-    """When, where and how it was measured; `load` is the machine's mean load of the minute before."""
+    """When, where and how a profile was measured; `load` is the machine's mean load in the minute before."""
 
     kind: Literal["MEASURED"]
     date: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d)$")]
-    command: Text
+    command: ShortText
     where: Literal["loopback", "shaped cluster", "torchrun"]
-    backend: Text
+    backend: ShortText
     ranks: PositiveCount
-    netsim: Text
-    python: Text
-    torch: Text
-    kernel: Text
-    machine: Text
+    netsim: ShortText
+    python: ShortText
+    torch: ShortText
+    kernel: ShortText
+    machine: ShortText
     cores: PositiveCount
     load: NotNegative
 
 
 class ProfilePoint(ProfileTable):
-    """The median of what was measured at one size, its quartiles, and by how much of itself the fit misses it."""
+    """Measurements at one size: the median in seconds, the quartiles, and the relative residual of the fit."""
 
     size: Annotated[int, Field(ge=0)]
     seconds: NotNegative
@@ -64,20 +64,27 @@ class ProfilePoint(ProfileTable):
 
     @classmethod
     def of(cls, size: int, samples: Sequence[float]) -> ProfilePoint:
-        """Return the point of what was measured at a size."""
+        """Return the point of measurements in seconds at a size in bytes."""
         low, median, high = quantiles(samples, n=4, method="inclusive") if len(samples) > 1 else [samples[0]] * 3
         return cls(size=size, seconds=median, low_s=low, high_s=high, repeats=len(samples), residual=0.0)
 
     def against(self, fitted: float) -> ProfilePoint:
-        """Return the point with its residual, where the line says `fitted`."""
+        """Return the point with its residual from a fitted value in seconds."""
         residual = fitted / self.seconds - 1 if self.seconds > 0 else 0.0
         return self.model_copy(update={"residual": residual})
 
 
 class Line(ProfileTable):
-    """``fixed_s + each_s · size``: seconds of something of that size, with the points that it was fitted to.
+    """``fixed_s + each_s · size``: seconds of something of a size in bytes.
 
-    The residuals are relative to the measured medians: the median and the largest of their absolute values.
+    Parameters
+    ----------
+    fixed_s, each_s
+        Seconds, and seconds per byte.
+    residual_median, residual_worst
+        Median and largest absolute residual, relative to the measured medians.
+    points
+        The points that the line was fitted to.
     """
 
     fixed_s: NotNegative
@@ -88,7 +95,7 @@ class Line(ProfileTable):
 
 
 class Sample(ProfileTable):
-    """The median time of a function, given so many `entries` of sparse vectors, and `elements` of dense ones."""
+    """Median seconds of a function for a number of entries of sparse vectors and elements of dense ones."""
 
     entries: Annotated[int, Field(ge=0)]
     elements: Annotated[int, Field(ge=0)]
@@ -97,7 +104,17 @@ class Sample(ProfileTable):
 
 
 class WorkLine(ProfileTable):
-    """``fixed_s + entry_s · entries + element_s · elements``: seconds of a function, with what it was fitted to."""
+    """``fixed_s + entry_s · entries + element_s · elements``: seconds of a function.
+
+    Parameters
+    ----------
+    fixed_s, entry_s, element_s
+        Seconds of a call, per entry of a sparse vector, and per element of a dense one.
+    residual_median, residual_worst
+        Median and largest absolute residual, relative to the measured medians.
+    samples
+        The samples that the costs were fitted to.
+    """
 
     fixed_s: NotNegative
     entry_s: NotNegative
@@ -108,10 +125,19 @@ class WorkLine(ProfileTable):
 
 
 class LinkLine(Line):
-    """A message between two hosts, besides what they do to it: ``fixed_s`` is α, ``each_s`` β, a byte's.
+    """A message between two hosts, without the hosts' own work.
 
-    Its first `free_bytes` cost nothing: what an idle link that is shaped lets through at once; a simulation
-    charges them. `nominal_bps` is what the link is said to carry, `efficiency` which part of that messages get.
+    Parameters
+    ----------
+    fixed_s, each_s
+        α in seconds, and β in seconds per byte.
+    free_bytes
+        First bytes of a message that cost nothing, since an idle shaped link sends them at once. A simulation charges
+        them.
+    nominal_bps
+        Nominal bandwidth in bit/s.
+    efficiency
+        Payload bandwidth over the nominal one.
     """
 
     fixed_s: Positive
@@ -122,14 +148,14 @@ class LinkLine(Line):
 
     @property
     def bandwidth_bps(self) -> float:
-        """The payload that the link carries."""
+        """Payload bandwidth in bit/s, 8 / β."""
         return 8 / self.each_s
 
 
 class Step(ProfileTable):
-    """What computing takes of a step of training, gradient and update: the median over `repeats` steps."""
+    """A training step of a workload: median seconds of gradient and update."""
 
-    workload: Text
+    workload: ShortText
     batch_size: PositiveCount
     elements: PositiveCount
     seconds: Positive
@@ -137,10 +163,22 @@ class Step(ProfileTable):
 
 
 class Profile(ProfileTable):
-    """What was measured; sizes in `link` and `message` are bytes of values and indices.
+    """Measured costs of a network and its hosts.
 
-    `message` is what one host does to a message, packing or unpacking it. `work` is what functions cost that
-    algorithms select and merge with; those called ``sparse_…`` are given sparse vectors.
+    Parameters
+    ----------
+    format
+        Version of the file's format.
+    provenance
+        When, where and how the costs were measured.
+    link
+        A message between two hosts, by bytes of values and indices.
+    message
+        Packing or unpacking a message on one host, by bytes of values and indices.
+    work
+        Functions with which algorithms select and merge; those called ``sparse_…`` take sparse vectors.
+    step
+        A training step; None if it was not measured.
     """
 
     format: Literal[1]
@@ -151,13 +189,19 @@ class Profile(ProfileTable):
     step: Step | None = None
 
     def title(self) -> str:
-        """Say in a line what this is."""
+        """Return date, place and machine of the measurement, in words."""
         source = self.provenance
         return f"MEASURED {source.date[:10]} on {source.where}, {source.machine}"
 
 
 def load_profile(path: str | Path) -> Profile:
-    """Return the profile of a file; raise UsageError, with file, key and value, where it is not one."""
+    """Read a profile.
+
+    Raises
+    ------
+    UsageError
+        With file, key and value, if it is not a profile.
+    """
     check_file_name("profile", path)
     shown = f"profile {str(path)!r}"
     content = content_of(Path(path), shown, "netsim calibrate writes one")
@@ -178,9 +222,9 @@ def load_profile(path: str | Path) -> Profile:
 
 
 def _tuples(value: Any) -> Any:
-    """Return `value` with tuples for lists: TOML has only lists."""
+    """Return a value of TOML with tuples instead of lists."""
     if isinstance(value, dict):
-        return {name: _tuples(each) for name, each in value.items()}
+        return {name: _tuples(item) for name, item in value.items()}
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
@@ -217,7 +261,7 @@ def save_profile(profile: Profile, path: Path) -> None:
 
 
 def _toml(name: str, table: dict[str, Any]) -> Iterator[str]:
-    """Yield the lines of a table: its values, then its tables; lists are of tables, each on a line of its own."""
+    """Yield the lines of a table: its values, its lists with one table a line, then its tables."""
     if name:
         yield ""
         yield f"[{name}]"
@@ -227,7 +271,7 @@ def _toml(name: str, table: dict[str, Any]) -> Iterator[str]:
     for key, value in table.items():
         if isinstance(value, tuple | list):
             yield f"{_key(key)} = ["
-            yield from (f"  {_inline(each)}," for each in value)
+            yield from (f"  {_inline(row)}," for row in value)
             yield "]"
     for key, value in table.items():
         if isinstance(value, dict):
@@ -243,5 +287,5 @@ def _inline(table: dict[str, Any]) -> str:
 
 
 def _value(value: str | float) -> str:
-    """Write a value; a text of TOML is one of JSON, but that it cannot hold DEL, which none of ours does."""
+    """Return a value as TOML. A string is written as in JSON, which TOML allows but for DEL; no profile has one."""
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)

@@ -1,4 +1,4 @@
-"""A calibration from end to end: what it will cost, what each rank measures, and the profile that comes of it."""
+"""Calibration: the plan and its duration, one rank's measurements, and the profile made from them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,30 @@ from netsim.testbed.work_timings import ELEMENTS, step_samples, work_samples
 TASK = f"{__name__}:measure_as_rank"
 """The task of ranks that calibrate, as :func:`netsim.distributed.job.task_of` takes it."""
 MESSAGES_S = 12.0
+"""Seconds for messages."""
 OTHERS_S = 28.0
-"""For the rest: to start, to select and merge (at most twelve seconds, whatever the machine), and to train."""
+"""Seconds for the rest: to start, to select and merge (at most 12 on any machine), and to train."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationPlan:
-    """What is to be measured: messages for `messages_s`, work on vectors of so many `elements`, a workload's step."""
+    """What is measured, and where.
+
+    Parameters
+    ----------
+    where, command
+        Where it is measured, and the command that asked for it.
+    backend
+        Backend of torch.distributed.
+    nominal_bps
+        Nominal bandwidth of the links in bit/s; None if it is not given.
+    workload, batch_size
+        Workload whose training step is timed, and the samples of its mini-batch.
+    messages_s
+        Seconds for messages.
+    elements
+        Sizes of the vectors on which selection and merging are timed.
+    """
 
     where: Literal["loopback", "shaped cluster", "torchrun"]
     command: str
@@ -39,7 +56,7 @@ class CalibrationPlan:
     elements: tuple[int, ...] = ELEMENTS
 
     def cost(self) -> str:
-        """Say beforehand what it will take."""
+        """Return in words how long the calibration takes."""
         return (
             f"calibrating takes about {self.messages_s + OTHERS_S:.0f} s: {self.messages_s:.0f} s of messages between "
             f"ranks {PAIR[0]} and {PAIR[1]} ({self.where}), the rest on one core to start, select, merge and train"
@@ -47,9 +64,21 @@ class CalibrationPlan:
 
 
 def measure_as_rank(details: Mapping[str, Any], rank: int, stage: Any) -> list[dict[str, Any]]:
-    """Measure as one rank of the joined group; rank 0 returns what it found: messages, work and a step.
+    """Measure messages, selection and merging, and a training step: the task of a rank of ``netsim calibrate``.
 
-    ``stage(what, 0)`` is called as rank 0 begins a part.
+    Parameters
+    ----------
+    details
+        ``calibration``: the fields of a CalibrationPlan.
+    rank
+        This rank.
+    stage
+        Called with the name of each part and 0 when rank 0 begins it.
+
+    Returns
+    -------
+    list of dict
+        On rank 0 one record of all measurements; elsewhere nothing.
     """
     import torch.distributed as dist
 
@@ -60,7 +89,7 @@ def measure_as_rank(details: Mapping[str, Any], rank: int, stage: Any) -> list[d
     calibration = CalibrationPlan(**details["calibration"])
     world = dist.get_world_size()
     if world < len(PAIR):
-        raise UsageError(f"a world of {world} has nobody to send messages to; calibrating needs 2 ranks or more")
+        raise UsageError(f"a world of {world} has no pair of ranks; calibrating needs 2 ranks or more")
     with one_thread_each():
         if rank == 0:
             stage("messages", 0)
@@ -73,47 +102,55 @@ def measure_as_rank(details: Mapping[str, Any], rank: int, stage: Any) -> list[d
         if rank != 0:
             return []
         stage("selecting and merging", 0)
-        worked = [[*given, seconds] for given, seconds in work_samples(calibration.elements).items()]
+        worked = [[*sizes, seconds] for sizes, seconds in work_samples(calibration.elements).items()]
         stage("a step of training", 0)
         elements, steps = step_samples(calibration.workload, calibration.batch_size)
-    found = {"trips": [asdict(each) for each in trips], "work": worked, "elements": elements, "steps": steps}
-    return [found | {"load": load, "ranks": world}]
+    record = {"trips": list(map(asdict, trips)), "work": worked, "elements": elements, "steps": steps}
+    return [record | {"load": load, "ranks": world}]
 
 
-def profile_of(calibration: CalibrationPlan, found: Mapping[str, Any]) -> Profile:
-    """Return the profile that measurements make."""
-    measured, message = lines_of([Trips(**each) for each in found["trips"]], calibration.nominal_bps)
+def profile_of(calibration: CalibrationPlan, record: Mapping[str, Any]) -> Profile:
+    """Return the profile of a record of :func:`measure_as_rank`."""
+    measured_link, message = lines_of([Trips(**trips) for trips in record["trips"]], calibration.nominal_bps)
     samples: dict[str, dict[tuple[int, int], float]] = {}
-    for function, entries, elements, seconds in found["work"]:
+    for function, entries, elements, seconds in record["work"]:
         samples.setdefault(function, {})[entries, elements] = seconds
     return Profile(
         format=1,
-        provenance=_provenance(calibration, found),
-        link=measured,
+        provenance=_provenance(calibration, record),
+        link=measured_link,
         message=message,
         work={function: work(samples[function]) for function in sorted(samples)},
         step=Step(
             workload=calibration.workload,
             batch_size=calibration.batch_size,
-            elements=found["elements"],
-            seconds=median(found["steps"]),
-            repeats=len(found["steps"]),
+            elements=record["elements"],
+            seconds=median(record["steps"]),
+            repeats=len(record["steps"]),
         ),
     )
 
 
 def lines_of(trips: list[Trips], nominal_bps: float | None = None) -> tuple[LinkLine, Line]:
-    """Return the link, and the line of what one host does to a message: once and twice that are a trip one way."""
-    sizes = [each.size for each in trips]
+    """Return the line of the link, and that of one host; a trip one way takes the link once and a host twice.
+
+    Parameters
+    ----------
+    trips
+        Round trips of all sizes.
+    nominal_bps
+        Nominal bandwidth of the link in bit/s; None if it is not given.
+    """
+    sizes = [of_size.size for of_size in trips]
     on_the_wire = [
-        [whole - packing for whole, packing in zip(each.one_way_s, each.packing_s, strict=True)] for each in trips
+        [one_way - packing for one_way, packing in zip(of_size.one_way_s, of_size.packing_s, strict=True)]
+        for of_size in trips
     ]
-    return link(sizes, on_the_wire, nominal_bps), line(
-        sizes, [[value / 2 for value in each.packing_s] for each in trips]
-    )
+    of_host = [[packing / 2 for packing in of_size.packing_s] for of_size in trips]
+    return link(sizes, on_the_wire, nominal_bps), line(sizes, of_host)
 
 
-def _provenance(calibration: CalibrationPlan, found: Mapping[str, Any]) -> ProfileProvenance:
+def _provenance(calibration: CalibrationPlan, record: Mapping[str, Any]) -> ProfileProvenance:
     import torch
 
     return ProfileProvenance(
@@ -122,12 +159,12 @@ def _provenance(calibration: CalibrationPlan, found: Mapping[str, Any]) -> Profi
         command=calibration.command,
         where=calibration.where,
         backend=calibration.backend,
-        ranks=found["ranks"],
+        ranks=record["ranks"],
         netsim=version(),
         python=platform.python_version(),
         torch=torch.__version__,
         kernel=f"{platform.system()} {platform.release()}",
         machine=processor(),
         cores=os.cpu_count() or 1,
-        load=found["load"],
+        load=record["load"],
     )

@@ -1,4 +1,4 @@
-"""A prediction beside what was measured, with the interval in which the median lies, and whether they agree."""
+"""A prediction beside a measurement: the interval of the median, the error, and whether they agree."""
 
 from __future__ import annotations
 
@@ -16,10 +16,34 @@ CONFIDENCE = 0.95
 class Comparison:
     """One exchange, or one round of training, at one setting.
 
-    Times are in seconds: an exchange's of the slowest rank, a round's the mean over ranks.
-    `processors_busy`: what part of the processors' time was used while an exchange went on, all ranks of this
-    machine together. `bytes` are those of the vector that each rank holds. `measured_s` is the median of `repeats`,
-    `measured_ci_s` the interval in which it lies with `measured_ci_coverage`. `error` is predicted / measured - 1.
+    Parameters
+    ----------
+    kind, algorithm, title
+        ``exchange`` or ``round``, the name of the exchange or algorithm, and its name in words.
+    workers
+        Number of ranks.
+    bytes
+        Size of the vector of each rank, in bytes of values and indices.
+    sends
+        When a send is done: ``eager`` or ``acknowledged``.
+    network
+        Name of the network in words.
+    predicted_s
+        Predicted seconds: of the slowest rank for an exchange, the mean over ranks for a round.
+    measured_s
+        Median of the measured seconds.
+    measured_ci_s, measured_ci_coverage
+        Interval in which the median lies, and the probability of that.
+    repeats
+        Number of measurements.
+    error
+        Relative error, predicted_s / measured_s - 1.
+    verdict
+        ``agrees`` if the error is within the tolerance, else ``off``.
+    processors_busy
+        Busy fraction of this machine's core time during an exchange; None where it is unknown.
+    same_parameters
+        Whether trained parameters equal the simulated ones, for a round.
     """
 
     kind: Literal["exchange", "round"]
@@ -41,7 +65,17 @@ class Comparison:
 
     @classmethod
     def of(cls, predicted_s: float, times: Sequence[float], tolerance: float, **others: Any) -> Comparison:
-        """Compare a prediction with the times measured; it agrees if the error is within the tolerance."""
+        """Compare a prediction with measured seconds.
+
+        Parameters
+        ----------
+        predicted_s, times
+            Predicted seconds, and the measured ones of each repeat.
+        tolerance
+            Largest relative error at which they agree.
+        others
+            All other fields.
+        """
         measured = statistics.median(times)
         low, high, coverage = interval_of_median(times)
         error = predicted_s / measured - 1
@@ -57,14 +91,15 @@ class Comparison:
         )
 
     def as_json(self) -> dict[str, Any]:
+        """Return the row of a document."""
         return asdict(self)
 
 
 def interval_of_median(values: Sequence[float]) -> tuple[float, float, float]:
-    """Return two of the values between which the median lies, and with what probability, whatever the distribution.
+    """Return the distribution-free confidence interval of the median, and its probability.
 
-    The narrowest pair of order statistics that reaches 95 %, else the extremes: the median is above the i-th
-    least of n with probability 1 - Σ_{j<i} C(n, j) / 2ⁿ (David and Nagaraja, Order Statistics, section 7.1).
+    It is the narrowest symmetric pair of order statistics that reaches 95 %, else the extremes. The median is above the
+    i-th least of n values with probability 1 - Σ_{j<i} C(n, j) / 2ⁿ (David and Nagaraja, Order Statistics, sec. 7.1).
     """
     ordered, n = sorted(values), len(values)
     outside, cut = 1, 0  # of 2ⁿ equally likely cases, those in which the median is below the least

@@ -1,4 +1,4 @@
-"""What this machine can do, and what runs that were killed left behind."""
+"""What this machine supports, and what killed runs left behind."""
 
 from __future__ import annotations
 
@@ -22,9 +22,11 @@ from netsim.distributed.job import JOB, LAUNCHER
 
 CheckState = Literal["ok", "missing", "problem"]
 PACKAGES = ("netsim", "algorithms", "topologies", "studies")
+"""netsim's packages."""
 PROBE_S = 30.0
+"""Timeout for building a shaped cluster, in seconds."""
 FRESH_S = 10.0
-"""A folder younger than this may belong to a run that is just starting."""
+"""Age in seconds up to which a folder may belong to a run that is just starting."""
 CLUSTER_PROBE = """
 import sys
 from netsim.cluster.namespaces import become_owner, build, has_netem
@@ -41,7 +43,7 @@ print(has_netem())
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Something that was looked at: `state`, what was found, and what would mend it."""
+    """A check of this machine: its name, whether it passed, the finding, and a remedy."""
 
     name: str
     state: CheckState
@@ -51,12 +53,13 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """What a run that was killed left: a folder, or a process that has lost its launcher."""
+    """A folder that a killed run left, or a process that has lost its launcher."""
 
     what: Literal["folder", "process"]
     name: str
 
     def remove(self) -> None:
+        """Delete the folder, or kill the process."""
         if self.what == "folder":
             shutil.rmtree(self.name, ignore_errors=True)
         else:
@@ -64,7 +67,7 @@ class Leftover:
 
 
 def examine() -> Iterator[Check]:
-    """Yield what this machine can do, one thing after another."""
+    """Yield the checks of this machine, each as soon as it is done."""
     yield Check("netsim", "ok", f"{version()} on Python {sys.version.split()[0]}, {sys.platform}")
     yield _packages()
     yield from _cluster()
@@ -74,7 +77,7 @@ def examine() -> Iterator[Check]:
 
 
 def _packages() -> Check:
-    """Say whether our four packages are ours alone."""
+    """Check that no other distribution has a package of one of netsim's names."""
     owners = packages_distributions()
     others = {
         f"{package} is also in {name}"
@@ -88,10 +91,10 @@ def _packages() -> Check:
 
 
 def _cluster() -> Iterator[Check]:
-    """Say which tools there are, and try to build a shaped cluster of two."""
+    """Check for the tools, and try to build a shaped cluster of two hosts."""
     for tool in ("ip", "tc"):
-        where = shutil.which(tool, path=TOOL_FOLDERS)
-        yield Check(tool, "ok" if where else "missing", where or "not found", "" if where else "install iproute2")
+        path = shutil.which(tool, path=TOOL_FOLDERS)
+        yield Check(tool, "ok" if path else "missing", path or "not found", "" if path else "install iproute2")
     try:
         probe = subprocess.run(
             [sys.executable, "-c", CLUSTER_PROBE],
@@ -118,7 +121,7 @@ def _cluster() -> Iterator[Check]:
 
 
 def _priority() -> Check:
-    """Say whether measured ranks may be woken before other processes."""
+    """Check whether measured ranks may have real-time priority."""
     if not hasattr(os, "sched_setscheduler"):
         return Check(
             "real-time priority", "missing", "this system has none; small messages will be measured with noise"
@@ -136,55 +139,64 @@ def _priority() -> Check:
 
 
 def _torch() -> Iterator[Check]:
+    """Check torch, its GPUs and its backends."""
     import torch
     import torch.distributed as dist
 
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     yield Check("torch", "ok", f"{torch.__version__}, {gpus} CUDA device{'s' * (gpus != 1)}")
     for backend in ("gloo", "nccl", "mpi"):
-        there = dist.is_available() and dist.is_backend_available(backend)
-        if backend == "nccl" and there and not gpus:
+        available = dist.is_available() and dist.is_backend_available(backend)
+        if backend == "nccl" and available and not gpus:
             yield Check(backend, "missing", "built into this torch, but there is no CUDA GPU")
         else:
-            yield Check(backend, "ok" if there else "missing", f"{'' if there else 'not '}built into this torch")
+            state: CheckState = "ok" if available else "missing"
+            yield Check(backend, state, f"{'' if available else 'not '}built into this torch")
 
 
 def _numba() -> Check:
-    there = find_spec("numba") is not None
+    """Check for numba."""
+    installed = find_spec("numba") is not None
     return Check(
         "numba",
-        "ok" if there else "missing",
-        "selection is compiled" if there else "the same bits come more slowly",
-        "" if there else "pip install -c constraints.txt '.[fast]'",
+        "ok" if installed else "missing",
+        "selection is compiled" if installed else "selection is not compiled, and slower; results are the same",
+        "" if installed else "pip install -c constraints.txt '.[fast]'",
     )
 
 
 def leftovers(folder: Path | None = None) -> list[Leftover]:
-    """Return what killed runs of this user left: folders that no process uses, processes without their launcher."""
+    """Return the folders and processes that this user's killed runs left.
+
+    Parameters
+    ----------
+    folder
+        Where to look for folders; None for the system's temporary folder.
+    """
     processes = dict(_processes())
-    found = [
+    lost = [
         Leftover("process", str(pid))
         for pid, environment in processes.items()
         if JOB in environment and LAUNCHER in environment and not _runs(environment[LAUNCHER])
     ]
-    orphans = {int(each.name) for each in found}
+    orphans = {int(process.name) for process in lost}
     used = {environment[JOB] for pid, environment in processes.items() if JOB in environment and pid not in orphans}
     folders = sorted((folder or Path(tempfile.gettempdir())).glob("netsim-*"))
-    return found + [Leftover("folder", str(path)) for path in folders if _is_a_jobs(path) and str(path) not in used]
+    return lost + [Leftover("folder", str(path)) for path in folders if _is_a_jobs(path) and str(path) not in used]
 
 
 def _is_a_jobs(path: Path) -> bool:
-    """Return whether a folder is one of our jobs', and not of one that is just starting."""
+    """Return whether a folder is a job's of this user, and old enough not to be of one that is just starting."""
     try:
         details = path.lstat()
-        ours = path.is_dir() and not path.is_symlink() and details.st_uid == os.getuid()
-        return ours and (path / "job.json").is_file() and time.time() - details.st_mtime > FRESH_S
+        owned = path.is_dir() and not path.is_symlink() and details.st_uid == os.getuid()
+        return owned and (path / "job.json").is_file() and time.time() - details.st_mtime > FRESH_S
     except OSError:
         return False
 
 
 def _processes() -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield this user's processes with their environments; none where there is no /proc."""
+    """Yield this user's processes and their environments; none without /proc."""
     for path in Path("/proc").glob("[0-9]*"):
         try:
             if path.stat().st_uid == os.getuid() and int(path.name) != os.getpid():
@@ -195,6 +207,7 @@ def _processes() -> Iterator[tuple[int, dict[str, str]]]:
 
 
 def _runs(pid: str) -> bool:
+    """Return whether a process exists and is no zombie."""
     try:
         return Path(f"/proc/{int(pid)}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What work costs on one host: selecting and merging, by function and size, and a step of training."""
+"""Times of work on one host: selection and merging by function and size, and a training step."""
 
 from __future__ import annotations
 
@@ -24,36 +24,53 @@ from netsim.training.sgd import descend
 
 ELEMENTS = (16_384, 131_072, 1_048_576, 4_194_304)
 DENSITIES = (0.001, 0.01)
-"""Two, since what an entry costs and what an element does are otherwise not to be told apart."""
+"""Two densities, since one does not tell the cost of an entry from that of an element."""
 ALGORITHMS = ("dense", "topk", "gtopk", "ps", "ps-topk")
-"""Between them they call all functions that the usual algorithms select and merge with."""
+"""Algorithms that between them call all functions with which the usual algorithms select and merge."""
 BUDGET_S = 12.0
+"""Seconds after which larger vectors are left out."""
 WORKERS = 4
 STEPS = 5
 
 
 class SamplingCosts(MeasuredCosts):
-    """Times every function at every size that it is given, once: the median of a few calls."""
+    """Times every function once at every size of its arguments, and charges nothing.
+
+    Attributes
+    ----------
+    seconds : dict
+        Median seconds of a few calls, by function and sizes.
+    """
 
     def __init__(self) -> None:
         super().__init__({})
         self.seconds: dict[Given, float] = {}
 
     def picoseconds(self, request: Compute[Any], settle: Callable[[], None]) -> int:
-        given = Given.to(request)
-        if given not in self.seconds:
+        """Time a computation of a new size; return 0."""
+        sizes = Given.to(request)
+        if sizes not in self.seconds:
             settle()
-            self.seconds[given] = self._time(request) / PICOSECONDS
+            self.seconds[sizes] = self._time(request) / PICOSECONDS
         return 0
 
 
 def work_samples(elements: Sequence[int] = ELEMENTS, budget_s: float = BUDGET_S) -> dict[Given, float]:
-    """Return the median seconds of each function that algorithms compute exchanges with, by what it was given.
+    """Time the functions with which algorithms select and merge.
 
-    Once `budget_s` is over, larger vectors are left out, but that there are two sizes.
+    Every algorithm makes one exchange of random gradients among simulated workers; its computations run and are timed.
 
-    Every algorithm makes one exchange of random gradients among simulated workers, whose computations
-    are really made, and timed.
+    Parameters
+    ----------
+    elements
+        Sizes of the gradients, ascending.
+    budget_s
+        Seconds after which larger gradients are left out, from the third size on.
+
+    Returns
+    -------
+    dict
+        Median seconds by function and the sizes of its arguments.
     """
     costs, began = SamplingCosts(), time.perf_counter()
     for size, density, name in itertools.product(elements, DENSITIES, ALGORITHMS):
@@ -64,8 +81,8 @@ def work_samples(elements: Sequence[int] = ELEMENTS, budget_s: float = BUDGET_S)
         fabric = experiment.fabric()
 
         async def program(worker: Worker, algorithm: Any = algorithm, size: int = size) -> None:
-            own = _gradient(worker.rank, size)
-            await algorithm.exchange(worker, own, algorithm.initial_memory(own), own)
+            gradient = _gradient(worker.rank, size)
+            await algorithm.exchange(worker, gradient, algorithm.initial_memory(gradient), gradient)
 
         transport = SimulatedTransport(fabric, fabric.hosts, costs, None, 0, "maxmin")
         RankScheduler[None](transport).run(make_workers(algorithm, WORKERS, False), program)
@@ -73,13 +90,13 @@ def work_samples(elements: Sequence[int] = ELEMENTS, budget_s: float = BUDGET_S)
 
 
 def _gradient(rank: int, elements: int) -> Dense:
-    """Return a vector as gradients are: most entries small, a few large."""
+    """Return a vector (elements,) like a gradient: most entries small, a few large."""
     random = generator(0, Stream.CALIBRATION_VECTORS, rank)
     return Dense(torch.from_numpy(random.standard_normal(elements, dtype=np.float32) ** 3))
 
 
 def step_samples(workload: str, batch_size: int) -> tuple[int, list[float]]:
-    """Return the elements of a workload's model, and the seconds of a few steps: gradient and update."""
+    """Return the number of elements of a workload's model, and the seconds of a few steps of gradient and update."""
     experiment = Experiment(workers=1, workload=workload, batch_size=batch_size)
     task, tensors, _ = load_task(experiment, "cpu")
     parameters: Any = task.initial_parameters()
