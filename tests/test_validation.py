@@ -533,6 +533,7 @@ def test_flows_of_two_racks_share_the_trunk() -> None:
 
 @pytest.mark.real
 @pytest.mark.skipif(bool(why_no_cluster()), reason=why_no_cluster())
+@pytest.mark.slow
 def test_a_real_cluster_is_measured_and_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["validate", "--local", "3", "--bandwidth", "50Mbps", "--sizes", "20KB", "--repeats", "2", "--json"]
     options += ["--algorithm", "gtopk,dense", "--rounds", "1", "--density", "0.001", "--out", str(tmp_path)]
