@@ -35,22 +35,26 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
     )
 }
 
-OWN_OPTIONS: dict[str, Option] = {each.name: each for algorithm in ALGORITHMS.values() for each in algorithm.options}
-"""The options that algorithms declare, by name."""
+OWN_OPTIONS: dict[str, Option] = {
+    option.name: option for algorithm in ALGORITHMS.values() for option in algorithm.options
+}
+"""All options that algorithms declare, by name."""
 
 
 def owners_of(option: str) -> list[str]:
     """Return the algorithms that declare an option."""
-    return [name for name, algorithm in ALGORITHMS.items() if option in {each.name for each in algorithm.options}]
+    return [
+        name for name, algorithm in ALGORITHMS.items() if option in {declared.name for declared in algorithm.options}
+    ]
 
 
 def name_of(text: str) -> str:
-    """Return the name that an algorithm begins with, without its options."""
+    """Return the name of an algorithm without its options: "gtopk" for ``gtopk:residual=index-intersection``."""
     return text.partition(":")[0]
 
 
 def class_of(text: Any) -> type[Algorithm]:
-    """Return the class of an algorithm, which may come with options; raise UsageError if there is none."""
+    """Return the class of an algorithm, given with or without options; raise UsageError for an unknown name."""
     name = name_of(text) if isinstance(text, str) else text
     check_choice("algorithm", name, ALGORITHMS)
     return ALGORITHMS[name]
@@ -58,32 +62,34 @@ def class_of(text: Any) -> type[Algorithm]:
 
 @lru_cache(maxsize=1024)
 def _given(text: str) -> Mapping[str, Any]:
-    options = {each.name: each for each in class_of(text).options}
+    options = {option.name: option for option in class_of(text).options}
     return key_values(f"algorithm {name_of(text)!r}", text.partition(":")[2], options)
 
 
 def own_options(text: str) -> dict[str, Any]:
-    """Return the options that an algorithm is named with, by name; raise UsageError for one that it does not take."""
+    """Return the options in the text of an algorithm, by name; raise UsageError for an option that it does not have."""
     class_of(text)
     return dict(_given(text))
 
 
 def settings_of(text: str) -> dict[str, Any]:
-    """Return the values of all options that an algorithm declares, those that it is named with and defaults."""
-    return {each.name: each.default for each in class_of(text).options} | own_options(text)
+    """Return the values of all options of an algorithm: those in its text, and defaults for the others."""
+    return {option.name: option.default for option in class_of(text).options} | own_options(text)
 
 
 def with_options(text: str, **values: Any) -> str:
-    """Return an algorithm's name with those of the values that it takes, unless it is named with others already.
+    """Return the text of an algorithm with options added from `values`.
+
+    Options that the algorithm does not have, default values, and options already in `text` are not added.
 
     >>> with_options("sasg", history=5, gather="doubling")
     'sasg:history=5'
     """
-    own = own_options(text)
+    given = own_options(text)
     added = {
-        each.key: each.kind.write(values[each.name])
-        for each in class_of(text).options
-        if each.name in values and each.name not in own and values[each.name] != each.default
+        option.key: option.kind.write(values[option.name])
+        for option in class_of(text).options
+        if option.name in values and option.name not in given and values[option.name] != option.default
     }
     name, _, items = text.partition(":")
     items = ",".join([*filter(None, [items]), *(f"{key}={value}" for key, value in added.items())])
@@ -91,18 +97,19 @@ def with_options(text: str, **values: Any) -> str:
 
 
 def title_of(text: str) -> str:
-    """Return an algorithm for people.
+    """Return the title of an algorithm with its options, where they differ from the defaults.
 
     >>> title_of("topk:gather=doubling"), title_of("sasg:history=5,serial-server=true")
     ('Top-k (doubling)', 'SASG (history 5, serial-server)')
     """
     algorithm, settings = class_of(text), settings_of(text)
-    words = [each.in_words(settings[each.name]) for each in algorithm.options if settings[each.name] != each.default]
+    changed = [option for option in algorithm.options if settings[option.name] != option.default]
+    words = [option.in_words(settings[option.name]) for option in changed]
     return algorithm.title + (f" ({', '.join(words)})" if words else "")
 
 
 def taken_by(text: str) -> list[str]:
-    """Return what an algorithm's constructor takes."""
+    """Return the names of the constructor parameters of an algorithm."""
     algorithm = class_of(text)
     if algorithm.__init__ is object.__init__:
         return []
