@@ -371,7 +371,7 @@ def test_options_that_do_not_fit(capsys: pytest.CaptureFixture[str], saved: Path
     missing = saved.parent / "missing"
     for arguments, parts in [
         (f"--checkpoint {saved}", ["is there already", "--resume"]),
-        (f"--checkpoint {missing} --resume", ["is not there", "leave --resume out"]),
+        (f"--checkpoint {missing} --resume", ["was not found", "leave --resume out"]),
         ("--resume", ["add --checkpoint"]),
         ("--checkpoint-every 3", ["checkpoint-every 3", "add --checkpoint"]),
         (f"--checkpoint {missing} --checkpoint-every 0", ["checkpoint-every 0", "at least 1"]),

@@ -11,7 +11,7 @@ from netsim._util.errors import check_choice
 from netsim.network.graph import Graph
 from netsim.network.routing import NO_LINK, HashArray, Paths, choice
 from topologies.builder import Shape, Wiring, check_size
-from topologies.spec import Bandwidth, Count, Duration
+from topologies.spec import Count, LinkBandwidth, LinkLatency
 
 ROUTINGS = ("minimal", "valiant")
 
@@ -29,8 +29,8 @@ def dragonfly(
     a: Count | None = None,
     p: Count | None = None,
     h: Count | None = None,
-    global_: Bandwidth | None = None,
-    global_latency: Duration | None = None,
+    global_: LinkBandwidth | None = None,
+    global_latency: LinkLatency | None = None,
     routing: Routing = "minimal",
 ) -> Graph:
     """Return a dragonfly: g = a h + 1 groups of `a` routers, each with `p` hosts and `h` links to other groups.

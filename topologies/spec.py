@@ -61,8 +61,8 @@ Count: TypeAlias = Annotated[int, _whole]
 Seed: TypeAlias = Annotated[int, _seed]
 Ratio: TypeAlias = Annotated[float, _ratio]
 Sides: TypeAlias = Annotated[tuple[int, ...], _sides]
-Bandwidth: TypeAlias = Annotated[int, _bandwidth]
-Duration: TypeAlias = Annotated[float, _latency]
+LinkBandwidth: TypeAlias = Annotated[int, _bandwidth]
+LinkLatency: TypeAlias = Annotated[float, _latency]
 File: TypeAlias = Annotated[Path, Path]
 
 

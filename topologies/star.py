@@ -7,10 +7,10 @@ import numpy as np
 from netsim.network.graph import Graph
 from netsim.network.routing import TreeRouter
 from topologies.builder import Branches, Shape, Wiring, check_size
-from topologies.spec import Bandwidth, Count
+from topologies.spec import Count, LinkBandwidth
 
 
-def star(shape: Shape, up: Bandwidth | None = None, down: Bandwidth | None = None) -> Graph:
+def star(shape: Shape, up: LinkBandwidth | None = None, down: LinkBandwidth | None = None) -> Graph:
     """Return one switch with all workers; a parameter server shares the host of worker 0.
 
     `up` and `down` are the bandwidths from host to switch and back; the shape's if None.
@@ -19,7 +19,7 @@ def star(shape: Shape, up: Bandwidth | None = None, down: Bandwidth | None = Non
 
 
 def parameter_server(
-    shape: Shape, servers: Count = 1, up: Bandwidth | None = None, down: Bandwidth | None = None
+    shape: Shape, servers: Count = 1, up: LinkBandwidth | None = None, down: LinkBandwidth | None = None
 ) -> Graph:
     """Return a star with `servers` more hosts, for parameter servers.
 

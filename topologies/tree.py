@@ -9,13 +9,13 @@ from netsim._util.units import FASTEST_BPS, format_bandwidth
 from netsim.network.graph import Graph
 from netsim.network.routing import TreeRouter
 from topologies.builder import Branches, Shape, Wiring, check_size
-from topologies.spec import Bandwidth, Count, Duration, Ratio
+from topologies.spec import Count, LinkBandwidth, LinkLatency, Ratio
 
 
 def tree(
     shape: Shape,
     fan_out: Count | None = None,
-    uplink: Bandwidth | None = None,
+    uplink: LinkBandwidth | None = None,
     oversubscription: Ratio | None = None,
 ) -> Graph:
     """Return a tree of switches with up to `fan_out` children each.
@@ -48,11 +48,11 @@ def tree(
 def racks(
     shape: Shape,
     size: Count = 16,
-    uplink: Bandwidth | None = None,
+    uplink: LinkBandwidth | None = None,
     oversubscription: Ratio | None = None,
-    inside: Bandwidth | None = None,
-    inside_latency: Duration | None = None,
-    uplink_latency: Duration | None = None,
+    inside: LinkBandwidth | None = None,
+    inside_latency: LinkLatency | None = None,
+    uplink_latency: LinkLatency | None = None,
 ) -> Graph:
     """Return racks of `size` hosts with one switch each, and a core switch that links the racks.
 

@@ -13,15 +13,15 @@ from netsim._util.units import parse_duration
 from netsim.network.graph import Graph, check_link
 from netsim.network.routing import NO_LINK, FloatArray, HashArray, Paths
 from topologies.builder import Shape, Wiring, check_size
-from topologies.spec import Bandwidth, Count, Duration, File
+from topologies.spec import Count, File, LinkBandwidth, LinkLatency
 
 
 def wide_area(
     shape: Shape,
     sites: Count | None = None,
-    latency: Duration | None = None,
+    latency: LinkLatency | None = None,
     matrix: File | None = None,
-    wan: Bandwidth | None = None,
+    wan: LinkBandwidth | None = None,
 ) -> Graph:
     """Return sites with the workers spread evenly over them, the first workers at the first site.
 

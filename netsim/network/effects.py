@@ -1,4 +1,4 @@
-"""What slows real networks and workers: all that a simulation adds to an ideal one when it is asked to."""
+"""The options of effects: what slows real networks and workers, and what an ideal simulation leaves out."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from netsim.network.tcp import CONNECTIONS, HEADERS, PAYLOAD, Tcp
 
 PROTOCOLS = ("ideal", "tcp")
 LIGHTEST, HEAVIEST = 1e-6, 0.999
-"""Loads of the background: at the heaviest a link has a thousand flows on it in the mean."""
+"""The range of background loads; at the largest a link has a thousand flows in the mean."""
 USUAL_SIZE = "exponential:1MB"
-"""Of flows, where the user gave none."""
+"""The default size of background flows."""
 
 
 class Background(Text):
     """A load, or the name of a file."""
 
     def read(self, name: str, value: Any) -> str:
+        """Return the text of a load or a file's name; raise UsageError for anything else."""
         if isinstance(value, int | float) and not isinstance(value, bool):
             value = str(value)
         if value == "":
@@ -110,41 +111,41 @@ class Effects:
 
     @property
     def any(self) -> bool:
-        """Whether anything is on: then rounds may differ, and a message takes more than latency and bandwidth."""
+        """Whether any effect is on. Rounds may then differ, and a message takes more than latency and bandwidth."""
         return self != NONE
 
     @property
     def local(self) -> bool:
-        """Whether workers, hosts or links are named, which another number of workers need not have."""
+        """Whether an effect names workers, hosts or links, which networks of another size may not have."""
         named = self.link_event is not None or self.flows_file is not None
-        return named or any(each.rank is not None for each in self.stragglers())
+        return named or any(straggler.rank is not None for straggler in self.stragglers())
 
     def tcp(self) -> Tcp | None:
-        """Return the protocol, None if it is ideal."""
+        """Return the options of TCP, None if the protocol is ideal."""
         return Tcp(self.initial_window, self.connections) if self.protocol == "tcp" else None
 
     def stragglers(self) -> tuple[Straggler, ...]:
-        """Return who computes slowly."""
+        """Return the workers that compute slowly."""
         return () if self.straggler is None else Straggler.several(self.straggler)
 
     def speeds(self, seed: int) -> Speeds | None:
-        """Return how slowly workers compute; None if as charged."""
+        """Return the factors on computing times; None if there are none."""
         if self.compute_jitter is None and self.straggler is None:
             return None
         jitter = None if self.compute_jitter is None else Jitter.of(self.compute_jitter, "compute-jitter")
         return Speeds(seed, jitter, self.stragglers())
 
     def jitter(self) -> Jitter | None:
-        """Return the factor on a message's latency."""
+        """Return the random factor on latencies; None if there is none."""
         return None if self.latency_jitter is None else Jitter.of(self.latency_jitter, "latency-jitter")
 
     def events(self) -> tuple[LinkEvent, ...]:
-        """Return what happens to links."""
+        """Return the events of links."""
         return () if self.link_event is None else LinkEvent.several(self.link_event)
 
     @property
     def load(self) -> float | None:
-        """The load of the background, None if there is none or it is a file."""
+        """The background's load from 0 to 1; None if there is no background or it is a file."""
         try:
             return None if self.background is None else float(self.background)
         except ValueError:
@@ -152,17 +153,17 @@ class Effects:
 
     @property
     def flows_file(self) -> Path | None:
-        """The file of the background's flows, None if there is none or it is a load."""
+        """The file of background flows; None if there is no background or it is a load."""
         return None if self.background is None or self.load is not None else Path(self.background)
 
     def check_workers(self, workers: int) -> None:
-        """Raise UsageError where a worker is named that is not there."""
+        """Raise UsageError for a straggler that is not one of the workers."""
         for straggler in self.stragglers():
             if straggler.rank is not None and straggler.rank >= workers:
-                raise UsageError(f"straggler {straggler.rank} is not there: workers are numbered 0 to {workers - 1}")
+                raise UsageError(f"straggler {straggler.rank} was not found: workers are numbered 0 to {workers - 1}")
 
     def shown(self) -> dict[str, str]:
-        """Return what is on, in words, by the option that put it on."""
+        """Return the effects that are on as text, by option."""
         parts: dict[str, str] = {}
         if self.protocol == "tcp":
             opened = {"established": "connections established", "per-pair": "a connection opened per pair"}
@@ -191,7 +192,7 @@ class Effects:
         return parts
 
     def config(self) -> dict[str, Any]:
-        """Return the options as JSON takes them."""
+        """Return the options as values for JSON."""
         return asdict(self)
 
 

@@ -37,15 +37,23 @@ if TYPE_CHECKING:
 
 SCHEMA = "netsim.checkpoint/1"
 SEGMENTS = 10
-"""How many checkpoints are written of each algorithm, unless the user says how often."""
+"""The number of checkpoints of each algorithm, unless the user gives an interval."""
 
 
 @dataclass(slots=True)
 class CheckpointState:
-    """Where an algorithm stands when all ranks have ended a round and the network is idle.
+    """The state of an algorithm when all ranks have ended a round and the network is idle.
 
-    `step` comes next, `path` has the totals of the longest chain of events so far, `skipped` the uploads
-    that workers have skipped since their last, if somebody counted. Who begins a rank takes its `trained`.
+    Parameters
+    ----------
+    step
+        The next step.
+    path
+        The picoseconds of each event along the critical path so far.
+    trained
+        What each rank holds; a rank that goes on removes its entry.
+    skipped
+        How many uploads each worker has skipped since its last one, if metrics were asked for.
     """
 
     step: int = 0
@@ -55,7 +63,7 @@ class CheckpointState:
 
 
 class Checkpoint:
-    """The checkpoint file of one run, written every `every` rounds of each algorithm, and when one ends."""
+    """The checkpoint file of one run, written after every `every` rounds of each algorithm, and when one ends."""
 
     def __init__(self, path: Path, config: Mapping[str, Any], every: int) -> None:
         self.path = path
@@ -68,13 +76,16 @@ class Checkpoint:
         self._measured: dict[str, dict[int, tuple[int, int]]] = {}
         self._resumed = False
         self.failure: str | None = None
-        """Why the last that was to be written was not, if it was not."""
+        """Why the last checkpoint could not be written; None if it was written."""
+
+    def __repr__(self) -> str:
+        return f"Checkpoint({str(self.path)!r}, {self.progress or 'nothing yet'})"
 
     @classmethod
     def read(cls, path: Path) -> Checkpoint:
-        """Return what is in a file; raise NetsimError unless it is a checkpoint, and just as it was written."""
+        """Return the checkpoint in a file; raise NetsimError unless the file is exactly as it was written."""
         if not path.exists():
-            raise UsageError(f"checkpoint {str(path)!r} is not there; leave --resume out to start a run")
+            raise UsageError(f"checkpoint {str(path)!r} was not found; leave --resume out to start a run")
         if not path.is_file():
             raise UsageError(f"checkpoint {str(path)!r} is not a file; give the one that the run wrote")
         with sealed(path, SCHEMA, "checkpoint") as (header, body):
@@ -95,7 +106,7 @@ class Checkpoint:
             return checkpoint
 
     def check(self, config: Mapping[str, Any], every: int | None) -> None:
-        """Raise UsageError unless these are the options of the run; `every` may be left to it."""
+        """Raise UsageError unless these are the options of the run; None for `every` means the same interval."""
         wanted = json.loads(json.dumps(config)) | {"checkpoint_every": self.every if every is None else every}
         saved = self._config | {"checkpoint_every": self.every}
         for name in wanted | saved:
@@ -107,11 +118,11 @@ class Checkpoint:
 
     @property
     def progress(self) -> str:
-        """How far the file has come, in words; empty if there is none yet."""
+        """The rounds in the file as text, by algorithm; empty if the file was not written yet."""
         return ", ".join(f"{rounds} rounds of {name}" for name, rounds in self._done.items())
 
     def begin(self, costs: AssumedCosts | MeasuredCosts | RatedCosts, environment: Mapping[str, Any]) -> dict[str, Any]:
-        """Have `costs` charge what was measured before; return the other environments that the run was in."""
+        """Give `costs` the measurements of the earlier run; return the environments of earlier parts of the run."""
         if isinstance(costs, RatedCosts):
             costs = costs.rest
         if isinstance(costs, MeasuredCosts):
@@ -123,7 +134,7 @@ class Checkpoint:
 
     @contextmanager
     def going_on(self) -> Iterator[None]:
-        """Raise NetsimError, in one line, for whatever contents lead to that could be read but were never written."""
+        """Turn exceptions from forged contents, in the part of a run after a resume, into a NetsimError of one line."""
         try:
             yield
         except NetsimError:
@@ -137,13 +148,13 @@ class Checkpoint:
             ) from error
 
     def result(self, algorithm: str) -> Result | None:
-        """Return the result of an algorithm that is finished."""
+        """Return the result of an algorithm, None if it is not finished."""
         return self._results.get(algorithm)
 
     def standing(
         self, algorithm: str, workers: Sequence[Worker], links: Sequence[Link], device: str
     ) -> CheckpointState:
-        """Return where an algorithm stands, and give `workers` their counts."""
+        """Return the state of an algorithm, and restore the counts of its `workers`; the initial state without one."""
         if self._running is None or self._running["algorithm"] != algorithm:
             return CheckpointState()
         running, self._running = self._running, None
@@ -163,7 +174,7 @@ class Checkpoint:
             return standing
 
     def save(self, algorithm: str, standing: CheckpointState, workers: Sequence[Worker]) -> None:
-        """Write where an algorithm stands, in the place of what was there before."""
+        """Write the state of an algorithm that runs."""
         table = _Table()
         running = {
             "algorithm": algorithm,
@@ -179,7 +190,7 @@ class Checkpoint:
         self._write(running, self._done | {algorithm: standing.step})
 
     def finish(self, result: Result) -> None:
-        """Write that an algorithm is finished."""
+        """Write the result of an algorithm that is finished."""
         self._results[result.algorithm] = result
         self._write(None, self._done | {result.algorithm: result.rounds})
 
@@ -196,7 +207,7 @@ class Checkpoint:
             write_sealed(
                 self.path, SCHEMA, header, {"results": results, "measured": self._measured, "running": running}
             )
-        except OSError as error:  # the run goes on: what it has come to is worth more than its checkpoint
+        except OSError as error:  # the run goes on, since its results are worth more than its checkpoint
             self.failure = f"checkpoint {str(self.path)!r} could not be written: {reason_of(error)}"
         else:
             self._done, self.failure = done, None
@@ -216,7 +227,7 @@ class CheckpointObserver(RunObserver):
 def checkpoint_of(
     experiment: Experiment, path: str | Path | None, every: int | None = None, resume: bool = False
 ) -> Checkpoint | None:
-    """Return the checkpoint that a run's options name, or None. Raises UsageError where they do not fit."""
+    """Return the checkpoint of a run's options, or None; raise UsageError for options that do not fit together."""
     every, resume = in_python(every), in_python(resume)
     if not isinstance(resume, bool):
         raise UsageError(f"resume {shown(resume)} must be True or False")
@@ -252,7 +263,7 @@ def _check_form(form: type[BaseModel], value: Any) -> None:
 
 @functools.cache
 def _forms() -> tuple[type[BaseModel], type[BaseModel]]:
-    """Return what the header and the body of a file must be like."""
+    """Return the pydantic models of the header and the body of a file."""
     from pydantic import ConfigDict, NonNegativeInt, PositiveInt, create_model
 
     strictly = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True)
@@ -272,16 +283,19 @@ def _forms() -> tuple[type[BaseModel], type[BaseModel]]:
     )
     result = form(**get_type_hints(Result))
     header = form(
-        netsim=str, config=dict[str, Any], every=PositiveInt, done=dict[str, NonNegativeInt],
+        netsim=str,
+        config=dict[str, Any],
+        every=PositiveInt,
+        done=dict[str, NonNegativeInt],
         environments=list[dict[str, Any]],
-    )  # fmt: skip
+    )
     measured = dict[str, dict[int, tuple[NonNegativeInt, NonNegativeInt]]]
     return header, form(results=list[result], measured=measured, running=running | None)  # type: ignore[valid-type]
 
 
 @functools.cache
 def _classes() -> dict[str, type]:
-    """Return the classes that may appear in a file, by name."""
+    """Return by name the classes that a file may contain."""
     remembered = [known for algorithm in ALGORITHMS.values() for known in algorithm.remembers]
     return {
         f"{known.__module__}.{known.__qualname__}": known
@@ -290,14 +304,14 @@ def _classes() -> dict[str, type]:
 
 
 class _Table:
-    """Objects as rows (class, its fields), each object once; a row refers to another as (number,)."""
+    """Objects as rows (class, fields), each object once; a field that is another object is (row,)."""
 
     def __init__(self) -> None:
         self.rows: list[tuple[str, Any]] = []
         self._numbers: dict[int, int] = {}
 
     def put(self, value: Any) -> Any:
-        """Return a value as it stands in a row: plain ones and tensors themselves, others by their number."""
+        """Return a value as a field of a row: plain values and tensors themselves, objects as (row,)."""
         import torch
 
         if value is None or type(value) in (bool, int, float, str):
@@ -320,7 +334,7 @@ class _Table:
 
 
 def _decoded(rows: list[tuple[str, Any]], device: str) -> list[Any]:
-    """Return the objects of a table, with their tensors on `device`."""
+    """Return the objects of a table, with their tensors on `device`; raise an exception for forged rows."""
     import torch
 
     objects: list[Any] = []

@@ -1,4 +1,7 @@
-"""How long simulations take on one of today's processors: said before they begin, if that is long, or refused."""
+"""Estimates how long a simulation takes: a long one is announced before it begins, and a too long one is refused.
+
+The constants are times of one core of a present server processor.
+"""
 
 from __future__ import annotations
 
@@ -23,29 +26,31 @@ from netsim.training.workloads import WORKLOADS
 from topologies.builder import BANDWIDTH_BPS, LATENCY_S
 
 MESSAGES_PER_SECOND = {"messages": 15_000, "batched": 5_000_000}
-"""How many are simulated, one by one and all of a round at a time."""
+"""Simulated messages a second: one by one, and all messages of a round at once."""
 EXCHANGE_S, WORKER_S, GRADIENT_S, POINT_S = 40e-6, 30e-6, 50e-6, 3e-3
-"""The least that laying out an exchange takes, a worker's round, a gradient, and a point of a study."""
+"""The least seconds of laying out an exchange, of a worker's round, of a gradient, and of a point of a study."""
 SLOW_S, LONGEST_S = 20, 2 * 86400
-"""What takes longer than the first is announced; what takes longer than the second is refused."""
+"""Seconds from which a simulation is announced, and from which it is refused."""
 SMALL = 512
-"""More than twice as many workers are not laid out for an estimate: what they do follows from two small layouts."""
+"""Beyond twice as many workers, an estimate extrapolates from the layouts of this number and of twice as many."""
 FEWER = "take fewer workers or rounds, or --way closed-form on an idle star"
 
 
 class Estimate(NamedTuple):
-    """Of a simulation: how many messages, those of cross traffic among them, and how many seconds that takes."""
+    """The number of messages of a simulation, cross traffic included, and the seconds that it takes to run."""
 
     messages: float
     seconds: float
     one_by_one: bool
 
     def in_words(self) -> str:
-        """Return what is simulated."""
+        """Return the number of messages as text."""
         return f"{round(self.messages):,} messages{' one by one' if self.one_by_one else ''}"
 
 
 class _Round(NamedTuple):
+    """The exchanges and messages of one round, and whether its collectives all have schedules."""
+
     exchanges: float
     messages: float
     has_schedule: bool = True
@@ -62,18 +67,21 @@ def check_duration(what: str, seconds: float, instead: str = FEWER) -> None:
 
 
 def check_experiment(experiment: Experiment, *, watched: bool = False, times: int = 1) -> None:
-    """Do so for all algorithms of an experiment, simulated so many times; if `watched`, messages go one by one."""
-    found = [estimate(experiment, name, watched=watched) for name in experiment.algorithms]
+    """Apply :func:`check_duration` to an experiment that is simulated so many `times`.
+
+    If it is `watched`, by metrics or a trace for example, messages are simulated one by one.
+    """
+    estimates = [estimate(experiment, name, watched=watched) for name in experiment.algorithms]
     whole = Estimate(
-        times * sum(each.messages for each in found),
-        times * sum(each.seconds for each in found),
-        all(each.one_by_one for each in found),
+        times * sum(part.messages for part in estimates),
+        times * sum(part.seconds for part in estimates),
+        all(part.one_by_one for part in estimates),
     )
     check_duration(f"{', '.join(experiment.algorithms)}: {whole.in_words()}", whole.seconds)
 
 
 def check_experiments(experiments: Iterable[Experiment], jobs: int) -> None:
-    """Do so for the points of a study, `jobs` of them at once."""
+    """Apply :func:`check_duration` to the points of a study, of which `jobs` run at once."""
     count, seconds = 0, 0.0
     for experiment in experiments:
         count += 1
@@ -114,7 +122,7 @@ def estimate(experiment: Experiment, name: str, *, watched: bool = False) -> Est
 
 @functools.lru_cache(maxsize=4096)
 def _of_a_round(name: str, workers: int) -> _Round:
-    """Return how many exchanges and messages a round has: counted, or following a power law from two small layouts."""
+    """Return the exchanges and messages of a round: counted, or extrapolated by a power law from two small layouts."""
     if class_of(name).grouped:
         name = "gtopk"  # its groups take the network to find; it sends about as many
     if workers <= 2 * SMALL:

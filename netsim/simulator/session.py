@@ -1,4 +1,4 @@
-"""Runs an experiment's algorithms in one process: over a simulated network, or in memory."""
+"""A session: runs the algorithms of one experiment in one process, over a simulated network or in memory."""
 
 from __future__ import annotations
 
@@ -49,16 +49,26 @@ if TYPE_CHECKING:
     from netsim.training.workloads.workload import DataParallelTask, Evaluation, Workload
 
 SMALL_BATCH = 1024
-"""A mini-batch up to this may be larger than the data: samples then repeat in it."""
+"""A mini-batch up to this size may be larger than the data; some samples are then in it several times."""
 
 
 class Session:
-    """What all algorithms of an experiment share: the task, and what computing costs.
+    """What all algorithms of an experiment share: the task, and the cost of computing.
 
-    `tensors` are the sizes of the model's tensors; a vector of `elements` is all of them in a row.
-
-    `device` is where gradients are computed, None where nothing but sizes is known; `executor`, if
-    any, computes the gradients of several workers at once.
+    Parameters
+    ----------
+    experiment
+        The configuration.
+    task
+        What is trained, or the sizes of its vectors alone.
+    tensors
+        The number of elements of each of the model's tensors; a vector of `elements` holds all of them in a row.
+    costs
+        The simulated time of each computation.
+    device
+        Where gradients are computed; None if only sizes are known.
+    executor
+        Computes the gradients of several workers at once, if given.
     """
 
     def __init__(
@@ -78,6 +88,9 @@ class Session:
         self.device = device
         self._executor = executor
 
+    def __repr__(self) -> str:
+        return f"Session({', '.join(self.experiment.algorithms)}, {self.experiment.workers} workers)"
+
     def simulate(
         self,
         name: str,
@@ -86,14 +99,29 @@ class Session:
         checkpoint: Checkpoint | None = None,
         trace: Trace | None = None,
     ) -> Result:
-        """Return the result of one algorithm over the simulated network; `emit` takes a row a step.
+        """Return the result of one algorithm over the simulated network.
 
-        What goes on is written down in `trace`, if there is one, and every message is then simulated by itself.
-        With a `checkpoint` it goes on from there, and every so many rounds all ranks wait for each other,
-        so that the network is idle, and what they hold is saved.
+        Parameters
+        ----------
+        name
+            The algorithm.
+        on_round
+            Called with the algorithm and the step whenever rank 0 ends a step.
+        emit
+            Called with a row of metrics a step, if given.
+        checkpoint
+            The run goes on from there. Every ``checkpoint.every`` rounds all ranks wait until the network is idle, and
+            their state is saved.
+        trace
+            Filled with all computations and messages.
+
+        Raises
+        ------
+        InfeasibleError
+            If the engine that was asked for cannot simulate this algorithm.
         """
-        if checkpoint is not None and (known := checkpoint.result(name)) is not None:
-            return known
+        if checkpoint is not None and (finished := checkpoint.result(name)) is not None:
+            return finished
         experiment = self.experiment
         algorithm = experiment.algorithm(name, self.tensors, self.ready())
         reason = self._in_the_way(algorithm, emit, checkpoint, trace)
@@ -146,18 +174,18 @@ class Session:
 
     @property
     def measures_ready(self) -> bool:
-        """Whether it is measured when the buckets of a gradient are there: if asked for, or else as its time is."""
+        """Whether the instants at which the buckets of a gradient are ready are measured rather than assumed."""
         ready = self.experiment.ready
         measured = isinstance(self._charges, MeasuredCosts) and self.costs.provenance("gradient") == "MEASURED"
         return ready == "measured" or (ready is None and measured)
 
     @property
     def _charges(self) -> MeasuredCosts | AssumedCosts:
-        """What is charged where no profile says it."""
+        """The costs of computations that the experiment's profile does not have."""
         return self.costs.rest if isinstance(self.costs, RatedCosts) else self.costs
 
     def ready(self) -> list[float] | None:
-        """Return the share of a gradient's time after which each tensor is there, if somebody wants it measured."""
+        """Return the share of a gradient's time after which each tensor is ready; None unless it is measured."""
         if self.experiment.overlap is None or not self.measures_ready:
             return None
         charges, task = self._charges, self.task
@@ -177,7 +205,7 @@ class Session:
         return transport
 
     def in_memory(self, name: str) -> list[RankOutcome]:
-        """Run one algorithm without a network or time; return what each rank did."""
+        """Run one algorithm without a network and without time; return the outcome of each rank."""
         algorithm = self.experiment.algorithm(name, self.tensors)
         workers = make_workers(algorithm, self.experiment.workers, self.experiment.servers)
         return _outcomes(
@@ -209,11 +237,11 @@ class Session:
     def _recorder(
         self, algorithm: Algorithm, workers: list[Worker], now: Callable[[], int], emit: Emit | None
     ) -> MetricsRecorder | None:
-        """Have the workers watched if anybody wants rows."""
+        """Return what computes rows of metrics from the vectors that workers show; None without `emit`."""
         if emit is None:
             return None
         every = self.experiment.eval_every
-        evaluate = partial(_look_closely, self.task) if every and self.device is not None else None
+        evaluate = partial(_evaluate_fully, self.task) if every and self.device is not None else None
         recorder = MetricsRecorder(algorithm, workers, lambda: now() / PICOSECONDS, emit, evaluate, every or 1)
         for worker in workers:
             worker.observer = recorder.observe
@@ -302,7 +330,7 @@ class Session:
 
 @contextmanager
 def open_session(experiment: Experiment) -> Iterator[Session]:
-    """Prepare an experiment: its data and device, and a pool that computes gradients of several workers."""
+    """Yield a session for an experiment, with its data, its device, and a pool of threads for gradients."""
     if experiment.timing_only:
         if experiment.ready == "measured":
             raise UsageError("ready 'measured' was given with --timing-only, which computes nothing; leave one out")
@@ -320,7 +348,7 @@ def open_session(experiment: Experiment) -> Iterator[Session]:
 
 
 def costs_of(experiment: Experiment, rest: MeasuredCosts | AssumedCosts) -> MeasuredCosts | AssumedCosts | RatedCosts:
-    """Return what computing is charged: by the experiment's profile, if it has one, and else by `rest`."""
+    """Return the costs of computations: those of the experiment's profile, and `rest` for all others."""
     rates = experiment.rates()
     return RatedCosts(rates, set(experiment.assumed_costs()), rest) if rates else rest
 
@@ -328,9 +356,9 @@ def costs_of(experiment: Experiment, rest: MeasuredCosts | AssumedCosts) -> Meas
 def load_task(
     experiment: Experiment, device: str, tried: bool = False
 ) -> tuple[DataParallelTask, tuple[int, ...], str]:
-    """Return the experiment's task on `device`, the sizes of its tensors, and the device resolved.
+    """Return the experiment's task on `device`, the sizes of its tensors, and the name of the device.
 
-    A user's own workload is tried out (:mod:`netsim.training.workloads.trial`), unless it was `tried` before.
+    A user's own workload is checked by :mod:`netsim.training.workloads.trial`, unless it was `tried` before.
     """
     from netsim.training.workloads.workload import DataParallelTask
 
@@ -355,7 +383,7 @@ def load_task(
 
 
 def _check_room(experiment: Experiment, workload: Workload) -> None:
-    """Raise InfeasibleError where gradients or mini-batches cannot be in memory."""
+    """Raise InfeasibleError if the gradients or a mini-batch do not fit into memory."""
     inputs = workload.training.inputs
     if experiment.batch_size > max(len(inputs), SMALL_BATCH):
         raise InfeasibleError(
@@ -375,19 +403,25 @@ def _check_room(experiment: Experiment, workload: Workload) -> None:
 
 
 def _evaluate(task: Task, parameters: Dense) -> Evaluation:
-    """Return loss and accuracy on the test data; on a part of it for models that would take minutes."""
+    """Return loss and accuracy on the test data, or on a part of it for models that would take minutes."""
     judged = cast("DataParallelTask", task)
     return judged.evaluate(parameters, most=judged.workload.loss_samples)
 
 
-def _look_closely(task: Task, parameters: Dense) -> Evaluation:
-    """Return the same with ‖∇f‖² of the training loss."""
+def _evaluate_fully(task: Task, parameters: Dense) -> Evaluation:
+    """Return loss and accuracy on the test data, and ‖∇f‖² of the training loss."""
     norm = cast("DataParallelTask", task).gradient_norm_sq(parameters)
     return _evaluate(task, parameters)._replace(gradient_norm_sq=norm)
 
 
 def judge(task: Task, parameters: Vector) -> dict[str, float | None]:
-    """Return the training loss and test accuracy that a run ends with; None where only sizes are known."""
+    """Return the training loss and test accuracy at the end of a run; None if only sizes are known.
+
+    Raises
+    ------
+    NonFiniteGradientError
+        If the loss is not finite.
+    """
     if not isinstance(parameters, Dense):
         return {"final_loss": None, "final_accuracy": None}
     loss = cast("DataParallelTask", task).loss(parameters)
@@ -397,7 +431,7 @@ def judge(task: Task, parameters: Vector) -> dict[str, float | None]:
 
 
 def tensors_of_workload(experiment: Experiment) -> tuple[int, ...]:
-    """Return the sizes of the tensors that an experiment's workload trains."""
+    """Return the number of elements of each tensor that an experiment's workload trains."""
     if experiment.workload in WORKLOADS:
         return _sizes(WORKLOADS[experiment.workload].tensors(experiment.data))
     return _sizes(_workload(experiment).tensors)
@@ -413,13 +447,13 @@ def _sizes(tensors: tuple[tuple[str, int], ...]) -> tuple[int, ...]:
 
 
 def make_workers(algorithm: Algorithm, workers: int, servers: int) -> list[Worker]:
-    """Return a worker a rank; `servers` that have hosts of their own are the ranks after the last one that trains."""
+    """Return one worker a rank; `servers` with hosts of their own are the ranks after the last training one."""
     serving = servers if algorithm.uses_server else 0
     return [Worker(rank, workers, workers if serving else 0) for rank in range(workers + serving)]
 
 
 def holds_a_part(worker: Worker, ranks: int) -> bool:
-    """Return whether a rank is one of several servers: then it does not have all parameters."""
+    """Return whether a rank is one of several servers, each of which holds a part of the parameters."""
     return not worker.trains and ranks > worker.workers + 1
 
 
@@ -446,7 +480,8 @@ def _observers(
 
 
 def _outcomes(tasks: list[RankCoroutine[Trained]]) -> list[RankOutcome]:
-    known: dict[int, str | None] = {}  # ranks share one parameters object where they computed it once
+    """Return the traffic, the checksum of the parameters and the tally of every rank."""
+    hashes: dict[int, str | None] = {}  # by id: ranks share one parameters object if it was computed once
     outcomes = []
     for task in tasks:
         assert task.result is not None
@@ -454,22 +489,25 @@ def _outcomes(tasks: list[RankCoroutine[Trained]]) -> list[RankOutcome]:
             outcomes.append(RankOutcome(task.worker.rank, task.worker.traffic, None, dict(task.worker.tally)))
             continue
         parameters = task.result.parameters
-        if id(parameters) not in known:
-            known[id(parameters)] = sha256_of(parameters) if isinstance(parameters, Dense) else None
-        sha256 = known[id(parameters)]
+        if id(parameters) not in hashes:
+            hashes[id(parameters)] = sha256_of(parameters) if isinstance(parameters, Dense) else None
+        sha256 = hashes[id(parameters)]
         outcomes.append(RankOutcome(task.worker.rank, task.worker.traffic, sha256, dict(task.worker.tally)))
     return outcomes
 
 
 def _standing(step: int, tasks: list[RankCoroutine[Trained]], recorder: MetricsRecorder | None) -> CheckpointState:
-    """Return where an algorithm stands whose ranks have ended the round before `step`."""
+    """Return the state of an algorithm whose ranks have all ended the round before `step`."""
     path = max((task.path.totals() for task in tasks), key=Counter.total)
     trained = {task.worker.rank: task.result for task in tasks if task.result is not None}
     return CheckpointState(step, path, trained, {} if recorder is None else recorder.staleness)
 
 
 def _overlapped(timing: Timing, tasks: list[RankCoroutine[Trained]], rounds: int) -> Timing:
-    """Return where the time of those workers went who end last: with overlap it lies beside a chain of events, too."""
+    """Return the timing with the mean times of the workers that end last.
+
+    With overlap, communication runs beside computation, so the critical path alone does not have all times.
+    """
     training = [task for task in tasks if task.worker.trains]
     ends = [task.path.totals().total() for task in training]
     last = [task.worker.tally for task, end in zip(training, ends, strict=True) if end == max(ends)]
@@ -488,7 +526,7 @@ def _overlapped(timing: Timing, tasks: list[RankCoroutine[Trained]], rounds: int
 
 
 def _timing(tasks: list[RankCoroutine[Trained]], rounds: int, server_hosts: Sequence[str]) -> Timing:
-    """Return where the time went on the way to the end; the mean, where several ranks end last."""
+    """Return the times along the critical path; the mean of several paths if several ranks end last."""
     paths = [task.path.totals() for task in tasks]
     end = max(path.total() for path in paths)
     last = [path for path in paths if path.total() == end]
