@@ -25,7 +25,7 @@ COMMANDS = {
     "all algorithms, 1,024 workers, star": ["--workers", "1024", "--algorithm", ",".join(ALGORITHMS)],
     "gTop-k, 65,536 workers, star": ["--workers", "65536", "--algorithm", "gtopk"],
     "gTop-k, 65,536 workers, fat-tree": ["--workers", "65536", "--algorithm", "gtopk", "--topology", "fat-tree"],
-    "four algorithms, 1,000,000 workers, closed form": ["--workers", "1000000", "--way", "closed-form"],
+    "four algorithms, 1,000,000 workers": ["--workers", "1000000"],
     "dense, 4,096 workers, racks 4:1": ["--workers", "4096", "--algorithm", "dense", "--topology", "racks"],
     "Top-k, 1,024 workers at random in racks 4:1": [
         *("--workers", "1024", "--algorithm", "topk", "--topology", "racks", "--placement", "random"),

@@ -5,7 +5,7 @@
 It prints the seconds of the main loop, how many messages there were, when the last ended in simulated seconds,
 and for w5 when each did. Way `events` starts a flow a message from plain callbacks (Network.start); `algorithms` does
 the same from coroutines that ask for messages (netsim.comm.collectives); `batched` takes rounds of all ranks at
-once, and `compiled` the same rounds message by message in compiled code (``netsim simulate --way``).
+once, and `compiled` the same rounds message by message in compiled code (both inside the vectorised engine).
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from netsim.experiment.configuration import Experiment
 from netsim.network.fabric import Fabric, Route
 from netsim.network.flows import Flow, Network, Solver
 from netsim.network.sharing import Sharing
+from netsim.simulator.engines import Inside
 from netsim.simulator.event_engine import SimulatedTransport
 from netsim.simulator.scheduler import RankScheduler
 from netsim.simulator.session import open_session
@@ -208,20 +209,20 @@ def by_algorithms(work: str, workers: int, _: list[Traffic]) -> None:
     report(began, sum(worker.traffic.messages_up for worker in ranks), transport.now, [])
 
 
-def by_rounds(way: str, work: str, workers: int, _: list[Traffic]) -> None:
+def by_rounds(inside: Inside, work: str, workers: int, _: list[Traffic]) -> None:
     """Do the work in rounds, as algorithms whose exchange is just that; links are made within."""
     algorithm = {"w1": "dense", "w2": "gtopk", "w3": "topk", "w4": "ps-topk"}[work]
     elements = chunk(workers) // 4 * workers if work == "w1" else DENSE // 4
     experiment = Experiment.of(
         workers=workers, bandwidth="1Gbps", latency="50us", algorithm=algorithm, timing_only=True, elements=elements,
-        k=ENTRIES, rounds=1, way=way,
+        k=ENTRIES, rounds=1,
     )  # fmt: skip
     with open_session(experiment) as lab:
-        if way == "compiled":  # load what is compiled
+        if inside == "compiled":  # load what is compiled
             with open_session(experiment.for_workers(2)) as small:
-                small.simulate(algorithm)
+                small.vectorized(small.experiment.algorithm(algorithm, small.tensors), inside)
         began = clocks()
-        result = lab.simulate(algorithm)
+        result = lab.vectorized(lab.experiment.algorithm(algorithm, lab.tensors), inside)
         sent = {"w1": 2 * (workers - 1) * workers, "w3": (workers - 1) * workers}.get(work, 2 * (workers - 1))
         report(began, sent, round(result.round_time_s * PICOSECONDS), [])
 

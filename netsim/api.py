@@ -165,7 +165,7 @@ def _report(
     return Report(config, results, conclude(results, session) + lost, environment, effects, links, notes)
 
 
-OF_SIMULATED_NETWORKS = ("bandwidth_bps", "latency_s", "bandwidth_scale", "latency_scale", "sharing", "way")
+OF_SIMULATED_NETWORKS = ("bandwidth_bps", "latency_s", "bandwidth_scale", "latency_scale", "sharing", "engine")
 """Options without meaning in a real run, whose report has None for them."""
 
 

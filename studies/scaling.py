@@ -34,8 +34,8 @@ DRAWN = "drawn"
 class ScalingSettings(Settings):
     """The settings of the study; lists vary, and other topologies are compared with the first one.
 
-    An algorithm may name its all-gather: ``topk:gather=doubling``. `way` is the option ``--way`` of ``netsim
-    simulate``. If the file or the keys of a topology set every link, `bandwidths` and `latency` must be ``own``.
+    An algorithm may name its all-gather: ``topk:gather=doubling``. `engine` is the option ``--engine`` of
+    ``netsim simulate``. If the file or the keys of a topology set every link, `bandwidths` and `latency` must be ``own``.
     """
 
     workers: tuple[int, ...] = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024, 2048, 4096)
@@ -50,7 +50,7 @@ class ScalingSettings(Settings):
     select_time: str = "0s"
     merge_time: str = "0s"
     exact_up_to: int = Field(default=256, ge=0)
-    way: str = "auto"
+    engine: str = "auto"
     seed: int = 0
 
 
@@ -121,14 +121,14 @@ def measure(point: Point) -> Outcome:
     """Simulate one algorithm; for a round to draw, return its trace."""
     if DRAWN not in point:
         return simulate_point(point)
-    return trace_point({name: value for name, value in point.items() if name not in (DRAWN, "way")})
+    return trace_point({name: value for name, value in point.items() if name not in (DRAWN, "engine")})
 
 
 def _point(settings: ScalingSettings, condition: Condition, algorithm: str, workers: int) -> Point:
     same = ("latency", "fan_out", "model", "compute_time", *SELECTION, "seed")
     point = {"workers": workers, "algorithm": algorithm} | condition._asdict()
     point |= {name: getattr(settings, name) for name in same} | {"timing_only": True}
-    point |= {} if settings.way == "auto" else {"way": settings.way}
+    point |= {} if settings.engine == "auto" else {"engine": settings.engine}
     point |= {"bandwidth": OWN} if settings.bandwidths == (OWN,) else {}
     return {name: value for name, value in point.items() if value is not None}
 

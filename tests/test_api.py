@@ -94,15 +94,15 @@ def test_python_and_the_command_line_agree(capsys: pytest.CaptureFixture[str]) -
     assert netsim.simulate(**options, **as_numbers).to_json() == shown.rstrip("\n")
 
 
-@pytest.mark.parametrize(("way", "steps"), [("messages", [0, 1, 2]), ("auto", [2])])
-def test_progress_is_told_of_every_round_that_is_simulated(way: str, steps: list[int]) -> None:
+@pytest.mark.parametrize(("engine", "steps"), [("event", [0, 1, 2]), ("auto", [2])])
+def test_progress_is_told_of_every_round_that_is_simulated(engine: str, steps: list[int]) -> None:
     """Where a step is solved once, all rounds are over at once."""
     told: list[tuple[str, int]] = []
     netsim.simulate(
         **SMALL,
         algorithm="dense,gtopk",
         rounds=3,
-        way=way,
+        engine=engine,
         on_round=lambda algorithm, step: told.append((algorithm, step)),
     )
     assert told == [(algorithm, step) for algorithm in ("dense", "gtopk") for step in steps]

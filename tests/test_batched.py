@@ -7,7 +7,6 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -23,19 +22,19 @@ from netsim.comm.schedule import NoScheduleError, RoleMap, size_of
 from netsim.comm.worker import Recv, Send, Worker
 from netsim.experiment.configuration import Experiment
 from netsim.experiment.results import Result
-from netsim.simulator import engines as ways
+from netsim.simulator import engines
 from netsim.simulator.critical_path import CriticalPath
 from netsim.simulator.in_memory import InMemoryTransport
 from netsim.simulator.scheduler import RankScheduler
-from netsim.simulator.session import make_workers, open_session
+from netsim.simulator.session import make_workers
 from netsim.simulator.symmetry import SymmetryRecorder
 from netsim.simulator.vectorized import RankClocks
 from netsim.training.costs import AssumedCosts
 from netsim.training.loop import TimingOnly, train
 from netsim.training.sgd import SGDConfig
-from tests.named import named, with_own
+from tests.engines import NUMBA, results_of
+from tests.named import named
 
-NUMBA = find_spec("numba") is not None
 Sent = dict[int, list[tuple[int, tuple[int, int, int]]]]
 
 
@@ -87,11 +86,6 @@ def test_schedules_are_the_messages_of_the_coroutines(
     assert expected == transport.expected
 
 
-def results_of(way: str, **options: Any) -> list[Result]:
-    with open_session(Experiment.of(timing_only=True, way=way, **with_own(options))) as lab:
-        return [lab.simulate(name) for name in lab.experiment.algorithms]
-
-
 def same_but_for_the_way(one: Result, other: Result) -> None:
     ways = {"way": None, "way_reason": None}
     assert asdict(one) | ways == asdict(other) | ways
@@ -124,7 +118,7 @@ def without_way_and_times(result: Result) -> tuple[dict[str, Any], dict[str, flo
 @pytest.mark.parametrize("topology", ["star", "ps"])
 def test_every_algorithm_is_batched_where_no_link_is_shared_by_rounds(name: str, topology: str) -> None:
     options = {"workers": 32, "elements": 10_007, "algorithm": name, "topology": topology}
-    (one,), (other,) = results_of("messages", **options), results_of("batched", **options)
+    (one,), (other,) = results_of("event", **options), results_of("batched", **options)
     assert (one.way, other.way) == ("messages", "batched")
     same_but_for_the_way(one, other)
 
@@ -155,7 +149,7 @@ times = st.sampled_from([None, "1us", "300us", "7ms"])
 @pytest.mark.slow
 def test_the_faster_ways_say_what_a_message_at_a_time_says(**options: Any) -> None:
     """To the picosecond and with the same reason where rounds share no link; to what rounding leaves where they do."""
-    (one,), (other,) = results_of("messages", **options), results_of("auto", **options)
+    (one,), (other,) = results_of("event", **options), results_of("auto", **options)
     (same_but_for_rounding if other.way == "compiled" else same_but_for_the_way)(one, other)
     if NUMBA:
         same_but_for_rounding(one, results_of("compiled", **options)[0])
@@ -164,24 +158,24 @@ def test_the_faster_ways_say_what_a_message_at_a_time_says(**options: Any) -> No
 @pytest.mark.skipif(not NUMBA, reason="numba is not installed")
 def test_compiled_code_takes_over_where_rounds_share_links(monkeypatch: pytest.MonkeyPatch) -> None:
     """A step is solved once as long as ranks are level after it; where they are not, all steps are one."""
-    monkeypatch.setattr(ways, "WORTH_COMPILING", 0)
+    monkeypatch.setattr(engines, "WORTH_COMPILING", 0)
     options = {"elements": 1000, "algorithm": "gtopk", "merge_time": "3us", "rounds": 6, "density_warmup": 2}
     for workers, way in ((11, "compiled"), (8, "memoised")):
-        (one,), (other,) = (results_of(way, workers=workers, **options) for way in ("messages", "auto"))
+        (one,), (other,) = (results_of(way, workers=workers, **options) for way in ("event", "auto"))
         assert other.way == way
         same_but_for_the_way(one, other)
     server = {"workers": 9, "elements": 1000, "algorithm": "dense-tree", "topology": "ps", "rounds": 6}
-    (one,), (other,) = (results_of(way, **server) for way in ("messages", "auto"))
+    (one,), (other,) = (results_of(way, **server) for way in ("event", "auto"))
     same_but_for_the_way(one, other)
 
 
 def test_without_a_compiler_messages_go_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "netsim.simulator.compiled_loop", None)  # importing it fails
-    monkeypatch.setattr(ways, "WORTH_COMPILING", 0)
+    monkeypatch.setattr(engines, "WORTH_COMPILING", 0)
     options = {"workers": 11, "elements": 1000, "algorithm": "gtopk"}
     (result,) = results_of("auto", **options)
     assert result.way == "messages"
-    same_but_for_the_way(result, results_of("messages", **options)[0])
+    same_but_for_the_way(result, results_of("event", **options)[0])
     with pytest.raises(InfeasibleError, match="numba is not installed, or does not compile"):
         results_of("compiled", **options)
 
@@ -217,7 +211,7 @@ def test_formulas_hold_on_an_idle_star(name: str, topology: str, workers: int, c
     even = elements % workers == options["k"] % workers == workers & (workers - 1) == 0
     rounds = 2 if even and not options["serial_server"] else 1
     options |= {"workers": workers, "algorithm": name, "topology": topology, "rounds": rounds, "elements": elements}
-    (one,), (other,) = (results_of(way, **options) for way in ("messages", "closed-form"))
+    (one,), (other,) = (results_of(way, **options) for way in ("event", "closed-form"))
     assert other.way == "closed-form"
     if options["serial_server"]:  # the server's link, out, and the workers', in, are then half of the time each
         one, other = (replace(each, bound_by="") for each in (one, other))
@@ -232,7 +226,6 @@ def test_formulas_hold_on_an_idle_star(name: str, topology: str, workers: int, c
         ({"gather": "doubling", "workers": 6}, "6 workers are no power of two"),
         ({"algorithm": "gtopk", "workers": 6, "rounds": 2}, "ranks are not in step"),
         ({"algorithm": "gtopk-hier", "workers": 6, "group_size": 4}, "groups have different sizes, such as 2 and 4"),
-        ({"straggler": "1:2", "compute_time": "1ms"}, "effects were asked for"),
     ],
 )
 def test_formulas_are_refused_where_they_do_not_hold(options: dict[str, Any], why: str) -> None:
@@ -262,24 +255,24 @@ def test_the_order_is_looked_at_as_far_as_rounds_make_it_cheap() -> None:
     for workers, largest in ((32, 64), (256, 256)):
         sentence = netsim.simulate(workers=workers, timing_only=True, **options).conclusion[-1]
         assert f", {largest} on this network" in sentence
-    one_by_one = netsim.simulate(workers=100, timing_only=True, way="messages", **options).conclusion[-1]
+    one_by_one = netsim.simulate(workers=100, timing_only=True, engine="event", **options).conclusion[-1]
     assert ", 64 on this network" in one_by_one
 
 
 def test_a_step_that_repeats_is_played_once() -> None:
     options = {"workers": 8, "elements": 1000, "algorithm": "gtopk", "compute_time": "1ms", "merge_time": "10us"}
-    (one,), (other,) = results_of("messages", rounds=50, **options), results_of("auto", rounds=50, **options)
+    (one,), (other,) = results_of("event", rounds=50, **options), results_of("auto", rounds=50, **options)
     assert other.way == "memoised"
     same_but_for_the_way(one, other)
     (warming,) = results_of("auto", rounds=50, density_warmup=10, **options)
     assert warming.way == "memoised"
-    same_but_for_the_way(warming, results_of("messages", rounds=50, density_warmup=10, **options)[0])
+    same_but_for_the_way(warming, results_of("event", rounds=50, density_warmup=10, **options)[0])
 
 
 def test_ranks_out_of_step_are_not_taken_for_a_step_that_repeats() -> None:
     """With 7 workers a ring of uneven chunks ends at different instants, and the next round begins at those."""
     options = {"workers": 7, "elements": 10, "algorithm": "dense", "latency": "1ns", "bandwidth": "1Mbps", "rounds": 9}
-    same_but_for_the_way(results_of("messages", **options)[0], results_of("auto", **options)[0])
+    same_but_for_the_way(results_of("event", **options)[0], results_of("auto", **options)[0])
 
 
 def record(program: Callable[[Worker], Any], workers: int = 4) -> SymmetryRecorder:
@@ -320,11 +313,27 @@ def test_what_cannot_be_known_from_a_few_ranks_is_refused(program: Callable[[Wor
         record(program)
 
 
-def test_a_way_that_cannot_be_taken_says_why() -> None:
-    with pytest.raises(InfeasibleError, match=r"'batched' cannot be taken for gtopk: links carry flows of .*auto"):
+def test_an_engine_that_cannot_be_taken_says_why() -> None:
+    with pytest.raises(InfeasibleError, match="links carry flows of different rounds"):
         results_of("batched", workers=3, elements=100, algorithm="gtopk")
-    (result,) = results_of("auto", workers=3, elements=100, algorithm="gtopk", straggler="1:2", compute_time="1ms")
+    slowed = {"workers": 3, "elements": 100, "algorithm": "gtopk", "straggler": "1:2", "compute_time": "1ms"}
+    with pytest.raises(
+        InfeasibleError, match=r"'vectorized' cannot be taken for gtopk: effects were asked for; .*auto"
+    ):
+        results_of("vectorized", **slowed)
+    (result,) = results_of("auto", **slowed)
     assert (result.way, result.way_reason) == ("messages", "effects were asked for")
+
+
+@pytest.mark.parametrize(
+    ("way", "engine"),
+    [("messages", "event"), ("batched", "vectorized"), ("compiled", "vectorized"), ("closed-form", "vectorized")],
+)
+def test_a_config_that_names_a_way_is_read_as_its_engine(way: str, engine: str) -> None:
+    config = Experiment(timing_only=True).config()
+    del config["engine"]
+    assert Experiment.from_config(config | {"way": way}).engine == engine
+    assert Experiment.of(way=way, timing_only=True).engine == engine
 
 
 def test_rounds_that_share_links_with_each_other_are_noticed() -> None:
@@ -338,4 +347,4 @@ def test_rounds_that_share_links_with_each_other_are_noticed() -> None:
         )
     )
     with pytest.raises(NoScheduleError, match="different rounds"):
-        ways.Log(RankClocks(fabric, RoleMap(3)), recorder.steps)
+        engines.Log(RankClocks(fabric, RoleMap(3)), recorder.steps)

@@ -10,19 +10,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import netsim
+from tests.engines import results_of
 
 PS = 10**12
 
 
-WAYS = ["messages", "batched", "closed-form"]
+WAYS = ["event", "batched", "closed-form"]
 every_way = pytest.mark.parametrize("way", WAYS)
 
 
 def simulated(algorithm: str, way: str = "auto", **options: object) -> float:
-    report = netsim.simulate(algorithm=algorithm, timing_only=True, topology="star", way=way, **options)
-    assert report.results[0].round_time_s == report.results[0].comm_time_s
-    assert way in ("auto", report.results[0].way)
-    return report.results[0].round_time_s
+    (result,) = results_of(way, algorithm=algorithm, topology="star", **options)
+    assert result.round_time_s == result.comm_time_s
+    assert way in ("auto", "event", result.way)
+    return result.round_time_s
 
 
 def rounds_of_tree(workers: int) -> int:
@@ -83,7 +84,7 @@ def test_trees(way: str, algorithm: str, workers: int, size: int, latency: float
     assert time == float(expected / PS)
 
 
-@pytest.mark.parametrize("way", ["messages", "auto", "closed-form"])
+@pytest.mark.parametrize("way", ["event", "auto", "closed-form"])
 @settings(max_examples=60, deadline=None)
 @given(st.integers(2, 70), st.integers(1, 10**6), latencies, bandwidths)
 def test_gtopk_with_any_number_of_workers(way: str, workers: int, k: int, latency: float, bandwidth: int) -> None:
@@ -109,10 +110,10 @@ def test_parameter_server(
     alpha, beta = round(latency * PS), Fraction(32 * PS, bandwidth)
     expected = 2 * (alpha + (workers + elsewhere) * elements * beta)
     options = {"workers": workers, "elements": elements, "latency": latency, "bandwidth": bandwidth}
-    report = netsim.simulate(algorithm="ps", timing_only=True, topology=topology, way=way, **options)
-    assert report.results[0].round_time_s == pytest.approx(float(expected / PS), rel=1e-12, abs=1e-12)
+    (result,) = results_of(way, algorithm="ps", topology=topology, **options)
+    assert result.round_time_s == pytest.approx(float(expected / PS), rel=1e-12, abs=1e-12)
     if workers > 2 and alpha < elements * beta:
-        assert report.results[0].bound_by.startswith("server NIC")
+        assert result.bound_by.startswith("server NIC")
 
 
 @every_way

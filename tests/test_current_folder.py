@@ -85,10 +85,15 @@ workers = 4
 k = [1, 2, 3]
 """
 REAL, SLOW = pytest.mark.real, pytest.mark.slow
+COMPILED = "--workers 11 --timing-only --elements 10 --algorithm gtopk --engine vectorized"
 NUMBA = pytest.mark.skipif(find_spec("numba") is None, reason="numba is not installed")
 COMMANDS = [
     pytest.param("simulate --workers 2 --rounds 1", id="simulate"),
-    pytest.param("simulate --workers 5 --timing-only --elements 1000 --way compiled", id="compiled", marks=NUMBA),
+    pytest.param(
+        f"simulate {COMPILED}",
+        id="compiled",
+        marks=NUMBA,
+    ),
     pytest.param("recommend --workers 4 --elements 1000 --compute-time 1ms --jobs 2", id="recommend"),
     pytest.param("study own.toml --jobs 2 --out out", id="study"),
     pytest.param("doctor", id="doctor"),
@@ -184,6 +189,11 @@ def test_compiled_code_of_a_folder_that_a_file_names_is_not_loaded(tmp_path: Pat
     """Numba reads that file wherever it is imported, and unpickles what lies in the folder."""
     pytest.importorskip("numba")
     (tmp_path / ".numba_config.yaml").write_text("cache_dir: ./theirs\n")
-    done = ran(tmp_path, "simulate --workers 5 --timing-only --elements 1000 --way compiled", "-m", "netsim")
+    done = ran(
+        tmp_path,
+        f"simulate {COMPILED}",
+        "-m",
+        "netsim",
+    )
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "theirs").exists()

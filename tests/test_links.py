@@ -12,6 +12,7 @@ import netsim
 from netsim._util.errors import UsageError
 from netsim.experiment.configuration import Experiment
 from tests.command import run
+from tests.engines import results_of
 from tests.test_recommend import ALPHA, BETA, ELEMENTS, closed_form
 from topologies import taken
 
@@ -164,14 +165,14 @@ def test_the_documents_say_what_the_links_are(capsys: pytest.CaptureFixture[str]
     assert "links      10 to 400 Gbit/s   1 to 10 µs a link" in run(capsys, f"topology show {KEYS}").out
 
 
-@pytest.mark.parametrize("way", ["messages", "batched", "closed-form"])
+@pytest.mark.parametrize("way", ["event", "batched", "closed-form"])
 def test_scaled_links_are_scaled_in_every_engine(way: str) -> None:
     """Dense on a star: 2 (P - 1) (α + d / P β), with half of α and a quarter of β."""
     workers, elements = 4, 10**6
-    options: dict[str, Any] = {"workers": workers, "timing_only": True, "elements": elements, "algorithm": "dense"}
-    report = netsim.simulate(**options, way=way, bandwidth="1Gbps", bandwidth_scale=4, latency_scale=0.5)
+    options: dict[str, Any] = {"workers": workers, "elements": elements, "algorithm": "dense"}
+    (result,) = results_of(way, **options, bandwidth="1Gbps", bandwidth_scale=4, latency_scale=0.5)
     expected = 2 * (workers - 1) * (25e-6 + elements / workers * 8e-9)
-    assert report.results[0].round_time_s == pytest.approx(expected, rel=1e-9)
+    assert result.round_time_s == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def test_options_change_both_worlds_alike(options: dict[str, Any]) -> None:
 @pytest.mark.slow
 def test_the_report_of_a_real_run_claims_no_simulated_links() -> None:
     config = netsim.run(workers=1, algorithm="dense", rounds=1).config
-    assert (config["bandwidth_bps"], config["latency_s"], config["sharing"], config["way"]) == (None,) * 4
+    assert (config["bandwidth_bps"], config["latency_s"], config["sharing"], config["engine"]) == (None,) * 4
     again = netsim.simulate(**config)
     assert again.config["bandwidth_bps"] == 10**9  # the default of simulations, and not what was not applied
 

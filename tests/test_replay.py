@@ -6,7 +6,6 @@ import json
 import random
 import re
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -203,8 +202,8 @@ def test_a_flow_that_takes_no_time_uses_its_link_fully(
     "command",
     [
         "flows --flows {flows}",
-        *(f"simulate --workers 2 --timing-only --elements 10 --algorithm dense --way {way}"
-          for way in ("auto", "messages", "batched", *["compiled"] * (find_spec("numba") is not None))),
+        *(f"simulate --workers 2 --timing-only --elements 10 --algorithm dense --engine {engine}"
+          for engine in ("auto", "event", "vectorized")),
         "simulate --workers 2 --timing-only --elements 10 --algorithm dense --protocol tcp",
         "simulate --workers 2 --timing-only --elements 10 --algorithm dense --background 0.1",
         "simulate --workers 2 --timing-only --elements 10 --algorithm dense --send-mode eager",

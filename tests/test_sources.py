@@ -62,7 +62,7 @@ def of_checkout(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cal
         ("netsim/study/trained.py", "< 4:", "< 3:", ALL - {"sweep", "scaling"}),
         ("netsim/study/traced.py", 'asdict(trace)}', 'asdict(trace), "one": 1}', DRAW),
         ("studies/sasg_paper.py", "busy, until = 0, 0", "busy, until = 7, 0", {"sasg-paper"}),
-        ("studies/scaling.py", 'in (DRAWN, "way")', "in (DRAWN,)", {"scaling"}),
+        ("studies/scaling.py", 'in (DRAWN, "engine")', "in (DRAWN,)", {"scaling"}),
         ("netsim/_util/units.py", "PICOSECONDS = 10**12", "PICOSECONDS = 10**11", ALL),
         ("algorithms/gtopk.py", "class GTopK(", "class GTopK(object, ", ALL),
         ("netsim/comm/collectives/rings.py", "def _all_gather(", "def _all_gather(*, ", ALL),  # entered by a decorator
@@ -119,10 +119,10 @@ points = [
     (time_to_accuracy.measure, same | {"algorithm": "gtopk"}),
     (time_to_accuracy.measure, same | {"algorithm": "sasg:alpha=0.5", "overlap": None}),
     (scaling.measure, sizes | {"algorithm": "dense", "topology": "fat-tree:k=4"}),
-    (scaling.measure, sizes | {"algorithm": "gtopk", "topology": "racks", "way": "messages"}),
+    (scaling.measure, sizes | {"algorithm": "gtopk", "topology": "racks", "engine": "event"}),
     (scaling.measure, sizes | {"algorithm": "topk:gather=doubling", "drawn": True}),
     (scaling.measure, sizes | {"algorithm": "ps", "protocol": "tcp", "background": "0.2"}),
-    (scaling.measure, sizes | {"algorithm": "dense", "way": "closed-form", "topology": "star"}),
+    (scaling.measure, sizes | {"algorithm": "dense", "engine": "vectorized", "topology": "star"}),
     (scaling.measure, {"workers": 4, "timing_only": True, "model": "alexnet", "algorithm": "dense-tree",
                        "overlap": "tensor"}),
 ]

@@ -42,7 +42,7 @@ class Scaling:
         key = (algorithm, workers)
         if key not in self._rounds:
             tensors, costs = self._session.tensors, self._session.costs
-            one_round = replace(self._session.experiment, workers=workers, timing_only=True, rounds=1, way="auto")
+            one_round = replace(self._session.experiment, workers=workers, timing_only=True, rounds=1, engine="auto")
             session = Session(one_round, TimingOnly(sum(tensors)), tensors, costs)
             self._rounds[key] = session.simulate(algorithm).round_time_s
         return self._rounds[key]

@@ -16,6 +16,7 @@ from netsim.comm.pieces import Piece
 from netsim.comm.worker import Work
 from netsim.experiment.options import (
     DEFAULT_DENSITY,
+    ENGINE_OF_WAY,
     LR_DECAY,
     OWN,
     ROUNDS,
@@ -75,6 +76,7 @@ class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions)
     def from_config(cls, config: Mapping[str, Any]) -> Experiment:
         """Return the experiment whose :meth:`config` this is, also after a trip through JSON."""
         options: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in config.items()}
+        _rename_way(options)
         options = _with_own_options(options)
         if "effects" in options:
             options["effects"] = Effects(**options["effects"])
@@ -87,6 +89,7 @@ class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions)
         Those of :meth:`config` are taken, too, and numbers, texts and arrays of one element of other libraries.
         """
         given = {name: in_python(value) for name, value in options.items() if value is not None}
+        _rename_way(given)
         for name, value in given.items():
             check_digits(option_of(name).replace("_", "-"), value)
         if "algorithms" in given:  # options of a config
@@ -436,6 +439,14 @@ class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions)
             found = [each[name] for each in settings if name in each]
             config[name] = found[0] if found and found.count(found[0]) == len(found) else own.default
         return config
+
+
+def _rename_way(options: dict[str, Any]) -> None:
+    """Replace the ``way`` of an older config by its engine."""
+    if "way" in options:
+        way = options.pop("way")
+        check_choice("way", way, ENGINE_OF_WAY)
+        options.setdefault("engine", ENGINE_OF_WAY[way])
 
 
 def option_of(name: str) -> str:

@@ -29,8 +29,13 @@ DEFAULT_ALGORITHMS = ("dense", "topk", "gtopk", "ps")
 DEFAULT_DENSITY = 1e-3
 ROUNDS = 5
 LR_DECAY = 0.1
-WAYS = ("auto", "messages", "compiled", "batched", "closed-form")
-"""How simulated times are had: the fastest exact one, or the one that was named."""
+ENGINES = ("auto", "event", "vectorized")
+"""Which engine simulates: the faster one that applies, a message at a time, or all ranks of a round at once."""
+ENGINE_OF_WAY = {
+    **{"auto": "auto", "messages": "event"},
+    **dict.fromkeys(("batched", "compiled", "closed-form"), "vectorized"),
+}
+"""The engine that an older config names by ``way``."""
 OWN = "own"
 """Stands for the bandwidth or latency that links have where nobody gives one: the topology's own, or the default."""
 MOST_ELEMENTS = 2**31 - 1
@@ -265,9 +270,9 @@ class CostOptions:
         "With --timing-only: number of elements of the gradient.",
     )
     model: str | None = option(None, Choice(MODELS), "With --timing-only: a model whose tensors are known: {choices}.")
-    way: str = option(
+    engine: str = option(
         "auto",
-        Choice(WAYS),
-        "How simulated times are computed: auto (the fastest exact one), messages (one by one), compiled (the same, in "
-        "compiled code), batched (rounds of all ranks at once) or closed-form (idle star, any number of workers).",
+        Choice(ENGINES),
+        "Engine: event (a message at a time), vectorized (a round of all ranks at once; needs --timing-only), or auto "
+        "(vectorized where it applies).",
     )

@@ -84,7 +84,7 @@ def render(
         sentences = [PAPER_ACCOUNTING]
     else:
         print_table(console, _table(report.results))
-        sentences = [*_ways(report.results), *report.conclusion]
+        sentences = [*_engines(report.results), *report.conclusion]
     for sentence in [*sentences, *(f"Note: {note}" for note in report.notes)]:
         console.print(escape(sentence), highlight=False, soft_wrap=True)
 
@@ -141,20 +141,20 @@ def _speed(experiment: Experiment, links: LinkRanges | None) -> str:
     return f"{bandwidth}   {format_duration(experiment.latency_s * experiment.latency_scale)} one way"
 
 
-WAYS = {
-    "messages": "a message at a time",
-    "compiled": "a message at a time, in compiled code",
-    "batched": "in rounds of all ranks at once",
-    "memoised": "in steps of which those that repeat were solved once",
-    "closed-form": "in closed form",
+ENGINES = {
+    "messages": "event engine",
+    "compiled": "vectorised engine, compiled loop",
+    "batched": "vectorised engine",
+    "memoised": "vectorised engine, repeated rounds solved once",
+    "closed-form": "vectorised engine, closed forms",
 }
 
 
-def _ways(results: list[Result]) -> list[str]:
+def _engines(results: list[Result]) -> list[str]:
     """Describe which engine produced the times, per algorithm if they differ; no sentence for a real run."""
     reasons = {result.title: f" ({result.way_reason})" if result.way_reason else "" for result in results}
-    ways = _by_value({result.title: WAYS[result.way] + reasons[result.title] for result in results if result.way})
-    return [f"Simulated {'; '.join(ways)}."] if ways else []
+    engines = _by_value({result.title: ENGINES[result.way] + reasons[result.title] for result in results if result.way})
+    return [f"Times: {'; '.join(engines)}."] if engines else []
 
 
 MOMENTUM = {"sum": "on the sum", "workers": "at each worker, before selection"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -26,6 +26,9 @@ from netsim.training.sgd import SGDConfig
 if TYPE_CHECKING:
     from netsim.network.fabric import Fabric
     from netsim.training.costs import Costs
+
+Inside: TypeAlias = Literal["batched", "compiled", "closed-form"]
+"""What the vectorised engine uses: arrays a round, a compiled loop over their messages, or a formula a collective."""
 
 
 class Found(NamedTuple):
@@ -55,17 +58,20 @@ def all_at_once(
     make_fabric: Callable[[], Fabric],
     costs: Costs,
     sharing: Sharing,
-    wanted: str = "auto",
+    inside: Inside | None = None,
+    *,
+    compile_few: bool = False,
 ) -> Found:
     """Return what :mod:`netsim.simulator.event_engine` would, from rounds of all ranks at once.
 
-    Raises NoScheduleError where ranks cannot be taken all at once, or not in the way `wanted`.
+    With `compile_few`, compiled code is taken where it is needed, however few messages there are. Raises
+    NoScheduleError where ranks cannot be taken all at once, or not by what is asked for `inside`.
     """
     recorder = SymmetryRecorder(world, costs)
     run(recorder, training)
     fabric = make_fabric()
     players = RankClocks(fabric, world, sharing)
-    log = Log(players, recorder.steps, wanted)
+    log = Log(players, recorder.steps, inside, compile_few)
     last = (players.clock == players.clock.max()).astype(np.int64)
     walk = CriticalPathBacktracker(players, last.copy(), len(fabric.bandwidth_bps))
     for trail, times in reversed(log.trails):
@@ -90,10 +96,16 @@ class Log:
     at which all ranks were level.
     """
 
-    def __init__(self, players: RankClocks, steps: list[list[RecordedPhase]], wanted: str = "auto") -> None:
+    def __init__(
+        self,
+        players: RankClocks,
+        steps: list[list[RecordedPhase]],
+        inside: Inside | None = None,
+        compile_few: bool = False,
+    ) -> None:
         self.trails: list[tuple[list[Played], int]] = []
-        self._players, self._steps, self._wanted = players, steps, wanted
-        self._compiled = wanted == "compiled"
+        self._players, self._steps, self._inside, self._compile_few = players, steps, inside, compile_few
+        self._compiled = inside == "compiled"
         number = level = 0
         saved = players.saved()
         while number < len(steps):
@@ -151,8 +163,10 @@ class Log:
         return play_compiled(self._players, parts)
 
     def _worth_compiling(self) -> bool:
-        if self._wanted != "auto" or importlib.util.find_spec("numba") is None:
+        if self._inside is not None or importlib.util.find_spec("numba") is None:
             return False
+        if self._compile_few:
+            return True
         messages = sum(len(round_.pairs.src) for step in self._steps for part in step for round_ in part.rounds)
         return messages >= WORTH_COMPILING
 

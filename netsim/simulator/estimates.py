@@ -23,6 +23,7 @@ from netsim.simulator.symmetry import SymmetryRecorder
 from netsim.training.costs import AssumedCosts
 from netsim.training.loop import TimingOnly
 from netsim.training.workloads import WORKLOADS
+from topologies import STARS
 from topologies.builder import BANDWIDTH_BPS, LATENCY_S
 
 MESSAGES_PER_SECOND = {"messages": 15_000, "batched": 5_000_000}
@@ -33,7 +34,9 @@ SLOW_S, LONGEST_S = 20, 2 * 86400
 """Seconds from which a simulation is announced, and from which it is refused."""
 SMALL = 512
 """Beyond twice as many workers, an estimate extrapolates from the layouts of this number and of twice as many."""
-FEWER = "take fewer workers or rounds, or --way closed-form on an idle star"
+FEWER = "take fewer workers or rounds"
+PLAYED_S = 5
+"""On an idle star, runs whose rounds take longer to play are solved by formulas, where those hold."""
 
 
 class Estimate(NamedTuple):
@@ -93,8 +96,27 @@ def check_experiments(experiments: Iterable[Experiment], jobs: int) -> None:
 
 def estimate(experiment: Experiment, name: str, *, watched: bool = False) -> Estimate:
     """Return about the least that one algorithm takes, by the way that its ranks are simulated."""
-    if experiment.way == "closed-form":
-        return Estimate(0, 0.0, False)
+    found = _played(experiment, name, watched=watched)
+    return Estimate(0, 0.0, False) if _has_formulas(experiment, found) else found
+
+
+def plays_too_long(experiment: Experiment, name: str) -> bool:
+    """Return whether an algorithm is to be solved by formulas rather than played round by round."""
+    return _has_formulas(experiment, _played(experiment, name))
+
+
+def check_played(experiment: Experiment, name: str, why: str) -> None:
+    """Check the duration of an algorithm that was to be solved by formulas, which do not hold: `why`."""
+    played = _played(experiment, name)
+    check_duration(f"{name}: {played.in_words()} (no formula: {why})", played.seconds)
+
+
+def _has_formulas(experiment: Experiment, played: Estimate) -> bool:
+    return experiment.topology in STARS and not played.one_by_one and played.seconds > PLAYED_S
+
+
+def _played(experiment: Experiment, name: str, *, watched: bool = False) -> Estimate:
+    """Return about the least that an algorithm takes whose messages are all simulated."""
     workers, rounds = experiment.workers, experiment.round_count
     of_a_round = _of_a_round(name, workers)
     servers = experiment.servers if class_of(name).uses_server else 0
@@ -106,16 +128,15 @@ def estimate(experiment: Experiment, name: str, *, watched: bool = False) -> Est
         or servers > 1
         or experiment.overlap is not None
         or experiment.sends == "eager"
-        or experiment.way == "messages"
+        or experiment.engine == "event"
         or experiment.effects.any
     )
     seconds = rounds * workers * (WORKER_S if experiment.timing_only else GRADIENT_S)
     if one_by_one:
         messages = rounds * (messages + _cross_traffic(experiment, name))
         seconds += messages / MESSAGES_PER_SECOND["messages"]
-    else:  # a step that repeats is solved once, except by compiled code
+    else:  # a step that repeats is solved once
         seconds += rounds * of_a_round.exchanges * EXCHANGE_S
-        messages *= rounds if experiment.way == "compiled" else 1
         seconds += messages / MESSAGES_PER_SECOND["batched"]
     return Estimate(messages, seconds, one_by_one)
 

@@ -27,7 +27,8 @@ from netsim.simulator.analytic import Star
 from netsim.simulator.checkpoint import Checkpoint, CheckpointObserver, CheckpointState
 from netsim.simulator.critical_path import CriticalPath
 from netsim.simulator.effects_engine import EffectsTransport
-from netsim.simulator.engines import Training, all_at_once, closed_form, timing
+from netsim.simulator.engines import Inside, Training, all_at_once, closed_form, timing
+from netsim.simulator.estimates import check_played, plays_too_long
 from netsim.simulator.event_engine import SimulatedTransport
 from netsim.simulator.in_memory import InMemoryTransport
 from netsim.simulator.observer import UNOBSERVED, MetricsObserver, Observers, ProgressObserver, RunObserver, tell
@@ -127,13 +128,13 @@ class Session:
         reason = self._in_the_way(algorithm, emit, checkpoint, trace)
         if reason is None:
             try:
-                found = self._at_once(algorithm)
+                result = self.vectorized(algorithm)
                 on_round(name, experiment.round_count - 1)
-                return found
+                return result
             except NoScheduleError as error:
                 reason = str(error)
-        if experiment.way not in ("auto", "messages"):
-            raise InfeasibleError(f"way {experiment.way!r} cannot be taken for {name}: {reason}; use --way auto")
+        if experiment.engine == "vectorized":
+            raise InfeasibleError(f"engine 'vectorized' cannot be taken for {name}: {reason}; use --engine auto")
         fabric = experiment.fabric()
         workers = make_workers(algorithm, experiment.workers, experiment.servers)
         if trace is not None:
@@ -251,7 +252,7 @@ class Session:
         self, algorithm: Algorithm, emit: Emit | None, checkpoint: Checkpoint | None, trace: Trace | None
     ) -> str | None:
         """Return why messages have to be simulated one by one, "" if somebody wants that; None if they have not."""
-        if self.experiment.way == "messages":
+        if self.experiment.engine == "event":
             return ""
         reasons = {
             "parts of a gradient are exchanged by themselves": isinstance(algorithm, Overlapped),
@@ -264,15 +265,34 @@ class Session:
         }
         return next((reason for reason, present in reasons.items() if present), None)
 
-    def _at_once(self, algorithm: Algorithm) -> Result:
-        """Return the result of an algorithm whose ranks can be taken all at once; raise NoScheduleError otherwise."""
+    def vectorized(self, algorithm: Algorithm, inside: Inside | None = None) -> Result:
+        """Return the result of the vectorised engine.
+
+        Parameters
+        ----------
+        algorithm
+            What to simulate, built from this session's experiment.
+        inside
+            What the engine uses inside; by default, the fastest that is exact. Tests and benchmarks name one.
+
+        Raises
+        ------
+        NoScheduleError
+            Where the ranks cannot be taken all at once.
+        """
+        if inside is None and plays_too_long(self.experiment, algorithm.name):
+            try:
+                return self.vectorized(algorithm, "closed-form")
+            except NoScheduleError as error:
+                check_played(self.experiment, algorithm.name, str(error))
         experiment = self.experiment
         training, world = self._training(algorithm), self._world(algorithm)
-        if experiment.way == "closed-form":
+        if inside == "closed-form":
             found = closed_form(training, world, self._star(), self.costs)
         else:
             sharing = cast(Sharing, experiment.sharing)
-            found = all_at_once(training, world, experiment.fabric, self.costs, sharing, experiment.way)
+            named = experiment.engine == "vectorized"
+            found = all_at_once(training, world, experiment.fabric, self.costs, sharing, inside, compile_few=named)
         return self._summarise(algorithm, found.ranks, found.timing, found.way)
 
     def _training(self, algorithm: Algorithm) -> Training:

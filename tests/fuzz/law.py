@@ -95,7 +95,7 @@ def of_command(arguments: Sequence[str]) -> Ran:
 def warm_up() -> None:
     """Do what takes seconds once in a process, such as compiling, beside the time of any input."""
     simulate = "simulate --timing-only --elements 10 --workers 4 --json"
-    more = ("", "--way messages", "--way compiled", "--topology tree:fan-out=2 --background 0.1", "--sharing rtt")
+    more = ("", "--engine event", "--engine vectorized", "--topology tree:fan-out=2 --background 0.1", "--sharing rtt")
     for command in (
         *(f"{simulate} {each}" for each in more),
         "topology show star",
