@@ -13,8 +13,7 @@ from typing import Any
 
 from algorithms.dense import DenseRing
 from algorithms.dense_tree import DenseTree
-from algorithms.gtopk import GTopK
-from algorithms.gtopk_hier import GTopKHierarchical
+from algorithms.gtopk import GTopK, GTopKHierarchical
 from algorithms.gtopk_naive import GTopKNaive
 from algorithms.lag import LAG
 from algorithms.lasg import LASGPS, LASGWK1, LASGWK2
@@ -82,7 +81,7 @@ def with_options(text: str, **values: Any) -> str:
 
     Options that the algorithm does not have, default values, and options already in `text` are not added.
 
-    >>> with_options("sasg", history=5, gather="doubling")
+    >>> with_options("sasg", history=5, gather="bruck")
     'sasg:history=5'
     """
     given = own_options(text)
@@ -99,8 +98,8 @@ def with_options(text: str, **values: Any) -> str:
 def title_of(text: str) -> str:
     """Return the title of an algorithm with its options, where they differ from the defaults.
 
-    >>> title_of("topk:gather=doubling"), title_of("sasg:history=5,serial-server=true")
-    ('Top-k (doubling)', 'SASG (history 5, serial-server)')
+    >>> title_of("topk:gather=bruck"), title_of("sasg:history=5,serial-server=true")
+    ('Top-k (bruck)', 'SASG (history 5, serial-server)')
     """
     algorithm, settings = class_of(text), settings_of(text)
     changed = [option for option in algorithm.options if settings[option.name] != option.default]

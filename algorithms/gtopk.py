@@ -1,13 +1,15 @@
-"""gTop-k S-SGD: the global top-k by a tree of merges: 2 log₂P α + 4k log₂P β."""
+"""gTop-k S-SGD: the global top-k by a tree of merges, plain or along groups of ranks that share a machine or rack."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import ClassVar, Literal
 
 from algorithms.compression import merge, outside, restore
 from algorithms.feedback import ErrorFeedback, Feedback
 from algorithms.selection import Selector
-from netsim._util.options import Choice, Option
+from netsim._util.errors import UsageError
+from netsim._util.options import Choice, Option, Whole
 from netsim.comm.collectives import tree_broadcast, tree_reduce
 from netsim.comm.payload import Vector
 from netsim.comm.worker import Worker
@@ -16,10 +18,11 @@ from netsim.training.sgd import SGDConfig
 
 Residual = Literal["keep-at-merge", "index-intersection"]
 RESIDUALS: tuple[Residual, ...] = ("keep-at-merge", "index-intersection")
+Levels = tuple[tuple[tuple[int, ...], ...], ...]
 
 
 class GTopK(ErrorFeedback):
-    """Two workers' k entries are merged and cut to k again at every node of a binomial tree.
+    """Two workers' k entries are merged and cut to k again at every node of a binomial tree: 2 log₂P (α + 2kβ).
 
     Which of its selected values a worker may forget (eq. (7)) is the `residual` rule's to say:
     under ``keep-at-merge`` the worker that merges keeps what it drops, and gradient mass is conserved
@@ -52,6 +55,7 @@ class GTopK(ErrorFeedback):
         assert vector is not None
         selector = self.selector.at(worker.step, template.size)
         local, memory = await self.compress(worker, vector, memory)
+        levels = self.levels(worker.workers)
         dropped: list[Vector] = []
 
         async def combine(mine: Vector, theirs: Vector) -> Vector:
@@ -59,9 +63,70 @@ class GTopK(ErrorFeedback):
             dropped.append(merged.dropped)
             return merged.kept
 
-        root = await tree_reduce(worker, local, combine)
-        total = await tree_broadcast(worker, root, template=local)
+        root = await tree_reduce(worker, local, combine, levels)
+        total = await tree_broadcast(worker, root, local, levels)
         if self.rule == "index-intersection":
             dropped = [await worker.compute("merge", outside, local, total)]
         residual = await worker.compute("merge", restore, memory.residual, *dropped)
         return total, memory._replace(residual=residual)
+
+    def levels(self, workers: int) -> Levels | None:
+        """Return the levels of the tree: None for one plain tree of all ranks."""
+        return None
+
+
+class GTopKHierarchical(GTopK):
+    """gTop-k whose tree follows the network: members of a group merge first, then the groups' lowest ranks.
+
+    m workers share a machine, rack or site, and there are g of those: 2 log₂m (α₁ + 2kβ₁) + 2 log₂g (α₂ + 2kβ₂), where
+    α₁ and β₁ are latency and time of an element inside, α₂ and β₂ across. Of each group one worker alone sends across.
+
+    `groups` tells the group of every rank, or is the size of groups of consecutive ranks; None is one
+    group of all, which is gTop-k itself. The worker that merges keeps what it drops, so gradient mass is conserved.
+    """
+
+    name = "gtopk-hier"
+    title = "gTop-k (hierarchical)"
+    options = (
+        Option(
+            Whole(1),
+            None,
+            "Number of consecutive ranks that form a group.",
+            otherwise="the racks of the topology",
+            name="group_size",
+        ),
+    )
+    grouped: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        selector: Selector,
+        momentum_correction: SGDConfig | float = 0.0,
+        groups: Sequence[int] | int | None = None,
+    ) -> None:
+        super().__init__(selector, momentum_correction)
+        self.groups = groups
+        self._levels: Levels | None = None
+
+    def levels(self, workers: int) -> Levels:
+        """Return the ranks of every group, and, as one group of their own, the lowest rank of each."""
+        if self._levels is None:
+            members = groups_of_ranks(self.groups, workers)
+            self._levels = members, (tuple(ranks[0] for ranks in members),)
+        return self._levels
+
+
+def groups_of_ranks(groups: Sequence[int] | int | None, workers: int) -> tuple[tuple[int, ...], ...]:
+    """Return the ranks of every group, ascending."""
+    if groups is None:
+        groups = workers
+    if isinstance(groups, int):
+        if groups < 1:
+            raise UsageError(f"groups {groups!r} must be a size of at least 1, or the group of every rank")
+        groups = [rank // groups for rank in range(workers)]
+    if len(groups) != workers:
+        raise UsageError(f"groups for {len(groups)} ranks were given, and there are {workers}")
+    members: dict[int, list[int]] = {}
+    for rank, group in enumerate(groups):
+        members.setdefault(group, []).append(rank)
+    return tuple(map(tuple, members.values()))

@@ -8,28 +8,28 @@ from algorithms.compression import sum_to_dense
 from algorithms.feedback import ErrorFeedback, Feedback
 from algorithms.selection import Selector
 from netsim._util.options import Choice, Option
-from netsim.comm.collectives import doubling_all_gather, ring_all_gather
+from netsim.comm.collectives import bruck_all_gather, ring_all_gather
 from netsim.comm.payload import Vector
 from netsim.comm.worker import Worker
 from netsim.training.algorithm import Contribution
 from netsim.training.sgd import SGDConfig
 
-Gather = Literal["ring", "doubling"]
-GATHERS = {"ring": ring_all_gather, "doubling": doubling_all_gather}
+Gather = Literal["ring", "bruck"]
+GATHERS = {"ring": ring_all_gather, "bruck": bruck_all_gather}
 
 
 class TopK(ErrorFeedback):
     """Every worker sends its k largest values and their indices to all other workers.
 
-    Communication takes (P-1)(α + 2kβ) by a ring, and α log₂P + 2(P-1)kβ by recursive doubling. No selected entry is
-    dropped, so result and residuals together contain the whole gradient mass.
+    Communication takes (P-1)(α + 2kβ) by a ring, and α ⌈log₂P⌉ + 2(P-1)kβ by Bruck's all-gather. No selected entry
+    is dropped, so result and residuals together contain the whole gradient mass.
 
     Parameters
     ----------
     selector, momentum_correction
         As for :class:`~algorithms.feedback.ErrorFeedback`.
     gather
-        The all-gather: "ring" or "doubling".
+        The all-gather: "ring" or "bruck".
 
     References
     ----------

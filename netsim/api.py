@@ -352,7 +352,7 @@ def exchange(
     k
         Number of entries that a sparse algorithm selects; None for a dense one.
     **options
-        The algorithm's own options, such as ``residual="index-intersection"`` for gtopk or ``gather="doubling"`` for
+        The algorithm's own options, such as ``residual="index-intersection"`` for gtopk or ``gather="bruck"`` for
         topk.
 
     Raises

@@ -42,7 +42,7 @@ def network_points() -> list[Point]:
     return [
         model
         | {
-            "algorithm": with_options(name, gather="doubling"),
+            "algorithm": with_options(name, gather="bruck"),
             "workers": workers,
             "timing_only": True,
             "density": 1e-3,

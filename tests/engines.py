@@ -6,11 +6,11 @@ from importlib.util import find_spec
 from typing import Any, cast, get_args
 
 from netsim._util.errors import InfeasibleError
-from netsim.comm.schedule import NoScheduleError
 from netsim.experiment.configuration import Experiment
 from netsim.experiment.options import ENGINES
 from netsim.experiment.results import Result
 from netsim.simulator.engines import Inside
+from netsim.simulator.layout import NoScheduleError
 from netsim.simulator.session import open_session
 from tests.named import with_own
 

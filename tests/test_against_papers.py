@@ -245,7 +245,7 @@ def agree(what: str, rank: int, ours: Sequence[Any], theirs: Sequence[Any]) -> N
 every_p = pytest.mark.parametrize("workers", WORKERS)
 SPARSE: dict[str, tuple[str, dict[str, Any]]] = {
     "topk": ("topk", {}),
-    "topk-doubling": ("topk", {"gather": "doubling"}),
+    "topk-bruck": ("topk", {"gather": "bruck"}),
     "gtopk": ("gtopk", {}),
     "gtopk-intersection": ("gtopk", {"residual": "index-intersection"}),
     "gtopk-naive": ("gtopk-naive", {}),
@@ -367,9 +367,7 @@ def test_the_distributed_code_of_sasg_refreshes_the_old_model_at_every_step() ->
 
 def test_the_variants_differ() -> None:
     """What is compared above is not one thing under many names."""
-    pairs = {
-        name: both(name, 3, MEAN) for name in EVERY if name not in ("dense-tree", "ps", "topk-doubling", "ps-topk")
-    }
+    pairs = {name: both(name, 3, MEAN) for name in EVERY if name not in ("dense-tree", "ps", "topk-bruck", "ps-topk")}
     for recipe in [recipe for recipe in RECIPES if recipe != "mean"]:
         pairs |= {f"{name} {recipe}": both(name, 3, RECIPES[recipe]) for name in ("dense", "gtopk", "sasg")}
     for select in (PER_TENSOR, WARMING, WARMING_PER_TENSOR):

@@ -79,15 +79,15 @@ def test_an_algorithm_takes_the_options_that_it_declares(name: str) -> None:
 
 def test_python_and_the_command_line_agree(capsys: pytest.CaptureFixture[str]) -> None:
     """Also that a quantity may be text or a number in SI units, and algorithms a list or text."""
-    arguments = "--workers 4 --bandwidth 25MB/s --latency 50us --algorithm ps,topk:gather=doubling --compute-time 2ms"
+    arguments = "--workers 4 --bandwidth 25MB/s --latency 50us --algorithm ps,topk:gather=bruck --compute-time 2ms"
     assert main(shlex.split(f"simulate --timing-only --elements 1000 --k 10 --json {arguments}")) == 0
     shown = capsys.readouterr().out
     options = SMALL
-    as_text = {"bandwidth": "25MB/s", "latency": "50us", "algorithm": "ps,topk:gather=doubling", "compute_time": "2ms"}
+    as_text = {"bandwidth": "25MB/s", "latency": "50us", "algorithm": "ps,topk:gather=bruck", "compute_time": "2ms"}
     as_numbers = {
         "bandwidth": 200e6,
         "latency": 50e-6,
-        "algorithm": ["ps", "topk:gather=doubling"],
+        "algorithm": ["ps", "topk:gather=bruck"],
         "compute_time": 0.002,
     }
     assert netsim.simulate(**options, **as_text).to_json() == shown.rstrip("\n")
@@ -135,7 +135,7 @@ TWO = np.array([[5, 0, 3, 1], [0, 4, -2, 1]], np.float32)
     ("algorithm", "options", "aggregated", "residuals"),
     [
         ("topk", {}, [5, 4, 1, 0], [[0, 0, 0, 1], [0, 0, 0, 1]]),
-        ("topk", {"gather": "doubling"}, [5, 4, 1, 0], [[0, 0, 0, 1], [0, 0, 0, 1]]),
+        ("topk", {"gather": "bruck"}, [5, 4, 1, 0], [[0, 0, 0, 1], [0, 0, 0, 1]]),
         ("gtopk", {}, [5, 4, 0, 0], [[0, 0, 1, 1], [0, 0, 0, 1]]),
         ("gtopk", {"residual": "index-intersection"}, [5, 4, 0, 0], [[0, 0, 3, 1], [0, 0, -2, 1]]),
     ],
@@ -214,7 +214,7 @@ def with_value(value: float) -> np.ndarray:
         ("topk", TWO, {"k": 2, "residual": "keep-at-merge"}, "'residual'"),
         ("dense", TWO, {"gather": "ring"}, "'gather'"),
         ("gtopk", TWO, {"k": 2, "residual": "keep-at-merg"}, "did you mean 'keep-at-merge'?"),
-        ("topk", TWO, {"k": 2, "gather": "doublng"}, "did you mean 'doubling'?"),
+        ("topk", TWO, {"k": 2, "gather": "bruk"}, "did you mean 'bruck'?"),
         ("dense", with_value(float("nan")), {}, "NaN or infinity"),
         ("gtopk", with_value(float("-inf")), {"k": 2}, "NaN or infinity"),
         ("dense", TWO[0], {}, "shape (4,)"),

@@ -70,7 +70,7 @@ def test_index_intersection_leaks_where_keep_at_merge_does_not() -> None:
     assert (leaky.aggregated + leaky.residuals.sum(0)).tolist() == [5, 8, 0]
 
 
-@pytest.mark.parametrize("gather", ["ring", "doubling"])
+@pytest.mark.parametrize("gather", ["ring", "bruck"])
 @settings(max_examples=40, deadline=None)
 @given(vectors=gradients(largest_p=17), k=st.integers(1, 40))
 def test_topk_sums_everyones_selection(gather: str, vectors: np.ndarray, k: int) -> None:

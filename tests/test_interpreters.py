@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from algorithms.compression import accumulate_and_select, restore
 from algorithms.selection import Selector
 from netsim._util.errors import DeadlockError, ProtocolError
-from netsim.comm.collectives import doubling_all_gather, ring_all_gather, tree_broadcast
+from netsim.comm.collectives import bruck_all_gather, ring_all_gather, tree_broadcast
 from netsim.comm.payload import Bundle, Dense, Flag, SizeOnly, Sparse, add
 from netsim.comm.worker import Compute, Worker
 from netsim.network.fabric import Fabric
@@ -46,7 +46,7 @@ def vector(*values: float) -> Dense:
     return Dense(torch.tensor(values))
 
 
-both = pytest.mark.parametrize("medium", ["memory", "simulated"])
+both = pytest.mark.parametrize("transport", ["memory", "simulated"])
 
 
 @both
@@ -185,7 +185,7 @@ def test_a_rank_cannot_address_itself_or_nobody() -> None:
             worker.send(peer, vector(1.0))
 
 
-@pytest.mark.parametrize("gather", [ring_all_gather, doubling_all_gather])
+@pytest.mark.parametrize("gather", [ring_all_gather, bruck_all_gather])
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 33))
 def test_gathers_return_everyones_vector_in_rank_order(gather: Any, ranks: int) -> None:

@@ -51,7 +51,7 @@ def test_parameters_and_bytes_are_equal_in_memory_simulated_and_real(workers: in
     "options",
     [
         {"algorithm": "gtopk:residual=index-intersection"},
-        {"algorithm": "topk:gather=doubling"},
+        {"algorithm": "topk:gather=bruck"},
         {"algorithm": "ps,gtopk", "topology": "ps"},
         {"algorithm": "gtopk-hier:group-size=2"},
         {"algorithm": "gtopk-hier", "topology": "racks:size=2", "placement": "cyclic"},

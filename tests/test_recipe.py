@@ -320,7 +320,7 @@ def test_an_option_that_changes_nothing_is_named(options: dict[str, Any], words:
     "options",
     [
         {"algorithm": "dense,gtopk:residual=index-intersection", "density": 0.01, "density_warmup": 2},
-        {"algorithm": "topk:gather=doubling,randk", "select": "sampled"},
+        {"algorithm": "topk:gather=bruck,randk", "select": "sampled"},
         {"algorithm": "ps,sasg:history=5,serial-server=true"},
         {"algorithm": "gtopk-hier:group-size=2", "k": 5},
         {"algorithm": "dense", "topology": "tree:uplink=1Gbps", "fan_out": 2},

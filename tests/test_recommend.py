@@ -55,7 +55,7 @@ def test_rounds_ranks_and_ranges_are_the_closed_forms(capsys: pytest.CaptureFixt
 
 
 def test_an_order_that_an_error_of_a_fifth_turns_is_not_called_safe(capsys: pytest.CaptureFixture[str]) -> None:
-    """By doubling, Top-k saves 4 of gTop-k's 8 latencies and sends 14 k β more: at k = 450 they are nearly equal."""
+    """By Bruck's, Top-k saves 4 of gTop-k's 8 latencies and sends 14 k β more: at k = 450 they are nearly equal."""
     k = round(4 * ALPHA / (14 * BETA)) + 4
     found = asked(capsys, f"--algorithm topk,gtopk --density {k / ELEMENTS}")
     first, second, _ = found["ranking"]

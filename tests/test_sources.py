@@ -78,7 +78,7 @@ def of_checkout(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cal
         ("studies/words.py", "LARGE_ERROR = 0.2", "LARGE_ERROR = 0.3", set()),
         ("netsim/study/runner.py", "MOST_POINTS = 100_000", "MOST_POINTS = 1", set()),
         ("netsim/study/traced.py", "RANKS, LINKS = 16, 16", "RANKS, LINKS = 8, 8", set()),
-        ("studies/scaling.py", '"topk:gather=doubling", "gtopk"', '"gtopk"', set()),
+        ("studies/scaling.py", '"topk:gather=bruck", "gtopk"', '"gtopk"', set()),
         ("netsim/analysis/conclusion.py", "LARGEST = 64", "LARGEST = 32", set()),
         # What is for people alone, in files that measure.
         ("netsim/study/simulated.py", "it would be most of the stored file.", "it would be much.", set()),
@@ -120,7 +120,7 @@ points = [
     (time_to_accuracy.measure, same | {"algorithm": "sasg:alpha=0.5", "overlap": None}),
     (scaling.measure, sizes | {"algorithm": "dense", "topology": "fat-tree:k=4"}),
     (scaling.measure, sizes | {"algorithm": "gtopk", "topology": "racks", "engine": "event"}),
-    (scaling.measure, sizes | {"algorithm": "topk:gather=doubling", "drawn": True}),
+    (scaling.measure, sizes | {"algorithm": "topk:gather=bruck", "drawn": True}),
     (scaling.measure, sizes | {"algorithm": "ps", "protocol": "tcp", "background": "0.2"}),
     (scaling.measure, sizes | {"algorithm": "dense", "engine": "vectorized", "topology": "star"}),
     (scaling.measure, {"workers": 4, "timing_only": True, "model": "alexnet", "algorithm": "dense-tree",

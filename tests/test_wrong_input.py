@@ -72,11 +72,11 @@ NAMES = [
     ("--topology tre", ["topology 'tre'", "did you mean 'tree'?", "star"]),
     ("--workload digits-mpl", ["workload 'digits-mpl'", "did you mean 'digits-mlp'?"]),
     ("--algorithm gtopk:residual=keep_at_merge", ["residual", "'keep_at_merge'", "did you mean 'keep-at-merge'?"]),
-    ("--algorithm topk:gather=doublng", ["gather 'doublng'", "did you mean 'doubling'?", "ring"]),
+    ("--algorithm topk:gather=bruk", ["gather 'bruk'", "did you mean 'bruck'?", "ring"]),
     ("--device cudaa", ["device 'cudaa'", "did you mean 'cuda'?", "cpu"]),
     ("--bandwith 1Gbps", ["--bandwith", "--bandwidth"]),
     ("--no-such-thing 1", ["--no-such-thing"]),
-    ("--gather doubling", ["--gather", "--algorithm topk:gather="]),
+    ("--gather bruck", ["--gather", "--algorithm topk:gather="]),
     ("--algorithm topk:residual=x", ["residual", "known: gather"]),
     ("surplus", ["surplus"]),
 ]

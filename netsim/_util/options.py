@@ -214,7 +214,7 @@ class Option:
         return self.kind.write(self.default)
 
     def in_words(self, value: Any) -> str:
-        """Return a value that is not the default for people: ``doubling``, ``history 5``, ``serial-server``."""
+        """Return a value that is not the default for people: ``bruck``, ``history 5``, ``serial-server``."""
         if isinstance(self.kind, OnOff):
             return self.key
         written = self.kind.write(value)

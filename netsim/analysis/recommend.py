@@ -122,7 +122,7 @@ class Recommendation:
 def candidates(algorithms: Sequence[str], densities: Sequence[float], topologies: Sequence[str]) -> list[Candidate]:
     """Return all combinations of algorithms, densities and topologies.
 
-    Densities apply to sparse algorithms only. Top-k comes with both all-gathers, ring and recursive doubling.
+    Densities apply to sparse algorithms only. Top-k comes with both all-gathers, ring and Bruck's.
 
     Raises
     ------

@@ -1,124 +1,226 @@
-"""A collective seen for all ranks at once: the rounds it is made of, as arrays.
+"""A collective as a schedule: in each round, who sends which slot to whom, and what becomes of it there.
 
-A coroutine says what one rank does; its *schedule* says the same of all ranks, with a rank that is an array.
-So an interpreter that needs no data (:mod:`netsim.simulator.vectorized`) takes a round of P messages in a
-few array operations. Both forms stand side by side in :mod:`netsim.comm.collectives`, and tests hold them to the same
-messages. A collective without a schedule is simply taken apart into messages.
+Every rank holds payloads in numbered *slots*: chunks of a vector, or one vector of each rank. A round moves slots
+between pairs of ranks; a rank posts all its sends and receives of a round together, and goes on when all are done. What
+arrives replaces what the receiver holds in that slot, or is combined with it.
+
+A collective is a function, marked :func:`scheduled`, that returns the :class:`Schedule` of one rank. :func:`play`
+executes it there, with real payloads, on every backend. The vectorised engine reads the same rounds for all ranks at
+once, as arrays: for that a round names its slots by a function of two ranks, which takes arrays of ranks as well.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+import functools
+import itertools
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Concatenate, Generic, Literal, NamedTuple, ParamSpec, TypeAlias, TypeVar, cast
 
 import numpy as np
 
 from netsim._util.arrays import IntArray
-from netsim.comm.payload import Payload
-from netsim.comm.worker import Collective, Compute, evaluate
+from netsim.comm.payload import Bundle, Payload, PayloadT
+from netsim.comm.worker import Collective, Handle, Recv, Send, SendRecv, Start, Worker, collective
 
-T = TypeVar("T")
-PerRole: TypeAlias = Sequence[T]
-"""One T for each of a world's representatives, in their order."""
+R = TypeVar("R")
+P = ParamSpec("P")
+Combine: TypeAlias = Callable[[PayloadT, PayloadT], Awaitable[PayloadT]]
+"""Combine what this rank holds (left) with what another rank sent (right)."""
+SlotOf: TypeAlias = Callable[[Any, Any], Any]
+"""Return the slot of a message from its sender and receiver: a number, or an array for arrays of ranks."""
+Holder: TypeAlias = int | Literal["all", "each"]
+"""Who holds the slots at first: one rank all of them, all ranks all of them, or each rank that of its own number."""
 
 
-class NoScheduleError(Exception):
-    """The ranks cannot be taken all at once; the text says why."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Pairs:
-    """Who sends to whom in a round: rank ``src[i]`` to rank ``dst[i]``."""
+    """Who sends to whom in a round: rank ``src[i]`` to rank ``dst[i]``. Rounds alike share one object."""
 
-    src: IntArray
-    dst: IntArray
+    def __init__(self, src: IntArray, dst: IntArray) -> None:
+        self.src, self.dst = src, dst
+
+    def of(self, rank: int) -> tuple[Sequence[int], Sequence[int]]:
+        """Return to whom a rank sends, and from whom it receives."""
+        return self._by_rank.get(rank, ((), ()))
+
+    @functools.cached_property
+    def _by_rank(self) -> dict[int, tuple[list[int], list[int]]]:
+        peers: defaultdict[int, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
+        for src, dst in zip(self.src.tolist(), self.dst.tolist(), strict=True):
+            peers[src][0].append(dst)
+            peers[dst][1].append(src)
+        return dict(peers)
 
 
-class PostCompute(NamedTuple):
-    """What follows the messages of a round: rank ``at[i]`` makes the schedule's computations ``requests[pick[i]]``."""
-
-    at: IntArray
-    pick: IntArray
+def first_slot(src: Any, dst: Any) -> Any:
+    """Return slot 0 for every message."""
+    return 0 * src
 
 
 class Round(NamedTuple):
-    """What happens at once.
+    """Messages that are exchanged at once.
 
-    A rank posts all its sends and receives of a round together, goes on when all are done, and may then
-    compute. Message i has ``sizes[which[i]]`` bytes: of values, of indices and of flags (:func:`size_of`). A rank that
-    receives several waits for them in this order.
+    A message carries the slot ``slot(src, dst)``. If `bundled`, it carries so many slots from there on, counted
+    modulo the slots there are, as one bundle. A `signal` is a payload that only tells the receiver to go on.
     """
 
     pairs: Pairs
-    sizes: IntArray
-    which: IntArray
-    then: PostCompute | None = None
+    slot: SlotOf = first_slot
+    bundled: int | None = None
+    signal: Payload | None = None
+
+    def message(self, held: Sequence[Any], src: int, dst: int) -> Payload:
+        """Return what one rank sends to another of what is held; at the receiver, an example of it."""
+        if self.signal is not None:
+            return self.signal
+        if self.bundled is None:
+            return cast(Payload, held[self.slot(src, dst)])
+        return Bundle(tuple(held[slot] for slot in self.slots(src, dst, len(held))))
+
+    def slots(self, src: int, dst: int, count: int) -> Sequence[int]:
+        """Return the slots, of `count`, that the message from one rank to another carries."""
+        first = self.slot(src, dst)
+        return (first,) if self.bundled is None else [(first + place) % count for place in range(self.bundled)]
 
 
 class Rounds(Sequence[Round]):
-    """So many rounds, each made when it is looked at."""
+    """So many rounds, each made when it is looked at. ``of(rank)`` are those that a rank takes part in, if not all."""
 
-    def __init__(self, count: int, make: Callable[[int], Round]) -> None:
-        self._count, self._make = count, make
+    def __init__(
+        self, count: int, make: Callable[[int], Round], of: Callable[[int], Iterable[int]] | None = None
+    ) -> None:
+        self._count, self._make, self._of = count, make, of
 
     def __len__(self) -> int:
         return self._count
 
-    def __getitem__(self, number: Any) -> Any:
-        return self._make(range(self._count)[number])
+    def __getitem__(self, index: Any) -> Any:
+        return self._make(range(self._count)[index])
 
     def __iter__(self) -> Iterator[Round]:
         return map(self._make, range(self._count))
 
+    def of(self, rank: int) -> Iterator[Round]:
+        """Yield the rounds that a rank takes part in."""
+        return iter(self) if self._of is None else map(self._make, self._of(rank))
 
-class Schedule(NamedTuple):
-    """All that a collective does, and the `answers` that the representatives get.
 
-    `requests` are the computations that rounds refer to, each a list of those made one after the other.
-    `uneven` says that ranks of one role made different numbers of them.
+class Repeated(Sequence[PayloadT]):
+    """One payload in so many slots; it takes the memory of one."""
+
+    def __init__(self, payload: PayloadT, count: int) -> None:
+        self.payload, self._count = payload, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.payload
+
+    def __iter__(self) -> Iterator[PayloadT]:
+        return itertools.repeat(self.payload, self._count)
+
+
+@dataclass(slots=True)
+class Schedule(Generic[R]):
+    """A collective as one rank sees it.
+
+    Parameters
+    ----------
+    rounds
+        The same at every rank.
+    held
+        By slot, the payload that this rank holds at first, or one like that which it will receive.
+    answer
+        Makes the rank's result of what it holds in the end.
+    holder
+        Whose payloads the slots are at first.
+    combine
+        Combines what is held with what arrives; without it, what arrives replaces what is held. What was sent to be
+        combined is given up: its slot is None from then on. A combination that is one computation must be the same
+        for all payloads of one size; one that is a coroutine may remember.
+    alike
+        Whether the payloads of `holder` "each" are of one size.
     """
 
     rounds: Sequence[Round]
-    answers: PerRole[Any]
-    requests: Sequence[Sequence[Compute[Any]]] = ()
-    uneven: bool = False
+    held: Sequence[Any]
+    answer: Callable[[Sequence[Any]], R]
+    holder: Holder = "all"
+    combine: Combine[Any] | None = None
+    alike: bool = True
 
 
-class RoleMap:
-    """All ranks, and the few that stand for them: rank 0, the last worker for the others, and the server.
+async def play(worker: Worker, schedule: Schedule[R]) -> R:
+    """Execute one rank's part of a schedule, and return its answer."""
+    rank, rounds, combine = worker.rank, schedule.rounds, schedule.combine
+    held: Any = schedule.held
+    for round_ in rounds.of(rank) if isinstance(rounds, Rounds) else rounds:
+        targets, sources = round_.pairs.of(rank)
+        if not targets and not sources:
+            continue
+        received = await _exchange(
+            [worker.send(dst, round_.message(held, rank, dst)) for dst in targets],
+            [worker.recv(src, round_.message(held, src, rank)) for src in sources],
+        )
+        if round_.signal is not None:
+            continue
+        if sources and not isinstance(held, list):
+            held = list(held)
+        if combine is not None:
+            for dst in targets:
+                for slot in round_.slots(rank, dst, len(held)):
+                    held[slot] = None
+        for src, payload in zip(sources, received, strict=True):
+            parts = (payload,) if round_.bundled is None else payload.parts
+            for slot, part in zip(round_.slots(src, rank, len(held)), parts, strict=True):
+                held[slot] = part if combine is None else await combine(held[slot], part)
+    return schedule.answer(held)
 
-    `role` is which of the `representatives` stands for each rank.
-    """
 
-    def __init__(self, workers: int, server: int = 0) -> None:
-        self.workers, self.server = workers, server
-        self.size = max(workers, server + 1)
-        self.ranks: IntArray = np.arange(self.size)
-        self.representatives = tuple(dict.fromkeys((0, workers - 1, server)))
-        self.role: IntArray = np.full(self.size, self.representatives.index(workers - 1))
-        for role, rank in enumerate(self.representatives):
-            self.role[rank] = role
+async def _exchange(sends: list[Send], receives: list[Recv[Any]]) -> list[Any]:
+    """Post all messages of a round together; return what was received, in the order of the receives."""
+    if len(sends) == 1 and len(receives) == 1:
+        return [await SendRecv(sends[0], receives[0])]
+    if len(sends) + len(receives) == 1:
+        for send in sends:
+            await send
+        return [await receive for receive in receives]
+    sending: list[Handle[None]] = [await Start(send) for send in sends]
+    receiving: list[Handle[Any]] = [await Start(receive) for receive in receives]
+    for handle in sending:
+        await handle
+    return [await handle for handle in receiving]
 
-    def sizes(self, payloads: PerRole[Payload]) -> tuple[IntArray, IntArray]:
-        """Return the sizes there are, and which is that of every rank's own payload."""
-        return np.array([size_of(payload) for payload in payloads]), self.role
 
-    def alike(self, payloads: PerRole[Payload | None]) -> Payload:
-        """Return the payload that all have who have one; raise NoScheduleError where they differ in size."""
-        present = [payload for payload in payloads if payload is not None]
-        if len({(kind_of(payload), *size_of(payload)) for payload in present}) > 1:
-            raise NoScheduleError("payloads of different sizes are combined")
-        return present[0]
+def scheduled(
+    definition: Callable[Concatenate[Worker, P], Schedule[R]],
+) -> Callable[Concatenate[Worker, P], Collective[R]]:
+    """Make a function that returns one rank's schedule a collective, which expands by :func:`play`."""
 
-    def everywhere(self, value: T) -> list[T]:
-        """Return the same answer for all."""
-        return [value] * len(self.representatives)
+    @functools.wraps(definition)
+    async def expand(worker: Worker, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return await play(worker, definition(worker, *args, **kwargs))
 
-    def only_at(self, rank: int, value: T) -> list[T | None]:
-        """Return an answer for one rank, and None for the others."""
-        return [value if one == rank else None for one in self.representatives]
+    expand.schedule = definition  # type: ignore[attr-defined]
+    return collective(expand)
+
+
+def written(call: Collective[Any]) -> Any:
+    """Return the function that a collective is made of."""
+    return getattr(call.function, "func", call.function)
+
+
+def has_schedule(call: Collective[Any]) -> bool:
+    """Return whether a collective is a schedule."""
+    return hasattr(written(call), "schedule")
+
+
+def schedule_at(worker: Worker, call: Collective[R]) -> Schedule[R]:
+    """Return the schedule of a collective as `worker` sees it."""
+    schedule: Schedule[R] = written(call).schedule(worker, *call.args, **getattr(call.function, "keywords", {}))
+    return schedule
 
 
 def size_of(payload: Payload) -> tuple[int, int, int]:
@@ -126,62 +228,8 @@ def size_of(payload: Payload) -> tuple[int, int, int]:
     return payload.value_bytes, payload.index_bytes, payload.control_bytes
 
 
-def kind_of(payload: Payload) -> tuple[Any, ...]:
-    """Return what tells payloads of the same bytes apart."""
-    return type(payload).__name__, getattr(payload, "size", None)
-
-
-def asked(work: Awaitable[T]) -> tuple[list[Compute[Any]], T]:
-    """Return the computations that a coroutine asks for, and what it returns; it may ask for nothing else."""
-    requests: list[Compute[Any]] = []
-    steps = work.__await__()
-    answer: Any = None
-    try:
-        while True:
-            request = steps.send(answer)
-            if not isinstance(request, Compute):
-                raise NoScheduleError("messages are exchanged while payloads are combined")
-            requests.append(request)
-            answer = evaluate(request)
-    except StopIteration as stop:
-        return requests, stop.value
-
-
-Scheduler: TypeAlias = Callable[..., Schedule]
-_SCHEDULERS: dict[Any, Scheduler] = {}
-
-
-def schedule_of(collective: Callable[..., Collective[Any]]) -> Callable[[Scheduler], Scheduler]:
-    """Give a collective its schedule: a function of the world and of its own arguments, each by representative."""
-
-    def register(scheduler: Scheduler) -> Scheduler:
-        _SCHEDULERS[getattr(collective, "__wrapped__", collective)] = scheduler
-        return scheduler
-
-    return register
-
-
-def has_schedule(call: Collective[Any]) -> bool:
-    """Return whether a collective can be taken for all ranks at once."""
-    return written(call) in _SCHEDULERS
-
-
-def written(call: Collective[Any]) -> Any:
-    """Return the coroutine function that a collective is made of."""
-    return getattr(call.function, "func", call.function)
-
-
-def scheduled(world: RoleMap, calls: PerRole[Collective[Any]]) -> Schedule:
-    """Return the schedule of a collective that every representative calls."""
-    return called(_SCHEDULERS[written(calls[0])], calls, world)
-
-
-def called(function: Callable[..., T], calls: PerRole[Collective[Any]], *first: Any) -> T:
-    """Call a function, after its first arguments, with those that each representative hands to a collective."""
-    parameters = inspect.signature(function)
-    bound = []
-    for call in calls:
-        arguments = parameters.bind(*first, *call.args, **getattr(call.function, "keywords", {}))
-        arguments.apply_defaults()
-        bound.append(list(arguments.arguments.values())[len(first) :])
-    return function(*first, *zip(*bound, strict=True))
+@functools.lru_cache(maxsize=32)
+def shift(workers: int, distance: int) -> Pairs:
+    """Return the pairs in which every rank sends to the rank `distance` further, counted modulo the workers."""
+    ranks = np.arange(workers)
+    return Pairs(ranks, (ranks + distance) % workers)

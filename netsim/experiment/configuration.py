@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from algorithms import OWN_OPTIONS, build_algorithm, class_of, own_options, owners_of, settings_of, with_options
 from algorithms.selection import How, Selector, entries
-from netsim._util.errors import InfeasibleError, UsageError, check_digits, shown, unknown
+from netsim._util.errors import InfeasibleError, UsageError, check_choice, check_digits, shown, unknown
 from netsim._util.options import Option, declared, read_fields
 from netsim._util.units import format_bandwidth, format_bytes, format_duration, in_python
 from netsim.comm.pieces import Piece

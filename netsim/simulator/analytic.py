@@ -6,7 +6,7 @@ to where the formula says, without looking at any message:
 ==========================  ==================================================================
 ring reduce-scatter         (P-1)(α + ⌈d/P⌉β), then as long again for the all-gather of chunks
 ring all-gather             (P-1)(α + mβ)
-recursive doubling          log₂P α + (P-1) m β, for P a power of two
+Bruck's all-gather          ⌈log₂P⌉ α + (P-1) m β
 binomial tree               log₂P (α + mβ) up, and down
 parameter server            α + n m β from n workers, and to them; n (2α + (1 + m)β) if serial
 ==========================  ==================================================================
@@ -27,22 +27,20 @@ import numpy as np
 from netsim._util.arrays import IntArray
 from netsim._util.units import HORIZON_PS, beyond_horizon
 from netsim.comm.collectives import (
-    Combine,
     broadcast_from_server,
-    doubling_all_gather,
+    bruck_all_gather,
     gather,
     ring_all_gather,
     ring_all_reduce,
     scatter,
     tree_broadcast,
-    tree_broadcast_back,
     tree_reduce,
-    tree_reduce_level_by_level,
 )
 from netsim.comm.payload import Bundle, Flag, Payload, SizeOnly, add, concatenate
-from netsim.comm.schedule import NoScheduleError, PerRole, RoleMap, asked, called, kind_of, size_of, written
+from netsim.comm.schedule import Combine, size_of, written
 from netsim.comm.worker import Collective, Compute
 from netsim.network.flow import time_alone
+from netsim.simulator.layout import NoScheduleError, PerRole, RoleMap, asked, called, kind_of
 from netsim.simulator.symmetry import SymmetryRecorder
 from netsim.simulator.vectorized_sharing import drain
 from netsim.training.costs import Costs
@@ -147,51 +145,44 @@ class Formulas(SymmetryRecorder):
         self._count(self.received, workers - 1, payload)
         return self.world.everywhere([payload] * workers)
 
-    def doubling_all_gather(self, own: PerRole[Any]) -> PerRole[Any]:
+    def bruck_all_gather(self, own: PerRole[Any]) -> PerRole[Any]:
         workers, payload = self.world.workers, self.world.alike(own)
-        self._power_of_two(workers)
         held = 1
         while held < workers:
-            self._everybody(self._message(size_of(Bundle((payload,) * held))))  # type: ignore[arg-type]
-            held *= 2
+            sent = min(held, workers - held)
+            self._everybody(self._message(size_of(Bundle((payload,) * sent))))  # type: ignore[arg-type]
+            held += sent
         self._count(self.sent, workers - 1, payload)
         self._count(self.received, workers - 1, payload)
         return self.world.everywhere([payload] * workers)
 
     # Over a tree.
 
-    def tree_reduce(self, own: PerRole[Payload], combine: PerRole[Combine[Payload]]) -> PerRole[Any]:
+    def tree_reduce(
+        self, own: PerRole[Payload], combine: PerRole[Combine[Payload]], levels: PerRole[Any] | None = None
+    ) -> PerRole[Any]:
         workers = self.world.workers
+        if levels is not None and levels[0] is not None and len(levels[0][0]) > 1:
+            rounds = self._rounds_of(levels[0])
+            charges, result = self._absorbing(sum(rounds), own, combine)
+            self._up(START.then(_times(sum(rounds), self._message(size_of(own[0]))) + sum(charges, Counter())))
+            self._count_levels(levels[0], own[0], up=True)
+            return self.world.only_at(0, result)
         charges, result = self._absorbing((workers - 1).bit_length(), own, combine)
         self._up(self.head(workers, size_of(own[0]), charges))
         self._count_tree(workers, own[0], up=True)
         return self.world.only_at(0, result)
 
-    def tree_broadcast(self, own: PerRole[Payload | None], template: PerRole[Payload]) -> PerRole[Any]:
+    def tree_broadcast(
+        self, own: PerRole[Payload | None], template: PerRole[Payload], levels: PerRole[Any] | None = None
+    ) -> PerRole[Any]:
         workers, payload = self.world.workers, self.world.alike(own)
+        if levels is not None and levels[0] is not None and len(levels[0][0]) > 1:
+            self._down(sum(self._rounds_of(levels[0])), size_of(payload), level=True)
+            self._count_levels(levels[0], payload, up=False)
+            return self.world.everywhere(payload)
         self._down((workers - 1).bit_length(), size_of(payload), level=workers & (workers - 1) == 0)
         self._count_tree(workers, payload, up=False)
-        return self.world.everywhere(payload)
-
-    def tree_reduce_level_by_level(
-        self, levels: PerRole[Any], own: PerRole[Payload], combine: PerRole[Combine[Payload]]
-    ) -> PerRole[Any]:
-        if len(levels[0][0]) == 1:
-            return self.tree_reduce(own, combine)
-        rounds = self._rounds_of(levels[0])
-        charges, result = self._absorbing(sum(rounds), own, combine)
-        self._up(START.then(_times(sum(rounds), self._message(size_of(own[0]))) + sum(charges, Counter())))
-        self._count_levels(levels[0], own[0], up=True)
-        return self.world.only_at(0, result)
-
-    def tree_broadcast_back(
-        self, levels: PerRole[Any], own: PerRole[Payload | None], template: PerRole[Payload]
-    ) -> PerRole[Any]:
-        payload = self.world.alike(own)
-        if len(levels[0][0]) == 1:
-            return self.tree_broadcast(own, template)
-        self._down(sum(self._rounds_of(levels[0])), size_of(payload), level=True)
-        self._count_levels(levels[0], payload, up=False)
         return self.world.everywhere(payload)
 
     def head(self, ranks: int, size: tuple[int, int, int], charges: Sequence[Counter[str]]) -> EventChain:
@@ -392,11 +383,9 @@ FORMULAS: dict[Any, Callable[..., PerRole[Any]]] = {
     for collective, formula in (
         (ring_all_reduce, Formulas.ring_all_reduce),
         (ring_all_gather, Formulas.ring_all_gather),
-        (doubling_all_gather, Formulas.doubling_all_gather),
+        (bruck_all_gather, Formulas.bruck_all_gather),
         (tree_reduce, Formulas.tree_reduce),
         (tree_broadcast, Formulas.tree_broadcast),
-        (tree_reduce_level_by_level, Formulas.tree_reduce_level_by_level),
-        (tree_broadcast_back, Formulas.tree_broadcast_back),
         (gather, Formulas.gather),
         (scatter, Formulas.scatter),
         (broadcast_from_server, Formulas.broadcast_from_server),

@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from netsim._util.arrays import IntArray
 from netsim._util.units import beyond_horizon
-from netsim.comm.schedule import NoScheduleError
 from netsim.network.compiled import NEVER, NONE, Core, add, jit, new_core, next_instant, settle, take
+from netsim.simulator.layout import NoScheduleError
 from netsim.simulator.symmetry import RecordedPhase
 from netsim.simulator.vectorized import BY_RECEIVER, BY_SENDER, Notes, Played, RankClocks
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from netsim._util.units import PICOSECONDS
-from netsim.comm.schedule import NoScheduleError, RoleMap
 from netsim.comm.worker import COMPUTE, SELECT, Worker
 from netsim.experiment.results import Ranks, Timing, Way
 from netsim.network.fabric import Link
 from netsim.network.sharing import Sharing
 from netsim.simulator.analytic import SERVER_LINK, WORKER_LINKS, Formulas, Star
 from netsim.simulator.bottleneck import bound_by
+from netsim.simulator.layout import NoScheduleError, RoleMap
 from netsim.simulator.symmetry import RecordedPhase, SymmetryRecorder
 from netsim.simulator.vectorized import CriticalPathBacktracker, Played, RankClocks
 from netsim.training.algorithm import Algorithm

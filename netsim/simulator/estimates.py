@@ -14,11 +14,11 @@ from typing import NamedTuple
 from algorithms import class_of
 from netsim._util.errors import InfeasibleError, UsageError
 from netsim._util.units import PICOSECONDS, format_wait
-from netsim.comm.schedule import NoScheduleError, RoleMap
 from netsim.experiment.configuration import Experiment
 from netsim.network.cross_traffic import Sizes
 from netsim.simulator.analytic import Star
 from netsim.simulator.engines import Training, closed_form, run
+from netsim.simulator.layout import NoScheduleError, RoleMap
 from netsim.simulator.symmetry import SymmetryRecorder
 from netsim.training.costs import AssumedCosts
 from netsim.training.loop import TimingOnly

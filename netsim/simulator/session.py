@@ -18,7 +18,6 @@ from netsim._util.progress import OnRound, ignore
 from netsim._util.system import check_memory, old_objects_set_aside
 from netsim._util.units import PICOSECONDS
 from netsim.comm.payload import Dense, Vector
-from netsim.comm.schedule import NoScheduleError, RoleMap
 from netsim.comm.worker import SELECT, Worker
 from netsim.experiment.configuration import Experiment
 from netsim.experiment.results import RankOutcome, Ranks, Result, Timing, Way, sha256_of, summarise
@@ -31,6 +30,7 @@ from netsim.simulator.engines import Inside, Training, all_at_once, closed_form,
 from netsim.simulator.estimates import check_played, plays_too_long
 from netsim.simulator.event_engine import SimulatedTransport
 from netsim.simulator.in_memory import InMemoryTransport
+from netsim.simulator.layout import NoScheduleError, RoleMap
 from netsim.simulator.observer import UNOBSERVED, MetricsObserver, Observers, ProgressObserver, RunObserver, tell
 from netsim.simulator.scheduler import RankCoroutine, RankScheduler, Transport
 from netsim.simulator.timeline_observer import TimelineObserver

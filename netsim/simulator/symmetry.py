@@ -18,21 +18,9 @@ import numpy.typing as npt
 
 from netsim._util.units import HORIZON_PS
 from netsim.comm.payload import Bundle, Dense, Flag, SizeOnly, Sparse
-from netsim.comm.schedule import (
-    NoScheduleError,
-    Pairs,
-    PerRole,
-    PostCompute,
-    RoleMap,
-    Round,
-    Schedule,
-    has_schedule,
-    kind_of,
-    scheduled,
-    size_of,
-    written,
-)
+from netsim.comm.schedule import Pairs, has_schedule, size_of, written
 from netsim.comm.worker import EXPAND, Collective, Compute, Worker, evaluate, stages
+from netsim.simulator.layout import NoScheduleError, PerRole, PostCompute, RoleMap, SizedRound, kind_of, lay_out
 from netsim.training.costs import Costs
 
 NOBODY = Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64))
@@ -46,7 +34,7 @@ class RecordedPhase(NamedTuple):
     """
 
     key: Hashable
-    rounds: Sequence[Round]
+    rounds: Sequence[SizedRound]
     charges: tuple[Counter[str], ...]
 
     @property
@@ -188,18 +176,18 @@ class SymmetryRecorder:
         """Put down what ranks compute, by their representatives."""
         at = np.flatnonzero(np.array([bool(charge) for charge in charges])[self.world.role])
         key = ("computing", *(frozenset(charge.items()) for charge in charges))
-        round_ = Round(NOBODY, np.zeros((0, 3), np.int64), NOBODY.src, PostCompute(at, self.world.role[at]))
+        round_ = SizedRound(NOBODY, np.zeros((0, 3), np.int64), NOBODY.src, PostCompute(at, self.world.role[at]))
         self.steps[-1].append(RecordedPhase(key, [round_], charges))
 
     def exchange(self, calls: PerRole[Collective[Any]]) -> PerRole[Any]:
         """Put down a collective; return what each representative gets."""
-        schedule: Schedule = scheduled(self.world, calls)
-        self.uneven |= schedule.uneven
-        charges = tuple(map(self.charge, schedule.requests))
+        layout = lay_out(self.world, calls)
+        self.uneven |= layout.uneven
+        charges = tuple(map(self.charge, layout.requests))
         prints = tuple(_print((call.args, getattr(call.function, "keywords", {}))) for call in calls)
         key = (calls[0].name, prints, *(frozenset(charge.items()) for charge in charges))
-        self.steps[-1].append(RecordedPhase(key, schedule.rounds, charges))
-        return schedule.answers
+        self.steps[-1].append(RecordedPhase(key, layout.rounds, charges))
+        return layout.answers
 
     def charge(self, requests: Sequence[Compute[Any]]) -> Counter[str]:
         """Return the picoseconds of each kind of work that computations take."""

@@ -18,10 +18,11 @@ import numpy.typing as npt
 from netsim._util.arrays import IntArray
 from netsim._util.errors import InfeasibleError
 from netsim._util.units import HORIZON_PS, PICOSECONDS, beyond_horizon
-from netsim.comm.schedule import NoScheduleError, Pairs, RoleMap, Round
+from netsim.comm.schedule import Pairs
 from netsim.network.fabric import Fabric
 from netsim.network.flow import time_alone
 from netsim.network.sharing import Sharing, weight_by_latency
+from netsim.simulator.layout import NoScheduleError, RoleMap, SizedRound
 from netsim.simulator.symmetry import RecordedPhase
 from netsim.simulator.vectorized_sharing import drain
 
@@ -173,7 +174,7 @@ class RankClocks:
                 raise InfeasibleError("a rank sends or receives more than 2⁶³ bytes in all; take fewer rounds")
             counts += times * (counts - before)
 
-    def _exchange(self, round_: Round) -> tuple[npt.NDArray[np.uint8], Notes | None]:
+    def _exchange(self, round_: SizedRound) -> tuple[npt.NDArray[np.uint8], Notes | None]:
         lines = self.lines(round_.pairs)
         enter = self.clock[round_.pairs.src] + lines.latency
         if enter.max() >= HORIZON_PS:
@@ -194,7 +195,7 @@ class RankClocks:
         self.count(round_, lines)
         return self._go_on(lines, leave), notes
 
-    def count(self, round_: Round, lines: Lines) -> None:
+    def count(self, round_: SizedRound, lines: Lines) -> None:
         """Count the messages of a round, and their bytes."""
         sizes = round_.sizes[round_.which]
         if lines.single:
@@ -294,7 +295,7 @@ class CriticalPathBacktracker:
                 origins = before[origins]
         return origins
 
-    def _messages(self, round_: Round, waited: npt.NDArray[np.uint8], notes: Notes | None) -> None:
+    def _messages(self, round_: SizedRound, waited: npt.NDArray[np.uint8], notes: Notes | None) -> None:
         lines, (src, dst) = self._players.lines(round_.pairs), (round_.pairs.src, round_.pairs.dst)
         came = np.flatnonzero(waited & BY_RECEIVER)
         moved = self.walkers[dst[came]]

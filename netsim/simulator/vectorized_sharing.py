@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from netsim._util.arrays import IntArray
 from netsim._util.units import HORIZON_PS, PICOSECONDS, beyond_horizon
-from netsim.comm.schedule import NoScheduleError
 from netsim.network.flow import time_alone
 from netsim.network.routing import FloatArray
+from netsim.simulator.layout import NoScheduleError
 
 MOST_INSTANTS = 256
 """Beyond so many changes of rates, arrays a change are no faster than a message at a time."""

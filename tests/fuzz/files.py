@@ -119,7 +119,7 @@ def background(random: Random, folder: Path) -> Case:
 STUDIES = [
     'study = "sweep"\n[settings.fixed]\ntiming_only = true\nelements = 1000\nworkers = 4\n[settings.vary]\n'
     'algorithm = ["dense", "gtopk"]\nbandwidth = ["1Gbps", "10Gbps"]\n',
-    'study = "scaling"\n[settings]\nworkers = [2, 4, 8, 16]\nalgorithms = ["dense", "topk:gather=doubling"]\nseed = 0\n'
+    'study = "scaling"\n[settings]\nworkers = [2, 4, 8, 16]\nalgorithms = ["dense", "topk:gather=bruck"]\nseed = 0\n'
     'topologies = ["star"]\nbandwidths = ["1Gbps"]\ndensities = [0.01]\nlatency = "50us"\nmodel = "resnet50"\n'
     'exact_up_to = 256\n',
     'study = "time-to-accuracy"\n[settings]\ndata = "digits"\nrounds = 150\ntarget = 0.85\nseeds = [0]\nlr = 0.1\n'

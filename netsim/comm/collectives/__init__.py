@@ -1,26 +1,18 @@
-"""Collectives over the workers, expanded from point-to-point messages; beside each, its schedule for all ranks at once.
+"""Collectives over the workers, each one schedule of messages.
 
 α is the latency of a message, β the time of an element, d the elements of a vector and P the
 number of workers; the costs are those of an idle full-duplex network (gTop-k paper, table of costs).
 The order in which operands are combined is fixed, so results agree bit for bit on every backend.
 """
 
-from netsim.comm.collectives.doubling import doubling_all_gather
+from netsim.comm.collectives.bruck import bruck_all_gather
 from netsim.comm.collectives.rings import ring_all_gather, ring_all_reduce, ring_reduce_scatter
 from netsim.comm.collectives.server import broadcast_from_server, gather, scatter
-from netsim.comm.collectives.trees import (
-    Combine,
-    tree_all_reduce,
-    tree_broadcast,
-    tree_broadcast_back,
-    tree_reduce,
-    tree_reduce_level_by_level,
-)
+from netsim.comm.collectives.trees import tree_all_reduce, tree_broadcast, tree_reduce
 
 __all__ = [
-    "Combine",
     "broadcast_from_server",
-    "doubling_all_gather",
+    "bruck_all_gather",
     "gather",
     "ring_all_gather",
     "ring_all_reduce",
@@ -28,7 +20,5 @@ __all__ = [
     "scatter",
     "tree_all_reduce",
     "tree_broadcast",
-    "tree_broadcast_back",
     "tree_reduce",
-    "tree_reduce_level_by_level",
 ]

@@ -2,125 +2,106 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterable, Sequence
+from typing import Any
+
 import numpy as np
 
-from netsim._util.arrays import IntArray
-from netsim.comm.payload import Flag, Payload, PayloadT
-from netsim.comm.schedule import NoScheduleError, Pairs, PerRole, RoleMap, Round, Rounds, Schedule, schedule_of, size_of
-from netsim.comm.worker import Worker, collective
+from netsim.comm.payload import Flag, PayloadT
+from netsim.comm.schedule import Pairs, Repeated, Round, Rounds, Schedule, scheduled
+from netsim.comm.worker import Worker
 
 
-@collective
-async def gather(
+@scheduled
+def gather(
     worker: Worker, own: PayloadT | None, template: PayloadT, serial: bool = False
-) -> list[PayloadT] | None:
+) -> Schedule[list[PayloadT] | None]:
     """Return the workers' payloads in rank order at the server, None elsewhere: α + n d β.
 
     The server receives from n workers at once, and they share its link; or, if `serial`, from one
     after another, giving each its turn: n (2α + d β). `own` is None at a server that has a host, and
     no data, of its own.
     """
-    if worker.rank != worker.server:
-        assert own is not None, "only a server has nothing to send"
-        if serial:
-            await worker.recv(worker.server, template=Flag(True))
-        await worker.send(worker.server, own)
-        return None
-    others = [rank for rank in range(worker.workers) if rank != worker.rank]
-    gathered: dict[int, PayloadT] = {} if own is None else {worker.rank: own}
-    if serial:
-        for rank in others:
-            await worker.send(rank, Flag(True))
-            gathered[rank] = await worker.recv(rank, template)
-    else:
-        underway = [(rank, await worker.start_recv(rank, template)) for rank in others]
-        for rank, handle in underway:
-            gathered[rank] = await handle
-    return [gathered[rank] for rank in sorted(gathered)]
+    workers, server = worker.workers, worker.server
+    serves = worker.rank == server
+    held: Sequence[PayloadT] = Repeated(template if own is None else own, workers)
+    if serves:
+        held = [template if own is None or rank != server else own for rank in range(workers)]
+    at_once = [Round(_to_server(workers, server), lambda src, dst: src)] if _clients(worker) else []
+    return Schedule(
+        _in_turn(worker) if serial else at_once,
+        held,
+        lambda held: list(held) if serves else None,
+        holder="each",
+        alike=False,
+    )
 
 
-@schedule_of(gather)
-def _gather(
-    world: RoleMap, own: PerRole[Payload | None], template: PerRole[Payload], serial: PerRole[bool] | None = None
-) -> Schedule:
-    others, server = _others(world)
-    everyones = [own[role] for role in world.role[: world.workers].tolist()]
-    answers = world.only_at(world.server, everyones)
-    sizes, which = _sizes(own), world.role[others]
-    if serial is None or not serial[0]:
-        return Schedule([Round(Pairs(others, server), sizes, which)] if len(others) else [], answers)
-    turn = np.array([size_of(Flag(True))])
-
-    def one(number: int) -> Round:
-        rank, the_server = others[number // 2 : number // 2 + 1], server[:1]
-        if number % 2 == 0:
-            return Round(Pairs(the_server, rank), turn, np.zeros(1, np.int64))
-        return Round(Pairs(rank, the_server), sizes, which[number // 2 : number // 2 + 1])
-
-    return Schedule(Rounds(2 * len(others), one), answers)
-
-
-@collective
-async def scatter(worker: Worker, payloads: list[PayloadT] | None, template: PayloadT) -> PayloadT | None:
+@scheduled
+def scatter(worker: Worker, payloads: list[PayloadT] | None, template: PayloadT) -> Schedule[PayloadT | None]:
     """Return to each worker its own of the server's `payloads`, which are in rank order: α + n d β.
 
     `payloads` is None elsewhere; a server with a host of its own gets None.
     """
-    if worker.rank != worker.server:
-        return await worker.recv(worker.server, template)
-    if payloads is None:
+    rank, trains = worker.rank, worker.trains
+    if rank == worker.server and payloads is None:
         raise ValueError("the server has nothing to scatter")
-    others = [rank for rank in range(worker.workers) if rank != worker.rank]
-    underway = [await worker.start_send(rank, payloads[rank]) for rank in others]
-    for handle in underway:
-        await handle
-    return payloads[worker.rank] if worker.trains else None
+    return Schedule(
+        _from_server(worker, lambda src, dst: dst),
+        Repeated(template, worker.workers) if payloads is None else payloads,
+        lambda held: held[rank] if trains else None,
+        holder=worker.server,
+    )
 
 
-@schedule_of(scatter)
-def _scatter(world: RoleMap, payloads: PerRole[list[Payload] | None], template: PerRole[Payload]) -> Schedule:
-    others, server = _others(world)
-    everyones = payloads[world.representatives.index(world.server)]
-    assert everyones is not None
-    answers = [everyones[rank] if rank < world.workers else None for rank in world.representatives]
-    if len({size_of(payload) for payload in everyones}) > 1 or len({repr(payload) for payload in everyones}) > 1:
-        raise NoScheduleError("the server does not tell all workers the same")
-    return Schedule(_at_once(Pairs(server, others), everyones[0]), answers)
-
-
-@collective
-async def broadcast_from_server(worker: Worker, own: PayloadT | None, template: PayloadT) -> PayloadT:
+@scheduled
+def broadcast_from_server(worker: Worker, own: PayloadT | None, template: PayloadT) -> Schedule[PayloadT]:
     """Return the server's payload everywhere, sent to all workers at once: α + n d β."""
-    if worker.rank != worker.server:
-        return await worker.recv(worker.server, template)
-    if own is None:
+    serves = worker.rank == worker.server
+    if serves and own is None:
         raise ValueError("the server has nothing to broadcast")
-    underway = [await worker.start_send(rank, own) for rank in range(worker.workers) if rank != worker.rank]
-    for handle in underway:
-        await handle
-    return own
+    return Schedule(
+        _from_server(worker, lambda src, dst: 0 * dst),
+        [own if serves else template],
+        lambda held: held[0],
+        holder=worker.server,
+    )
 
 
-@schedule_of(broadcast_from_server)
-def _broadcast_from_server(world: RoleMap, own: PerRole[Payload | None], template: PerRole[Payload]) -> Schedule:
-    others, server = _others(world)
-    payload = own[world.representatives.index(world.server)]
-    assert payload is not None
-    return Schedule(_at_once(Pairs(server, others), payload), world.everywhere(payload))
+def _clients(worker: Worker) -> int:
+    """Return how many workers are not the server."""
+    return worker.workers - (worker.server < worker.workers)
 
 
-def _others(world: RoleMap) -> tuple[IntArray, IntArray]:
-    """Return the workers that are not the server, and the server as often."""
-    others = np.flatnonzero(np.arange(world.workers) != world.server)
-    return others, np.full(len(others), world.server)
+@functools.lru_cache(maxsize=8)
+def _to_server(workers: int, server: int) -> Pairs:
+    others = np.flatnonzero(np.arange(workers) != server)
+    return Pairs(others, np.full(len(others), server))
 
 
-def _sizes(payloads: PerRole[Payload | None]) -> IntArray:
-    return np.array([(0, 0, 0) if payload is None else size_of(payload) for payload in payloads])
+@functools.lru_cache(maxsize=8)
+def _to_workers(workers: int, server: int) -> Pairs:
+    up = _to_server(workers, server)
+    return Pairs(up.dst, up.src)
 
 
-def _at_once(pairs: Pairs, payload: Payload) -> list[Round]:
-    """Return the round in which each pair exchanges the payload, if there are any."""
-    if not len(pairs.src):
-        return []
-    return [Round(pairs, np.array([size_of(payload)]), np.zeros(len(pairs.src), np.int64))]
+def _from_server(worker: Worker, slot: Any) -> list[Round]:
+    return [Round(_to_workers(worker.workers, worker.server), slot)] if _clients(worker) else []
+
+
+def _in_turn(worker: Worker) -> Rounds:
+    """Return two rounds a worker: the server gives it its turn, and it sends."""
+    server, clients = worker.server, _clients(worker)
+    first = worker.workers - clients  # the server is rank 0 or after the last worker
+
+    def turn(number: int) -> Round:
+        other, the_server = np.array([first + number // 2]), np.array([server])
+        if number % 2 == 0:
+            return Round(Pairs(the_server, other), signal=Flag(True))
+        return Round(Pairs(other, the_server), lambda src, dst: src)
+
+    def of(rank: int) -> Iterable[int]:
+        return range(2 * clients) if rank == server else range(2 * (rank - first), 2 * (rank - first) + 2)
+
+    return Rounds(2 * clients, turn, of)

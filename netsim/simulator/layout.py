@@ -1,0 +1,228 @@
+"""Lays the schedule of a collective out for all ranks at once, where sizes are all there is to know."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+import numpy as np
+
+from netsim._util.arrays import IntArray
+from netsim.comm.payload import Payload
+from netsim.comm.schedule import Pairs, Repeated, Round, Schedule, schedule_at, size_of
+from netsim.comm.worker import Collective, Compute, Worker, evaluate
+
+T = TypeVar("T")
+PerRole: TypeAlias = Sequence[T]
+"""One T for each of a world's representatives, in their order."""
+
+
+class NoScheduleError(Exception):
+    """The ranks cannot be taken all at once; the text says why."""
+
+
+class PostCompute(NamedTuple):
+    """What follows the messages of a round: rank ``at[i]`` makes the layout's computations ``requests[pick[i]]``."""
+
+    at: IntArray
+    pick: IntArray
+
+
+class SizedRound(NamedTuple):
+    """A round of messages of which only the sizes are known.
+
+    Message i has ``sizes[which[i]]`` bytes: of values, of indices and of flags (:func:`size_of`). A rank that
+    receives several waits for them in this order, and may then compute.
+    """
+
+    pairs: Pairs
+    sizes: IntArray
+    which: IntArray
+    then: PostCompute | None = None
+
+
+class SizedRounds(Sequence[SizedRound]):
+    """The rounds of a schedule, each sized when it is looked at."""
+
+    def __init__(self, rounds: Sequence[Round], size: Callable[[int, Round], SizedRound]) -> None:
+        self._rounds, self._size = rounds, size
+
+    def __len__(self) -> int:
+        return len(self._rounds)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._size(index, self._rounds[index])
+
+
+class Layout(NamedTuple):
+    """All that a collective does, and the `answers` that the representatives get.
+
+    `requests` are the computations that rounds refer to, each a list of those made one after the other.
+    `uneven` says that ranks of one role made different numbers of them.
+    """
+
+    rounds: Sequence[SizedRound]
+    answers: PerRole[Any]
+    requests: Sequence[Sequence[Compute[Any]]] = ()
+    uneven: bool = False
+
+
+class RoleMap:
+    """All ranks, and the few that stand for them: rank 0, the last worker for the others, and the server.
+
+    `role` is which of the `representatives` stands for each rank.
+    """
+
+    def __init__(self, workers: int, server: int = 0) -> None:
+        self.workers, self.server = workers, server
+        self.size = max(workers, server + 1)
+        self.ranks: IntArray = np.arange(self.size)
+        self.representatives = tuple(dict.fromkeys((0, workers - 1, server)))
+        self.role: IntArray = np.full(self.size, self.representatives.index(workers - 1))
+        for role, rank in enumerate(self.representatives):
+            self.role[rank] = role
+
+    def alike(self, payloads: PerRole[Payload | None]) -> Payload:
+        """Return the payload that all have who have one; raise NoScheduleError where they differ in size."""
+        present = [payload for payload in payloads if payload is not None]
+        if len({(kind_of(payload), *size_of(payload)) for payload in present}) > 1:
+            raise NoScheduleError("payloads of different sizes are combined")
+        return present[0]
+
+    def everywhere(self, value: T) -> list[T]:
+        """Return the same answer for all."""
+        return [value] * len(self.representatives)
+
+    def only_at(self, rank: int, value: T) -> list[T | None]:
+        """Return an answer for one rank, and None for the others."""
+        return [value if one == rank else None for one in self.representatives]
+
+
+def kind_of(payload: Payload) -> tuple[Any, ...]:
+    """Return what tells payloads of the same bytes apart."""
+    return type(payload).__name__, getattr(payload, "size", None)
+
+
+def lay_out(world: RoleMap, calls: PerRole[Collective[Any]]) -> Layout:
+    """Return all that a collective does which every representative calls."""
+    schedules = [
+        schedule_at(Worker(rank, world.workers, world.server), call)
+        for rank, call in zip(world.representatives, calls, strict=True)
+    ]
+    held = _held(world, schedules)
+    sizes, which = _kinds(held)
+    merges = _merges(schedules[0], held, which)
+
+    def size(index: int, round_: Round) -> SizedRound:
+        pairs = round_.pairs
+        if round_.signal is not None:
+            return SizedRound(pairs, np.array([size_of(round_.signal)]), np.zeros(len(pairs.src), np.int64))
+        if len(sizes) == 1:
+            kind = np.zeros(len(pairs.src), np.int64)
+            of_a_round = sizes if round_.bundled is None else round_.bundled * sizes
+        elif round_.bundled is None:
+            kind, of_a_round = which[round_.slot(pairs.src, pairs.dst)], sizes
+        else:
+            raise NoScheduleError("payloads of different sizes are bundled")
+        then = None
+        if merges is not None:
+            then = PostCompute(pairs.dst, kind if merges.picks is None else np.full(len(kind), merges.picks[index]))
+        return SizedRound(pairs, of_a_round, kind, then)
+
+    rounds = SizedRounds(schedules[0].rounds, size)
+    if merges is None or merges.picks is None:
+        answers = [schedule.answer(held) for schedule in schedules]
+        return Layout(rounds, answers, [] if merges is None else merges.requests)
+    answers = [schedule.answer([merges.result if role == 0 else None]) for role, schedule in enumerate(schedules)]
+    return Layout(rounds, answers, merges.requests, uneven=True)
+
+
+def _held(world: RoleMap, schedules: PerRole[Schedule[Any]]) -> Sequence[Any]:
+    """Return by slot what those hold who hold it at first."""
+    first = schedules[0]
+    if isinstance(first.holder, int):
+        held = schedules[world.representatives.index(first.holder)].held
+        if len({repr(payload) for payload in _distinct(held)}) > 1:
+            raise NoScheduleError("the server does not tell all workers the same")
+        return held
+    if first.alike:
+        kinds = [{(kind_of(each), size_of(each)) for each in _distinct(schedule.held)} for schedule in schedules]
+        if any(other != kinds[0] for other in kinds):
+            raise NoScheduleError("payloads of different sizes are combined")
+        return first.held
+    return [schedules[role].held[slot] for slot, role in enumerate(world.role[: world.workers].tolist())]
+
+
+def _distinct(held: Sequence[Any]) -> list[Any]:
+    """Return every object once."""
+    return [held.payload] if isinstance(held, Repeated) else list({id(payload): payload for payload in held}.values())
+
+
+def _kinds(held: Sequence[Any]) -> tuple[IntArray, IntArray]:
+    """Return the different sizes there are, and by slot which of them its payload has."""
+    if isinstance(held, Repeated):
+        return np.array([size_of(held.payload)]), np.zeros(len(held), np.int64)
+    kinds: dict[tuple[int, int, int], int] = {}
+    of_object = {id(payload): kinds.setdefault(size_of(payload), len(kinds)) for payload in _distinct(held)}
+    which = np.array([of_object[id(payload)] for payload in held])
+    return np.array(list(kinds)), which
+
+
+class _Merges(NamedTuple):
+    """The computations that follow rounds: those ``picks[i]`` round i; without picks, each of the size received."""
+
+    requests: Sequence[Sequence[Compute[Any]]]
+    picks: Sequence[int] | None
+    result: Any
+
+
+def _merges(schedule: Schedule[Any], held: Sequence[Any], which: IntArray) -> _Merges | None:
+    """Return what a schedule combines; rank 0 stands for all who do, and combines as often as it receives."""
+    combine = schedule.combine
+    if combine is None or not len(schedule.rounds):
+        return None
+    result = own = held[0]
+    work: Any = combine(own, own)
+    if isinstance(work, Compute):
+        different = [held[slot] for slot in np.unique(which, return_index=True)[1].tolist()]
+        return _Merges([[combine(each, each)] for each in different], None, own)  # type: ignore[list-item]
+    requests: list[Sequence[Compute[Any]]] = []
+    picks = []
+    for round_ in schedule.rounds:
+        receives = 0 in round_.pairs.dst
+        if receives or not requests:  # before its first merge, rank 0 tells what others are charged for theirs
+            request, after = asked(combine(result, own) if requests else work)
+            if receives and (kind_of(after), size_of(after)) != (kind_of(result), size_of(result)):
+                raise NoScheduleError("what is combined over a tree changes its size")
+            result = after if receives else result
+            requests.append(request)
+        picks.append(len(requests) - 1)
+    return _Merges(requests, picks, result)
+
+
+def asked(work: Awaitable[T]) -> tuple[list[Compute[Any]], T]:
+    """Return the computations that a coroutine asks for, and what it returns; it may ask for nothing else."""
+    requests: list[Compute[Any]] = []
+    steps = work.__await__()
+    answer: Any = None
+    try:
+        while True:
+            request = steps.send(answer)
+            if not isinstance(request, Compute):
+                raise NoScheduleError("messages are exchanged while payloads are combined")
+            requests.append(request)
+            answer = evaluate(request)
+    except StopIteration as stop:
+        return requests, stop.value
+
+
+def called(function: Callable[..., T], calls: PerRole[Collective[Any]], *first: Any) -> T:
+    """Call a function, after its first arguments, with those that each representative hands to a collective."""
+    parameters = inspect.signature(function)
+    bound = []
+    for call in calls:
+        arguments = parameters.bind(*first, *call.args, **getattr(call.function, "keywords", {}))
+        arguments.apply_defaults()
+        bound.append(list(arguments.arguments.values())[len(first) :])
+    return function(*first, *zip(*bound, strict=True))
