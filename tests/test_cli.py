@@ -208,7 +208,7 @@ def test_help_says_what_single_algorithms_take(capsys: pytest.CaptureFixture[str
 
 def test_two_variants_of_an_algorithm_in_one_run(capsys: pytest.CaptureFixture[str]) -> None:
     """With four workers each gathers three others' k values and indices; a ring takes 3 latencies, doubling 2."""
-    names = "topk,topk:gather=doubling"
+    names = "topk,topk:gather=bruck"
     ran = run(capsys, f"{TIMED} --workers 4 --k 1 --latency 1ms --bandwidth 8Tbps --algorithm {names} --json")
     report = document(ran.out)
     ring, doubling = report["results"]
