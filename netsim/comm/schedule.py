@@ -141,7 +141,8 @@ class Schedule(Generic[R]):
         combined is given up: its slot is None from then on. A combination that is one computation must be the same
         for all payloads of one size; one that is a coroutine may remember.
     alike
-        Whether the payloads of `holder` "each" are of one size.
+        Whether it takes payloads alike to know all ranks' results from those of a few: a holder's payloads are then
+        the same, and several holders' of the same sizes.
     """
 
     rounds: Sequence[Round]
