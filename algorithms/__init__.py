@@ -12,7 +12,6 @@ from functools import lru_cache
 from typing import Any
 
 from algorithms.dense import DenseRing
-from algorithms.dense_chain import DenseChain
 from algorithms.dense_tree import DenseTree
 from algorithms.gtopk import GTopK, GTopKHierarchical
 from algorithms.gtopk_naive import GTopKNaive
@@ -30,7 +29,7 @@ from netsim.training.algorithm import Algorithm
 ALGORITHMS: dict[str, type[Algorithm]] = {
     algorithm.name: algorithm
     for algorithm in (
-        *(DenseRing, DenseTree, DenseChain, TopK, GTopK, GTopKNaive, GTopKHierarchical, RandK),
+        *(DenseRing, DenseTree, TopK, GTopK, GTopKNaive, GTopKHierarchical, RandK),
         *(ParameterServer, ParameterServerTopK, LAG, LASGWK1, LASGWK2, LASGPS, SASG),
     )
 }
