@@ -35,8 +35,6 @@ SLOW_S, LONGEST_S = 20, 2 * 86400
 SMALL = 512
 """Beyond twice as many workers, an estimate extrapolates from the layouts of this number and of twice as many."""
 FEWER = "take fewer workers or rounds"
-PLAYED_S = 5
-"""On an idle star, runs whose rounds take longer to play are solved by formulas, where those hold."""
 
 
 class Estimate(NamedTuple):
@@ -112,7 +110,9 @@ def check_played(experiment: Experiment, name: str, why: str) -> None:
 
 
 def _has_formulas(experiment: Experiment, played: Estimate) -> bool:
-    return experiment.topology in STARS and not played.one_by_one and played.seconds > PLAYED_S
+    """Return whether this is an idle star of which one round takes so long to play that it would be announced."""
+    round_s = experiment.workers * WORKER_S + played.messages / MESSAGES_PER_SECOND["batched"]
+    return experiment.topology in STARS and not played.one_by_one and round_s > SLOW_S
 
 
 def _played(experiment: Experiment, name: str, *, watched: bool = False) -> Estimate:
