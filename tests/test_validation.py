@@ -27,7 +27,7 @@ from netsim.comm.payload import SizeOnly
 from netsim.comm.worker import Sends, Worker
 from netsim.network.fabric import Fabric, Link, Route
 from netsim.simulator.scheduler import RankScheduler
-from netsim.testbed.campaign import Validation, compare, conclude, stored_record
+from netsim.testbed.campaign import Setting, Validation, compare, conclude, stored_record
 from netsim.testbed.cells import Cell
 from netsim.testbed.comparison import Comparison, interval_of_median
 from netsim.testbed.cpu_model import Processors
@@ -461,6 +461,13 @@ def test_what_an_earlier_netsim_measured_too_little_of_is_measured_again(tmp_pat
     assert stored_record(file) == whole
     file.write_text(json.dumps(whole | {"cells": [{"times": [1.0]}]}))  # what processors did beside it is not known
     assert stored_record(file) is None
+
+
+def test_a_setting_has_the_file_that_earlier_versions_gave_it() -> None:
+    """The version whose sends were "acknowledged" named its file so."""
+    cells = [Cell(name="tree-all-reduce", bytes=20_000, sends=sends, repeats=1) for sends in ("eager", "rendezvous")]
+    setting = Setting(cluster=Cluster(ranks=3, bandwidth_bps=100_000_000), cells=tuple(cells), timeout_s=60.0)
+    assert setting.file(Path("folder")) == Path("folder/71a111f628d4928b.json")
 
 
 def test_a_cell_is_predicted_with_what_processors_did_beside_it() -> None:

@@ -23,23 +23,23 @@ FITS_BADLY = 0.1
 
 @takes(workload="digits-mlp", batch_size=16)
 def calibrate(
-    out: Annotated[Path, option("File that the profile goes into.")] = PROFILE,
+    out: Annotated[Path, option("File for the profile.")] = PROFILE,
     local: Annotated[
         int | None,
-        option("In a shaped cluster of so many hosts on this machine; else over loopback.", metavar="P", parser=whole),
+        option("Measure in a shaped cluster of P hosts on this machine, not over loopback.", metavar="P", parser=whole),
     ] = None,
     bandwidth: Annotated[
-        str | None, option("Of the links: what --local shapes them to, and else what they are said to carry.")
+        str | None, option("Bandwidth to which --local shapes links; without --local, their nominal bandwidth.")
     ] = None,
-    backend: Annotated[str, option("gloo, or nccl or mpi under torchrun.")] = "gloo",
-    timeout: Annotated[str, option("An operation that waits longer fails.")] = "30s",
+    backend: Annotated[str, option("Backend: gloo or, under torchrun, nccl or mpi.")] = "gloo",
+    timeout: Annotated[str, option("Timeout of an operation that waits.")] = "30s",
     as_json: Annotated[bool, option("Print the profile as JSON instead of a summary.", "--json")] = False,
     **training: Any,
 ) -> None:
-    """Measure what messages, selecting, merging and a step cost here, and write a profile for --profile of others.
+    """Measure the costs of messages, selection, merging and a training step, and write them as a profile.
 
-    Messages go between two ranks over loopback, in a shaped cluster, or, under torchrun, between ranks 0 and 1 of
-    its job. No collective is measured. It says beforehand what it will take, under a minute.
+    Other commands read the profile by --profile. Messages go between two ranks over loopback, in a shaped cluster or,
+    under torchrun, between ranks 0 and 1 of its job. No collective is measured. It takes less than a minute.
     """
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
     from netsim._util.storage import check_outputs
@@ -68,12 +68,12 @@ def calibrate(
     if os.environ.get("RANK", "0") == "0":
         _say(calibration.cost())
     if under_launcher():
-        found = join_work(details, _say_stage)
-        if not found:
-            return
+        records = join_work(details, _say_stage)
+        if not records:
+            return  # rank 0 reports
     else:
-        found = launch_work(details, local or 2, _say_stage, cluster)
-    profile = profile_of(calibration, found[0])
+        records = launch_work(details, local or 2, _say_stage, cluster)
+    profile = profile_of(calibration, records[0])
     saved: list[Path] = []
 
     def save() -> None:

@@ -16,19 +16,19 @@ def doctor(
     clean: Annotated[bool, option("Remove what killed runs left behind.", "--clean")] = False,
     as_json: Annotated[bool, option("Print one JSON document instead of the table.", "--json")] = False,
 ) -> None:
-    """Say what this machine can do, and find what runs that were killed left behind."""
+    """Show what this machine supports, and find what killed runs left behind."""
     from netsim.testbed.doctor import examine, leftovers
 
     left = leftovers()
     removed = left if clean else []
-    for each in removed:
-        each.remove()
+    for leftover in removed:
+        leftover.remove()
     findings = list(examine())
     if as_json:
         document = {
             "schema": "netsim.doctor/1",
             "findings": [asdict(finding) for finding in findings],
-            "leftovers": [asdict(each) for each in left],
+            "leftovers": [asdict(leftover) for leftover in left],
             "removed": bool(removed),
         }
         say_json(json.dumps(document, indent=2, ensure_ascii=False))
@@ -45,10 +45,9 @@ def doctor(
     console = wide_console()
     with reader_may_go():
         print_table(console, table)
-        for each in left:
-            console.print(
-                escape(f"{'removed' if removed else 'left behind'}: {each.what} {each.name}"), highlight=False
-            )
+        for leftover in left:
+            state = "removed" if removed else "left behind"
+            console.print(escape(f"{state}: {leftover.what} {leftover.name}"), highlight=False)
         if left and not removed:
             console.print("netsim doctor --clean removes what killed runs left behind", highlight=False)
         elif not left:

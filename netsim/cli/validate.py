@@ -27,42 +27,51 @@ DEFAULT_ALGORITHMS = "dense,topk,gtopk,ps"
 def validate(
     *,
     local: Annotated[
-        str | None, option("Ranks in a cluster on this machine; several with commas: 4,8,16. Not under torchrun.")
+        str | None,
+        option("Build a cluster of P ranks on this machine; several with commas: 4,8,16. Not under torchrun."),
     ] = None,
     bandwidth: Annotated[
         str | None,
-        option("Of every link, each way; several with commas. [default: 100Mbps; under torchrun it is measured]"),
+        option("Bandwidth of every link; several with commas. [default: 100Mbps; under torchrun it is measured]"),
     ] = None,
-    sizes: Annotated[str, option("Of the vectors that are exchanged, with commas.")] = "100KB,400KB,2MB",
-    exchange: Annotated[str, option("Names with commas, all or none; permutation is of single flows.")] = "all",
+    sizes: Annotated[str, option("Sizes of the vector of each rank, with commas.")] = "100KB,400KB,2MB",
+    exchange: Annotated[str, option("Exchanges, with commas, all or none; permutation compares single flows.")] = "all",
     algorithm: Annotated[
-        str, option("Whose rounds of training are compared: with commas, all or none.")
+        str, option("Algorithms whose rounds of training are compared, with commas, all or none.")
     ] = DEFAULT_ALGORITHMS,
-    rounds: Annotated[int, option("Of training, in one repeat.", parser=whole, metavar="N")] = 1,
-    density: Annotated[float, option("Of the sparse algorithms.", parser=number, metavar="X")] = 0.01,
-    repeats: Annotated[int, option("Of every measurement, after one that is left out.", parser=whole, metavar="N")] = 7,
+    rounds: Annotated[int, option("Rounds of training in one repeat.", parser=whole, metavar="N")] = 1,
+    density: Annotated[float, option("Density of sparse algorithms.", parser=number, metavar="X")] = 0.01,
+    repeats: Annotated[
+        int, option("Repeats of every measurement; one more goes before and is not counted.", parser=whole, metavar="N")
+    ] = 7,
     send_mode: Annotated[
         str | None,
         option("When a sender goes on: rendezvous or eager, as in simulate. [default: eager, and trees both ways]"),
     ] = None,
-    shaping: Annotated[str, option("Of links: fair, or tbf (plain token buckets).")] = "fair",
-    trunk: Annotated[str | None, option("Two racks, with a link of this bandwidth between them.")] = None,
-    placement: Annotated[str, option("Of ranks in two racks: contiguous or interleaved.")] = "contiguous",
-    latency: Annotated[str | None, option("One way, where the kernel has netem. [default: the machine's own]")] = None,
-    tolerance: Annotated[str, option("Exit with status 4 where a prediction is off by more.")] = "10%",
-    profile: Annotated[
-        str | None, option("A file of netsim calibrate, to predict with instead of what is measured on the way.")
+    shaping: Annotated[
+        str, option("How links are shaped: fair (a class for each pair), or tbf (plain token buckets).")
+    ] = "fair",
+    trunk: Annotated[str | None, option("Make two racks with a link of this bandwidth between them.")] = None,
+    placement: Annotated[str, option("Placement of ranks in two racks: contiguous or interleaved.")] = "contiguous",
+    latency: Annotated[
+        str | None, option("One-way latency; needs a kernel with netem. [default: the machine's own]")
     ] = None,
-    backend: Annotated[str, option("Under torchrun: gloo, nccl or mpi.")] = "gloo",
-    timeout: Annotated[str, option("An operation that waits longer fails.")] = "60s",
+    tolerance: Annotated[str, option("Exit with status 4 if a relative error is larger.")] = "10%",
+    profile: Annotated[
+        str | None,
+        option("Predict with a profile of netsim calibrate, not with messages measured beside the exchanges."),
+    ] = None,
+    backend: Annotated[str, option("Backend under torchrun: gloo, nccl or mpi.")] = "gloo",
+    timeout: Annotated[str, option("Timeout of an operation that waits.")] = "60s",
     out: Annotated[
-        Path | None, option("A folder for the scatter plot, CSV and JSON; settings that it has are not measured again.")
+        Path | None,
+        option("Folder for scatter plot, CSV, JSON and measurements; stored settings are not measured again."),
     ] = None,
     as_json: Annotated[bool, option("Print one JSON document instead of the table.", "--json")] = False,
 ) -> None:
-    """Run exchanges and training over a real network, and compare their times with what netsim predicts.
+    """Run exchanges and training over a real network, and compare their times with netsim's predictions.
 
-    The network is a shaped cluster that --local builds on this machine, or, under torchrun, that of its job.
+    The network is a shaped cluster that --local builds on this machine or, under torchrun, the network of its job.
     """
     import typer
 
@@ -79,35 +88,35 @@ def validate(
         "trunk": trunk, "placement": placement, "latency": latency, "tolerance": tolerance,
     }  # fmt: skip
     allowed, timeout_s = _tolerance(tolerance), parse_duration(timeout, "timeout")
-    known = None if profile is None else load_profile(profile)
+    given_profile = None if profile is None else load_profile(profile)
     if not under_launcher() and local is None:
         raise UsageError("local is missing: say how many ranks the cluster has, such as --local 8, or use torchrun")
     settings = [] if under_launcher() else _settings(config, timeout_s)
-    points = None
+    records = None
     if out is not None:
-        points = made_folder("out", out) / "points"
-        made_folder("out", points)
+        records = made_folder("out", out) / "points"
+        made_folder("out", records)
         files = {name: out / f"validation.{name}" for name in ("json", "csv", "svg")}
         check_outputs({f"out {name}": file for name, file in files.items()}, {"profile": profile})
     if under_launcher():
-        found = _join(config, known, backend, timeout_s, allowed)
-        if not found.comparison:
+        validation = _join(config, given_profile, backend, timeout_s, allowed)
+        if not validation.comparison:
             return  # rank 0 reports
     else:
-        with _progress(settings, points) as on_progress:
-            found = run(settings, allowed, on_progress, points, known)
-    sentences = conclude(found, allowed)
-    document = found.as_json(config, sentences)
-    writes = [] if out is None else [partial(_write, out, found, document)]
-    all_done([partial(say_json, document) if as_json else partial(_render, found, sentences), *writes])
-    if any(each.verdict == "off" for each in found.comparison):
+        with _progress(settings, records) as on_progress:
+            validation = run(settings, allowed, on_progress, records, given_profile)
+    sentences = conclude(validation, allowed)
+    document = validation.as_json(config, sentences)
+    writes = [] if out is None else [partial(_write, out, validation, document)]
+    all_done([partial(say_json, document) if as_json else partial(_render, validation, sentences), *writes])
+    if any(row.verdict == "off" for row in validation.comparison):
         raise typer.Exit(VALIDATION_FAILED)
 
 
 def _join(
     config: dict[str, Any], profile: Profile | None, backend: str, timeout_s: float, tolerance: float
 ) -> Validation:
-    """Take part in torchrun's job."""
+    """Validate as one rank of torchrun's job."""
     from netsim._util.units import parse_bandwidth
     from netsim.distributed.launch import ranks_given
     from netsim.testbed.campaign import ClusterNetwork, join
@@ -130,7 +139,7 @@ def _tolerance(text: str) -> float:
 
 
 def _settings(config: dict[str, Any], timeout_s: float) -> list[Setting]:
-    """Return a setting for every number of ranks and bandwidth."""
+    """Return a setting for each number of ranks and each bandwidth."""
     from netsim._util.units import parse_bandwidth, parse_duration
     from netsim.cluster.plan import Cluster
     from netsim.testbed.campaign import Setting
@@ -162,7 +171,7 @@ def _settings(config: dict[str, Any], timeout_s: float) -> list[Setting]:
 
 
 def _cells(config: dict[str, Any], ranks: int, racks: bool = False) -> Iterator[Cell]:
-    """Yield the exchanges, and the rounds, that are compared; single flows, too, if there are `racks`."""
+    """Yield the cells to compare: exchanges, with single flows by default if there are `racks`, and rounds."""
     from algorithms import ALGORITHMS
     from netsim._util.units import parse_size
     from netsim.comm.worker import SENDS
@@ -182,7 +191,7 @@ def _cells(config: dict[str, Any], ranks: int, racks: bool = False) -> Iterator[
 
 
 def _round(config: dict[str, Any], name: str, ranks: int) -> Cell:
-    """Return the cell that compares an algorithm's rounds."""
+    """Return the cell of an algorithm's rounds."""
     from algorithms import ALGORITHMS
     from netsim.comm.payload import INDEX_BYTES, VALUE_BYTES
     from netsim.experiment.configuration import Experiment
@@ -214,9 +223,9 @@ def _listed(text: str) -> list[str]:
 
 @contextmanager
 def _progress(settings: list[Setting], folder: Path | None) -> Iterator[OnProgress]:
-    """Show what is being measured and the time left, on stderr if that is a terminal; say the cost beforehand.
+    """Print how long measuring takes, then show what is being measured and the time left, if stderr is a terminal.
 
-    What stands in `folder` costs nothing.
+    Settings that have a file in `folder` take no time.
     """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -239,26 +248,28 @@ def _progress(settings: list[Setting], folder: Path | None) -> Iterator[OnProgre
         yield lambda what, done, total: shown.update(bar, completed=done, total=total, description=what)
 
 
-def _write(out: Path, found: Validation, document: str) -> None:
+def _write(out: Path, validation: Validation, document: str) -> None:
+    """Write the document, the comparison as CSV, and the scatter plot into a folder."""
     from netsim.report.document import Table
     from netsim.report.drawing import Axis, Series, against
     from netsim.report.files import as_csv
 
     write_out(out / "validation.json", document)
-    rows = [each.as_json() for each in found.comparison]
+    rows = [row.as_json() for row in validation.comparison]
     columns = [name for name in rows[0] if name != "measured_ci_s"]
     cells = [[*(row[name] for name in columns), *row["measured_ci_s"]] for row in rows]
     table = Table("validation", [*columns, "measured_ci_low_s", "measured_ci_high_s"], cells)
     write_out(out / "validation.csv", as_csv(table).rstrip("\n"))
     series = []
-    for title in dict.fromkeys(each.title for each in found.comparison):
-        own = [each for each in found.comparison if each.title == title]
-        series.append(Series(title, [each.measured_s for each in own], [each.predicted_s for each in own]))
+    for title in dict.fromkeys(row.title for row in validation.comparison):
+        of_title = [row for row in validation.comparison if row.title == title]
+        series.append(Series(title, [row.measured_s for row in of_title], [row.predicted_s for row in of_title]))
     drawing = against(series, Axis("measured (s)", 10), Axis("predicted (s)", 10))
     write_out(out / "validation.svg", drawing.rstrip("\n"))
 
 
-def _render(found: Validation, sentences: list[str]) -> None:
+def _render(validation: Validation, sentences: list[str]) -> None:
+    """Print the comparison as a table, and the conclusion."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -267,18 +278,18 @@ def _render(found: Validation, sentences: list[str]) -> None:
 
     rows = [
         {
-            "what": escape(each.title),
-            "P": str(each.workers),
-            "network": escape(each.network),
-            "sends": each.sends,
-            "size": format_bytes(each.bytes),
-            "predicted": format_duration(each.predicted_s),
-            "measured": format_duration(each.measured_s),
-            "95 % interval": " to ".join(map(format_duration, each.measured_ci_s)),
-            "error": f"{each.error:+.1%}",
-            "": each.verdict,
+            "what": escape(compared.title),
+            "P": str(compared.workers),
+            "network": escape(compared.network),
+            "sends": compared.sends,
+            "size": format_bytes(compared.bytes),
+            "predicted": format_duration(compared.predicted_s),
+            "measured": format_duration(compared.measured_s),
+            "95 % interval": " to ".join(map(format_duration, compared.measured_ci_s)),
+            "error": f"{compared.error:+.1%}",
+            "": compared.verdict,
         }
-        for each in found.comparison
+        for compared in validation.comparison
     ]
     same = {name: rows[0][name] for name in ("P", "network", "sends") if len({row[name] for row in rows}) == 1}
     columns = [name for name in rows[0] if name not in same]

@@ -63,7 +63,7 @@ class RankInterpreter:
     device, backend
         Where vectors are, and the backend of the process group.
     sends
-        When a send is done: ``eager`` or ``acknowledged``.
+        When a send is done: ``eager`` or ``rendezvous``.
 
     Attributes
     ----------

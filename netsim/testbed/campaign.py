@@ -21,6 +21,7 @@ from netsim._util.system import busy_share, environment, inhibit_cpu_idle, proce
 from netsim._util.units import format_bandwidth
 from netsim.cluster.framing import IDEAL_CABLE, Wire
 from netsim.cluster.plan import Cluster
+from netsim.comm.worker import EARLIER_SENDS
 from netsim.distributed.launch import join_work, launch_work
 from netsim.experiment.profile import Profile
 from netsim.network.fabric import Fabric
@@ -82,8 +83,11 @@ class Setting:
 
     @property
     def key(self) -> str:
-        """A digest that names this setting's file."""
-        text = json.dumps(asdict(self), sort_keys=True)
+        """A digest that names this setting's file; files of earlier versions were named with EARLIER_SENDS."""
+        fields = asdict(self)
+        for cell in fields["cells"]:
+            cell["sends"] = next((old for old, new in EARLIER_SENDS.items() if new == cell["sends"]), cell["sends"])
+        text = json.dumps(fields, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def file(self, folder: Path | None) -> Path | None:

@@ -25,7 +25,7 @@ class Comparison:
     bytes
         Size of the vector of each rank, in bytes of values and indices.
     sends
-        When a send is done: ``eager`` or ``acknowledged``.
+        When a send is done: ``eager`` or ``rendezvous``.
     network
         Name of the network in words.
     predicted_s
