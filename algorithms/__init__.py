@@ -29,8 +29,20 @@ from netsim.training.algorithm import Algorithm
 ALGORITHMS: dict[str, type[Algorithm]] = {
     algorithm.name: algorithm
     for algorithm in (
-        *(DenseRing, DenseTree, TopK, GTopK, GTopKNaive, GTopKHierarchical, RandK),
-        *(ParameterServer, ParameterServerTopK, LAG, LASGWK1, LASGWK2, LASGPS, SASG),
+        DenseRing,
+        DenseTree,
+        TopK,
+        GTopK,
+        GTopKNaive,
+        GTopKHierarchical,
+        RandK,
+        ParameterServer,
+        ParameterServerTopK,
+        LAG,
+        LASGWK1,
+        LASGWK2,
+        LASGPS,
+        SASG,
     )
 }
 

@@ -249,7 +249,7 @@ def _section(fits: Mapping[str, _Fitted], predictions: Sequence[Predicted], host
         [
             "model",
             "mini-batch that fits (samples)",
-            *(f"host term of {name} (s)" for name in ALGORITHMS.values()),
+            *(f"host cost of {name} (s)" for name in ALGORITHMS.values()),
             "error (fraction, rms)",
         ],
         hosts,

@@ -131,6 +131,9 @@ class Growth:
             self.curves.setdefault((condition_of(point), point["algorithm"]), {})[point["workers"]] = outcome
         self.titles = {name: title_of(name) for _, name in self.curves}
 
+    def __repr__(self) -> str:
+        return f"Growth({', '.join(self.titles.values())}, {len(self.curves)} curves)"
+
     @cached_property
     def conditions(self) -> list[Condition]:
         """The conditions with a density; if no algorithm is sparse, the conditions without."""

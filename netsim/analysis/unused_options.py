@@ -15,8 +15,16 @@ SELECTING = ("density", "k", "per_tensor", "select", "density_warmup")
 """Options that algorithms take as their selector."""
 
 TRAINING = (
-    *("learning_rate", "lr_warmup", "lr_decay_at", "momentum", "weight_decay", "clip", "aggregate"),
-    *("data", "split", "sampling"),
+    "learning_rate",
+    "lr_warmup",
+    "lr_decay_at",
+    "momentum",
+    "weight_decay",
+    "clip",
+    "aggregate",
+    "data",
+    "split",
+    "sampling",
 )
 """Options that only gradients use. A simulation of sizes has no gradients, so it also never skips an upload."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
@@ -197,39 +197,46 @@ def _data(experiment: Experiment, report: Report) -> str:
     return f"{experiment.workload} on {on}{made_up}"
 
 
+COLUMNS: Mapping[str, Callable[[Result], str]] = {
+    "round": lambda result: format_duration(result.round_time_s),
+    "compute": lambda result: format_duration(result.compute_time_s),
+    "select": lambda result: format_duration(result.select_time_s),
+    "exposed\ncomm": lambda result: format_duration(result.comm_time_s),
+    "hidden\ncomm": lambda result: format_duration(result.hidden_comm_time_s),
+    "sent/\nworker": lambda result: format_bytes(result.value_bytes_up + result.index_bytes_up),
+    "received/\nworker": lambda result: format_bytes(result.bytes_down),
+    "scaling\nefficiency": lambda result: _or_dash(result.scaling_efficiency, ".1%"),
+    "loss": lambda result: _or_dash(result.final_loss, ".4f"),
+}
+"""The columns of numbers, each with the text of its cells."""
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
+
+
 def _table(results: list[Result]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    table.add_column("algorithm", no_wrap=True)
     overlaps = any(result.buckets for result in results)
-    for name in (
-        "round",
-        "compute",
-        "select",
-        "exposed\ncomm",
-        *(["hidden\ncomm"] if overlaps else []),
-        "sent/\nworker",
-        "received/\nworker",
-        "scaling\nefficiency",
-        "loss",
-    ):
-        table.add_column(name, justify="right", no_wrap=True)
+    columns = {name: cell for name, cell in COLUMNS.items() if overlaps or not name.startswith("hidden")}
+    table = _empty_table(list(columns))
     table.add_column("bottleneck")
     fastest = min(result.round_time_s for result in results)
     for result in results:
         table.add_row(
             escape(result.title),
-            format_duration(result.round_time_s),
-            format_duration(result.compute_time_s),
-            format_duration(result.select_time_s),
-            format_duration(result.comm_time_s),
-            *([format_duration(result.hidden_comm_time_s)] if overlaps else []),
-            format_bytes(result.value_bytes_up + result.index_bytes_up),
-            format_bytes(result.bytes_down),
-            "–" if result.scaling_efficiency is None else f"{result.scaling_efficiency:.1%}",
-            "–" if result.final_loss is None else f"{result.final_loss:.4f}",
+            *(cell(result) for cell in columns.values()),
             escape(result.bound_by),
             style="bold" if result.round_time_s == fastest and len(results) > 1 else "",
         )
+    return table
+
+
+def _empty_table(numbers: Sequence[str]) -> Table:
+    """Return a table with a column of algorithms, and columns of numbers with these heads."""
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("algorithm", no_wrap=True)
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
     return table
 
 
@@ -240,12 +247,9 @@ PAPER_ACCOUNTING = (
 
 
 def _paper_table(results: list[Result]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    table.add_column("algorithm", no_wrap=True)
-    for name in ("rounds", "bits", "accuracy"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = _empty_table(["rounds", "bits", "accuracy"])
     for result in results:
         paper = result.paper_accounting
-        accuracy = "–" if result.final_accuracy is None else f"{result.final_accuracy:.2%}"
+        accuracy = _or_dash(result.final_accuracy, ".2%")
         table.add_row(escape(result.title), f"{paper['rounds']:,}", f"{paper['bits']:.2E}", accuracy)
     return table

@@ -60,6 +60,9 @@ class Store:
         code, libraries = version_of(measure)
         self._decides = {"measure": name_of(measure), "version": code, "libraries": libraries}
 
+    def __repr__(self) -> str:
+        return f"Store({self.folder}, {self._decides['measure']} {self._decides['version']})"
+
     def key(self, point: Point) -> str:
         """Return the SHA-256 of the point, the files and data that it names, the measurement, and its code version."""
         config = {name: value for name, value in point.items() if name != "seed"}

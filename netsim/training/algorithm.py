@@ -71,6 +71,9 @@ class Algorithm:
     overlaps: ClassVar[bool] = True
     remembers: ClassVar[tuple[type, ...]] = ()
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name})"
+
     def initial_memory(self, template: Vector) -> Any:
         """Return the memory before the first exchange; `template` is any vector of d elements."""
         return None

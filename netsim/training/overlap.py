@@ -62,6 +62,9 @@ class Overlapped(Algorithm):
         vars(self).update({trait: getattr(first, trait) for trait in traits})
         self._pieces: WeakKeyDictionary[Any, list[Vector]] = WeakKeyDictionary()
 
+    def __repr__(self) -> str:
+        return f"Overlapped({self.name}, {len(self.buckets)} buckets)"
+
     def initial_memory(self, template: Vector) -> tuple[Any, ...]:
         """Return the memory of every bucket before the first exchange."""
         pieces = self._cut(template)

@@ -160,6 +160,9 @@ class DataParallelTask:
         self._initial = Dense(torch.from_numpy(initial.astype(np.float32)).to(device))
         self._fixed = generator(seed, Stream.JUDGED_SAMPLES).permutation(len(workload.training))
 
+    def __repr__(self) -> str:
+        return f"DataParallelTask({self.workload.name}, {len(self.shards)} workers, {self.elements:,} parameters)"
+
     def initial_parameters(self) -> Dense:
         """Return the initial parameters (d,)."""
         return self._initial
