@@ -22,9 +22,18 @@ BLANK = "0" * 64
 LONGEST_HEADER = 2**20
 PIECE = 2**20
 STRANGE = (
-    ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError,
-    TypeError, ValueError, pickle.PickleError,
-)  # fmt: skip
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    pickle.PickleError,
+)
 """The exceptions that damaged or forged contents can cause."""
 
 

@@ -117,11 +117,16 @@ def _found(encoding: str) -> codecs.CodecInfo | None:
     """Return the codec if `encoding` is :data:`ASCII`, else None."""
     if encoding != ASCII:
         return None
-    known = codecs.lookup("ascii")
+    ascii_ = codecs.lookup("ascii")
     return codecs.CodecInfo(
-        known.encode, known.decode, known.streamreader, known.streamwriter, known.incrementalencoder,
-        known.incrementaldecoder, ASCII,
-    )  # fmt: skip
+        ascii_.encode,
+        ascii_.decode,
+        ascii_.streamreader,
+        ascii_.streamwriter,
+        ascii_.incrementalencoder,
+        ascii_.incrementaldecoder,
+        ASCII,
+    )
 
 
 def _replaced(error: UnicodeError) -> tuple[str, int]:

@@ -1,4 +1,4 @@
-"""What a result depends on besides its configuration: versions and hardware."""
+"""The machine and the Python installation: versions and hardware for reports, memory, processors, child processes."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from netsim._util.errors import InfeasibleError
 from netsim._util.units import format_bytes
 
 DISTRIBUTION = "netsim-dsgd"
-"""Our name on package indexes, where "netsim" is somebody else's."""
-
+"""The name of this distribution; another project is called "netsim" on package indexes."""
 
 HOME = Path(__file__).parents[2]
 """The folder where Python found netsim."""
@@ -28,8 +27,8 @@ HOME = Path(__file__).parents[2]
 def child_environment() -> dict[str, str]:
     """Return the environment for a Python process that netsim starts.
 
-    It looks for no module in the current folder, where a file called ``random.py`` would run in place of Python's own.
-    A folder that the user names in PYTHONPATH stays, and so does the current one if netsim itself lies there.
+    The process does not import from the current folder, where a file ``random.py`` would replace Python's own module.
+    Folders in PYTHONPATH stay, and so does the current folder if netsim itself is in it.
     """
     with suppress(OSError):  # a current folder that was removed
         if Path.cwd() == HOME:
@@ -39,7 +38,7 @@ def child_environment() -> dict[str, str]:
 
 @contextmanager
 def safe_children() -> Iterator[None]:
-    """Have processes that a library starts within this get :func:`child_environment`, too."""
+    """Give processes that a library starts within this block the :func:`child_environment`."""
     before = os.environ.copy()
     os.environ.update(child_environment())
     try:
@@ -50,10 +49,10 @@ def safe_children() -> Iterator[None]:
 
 
 def compiler() -> Any:
-    """Return the module numba; raise ImportError where it is missing, or told not to compile.
+    """Return the module numba; raise ImportError if it is missing or its compiler is disabled.
 
-    Numba reads ``.numba_config.yaml`` of the current folder, which may name a folder of compiled code to load.
-    What the environment says goes before that file, and an empty value means numba's own choice.
+    Numba reads ``.numba_config.yaml`` in the current folder, which may name a folder of compiled code to load. The
+    environment takes precedence over that file, and an empty variable means numba's default.
     """
     for name in ("NUMBA_CACHE_DIR", "NUMBA_CACHE_LOCATOR_CLASSES"):
         os.environ.setdefault(name, "")
@@ -74,25 +73,26 @@ def version() -> str:
 
 
 def environment(device: str | None) -> dict[str, Any]:
-    """Return versions and hardware; `device` is where gradients were computed, None if nowhere."""
-    found: dict[str, Any] = {"netsim": version(), "python": platform.python_version(), "machine": platform.machine()}
+    """Return versions and hardware for a report; `device` is where gradients were computed, None if nowhere."""
+    facts: dict[str, Any] = {"netsim": version(), "python": platform.python_version(), "machine": platform.machine()}
     if device is not None:
         import torch
 
-        found |= {
+        facts |= {
             "torch": torch.__version__,
             "device": device,
             "device_name": torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.machine(),
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         }
-    return found
+    return facts
 
 
 @contextmanager
 def old_objects_set_aside() -> Iterator[None]:
-    """Have the garbage collector look at new objects only: what is there is modules, and those stay.
+    """Exempt the objects that exist from garbage collection within this block.
 
-    With many messages it runs often, and looking through all that was imported took half of the time.
+    They are mostly imported modules, which stay. A simulation of many messages triggers the collector often, and
+    scanning the modules took half of the time.
     """
     ours = not gc.get_freeze_count()
     if ours:
@@ -105,7 +105,7 @@ def old_objects_set_aside() -> Iterator[None]:
 
 
 def surroundings() -> dict[str, str]:
-    """Return in words what a study was run with: versions of what decides its numbers, and the machine."""
+    """Return the versions that determine a study's numbers, and the machine, as text."""
     versions = [f"Python {platform.python_version()}"]
     for name in ("torch", "numpy", "scikit-learn"):
         with suppress(PackageNotFoundError):
@@ -114,7 +114,7 @@ def surroundings() -> dict[str, str]:
 
 
 def processor() -> str:
-    """Return the processor's name where Linux tells it, and else its kind."""
+    """Return the processor's name from Linux, or else its architecture."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
@@ -123,7 +123,7 @@ def processor() -> str:
 
 
 def memory_bytes() -> int | None:
-    """Return how much memory this machine has; None where the system does not tell."""
+    """Return the memory of this machine in bytes; None if the system does not report it."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):
@@ -131,7 +131,7 @@ def memory_bytes() -> int | None:
 
 
 def check_memory(what: str, nbytes: int, instead: str) -> None:
-    """Raise InfeasibleError if `what` takes more memory than this machine has; `instead` is what to do."""
+    """Raise InfeasibleError if `what` takes more than this machine's memory; `instead` is the likely fix."""
     has = memory_bytes()
     if has is not None and nbytes > has:
         raise InfeasibleError(
@@ -141,9 +141,9 @@ def check_memory(what: str, nbytes: int, instead: str) -> None:
 
 
 def processor_ticks() -> tuple[int, int]:
-    """Return for how long all processors have been busy, and for how long they have been, in the kernel's own unit.
+    """Return the busy time and the total time of all processors since boot, in the kernel's ticks.
 
-    Zeros where no Linux tells. What a host above this machine took counts as busy.
+    Both are 0 on other systems than Linux. Time that a virtual machine's host took counts as busy.
     """
     try:
         ticks = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
@@ -153,10 +153,19 @@ def processor_ticks() -> tuple[int, int]:
 
 
 def busy_share(*spans: tuple[tuple[int, int], tuple[int, int]], seconds: float | None = None) -> float | None:
-    """Return what part of all processors' time was used, by whatever program, in spans of :func:`processor_ticks`.
+    """Return the share of all processors' time that any program used.
 
-    If they had something to do for only so many `seconds` of all spans: what part of these. None where that is not
-    known, and for spans shorter than the kernel counts (10 ms).
+    Parameters
+    ----------
+    spans
+        Pairs of :func:`processor_ticks`, at the begin and the end of each span.
+    seconds
+        If given, the share refers to this time instead of the length of all spans.
+
+    Returns
+    -------
+    float or None
+        None if it is unknown, or if the spans are shorter than a tick of the kernel (10 ms).
     """
     busy, total = (sum(end[part] - begin[part] for begin, end in spans) for part in (0, 1))
     if seconds is None or not total:
@@ -184,13 +193,13 @@ def inhibit_cpu_idle() -> Iterator[bool]:
 
 
 def listening(pid: int | str = "self") -> list[tuple[str, int]]:
-    """Return the addresses and TCP ports at which a process listens, as Linux tells them in /proc; none if it ended."""
+    """Return the addresses and TCP ports at which a process listens, from Linux's /proc; none if it has ended."""
     owned = set()
     with suppress(OSError):
         for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-            with suppress(OSError):  # it may be closed again
+            with suppress(OSError):  # the process may have closed it
                 owned.add(str(descriptor.readlink()))
-    found = []
+    sockets = []
     for table in ("tcp", "tcp6"):
         rows: list[str] = []
         with suppress(OSError):
@@ -199,18 +208,18 @@ def listening(pid: int | str = "self") -> list[tuple[str, int]]:
             columns = row.split()
             if columns[3] == "0A" and f"socket:[{columns[9]}]" in owned:
                 address, _, port = columns[1].partition(":")
-                found.append((_address(address), int(port, 16)))
-    return sorted(found)
+                sockets.append((_address(address), int(port, 16)))
+    return sorted(sockets)
 
 
 def _address(text: str) -> str:
-    """Return an address of /proc/net/tcp, whose words of 32 bits are in the machine's byte order."""
+    """Return an address from /proc/net/tcp, which has 32-bit words in the machine's byte order."""
     words = [int(text[start : start + 8], 16).to_bytes(4, sys.byteorder) for start in range(0, len(text), 8)]
     return str(ip_address(b"".join(words)))
 
 
 def where_it_listens() -> str:
-    """Say at which addresses this process listens, and which of them are every address of this machine."""
+    """Return the addresses at which this process listens as text, with a warning for all-interface addresses."""
     if not Path("/proc/self/fd").exists():
         return "listens where gloo chose to"
     addresses = sorted({address for address, _ in listening()})

@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from netsim.comm.payload import Vector
 from netsim.comm.worker import Worker
 from netsim.training.loop import Trained
 
@@ -75,6 +76,9 @@ class RunObserver:
     def advanced(self) -> None:
         """Learn that the transport let its next event happen; its `now` may be another instant."""
 
+    def showed(self, worker: Worker, what: str, *vectors: Vector) -> None:
+        """Learn of vectors that an algorithm shows with :meth:`~netsim.comm.worker.Worker.observe`."""
+
     def step_ended(self, worker: Worker, trained: Trained) -> None:
         """Learn that a rank ended step ``worker.step``, and what it holds."""
 
@@ -95,6 +99,7 @@ class Observers:
         self.delivered = listening("delivered")
         self.waited = listening("waited")
         self.advanced = listening("advanced")
+        self.showed = listening("showed")
         self.step_ended = listening("step_ended")
         self.paused = listening("paused")
 
@@ -125,10 +130,14 @@ class ProgressObserver(RunObserver):
 
 
 class MetricsObserver(RunObserver):
-    """Passes the end of every rank's step on to a recorder of metrics."""
+    """Passes the vectors that workers show, and the end of every rank's step, on to a recorder of metrics."""
 
     def __init__(self, recorder: MetricsRecorder) -> None:
         self._recorder = recorder
+
+    def showed(self, worker: Worker, what: str, *vectors: Vector) -> None:
+        """Have the recorder add up the vectors."""
+        self._recorder.observe(worker, what, *vectors)
 
     def step_ended(self, worker: Worker, trained: Trained) -> None:
         """Have the recorder count the step."""

@@ -243,10 +243,7 @@ class Session:
             return None
         every = self.experiment.eval_every
         evaluate = partial(_evaluate_fully, self.task) if every and self.device is not None else None
-        recorder = MetricsRecorder(algorithm, workers, lambda: now() / PICOSECONDS, emit, evaluate, every or 1)
-        for worker in workers:
-            worker.observer = recorder.observe
-        return recorder
+        return MetricsRecorder(algorithm, workers, lambda: now() / PICOSECONDS, emit, evaluate, every or 1)
 
     def _in_the_way(
         self, algorithm: Algorithm, emit: Emit | None, checkpoint: Checkpoint | None, trace: Trace | None
@@ -496,7 +493,10 @@ def _observers(
         observers.append(TraceObserver(trace))
     if checkpoint is not None:
         observers.append(CheckpointObserver(checkpoint, algorithm, workers))
-    return Observers(observers)
+    listening = Observers(observers)
+    for worker in workers if listening.showed else ():  # algorithms prepare what they show only for an observer
+        worker.observer = partial(tell, listening.showed)
+    return listening
 
 
 def _outcomes(tasks: list[RankCoroutine[Trained]]) -> list[RankOutcome]:
