@@ -6,8 +6,8 @@
 A RUN is a folder that ``python benchmarks/validation.py RUN PIECE...`` has filled; nothing is measured. The figures are
 medians and worst values of |predicted / measured - 1| over all runs, of exchanges of 100 kB and more where links carry
 less than 800 Mbit/s in all: there the model is believed. A term stays if its absence raises that median by more than
-two runs differ, or the median of one exchange by more than two runs differ in that exchange. The last row leaves out
-all terms at once that do not stay.
+two runs differ, or the median of one exchange by more than that and than two runs differ in that exchange. The last row
+leaves out all terms at once that do not stay.
 """
 
 from __future__ import annotations
@@ -332,7 +332,7 @@ def verdict(full: Errors, without: Errors, spread: Spread) -> str:
     if median(without.believed) - median(full.believed) > spread.of_all:
         return "stays"
     worse = {
-        name: median(without.by_exchange[name]) - median(errors) - spread.by_exchange[name]
+        name: median(without.by_exchange[name]) - median(errors) - max(spread.of_all, spread.by_exchange[name])
         for name, errors in full.by_exchange.items()
     }
     name = max(worse, key=lambda name: worse[name])
@@ -362,7 +362,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, help="processes; as many as there are cores if left out")
     asked = parser.parse_args()
     names = None if asked.only is None else asked.only.split(",")
-    indices = [index for index, each in enumerate(ABLATIONS) if names is None or each.term in names]
+    indices = [index for index, ablation in enumerate(ABLATIONS) if names is None or ablation.term in names]
     places = [(run, index) for index in [-1, *indices] for run in asked.runs]
     with Pool(asked.jobs) as pool:
         found = iter(pool.map(error_of_index, places, chunksize=1))

@@ -20,19 +20,19 @@ RATE = 100_000_000
 FRAME = 1514
 
 
-def kernels_queue(frames: int, together: int, burst: int) -> float:
+def kernels_queue(frames: int, gso_segments: int, burst: int) -> float:
     """Return when the last of `frames` leaves a token bucket: groups go, whole, as soon as tokens are not negative."""
     now, tokens = 0.0, float(burst)
-    for first in range(0, frames, together):
+    for first in range(0, frames, gso_segments):
         now += max(0.0, -tokens) * 8 / RATE
-        tokens = max(0.0, tokens) - FRAME * min(together, frames - first)
+        tokens = max(0.0, tokens) - FRAME * min(gso_segments, frames - first)
     return now
 
 
 @given(st.integers(1, 60), st.sampled_from([1, 2, 3, 4, 8]))
 @settings(deadline=None)
-def test_a_message_leaves_in_groups_as_from_a_token_bucket(frames: int, together: int) -> None:
-    wire = Wire(header_bytes=66, ack_bytes=0, burst_bytes=4096, gso_segments=together)
+def test_a_message_leaves_in_groups_as_from_a_token_bucket(frames: int, gso_segments: int) -> None:
+    wire = Wire(header_bytes=66, ack_bytes=0, burst_bytes=4096, gso_segments=gso_segments)
     environment = simpy.Environment()
     network = ShapedNetwork(environment, wire)
     link, back = Link(0, "a", "b", RATE, 0.0), Link(1, "b", "a", RATE, 0.0)
@@ -41,10 +41,10 @@ def test_a_message_leaves_in_groups_as_from_a_token_bucket(frames: int, together
         Route((link,), 0), Route((back,), 0), frames * FRAME, lambda _: ends.append(environment.now / PICOSECONDS)
     )
     environment.run()
-    assert ends[0] == pytest.approx(kernels_queue(frames, together, 4096), abs=1e-11)
+    assert ends[0] == pytest.approx(kernels_queue(frames, gso_segments, 4096), abs=1e-11)
 
 
-def htb(frames: list[int], together: int, burst: int, sure: float) -> list[float]:
+def htb(frames: list[int], gso_segments: int, burst: int, sure: float) -> list[float]:
     """Return when the last of each message leaves one link, as sch_htb of Linux has it: a class a message, one above.
 
     A class with tokens sends at its own expense and that of the one above; else, if the one above has tokens, at its
@@ -63,7 +63,7 @@ def htb(frames: list[int], together: int, burst: int, sure: float) -> list[float
             own = [min(burst, tokens + wait * sure * RATE / 8) for tokens in own]
             continue
         number = (rich or waiting)[0]
-        group = min(together, left[number])
+        group = min(gso_segments, left[number])
         left[number] -= group
         above -= group * FRAME
         if rich:
@@ -75,9 +75,9 @@ def htb(frames: list[int], together: int, burst: int, sure: float) -> list[float
 @given(st.integers(1, 8), st.integers(20, 80), st.sampled_from([1, 2, 4]), st.sampled_from([1e-4, 0.1]))
 @settings(deadline=None)
 def test_messages_that_share_a_link_end_one_after_the_other_as_from_the_kernels_classes(
-    messages: int, frames: int, together: int, sure: float
+    messages: int, frames: int, gso_segments: int, sure: float
 ) -> None:
-    wire = Wire(header_bytes=66, ack_bytes=0, burst_bytes=4096, gso_segments=together, guaranteed_rate=sure)
+    wire = Wire(header_bytes=66, ack_bytes=0, burst_bytes=4096, gso_segments=gso_segments, guaranteed_rate=sure)
     environment = simpy.Environment()
     network = ShapedNetwork(environment, wire)
     uplink, back = Link(0, "a", "b", RATE, 0.0), Link(1, "b", "a", RATE, 0.0)
@@ -86,8 +86,8 @@ def test_messages_that_share_a_link_end_one_after_the_other_as_from_the_kernels_
         route = Route((uplink, Link(2 + number, "b", f"c{number}", RATE, 0.0)), 0)
         network.start(route, Route((back,), 0), frames * FRAME, lambda _: ends.append(environment.now / PICOSECONDS))
     environment.run()
-    group = 8 * together * FRAME / RATE
-    expected = sorted(htb([frames] * messages, together, 4096, sure))
+    group = 8 * gso_segments * FRAME / RATE
+    expected = sorted(htb([frames] * messages, gso_segments, 4096, sure))
     # What they are sure of lets the last groups go earlier, at their own expense; that much the model does not know.
     assert ends[-1] == pytest.approx(expected[-1], abs=(0.02 if sure < 0.1 else messages) * group)
     # Nor, of those before, whose turn it is.
@@ -97,11 +97,11 @@ def test_messages_that_share_a_link_end_one_after_the_other_as_from_the_kernels_
 @given(st.integers(1, 8), st.sampled_from([1, 4, 8]), st.data())
 @settings(deadline=None)
 def test_single_groups_of_several_hosts_go_at_once_as_from_the_kernels_classes(
-    messages: int, together: int, data: st.DataObject
+    messages: int, gso_segments: int, data: st.DataObject
 ) -> None:
     """So a link carries more than its bandwidth for a moment, and owes it."""
-    frames = data.draw(st.integers(1, together))
-    wire = Wire(header_bytes=66, ack_bytes=0, burst_bytes=4096, gso_segments=together, guaranteed_rate=0.1)
+    frames = data.draw(st.integers(1, gso_segments))
+    wire = Wire(header_bytes=66, ack_bytes=0, burst_bytes=4096, gso_segments=gso_segments, guaranteed_rate=0.1)
     environment = simpy.Environment()
     network = ShapedNetwork(environment, wire)
     downlink, back = Link(0, "b", "a", RATE, 0.0), Link(1, "a", "b", RATE, 0.0)
@@ -114,10 +114,12 @@ def test_single_groups_of_several_hosts_go_at_once_as_from_the_kernels_classes(
     for host in range(messages):
         send(host, frames)
     environment.run()
-    assert ends == htb([frames] * messages, together, 4096, 0.1) == [0.0] * messages
-    send(messages, 40 * together)
+    assert ends == htb([frames] * messages, gso_segments, 4096, 0.1) == [0.0] * messages
+    send(messages, 40 * gso_segments)
     environment.run()
-    assert ends[-1] == pytest.approx(htb([frames] * messages + [40 * together], together, 4096, 0.1)[-1], rel=0.05)
+    assert ends[-1] == pytest.approx(
+        htb([frames] * messages + [40 * gso_segments], gso_segments, 4096, 0.1)[-1], rel=0.05
+    )
 
 
 def test_two_hosts_have_a_credit_of_their_own_where_a_link_owes() -> None:
@@ -151,9 +153,9 @@ def test_two_hosts_have_a_credit_of_their_own_where_a_link_owes() -> None:
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=8), st.sampled_from([1, 2, 4]))
 @settings(deadline=None)
-def test_what_a_link_lets_through_early_it_earns_back(messages: list[int], together: int) -> None:
+def test_what_a_link_lets_through_early_it_earns_back(messages: list[int], gso_segments: int) -> None:
     """One message after another over one link: never ahead of its bandwidth by more than a bucket and a group."""
-    wire = Wire(header_bytes=66, ack_bytes=0, burst_bytes=4096, gso_segments=together)
+    wire = Wire(header_bytes=66, ack_bytes=0, burst_bytes=4096, gso_segments=gso_segments)
     environment = simpy.Environment()
     network = ShapedNetwork(environment, wire)
     link, back = Link(0, "a", "b", RATE, 0.0), Link(1, "b", "a", RATE, 0.0)
@@ -162,7 +164,7 @@ def test_what_a_link_lets_through_early_it_earns_back(messages: list[int], toget
     def go_on(_: Any = None) -> None:
         nonlocal sent
         earned = environment.now / PICOSECONDS * RATE / 8
-        assert sent <= earned + 4096 + together * FRAME + 1e-3
+        assert sent <= earned + 4096 + gso_segments * FRAME + 1e-3
         assert sent >= earned - 1e-3  # nor does a link that has something to send ever rest
         if waiting:
             sent += FRAME * (frames := waiting.pop(0))
@@ -190,11 +192,11 @@ def test_a_link_carries_the_word_that_a_receiver_is_ready_and_its_acknowledgemen
 
 
 @given(st.integers(1, 40_000), st.sampled_from([1, 2, 3, 4]))
-def test_what_is_owed_is_the_last_group(nbytes: int, together: int) -> None:
-    wire = Wire(header_bytes=66, gso_segments=together)
+def test_what_is_owed_is_the_last_group(nbytes: int, gso_segments: int) -> None:
+    wire = Wire(header_bytes=66, gso_segments=gso_segments)
     payload = nbytes + 176  # gloo's header, and ours with its table
     frames = [1514] * (payload // 1448) + ([payload % 1448 + 66] if payload % 1448 else [])
-    groups = [frames[first : first + together] for first in range(0, len(frames), together)]
+    groups = [frames[first : first + gso_segments] for first in range(0, len(frames), gso_segments)]
     assert wire.bytes_of(nbytes) == sum(frames)
     assert wire.deficit_of(sum(frames)) == sum(groups[-1])
 

@@ -265,7 +265,7 @@ def test_an_idle_link_lets_its_credit_through_at_once_and_earns_it_back() -> Non
 
 
 @pytest.mark.parametrize(
-    ("ranks", "mbps", "shaping", "together"),
+    ("ranks", "mbps", "shaping", "gso_segments"),
     # Up to 100 Mbit/s in all every frame by itself, beyond in proportion, and eight at the most.
     [
         *((4, 25, "fair", 1), (4, 50, "fair", 2), (8, 50, "fair", 4), (8, 100, "fair", 8), (16, 100, "fair", 8)),
@@ -273,15 +273,15 @@ def test_an_idle_link_lets_its_credit_through_at_once_and_earns_it_back() -> Non
     ],
 )
 def test_where_links_carry_much_in_all_frames_leave_together(
-    ranks: int, mbps: int, shaping: Shaping, together: int
+    ranks: int, mbps: int, shaping: Shaping, gso_segments: int
 ) -> None:
     cluster = Cluster(ranks=ranks, bandwidth_bps=mbps * 10**6, shaping=shaping)
-    assert cluster.gso_segments == together
-    assert cluster.wire.gso_segments == (together if shaping == "fair" else 0)
-    assert f"gso_max_segs {together}\n" in plan.host(cluster, 0)
-    assert plan.cables(cluster, ["1"] * ranks).count(f"gso_max_segs {together}\n") == ranks
+    assert cluster.gso_segments == gso_segments
+    assert cluster.wire.gso_segments == (gso_segments if shaping == "fair" else 0)
+    assert f"gso_max_segs {gso_segments}\n" in plan.host(cluster, 0)
+    assert plan.cables(cluster, ["1"] * ranks).count(f"gso_max_segs {gso_segments}\n") == ranks
     if shaping == "fair":
-        assert f"quantum {together * FRAME}\n" in plan.host_shaping(cluster, 0)
+        assert f"quantum {gso_segments * FRAME}\n" in plan.host_shaping(cluster, 0)
 
 
 def test_ranks_of_one_machine_share_its_cores() -> None:

@@ -6,7 +6,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, NamedTuple
 
 from netsim._util.system import busy_share, processor_ticks
@@ -90,24 +90,24 @@ class P2PMeasurements:
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> P2PMeasurements:
         """Return measurements from a stored record; raise KeyError if one is missing."""
-        named = {each.name: _stored_name(each) for each in fields(cls)}
+        named = {measurement.name: _stored_name(measurement) for measurement in fields(cls)}
         return cls(**{name: stored[key] for name, key in named.items() if key in REQUIRED_KEYS or key in stored})
 
     def as_json(self) -> dict[str, Any]:
         """Return measurements with the keys of stored records."""
-        return {_stored_name(each): getattr(self, each.name) for each in fields(self)}
+        return {_stored_name(measurement): getattr(self, measurement.name) for measurement in fields(self)}
 
     def cpu_speed_json(self) -> dict[str, Any]:
         """Return only the CPU-speed measurements, which change within seconds, with the keys of stored records."""
         return {key: value for key, value in self.as_json().items() if key.startswith(("crowd_", "merge_"))}
 
 
-def _stored_name(of: Any) -> str:
-    key: str = of.metadata["key"]
+def _stored_name(measurement: Field[Any]) -> str:
+    key: str = measurement.metadata["key"]
     return key
 
 
-REQUIRED_KEYS = {_stored_name(each) for each in fields(P2PMeasurements) if each.default is MISSING}
+REQUIRED_KEYS = {_stored_name(measurement) for measurement in fields(P2PMeasurements) if measurement.default is MISSING}
 """Keys of a stored record without which a prediction is impossible: records of earlier versions may lack some."""
 
 
@@ -117,8 +117,8 @@ def averaged(mean: Callable[[list[float]], float], measured: Sequence[P2PMeasure
     What is the same every time, such as the number of ranks, stays as it is.
     """
     values: dict[str, Any] = {}
-    for name in (each.name for each in fields(P2PMeasurements)):
-        known = [value for each in measured if (value := getattr(each, name)) is not None]
+    for name in (measurement.name for measurement in fields(P2PMeasurements)):
+        known = [value for of_time in measured if (value := getattr(of_time, name)) is not None]
         values[name] = (known[0] if len(set(known)) == 1 else mean(known)) if known else None
     return P2PMeasurements(**values)
 
