@@ -4,10 +4,12 @@
     python benchmarks/ablation.py RUN [RUN...] --only "waking: warm and cold,duplex loss"
 
 A RUN is a folder that ``python benchmarks/validation.py RUN PIECE...`` has filled; nothing is measured. The figures are
-medians and worst values of |predicted / measured - 1| over all runs, of exchanges of 100 kB and more where links carry
-less than 800 Mbit/s in all: there the model is believed. A term stays if its absence raises that median by more than
-two runs differ, or the median of one exchange by more than that and than two runs differ in that exchange. The last row
-leaves out all terms at once that do not stay.
+medians and worst values of |predicted / measured - 1| over all runs. They count exchanges of 100 kB and more where
+links carry less than 800 Mbit/s in all, since there the model is believed.
+
+The spread of a median is how much it differs between runs, with all terms. A term stays if its absence raises the
+median by more than its spread. It also stays for one exchange, if it raises that exchange's median by more than both
+spreads. The last row leaves out all terms at once that do not stay.
 """
 
 from __future__ import annotations

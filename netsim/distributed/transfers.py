@@ -4,8 +4,8 @@ gloo moves no data before the receiver is ready for it. Its notice of that goes 
 the other way. If the receiver knows the size beforehand, header and body are one transfer. Else the header goes first,
 and the receiver gets ready for a body of the size in the header.
 
-Every message runs this code. Where many ranks take turns on a core, none of it is in a cache, and a call of torch's
-costs many times what it does in a loop. So this code makes few calls.
+Every message runs this code. Where many ranks take turns on a core, none of it is in a cache. A call of torch's then
+costs many times what it does in a loop, so this code makes few calls.
 """
 
 from __future__ import annotations

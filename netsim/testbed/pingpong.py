@@ -76,8 +76,8 @@ async def ping_pong(
 def _planned(share_s: float, medians: list[float]) -> int:
     """Return how many round trips fit into `share_s`; 0 if they are too few.
 
-    `medians` are zero and the medians of all smaller sizes. A trip takes α + β n, so the next one, of four times the
-    bytes, is longer than the last by four times as much as the last is longer than the one before.
+    `medians` are zero and the medians of all smaller sizes, each of four times the bytes of the one before. A trip
+    takes α + β n, so from size to size the increase grows fourfold.
     """
     last = medians[-1]
     expected = last + 4 * max(0.0, last - medians[-2]) if len(medians) > LEAST_SIZES else last
