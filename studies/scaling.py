@@ -200,5 +200,5 @@ STUDY = Study(
         "bandwidths": ("1Gbps", "10Gbps"),
         "exact_up_to": 32,
     },
-    needs="no data and some minutes",
+    needs="some minutes, and no data",
 )

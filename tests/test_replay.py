@@ -195,7 +195,7 @@ def test_a_flow_that_takes_no_time_uses_its_link_fully(
     done = documented(capsys, arguments)
     assert done["flows"][0]["finish_s"] == pytest.approx(8 * nbytes / 9e15, abs=0.51e-12)
     assert [link["utilisation"] for link in done["links"]] == pytest.approx([1.0])
-    assert "100.0% of what it could in " in run(capsys, f"flows {arguments}").out
+    assert "100.0% of its capacity in " in run(capsys, f"flows {arguments}").out
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What commands share: progress, files that can be written, and the delivery of a result."""
+"""The common part of commands: progress on stderr, and the delivery of results to stdout and files."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from netsim._util.standard_streams import escaped, in_utf_8, reader_may_go
 from netsim._util.units import format_wait
 
 A_YEAR_S = 365 * 86400.0
+"""Seconds of a year."""
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,22 +27,22 @@ if TYPE_CHECKING:
     from netsim.report.terminal import Accounting
 
 LEAST_WIDTH = 60
-"""Columns that progress takes."""
+"""Terminal columns that progress needs."""
 
 
 def is_watched(console: Console) -> bool:
-    """Return whether progress is shown: on a terminal that has room for it."""
+    """Return whether progress is shown: only on a terminal that is wide enough."""
     return console.is_terminal and console.width >= LEAST_WIDTH
 
 
 class Forecast:
-    """Says once on stderr how long the rest of a run of so many rounds takes, if that is long, and refuses years.
+    """A forecast of the remaining time of a run, printed once on stderr if it is long; a run of years is refused.
 
-    The first round is not counted, because it includes loading and compiling.
+    The first round does not count, because it includes loading and compiling.
     """
 
     AFTER_S, LONG_S, LONGEST_S = 10.0, 60.0, 2 * A_YEAR_S
-    """Seconds of rounds before it is told, the least that is worth telling, and the most that is not refused."""
+    """Seconds until the forecast, least remaining seconds that are printed, and most that are not refused."""
 
     def __init__(self, rounds: int) -> None:
         self._rounds = rounds
@@ -49,7 +50,7 @@ class Forecast:
         self._said = False
 
     def note(self, done: int) -> None:
-        """Learn that so many rounds are done."""
+        """Record the number of finished rounds; print the forecast, or raise InfeasibleError for years."""
         now = time.monotonic()
         self._began = self._began or (done, now)
         before, began = self._began
@@ -66,7 +67,7 @@ class Forecast:
 
 
 def told_after(seconds: float) -> Callable[[str], None]:
-    """Return what says on stderr what goes on, once every so many seconds."""
+    """Return a function that prints a text on stderr, at most once per `seconds`."""
     last = time.monotonic()
 
     def tell(what: str) -> None:
@@ -80,7 +81,7 @@ def told_after(seconds: float) -> Callable[[str], None]:
 
 @contextmanager
 def patience(doing: Callable[[], str]) -> Iterator[None]:
-    """Say once on stderr what goes on within this, where that takes long."""
+    """Print `doing()` once on stderr if the block takes long."""
     timer = threading.Timer(Forecast.AFTER_S, lambda: _tell(doing()))
     timer.daemon = True
     timer.start()
@@ -97,7 +98,7 @@ def _tell(what: str) -> None:
 
 @contextmanager
 def progress(experiment: Experiment) -> Iterator[OnRound]:
-    """Show rounds as they end, on stderr if that is a terminal."""
+    """Show finished rounds on stderr, if stderr is a terminal."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -118,7 +119,7 @@ def progress(experiment: Experiment) -> Iterator[OnRound]:
 
 
 def with_links(experiment: Experiment, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that were given, with the bandwidth and latency that links take; None where they take none."""
+    """Return the given options, with the bandwidth and latency of links; None if the topology sets them."""
     taken = {"bandwidth": experiment.bandwidth_bps, "latency": experiment.latency_s}
     return taken | {name: value for name, value in options.items() if value is not None}
 
@@ -137,16 +138,16 @@ def deliver(
 
 
 def show_and_write(document: str, out: Path | None, show: Callable[[], None] | None = None) -> None:
-    """Print a result with `show`, or its JSON `document`, and write that to the file `out`.
+    """Print a result with `show`, or else as its JSON `document`, and write the document to the file `out`.
 
-    Where one of the two fails, the other is done all the same.
+    If one of the two fails, the other is still done.
     """
     writes = [] if out is None else [partial(write_out, out, document)]
     all_done([partial(say_json, document) if show is None else show, *writes])
 
 
 def all_done(steps: Iterable[Callable[[], object]]) -> None:
-    """Take every step, also where one before it fails, and raise NetsimError for all that failed."""
+    """Take every step, also after a failed one; then raise a NetsimError for all failures."""
     failed: list[NetsimError] = []
     for step in steps:
         try:
@@ -161,7 +162,7 @@ def all_done(steps: Iterable[Callable[[], object]]) -> None:
 
 @contextmanager
 def stdout_is_for_results() -> Iterator[TextIO]:
-    """Have what a user's own workload prints go to stderr within this; gives stdout itself."""
+    """Redirect the output of user code to stderr inside the block, which gets the real stdout."""
     stdout = sys.stdout
     with redirect_stdout(sys.stderr):
         yield stdout
@@ -169,7 +170,7 @@ def stdout_is_for_results() -> Iterator[TextIO]:
 
 @contextmanager
 def rest_delivered(deliver: Callable[[Any], None]) -> Iterator[None]:
-    """Deliver what came out where something is missing, before that is an error."""
+    """Deliver an incomplete result before raising its error."""
     try:
         yield
     except IncompleteError as error:
@@ -198,13 +199,13 @@ def say(text: str) -> None:
 
 
 def say_json(document: str) -> None:
-    """Print a JSON document; where stdout is not in UTF-8, with escapes for what is not ASCII."""
+    """Print a JSON document, with characters beyond ASCII escaped if stdout is not UTF-8."""
     say(document if in_utf_8(sys.stdout) else escaped(document))
 
 
 @contextmanager
 def points_progress(name: str) -> Iterator[Callable[[int, int], None]]:
-    """Show how many points are known, and the time left, on stderr if that is a terminal."""
+    """Show the number of known points and the remaining time on stderr, if stderr is a terminal."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -216,8 +217,15 @@ def points_progress(name: str) -> Iterator[Callable[[int, int], None]]:
     )
 
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("points"),
-               TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())  # fmt: skip
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("points"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, transient=True, disable=not is_watched(console)) as shown:
         bar = shown.add_task(name, total=None)
         points = 0, 0
@@ -227,5 +235,11 @@ def points_progress(name: str) -> Iterator[Callable[[int, int], None]]:
             points = known, total
             shown.update(bar, completed=known, total=total)
 
-        with patience(lambda: "{}; {:,} of {:,} points are known so far".format(name, *points)):
+        def waiting() -> str:
+            known, total = points
+            return (
+                f"{name}; {known:,} of {total:,} points are finished so far" if total else f"{name}; preparing so far"
+            )
+
+        with patience(waiting):
             yield on_point

@@ -12,9 +12,9 @@ from netsim.cli.options import option
 
 def fetch(
     data: Annotated[str, typer.Argument(help="mnist, fashion-mnist, cifar10 or cifar100.")],
-    data_dir: Annotated[Path, option("The folder to download to; then give it to simulate and run.")],
+    data_dir: Annotated[Path, option("Folder to download to; give it to simulate and run as --data-dir.")],
 ) -> None:
-    """Download a published data set through torchvision, where there is a network."""
+    """Download a published data set through torchvision."""
     from netsim.training.workloads.data.fetch import fetch as download
 
     download(data, data_dir)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "netsim.flows/1"
 MOST_ROWS = 24
-"""Flows that the table shows; the JSON has all."""
+"""Flows in the table; the JSON contains all."""
 
 
 @takes(
@@ -34,12 +34,12 @@ MOST_ROWS = 24
     workers=8,
 )
 def flows(
-    flows: Annotated[Path, option("CSV with the columns src, dst, bytes and start_s.")],
+    flows: Annotated[Path, option("CSV file with the columns src, dst, bytes and start_s.")],
     as_json: Json = False,
     out: Out = None,
     **options: Any,
 ) -> None:
-    """Send any traffic over any network, and say when each flow ends and which link is busiest."""
+    """Simulate any traffic on any network, and print when each flow ends and which link is busiest."""
     from netsim._util.storage import check_outputs
     from netsim.analysis.replay import replay
     from netsim.experiment.configuration import Experiment, input_files
@@ -100,10 +100,10 @@ def _sentence(done: Replay) -> str:
     busiest = done.busiest
     alike = sum(use.utilisation == busiest.utilisation for use in done.links) - 1
     span = format_duration(done.makespan_s) if done.makespan_s else "less than 1 ps"
-    others = f", as much as {alike} other{'s' if alike > 1 else ''}" if alike else ""
+    others = f"; {alike} other link{'s are' if alike > 1 else ' is'} equally busy" if alike else ""
     return (
         f"The busiest link is {busiest.link.name}: it carries {format_bytes(busiest.nbytes)} of "
-        f"{busiest.flows} flow{'s' if busiest.flows > 1 else ''}, {busiest.utilisation:.1%} of what it could in the "
+        f"{busiest.flows} flow{'s' if busiest.flows > 1 else ''}, {busiest.utilisation:.1%} of its capacity in the "
         f"{span} from the first start to the last finish{others}."
     )
 
@@ -118,9 +118,7 @@ def _print(done: Replay, sharing: Sharing) -> None:
     with reader_may_go():
         print_table(console, _table(done))
         if len(done.flows) > MOST_ROWS:
-            console.print(
-                f"… and {len(done.flows) - MOST_ROWS:,} more flows, all of which --json gives", highlight=False
-            )
+            console.print(f"… and {len(done.flows) - MOST_ROWS:,} more flows; --json prints all", highlight=False)
         console.print(escape(_sentence(done)), highlight=False, soft_wrap=True)
         console.print(f"SIMULATED; links are shared by {SHARINGS[sharing]} (--sharing {sharing}).", highlight=False)
 

@@ -17,52 +17,59 @@ if TYPE_CHECKING:
 
 
 OPTIONAL = (
-    *("bandwidth", "latency", "bandwidth_scale", "latency_scale", "profile"),
-    *("model", "elements", "select_time", "merge_time"),
+    "bandwidth",
+    "latency",
+    "bandwidth_scale",
+    "latency_scale",
+    "profile",
+    "model",
+    "elements",
+    "select_time",
+    "merge_time",
 )
 
 
 @takes(*OPTIONAL, required=("workers", "compute_time"), fan_out=8)
 def recommend(
-    topology: Annotated[str, option("The network's topology, or with commas several to choose from.")] = "star",
+    topology: Annotated[str, option("Topology of the network, or several with commas.")] = "star",
     algorithm: Annotated[
-        str | None, option("Candidates, with commas. [default: all that keep what they hold back]")
+        str | None, option("Candidates, with commas. [default: dense algorithms, and sparse ones that keep a residual]")
     ] = None,
-    density: Annotated[str, option("Densities that sparse candidates are tried with, with commas.")] = "0.001,0.01",
+    density: Annotated[str, option("Densities of sparse candidates, with commas.")] = "0.001,0.01",
     validation: Annotated[
-        Path | None, option("Folder of netsim validate --out: how far predictions were off on a real network.")
+        Path | None, option("Folder of netsim validate --out, to compare the lead with errors of predictions.")
     ] = None,
-    jobs: Annotated[int, option("Simulations at once; 0: as many as there are cores.", parser=whole, metavar="N")] = 0,
+    jobs: Annotated[int, option("Simulations at the same time; 0: one per core.", parser=whole, metavar="N")] = 0,
     as_json: Annotated[bool, option("Print one JSON document instead of the table.", "--json")] = False,
     **options: Any,
 ) -> None:
-    """Rank algorithms and densities for a model on a network, and say how sure the order is."""
+    """Rank algorithms and densities for a model on a network, and state how robust the ranking is."""
     from netsim.analysis.recommend import ALL, candidates
     from netsim.analysis.recommend import recommend as ranked
     from netsim.study.validated import read_validation
     from topologies.spec import several
 
     if ("model" in options) == ("elements" in options):
-        raise UsageError("of model and elements one must be given, such as --model resnet50")
+        raise UsageError("either model or elements must be given, such as --model resnet50")
     options = dict.fromkeys(OPTIONAL) | options
     tried = candidates(several(algorithm) if algorithm else ALL, _numbers(density), several(topology))
     with points_progress("simulating") as on_point:
         validated = None if validation is None else read_validation(validation)
-        found = ranked(tried, options, validation=validated, jobs=jobs, on_point=on_point)
+        recommendation = ranked(tried, options, validation=validated, jobs=jobs, on_point=on_point)
     if as_json:
-        say_json(json.dumps(found.to_dict(), indent=2, ensure_ascii=False, allow_nan=False))
+        say_json(json.dumps(recommendation.to_dict(), indent=2, ensure_ascii=False, allow_nan=False))
     else:
-        _render(found)
+        _render(recommendation)
 
 
 def _numbers(text: str) -> list[float]:
-    numbers = [read_number(each) for each in text.split(",")]
+    numbers = [read_number(part) for part in text.split(",")]
     if None in numbers:
-        raise UsageError(f"density {shown(text)} must be numbers with commas between, such as 0.001,0.01")
+        raise UsageError(f"density {shown(text)} must be numbers, separated by commas, such as 0.001,0.01")
     return [number for number in numbers if number is not None]
 
 
-def _render(found: Recommendation) -> None:
+def _render(recommendation: Recommendation) -> None:
     from rich.markup import escape
     from rich.table import Table
 
@@ -71,37 +78,38 @@ def _render(found: Recommendation) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for name in ("", "candidate"):
         table.add_column(name, no_wrap=True)
-    several = len({each.candidate.topology for each in found.ranking}) > 1
+    several = len({row.candidate.topology for row in recommendation.ranking}) > 1
     if several:
         table.add_column("topology", overflow="fold")
-    for name in ("round", "if inputs are\n20% off", "compute", "select", "exposed\ncomm", "scaling\nefficiency"):
+    for name in ("round", "with inputs\n±20%", "compute", "select", "exposed\ncomm", "scaling\nefficiency"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("ahead of next,\ninputs 20% off")
+    table.add_column("faster than next\nwith inputs ±20%")
     table.add_column("bottleneck")
-    for place, each in enumerate(found.ranking, start=1):
-        table.add_row(*map(escape, _row(place, each, last=place == len(found.ranking), topology=several)))
+    for place, ranked in enumerate(recommendation.ranking, start=1):
+        last = place == len(recommendation.ranking)
+        table.add_row(*map(escape, _row(place, ranked, last=last, topology=several)))
     console = wide_console()
     with reader_may_go():
-        for sentence in found.sentences:
+        for sentence in recommendation.sentences:
             console.print(escape(sentence), highlight=False, soft_wrap=True)
         print_table(console, table)
-        for sentence in found.limits:
+        for sentence in recommendation.limits:
             console.print(escape(sentence), highlight=False, soft_wrap=True)
 
 
-def _row(place: int, each: Ranked, *, last: bool, topology: bool) -> list[str]:
+def _row(place: int, ranked: Ranked, *, last: bool, topology: bool) -> list[str]:
     from netsim._util.units import format_duration
 
     return [
         str(place),
-        each.candidate.title,
-        *([each.candidate.topology] if topology else []),
-        format_duration(each.round_time_s),
-        f"{format_duration(each.low_s)} to {format_duration(each.high_s)}",
-        format_duration(each.compute_time_s),
-        format_duration(each.select_time_s),
-        format_duration(each.comm_time_s),
-        "–" if each.scaling_efficiency is None else f"{each.scaling_efficiency:.1%}",
-        "" if last else "always" if each.holds else f"in {each.beats_next} of {each.variations}",
-        each.bound_by.partition(",")[0],
+        ranked.candidate.title,
+        *([ranked.candidate.topology] if topology else []),
+        format_duration(ranked.round_time_s),
+        f"{format_duration(ranked.low_s)} to {format_duration(ranked.high_s)}",
+        format_duration(ranked.compute_time_s),
+        format_duration(ranked.select_time_s),
+        format_duration(ranked.comm_time_s),
+        "–" if ranked.scaling_efficiency is None else f"{ranked.scaling_efficiency:.1%}",
+        "" if last else "always" if ranked.holds else f"in {ranked.beats_next} of {ranked.variations}",
+        ranked.bound_by.partition(",")[0],
     ]

@@ -21,55 +21,55 @@ if TYPE_CHECKING:
 def study(
     name: Annotated[
         str,
-        typer.Argument(
-            help="gtopk-paper, sasg-paper, scaling, sweep, time-to-accuracy; or a TOML file that says which."
-        ),
+        typer.Argument(help="gtopk-paper, sasg-paper, scaling, sweep, time-to-accuracy; or a TOML file of a study."),
     ],
     sets: Annotated[
         list[str] | None,
         option(
-            "A setting of the study: --set workers=2,4,8; several times for several.", "--set", metavar="KEY=VALUES"
+            "Change a setting of the study: --set workers=2,4,8. May be given several times.",
+            "--set",
+            metavar="KEY=VALUES",
         ),
     ] = None,
     quick: Annotated[
-        bool, option("A smaller study: two minutes on two cores, with data that is bundled.", "--quick")
+        bool, option("Use the quick setting: up to two minutes on two cores, with bundled data.", "--quick")
     ] = False,
-    out: Annotated[Path | None, option("The folder for the report, the conclusion and the points.")] = None,
-    resume: Annotated[bool, option("Use the points that an earlier run left in --out.", "--resume")] = False,
-    dry_run: Annotated[bool, option("Say what would be simulated, and simulate nothing.", "--dry-run")] = False,
-    jobs: Annotated[int, option("Points at once; 0: as many as there are cores.", parser=whole, metavar="N")] = 0,
-    data_dir: Annotated[str | None, option("Folder that holds the data sets of studies that train.")] = None,
+    out: Annotated[Path | None, option("Folder for the report, the conclusion and the points.")] = None,
+    resume: Annotated[bool, option("Use the points that an earlier run stored in --out.", "--resume")] = False,
+    dry_run: Annotated[bool, option("Print what would be simulated, and simulate nothing.", "--dry-run")] = False,
+    jobs: Annotated[int, option("Points simulated at the same time; 0: one per core.", parser=whole, metavar="N")] = 0,
+    data_dir: Annotated[str | None, option("Folder of data sets, for studies that train.")] = None,
     validation: Annotated[
-        Path | None, option("Folder of netsim validate --out: predicted against measured, in the report, too.")
+        Path | None, option("Folder of netsim validate --out, to add predicted against measured to the report.")
     ] = None,
-    cluster: Annotated[str | None, option("Use the cores of this Dask cluster: dask://host:port.")] = None,
+    cluster: Annotated[str | None, option("Simulate on a Dask cluster: dask://host:port.")] = None,
     as_json: Annotated[bool, option("Print one JSON document instead of sentences.", "--json")] = False,
 ) -> None:
-    """Simulate many points, and say what they show together, in a report and in JSON."""
+    """Simulate many combinations of settings, and write one conclusion as a report and as JSON."""
     from netsim.study import plan_study, run_study
     from netsim.study.settings import read_study_file, settings_of
     from studies import STUDIES, load_study
 
     given: Any = {}
-    known = name
-    is_file = os.path.isfile(name)  # noqa: PTH113  # false for any name, never an error
+    study_name = name
+    is_file = os.path.isfile(name)  # noqa: PTH113  # False, without an error, for any name
     if name not in STUDIES and (name.endswith(".toml") or is_file):
-        known, given = read_study_file(Path(name), STUDIES)
-    found = load_study(known)
-    settings = settings_of(found, quick=quick, given=given, sets=sets or ())
+        study_name, given = read_study_file(Path(name), STUDIES)
+    loaded = load_study(study_name)
+    settings = settings_of(loaded, quick=quick, given=given, sets=sets or ())
     if out is None and not dry_run:
         raise UsageError("out is missing: name the folder for the results, such as --out results")
     folder = _folder(out)
     if dry_run:
-        plan = plan_study(found, settings, folder, cluster=cluster, data_dir=data_dir)
-        said = found.setting(settings)
+        plan = plan_study(loaded, settings, folder, cluster=cluster, data_dir=data_dir)
+        setting = loaded.setting(settings)
         if as_json:
-            say_json(json.dumps(_as_json(found, plan, said), indent=2, ensure_ascii=False))
+            say_json(json.dumps(_as_json(loaded, plan, setting), indent=2, ensure_ascii=False))
         else:
-            say(_in_words(found, plan, said))
+            say(_in_words(loaded, plan, setting))
         return
-    if not resume and (kept := plan_study(found, settings, folder, cluster=cluster, data_dir=data_dir).known):
-        typer.echo(f"netsim: {str(folder)!r} holds {kept:,} of the points; --resume would use them", err=True)
+    if not resume and (stored := plan_study(loaded, settings, folder, cluster=cluster, data_dir=data_dir).known):
+        typer.echo(f"netsim: {str(folder)!r} holds {stored:,} of the points; --resume would use them", err=True)
     more = [*(["--data-dir", "DATA"] if data_dir else []), *(["--validation", "DIR"] if validation else [])]
     command = shlex.join(
         ["netsim", "study", name, *(["--quick"] if quick else []), *_sets(sets), *more, "--out", "DIR"]
@@ -82,15 +82,23 @@ def study(
             say("\n".join([*ran.conclusion.sentences, *(f"Report: {file}" for file in ran.files[:1])]))
 
     try:
-        with rest_delivered(show), points_progress(found.name) as on_point:
+        with rest_delivered(show), points_progress(loaded.name) as on_point:
             ran = run_study(
-                found, settings, folder, command=command, jobs=jobs, cluster=cluster, resume=resume, data_dir=data_dir,
-                validation=validation, on_point=on_point,
-            )  # fmt: skip
+                loaded,
+                settings,
+                folder,
+                command=command,
+                jobs=jobs,
+                cluster=cluster,
+                resume=resume,
+                data_dir=data_dir,
+                validation=validation,
+                on_point=on_point,
+            )
     except KeyboardInterrupt:
         raise InterruptedRunError(
-            f"interrupted; every point that was ready is kept in {str(folder)!r}: give the same options and --resume "
-            "to go on from there"
+            f"interrupted; finished points are stored in {str(folder)!r}: give the same options and --resume to "
+            "continue"
         ) from None
     show(ran)
 
@@ -100,7 +108,7 @@ def _sets(sets: list[str] | None) -> list[str]:
 
 
 def _folder(out: Path | None) -> Path:
-    """Return the folder for the results, which is there or can be made."""
+    """Return the folder for the results, after checking that it exists or can be made."""
     if out is None:
         return Path()
     from netsim._util.storage import check_folder
@@ -116,20 +124,22 @@ def _as_json(study: Study[Any], plan: Plan, setting: str) -> dict[str, Any]:
         "setting": setting,
         "full_setting_needs": study.needs,
         "known": plan.known,
-        "points": [dict(each) for each in plan.points],
+        "points": [dict(point) for point in plan.points],
     }
 
 
 def _in_words(study: Study[Any], plan: Plan, setting: str) -> str:
-    """Return how many points there are, and what varies in them."""
+    """Return the number of points, the options that vary, and those that do not."""
     names = dict.fromkeys(name for point in plan.points for name in point)
     values = {name: dict.fromkeys(str(point.get(name, "default")) for point in plan.points) for name in names}
-    varied = [f"  {key}: {', '.join(each)}" for key, each in values.items() if len(each) > 1]
-    fixed = [f"  {key}: {next(iter(each))}" for key, each in values.items() if len(each) == 1]
-    return "\n".join([
+    varied = [f"  {name}: {', '.join(options)}" for name, options in values.items() if len(options) > 1]
+    fixed = [f"  {name}: {next(iter(options))}" for name, options in values.items() if len(options) == 1]
+    lines = [
         f"{study.name}: {study.title}",
-        setting + (f"; the full one needs {study.needs}" if study.needs else ""),
-        f"{len(plan.points):,} points, of which {plan.known:,} are kept already; a study may ask for more later",
-        *(["vary", *varied] if varied else []),
-        *(["the same everywhere", *fixed] if fixed else []),
-    ])  # fmt: skip
+        setting + (f"; the full setting needs {study.needs}" if study.needs else ""),
+        f"{len(plan.points):,} points, of which {plan.known:,} are stored; the study may add points later",
+    ]
+    for title, options in (("options that vary", varied), ("options with one value", fixed)):
+        if options:
+            lines += [title, *options]
+    return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""``netsim topology``: a network in numbers and as a picture, as a file for other tools, and what placement gains."""
+"""``netsim topology``: describe, draw and export a network, and compare placements of ranks on it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SCHEMA = "netsim.topology/1"
 PLACING = "netsim.placement/1"
 
 app = typer.Typer(
-    help="Look at a topology, write it to a file, and see what placing ranks on it gains.", no_args_is_help=True
+    help="Describe, draw or export a topology, and compare placements of ranks on it.", no_args_is_help=True
 )
 
 Name = Annotated[
@@ -45,11 +45,11 @@ def _experiment(topology: str, options: dict[str, Any]) -> Experiment:
 @takes(*LINKS, workers=8)
 def show(
     topology: Name,
-    out: Annotated[Path | None, option("Draw it into this file, as SVG.")] = None,
+    out: Annotated[Path | None, option("Draw the network into this SVG file.")] = None,
     as_json: Annotated[bool, option("Print one JSON document instead of sentences.", "--json")] = False,
     **options: Any,
 ) -> None:
-    """Say how large a network is, how far across and how wide in the middle; draw it with --out."""
+    """Print hosts, links, diameter and bisection of a network, and draw it with --out."""
     from netsim._util.storage import check_outputs
     from netsim.experiment.configuration import input_files
     from netsim.network.summary import summarise
@@ -60,14 +60,14 @@ def show(
     fabric = experiment.fabric(everywhere=True)
     tell = told_after(2.0)
     tell(f"ordering {len(fabric.hosts):,} hosts")
-    found = summarise(fabric, orders(fabric.graph), tell)
+    summary = summarise(fabric, orders(fabric.graph), tell)
     if as_json:
         config = {"topology": topology} | with_links(experiment, options)
-        document = {"schema": SCHEMA, "config": config, **asdict(found)}
-        document["link_ranges"] = found.link_ranges and found.link_ranges.as_json()
+        document = {"schema": SCHEMA, "config": config, **asdict(summary)}
+        document["link_ranges"] = summary.link_ranges and summary.link_ranges.as_json()
         steps = [partial(say_json, json.dumps(document, indent=2, ensure_ascii=False))]
     else:
-        steps = [partial(say, _in_words(topology, found))]
+        steps = [partial(say, _in_words(topology, summary))]
     if out is not None:
         from netsim.report.network import draw_network
 
@@ -75,26 +75,26 @@ def show(
     all_done(steps)
 
 
-def _in_words(topology: str, found: Summary) -> str:
+def _in_words(topology: str, summary: Summary) -> str:
     from netsim._util.units import format_bandwidth, format_duration
 
-    def counted(count: int, what: str, plural: str | None = None) -> str:
-        return f"{count:,} {what if count == 1 else plural or what + 's'}"
+    def counted(count: int, noun: str, plural: str | None = None) -> str:
+        return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
     counts = (
-        counted(found.hosts, "host"),
-        counted(found.switches, "switch", "switches"),
-        f"{counted(found.links, 'link')}, each one way",
-        counted(found.groups, "group"),
+        counted(summary.hosts, "host"),
+        counted(summary.switches, "switch", "switches"),
+        f"{counted(summary.links, 'link')}, each one way",
+        counted(summary.groups, "group"),
     )
-    least = "" if found.exact else "at least "
+    least = "" if summary.exact else "at least "
     lines = [
         f"{topology}   {'   '.join(counts)}",
-        f"links      {found.link_ranges.in_words() if found.link_ranges else 'none'}",
-        f"diameter   {least}{counted(found.diameter_links, 'link')}, {format_duration(found.diameter_s)} one way",
+        f"links      {summary.link_ranges.in_words() if summary.link_ranges else 'none'}",
+        f"diameter   {least}{counted(summary.diameter_links, 'link')}, {format_duration(summary.diameter_s)} one way",
     ]
-    if found.bisection_bps is not None:
-        lines.append(f"bisection  {format_bandwidth(found.bisection_bps)} from half of the hosts to the others")
+    if summary.bisection_bps is not None:
+        lines.append(f"bisection  {format_bandwidth(summary.bisection_bps)} from half of the hosts to the others")
     return "\n".join(lines)
 
 
@@ -130,7 +130,7 @@ def placement(
     out: Out = None,
     **options: Any,
 ) -> None:
-    """Predict a round with the ranks placed as given, by locality, cyclically and at random."""
+    """Predict the round time of every placement: in rank order, by locality, cyclic and random."""
     from netsim._util.storage import check_outputs
     from netsim.analysis.placement import compare, in_words
     from netsim.experiment.configuration import Experiment, input_files
@@ -158,7 +158,7 @@ def _print_gains(gains: list[Gain], conclusion: list[str]) -> None:
     from topologies.placement import PLACEMENTS
 
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    table.add_column("round of", no_wrap=True)
+    table.add_column("round", no_wrap=True)
     for name in PLACEMENTS:
         table.add_column(name, justify="right", no_wrap=True)
     for gain in gains:
