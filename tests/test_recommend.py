@@ -114,7 +114,7 @@ def test_the_example_of_the_documentation(capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("--model resnet50", "one must be given"),
+        ("--model resnet50", "must be given"),
         ("--algorithm gtopkk", "did you mean 'gtopk'"),
         ("--algorithm gtopk,gtopk", "named twice"),
         ("--density many", "density 'many'"),
