@@ -1,7 +1,7 @@
-"""Times by the formulas of the literature: an idle star whose links are all alike, and ranks in step.
+"""Times of a great many workers by the formulas of the literature: an idle star of equal links, and ranks in step.
 
-α is the latency of a message, β the time of a byte. A collective takes its representatives from where they stand
-to where the formula says, without looking at any message:
+α is the latency of a message, β the time of a byte. The layout of a collective says who sends what; a formula takes
+the representatives from where they are to where the last message leaves them, without playing the rounds:
 
 ==========================  ==================================================================
 ring reduce-scatter         (P-1)(α + ⌈d/P⌉β), then as long again for the all-gather of chunks
@@ -18,9 +18,10 @@ Where a formula does not hold, NoScheduleError says why.
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -36,11 +37,11 @@ from netsim.comm.collectives import (
     tree_broadcast,
     tree_reduce,
 )
-from netsim.comm.payload import Bundle, Flag, Payload, SizeOnly, add, concatenate
-from netsim.comm.schedule import Combine, size_of, written
+from netsim.comm.payload import SizeOnly, add, concatenate
+from netsim.comm.schedule import size_of, written
 from netsim.comm.worker import Collective, Compute
 from netsim.network.flow import time_alone
-from netsim.simulator.layout import NoScheduleError, PerRole, RoleMap, asked, called, kind_of
+from netsim.simulator.layout import Layout, NoScheduleError, PerRole, RoleMap, SizedRound, lay_out
 from netsim.simulator.symmetry import SymmetryRecorder
 from netsim.simulator.vectorized_sharing import drain
 from netsim.training.costs import Costs
@@ -103,7 +104,7 @@ class Formulas(SymmetryRecorder):
         return chain
 
     def knows(self, call: Collective[Any]) -> bool:
-        return written(call) in FORMULAS
+        return written(call) in FORMULAS or written(call) is RING_ALL_REDUCE
 
     def step_ended(self) -> None:
         """Steps follow each other; nothing is to be done."""
@@ -112,12 +113,15 @@ class Formulas(SymmetryRecorder):
         self.chains = [chain.then(charge) for chain, charge in zip(self.chains, charges, strict=True)]
 
     def exchange(self, calls: PerRole[Collective[Any]]) -> PerRole[Any]:
-        answers: PerRole[Any] = called(FORMULAS[written(calls[0])], calls, self)
-        return answers
+        if written(calls[0]) is RING_ALL_REDUCE:
+            return self._ring_all_reduce([call.args[0] for call in calls])
+        layout = lay_out(self.world, calls)
+        self.uneven |= layout.uneven
+        if layout.rounds:
+            FORMULAS[written(calls[0])](self, layout, _groups(calls[0]))
+        return layout.answers
 
-    # Around a ring.
-
-    def ring_all_reduce(self, vector: PerRole[Any]) -> PerRole[Any]:
+    def _ring_all_reduce(self, vector: PerRole[Any]) -> PerRole[Any]:
         """A chunk of ⌈d/P⌉ elements goes around twice, and nothing overtakes it."""
         workers, whole = self.world.workers, self.world.alike(vector)
         assert isinstance(whole, SizeOnly)
@@ -136,54 +140,39 @@ class Formulas(SymmetryRecorder):
         self.compute(tuple(self.charge([Compute("merge", concatenate, (whole,))]) for _ in self.chains))
         return vector
 
-    def ring_all_gather(self, own: PerRole[Payload], templates: PerRole[Any] | None = None) -> PerRole[Any]:
-        workers, payload = self.world.workers, self.world.alike(own)
-        if templates is not None and templates[0] is not None:
+    def all_gather(self, layout: Layout, _: Groups) -> None:
+        """In each round every rank sends and receives one message; of rounds that are alike, one stands for all."""
+        first, count = layout.rounds[0], len(layout.rounds)
+        if len(first.sizes) > 1:
             raise NoScheduleError("vectors of different sizes are gathered")
-        self._everybody(_times(workers - 1, self._message(size_of(payload))))
-        self._count(self.sent, workers - 1, payload)
-        self._count(self.received, workers - 1, payload)
-        return self.world.everywhere([payload] * workers)
+        alike = layout.rounds[count - 1].pairs is first.pairs
+        for round_, times in [(first, count)] if alike else [(each, 1) for each in layout.rounds]:
+            self._everybody(_times(times, self._message(_size(round_))))
+            self._count(round_, times)
 
-    def bruck_all_gather(self, own: PerRole[Any]) -> PerRole[Any]:
-        workers, payload = self.world.workers, self.world.alike(own)
-        held = 1
-        while held < workers:
-            sent = min(held, workers - held)
-            self._everybody(self._message(size_of(Bundle((payload,) * sent))))  # type: ignore[arg-type]
-            held += sent
-        self._count(self.sent, workers - 1, payload)
-        self._count(self.received, workers - 1, payload)
-        return self.world.everywhere([payload] * workers)
+    def up(self, layout: Layout, groups: Groups) -> None:
+        """Put rank 0 at the end of a reduction over a tree; the others are earlier."""
+        size, charges = _size(layout.rounds[0]), [self.charge(request) for request in layout.requests]
+        if groups is None:
+            head = self.head(self.world.workers, size, charges)
+        else:
+            _check_in_step(groups)
+            head = START.then(_times(len(layout.rounds), self._message(size)) + sum(charges, Counter()))
+        start = self._level()
+        self.chains = [start.then(head.spent) for _ in self.chains]
+        self.sure = [rank == 0 for rank in self.world.representatives]
+        self._count_all(layout)
 
-    # Over a tree.
-
-    def tree_reduce(
-        self, own: PerRole[Payload], combine: PerRole[Combine[Payload]], levels: PerRole[Any] | None = None
-    ) -> PerRole[Any]:
+    def down(self, layout: Layout, groups: Groups) -> None:
+        """Put all ranks at the end of a broadcast over a tree, where the last ones are."""
+        if groups is not None:
+            _check_in_step(groups)
+        end = self._ahead(0).then(_times(len(layout.rounds), self._message(_size(layout.rounds[0]))))
         workers = self.world.workers
-        if levels is not None and levels[0] is not None and len(levels[0][0]) > 1:
-            rounds = self._rounds_of(levels[0])
-            charges, result = self._absorbing(sum(rounds), own, combine)
-            self._up(START.then(_times(sum(rounds), self._message(size_of(own[0]))) + sum(charges, Counter())))
-            self._count_levels(levels[0], own[0], up=True)
-            return self.world.only_at(0, result)
-        charges, result = self._absorbing((workers - 1).bit_length(), own, combine)
-        self._up(self.head(workers, size_of(own[0]), charges))
-        self._count_tree(workers, own[0], up=True)
-        return self.world.only_at(0, result)
-
-    def tree_broadcast(
-        self, own: PerRole[Payload | None], template: PerRole[Payload], levels: PerRole[Any] | None = None
-    ) -> PerRole[Any]:
-        workers, payload = self.world.workers, self.world.alike(own)
-        if levels is not None and levels[0] is not None and len(levels[0][0]) > 1:
-            self._down(sum(self._rounds_of(levels[0])), size_of(payload), level=True)
-            self._count_levels(levels[0], payload, up=False)
-            return self.world.everywhere(payload)
-        self._down((workers - 1).bit_length(), size_of(payload), level=workers & (workers - 1) == 0)
-        self._count_tree(workers, payload, up=False)
-        return self.world.everywhere(payload)
+        level = groups is not None or workers & (workers - 1) == 0
+        self.chains = [end for _ in self.chains]
+        self.sure = [level or rank == 0 for rank in self.world.representatives]
+        self._count_all(layout)
 
     def head(self, ranks: int, size: tuple[int, int, int], charges: Sequence[Counter[str]]) -> EventChain:
         """Return when the first of so many ranks has absorbed all others, if they begin at 0.
@@ -209,102 +198,41 @@ class Formulas(SymmetryRecorder):
             root = root.then(charge)
         return root
 
-    def _absorbing(
-        self, times: int, own: PerRole[Payload], combine: PerRole[Combine[Payload]]
-    ) -> tuple[list[Counter[str]], Payload]:
-        """Return what rank 0 is charged for each combination, and the result."""
-        payload = result = self.world.alike(own)
-        charges = []
-        for _ in range(times):
-            requests, result = asked(combine[0](result, payload))
-            charges.append(self.charge(requests))
-            if (kind_of(result), size_of(result)) != (kind_of(payload), size_of(payload)):
-                raise NoScheduleError("what is combined over a tree changes its size")
-        self.uneven = True
-        return charges, result
-
-    def _up(self, head: EventChain) -> None:
-        """Put rank 0 at the end of a reduction; the others are earlier."""
-        start = self._level()
-        if self.world.workers > 1:
-            self.chains = [start.then(head.spent) for _ in self.chains]
-            self.sure = [rank == 0 for rank in self.world.representatives]
-
-    def _down(self, rounds: int, size: tuple[int, int, int], level: bool) -> None:
-        start = self._ahead(0)
-        end = start.then(_times(rounds, self._message(size)))
-        self.chains = [end for _ in self.chains]
-        self.sure = [level or rank == 0 for rank in self.world.representatives]
-
-    def _rounds_of(self, levels: Sequence[Sequence[Sequence[int]]]) -> list[int]:
-        """Return the rounds of each level of trees."""
-        found = []
-        for level in levels:
-            sizes = {len(group) for group in level}
-            if len(sizes) > 1:
-                raise NoScheduleError(f"groups have different sizes, such as {min(sizes)} and {max(sizes)}")
-            found.append((self._power_of_two(sizes.pop(), "a group of ") - 1).bit_length())
-        return found
-
-    # To and from a server.
-
-    def gather(
-        self, own: PerRole[Any], template: PerRole[Payload], serial: PerRole[bool] | None = None
-    ) -> PerRole[Any]:
-        world = self.world
-        others = world.workers - (world.server < world.workers)
-        everyones = [own[role] for role in world.role[: world.workers].tolist()]
-        answers = world.only_at(world.server, everyones)
-        if not others:
-            return answers
-        payload = own[world.representatives.index(world.workers - 1)]
-        if any(size_of(own[role]) != size_of(payload) for role in self._others):
+    def to_server(self, layout: Layout, _: Groups) -> None:
+        """All workers send to the server: at once, so that they share its link, or each in its turn."""
+        first, upload = layout.rounds[0], layout.rounds[len(layout.rounds) - 1]
+        serial = len(layout.rounds) > 1
+        if _size(layout.rounds[1] if serial else first) != _size(upload) or len(np.unique(upload.which)) > 1:
             raise NoScheduleError("workers upload different sizes")
-        if serial is not None and serial[0]:
-            self._serially(others, size_of(payload))
-        else:
-            self._to_server(others, size_of(payload))
-        turn = size_of(Flag(True)) if serial is not None and serial[0] else (0, 0, 0)
-        self._count_server(payload, turn, up=True)
-        return answers
-
-    def scatter(self, payloads: PerRole[Any], template: PerRole[Payload]) -> PerRole[Any]:
-        everyones = payloads[self._server]
-        if len({(repr(payload), size_of(payload)) for payload in everyones}) > 1:
-            raise NoScheduleError("the server does not tell all workers the same")
-        self._from_server(everyones[0])
-        return [everyones[rank] if rank < self.world.workers else None for rank in self.world.representatives]
-
-    def broadcast_from_server(self, own: PerRole[Any], template: PerRole[Payload]) -> PerRole[Any]:
-        self._from_server(own[self._server])
-        return self.world.everywhere(own[self._server])
-
-    def _to_server(self, others: int, size: tuple[int, int, int]) -> None:
-        start = self._level(self._others)
-        end = start.then(self._message(size, others, SERVER_LINK if others > 1 else WORKER_LINKS))
-        mine = self.chains[self._server]
-        self.chains = [end for _ in self.chains]
-        if mine.now >= end.now:
-            self.chains[self._server] = mine
-
-    def _serially(self, others: int, size: tuple[int, int, int]) -> None:
-        """Every worker gets its turn, and uploads then or as soon as it is there."""
-        turn, upload = self._message(size_of(Flag(True)), link=SERVER_LINK), self._message(size)
+        if not serial:
+            others = len(upload.which)
+            end = self._level(self._others).then(
+                self._message(_size(upload), others, SERVER_LINK if others > 1 else WORKER_LINKS)
+            )
+            mine = self.chains[self._server]
+            self.chains = [end for _ in self.chains]
+            if mine.now >= end.now:
+                self.chains[self._server] = mine
+            self._count(upload)
+            return
+        # Every worker gets its turn, and uploads then or as soon as it is there.
+        turn, sent = self._message(_size(first), link=SERVER_LINK), self._message(_size(upload))
         worker, server = self._level(self._others), self.chains[self._server].then(turn)
-        first = server if server.now >= worker.now else worker
-        end = first.then(upload + _times(others - 1, turn + upload))
+        others = len(layout.rounds) // 2
+        end = (server if server.now >= worker.now else worker).then(sent + _times(others - 1, turn + sent))
         self.chains = [end for _ in self.chains]
         self.sure = [role == self._server for role in range(len(self.chains))]
+        clients = self.world.ranks[: self.world.workers][self.world.ranks[: self.world.workers] != self.world.server]
+        served = np.full(others, self.world.server)
+        self._count_messages(served, clients, np.broadcast_to(_size(first), (others, 3)))
+        self._count_messages(clients, served, np.broadcast_to(_size(upload), (others, 3)))
 
-    def _from_server(self, payload: Payload) -> None:
-        world = self.world
-        others = world.workers - (world.server < world.workers)
-        if not others:
-            return
-        start = self._ahead(self._server)
-        end = start.then(self._message(size_of(payload), others, SERVER_LINK))
+    def from_server(self, layout: Layout, _: Groups) -> None:
+        """The server sends to all workers at once, through its one link."""
+        (round_,) = layout.rounds
+        end = self._ahead(self._server).then(self._message(_size(round_), len(round_.which), SERVER_LINK))
         self.chains, self.sure = [end for _ in self.chains], [True for _ in self.chains]
-        self._count_server(payload, (0, 0, 0), up=False)
+        self._count(round_)
 
     # What all of them need.
 
@@ -336,58 +264,59 @@ class Formulas(SymmetryRecorder):
         if not level:
             self.sure, self.somebody, self.uneven = [False for _ in self.chains], True, True
 
-    def _power_of_two(self, number: int, what: str = "") -> int:
-        if number & (number - 1):
-            raise NoScheduleError(f"{what}{number} workers are no power of two")
-        return number
+    def _count_all(self, layout: Layout) -> None:
+        for round_ in layout.rounds:
+            self._count(round_)
 
-    def _count(self, column: IntArray, times: int | IntArray, payload: Payload) -> None:
-        column[: self.world.workers] += np.multiply.outer(np.broadcast_to(times, self.world.workers), size_of(payload))
+    def _count(self, round_: SizedRound, times: int = 1) -> None:
+        """Count the bytes of so many rounds like this one."""
+        self._count_messages(round_.pairs.src, round_.pairs.dst, times * round_.sizes[round_.which])
 
-    def _count_tree(self, workers: int, payload: Payload, up: bool) -> None:
-        absorbed, distance = np.zeros(workers, np.int64), 1
-        while distance < workers:
-            absorbed[: workers - distance : 2 * distance] += 1
-            distance *= 2
-        self._count(self.received if up else self.sent, absorbed, payload)
-        self._count(self.sent if up else self.received, (np.arange(workers) > 0).astype(np.int64), payload)
+    def _count_messages(self, src: IntArray, dst: IntArray, sizes: IntArray) -> None:
+        np.add.at(self.sent, src, sizes)
+        np.add.at(self.received, dst, sizes)
 
-    def _count_levels(self, levels: Sequence[Sequence[Sequence[int]]], payload: Payload, up: bool) -> None:
-        absorbed, absorbs = np.zeros(self.world.workers, np.int64), np.zeros(self.world.workers, np.int64)
-        for group in (np.asarray(group) for level in levels for group in level):
-            absorbed[group[1:]] += 1
-            distance = 1
-            while distance < len(group):
-                absorbs[group[: len(group) - distance : 2 * distance]] += 1
-                distance *= 2
-        self._count(self.received if up else self.sent, absorbs, payload)
-        self._count(self.sent if up else self.received, absorbed, payload)
 
-    def _count_server(self, payload: Payload, turn: tuple[int, int, int], up: bool) -> None:
-        server = self.world.server
-        others = slice(0 if server else 1, self.world.workers)  # it is rank 0, or the one after the last worker
-        count = self.world.workers - int(server < self.world.workers)
-        sending, taking = (self.sent, self.received) if up else (self.received, self.sent)
-        sending[others] += size_of(payload)
-        taking[server] += count * np.array(size_of(payload))
-        taking[others] += turn
-        sending[server] += count * np.array(turn)
+Groups: TypeAlias = Sequence[Sequence[Sequence[int]]] | None
+"""The levels of a tree that has several groups."""
+
+
+def _groups(call: Collective[Any]) -> Groups:
+    arguments = inspect.signature(written(call)).bind(call.worker, *call.args, **getattr(call.function, "keywords", {}))
+    levels: Groups = arguments.arguments.get("levels")
+    return levels if levels is not None and len(levels[0]) > 1 else None
+
+
+def _check_in_step(levels: Sequence[Sequence[Sequence[int]]]) -> None:
+    """Raise NoScheduleError where some groups of a level are done before others."""
+    for level in levels:
+        sizes = {len(group) for group in level}
+        if len(sizes) > 1:
+            raise NoScheduleError(f"groups have different sizes, such as {min(sizes)} and {max(sizes)}")
+        if (size := sizes.pop()) & (size - 1):
+            raise NoScheduleError(f"a group of {size} workers is no power of two")
+
+
+def _size(round_: SizedRound) -> tuple[int, int, int]:
+    """Return the size of the messages of a round in which all have the same."""
+    values, indices, flags = round_.sizes[round_.which[0]].tolist()
+    return values, indices, flags
 
 
 def _times(count: int, spent: Counter[str]) -> Counter[str]:
     return Counter({what: count * picoseconds for what, picoseconds in spent.items()})
 
 
-FORMULAS: dict[Any, Callable[..., PerRole[Any]]] = {
+RING_ALL_REDUCE = getattr(ring_all_reduce, "__wrapped__", None)
+FORMULAS: dict[Any, Callable[[Formulas, Layout, Groups], None]] = {
     getattr(collective, "__wrapped__", None): formula
     for collective, formula in (
-        (ring_all_reduce, Formulas.ring_all_reduce),
-        (ring_all_gather, Formulas.ring_all_gather),
-        (bruck_all_gather, Formulas.bruck_all_gather),
-        (tree_reduce, Formulas.tree_reduce),
-        (tree_broadcast, Formulas.tree_broadcast),
-        (gather, Formulas.gather),
-        (scatter, Formulas.scatter),
-        (broadcast_from_server, Formulas.broadcast_from_server),
+        (ring_all_gather, Formulas.all_gather),
+        (bruck_all_gather, Formulas.all_gather),
+        (tree_reduce, Formulas.up),
+        (tree_broadcast, Formulas.down),
+        (gather, Formulas.to_server),
+        (scatter, Formulas.from_server),
+        (broadcast_from_server, Formulas.from_server),
     )
 }

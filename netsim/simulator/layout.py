@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
@@ -89,14 +88,6 @@ class RoleMap:
         if len({(kind_of(payload), *size_of(payload)) for payload in present}) > 1:
             raise NoScheduleError("payloads of different sizes are combined")
         return present[0]
-
-    def everywhere(self, value: T) -> list[T]:
-        """Return the same answer for all."""
-        return [value] * len(self.representatives)
-
-    def only_at(self, rank: int, value: T) -> list[T | None]:
-        """Return an answer for one rank, and None for the others."""
-        return [value if one == rank else None for one in self.representatives]
 
 
 def kind_of(payload: Payload) -> tuple[Any, ...]:
@@ -215,14 +206,3 @@ def asked(work: Awaitable[T]) -> tuple[list[Compute[Any]], T]:
             answer = evaluate(request)
     except StopIteration as stop:
         return requests, stop.value
-
-
-def called(function: Callable[..., T], calls: PerRole[Collective[Any]], *first: Any) -> T:
-    """Call a function, after its first arguments, with those that each representative hands to a collective."""
-    parameters = inspect.signature(function)
-    bound = []
-    for call in calls:
-        arguments = parameters.bind(*first, *call.args, **getattr(call.function, "keywords", {}))
-        arguments.apply_defaults()
-        bound.append(list(arguments.arguments.values())[len(first) :])
-    return function(*first, *zip(*bound, strict=True))
