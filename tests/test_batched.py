@@ -347,4 +347,4 @@ def test_rounds_that_share_links_with_each_other_are_noticed() -> None:
         )
     )
     with pytest.raises(NoScheduleError, match="different rounds"):
-        engines.Log(RankClocks(fabric, RoleMap(3)), recorder.steps)
+        engines.StepPlayer(RankClocks(fabric, RoleMap(3)), recorder.steps)

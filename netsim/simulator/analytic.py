@@ -61,13 +61,13 @@ class Star(NamedTuple):
 
 
 class EventChain(NamedTuple):
-    """An instant, and the time spent on each thing on the way to it."""
+    """An instant in picoseconds, and the time spent on each kind of work, link and latency before it."""
 
     now: int
     spent: Counter[str]
 
     def then(self, spent: Counter[str]) -> EventChain:
-        """Return the chain, longer by what is spent."""
+        """Return the chain, extended by what is spent."""
         now = self.now + spent.total()
         if now >= HORIZON_PS:
             raise beyond_horizon()
@@ -78,10 +78,10 @@ START = EventChain(0, Counter())
 
 
 class Formulas(SymmetryRecorder):
-    """Takes the representatives through a run, and keeps account of their instants and of everybody's bytes.
+    """Advances the representatives by formulas, and counts the bytes of all ranks.
 
-    `chains` are those of the representatives. Where the ranks that one stands for may be earlier than its chain says,
-    it is not `sure`; `somebody` says that there is one at the end of every chain all the same.
+    `chains` are the critical paths of the representatives. A representative is not `sure` if ranks that it
+    represents may be earlier than its chain says; `somebody` says that at least one rank is at the end of every chain.
     """
 
     def __init__(self, world: RoleMap, costs: Costs, star: Star) -> None:
@@ -97,7 +97,7 @@ class Formulas(SymmetryRecorder):
 
     @property
     def last(self) -> EventChain:
-        """The last instant of all, and the way to it."""
+        """The last instant of all ranks, and the critical path to it."""
         chain, sure = max(zip(self.chains, self.sure, strict=True), key=lambda each: (each[0].now, each[1]))
         if not (sure or self.somebody):
             raise NoScheduleError("who ends last is not known")
@@ -107,7 +107,7 @@ class Formulas(SymmetryRecorder):
         return written(call) in FORMULAS or written(call) is RING_ALL_REDUCE
 
     def step_ended(self) -> None:
-        """Steps follow each other; nothing is to be done."""
+        """Do nothing: steps follow each other."""
 
     def compute(self, charges: tuple[Counter[str], ...]) -> None:
         self.chains = [chain.then(charge) for chain, charge in zip(self.chains, charges, strict=True)]
@@ -122,7 +122,7 @@ class Formulas(SymmetryRecorder):
         return layout.answers
 
     def _ring_all_reduce(self, vector: PerRole[Any]) -> PerRole[Any]:
-        """A chunk of ⌈d/P⌉ elements goes around twice, and nothing overtakes it."""
+        """Advance all ranks by 2(P-1) hops of a chunk of ⌈d/P⌉ elements, which no smaller chunk overtakes."""
         workers, whole = self.world.workers, self.world.alike(vector)
         assert isinstance(whole, SizeOnly)
         if workers == 1:
@@ -141,7 +141,7 @@ class Formulas(SymmetryRecorder):
         return vector
 
     def all_gather(self, layout: Layout, _: Groups) -> None:
-        """In each round every rank sends and receives one message; of rounds that are alike, one stands for all."""
+        """Advance all ranks, of which each sends and receives one message a round; play one of equal rounds."""
         first, count = layout.rounds[0], len(layout.rounds)
         if len(first.sizes) > 1:
             raise NoScheduleError("vectors of different sizes are gathered")
@@ -175,10 +175,10 @@ class Formulas(SymmetryRecorder):
         self._count_all(layout)
 
     def head(self, ranks: int, size: tuple[int, int, int], charges: Sequence[Counter[str]]) -> EventChain:
-        """Return when the first of so many ranks has absorbed all others, if they begin at 0.
+        """Return when the first of so many ranks has absorbed all others, if they all begin at 0.
 
-        It absorbs whole trees of 1, 2, 4 … ranks, each ready one round after the one before. If a smaller one is left,
-        with fewer than its 2^b ranks, that is ready early, and shares the first rank's link with those that come then.
+        The first rank absorbs whole trees of 1, 2, 4 … ranks, each ready one round after the one before. The last tree
+        may be smaller than its 2^b ranks. It is then ready early, and shares the first rank's link with other trees.
         """
         rounds = (ranks - 1).bit_length()
         if ranks & (ranks - 1) == 0:
@@ -237,18 +237,18 @@ class Formulas(SymmetryRecorder):
     # What all of them need.
 
     def _message(self, size: tuple[int, int, int], shared_by: int = 1, link: str = WORKER_LINKS) -> Counter[str]:
-        """Return what a message spends, one of so many on a link."""
+        """Return what a message spends that shares a link with so many in all."""
         return Counter({"latency": self.star.latency_ps, link: self.star.drains(size, shared_by)})
 
     def _level(self, roles: Sequence[int] | None = None) -> EventChain:
-        """Return where all ranks of some roles are; raise NoScheduleError where they are apart."""
+        """Return the chain of ranks in some roles; raise NoScheduleError if they are not in step."""
         roles = [role for role in range(len(self.chains)) if self._trains(role)] if roles is None else roles
         if len({self.chains[role].now for role in roles}) > 1 or not all(self.sure[role] for role in roles):
             raise NoScheduleError("ranks are not in step")
         return self.chains[roles[0]]
 
     def _ahead(self, role: int) -> EventChain:
-        """Return where a representative is whom no other rank is ahead of."""
+        """Return the chain of a representative; raise NoScheduleError if another rank is ahead of it."""
         chain = self.chains[role]
         if not self.sure[role] or any(other.now > chain.now for other in self.chains):
             raise NoScheduleError("ranks are not in step")
@@ -258,7 +258,7 @@ class Formulas(SymmetryRecorder):
         return self.world.representatives[role] < self.world.workers
 
     def _everybody(self, spent: Counter[str], level: bool = True) -> None:
-        """Let all workers, in step, spend the same, or at most that."""
+        """Let all workers, in step, spend the same; or at most that, if they are not `level` afterwards."""
         end = self._level().then(spent)
         self.chains = [end if self._trains(role) else chain for role, chain in enumerate(self.chains)]
         if not level:

@@ -1,9 +1,9 @@
-"""Plays rounds event by event in compiled code, where rounds share links with each other.
+"""Plays rounds message by message in compiled code, where rounds share links with each other.
 
-The rounds of all ranks are laid out as one table: which messages each rank sends and awaits in each round that
-it takes part in (a *visit*), and what it computes afterwards. A loop compiled by numba then does what
+One table holds the rounds of all ranks: which messages each rank sends and awaits in each round that it takes part in
+(a *visit*), and what it computes afterwards. A loop compiled by numba then does what
 :class:`netsim.simulator.scheduler.RankScheduler` does with coroutines, over the flow engine of
-:mod:`netsim.network.compiled`. Import it lazily, and only where numba is there.
+:mod:`netsim.network.compiled`. Import this module lazily, and only if numba is installed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from netsim._util.units import beyond_horizon
 from netsim.network.compiled import NEVER, NONE, Core, add, jit, new_core, next_instant, settle, take
 from netsim.simulator.layout import NoScheduleError
 from netsim.simulator.symmetry import RecordedPhase
-from netsim.simulator.vectorized import BY_RECEIVER, BY_SENDER, Notes, Played, RankClocks
+from netsim.simulator.vectorized import BY_RECEIVER, BY_SENDER, PlayedRound, RankClocks, SharingNotes
 
 MOST_MESSAGES = 16_000_000
 """A message takes about 60 bytes in the table."""
@@ -53,36 +53,36 @@ class RoundTable(NamedTuple):
     weight: npt.NDArray[np.float64]
 
 
-def play_compiled(players: RankClocks, parts: list[RecordedPhase]) -> list[Played]:
-    """Let all rounds of some parts happen; return what they leave to be walked back. Ranks are level at first."""
+def play_compiled(clocks: RankClocks, parts: list[RecordedPhase]) -> list[PlayedRound]:
+    """Advance all ranks through phases, from equal clocks; return the rounds for the backtracker."""
     count = sum(len(round_.pairs.src) for part in parts for round_ in part.rounds)
     if count > MOST_MESSAGES:
         raise NoScheduleError(f"{count:,} messages that share links are more than are laid out at a time")
-    builder = _Builder(players, parts)
+    builder = _Builder(clocks, parts)
     table = builder.table()
-    now = int(players.clock[0])
-    assert (players.clock == now).all(), "ranks are apart"
+    now = int(clocks.clock[0])
+    assert (clocks.clock == now).all(), "ranks are apart"
     held_first = np.concatenate([[0], np.cumsum(builder.links_of_messages)])
     waited, held = np.zeros(count, np.uint8), np.zeros(held_first[-1], np.int64)
     arrived = np.full(count, -1, np.int64)
-    ranks = len(players.clock)
+    ranks = len(clocks.clock)
     stand = RankState(
         np.zeros(ranks, np.int64),
         table.rank_visits.first[:-1].copy(),
         np.zeros(ranks, np.int64),
         np.zeros(ranks, np.int32),
     )
-    core = new_core(players.fabric.bandwidth_bps, *_room(table))
+    core = new_core(clocks.fabric.bandwidth_bps, *_room(table))
     _play(core, table, stand, held_first, held, waited, arrived)
     if core.head["scheduled"][0]:  # for what is due at the horizon, nobody waits any longer
         raise beyond_horizon()
-    players.clock += stand.clock
-    players.check_horizon()
-    return builder.trail(waited, held_first, held)
+    clocks.clock += stand.clock
+    clocks.check_horizon()
+    return builder.history(waited, held_first, held)
 
 
 def _room(table: RoundTable) -> tuple[int, int]:
-    """Return the most flows there can be at a time, and the most links that their routes have in all."""
+    """Return the largest number of simultaneous flows, and the number of links on their routes."""
     visits, sends = np.diff(table.rank_visits.first), np.diff(table.sends.first)
     owners = np.repeat(np.arange(len(visits)), visits)
     most = np.zeros(len(visits), np.int64)
@@ -92,10 +92,10 @@ def _room(table: RoundTable) -> tuple[int, int]:
 
 
 class _Builder:
-    """Lays rounds out as a table."""
+    """Builds the table of rounds."""
 
-    def __init__(self, players: RankClocks, parts: list[RecordedPhase]) -> None:
-        self._players, self._parts = players, parts
+    def __init__(self, clocks: RankClocks, parts: list[RecordedPhase]) -> None:
+        self._clocks, self._parts = clocks, parts
         self._routes: dict[int, int] = {}
         self._columns: dict[str, list[Any]] = {name: [] for name in ("bits", "src", "dst", "route")}
         self._visits: dict[str, list[Any]] = {name: [] for name in ("rank", "charge", "src", "dst")}
@@ -113,7 +113,7 @@ class _Builder:
         pairs, then = round_.pairs, round_.then
         ranks = np.zeros(0, np.int64)
         if len(pairs.src):
-            lines = self._players.lines(pairs)
+            lines = self._clocks.lines(pairs)
             if id(pairs) not in self._routes:
                 self._routes[id(pairs)] = self._routes_count
                 self._routes_count += len(pairs.src)
@@ -122,7 +122,7 @@ class _Builder:
             self._columns["src"].append(pairs.src)
             self._columns["dst"].append(pairs.dst)
             self._columns["route"].append(self._routes[id(pairs)] + np.arange(len(pairs.src)))
-            self._players.count(round_, lines)
+            self._clocks.count(round_, lines)
             ranks = lines.ranks
         if then is not None and (len(then.at) != len(ranks) or (then.at != ranks).any()):
             ranks = np.union1d(ranks, then.at)
@@ -156,34 +156,37 @@ class _Builder:
             dst_visit=_short(dst_visit),
             src=_short(self._joined("src")),
             route=_short(self._joined("route")),
-            rank_visits=_lists(rank, len(self._players.clock)),
+            rank_visits=_lists(rank, len(self._clocks.clock)),
             sends=_lists(src_visit, self._count),
             awaits=_lists(dst_visit, self._count),
             charge=charge,
             route_links=Lists(_short(first), _short(links)),
             latency=latency,
-            weight=self._players.weights(latency),
+            weight=self._clocks.weights(latency),
         )
 
-    def trail(self, waited: npt.NDArray[np.uint8], held_first: IntArray, held: IntArray) -> list[Played]:
-        """Return what the rounds leave to be walked back, in their order."""
+    def history(self, waited: npt.NDArray[np.uint8], held_first: IntArray, held: IntArray) -> list[PlayedRound]:
+        """Return the rounds in their order, for the backtracker."""
         some = np.flatnonzero(held)
         message = np.searchsorted(held_first, some, side="right") - 1
         route_first = self._route_first()
         place = route_first[self._joined("route")[message]] + some - held_first[message]
         link = np.concatenate([np.zeros(0, np.int64), *(lines.links for lines in self._lines)])[place]
-        durations, trail, first = held[some], [], 0
+        durations, history, first = held[some], [], 0
         for part in self._parts:
             for number, round_ in enumerate(part.rounds):
                 last = first + len(round_.pairs.src)
                 notes = slice(*np.searchsorted(message, [first, last]))
-                trail.append(
-                    Played(
-                        part, number, waited[first:last], Notes(message[notes] - first, link[notes], durations[notes])
+                history.append(
+                    PlayedRound(
+                        part,
+                        number,
+                        waited[first:last],
+                        SharingNotes(message[notes] - first, link[notes], durations[notes]),
                     )
                 )
                 first = last
-        return trail
+        return history
 
 
 def _short(numbers: IntArray) -> Ints:
@@ -191,13 +194,13 @@ def _short(numbers: IntArray) -> Ints:
 
 
 def _lists(of: IntArray, count: int) -> Lists:
-    """Return for every number below `count` the places in `of` that hold it, ascending."""
+    """Return for every number below `count` the ascending positions in `of` that hold it."""
     first = np.concatenate([[0], np.cumsum(np.bincount(of, minlength=count))])
     return Lists(_short(first), _short(np.argsort(of, kind="stable")))
 
 
 class RankState(NamedTuple):
-    """Where every rank stands."""
+    """Where every rank is."""
 
     clock: IntArray
     visit: Ints
@@ -212,9 +215,9 @@ class RankState(NamedTuple):
 def _play(
     core: Core, table: RoundTable, stand: RankState, held_first: Any, held: Any, waited: Any, arrived: Any
 ) -> None:
-    """Run all ranks from where they stand to their end.
+    """Run all ranks from where they are to their end.
 
-    What a rank does is in here and not in functions of its own: handing over the table costs more than a visit.
+    All code of a rank's visit is in this function: to pass the table to another function takes longer than a visit.
     """
     messages, ranks = len(table.bits), len(stand.clock)
     done, ready = np.zeros(len(core.flows), np.int32), np.arange(len(core.flows) + ranks)
@@ -281,7 +284,7 @@ def _play(
 
 @jit
 def _note(awaits: Lists, sends: Lists, visit: int, now: int, arrived: Any, waited: Any) -> None:
-    """Note which of its messages a rank goes on after: the first received at this instant, or else sent."""
+    """Note which of its messages a rank waited for: the first received at this instant, or else sent."""
     for message in awaits.items[awaits.first[visit] : awaits.first[visit + 1]]:
         if arrived[message] == now:
             waited[message] |= BY_RECEIVER

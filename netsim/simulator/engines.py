@@ -1,4 +1,8 @@
-"""The faster ways to the time of a timing-only run: rounds of all ranks at once, and steps solved once."""
+"""The vectorised engine: rounds of all ranks at once, repeated steps solved once, or closed forms.
+
+The engine simulates timing-only runs. It records what a few representative ranks do (:mod:`.symmetry`), and advances
+all ranks from this record (:mod:`.vectorized`). It returns what :mod:`.event_engine` would, to the picosecond.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ from netsim.simulator.analytic import SERVER_LINK, WORKER_LINKS, Formulas, Star
 from netsim.simulator.bottleneck import bound_by
 from netsim.simulator.layout import NoScheduleError, RoleMap
 from netsim.simulator.symmetry import RecordedPhase, SymmetryRecorder
-from netsim.simulator.vectorized import CriticalPathBacktracker, Played, RankClocks
+from netsim.simulator.vectorized import CriticalPathBacktracker, PlayedRound, RankClocks
 from netsim.training.algorithm import Algorithm
 from netsim.training.loop import Task, Trained, train
 from netsim.training.sgd import SGDConfig
@@ -31,8 +35,8 @@ Inside: TypeAlias = Literal["batched", "compiled", "closed-form"]
 """What the vectorised engine uses: arrays a round, a compiled loop over their messages, or a formula a collective."""
 
 
-class Found(NamedTuple):
-    """What all ranks did, where the time went, and how that was found."""
+class EngineResult(NamedTuple):
+    """What all ranks did, where the time went, and what the engine used inside."""
 
     ranks: Ranks
     timing: Timing
@@ -40,7 +44,7 @@ class Found(NamedTuple):
 
 
 class Training(NamedTuple):
-    """What every rank does: an algorithm, on a task, for so many rounds."""
+    """What every rank does: an algorithm, on a task, for a number of rounds."""
 
     algorithm: Algorithm
     task: Task
@@ -61,106 +65,125 @@ def all_at_once(
     inside: Inside | None = None,
     *,
     compile_few: bool = False,
-) -> Found:
-    """Return what :mod:`netsim.simulator.event_engine` would, from rounds of all ranks at once.
+) -> EngineResult:
+    """Simulate all ranks at once, round by round.
 
-    With `compile_few`, compiled code is taken where it is needed, however few messages there are. Raises
-    NoScheduleError where ranks cannot be taken all at once, or not by what is asked for `inside`.
+    Parameters
+    ----------
+    training
+        What every rank does.
+    world
+        The ranks.
+    make_fabric
+        Builds the network; called if the ranks can be taken all at once.
+    costs
+        What computing is charged.
+    sharing
+        How flows share a link.
+    inside
+        What to use inside; by default arrays, and the compiled loop where rounds share links.
+    compile_few
+        Whether the compiled loop is used even for few messages, which take longer to compile than to simulate.
+
+    Raises
+    ------
+    NoScheduleError
+        If the ranks cannot be taken all at once, or not by `inside`.
     """
     recorder = SymmetryRecorder(world, costs)
     run(recorder, training)
     fabric = make_fabric()
-    players = RankClocks(fabric, world, sharing)
-    log = Log(players, recorder.steps, inside, compile_few)
-    last = (players.clock == players.clock.max()).astype(np.int64)
-    walk = CriticalPathBacktracker(players, last.copy(), len(fabric.bandwidth_bps))
-    for trail, times in reversed(log.trails):
-        walk.back(trail, times)
-    totals = walk.totals
-    for link in np.flatnonzero(walk.on_links).tolist():
-        totals[fabric.links[link]] = walk.on_links[link]
-    whole = int(players.clock.max()) * int(last.sum())
+    clocks = RankClocks(fabric, world, sharing)
+    steps_played = StepPlayer(clocks, recorder.steps, inside, compile_few)
+    last = (clocks.clock == clocks.clock.max()).astype(np.int64)
+    backtracker = CriticalPathBacktracker(clocks, last.copy(), len(fabric.bandwidth_bps))
+    for history, times in reversed(steps_played.histories):
+        backtracker.backtrack(history, times)
+    totals = backtracker.totals
+    for link in np.flatnonzero(backtracker.on_links).tolist():
+        totals[fabric.links[link]] = backtracker.on_links[link]
+    whole = int(clocks.clock.max()) * int(last.sum())
     server_hosts = [fabric.hosts[world.server]] if training.algorithm.uses_server else []
-    return Found(
-        did(recorder, players.sent, players.received),
+    return EngineResult(
+        ranks_of(recorder, clocks.sent, clocks.received),
         timing(totals, whole, int(last.sum()), training.rounds, server_hosts),
-        log.way,
+        steps_played.way,
     )
 
 
-class Log:
-    """Plays all steps; `trails` are what each leaves to be walked back, and how often in a row.
+class StepPlayer:
+    """Plays all steps; `histories` hold the rounds of each step, and how often it was played in a row.
 
-    Where a step leaves ranks and links as it found them, but for the time, equal steps after it are the same
-    again, and are not played. Where rounds share links with each other, compiled code takes over from the last instant
-    at which all ranks were level.
+    A step may leave ranks and links in the state in which it found them, only later. Equal steps after it then take the
+    same time, and are not played. Where rounds share links with each other, the compiled loop takes over from the last
+    instant at which all clocks were equal.
     """
 
     def __init__(
         self,
-        players: RankClocks,
+        clocks: RankClocks,
         steps: list[list[RecordedPhase]],
         inside: Inside | None = None,
         compile_few: bool = False,
     ) -> None:
-        self.trails: list[tuple[list[Played], int]] = []
-        self._players, self._steps, self._inside, self._compile_few = players, steps, inside, compile_few
+        self.histories: list[tuple[list[PlayedRound], int]] = []
+        self._clocks, self._steps, self._inside, self._compile_few = clocks, steps, inside, compile_few
         self._compiled = inside == "compiled"
         number = level = 0
-        saved = players.saved()
+        saved = clocks.snapshot()
         while number < len(steps):
-            if players.level:
-                level, saved = number, players.saved()
+            if clocks.level:
+                level, saved = number, clocks.snapshot()
             try:
                 number += self._play(number)
             except NoScheduleError:
                 if self._compiled or not self._worth_compiling():
                     raise
                 self._compiled = True
-                players.restore(saved)
-                self.trails = self.trails[: self._at(level)]
+                clocks.restore(saved)
+                self.histories = self.histories[: self._at(level)]
                 number = level
 
     def _at(self, step: int) -> int:
-        """Return how many trails lead up to a step."""
-        passed = np.cumsum([0, *(times for _, times in self.trails)])
+        """Return how many histories lead up to a step."""
+        passed = np.cumsum([0, *(times for _, times in self.histories)])
         return int(np.searchsorted(passed, step))
 
     @property
     def way(self) -> Way:
-        """How the steps were played."""
-        if any(times > 1 for _, times in self.trails):
+        """What was used for the steps."""
+        if any(times > 1 for _, times in self.histories):
             return "memoised"
         return "compiled" if self._compiled else "batched"
 
     def _play(self, number: int) -> int:
-        """Play a step, and count those after it that are the same again; return how many those are in all."""
-        players, step = self._players, self._steps[number]
-        found, saved = players.standing(), players.saved()
-        trail = self._played(step)
+        """Play a step, and skip equal steps after it that take the same time; return how many these are in all."""
+        clocks, step = self._clocks, self._steps[number]
+        found, saved = clocks.state(), clocks.snapshot()
+        history = self._played(step)
         times = 1
-        if players.stands_like(found):
+        if clocks.is_in_state(found):
             same = [part.key for part in step]
             while number + times < len(self._steps) and [part.key for part in self._steps[number + times]] == same:
                 times += 1
-            players.again(saved, times - 1)
+            clocks.repeat(saved, times - 1)
         elif self._compiled and number + 1 < len(self._steps):
             # Ranks are apart, and the steps after this begin before it ends: all are one.
-            players.restore(saved)
-            trail = self._played([part for step in self._steps[number:] for part in step])
-            self.trails += [(trail, 1)]
+            clocks.restore(saved)
+            history = self._played([part for step in self._steps[number:] for part in step])
+            self.histories += [(history, 1)]
             return len(self._steps) - number
-        self.trails.append((trail, times))
+        self.histories.append((history, times))
         return times
 
-    def _played(self, parts: list[RecordedPhase]) -> list[Played]:
+    def _played(self, parts: list[RecordedPhase]) -> list[PlayedRound]:
         if not self._compiled:
-            return [played for part in parts for played in self._players.play(part)]
+            return [played for part in parts for played in self._clocks.advance(part)]
         try:
             from netsim.simulator.compiled_loop import play_compiled
         except ImportError as error:
             raise NoScheduleError("numba is not installed, or does not compile") from error
-        return play_compiled(self._players, parts)
+        return play_compiled(self._clocks, parts)
 
     def _worth_compiling(self) -> bool:
         if self._inside is not None or importlib.util.find_spec("numba") is None:
@@ -171,8 +194,14 @@ class Log:
         return messages >= WORTH_COMPILING
 
 
-def closed_form(training: Training, world: RoleMap, star: Star, costs: Costs) -> Found:
-    """Return what the formulas of the literature say for an idle star; raise NoScheduleError where they do not hold."""
+def closed_form(training: Training, world: RoleMap, star: Star, costs: Costs) -> EngineResult:
+    """Solve all collectives by the formulas of the literature, on an idle star of equal links.
+
+    Raises
+    ------
+    NoScheduleError
+        If a formula does not hold.
+    """
     formulas = Formulas(world, costs, star)
     run(formulas, training)
     now, spent = formulas.last
@@ -191,15 +220,15 @@ def closed_form(training: Training, world: RoleMap, star: Star, costs: Costs) ->
         if what not in stands_for:
             totals[what] = picoseconds
     server_hosts = [server] if served else []
-    return Found(
-        did(formulas, formulas.sent, formulas.received),
+    return EngineResult(
+        ranks_of(formulas, formulas.sent, formulas.received),
         timing(totals, now, 1, training.rounds, server_hosts),
         "closed-form",
     )
 
 
 def run(recorder: SymmetryRecorder, training: Training) -> None:
-    """Have the representatives train."""
+    """Let the representatives train."""
 
     def ended(worker: Worker, _: Trained) -> None:
         recorder.end(worker)
@@ -209,8 +238,8 @@ def run(recorder: SymmetryRecorder, training: Training) -> None:
     )
 
 
-def did(recorder: SymmetryRecorder, sent: np.ndarray, received: np.ndarray) -> Ranks:
-    """Return what all ranks did, from the bytes (of values, of indices, of flags) of each, sent and received."""
+def ranks_of(recorder: SymmetryRecorder, sent: np.ndarray, received: np.ndarray) -> Ranks:
+    """Return what all ranks did; `sent` and `received` are the bytes (values, indices, flags) of each, shape (P, 3)."""
     tally: Counter[str] = Counter()
     tallies = [worker.tally for worker in recorder.workers]
     for mine, ranks in zip(tallies, np.bincount(recorder.world.role).tolist(), strict=True):
@@ -220,7 +249,21 @@ def did(recorder: SymmetryRecorder, sent: np.ndarray, received: np.ndarray) -> R
 
 
 def timing(totals: Counter[Hashable], whole: int, chains: int, rounds: int, server_hosts: Sequence[str]) -> Timing:
-    """Return where a round's time went, along so many longest chains of events; `whole` is how long they are in all."""
+    """Return where the time of a round went.
+
+    Parameters
+    ----------
+    totals
+        Picoseconds of each kind of work, link and latency, summed over `chains` critical paths.
+    whole
+        Picoseconds of these critical paths in all.
+    chains
+        Number of critical paths: of the ranks that end last.
+    rounds
+        Number of rounds.
+    server_hosts
+        Hosts of parameter servers.
+    """
 
     def seconds(picoseconds: int) -> float:
         return picoseconds / (PICOSECONDS * rounds * chains)

@@ -1,9 +1,9 @@
-"""Learns what all ranks do from the few that stand for them, where sizes are all there is to know.
+"""Records what all ranks do, from the few ranks that represent them, if only sizes are simulated.
 
-Rank 0, the last worker and the server run side by side, and every collective is answered for all of them at
-once. What the others do follows, as long as nobody looks at its rank: so a representative's rank may be compared
-with 0 and with the server's, but not looked at otherwise. Whatever does so, or sends messages outside of
-collectives that have schedules, raises NoScheduleError, and has to be simulated rank by rank.
+Rank 0, the last worker and the server run side by side, and every collective is answered for all ranks at once. What
+the other ranks do follows from that, as long as no algorithm depends on its rank. A representative's rank may
+therefore be compared with 0 and with the server's rank, and refuses everything else. An algorithm that looks at its
+rank, or sends messages outside of schedules, raises NoScheduleError, and must be simulated by the event engine.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _PAYLOADS = (Dense, Sparse, SizeOnly, Flag, Bundle)
 
 
 class RecordedPhase(NamedTuple):
-    """A collective, or what is computed between two: rounds, and the picoseconds of each kind of work they refer to.
+    """A collective, or the computation between two: its rounds, and the charges that they refer to.
 
-    Parts with equal keys are the same.
+    A charge has the picoseconds of each kind of work. Phases with equal keys are equal.
     """
 
     key: Hashable
@@ -39,12 +39,12 @@ class RecordedPhase(NamedTuple):
 
     @property
     def charged_ps(self) -> npt.NDArray[np.int64]:
-        """What each of the charges comes to, or the horizon where that is earlier."""
+        """The sum of each charge in picoseconds; at most the horizon."""
         return np.array([min(charge.total(), HORIZON_PS) for charge in self.charges], np.int64)
 
 
 class OpaqueRank:
-    """Stands for the rank of whomever a representative speaks for: it can be handed on, but not looked at."""
+    """The rank of a representative, which stands for other ranks too: it can be passed on, but not looked at."""
 
     __slots__ = ("_number", "_special")
 
@@ -69,7 +69,7 @@ class OpaqueRank:
 
 
 class RoleRepresentative(Worker):
-    """A worker that speaks for others too."""
+    """A worker that represents other workers, too."""
 
     __slots__ = ("number",)
 
@@ -92,7 +92,7 @@ class RoleRepresentative(Worker):
 
 
 class SymmetryRecorder:
-    """Runs the representatives to their end, and notes down what all ranks do, step by step."""
+    """Runs the representatives to their end, and records what all ranks do, step by step."""
 
     def __init__(self, world: RoleMap, costs: Costs) -> None:
         self.world = world
@@ -102,7 +102,7 @@ class SymmetryRecorder:
         self.uneven = False
 
     def run(self, program: Callable[[Worker], Coroutine[Any, Any, Any]]) -> list[Any]:
-        """Run ``program(worker)`` for the representatives; return their results. It calls :meth:`end` after a step."""
+        """Run ``program(worker)``, which calls :meth:`end` after a step, for all representatives; return results."""
         self._since: list[list[Counter[str]]] = [[Counter()] for _ in self.workers]
         results: list[Any] = [None] * len(self.workers)
         with ExitStack() as stack:
@@ -120,13 +120,13 @@ class SymmetryRecorder:
         return results
 
     def end(self, worker: Worker) -> None:
-        """Take note that a representative has ended a step."""
+        """Record that a representative has ended a step."""
         self._since[self.workers.index(worker)].append(Counter())  # type: ignore[arg-type]
 
     def _advance(
         self, role: int, coroutine: Coroutine[Any, Any, Any], answer: Any, results: list[Any]
     ) -> Collective[Any] | None:
-        """Run a representative up to its next collective, and return that; None if it came to its end."""
+        """Run a representative up to its next collective, and return that; None at the end of its program."""
         while True:
             try:
                 request = coroutine.send(answer)
@@ -145,7 +145,7 @@ class SymmetryRecorder:
                     raise NoScheduleError("it sends messages by itself")
 
     def _note_computing(self) -> None:
-        """Put down what was computed since the last collective, and which steps ended in between."""
+        """Record the computation since the last collective, and the steps that ended in between."""
         if len({len(since) for since in self._since}) > 1:
             raise NoScheduleError("ranks are not in the same step")
         for number, charges in enumerate(zip(*self._since, strict=True)):
@@ -165,7 +165,7 @@ class SymmetryRecorder:
         return self.exchange(named)
 
     def knows(self, call: Collective[Any]) -> bool:
-        """Return whether a collective is taken whole, and not apart."""
+        """Return whether a collective is answered as a whole, instead of being expanded into messages."""
         return has_schedule(call)
 
     def step_ended(self) -> None:
@@ -173,14 +173,14 @@ class SymmetryRecorder:
         self.steps.append([])
 
     def compute(self, charges: tuple[Counter[str], ...]) -> None:
-        """Put down what ranks compute, by their representatives."""
+        """Record what ranks compute; one charge per representative."""
         at = np.flatnonzero(np.array([bool(charge) for charge in charges])[self.world.role])
         key = ("computing", *(frozenset(charge.items()) for charge in charges))
         round_ = SizedRound(NOBODY, np.zeros((0, 3), np.int64), NOBODY.src, PostCompute(at, self.world.role[at]))
         self.steps[-1].append(RecordedPhase(key, [round_], charges))
 
     def exchange(self, calls: PerRole[Collective[Any]]) -> PerRole[Any]:
-        """Put down a collective; return what each representative gets."""
+        """Record a collective; return the answer of each representative."""
         layout = lay_out(self.world, calls)
         self.uneven |= layout.uneven
         charges = tuple(map(self.charge, layout.requests))
@@ -198,11 +198,11 @@ class SymmetryRecorder:
 
 
 def _nothing_runs() -> None:
-    """There is nothing to wait for before a computation is timed."""
+    """Do nothing: a device needs no synchronisation before an assumed cost is charged."""
 
 
 def _print(value: Any) -> Hashable:
-    """Return what tells two arguments of a collective apart, as far as its messages go."""
+    """Return a key that tells arguments of a collective apart, as far as its messages depend on them."""
     if isinstance(value, _PAYLOADS):
         return kind_of(value), size_of(value)
     if isinstance(value, list | tuple):

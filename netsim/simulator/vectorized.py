@@ -1,9 +1,9 @@
-"""Plays rounds for all ranks at once: a few array operations a round instead of P coroutines.
+"""Advances all ranks round by round: a few array operations a round instead of P coroutines.
 
-What a rank does next depends only on what it waited for, so instants follow round by round: a message starts
-at its sender's instant, and its receiver goes on at the later of its own and the message's. That holds
-however far ranks are apart, as long as no link carries flows of different rounds at one time; every round
-checks that, and raises NoScheduleError where it does not hold.
+What a rank does next depends only on what it waited for. So the clocks after a round follow from those before it: a
+message starts at its sender's clock, and its receiver continues at the later of its own clock and the arrival. This
+is exact as long as no link carries flows of different rounds at one time, however far ranks are apart. Every round
+checks this, and raises NoScheduleError where it does not hold.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ BY_RECEIVER, BY_SENDER = 1, 2
 """Whether a message is what its receiver went on after, and whether its sender did."""
 
 
-class Notes(NamedTuple):
-    """Which links held back which messages of a round, and how long."""
+class SharingNotes(NamedTuple):
+    """Which links limited which messages of a round, and for how many picoseconds."""
 
     messages: IntArray
     links: IntArray
@@ -39,23 +39,27 @@ class Notes(NamedTuple):
 
 
 class ClockState(NamedTuple):
-    """How far ranks are ahead of the first, and how long links are busy from its instant on."""
+    """How far each rank is ahead of the first, and how long each link is busy from the first rank's clock on."""
 
     ahead: IntArray
     busy: IntArray
 
 
-class Played(NamedTuple):
-    """What remains of a round: which of its messages somebody went on after, and notes where flows shared links."""
+class PlayedRound(NamedTuple):
+    """A round that was played, as :class:`CriticalPathBacktracker` needs it.
+
+    `waited` has a byte per message: whether its receiver, or its sender, continued when it arrived. `notes` say which
+    links limited messages, where flows shared links.
+    """
 
     part: RecordedPhase
     number: int
     waited: npt.NDArray[np.uint8]
-    notes: Notes | None
+    notes: SharingNotes | None
 
 
-class Lines:
-    """The routes of a round's pairs, and what follows from them."""
+class PairRoutes:
+    """The routes of a round's pairs, with their latencies and narrowest links."""
 
     def __init__(self, fabric: Fabric, pairs: Pairs) -> None:
         self.pairs = pairs
@@ -74,7 +78,7 @@ class Lines:
         self._alone: tuple[IntArray, IntArray] | None = None
 
     def durations(self, sizes: IntArray, which: IntArray) -> IntArray:
-        """Return how long each message takes that has its links to itself."""
+        """Return the picoseconds that each message takes if no other uses its links."""
         if self._alone is None or self._alone[0] is not sizes:
             table = [[time_alone(8 * sum(size), rate) for size in sizes.tolist()] for rate in self.bandwidths.tolist()]
             self._alone = sizes, np.array(table)
@@ -83,7 +87,17 @@ class Lines:
 
 
 class RankClocks:
-    """Where all ranks are: their instants, and what they have sent and received."""
+    """The clocks of all ranks, until when links are busy, and the bytes that ranks sent and received.
+
+    Parameters
+    ----------
+    fabric
+        The network, with a host for every rank.
+    world
+        The ranks.
+    sharing
+        How flows share a link.
+    """
 
     def __init__(self, fabric: Fabric, world: RoleMap, sharing: Sharing = "maxmin") -> None:
         self.fabric, self.sharing = fabric, sharing
@@ -93,58 +107,58 @@ class RankClocks:
         self.sent: IntArray = np.zeros((world.size, 3), np.int64)
         self.received: IntArray = np.zeros((world.size, 3), np.int64)
         self.messages: IntArray = np.zeros(world.size, np.int64)
-        self._lines: dict[int, Lines] = {}
+        self._lines: dict[int, PairRoutes] = {}
 
-    def lines(self, pairs: Pairs) -> Lines:
-        """Return the routes of pairs; those asked for last are kept."""
+    def lines(self, pairs: Pairs) -> PairRoutes:
+        """Return the routes of pairs; the routes of recent pairs are cached."""
         if (known := self._lines.get(id(pairs))) is None:
             if len(self._lines) > 256:
                 self._lines.clear()
-            known = self._lines[id(pairs)] = Lines(self.fabric, pairs)
+            known = self._lines[id(pairs)] = PairRoutes(self.fabric, pairs)
             if self.sharing == "rtt":
                 self._check_latencies(known)
         return known
 
-    def _check_latencies(self, lines: Lines) -> None:
-        """Raise UsageError, as where messages go one by one, for a route that has no latency to weigh by."""
+    def _check_latencies(self, lines: PairRoutes) -> None:
+        """Raise UsageError, as the event engine does, for a route without a latency to weigh flows by."""
         for pair in np.flatnonzero(lines.latency == 0)[:1].tolist():
             source, target = (self.fabric.hosts[ranks.item(pair)] for ranks in (lines.pairs.src, lines.pairs.dst))
             weight_by_latency(self.fabric.route(source, target))
 
-    def play(self, part: RecordedPhase) -> list[Played]:
-        """Let all rounds of a part happen; return what they leave for :class:`CriticalPathBacktracker`."""
+    def advance(self, part: RecordedPhase) -> list[PlayedRound]:
+        """Advance all ranks through the rounds of a phase; return the rounds for :class:`CriticalPathBacktracker`."""
         charges = part.charged_ps
-        trail = []
+        history = []
         for number, round_ in enumerate(part.rounds):
             if len(round_.pairs.src):
-                trail.append(Played(part, number, *self._exchange(round_)))
+                history.append(PlayedRound(part, number, *self._exchange(round_)))
             elif round_.then is not None:
-                trail.append(Played(part, number, np.zeros(0, np.uint8), None))
+                history.append(PlayedRound(part, number, np.zeros(0, np.uint8), None))
             if round_.then is not None:
                 self.clock[round_.then.at] += charges[round_.then.pick]
             self.check_horizon()
-        return trail
+        return history
 
     def check_horizon(self) -> None:
-        """Raise InfeasibleError where a rank is later than instants are told apart."""
+        """Raise InfeasibleError if the clock of a rank is beyond the horizon."""
         if self.clock.max() >= HORIZON_PS:
             raise beyond_horizon()
 
     def weights(self, latency: IntArray) -> npt.NDArray[np.float64]:
-        """Return by what flows share a link, from the latencies of their routes."""
+        """Return the weights by which flows share a link, from the latencies of their routes."""
         return np.ones(len(latency)) if self.sharing == "maxmin" else PICOSECONDS / latency
 
     @property
     def level(self) -> bool:
-        """Whether all ranks are at one instant. The network is idle then: who sent or awaits anything waited for it."""
+        """Whether all clocks are equal. The network is idle then, because every sender and receiver has waited."""
         return bool((self.clock == self.clock[0]).all())
 
-    def saved(self) -> list[IntArray]:
-        """Return a copy of where everything stands and of what was counted."""
+    def snapshot(self) -> list[IntArray]:
+        """Return a copy of all clocks and counts."""
         return [column.copy() for column in self._columns]
 
     def restore(self, saved: list[IntArray]) -> None:
-        """Go back to where everything stood."""
+        """Set all clocks and counts back to a :meth:`snapshot`."""
         for column, before in zip(self._columns, saved, strict=True):
             column[:] = before
 
@@ -152,18 +166,18 @@ class RankClocks:
     def _columns(self) -> tuple[IntArray, ...]:
         return self.clock, self.busy, self.sent, self.received, self.messages
 
-    def standing(self) -> ClockState:
-        """Return where everything stands."""
+    def state(self) -> ClockState:
+        """Return the clocks and busy links relative to the first rank's clock."""
         now = int(self.clock.min())
         return ClockState(self.clock - now, np.maximum(self.busy - now, 0))
 
-    def stands_like(self, found: ClockState) -> bool:
-        """Return whether everything stands as it did, but later."""
-        ahead, busy = self.standing()
+    def is_in_state(self, found: ClockState) -> bool:
+        """Return whether clocks and links are in a :meth:`state`, at whatever time."""
+        ahead, busy = self.state()
         return bool((ahead == found.ahead).all() and (busy == found.busy).all())
 
-    def again(self, saved: list[IntArray], times: int) -> None:
-        """Do all that happened since then so many times more."""
+    def repeat(self, saved: list[IntArray], times: int) -> None:
+        """Repeat everything since a :meth:`snapshot` so many times."""
         later = times * int(self.clock.min() - saved[0].min())
         if int(self.clock.max()) + later >= HORIZON_PS:
             raise beyond_horizon()
@@ -174,7 +188,7 @@ class RankClocks:
                 raise InfeasibleError("a rank sends or receives more than 2⁶³ bytes in all; take fewer rounds")
             counts += times * (counts - before)
 
-    def _exchange(self, round_: SizedRound) -> tuple[npt.NDArray[np.uint8], Notes | None]:
+    def _exchange(self, round_: SizedRound) -> tuple[npt.NDArray[np.uint8], SharingNotes | None]:
         lines = self.lines(round_.pairs)
         enter = self.clock[round_.pairs.src] + lines.latency
         if enter.max() >= HORIZON_PS:
@@ -190,12 +204,12 @@ class RankClocks:
                     raise NoScheduleError("links are shared by weight")
                 bits = 8 * round_.sizes.sum(1)[round_.which]
                 leave, *columns = drain(lines.owners, lines.links, enter, bits, self.fabric.bandwidth_bps)
-                notes = Notes(*columns)
+                notes = SharingNotes(*columns)
             np.maximum.at(self.busy, lines.links, leave[lines.owners])
         self.count(round_, lines)
         return self._go_on(lines, leave), notes
 
-    def count(self, round_: SizedRound, lines: Lines) -> None:
+    def count(self, round_: SizedRound, lines: PairRoutes) -> None:
         """Count the messages of a round, and their bytes."""
         sizes = round_.sizes[round_.which]
         if lines.single:
@@ -207,10 +221,10 @@ class RankClocks:
             np.add.at(self.received, round_.pairs.dst, sizes)
             np.add.at(self.messages, round_.pairs.src, 1)
 
-    def _go_on(self, lines: Lines, leave: IntArray) -> npt.NDArray[np.uint8]:
-        """Put all ranks of a round where it leaves them; return which messages they went on after.
+    def _go_on(self, lines: PairRoutes, leave: IntArray) -> npt.NDArray[np.uint8]:
+        """Advance the ranks of a round to when their messages are done; return which messages they waited for.
 
-        Of several at the same instant it is one received, and the one that was waited for first.
+        Of several messages at the same instant, a received one counts first, and of those the one waited for first.
         """
         before = self.clock[lines.ranks]
         received, sent = before.copy(), before.copy()
@@ -232,15 +246,15 @@ class RankClocks:
 
 
 def _first(chosen: npt.NDArray[np.bool_], places: IntArray) -> npt.NDArray[np.bool_]:
-    """Return the first chosen message of each place alone."""
+    """Keep only the first chosen message of each rank."""
     which = np.flatnonzero(chosen)
     only = np.zeros(len(chosen), np.bool_)
     only[which[np.unique(places[which], return_index=True)[1]]] = True
     return only
 
 
-def _overlap(lines: Lines, enter: IntArray, leave: IntArray) -> bool:
-    """Return whether any link would carry two messages at a time if each had its own time on it."""
+def _overlap(lines: PairRoutes, enter: IntArray, leave: IntArray) -> bool:
+    """Return whether any link would carry two messages at a time if each message had the whole link."""
     begin, end = enter[lines.owners], leave[lines.owners]
     used = begin < end
     link, begin, end = lines.links[used], begin[used], end[used]
@@ -250,31 +264,31 @@ def _overlap(lines: Lines, enter: IntArray, leave: IntArray) -> bool:
 
 
 class CriticalPathBacktracker:
-    """Goes back from ranks at their end to the beginning, each along the chain of what it waited for.
+    """Follows the critical path of every last rank back to the start.
 
-    `totals` are the picoseconds of all kinds of work, and of latency, that were passed, by as many walkers as were at
-    a rank; `on_links` those of each link.
+    As many walkers are at a rank as critical paths lead through it. `totals` are the picoseconds of each kind of work,
+    and of latency, summed over all walkers; `on_links` are those of each link.
     """
 
-    def __init__(self, players: RankClocks, walkers: IntArray, links: int) -> None:
-        self._players = players
+    def __init__(self, clocks: RankClocks, walkers: IntArray, links: int) -> None:
+        self._clocks = clocks
         self.walkers = walkers
         self.totals: Counter[Hashable] = Counter()
         self.on_links = np.zeros(links)
 
-    def back(self, trail: list[Played], times: int = 1) -> None:
-        """Go back through rounds that were played, so many times in a row."""
+    def backtrack(self, history: list[PlayedRound], times: int = 1) -> None:
+        """Follow the paths back through rounds that were played so many times in a row."""
         if times > 1:
             # Totals are linear in the walkers, so all times are walked at once by as many as set out at any.
-            origins, here, together = self._origins(trail), self.walkers, np.zeros_like(self.walkers)
+            origins, here, together = self._origins(history), self.walkers, np.zeros_like(self.walkers)
             for _ in range(times):
                 together += here
                 here = np.bincount(origins, here, len(here)).astype(np.int64)
             self.walkers = together
-            self.back(trail)
+            self.backtrack(history)
             self.walkers = here
             return
-        for part, number, waited, notes in reversed(trail):
+        for part, number, waited, notes in reversed(history):
             round_ = part.rounds[number]
             if round_.then is not None:
                 passed = np.bincount(round_.then.pick, self.walkers[round_.then.at], len(part.charges))
@@ -284,10 +298,10 @@ class CriticalPathBacktracker:
             if len(waited):
                 self._messages(round_, waited, notes)
 
-    def _origins(self, trail: list[Played]) -> IntArray:
-        """Return for every rank the rank at which its chain of events began."""
+    def _origins(self, history: list[PlayedRound]) -> IntArray:
+        """Return for every rank the rank at which its critical path was before these rounds."""
         origins = np.arange(len(self.walkers))
-        for part, number, waited, _ in reversed(trail):
+        for part, number, waited, _ in reversed(history):
             if len(waited):
                 pairs, came = part.rounds[number].pairs, np.flatnonzero(waited & BY_RECEIVER)
                 before = np.arange(len(origins))
@@ -295,8 +309,8 @@ class CriticalPathBacktracker:
                 origins = before[origins]
         return origins
 
-    def _messages(self, round_: SizedRound, waited: npt.NDArray[np.uint8], notes: Notes | None) -> None:
-        lines, (src, dst) = self._players.lines(round_.pairs), (round_.pairs.src, round_.pairs.dst)
+    def _messages(self, round_: SizedRound, waited: npt.NDArray[np.uint8], notes: SharingNotes | None) -> None:
+        lines, (src, dst) = self._clocks.lines(round_.pairs), (round_.pairs.src, round_.pairs.dst)
         came = np.flatnonzero(waited & BY_RECEIVER)
         moved = self.walkers[dst[came]]
         went = np.flatnonzero(waited & BY_SENDER)
@@ -315,7 +329,7 @@ class CriticalPathBacktracker:
 
 
 def _dot(times: IntArray, durations: IntArray) -> int:
-    """Return the sum of products, in Python's integers where 64 bits might not do."""
+    """Return the sum of products; in Python's integers if 64 bits could overflow."""
     if int(times.sum()) * int(durations.max(initial=0)) < 2**62:
         return int(times @ durations)
     return sum(one * other for one, other in zip(times.tolist(), durations.tolist(), strict=True))

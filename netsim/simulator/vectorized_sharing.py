@@ -23,7 +23,7 @@ MOST_INSTANTS = 256
 
 
 class Drained(NamedTuple):
-    """When each flow's last bit arrived; and note by note, which flow a link held back, and how long."""
+    """When the last bit of each flow arrived, in picoseconds; and per note, which flow a link limited, and how long."""
 
     leave: IntArray
     flows: IntArray
@@ -34,8 +34,12 @@ class Drained(NamedTuple):
 def drain(owners: IntArray, links: IntArray, enter: IntArray, bits: IntArray, bandwidth_bps: IntArray) -> Drained:
     """Let flow i drain ``bits[i]`` from instant ``enter[i]`` on, over all ``links[j]`` with ``owners[j] == i``.
 
-    The same arithmetic as :class:`netsim.network.flows.Network`'s, for all flows of an instant at once.
-    Raises NoScheduleError where rates change too often.
+    The arithmetic is that of :class:`netsim.network.flows.Network`, for all flows of an instant at once.
+
+    Raises
+    ------
+    NoScheduleError
+        If rates change too often.
     """
     flows = _Flows(owners, links, enter, bits, bandwidth_bps)
     for _ in range(MOST_INSTANTS):
@@ -63,7 +67,7 @@ class _Flows:
         self.notes: list[tuple[IntArray, IntArray, IntArray]] = []
 
     def next(self) -> bool:
-        """Go on to the next instant at which a flow begins or ends; return whether there was one."""
+        """Advance to the next instant at which a flow begins or ends; return whether there was one."""
         waiting = ~self._on & ~self._over
         if not (waiting.any() or self._on.any()):
             return False
@@ -103,7 +107,7 @@ class _Flows:
             self.due[exact] = now + np.array([time_alone(*pair) for pair in kinds.T.tolist()])[kind.ravel()]
 
     def _fill(self) -> tuple[FloatArray, IntArray]:
-        """Progressive filling (Bertsekas and Gallager, Data Networks, section 6.5), all tightest links at a time."""
+        """Progressive filling (Bertsekas and Gallager, Data Networks, section 6.5) of all tightest links at a time."""
         rate, bottleneck = np.zeros(len(self._on)), np.full(len(self._on), -1)
         live = self._on[self._owner]
         owner, link = self._owner[live], self._link[live]
