@@ -10,7 +10,7 @@ from algorithms.feedback import ErrorFeedback, Feedback
 from algorithms.selection import Selector
 from netsim._util.errors import UsageError
 from netsim._util.options import Choice, Option, Whole
-from netsim.comm.collectives import tree_broadcast, tree_reduce
+from netsim.comm.collectives import Levels, tree_broadcast, tree_reduce
 from netsim.comm.payload import Vector
 from netsim.comm.worker import Worker
 from netsim.training.algorithm import Contribution
@@ -18,7 +18,6 @@ from netsim.training.sgd import SGDConfig
 
 Residual = Literal["keep-at-merge", "index-intersection"]
 RESIDUALS: tuple[Residual, ...] = ("keep-at-merge", "index-intersection")
-Levels = tuple[tuple[tuple[int, ...], ...], ...]
 
 
 class GTopK(ErrorFeedback):

@@ -1,8 +1,8 @@
-"""What a message carries: a dense vector, a sparse one, a bundle of those, or only their sizes.
+"""What a message carries: a dense vector, a sparse vector, a flag, a bundle of these, or only their sizes.
 
-A payload is a value: whoever holds one may pass it on, and nobody changes it (but see :func:`in_place`).
-Timing-only runs use :class:`SizeOnly` in place of data, and the functions that compute on payloads state
-their result's size with :func:`size_rule`; so an algorithm's text is the same with and without data.
+A payload is a value: a rank that holds it may send it, and no rank changes it (except by :func:`in_place`).
+Timing-only runs use :class:`SizeOnly` in place of data. Functions of payloads state the size of their result with
+:func:`size_rule`, so the text of an algorithm is the same with and without data.
 """
 
 from __future__ import annotations
@@ -34,14 +34,17 @@ class Dense:
 
     @property
     def size(self) -> int:
+        """Number of elements."""
         return self.values.numel()
 
     @property
     def value_bytes(self) -> int:
+        """Bytes of values."""
         return self.values.numel() * self.values.element_size()
 
     @property
     def index_bytes(self) -> int:
+        """Bytes of indices."""
         return 0
 
     def version(self) -> int:
@@ -53,7 +56,7 @@ class Dense:
 class Sparse:
     """The non-zero entries of a vector of `size` elements.
 
-    ``indices`` (n,) int32, strictly ascending; ``values`` (n,).
+    ``indices`` has shape (n,), int32, strictly ascending; ``values`` has shape (n,).
     """
 
     indices: torch.Tensor
@@ -64,21 +67,24 @@ class Sparse:
 
     @property
     def value_bytes(self) -> int:
+        """Bytes of values."""
         return self.values.numel() * self.values.element_size()
 
     @property
     def index_bytes(self) -> int:
+        """Bytes of indices."""
         return self.indices.numel() * self.indices.element_size()
 
     def version(self) -> int:
+        """Return a number that grows with every change in place."""
         return self.values._version + self.indices._version
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
 class SizeOnly:
-    """A vector of `size` float32 elements of which nothing but the size is known.
+    """A vector of `size` float32 elements of which only the size is known.
 
-    ``entries`` is the number of (value, index) pairs if the vector is sparse, None if it is dense.
+    ``entries`` is the number of (value, index) pairs of a sparse vector, and None for a dense vector.
     """
 
     size: int
@@ -88,19 +94,22 @@ class SizeOnly:
 
     @property
     def value_bytes(self) -> int:
+        """Bytes of values."""
         return VALUE_BYTES * (self.size if self.entries is None else self.entries)
 
     @property
     def index_bytes(self) -> int:
+        """Bytes of indices."""
         return INDEX_BYTES * (self.entries or 0)
 
     def version(self) -> int:
+        """Return 0: sizes do not change."""
         return 0
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
 class Flag:
-    """A yes or no, one byte: neither a value nor an index, so counted by itself."""
+    """A yes or no of one byte, counted separately from values and indices."""
 
     value: bool
 
@@ -109,6 +118,7 @@ class Flag:
     control_bytes: ClassVar[int] = 1
 
     def version(self) -> int:
+        """Return 0: a flag does not change."""
         return 0
 
 
@@ -120,17 +130,21 @@ class Bundle:
 
     @property
     def value_bytes(self) -> int:
+        """Bytes of values."""
         return sum(part.value_bytes for part in self.parts)
 
     @property
     def index_bytes(self) -> int:
+        """Bytes of indices."""
         return sum(part.index_bytes for part in self.parts)
 
     @property
     def control_bytes(self) -> int:
+        """Bytes of flags."""
         return sum(part.control_bytes for part in self.parts)
 
     def version(self) -> int:
+        """Return a number that grows with every change in place."""
         return sum(part.version() for part in self.parts)
 
 
@@ -144,7 +158,7 @@ R = TypeVar("R")
 
 
 def size_rule(rule: Callable[..., Any]) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Let a function of payloads also take size-only ones, for which ``rule(*args)`` is the result."""
+    """Let a function of payloads also accept size-only payloads, for which ``rule(*args)`` is the result."""
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(function)
@@ -159,10 +173,10 @@ def size_rule(rule: Callable[..., Any]) -> Callable[[Callable[P, R]], Callable[P
 
 
 def in_place(function: Callable[P, R]) -> Callable[P, R]:
-    """Mark a function that overwrites its first argument, a dense vector that nobody else holds.
+    """Mark a function that overwrites its first argument, a dense vector that no other rank holds.
 
-    The one exception to payloads being values: what only its owner has, such as a residual, is worked on
-    where it is. The caller gives the argument up, and gets what became of it in the result.
+    This is the only exception to the rule that payloads are not changed. It saves a copy of vectors such as residuals.
+    The caller gives up the argument, and receives the result instead.
     """
     function.in_place = True  # type: ignore[attr-defined]
     return function
@@ -182,9 +196,9 @@ _OF_KNOWN_SIZE = (Dense, Flag)
 
 
 def has_known_size(payload: Payload) -> bool:
-    """Return whether its bytes follow from its kind, size and element type, so that who expects one like it knows them.
+    """Return whether kind, size and element type of a payload determine its bytes.
 
-    A sparse vector has as many entries as it has, and a bundle may end early.
+    They do not for a sparse vector, whose number of entries varies, nor for a bundle, which may have fewer parts.
     """
     if isinstance(payload, SizeOnly):
         return payload.entries is None
@@ -204,9 +218,9 @@ def split(vector: Vector, parts: int) -> list[Vector]:
 
 @size_rule(lambda vector, first, last: SizeOnly(last - first))
 def cut(vector: Vector, first: int, last: int) -> Vector:
-    """Return elements `first` to `last` of a dense vector, with a version of their own: others may change meanwhile.
+    """Return elements `first` to `last` of a dense vector, with a version count of their own.
 
-    All of it is the vector itself.
+    Other elements may then change meanwhile. All elements are the vector itself.
     """
     assert isinstance(vector, Dense)
     return vector if (first, last) == (0, vector.size) else Dense(vector.values[first:last].data)
@@ -214,7 +228,7 @@ def cut(vector: Vector, first: int, last: int) -> Vector:
 
 @size_rule(lambda *pieces: SizeOnly(sum(piece.size for piece in pieces), _entries(pieces)))
 def joined(*pieces: Vector) -> Vector:
-    """Put consecutive pieces of a vector together again, all dense or all sparse."""
+    """Join consecutive pieces of a vector, all dense or all sparse."""
     import torch
 
     values = torch.cat([piece.values for piece in pieces if not isinstance(piece, SizeOnly)])
@@ -234,7 +248,7 @@ def _entries(pieces: tuple[SizeOnly, ...]) -> int | None:
 
 @size_rule(lambda *chunks: SizeOnly(sum(chunk.size for chunk in chunks)))
 def concatenate(*chunks: Dense) -> Dense:
-    """Put the chunks of a vector together again."""
+    """Join the chunks of a dense vector."""
     import torch
 
     return Dense(torch.cat([chunk.values for chunk in chunks]))
@@ -248,7 +262,7 @@ def add(left: Dense, right: Dense) -> Dense:
 
 @size_rule(lambda vector: vector)
 def copied(vector: Dense) -> Dense:
-    """Return a copy, for who keeps what somebody is about to overwrite."""
+    """Return a copy, so that the original may be overwritten in place."""
     return Dense(vector.values.clone())
 
 
@@ -260,7 +274,7 @@ def subtract(left: Dense, right: Dense) -> Dense:
 
 @size_rule(lambda first, *others: first)
 def add_all(first: Dense, *others: Dense) -> Dense:
-    """Return the sum, taken from left to right: the order is part of the result."""
+    """Return the sum, added from left to right; the order is part of the result."""
     if not others:
         return first
     total = first.values + others[0].values
@@ -270,7 +284,7 @@ def add_all(first: Dense, *others: Dense) -> Dense:
 
 
 class _Part(NamedTuple):
-    """Which part of a bundle that came from where; put into words only if that is wanted."""
+    """A part of a received bundle, for error messages."""
 
     where: object
     number: int
@@ -280,9 +294,9 @@ class _Part(NamedTuple):
 
 
 def check_like(payload: Payload, template: Payload, where: object) -> None:
-    """Raise ProtocolError, with `where` as words, unless `payload` is of the kind, size and type that was expected.
+    """Raise ProtocolError, naming `where`, unless `payload` has the kind, size and element type of `template`.
 
-    A bundle is checked part by part; it may end early, as that of a worker which sends a flag alone does.
+    A bundle is compared part by part. It may have fewer parts: a worker that skips its upload sends the flag only.
     """
     if payload is template:
         return
@@ -313,7 +327,7 @@ def _sparse(payload: Vector) -> bool:
 
 
 def describe(payload: Payload) -> str:
-    """Return the kind and size of a payload in words, for messages to people."""
+    """Return the kind and size of a payload in words, for error messages."""
     if isinstance(payload, Bundle):
         return f"a bundle of {len(payload.parts)}"
     if isinstance(payload, Flag):

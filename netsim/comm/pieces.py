@@ -1,4 +1,4 @@
-"""A gradient that is used while it is still being computed: the last layers' pieces are there first."""
+"""A gradient whose pieces are used during backward: the pieces of the last layers are ready first."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from netsim.comm.worker import EXPAND, Compute
 
 
 class Piece(NamedTuple):
-    """One piece of a flat vector: elements `first` to `last`, which are its `tensors` from one number to another.
+    """A piece of a flat vector: its elements `first` to `last`, and its `tensors`, from one index to another.
 
-    `ready` is the share of a gradient's time after which the piece is there.
+    `ready` is the share of the gradient's compute time after which the piece is ready.
     """
 
     first: int
@@ -24,10 +24,10 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class InPieces:
-    """Begin to compute a gradient whose pieces are taken as they get ready, the last layers' first.
+    """Compute a gradient whose pieces are taken as they become ready, those of the last layers first.
 
-    Answers :class:`Pieces`. An interpreter may compute on while others of the rank's coroutines exchange what is
-    there, or answer :data:`EXPAND`: then the whole is made at once, and its time passes piece by piece.
+    The answer is :class:`Pieces`. An interpreter may continue the computation while other coroutines of the rank
+    exchange pieces. After :data:`EXPAND` the whole gradient is computed at once, and its time passes in pieces.
     """
 
     whole: Compute[Vector]
@@ -39,15 +39,15 @@ class InPieces:
 
 
 class Pieces:
-    """A gradient that is being computed."""
+    """A gradient in progress."""
 
     async def next(self) -> Vector:
-        """Return the next piece; nobody else holds it."""
+        """Return the next piece, which no other coroutine holds."""
         raise NotImplementedError
 
 
 class InTurn(Pieces):
-    """The pieces of a gradient that is computed at once, each after its share of the time."""
+    """The pieces of a gradient that was computed at once, each returned after its share of the time."""
 
     def __init__(self, request: InPieces) -> None:
         self._request = request
@@ -55,6 +55,7 @@ class InTurn(Pieces):
         self._given = 0
 
     async def next(self) -> Vector:
+        """Return the next piece after its share of the time."""
         whole, pieces = self._request.whole, self._request.pieces
         part = (pieces[self._given - 1].ready if self._given else 0.0, pieces[self._given].ready)
         if self._whole is None:
@@ -66,4 +67,4 @@ class InTurn(Pieces):
 
 
 def _pass_time(*args: Any) -> None:
-    """Compute nothing: what takes this time was computed before."""
+    """Do nothing: the gradient whose time passes was computed before."""

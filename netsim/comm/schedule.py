@@ -35,7 +35,7 @@ Holder: TypeAlias = int | Literal["all", "each"]
 
 
 class Pairs:
-    """Who sends to whom in a round: rank ``src[i]`` to rank ``dst[i]``. Rounds alike share one object."""
+    """Who sends to whom in a round: rank ``src[i]`` to rank ``dst[i]``. LazyRounds alike share one object."""
 
     def __init__(self, src: IntArray, dst: IntArray) -> None:
         self.src, self.dst = src, dst
@@ -84,7 +84,7 @@ class Round(NamedTuple):
         return (first,) if self.bundled is None else [(first + place) % count for place in range(self.bundled)]
 
 
-class Rounds(Sequence[Round]):
+class LazyRounds(Sequence[Round]):
     """So many rounds, each made when it is looked at. ``of(rank)`` are those that a rank takes part in, if not all."""
 
     def __init__(
@@ -157,7 +157,7 @@ async def play(worker: Worker, schedule: Schedule[R]) -> R:
     """Execute one rank's part of a schedule, and return its answer."""
     rank, rounds, combine = worker.rank, schedule.rounds, schedule.combine
     held: Any = schedule.held
-    for round_ in rounds.of(rank) if isinstance(rounds, Rounds) else rounds:
+    for round_ in rounds.of(rank) if isinstance(rounds, LazyRounds) else rounds:
         targets, sources = round_.pairs.of(rank)
         if not targets and not sources:
             continue

@@ -1,10 +1,8 @@
-"""One worker of a distributed computation, and the requests it can make.
+"""The worker that an algorithm sees, and the requests that it awaits.
 
-An algorithm is a coroutine. It never performs I/O: it awaits *requests*, frozen values which one of
-the interpreters in :mod:`netsim.simulator` and :mod:`netsim.distributed` answers, in memory, over a
-simulated network or over ``torch.distributed``. The only places that yield to an interpreter are the ``__await__``
-methods
-of this file.
+An algorithm is a coroutine without I/O. It awaits *requests*, which are frozen values. An interpreter of
+:mod:`netsim.simulator` or :mod:`netsim.distributed` answers them: in memory, over a simulated network, or over
+``torch.distributed``. Only the ``__await__`` methods in this file yield to an interpreter.
 """
 
 from __future__ import annotations
@@ -22,18 +20,18 @@ R = TypeVar("R")
 P = ParamSpec("P")
 
 Work: TypeAlias = Literal["gradient", "select", "merge", "update"]
-"""What a computation is for; its time is charged and reported under this name."""
+"""The kind of a computation; its time is charged and reported under this name."""
 COMPUTE: tuple[Work, ...] = ("gradient", "update")
 SELECT: tuple[Work, ...] = ("select", "merge")
 
 
 Part: TypeAlias = tuple[float, float]
-"""What a piece is of a whole: from which share of it to which."""
+"""A share of a whole, from and to, each between 0 and 1."""
 WHOLE: Final[Part] = (0.0, 1.0)
 
 
 Sends: TypeAlias = Literal["rendezvous", "eager"]
-"""When a send is done: when its receiver has the last byte, or as soon as the network takes it off the sender."""
+"""When a send is done: when its receiver has the last byte, or when the network has taken it from the sender."""
 SENDS: tuple[Sends, ...] = ("rendezvous", "eager")
 EARLIER_SENDS = {"acknowledged": "rendezvous"}
 """Names that files of earlier versions hold."""
@@ -41,7 +39,10 @@ EARLIER_SENDS = {"acknowledged": "rendezvous"}
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send `payload` to rank `dst`; done when the last byte has arrived, or before (:data:`Sends`). Answers None."""
+    """Send `payload` to rank `dst`; the answer is None.
+
+    The send is done when its last byte has arrived, or earlier (:data:`Sends`).
+    """
 
     dst: int
     payload: Payload
@@ -66,9 +67,9 @@ class Recv(Generic[PayloadT]):
 
 @dataclass(frozen=True, slots=True)
 class SendRecv(Generic[PayloadT]):
-    """Send and receive at once; done when both are. Answers the payload received.
+    """Send and receive at once; the answer is the payload received, when both are done.
 
-    One request, because some backends (nccl) deadlock on the same two made one after the other.
+    This is one request, because some backends (nccl) deadlock if the two are requested one after the other.
     """
 
     send: Send
@@ -81,19 +82,27 @@ class SendRecv(Generic[PayloadT]):
 
 @dataclass(frozen=True, slots=True)
 class Compute(Generic[R]):
-    """Call ``function(*args)`` and charge its time under `work`.
+    """Call ``function(*args)``, and charge its time under `work`; the answer is the function's result.
 
-    The function is pure, but that one marked :func:`~netsim.comm.payload.in_place` overwrites its first
-    argument. An argument may itself be a Compute that nobody awaits: it is made first, charged under its
-    own work, and its result is gone when this one is made.
-
-    `replicated` says that every worker makes this same call on the same arguments, so an
-    interpreter that holds many workers may make it once and hand all of them the one result.
-    `many`, given the arguments of several such calls, yields their results in turn, bit for bit, and
-    is faster. ``gradual(written, *args)`` returns the same result, and calls ``written(result so far, n)`` as
-    soon as tensor n of it is there.
-
-    `part` says what it is of the computation that an assumed charge is for: from which share of that to which.
+    Parameters
+    ----------
+    work
+        The kind of work.
+    function
+        A pure function. One that is marked :func:`~netsim.comm.payload.in_place` overwrites its first argument.
+    args
+        Its arguments. An argument may be another Compute: it is made first, and charged under its own work; its result
+        is released after this call.
+    replicated
+        Whether every worker makes this call with the same arguments. An interpreter with many workers may then make it
+        once, and give all of them the same result.
+    many
+        Given the arguments of several such calls, yields their results in turn, bit for bit, in less time.
+    gradual
+        ``gradual(written, *args)`` returns the same result, and calls ``written(result so far, n)`` when tensor n is
+        ready.
+    part
+        The share of the computation, from and to, that an assumed charge is for.
     """
 
     work: Work
@@ -110,7 +119,7 @@ class Compute(Generic[R]):
 
 
 def stages(request: Compute[Any]) -> Iterator[Compute[Any]]:
-    """Yield the computations that a request is made of, in the order in which they are made."""
+    """Yield the computations of a request, in the order in which they are made."""
     if _has_stages(request):
         for arg in request.args:
             if isinstance(arg, Compute):
@@ -119,12 +128,12 @@ def stages(request: Compute[Any]) -> Iterator[Compute[Any]]:
 
 
 def _has_stages(request: Compute[Any]) -> bool:
-    """Return whether an argument is itself a computation; there may be a million arguments."""
+    """Return whether an argument is a computation; a request may have a million arguments."""
     return Compute in set(map(type, request.args))
 
 
 def evaluate(request: Compute[R], call: Callable[[Compute[Any], list[Any]], Any] | None = None) -> R:
-    """Make all stages of a request and return its answer; ``call(stage, args)`` makes one of them."""
+    """Make all stages of a request, and return its answer; ``call(stage, args)`` makes one stage."""
     args = request.args
     if _has_stages(request):
         args = tuple(evaluate(arg, call) if isinstance(arg, Compute) else arg for arg in args)
@@ -134,7 +143,7 @@ def evaluate(request: Compute[R], call: Callable[[Compute[Any], list[Any]], Any]
 
 @dataclass(frozen=True, slots=True)
 class Start(Generic[R]):
-    """Begin a send or a receive and go on at once. Answers a :class:`Handle`; await it to finish."""
+    """Begin a send or a receive, and continue at once. The answer is a :class:`Handle`; await it to finish."""
 
     request: Send | Recv[Any]
 
@@ -144,7 +153,7 @@ class Start(Generic[R]):
 
 
 class Handle(Generic[R]):
-    """A request under way; interpreters subclass it. Awaiting it answers what the request answers."""
+    """A request in progress, which interpreters subclass. Awaiting it gives the answer of the request."""
 
     __slots__ = ()
 
@@ -155,9 +164,9 @@ class Handle(Generic[R]):
 
 @dataclass(frozen=True, slots=True)
 class Fork(Generic[R]):
-    """Run `coroutine` beside the one that asks; it asks as `worker`, a :meth:`Worker.branch` of the same rank.
+    """Run `coroutine` beside the coroutine that awaits this; its worker is a :meth:`Worker.branch` of the same rank.
 
-    It runs until it waits for something, then the one that asks goes on. Answers a :class:`Handle`.
+    The new coroutine runs first, until it waits for something. The answer is a :class:`Handle`.
     """
 
     worker: Worker
@@ -169,7 +178,7 @@ class Fork(Generic[R]):
 
 
 class _Expand:
-    """The answer by which an interpreter declines to do natively what can be expanded."""
+    """The answer with which an interpreter asks for the expansion of a request."""
 
 
 EXPAND: Final = _Expand()
@@ -177,9 +186,9 @@ EXPAND: Final = _Expand()
 
 @dataclass(frozen=True, slots=True)
 class Collective(Generic[R]):
-    """An operation in which all workers take part, with its expansion into messages.
+    """An operation of all workers, with its expansion into messages.
 
-    An interpreter may perform it natively, or answer :data:`EXPAND` to have `function` run.
+    An interpreter may perform it natively, or answer :data:`EXPAND` to run `function`.
     """
 
     name: str
@@ -201,7 +210,7 @@ class Collective(Generic[R]):
 def collective(
     function: Callable[Concatenate[Worker, P], Awaitable[R]],
 ) -> Callable[Concatenate[Worker, P], Collective[R]]:
-    """Make a coroutine function over point-to-point messages a :class:`Collective`."""
+    """Turn a coroutine function into a :class:`Collective`."""
     name: str = getattr(function, "__name__", "collective")
 
     @functools.wraps(function)
@@ -220,13 +229,24 @@ Observer: TypeAlias = Callable[..., None]
 
 
 class Worker:
-    """What one rank of an algorithm sees of the world.
+    """One rank, as an algorithm sees it.
 
-    `rank` is its number; `workers` how many ranks train; `server` the rank that serves as the
-    parameter server: one of the workers (rank 0), or, where the server has a host of its own, the
-    rank after the last worker. `step` and `operation` say where it is, for headers and messages.
-    `tally` counts what an algorithm wants counted, such as uploads, and `traffic` what an interpreter sent.
-    `part` is what its vectors are of a whole one.
+    Attributes
+    ----------
+    rank
+        The number of this rank, from 0.
+    workers
+        Number of ranks that train.
+    server
+        The rank of the parameter server: rank 0, or the rank after the last worker if the server has its own host.
+    step, operation
+        The present step and collective, for message headers and error messages.
+    tally
+        Counts by name, such as uploads.
+    traffic
+        Bytes that an interpreter sent and received for this rank.
+    part
+        The share of the whole vector that this worker's vectors are, from and to.
     """
 
     __slots__ = (
@@ -246,10 +266,10 @@ class Worker:
         self._first_tag = 0
 
     def branch(self, number: int, part: Part, observer: Observer | None = None, server: int | None = None) -> Worker:
-        """Return what a coroutine sees that runs beside others of this rank: they differ in `number`, from 0.
+        """Return the worker of a coroutine beside others of this rank; branches differ in `number`.
 
-        Their messages do not meet. It sees vectors that are a `part` of whole ones, perhaps another
-        server, and counts by itself.
+        Messages of different branches do not meet. A branch has a `part` of the whole vector, and counts separately; it
+        may have another server.
         """
         branch = Worker(self.rank, self.workers, self.server if server is None else server, observer)
         branch.step, branch.operation, branch.part = self.step, self.operation, part
@@ -257,18 +277,18 @@ class Worker:
         return branch
 
     def observe(self, what: str, *payloads: Payload) -> None:
-        """Show payloads to whoever watches this run; they are not sent anywhere."""
+        """Show payloads to the observer of this run; they are not sent."""
         if self.observer is not None:
             self.observer(self, what, *payloads)
 
     @property
     def trains(self) -> bool:
-        """Whether this rank has data of its own; a server with its own host has none."""
+        """Whether this rank has training data; a server with its own host has none."""
         return self.rank < self.workers
 
     @property
     def world_size(self) -> int:
-        """The number of ranks, a server with its own host included."""
+        """Number of ranks, including a server with its own host."""
         return max(self.workers, self.server + 1)
 
     def send(self, dst: int, payload: Payload, tag: int = 0) -> Send:
@@ -277,7 +297,7 @@ class Worker:
         return Send(dst, payload, self._first_tag + tag)
 
     def recv(self, src: int, template: PayloadT, tag: int = 0) -> Recv[PayloadT]:
-        """Return the request to receive from rank `src` something like `template`."""
+        """Return the request to receive a payload like `template` from rank `src`."""
         self._check(src, "receive from")
         return Recv(src, template, self._first_tag + tag)
 
@@ -294,7 +314,7 @@ class Worker:
         return Start(self.recv(src, template, tag))
 
     def fork(self, branch: Worker, coroutine: Coroutine[Any, Any, R]) -> Fork[R]:
-        """Return the request to run a coroutine beside this one, as `branch`; its answer is a handle."""
+        """Return the request to run a coroutine beside this one, as `branch`; the answer is a handle."""
         return Fork(branch, coroutine)
 
     def compute(self, work: Work, function: Callable[..., R], *args: Any) -> Compute[R]:

@@ -41,7 +41,7 @@ from netsim.comm.payload import SizeOnly, add, concatenate
 from netsim.comm.schedule import size_of, written
 from netsim.comm.worker import Collective, Compute
 from netsim.network.flow import time_alone
-from netsim.simulator.layout import Layout, NoScheduleError, PerRole, RoleMap, SizedRound, lay_out
+from netsim.simulator.layout import CollectiveLayout, NoScheduleError, PerRole, RoleMap, SizedRound, lay_out
 from netsim.simulator.symmetry import SymmetryRecorder
 from netsim.simulator.vectorized_sharing import drain
 from netsim.training.costs import Costs
@@ -104,15 +104,18 @@ class Formulas(SymmetryRecorder):
         return chain
 
     def knows(self, call: Collective[Any]) -> bool:
+        """Return whether there is a formula for a collective."""
         return written(call) in FORMULAS or written(call) is RING_ALL_REDUCE
 
     def step_ended(self) -> None:
         """Do nothing: steps follow each other."""
 
     def compute(self, charges: tuple[Counter[str], ...]) -> None:
+        """Advance the representatives by what they compute."""
         self.chains = [chain.then(charge) for chain, charge in zip(self.chains, charges, strict=True)]
 
     def exchange(self, calls: PerRole[Collective[Any]]) -> PerRole[Any]:
+        """Advance the representatives by a collective; return their answers."""
         if written(calls[0]) is RING_ALL_REDUCE:
             return self._ring_all_reduce([call.args[0] for call in calls])
         layout = lay_out(self.world, calls)
@@ -140,7 +143,7 @@ class Formulas(SymmetryRecorder):
         self.compute(tuple(self.charge([Compute("merge", concatenate, (whole,))]) for _ in self.chains))
         return vector
 
-    def all_gather(self, layout: Layout, _: Groups) -> None:
+    def all_gather(self, layout: CollectiveLayout, _: Groups) -> None:
         """Advance all ranks, of which each sends and receives one message a round; play one of equal rounds."""
         first, count = layout.rounds[0], len(layout.rounds)
         if len(first.sizes) > 1:
@@ -150,7 +153,7 @@ class Formulas(SymmetryRecorder):
             self._everybody(_times(times, self._message(_size(round_))))
             self._count(round_, times)
 
-    def up(self, layout: Layout, groups: Groups) -> None:
+    def up(self, layout: CollectiveLayout, groups: Groups) -> None:
         """Put rank 0 at the end of a reduction over a tree; the others are earlier."""
         size, charges = _size(layout.rounds[0]), [self.charge(request) for request in layout.requests]
         if groups is None:
@@ -163,7 +166,7 @@ class Formulas(SymmetryRecorder):
         self.sure = [rank == 0 for rank in self.world.representatives]
         self._count_all(layout)
 
-    def down(self, layout: Layout, groups: Groups) -> None:
+    def down(self, layout: CollectiveLayout, groups: Groups) -> None:
         """Put all ranks at the end of a broadcast over a tree, where the last ones are."""
         if groups is not None:
             _check_in_step(groups)
@@ -198,7 +201,7 @@ class Formulas(SymmetryRecorder):
             root = root.then(charge)
         return root
 
-    def to_server(self, layout: Layout, _: Groups) -> None:
+    def to_server(self, layout: CollectiveLayout, _: Groups) -> None:
         """All workers send to the server: at once, so that they share its link, or each in its turn."""
         first, upload = layout.rounds[0], layout.rounds[len(layout.rounds) - 1]
         serial = len(layout.rounds) > 1
@@ -227,7 +230,7 @@ class Formulas(SymmetryRecorder):
         self._count_messages(served, clients, np.broadcast_to(_size(first), (others, 3)))
         self._count_messages(clients, served, np.broadcast_to(_size(upload), (others, 3)))
 
-    def from_server(self, layout: Layout, _: Groups) -> None:
+    def from_server(self, layout: CollectiveLayout, _: Groups) -> None:
         """The server sends to all workers at once, through its one link."""
         (round_,) = layout.rounds
         end = self._ahead(self._server).then(self._message(_size(round_), len(round_.which), SERVER_LINK))
@@ -264,7 +267,7 @@ class Formulas(SymmetryRecorder):
         if not level:
             self.sure, self.somebody, self.uneven = [False for _ in self.chains], True, True
 
-    def _count_all(self, layout: Layout) -> None:
+    def _count_all(self, layout: CollectiveLayout) -> None:
         for round_ in layout.rounds:
             self._count(round_)
 
@@ -308,7 +311,7 @@ def _times(count: int, spent: Counter[str]) -> Counter[str]:
 
 
 RING_ALL_REDUCE = getattr(ring_all_reduce, "__wrapped__", None)
-FORMULAS: dict[Any, Callable[[Formulas, Layout, Groups], None]] = {
+FORMULAS: dict[Any, Callable[[Formulas, CollectiveLayout, Groups], None]] = {
     getattr(collective, "__wrapped__", None): formula
     for collective, formula in (
         (ring_all_gather, Formulas.all_gather),

@@ -54,7 +54,7 @@ class SizedRounds(Sequence[SizedRound]):
         return self._size(index, self._rounds[index])
 
 
-class Layout(NamedTuple):
+class CollectiveLayout(NamedTuple):
     """All that a collective does, and the `answers` that the representatives get.
 
     `requests` are the computations that rounds refer to, each a list of those made one after the other.
@@ -95,7 +95,7 @@ def kind_of(payload: Payload) -> tuple[Any, ...]:
     return type(payload).__name__, getattr(payload, "size", None)
 
 
-def lay_out(world: RoleMap, calls: PerRole[Collective[Any]]) -> Layout:
+def lay_out(world: RoleMap, calls: PerRole[Collective[Any]]) -> CollectiveLayout:
     """Return all that a collective does which every representative calls."""
     schedules = [
         schedule_at(Worker(rank, world.workers, world.server), call)
@@ -124,9 +124,9 @@ def lay_out(world: RoleMap, calls: PerRole[Collective[Any]]) -> Layout:
     rounds = SizedRounds(schedules[0].rounds, size)
     if merges is None or merges.picks is None:
         answers = [schedule.answer(held) for schedule in schedules]
-        return Layout(rounds, answers, [] if merges is None else merges.requests)
+        return CollectiveLayout(rounds, answers, [] if merges is None else merges.requests)
     answers = [schedule.answer([merges.result if role == 0 else None]) for role, schedule in enumerate(schedules)]
-    return Layout(rounds, answers, merges.requests, uneven=True)
+    return CollectiveLayout(rounds, answers, merges.requests, uneven=True)
 
 
 def _held(world: RoleMap, schedules: PerRole[Schedule[Any]]) -> Sequence[Any]:

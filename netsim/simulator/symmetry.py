@@ -77,6 +77,7 @@ class RoleRepresentative(Worker):
 
     @property  # type: ignore[override]
     def rank(self) -> OpaqueRank:
+        """The rank, which can be compared with 0 and the server's rank only."""
         return OpaqueRank(self.number, (0, self.server))
 
     @rank.setter
@@ -85,6 +86,7 @@ class RoleRepresentative(Worker):
 
     @property
     def trains(self) -> bool:
+        """Whether the representative has training data."""
         return self.number < self.workers
 
     def _check(self, peer: int, verb: str) -> None:

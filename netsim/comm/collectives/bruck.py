@@ -7,7 +7,7 @@ multiport message-passing systems, IEEE Transactions on Parallel and Distributed
 from __future__ import annotations
 
 from netsim.comm.payload import VectorT
-from netsim.comm.schedule import Repeated, Round, Rounds, Schedule, scheduled, shift
+from netsim.comm.schedule import LazyRounds, Repeated, Round, Schedule, scheduled, shift
 from netsim.comm.worker import Worker
 
 
@@ -24,5 +24,5 @@ def bruck_all_gather(worker: Worker, own: VectorT) -> Schedule[list[VectorT]]:
         distance = 1 << number
         return Round(shift(workers, -distance), lambda src, dst: src, bundled=min(distance, workers - distance))
 
-    rounds = Rounds((workers - 1).bit_length(), double)
+    rounds = LazyRounds((workers - 1).bit_length(), double)
     return Schedule(rounds, Repeated(own, workers), list, holder="each")

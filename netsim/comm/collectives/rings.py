@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from netsim.comm.payload import Vector, VectorT, add, concatenate, split
-from netsim.comm.schedule import Repeated, Round, Rounds, Schedule, scheduled, shift
+from netsim.comm.schedule import LazyRounds, Repeated, Round, Schedule, scheduled, shift
 from netsim.comm.worker import Compute, Worker, collective
 
 
@@ -22,7 +22,7 @@ def ring_reduce_scatter(worker: Worker, vector: Vector) -> Schedule[Vector]:
     def add_own(own: Vector, theirs: Vector) -> Compute[Vector]:
         return worker.compute("merge", add, theirs, own)
 
-    return Schedule(Rounds(workers - 1, hop), split(vector, workers), lambda held: held[rank], combine=add_own)
+    return Schedule(LazyRounds(workers - 1, hop), split(vector, workers), lambda held: held[rank], combine=add_own)
 
 
 @scheduled
@@ -38,7 +38,7 @@ def ring_all_gather(worker: Worker, own: VectorT, templates: list[VectorT] | Non
         return Round(to_the_next, lambda src, dst: (src - number) % workers)
 
     held = Repeated(own, workers) if templates is None else [*templates[:rank], own, *templates[rank + 1 :]]
-    return Schedule(Rounds(workers - 1, hop), held, list, holder="each", alike=templates is None)
+    return Schedule(LazyRounds(workers - 1, hop), held, list, holder="each", alike=templates is None)
 
 
 @collective

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from netsim.comm.payload import Flag, PayloadT
-from netsim.comm.schedule import Pairs, Repeated, Round, Rounds, Schedule, scheduled
+from netsim.comm.schedule import LazyRounds, Pairs, Repeated, Round, Schedule, scheduled
 from netsim.comm.worker import Worker
 
 
@@ -90,7 +90,7 @@ def _from_server(worker: Worker, slot: Any) -> list[Round]:
     return [Round(_to_workers(worker.workers, worker.server), slot)] if _clients(worker) else []
 
 
-def _in_turn(worker: Worker) -> Rounds:
+def _in_turn(worker: Worker) -> LazyRounds:
     """Return two rounds a worker: the server gives it its turn, and it sends."""
     server, clients = worker.server, _clients(worker)
     first = worker.workers - clients  # the server is rank 0 or after the last worker
@@ -104,4 +104,4 @@ def _in_turn(worker: Worker) -> Rounds:
     def of(rank: int) -> Iterable[int]:
         return range(2 * clients) if rank == server else range(2 * (rank - first), 2 * (rank - first) + 2)
 
-    return Rounds(2 * clients, turn, of)
+    return LazyRounds(2 * clients, turn, of)
