@@ -24,7 +24,8 @@ from netsim._util.progress import OnRound, ignore
 from netsim._util.storage import check_outputs
 from netsim._util.system import environment
 from netsim._util.units import in_python
-from netsim.experiment.configuration import Experiment, input_files, option_of
+from netsim.experiment.configuration import Experiment
+from netsim.experiment.given import input_files, option_of
 from netsim.experiment.results import Report, Result
 from netsim.simulator.checkpoint import Checkpoint, checkpoint_of
 from netsim.simulator.estimates import check_experiment

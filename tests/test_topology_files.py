@@ -12,11 +12,11 @@ import pytest
 
 import netsim
 from netsim._util.errors import UsageError
+from netsim._util.options import several
 from netsim.network.fabric import Fabric
 from tests.command import run
 from topologies import build
 from topologies.builder import Shape
-from topologies.spec import several
 
 SHAPE = Shape(2, 10**9, 50e-6)
 

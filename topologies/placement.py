@@ -8,9 +8,6 @@ from netsim._util.arrays import IntArray
 from netsim._util.random_streams import Stream, generator
 from netsim.network.graph import Graph
 
-EARLIER_PLACEMENTS = {"given": "rank-order"}
-"""Names that files of earlier versions hold."""
-
 PLACEMENTS = ("rank-order", "locality", "cyclic", "random")
 """As the topology lists hosts; neighbours in rank are neighbours in the network; one rack after the other in
 turn, as schedulers spread jobs; by chance."""

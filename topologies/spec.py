@@ -101,21 +101,6 @@ def name_of(text: str) -> str:
     return parts_of(text)[0]
 
 
-def several(text: str) -> list[str]:
-    """Return the topologies in a comma-separated list; a part like key=value belongs to the topology before it.
-
-    >>> several("star,racks:size=8,uplink=10Gbps,ring")
-    ['star', 'racks:size=8,uplink=10Gbps', 'ring']
-    """
-    topologies: list[str] = []
-    for part in text.split(","):
-        if topologies and "=" in part and ":" not in part.partition("=")[0]:
-            topologies[-1] += f",{part}"
-        else:
-            topologies.append(part.strip())
-    return topologies
-
-
 def arguments(text: str, build: Callable[..., Any]) -> dict[str, Any]:
     """Return the keyword arguments of a topology's function; raise UsageError for an unknown key or a bad value."""
     name, rest = parts_of(text)

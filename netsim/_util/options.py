@@ -109,14 +109,11 @@ class OnOff(Kind):
 
 @dataclass(frozen=True)
 class Choice(Kind):
-    """One of several names, mostly those of a registry; `earlier` maps names of earlier versions to today's."""
+    """One of several names, mostly those of a registry."""
 
     names: Collection[str]
-    earlier: Mapping[str, str] = field(default_factory=dict)
 
     def read(self, name: str, value: Any) -> str:
-        if isinstance(value, str):
-            value = self.earlier.get(value, value)
         check_choice(name, value, self.names)
         return str(value)
 
@@ -267,11 +264,15 @@ def key_values(what: str, text: str, options: Mapping[str, Option]) -> dict[str,
 
 
 def several(text: str) -> list[str]:
-    """Return the names in a list with commas: what looks like key=value belongs to the name before it."""
-    found: list[str] = []
+    """Return the names in a comma-separated list; a part like key=value belongs to the name before it.
+
+    >>> several("star,racks:size=8,uplink=10Gbps,ring")
+    ['star', 'racks:size=8,uplink=10Gbps', 'ring']
+    """
+    names: list[str] = []
     for part in text.split(","):
-        if found and "=" in part and ":" not in part.partition("=")[0]:
-            found[-1] += f",{part}"
+        if names and "=" in part and ":" not in part.partition("=")[0]:
+            names[-1] += f",{part}"
         else:
-            found.append(part.strip())
-    return found
+            names.append(part.strip())
+    return names

@@ -7,7 +7,8 @@ from dataclasses import fields
 
 from algorithms import ALGORITHMS, class_of, name_of, own_options, settings_of, taken_by
 from algorithms.selection import FIRST_DENSITY
-from netsim.experiment.configuration import Experiment, option_of
+from netsim.experiment.configuration import Experiment
+from netsim.experiment.given import option_of
 from netsim.experiment.results import Result
 
 SELECTOR = "selector"

@@ -90,7 +90,7 @@ def _of_another_command(error: Any) -> str | None:
         return None
     from algorithms import OWN_OPTIONS
     from netsim._util.options import declared
-    from netsim.experiment.configuration import PANELS, moved
+    from netsim.experiment.given import PANELS, moved
 
     flag = error.option_name
     for name, each in OWN_OPTIONS.items():

@@ -42,7 +42,8 @@ def flows(
     """Simulate any traffic on any network, and print when each flow ends and which link is busiest."""
     from netsim._util.storage import check_outputs
     from netsim.analysis.replay import replay
-    from netsim.experiment.configuration import Experiment, input_files
+    from netsim.experiment.configuration import Experiment
+    from netsim.experiment.given import input_files
     from netsim.network.flowfile import read_flows
     from netsim.network.sharing import Sharing
 

@@ -58,7 +58,7 @@ class Shared(NamedTuple):
     def declarations(self) -> Iterator[tuple[str, Option]]:
         """Yield each option, in the order of its declaration, with the heading that it stands under."""
         from netsim._util.options import declared
-        from netsim.experiment.configuration import PANELS
+        from netsim.experiment.given import PANELS
 
         wanted = {*self.names, *self.required, *self.defaults}
         for panel, group in PANELS.items():

@@ -44,10 +44,10 @@ def recommend(
     **options: Any,
 ) -> None:
     """Rank algorithms and densities for a model on a network, and state how robust the ranking is."""
+    from netsim._util.options import several
     from netsim.analysis.recommend import ALL, candidates
     from netsim.analysis.recommend import recommend as ranked
     from netsim.study.validated import read_validation
-    from topologies.spec import several
 
     if ("model" in options) == ("elements" in options):
         raise UsageError("either model or elements must be given, such as --model resnet50")

@@ -41,7 +41,8 @@ def run(
     from netsim.api import check_real, real_report
     from netsim.distributed.launch import join, launch, under_launcher
     from netsim.distributed.rank_main import check_backend
-    from netsim.experiment.configuration import Experiment, input_files
+    from netsim.experiment.configuration import Experiment
+    from netsim.experiment.given import input_files
     from topologies import STARS
 
     def experiment_of(workers: int) -> Experiment:

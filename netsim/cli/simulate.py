@@ -58,7 +58,8 @@ def simulate(
     """Simulate algorithms on a network, with real gradients, and say which is fastest and why."""
     from netsim._util.storage import check_outputs
     from netsim.api import simulate_experiment
-    from netsim.experiment.configuration import Experiment, input_files
+    from netsim.experiment.configuration import Experiment
+    from netsim.experiment.given import input_files
     from netsim.simulator.checkpoint import checkpoint_of
 
     check_choice("accounting", accounting, ("full", "paper"))

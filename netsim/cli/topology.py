@@ -51,7 +51,7 @@ def show(
 ) -> None:
     """Print hosts, links, diameter and bisection of a network, and draw it with --out."""
     from netsim._util.storage import check_outputs
-    from netsim.experiment.configuration import input_files
+    from netsim.experiment.given import input_files
     from netsim.network.summary import summarise
     from topologies.placement import orders
 
@@ -110,7 +110,7 @@ def export(
 ) -> None:
     """Write a network as a file that netsim, networkx or SimGrid reads."""
     from netsim._util.storage import check_outputs
-    from netsim.experiment.configuration import input_files
+    from netsim.experiment.given import input_files
     from topologies.export import FORMATS
 
     check_choice("format", format_, FORMATS)
@@ -133,7 +133,8 @@ def placement(
     """Predict the round time of every placement: in rank order, by locality, cyclic and random."""
     from netsim._util.storage import check_outputs
     from netsim.analysis.placement import compare, in_words
-    from netsim.experiment.configuration import Experiment, input_files
+    from netsim.experiment.configuration import Experiment
+    from netsim.experiment.given import input_files
 
     check_outputs({"out": out}, input_files({"topology": topology}))
     experiment = Experiment.of(topology=topology, timing_only=True, **options)

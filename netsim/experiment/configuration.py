@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from algorithms import OWN_OPTIONS, build_algorithm, class_of, own_options, owners_of, settings_of, with_options
+from algorithms import OWN_OPTIONS, build_algorithm, class_of, own_options, settings_of
 from algorithms.selection import How, Selector, entries
-from netsim._util.errors import InfeasibleError, UsageError, check_choice, check_digits, shown, unknown
-from netsim._util.options import Option, declared, read_fields
-from netsim._util.units import format_bandwidth, format_bytes, format_duration, in_python
+from netsim._util.errors import InfeasibleError, UsageError, shown
+from netsim._util.options import read_fields
+from netsim._util.units import format_bytes, format_duration
 from netsim.comm.pieces import Piece
 from netsim.comm.worker import Work
+from netsim.experiment.given import by_field, of_today
 from netsim.experiment.options import (
     DEFAULT_DENSITY,
-    ENGINE_OF_WAY,
     LR_DECAY,
-    OWN,
     ROUNDS,
     AlgorithmOptions,
     CostOptions,
@@ -26,20 +24,17 @@ from netsim.experiment.options import (
     TrainingOptions,
 )
 from netsim.network.effects import NONE, Effects
-from netsim.network.graph import check_link
 from netsim.training.algorithm import Algorithm
 from netsim.training.catalogue import parameters_of, tensors_of
 from netsim.training.overlap import Bucket, Overlapped, Ready, at_shares, even, pieces_of, ready_by_elements, shards
 from netsim.training.profiled_costs import Rate
 from netsim.training.sgd import Aggregate, SGDConfig
 from netsim.training.workloads import WORKLOADS, check_workload
-from topologies import STARS, build, file_of, servers_of, taken
-from topologies.builder import BANDWIDTH_BPS, LATENCY_S, Shape
+from topologies import STARS
 from topologies.placement import place
 
 if TYPE_CHECKING:
     from netsim.network.fabric import Fabric
-    from netsim.network.graph import Graph, LinkRanges
 
 Momentum = Literal["sum", "workers"]
 """What momentum is applied to: the sum of the workers' vectors, or each worker's own before selection."""
@@ -47,14 +42,6 @@ MOST_WORKERS, WORKER_BYTES = 4_000_000, 280
 """What a worker takes with formulas alone; every other way takes more."""
 MOST_ROUNDS_WITHOUT_DATA, ROUND_BYTES, ROUND_S = 100_000, 4096, 1e-3
 """All rounds are laid out before they are simulated; the last two are what laying out one takes."""
-PANELS = {
-    "Network": NetworkOptions,
-    "Algorithms": AlgorithmOptions,
-    "Training": TrainingOptions,
-    "Costs": CostOptions,
-    "Effects": Effects,
-}
-"""The declarations of all options, by the heading under which the help and the README show them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +62,8 @@ class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions)
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Experiment:
         """Return the experiment whose :meth:`config` this is, also after a trip through JSON."""
-        options: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in config.items()}
-        _rename_way(options)
-        options = _with_own_options(options)
+        options: Any = of_today(config)
+        options |= {name: tuple(value) for name, value in options.items() if isinstance(value, list)}
         if "effects" in options:
             options["effects"] = Effects(**options["effects"])
         return cls(**options)
@@ -88,20 +74,8 @@ class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions)
 
         Those of :meth:`config` are taken, too, and numbers, texts and arrays of one element of other libraries.
         """
-        given = {name: in_python(value) for name, value in options.items() if value is not None}
-        _rename_way(given)
-        for name, value in given.items():
-            check_digits(option_of(name).replace("_", "-"), value)
-        if "algorithms" in given:  # options of a config
-            given = _with_own_options(given)
-        effects, own = _effects(given), _by_field(cls, given)
-        if "work_rates" in own:  # options of a config: what a profile decided is among them
-            own["work_rates"] = _rates(own["work_rates"])
-        elif "profile" in own:
-            from netsim.experiment.profile import decide
-
-            decide(own, effects)
-        return cls(**own, effects=Effects(**effects))
+        values, effects = by_field(options)
+        return cls(**values, effects=Effects(**effects))
 
     def __post_init__(self) -> None:
         read_fields(self)
@@ -112,7 +86,7 @@ class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions)
             raise UsageError(f"work-rates {shown(rates)} must be those of a report's config")
         self._check_extent()
         self.effects.check_workers(self.workers)
-        self._settle_links()
+        self.settle_links()
         check_workload(self.workload, self.data, self.split, self.sampling)
         self._check_recipe()
         self._check_overlap()
@@ -133,25 +107,6 @@ class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions)
                 f"{self.round_count:,} rounds without data would take about {memory} and {took} an algorithm, and be "
                 f"like the first ones; take at most {MOST_ROUNDS_WITHOUT_DATA:,}"
             )
-
-    def _settle_links(self) -> None:
-        """Fill in the bandwidth and latency that links take; raise UsageError for one that no link takes."""
-        takes = taken(self.topology)
-        if not takes.bandwidth and self.bandwidth_bps is not None:
-            raise self._not_taken("bandwidth", format_bandwidth(self.bandwidth_bps))
-        if not takes.latency and self.latency_s is not None:
-            raise self._not_taken("latency", format_duration(self.latency_s))
-        if takes.bandwidth and self.bandwidth_bps is None:
-            object.__setattr__(self, "bandwidth_bps", BANDWIDTH_BPS)
-        if takes.latency and self.latency_s is None:
-            object.__setattr__(self, "latency_s", LATENCY_S)
-        check_link(self.bandwidth_bps or 0, self.latency_s or 0.0)
-
-    def _not_taken(self, what: str, value: str) -> UsageError:
-        return UsageError(
-            f"{what} {value} was given, but topology {self.topology!r} decides the {what} of every link itself; leave "
-            f"it out, or say {what} {OWN} ({what}-scale multiplies that of all simulated links)"
-        )
 
     def _check_recipe(self) -> None:
         if self.lr_decay != LR_DECAY and not self.lr_decay_at:
@@ -353,33 +308,6 @@ class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions)
         shown = self.effects.shown()
         return shown if self.sharing == "maxmin" else {"sharing": "links shared by 1 / latency of routes (rtt)"} | shown
 
-    @property
-    def servers(self) -> int:
-        """How many hosts of their own the topology has for parameter servers."""
-        return servers_of(self.topology)
-
-    def graph(self, workers: int | None = None) -> Graph:
-        """Return the hosts, switches and links of the simulated network, built for another number of workers if asked.
-
-        Where no link takes a bandwidth or latency, the shape's is the default, and decides nothing.
-        """
-        bandwidth_bps = BANDWIDTH_BPS if self.bandwidth_bps is None else self.bandwidth_bps
-        latency_s = LATENCY_S if self.latency_s is None else self.latency_s
-        shape = Shape(workers or self.workers, bandwidth_bps, latency_s, self.fan_out)
-        return build(self.topology, shape).scaled(self.bandwidth_scale, self.latency_scale)
-
-    def links(self) -> LinkRanges | None:
-        """Return the range of the links' bandwidths and latencies; None if there are no links."""
-        alike = self.topology in STARS  # one stands for all: there may be too many workers to build it
-        return self.graph(1 if alike else None).ranges()
-
-    def profiled(self) -> str:
-        """Return in words what a profile can decide here: of the links only what their topology does not."""
-        takes = taken(self.topology)
-        if takes.bandwidth and takes.latency:
-            return "network and hosts"
-        return " and ".join([name for name, takes in takes._asdict().items() if takes] + ["hosts"])
-
     def fabric(self, *, everywhere: bool = False) -> Fabric:
         """Return the simulated network with the workers placed on its hosts, or with one on every host."""
         from netsim.network.fabric import Fabric
@@ -439,89 +367,3 @@ class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions)
             found = [each[name] for each in settings if name in each]
             config[name] = found[0] if found and found.count(found[0]) == len(found) else own.default
         return config
-
-
-def _rename_way(options: dict[str, Any]) -> None:
-    """Replace the ``way`` of an older config by its engine."""
-    if "way" in options:
-        way = options.pop("way")
-        check_choice("way", way, ENGINE_OF_WAY)
-        options.setdefault("engine", ENGINE_OF_WAY[way])
-
-
-def option_of(name: str) -> str:
-    """Return the option that sets a field of an experiment."""
-    return OPTIONS[name].name if name in OPTIONS else name.removesuffix("_s")
-
-
-def _by_field(cls: type[Experiment], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of options by the fields that hold them; raise UsageError for an option that there is not."""
-    known = {each.name: name for name, each in OPTIONS.items()} | {each.name: each.name for each in fields(cls)}
-    found: dict[str, Any] = {}
-    for name, value in given.items():
-        if name in OWN_OPTIONS:
-            raise moved(name, str(value))
-        if name not in known:
-            raise unknown("option", name, [*(each.name for each in OPTIONS.values()), *EFFECTS])
-        if (field := known[name]) in found:
-            both = [(other, given[other]) for other in given if known.get(other) == field]
-            raise UsageError(f"both {' and '.join(f'{other} {each!r}' for other, each in both)} were given; give one")
-        if not (name in ("bandwidth", "latency") and value == OWN):
-            found[field] = value
-    return found
-
-
-def moved(name: str, value: str) -> UsageError:
-    """Return the error for an option of single algorithms that is given as one of all."""
-    owners = owners_of(name)
-    key = OWN_OPTIONS[name].key
-    return UsageError(
-        f"--{key} is an option of {', '.join(owners)}; write it after the name: --algorithm {owners[0]}:{key}={value}"
-    )
-
-
-def _with_own_options(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of a config with those of single algorithms moved into the algorithms' names."""
-    own = {name: config[name] for name in OWN_OPTIONS if config.get(name) is not None}
-    options = {name: value for name, value in config.items() if name not in OWN_OPTIONS}
-    if own and "algorithms" in options:
-        options["algorithms"] = tuple(with_options(each, **own) for each in options["algorithms"])
-    return options
-
-
-def _effects(given: dict[str, Any]) -> dict[str, Any]:
-    """Take the effects out of `given`, those of a config and options of their own, and return them by field."""
-    config = given.pop("effects", {})
-    if isinstance(config, Effects):
-        config = config.config()
-    if not isinstance(config, Mapping):
-        raise UsageError(f"effects {shown(config)} must be those of a report's config, by name")
-    for name in config:
-        if name not in declared(Effects):
-            raise unknown("effect", str(name), declared(Effects))
-    own = {field: given.pop(name) for name, field in EFFECTS.items() if name in given}
-    return {name: in_python(value) for name, value in config.items()} | own
-
-
-def _rates(config: Any) -> tuple[tuple[str, float, float, float], ...]:
-    """Return the rates of a config."""
-    try:
-        rates = tuple((str(name), float(fixed), float(entry), float(element)) for name, fixed, entry, element in config)
-        if all(0 <= rate < math.inf for _, *of_one in rates for rate in of_one):
-            return rates
-    except (TypeError, ValueError):
-        pass
-    raise UsageError(f"work_rates {shown(config)} must be those of a report's config: a name and three numbers each")
-
-
-def input_files(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the files that options read, by option; a background's load, which names no file, is passed on, too."""
-    named = {name: options.get(name) for name in ("profile", "background", "flows")}
-    topology = in_python(options.get("topology"))
-    return named | {"topology": file_of(topology) if topology else None}
-
-
-OPTIONS: Mapping[str, Option] = declared(Experiment)
-"""The options of an experiment, by the field that holds each; its effects have their own."""
-EFFECTS = {each.name: field for field, each in declared(Effects).items()}
-"""The fields of the effects, by the option that sets each."""

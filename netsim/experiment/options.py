@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from algorithms import ALGORITHMS, own_options
 from algorithms.selection import HOWS
@@ -15,15 +15,20 @@ from netsim._util.device import check_device
 from netsim._util.errors import UsageError, shown
 from netsim._util.options import Bandwidth, Choice, Duration, Kind, Number, OnOff, Text, Whole, option, several
 from netsim._util.random_streams import WORD
-from netsim._util.units import read_whole
-from netsim.comm.worker import EARLIER_SENDS, SENDS
+from netsim._util.units import format_bandwidth, format_duration, read_whole
+from netsim.comm.worker import SENDS
+from netsim.network.graph import check_link
 from netsim.network.sharing import SHARINGS
 from netsim.training.catalogue import MODELS
 from netsim.training.overlap import Ready, check_bucket
 from netsim.training.workloads import DEFAULT, WORKLOADS
 from netsim.training.workloads.data import DATA, SYNTHETIC
-from topologies import STARS, TOPOLOGIES
-from topologies.placement import EARLIER_PLACEMENTS, PLACEMENTS
+from topologies import STARS, TOPOLOGIES, build, servers_of, taken
+from topologies.builder import BANDWIDTH_BPS, LATENCY_S, Shape
+from topologies.placement import PLACEMENTS
+
+if TYPE_CHECKING:
+    from netsim.network.graph import Graph, LinkRanges
 
 DEFAULT_ALGORITHMS = ("dense", "topk", "gtopk", "ps")
 DEFAULT_DENSITY = 1e-3
@@ -31,11 +36,6 @@ ROUNDS = 5
 LR_DECAY = 0.1
 ENGINES = ("auto", "event", "vectorized")
 """Which engine simulates: the faster one that applies, a message at a time, or all ranks of a round at once."""
-ENGINE_OF_WAY = {
-    **{"auto": "auto", "messages": "event"},
-    **dict.fromkeys(("batched", "compiled", "closed-form"), "vectorized"),
-}
-"""The engine that an older config names by ``way``."""
 OWN = "own"
 """Stands for the bandwidth or latency that links have where nobody gives one: the topology's own, or the default."""
 MOST_ELEMENTS = 2**31 - 1
@@ -116,15 +116,13 @@ class NetworkOptions:
         1.0, POSITIVE, "Factor on the latency of every link, also where a file or keys decide it."
     )
     fan_out: int = option(8, Whole(2), "Children of a switch in the topology tree.")
-    placement: str = option(
-        "rank-order", Choice(PLACEMENTS, EARLIER_PLACEMENTS), "How ranks are placed on hosts: {choices}."
-    )
+    placement: str = option("rank-order", Choice(PLACEMENTS), "How ranks are placed on hosts: {choices}.")
     sharing: str = option(
         "maxmin", Choice(SHARINGS), "How flows share a link: equal rates (maxmin) or inversely to RTT (rtt)."
     )
     sends: str | None = option(
         None,
-        Choice(SENDS, EARLIER_SENDS),
+        Choice(SENDS),
         "When a sender goes on: rendezvous (its receiver has the message) or eager (at once, so the next message "
         "shares the link).",
         otherwise="rendezvous in simulations, eager for real",
@@ -135,6 +133,52 @@ class NetworkOptions:
         Text("profile.toml"),
         "File of netsim calibrate: measured network and hosts, used where no other option decides.",
     )
+
+    def settle_links(self) -> None:
+        """Fill in the bandwidth and latency that links take; raise UsageError for one that no link takes."""
+        takes = taken(self.topology)
+        if not takes.bandwidth and self.bandwidth_bps is not None:
+            raise self._not_taken("bandwidth", format_bandwidth(self.bandwidth_bps))
+        if not takes.latency and self.latency_s is not None:
+            raise self._not_taken("latency", format_duration(self.latency_s))
+        if takes.bandwidth and self.bandwidth_bps is None:
+            object.__setattr__(self, "bandwidth_bps", BANDWIDTH_BPS)
+        if takes.latency and self.latency_s is None:
+            object.__setattr__(self, "latency_s", LATENCY_S)
+        check_link(self.bandwidth_bps or 0, self.latency_s or 0.0)
+
+    def _not_taken(self, what: str, value: str) -> UsageError:
+        return UsageError(
+            f"{what} {value} was given, but topology {self.topology!r} decides the {what} of every link itself; leave "
+            f"it out, or say {what} {OWN} ({what}-scale multiplies that of all simulated links)"
+        )
+
+    @property
+    def servers(self) -> int:
+        """How many hosts of their own the topology has for parameter servers."""
+        return servers_of(self.topology)
+
+    def graph(self, workers: int | None = None) -> Graph:
+        """Return the hosts, switches and links of the simulated network, built for another number of workers if asked.
+
+        Where no link takes a bandwidth or latency, the shape's is the default, and decides nothing.
+        """
+        bandwidth_bps = BANDWIDTH_BPS if self.bandwidth_bps is None else self.bandwidth_bps
+        latency_s = LATENCY_S if self.latency_s is None else self.latency_s
+        shape = Shape(workers or self.workers, bandwidth_bps, latency_s, self.fan_out)
+        return build(self.topology, shape).scaled(self.bandwidth_scale, self.latency_scale)
+
+    def links(self) -> LinkRanges | None:
+        """Return the range of the links' bandwidths and latencies; None if there are no links."""
+        alike = self.topology in STARS  # one stands for all: there may be too many workers to build it
+        return self.graph(1 if alike else None).ranges()
+
+    def profiled(self) -> str:
+        """Return in words what a profile can decide here: of the links only what their topology does not."""
+        takes = taken(self.topology)
+        if takes.bandwidth and takes.latency:
+            return "network and hosts"
+        return " and ".join([name for name, takes in takes._asdict().items() if takes] + ["hosts"])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,8 @@ from netsim._util.units import in_python
 from netsim.comm.payload import Bundle, Dense, Flag, SizeOnly, Sparse
 from netsim.comm.traffic import Traffic
 from netsim.comm.worker import Worker
-from netsim.experiment.configuration import Experiment, option_of
+from netsim.experiment.configuration import Experiment
+from netsim.experiment.given import option_of
 from netsim.experiment.results import Result
 from netsim.network.fabric import Link
 from netsim.simulator.observer import RunObserver

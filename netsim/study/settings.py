@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from netsim._util.errors import UsageError, check_choice, unknown
+from netsim._util.options import several
 from netsim._util.storage import content_of
 from netsim.study.kinds import SettingsT, Study
-from topologies.spec import several
 
 LARGEST_FILE = 1_000_000
 """Greatest size of a TOML file in bytes, a thousand times the usual size."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from netsim._util.options import several
 from netsim._util.random_streams import Jitter, Straggler
 from netsim._util.units import (
     format_bandwidth,
@@ -29,7 +30,7 @@ from tests.fuzz import pools
 from tests.fuzz.law import Case
 from topologies import TOPOLOGIES, build
 from topologies.builder import Shape
-from topologies.spec import keys_of, several
+from topologies.spec import keys_of
 
 READERS: dict[str, tuple[Callable[[str], Any], tuple[str, ...]]] = {
     "bandwidth": (lambda text: format_bandwidth(parse_bandwidth(text)), ("1Gbps", "100Mbit/s", "25GiB/s")),
