@@ -159,7 +159,7 @@ def _kept(growth: Growth) -> list[str]:
         if topology != reference
     }
     return [
-        f"On {topology}, rounds of {', '.join(names)} communicate with {growth.grid[-1]:,} workers for less than "
+        f"On {topology}, communication of {', '.join(names)} with {growth.grid[-1]:,} workers takes less than "
         f"{BREAKS:g}× as long as on {reference}, at every bandwidth and density."
         for topology, names in kept.items()
         if names

@@ -153,7 +153,7 @@ def check_slower(sentence: str, growth: Growth) -> None:
         density = None if found[2] is None else float(found[2])
         assert here[density, name] / there[density, name] == pytest.approx(float(found[1]), rel=0.01)
         return
-    for title in re.search(r"rounds of (.*) communicate with 32 workers", sentence)[1].split(", "):  # type: ignore[index]
+    for title in re.search(r"communication of (.*) with 32 workers takes", sentence)[1].split(", "):  # type: ignore[index]
         assert all(here[key] < 1.5 * there[key] for key in here if key[1] == titles[title])
 
 
