@@ -1,4 +1,7 @@
-"""gTop-k S-SGD: the global top-k by a tree of merges, plain or along groups of ranks that share a machine or rack."""
+"""gTop-k: the k largest entries over all workers, by merges on a binomial tree.
+
+The tree is plain, or follows groups of ranks that share a machine, rack or site.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +24,23 @@ RESIDUALS: tuple[Residual, ...] = ("keep-at-merge", "index-intersection")
 
 
 class GTopK(ErrorFeedback):
-    """Two workers' k entries are merged and cut to k again at every node of a binomial tree: 2 log₂P (α + 2kβ).
+    """At every node of a binomial tree, two sparse vectors are merged and cut to their k largest entries.
 
-    Which of its selected values a worker may forget (eq. (7)) is the `residual` rule's to say:
-    under ``keep-at-merge`` the worker that merges keeps what it drops, and gradient mass is conserved
-    exactly; under ``index-intersection``, the rule that the authors shipped, a worker forgets
-    whatever index is also in the result, and a value dropped in mid-tree may be lost
-    (``docs/decisions/0002-residual-rule.md``).
+    Communication takes 2 log₂P (α + 2kβ): log₂P messages of k values and k indices up the tree, and as many down.
+
+    Parameters
+    ----------
+    selector, momentum_correction
+        As for :class:`~algorithms.feedback.ErrorFeedback`.
+    residual
+        Which selected entries return to a residual (``docs/decisions/0002-residual-rule.md``). With ``keep-at-merge``
+        the merging worker adds the entries that it drops to its residual, and gradient mass is conserved exactly. With
+        ``index-intersection``, the rule of the authors' code, a worker keeps the entries whose index is not in the
+        result. An entry that is dropped in the tree can then be lost.
+
+    References
+    ----------
+    gTop-k paper, algorithm 1 and eq. (7).
     """
 
     name = "gtopk"
@@ -51,6 +64,7 @@ class GTopK(ErrorFeedback):
     async def exchange(
         self, worker: Worker, vector: Contribution | None, memory: Feedback, template: Vector
     ) -> tuple[Vector, Feedback]:
+        """Return the global top-k entries as a sparse vector, the same on every rank."""
         assert vector is not None
         selector = self.selector.at(worker.step, template.size)
         local, memory = await self.compress(worker, vector, memory)
@@ -70,18 +84,24 @@ class GTopK(ErrorFeedback):
         return total, memory._replace(residual=residual)
 
     def levels(self, workers: int) -> Levels | None:
-        """Return the levels of the tree: None for one plain tree of all ranks."""
+        """Return the levels of the tree; None for one plain tree of all ranks."""
         return None
 
 
 class GTopKHierarchical(GTopK):
-    """gTop-k whose tree follows the network: members of a group merge first, then the groups' lowest ranks.
+    """gTop-k on a tree that follows the network: ranks merge inside their group, then the groups' lowest ranks merge.
 
-    m workers share a machine, rack or site, and there are g of those: 2 log₂m (α₁ + 2kβ₁) + 2 log₂g (α₂ + 2kβ₂), where
-    α₁ and β₁ are latency and time of an element inside, α₂ and β₂ across. Of each group one worker alone sends across.
+    With g groups of m workers, communication takes 2 log₂m (α₁ + 2kβ₁) + 2 log₂g (α₂ + 2kβ₂). α₁ and β₁ are the latency
+    and the time of an element inside a group, α₂ and β₂ those between groups. One worker of each group sends to other
+    groups. The merging worker adds the entries that it drops to its residual, so gradient mass is conserved.
 
-    `groups` tells the group of every rank, or is the size of groups of consecutive ranks; None is one
-    group of all, which is gTop-k itself. The worker that merges keeps what it drops, so gradient mass is conserved.
+    Parameters
+    ----------
+    selector, momentum_correction
+        As for :class:`~algorithms.feedback.ErrorFeedback`.
+    groups
+        The group of every rank, or the size of groups of consecutive ranks. None is one group of all ranks, which is
+        plain gTop-k.
     """
 
     name = "gtopk-hier"
@@ -108,7 +128,7 @@ class GTopKHierarchical(GTopK):
         self._levels: Levels | None = None
 
     def levels(self, workers: int) -> Levels:
-        """Return the ranks of every group, and, as one group of their own, the lowest rank of each."""
+        """Return two levels: the ranks of every group, and one group of the lowest rank of each."""
         if self._levels is None:
             members = groups_of_ranks(self.groups, workers)
             self._levels = members, (tuple(ranks[0] for ranks in members),)
@@ -116,7 +136,7 @@ class GTopKHierarchical(GTopK):
 
 
 def groups_of_ranks(groups: Sequence[int] | int | None, workers: int) -> tuple[tuple[int, ...], ...]:
-    """Return the ranks of every group, ascending."""
+    """Return the ranks of every group, ascending; raise UsageError for groups that do not fit the workers."""
     if groups is None:
         groups = workers
     if isinstance(groups, int):
@@ -124,7 +144,7 @@ def groups_of_ranks(groups: Sequence[int] | int | None, workers: int) -> tuple[t
             raise UsageError(f"groups {groups!r} must be a size of at least 1, or the group of every rank")
         groups = [rank // groups for rank in range(workers)]
     if len(groups) != workers:
-        raise UsageError(f"groups for {len(groups)} ranks were given, and there are {workers}")
+        raise UsageError(f"groups for {len(groups)} ranks were given, but there are {workers} ranks")
     members: dict[int, list[int]] = {}
     for rank, group in enumerate(groups):
         members.setdefault(group, []).append(rank)
