@@ -307,7 +307,6 @@ class CostOptions:
         title="merge time",
         otherwise="measured",
     )
-    note: str | None = option(None, Text("trial 1"), "Text that the report's config keeps, to tell runs apart.")
     timing_only: bool = option(False, OnOff(), "Simulate times and bytes only: no data, no gradients.")
     elements: int | None = option(
         None,
