@@ -48,11 +48,13 @@ class Whole(Kind):
     metavar = "N"
 
     def parse(self, text: str) -> int:
+        """Return the whole number that a text writes."""
         if (value := read_whole(text)) is None:
             raise UsageError(f"{shown(text)} is not a whole number of at most 18 digits; write it like 8")
         return value
 
     def read(self, name: str, value: Any) -> int:
+        """Return the number, if it lies between the limits."""
         if isinstance(value, bool) or not isinstance(value, int) or value < self.least:
             example = f", such as {self.example}" if self.example else ""
             raise UsageError(f"{name} {shown(value)} must be a whole number of at least {self.least}{example}")
@@ -70,6 +72,7 @@ class Number(Kind):
     metavar = "X"
 
     def parse(self, text: str) -> float:
+        """Return the number that a text writes; what is not finite is left to :meth:`read`."""
         value = read_number(text)
         if value is None and text.strip().lower().removeprefix("-") in ("nan", "inf", "infinity"):
             return float(text)
@@ -78,12 +81,14 @@ class Number(Kind):
         return value
 
     def read(self, name: str, value: Any) -> float:
+        """Return the number, if `holds` says so."""
         if not (is_number(value) and self.holds(value)):
             raise UsageError(f"{name} {shown(value)} must be {self.expected}")
         found: float = value
         return found
 
     def write(self, value: float) -> str:
+        """Return the number in its shortest form."""
         return f"{value:g}"
 
 
@@ -94,16 +99,19 @@ class OnOff(Kind):
     metavar = "true|false"
 
     def parse(self, text: str) -> bool:
+        """Return the truth value that a text writes."""
         if (value := {"true": True, "false": False}.get(text.lower())) is None:
             raise UsageError(f"{shown(text)} must be true or false")
         return value
 
     def read(self, name: str, value: Any) -> bool:
+        """Return the truth value."""
         if not isinstance(value, bool):
             raise UsageError(f"{name} {shown(value)} must be True or False")
         return value
 
     def write(self, value: bool) -> str:
+        """Return "true" or "false"."""
         return str(value).lower()
 
 
@@ -114,6 +122,7 @@ class Choice(Kind):
     names: Collection[str]
 
     def read(self, name: str, value: Any) -> str:
+        """Return the name, if it is among those that there are."""
         check_choice(name, value, self.names)
         return str(value)
 
@@ -126,6 +135,7 @@ class Text(Kind):
     check: Callable[[str], object] | None = None
 
     def read(self, name: str, value: Any) -> str:
+        """Return the text, if `check` accepts it."""
         if not isinstance(value, str):
             example = f", such as {self.example!r}" if self.example else ""
             raise UsageError(f"{name} {shown(value)} must be a name or other text{example}")
@@ -139,6 +149,7 @@ class Bandwidth(Kind):
     """A text such as ``1Gbps``, or a number of bit/s."""
 
     def read(self, name: str, value: Any) -> int:
+        """Return the bandwidth in bit/s."""
         return parse_bandwidth(value)
 
 
@@ -149,9 +160,11 @@ class Duration(Kind):
     zero: bool = True
 
     def read(self, name: str, value: Any) -> float:
+        """Return the duration in seconds."""
         return parse_duration(value, name, zero=self.zero)
 
     def write(self, value: float) -> str:
+        """Return the duration in seconds, with the unit."""
         return f"{value:g}s"
 
 

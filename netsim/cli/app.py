@@ -48,7 +48,7 @@ def common(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    pass
+    """Read the options that come before a command."""
 
 
 FILES = ("--out", "--metrics", "--checkpoint", "--trace", "--validation")

@@ -129,6 +129,7 @@ class Command(TyperCommand):
 
     @property
     def params(self) -> list[Any]:
+        """The options and arguments of the command; the first look makes those that are declared."""
         if (complete := getattr(self.callback, "complete", None)) is not None:
             app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
             app.command()(complete())
@@ -138,6 +139,7 @@ class Command(TyperCommand):
 
     @params.setter
     def params(self, own: list[Any]) -> None:
+        """Keep the parameters that typer found."""
         self._params = own
 
     def format_options(self, ctx: Any, formatter: Any) -> None:

@@ -50,6 +50,7 @@ class Algorithms(Kind):
     choices: ClassVar[Any] = ALGORITHMS
 
     def read(self, name: str, value: Any) -> tuple[str, ...]:
+        """Return the names; raise UsageError for an unknown or repeated one."""
         if isinstance(value, str):
             value = tuple(several(value))
         if not isinstance(value, list | tuple):
@@ -63,6 +64,7 @@ class Algorithms(Kind):
         return tuple(value)
 
     def write(self, value: tuple[str, ...]) -> str:
+        """Return the names with commas between."""
         return ",".join(value)
 
 
@@ -70,6 +72,7 @@ class Rounds(Kind):
     """Numbers of rounds: text with commas, one number, or several."""
 
     def read(self, name: str, value: Any) -> tuple[int, ...]:
+        """Return the numbers of the rounds."""
         if isinstance(value, str):
             numbers = [read_whole(at) for at in value.split(",")]
             if None in numbers:
@@ -81,6 +84,7 @@ class Rounds(Kind):
         return tuple(ROUND.read(name, at) for at in several)
 
     def write(self, value: tuple[int, ...]) -> str:
+        """Return the numbers with commas between."""
         return ",".join(map(str, value))
 
 
