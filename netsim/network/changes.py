@@ -47,8 +47,8 @@ class LinkEvent:
         match = _EVENT.fullmatch(text)
         if match is None:
             raise UsageError(f"link event {text!r} is not LINK@TIME=BANDWIDTH; write it like {EXAMPLE}")
-        source, arrow, target, at, value = match.groups()
-        at_ps = picoseconds(parse_duration(at, f"time of link event {text!r}:", zero=True))
+        source, arrow, target, instant, value = match.groups()
+        at_ps = picoseconds(parse_duration(instant, f"time of link event {text!r}:", zero=True))
         if at_ps >= HORIZON_PS:
             raise UsageError(f"link event {text!r} is later than {HORIZON_DAYS} days, where every simulation ends")
         if value in ("down", "up"):
@@ -66,17 +66,17 @@ class LinkEvent:
 
     def links(self, links: Iterable[Link]) -> tuple[Link, ...]:
         """Return the links that change; raise UsageError for a link that this network does not have."""
-        known = {(link.source, link.target): link for link in links}
+        by_ends = {(link.source, link.target): link for link in links}
         wanted = [(self.source, self.target), (self.target, self.source)][: 1 + self.both_ways]
         for source, target in wanted:
-            if (source, target) not in known:
-                names = [link.name for link in known.values()]
+            if (source, target) not in by_ends:
+                names = [link.name for link in by_ends.values()]
                 asked = f"{source}→{target}"
                 close = suggestion(asked, names) or f"; there is {', '.join(names[:4])}" + (
                     f" and {len(names) - 4} more" if len(names) > 4 else ""
                 )
                 raise UsageError(f"link event names link {asked!r}, which this topology does not have{close}")
-        return tuple(known[pair] for pair in wanted)
+        return tuple(by_ends[pair] for pair in wanted)
 
 
 @dataclass(frozen=True, slots=True)

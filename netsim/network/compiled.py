@@ -10,7 +10,7 @@ join the flows that get new rates, until it holds for all. A flow alone on its l
 A loop in nopython mode can drive the solver by itself, for example with messages that wait for their route's latency::
 
     core = new_core(bandwidth_bps, flows=1000, knots=4000)  # in Python: room for flows, and for their links
-    flow = add(core, tag, links, bits, weight, cap, at)      # drains from `at` on, in picoseconds; weight 1, cap inf
+    flow = add(core, tag, links, bits, weight, cap, start)   # drains from `start` on, in ps; weight 1, cap inf
     while (now := next_instant(core)) != NEVER:
         for flow in done[: settle(core, now, done)]:         # the flows that end now, in the order of their tags
             ...core.flows[flow].tag...                       # read what you need of the flow, then
@@ -19,8 +19,9 @@ A loop in nopython mode can drive the solver by itself, for example with message
 `done` is an int32 array as long as ``core.flows``. `add` returns NONE where there is no room; :func:`grow` makes more,
 in Python.
 
-A *knot* ties one flow to one link of its route. The knots of a link form a doubly linked list in order of arrival, and
-the knots of a flow a singly linked list in order of the route.
+A *slot* is the position of a record in its table: of a flow, a link or a knot. A *knot* ties one flow to one link of
+its route. The knots of a link form a doubly linked list in order of arrival, those of a flow a singly linked list in
+order of the route.
 
 All of this is in one file because numba's cache knows only the file of a compiled function. After a change here, touch
 the files whose compiled functions call these.
@@ -212,42 +213,42 @@ def grow(core: Core, flows: int = 0, knots: int = 0, links: int = 0) -> Core:
 
 
 @jit
-def add(core: Core, tag: int, links: NDArray[Any], bits: int, weight: float, cap: float, at: int) -> int:
-    """Let `bits` drain through `links` from `at` on, at most at `cap` bit/s; return the flow, NONE if there is no room.
+def add(core: Core, tag: int, links: NDArray[Any], bits: int, weight: float, cap: float, start: int) -> int:
+    """Let `bits` drain through `links` from `start` on, at most at `cap` bit/s; return the flow's slot, NONE if full.
 
-    A flow without bits or without links ends at `at`.
+    A flow without bits or without links ends at `start`.
     """
     head, knots = core.head[0], core.knots
-    number = head.free_flow
+    slot = head.free_flow
     spare = head.free_knot
     for _ in range(len(links)):
         if spare == NONE:
             return NONE
         spare = knots[spare].following
-    if number == NONE:
+    if slot == NONE:
         return NONE
-    flow = core.flows[number]
+    flow = core.flows[slot]
     head.free_flow = flow.knot
     flow.tag, flow.bits, flow.remaining = tag, bits, bits
     flow.rate, flow.level, flow.weight, flow.cap = 0.0, 0.0, weight, cap
-    flow.updated, flow.due, flow.capped = at, at, 0
+    flow.updated, flow.due, flow.capped = start, start, 0
     flow.knot, flow.bottleneck, flow.phase, flow.place = NONE, NONE, WAITING, NONE
     flow.repair = 0
     for position in range(len(links) - 1, -1, -1):
         index = head.free_knot
         knot = knots[index]
         head.free_knot = knot.following
-        knot.flow, knot.link, knot.held = number, links[position], 0
+        knot.flow, knot.link, knot.held = slot, links[position], 0
         knot.following = flow.knot
         flow.knot = index
-    _schedule(core, number, at)
-    return int(number)
+    _schedule(core, slot, start)
+    return int(slot)
 
 
 @jit
-def free(core: Core, number: int) -> None:
+def free(core: Core, slot: int) -> None:
     """Give back the room of a flow that ended."""
-    head, flow, knots = core.head[0], core.flows[number], core.knots
+    head, flow, knots = core.head[0], core.flows[slot], core.knots
     index = flow.knot
     while index != NONE:
         following = knots[index].following
@@ -255,22 +256,22 @@ def free(core: Core, number: int) -> None:
         head.free_knot = index
         index = following
     flow.knot = head.free_flow
-    head.free_flow = number
+    head.free_flow = slot
 
 
 @jit
-def take(core: Core, number: int, held: NDArray[np.int64]) -> int:
+def take(core: Core, slot: int, held: NDArray[np.int64]) -> int:
     """Free a flow that ended, and write into `held` for how many picoseconds each link of its route limited it.
 
     Return for how many picoseconds its own cap did.
     """
-    index, position = core.flows[number].knot, 0
+    index, position = core.flows[slot].knot, 0
     while index != NONE:
         held[position] = core.knots[index].held
         position += 1
         index = core.knots[index].following
-    free(core, number)
-    return int(core.flows[number].capped)
+    free(core, slot)
+    return int(core.flows[slot].capped)
 
 
 @jit
@@ -289,30 +290,30 @@ def settle(core: Core, now: int, done: NDArray[np.int32]) -> int:
     over = 0
     entering = 0  # these flows are put at the end of `done`, which has room for all flows
     while head.scheduled and core.dues[0] <= now:
-        number = core.agenda[0]
-        _unschedule(core, number)
-        flow = flows[number]
+        slot = core.agenda[0]
+        _unschedule(core, slot)
+        flow = flows[slot]
         if flow.phase == WAITING and flow.bits > 0 and flow.knot != NONE:
             flow.phase, flow.updated = DRAINING, now
-            _tie(core, number)
+            _tie(core, slot)
             entering += 1
-            done[len(done) - entering] = number
+            done[len(done) - entering] = slot
             continue
         if flow.phase == DRAINING:
-            _progress(core, number, now)
-            _untie(core, number)
+            _progress(core, slot, now)
+            _untie(core, slot)
         flow.phase = OVER
-        done[over] = number
+        done[over] = slot
         over += 1
     head.repair += 1
     head.members = head.touched = 0
     for position in range(entering):
-        number = done[len(done) - 1 - position]
-        if _is_alone(core, number):
-            _alone(core, number, now)
+        slot = done[len(done) - 1 - position]
+        if _is_alone(core, slot):
+            _alone(core, slot, now)
         else:
-            _join(core, number)
-            index = flows[number].knot
+            _join(core, slot)
+            index = flows[slot].knot
             while index != NONE:
                 _mark(core, knots[index].link)
                 index = knots[index].following
@@ -337,10 +338,10 @@ def settle_and_report(core: Core, now: int, done: NDArray[np.int32], report: NDA
     """
     size = 0
     for position in range(settle(core, now, done)):
-        number, index, links = done[position], core.flows[done[position]].knot, 0
+        slot, index, links = done[position], core.flows[done[position]].knot, 0
         while index != NONE:
             links, index = links + 1, core.knots[index].following
-        report[size], report[size + 1] = number, take(core, number, report[size + 2 :])
+        report[size], report[size + 1] = slot, take(core, slot, report[size + 2 :])
         size += 2 + links
     return size, int(core.dues[0]) if core.head[0].scheduled else NONE
 
@@ -358,9 +359,9 @@ def set_capacity(core: Core, link: int, capacity: float) -> None:
 
 
 @jit
-def set_cap(core: Core, number: int, cap: float) -> None:
+def set_cap(core: Core, slot: int, cap: float) -> None:
     """Limit a flow to `cap` bit/s from the next :func:`settle` on."""
-    flow = core.flows[number]
+    flow = core.flows[slot]
     flow.cap = cap
     if flow.phase == DRAINING:
         flow.repair = _UNSETTLED
@@ -374,10 +375,10 @@ _UNSETTLED: Final = -1
 
 
 @jit
-def _tie(core: Core, number: int) -> None:
+def _tie(core: Core, slot: int) -> None:
     """Put a flow on its links."""
     links, knots = core.links, core.knots
-    index = core.flows[number].knot
+    index = core.flows[slot].knot
     while index != NONE:
         knot = knots[index]
         link = links[knot.link]
@@ -392,10 +393,10 @@ def _tie(core: Core, number: int) -> None:
 
 
 @jit
-def _untie(core: Core, number: int) -> None:
+def _untie(core: Core, slot: int) -> None:
     """Take a flow off its links, and mark the links that other flows use."""
     links, knots = core.links, core.knots
-    index = core.flows[number].knot
+    index = core.flows[slot].knot
     while index != NONE:
         knot = knots[index]
         link = links[knot.link]
@@ -423,9 +424,9 @@ def _mark(core: Core, link: int) -> None:
 
 
 @jit
-def _is_alone(core: Core, number: int) -> bool:
+def _is_alone(core: Core, slot: int) -> bool:
     """Return whether no other flow uses any of a flow's links."""
-    index = core.flows[number].knot
+    index = core.flows[slot].knot
     while index != NONE:
         if core.links[core.knots[index].link].flows > 1:
             return False
@@ -434,9 +435,9 @@ def _is_alone(core: Core, number: int) -> bool:
 
 
 @jit
-def _alone(core: Core, number: int, now: int) -> None:
+def _alone(core: Core, slot: int, now: int) -> None:
     """Give a flow alone on its links its rate: the least capacity of its links, or its cap."""
-    flow, knots = core.flows[number], core.knots
+    flow, knots = core.flows[slot], core.knots
     rate, narrowest = math.inf, NONE
     index = flow.knot
     while index != NONE:
@@ -447,13 +448,13 @@ def _alone(core: Core, number: int, now: int) -> None:
     if flow.cap < rate:
         rate, narrowest = flow.cap, CAP
     flow.level = rate / flow.weight
-    _set_rate(core, number, rate, narrowest, now)
+    _set_rate(core, slot, rate, narrowest, now)
 
 
 @jit
-def _progress(core: Core, number: int, now: int) -> None:
+def _progress(core: Core, slot: int, now: int) -> None:
     """Subtract the bits that drained at the present rate since the last change."""
-    flow = core.flows[number]
+    flow = core.flows[slot]
     elapsed = now - flow.updated
     if elapsed > 0 and flow.bottleneck != NONE:
         flow.remaining = max(0.0, flow.remaining - flow.rate * elapsed / SECOND)
@@ -465,23 +466,23 @@ def _progress(core: Core, number: int, now: int) -> None:
 
 
 @jit
-def _set_rate(core: Core, number: int, rate: float, bottleneck: int, now: int) -> None:
+def _set_rate(core: Core, slot: int, rate: float, bottleneck: int, now: int) -> None:
     """Give a flow a rate and a bottleneck from `now` on, and schedule its end."""
-    flow = core.flows[number]
+    flow = core.flows[slot]
     if rate != flow.rate or bottleneck != flow.bottleneck:
-        _progress(core, number, now)
+        _progress(core, slot, now)
         same = rate == flow.rate
         flow.rate, flow.bottleneck = rate, bottleneck
         if same and flow.place != NONE:
             return
         if rate == 0.0:
             if flow.place != NONE:
-                _unschedule(core, number)
+                _unschedule(core, slot)
         elif flow.place == NONE:
-            _schedule(core, number, now + _time_left(flow))
+            _schedule(core, slot, now + _time_left(flow))
         else:
             flow.due = min(now + _time_left(flow), NEVER)
-            _move(core, number, flow.place)
+            _move(core, slot, flow.place)
 
 
 @jit
@@ -507,88 +508,88 @@ def _time_left(flow: Any) -> int:
 
 
 @jit
-def _before(core: Core, due: int, number: int, place: int) -> bool:
+def _before(core: Core, due: int, slot: int, place: int) -> bool:
     """Return whether a flow with the instant `due` comes before the flow at a place of the heap."""
     if due != core.dues[place]:
         return bool(due < core.dues[place])
-    return bool(core.flows[number].tag < core.flows[core.agenda[place]].tag)
+    return bool(core.flows[slot].tag < core.flows[core.agenda[place]].tag)
 
 
 @jit
-def _schedule(core: Core, number: int, due: int) -> None:
+def _schedule(core: Core, slot: int, due: int) -> None:
     """Put a flow on the agenda."""
-    core.flows[number].due = min(due, NEVER)
+    core.flows[slot].due = min(due, NEVER)
     core.head[0].scheduled += 1
-    _rise(core, number, core.head[0].scheduled - 1)
+    _rise(core, slot, core.head[0].scheduled - 1)
 
 
 @jit
-def _unschedule(core: Core, number: int) -> None:
+def _unschedule(core: Core, slot: int) -> None:
     """Take a flow off the agenda."""
     head = core.head[0]
-    place = core.flows[number].place
-    core.flows[number].place = NONE
+    place = core.flows[slot].place
+    core.flows[slot].place = NONE
     head.scheduled -= 1
     last = core.agenda[head.scheduled]
-    if last != number:
+    if last != slot:
         _move(core, last, place)
 
 
 @jit
-def _move(core: Core, number: int, place: int) -> None:
+def _move(core: Core, slot: int, place: int) -> None:
     """Restore the order of the heap for a flow that is put at a place or has another instant."""
-    if place and _before(core, core.flows[number].due, number, (place - 1) // 2):
-        _rise(core, number, place)
+    if place and _before(core, core.flows[slot].due, slot, (place - 1) // 2):
+        _rise(core, slot, place)
     else:
-        _sink(core, number, place)
+        _sink(core, slot, place)
 
 
 @jit
-def _put(core: Core, number: int, due: int, place: int) -> None:
+def _put(core: Core, slot: int, due: int, place: int) -> None:
     """Put a flow at a place of the heap."""
-    core.agenda[place], core.dues[place] = number, due
-    core.flows[number].place = place
+    core.agenda[place], core.dues[place] = slot, due
+    core.flows[slot].place = place
 
 
 @jit
-def _rise(core: Core, number: int, place: int) -> None:
+def _rise(core: Core, slot: int, place: int) -> None:
     """Move a flow from a place of the heap towards the top until the flow above is due before it."""
-    due = core.flows[number].due
+    due = core.flows[slot].due
     while place:
         above = (place - 1) // 2
-        if not _before(core, due, number, above):
+        if not _before(core, due, slot, above):
             break
         _put(core, core.agenda[above], core.dues[above], place)
         place = above
-    _put(core, number, due, place)
+    _put(core, slot, due, place)
 
 
 @jit
-def _sink(core: Core, number: int, place: int) -> None:
+def _sink(core: Core, slot: int, place: int) -> None:
     """Move a flow from a place of the heap downwards until all flows below are due after it."""
-    due, count = core.flows[number].due, core.head[0].scheduled
+    due, count = core.flows[slot].due, core.head[0].scheduled
     while 2 * place + 1 < count:
         child = 2 * place + 1
         if child + 1 < count and _before(core, core.dues[child + 1], core.agenda[child + 1], child):
             child += 1
-        if _before(core, due, number, child):
+        if _before(core, due, slot, child):
             break
         _put(core, core.agenda[child], core.dues[child], place)
         place = child
-    _put(core, number, due, place)
+    _put(core, slot, due, place)
 
 
 # Sharing.
 
 
 @jit
-def _join(core: Core, number: int) -> None:
+def _join(core: Core, slot: int) -> None:
     """Make a flow a member of the present repair, and mark the sums of its links as stale."""
-    head, flow, links, knots = core.head[0], core.flows[number], core.links, core.knots
+    head, flow, links, knots = core.head[0], core.flows[slot], core.links, core.knots
     if flow.repair == head.repair:
         return
     flow.repair = head.repair
-    core.members[head.members] = number
+    core.members[head.members] = slot
     head.members += 1
     index = flow.knot
     while index != NONE:
@@ -602,9 +603,9 @@ def _join(core: Core, number: int) -> None:
 
 
 @jit
-def _join_held(core: Core, number: int) -> None:
+def _join_held(core: Core, slot: int) -> None:
     """Make members of the flows on a link whose bottleneck it is, and of those that are unsettled."""
-    index = core.links[number].first
+    index = core.links[slot].first
     while index != NONE:
         knot = core.knots[index]
         flow = core.flows[knot.flow]
@@ -635,14 +636,14 @@ def _repair(core: Core, now: int) -> None:
             break
     head.shared_out += head.members
     for position in range(head.members):
-        number = core.members[position]
-        _set_rate(core, number, flows[number].new_rate, flows[number].new_bottleneck, now)
+        slot = core.members[position]
+        _set_rate(core, slot, flows[slot].new_rate, flows[slot].new_bottleneck, now)
 
 
 @jit
-def _sum_up(core: Core, number: int) -> None:
+def _sum_up(core: Core, slot: int) -> None:
     """Sum up the members on a link, and what the other flows there take of its capacity."""
-    link, flows, knots, repair = core.links[number], core.flows, core.knots, core.head[0].repair
+    link, flows, knots, repair = core.links[slot], core.flows, core.knots, core.head[0].repair
     link.stale = 0
     users, weight, kept, highest, held = 0, 0.0, 0.0, 0.0, -1.0
     index = link.first
@@ -668,16 +669,16 @@ def _fill(core: Core) -> None:
     _gather_limits(core)
     unfixed = head.members
     while unfixed:
-        key, number = core.keys[0], core.ids[0]
-        if number >= first_flow:
+        key, slot = core.keys[0], core.ids[0]
+        if slot >= first_flow:
             _pop(core)
-            flow = flows[number - first_flow]
+            flow = flows[slot - first_flow]
             if not flow.fixed:
                 rate = flow.cap if flow.new_bottleneck == CAP else links[knots[flow.new_bottleneck].link].spare
-                _fix(core, number - first_flow, rate, key, flow.new_bottleneck)
+                _fix(core, slot - first_flow, rate, key, flow.new_bottleneck)
                 unfixed -= 1
             continue
-        link = links[number]
+        link = links[slot]
         if not link.unfixed:
             _pop(core)
             continue
@@ -706,34 +707,34 @@ def _gather_limits(core: Core) -> None:
     head, links, flows, knots = core.head[0], core.links, core.flows, core.knots
     head.filling = 0
     for position in range(head.touched):
-        number = core.touched[position]
-        link = links[number]
+        slot = core.touched[position]
+        link = links[slot]
         link.spare, link.growing, link.unfixed = max(0.0, link.capacity - link.kept), link.weight, link.users
         if link.users > 1:
-            core.keys[head.filling], core.ids[head.filling] = link.spare / link.growing, number
+            core.keys[head.filling], core.ids[head.filling] = link.spare / link.growing, slot
             head.filling += 1
     for position in range(head.members):
-        number = core.members[position]
-        flow = flows[number]
-        least, at = flow.cap, CAP
+        slot = core.members[position]
+        flow = flows[slot]
+        least, bottleneck = flow.cap, CAP
         index = flow.knot
         while index != NONE:
             link = links[knots[index].link]
-            if link.users == 1 and (link.spare < least or (link.spare == least and at == CAP)):
-                least, at = link.spare, index
+            if link.users == 1 and (link.spare < least or (link.spare == least and bottleneck == CAP)):
+                least, bottleneck = link.spare, index
             index = knots[index].following
-        flow.fixed, flow.new_bottleneck = 0, at
+        flow.fixed, flow.new_bottleneck = 0, bottleneck
         if least < math.inf:
-            core.keys[head.filling], core.ids[head.filling] = least / flow.weight, len(links) + number
+            core.keys[head.filling], core.ids[head.filling] = least / flow.weight, len(links) + slot
             head.filling += 1
     for place in range(head.filling // 2 - 1, -1, -1):
         _sink_limit(core, place)
 
 
 @jit
-def _fix(core: Core, number: int, rate: float, level: float, bottleneck: int) -> None:
+def _fix(core: Core, slot: int, rate: float, level: float, bottleneck: int) -> None:
     """Fix the new rate of a member, and take it off its links' spare capacity."""
-    links, knots, flow = core.links, core.knots, core.flows[number]
+    links, knots, flow = core.links, core.knots, core.flows[slot]
     flow.new_rate, flow.level, flow.new_bottleneck, flow.fixed = rate, level, bottleneck, 1
     index = flow.knot
     while index != NONE:
@@ -769,9 +770,9 @@ def _check_bottlenecks(core: Core, count: int) -> None:
 
 
 @jit
-def _join_above(core: Core, number: int, level: float) -> None:
+def _join_above(core: Core, slot: int, level: float) -> None:
     """Make members of the flows on a link that are above a level."""
-    index = core.links[number].first
+    index = core.links[slot].first
     while index != NONE:
         flow = core.knots[index].flow
         if core.flows[flow].repair != core.head[0].repair and core.flows[flow].level > level:
@@ -795,14 +796,14 @@ def _pop(core: Core) -> None:
 def _sink_limit(core: Core, place: int) -> None:
     """Move an entry downwards until all entries below have higher levels."""
     keys, ids, count = core.keys, core.ids, core.head[0].filling
-    key, number = keys[place], ids[place]
+    key, slot = keys[place], ids[place]
     while 2 * place + 1 < count:
         child = 2 * place + 1
         right = child + 1
         if right < count and (keys[right] < keys[child] or (keys[right] == keys[child] and ids[right] < ids[child])):
             child = right
-        if not (keys[child] < key or (keys[child] == key and ids[child] < number)):
+        if not (keys[child] < key or (keys[child] == key and ids[child] < slot)):
             break
         keys[place], ids[place] = keys[child], ids[child]
         place = child
-    keys[place], ids[place] = key, number
+    keys[place], ids[place] = key, slot

@@ -100,6 +100,9 @@ class CrossTraffic:
         self._load, self._sizes, self._seed = load, sizes, seed
         self._links: dict[Link, Route] = {}
 
+    def __repr__(self) -> str:
+        return f"CrossTraffic(load {self._load:g} on {len(self._links)} links)"
+
     def use(self, links: Iterable[Link]) -> None:
         """Start cross traffic on those `links` that have none yet, in its stationary state."""
         for link in links:

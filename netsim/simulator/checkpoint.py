@@ -165,11 +165,11 @@ class Checkpoint:
             standing = CheckpointState(running["step"], Counter(path), skipped=running["skipped"])
             if any(isinstance(what, int) and what < 0 for what, _ in running["path"]):
                 raise ValueError("a link has a negative number")
-            for worker, (tally, traffic, number) in zip(workers, running["ranks"], strict=True):
+            for worker, (tally, traffic, row) in zip(workers, running["ranks"], strict=True):
                 worker.step = standing.step - 1
                 worker.tally.update(tally)
                 worker.traffic = Traffic(**traffic)
-                standing.trained[worker.rank] = trained = objects[number]
+                standing.trained[worker.rank] = trained = objects[row]
                 if not isinstance(trained, Trained) or not isinstance(trained.state, State):
                     raise TypeError(f"rank {worker.rank} has a {type(trained).__name__}")
             return standing
@@ -273,7 +273,7 @@ def _forms() -> tuple[type[BaseModel], type[BaseModel]]:
         wanted: dict[str, Any] = {name: (kind, ...) for name, kind in kinds.items()}
         return create_model("Form", __config__=strictly, **wanted)
 
-    counts = {each.name: NonNegativeInt for each in fields(Traffic)}
+    counts = {count.name: NonNegativeInt for count in fields(Traffic)}
     running = form(
         algorithm=str,
         step=PositiveInt,
@@ -297,10 +297,10 @@ def _forms() -> tuple[type[BaseModel], type[BaseModel]]:
 @functools.cache
 def _classes() -> dict[str, type]:
     """Return by name the classes that a file may contain."""
-    remembered = [known for algorithm in ALGORITHMS.values() for known in algorithm.remembers]
+    remembered = [memory for algorithm in ALGORITHMS.values() for memory in algorithm.remembers]
     return {
-        f"{known.__module__}.{known.__qualname__}": known
-        for known in (Trained, State, Dense, Sparse, SizeOnly, Flag, Bundle, tuple, *remembered)
+        f"{kind.__module__}.{kind.__qualname__}": kind
+        for kind in (Trained, State, Dense, Sparse, SizeOnly, Flag, Bundle, tuple, *remembered)
     }
 
 
@@ -330,7 +330,7 @@ class _Table:
     def _parts(self, value: Any) -> Any:
         if type(value) is tuple:
             return [self.put(item) for item in value]
-        names = value._fields if hasattr(value, "_fields") else [each.name for each in fields(value)]
+        names = value._fields if hasattr(value, "_fields") else [part.name for part in fields(value)]
         return {name: self.put(getattr(value, name)) for name in names}
 
 
@@ -342,10 +342,10 @@ def _decoded(rows: list[tuple[str, Any]], device: str) -> list[Any]:
 
     def get(value: Any) -> Any:
         if isinstance(value, tuple):
-            (number,) = value
-            if not 0 <= number < len(objects):
-                raise LookupError(f"there is no object {number} yet")
-            return objects[number]
+            (row,) = value
+            if not 0 <= row < len(objects):
+                raise LookupError(f"there is no object {row} yet")
+            return objects[row]
         if not isinstance(value, torch.Tensor):
             return value
         if value.ndim != 1 or value.dtype not in (torch.float32, torch.int32) or not value.is_contiguous():
@@ -355,8 +355,8 @@ def _decoded(rows: list[tuple[str, Any]], device: str) -> list[Any]:
         return value.to(device)
 
     for name, parts in rows:
-        known = _classes()[name]
+        kind = _classes()[name]
         objects.append(
-            tuple(map(get, parts)) if known is tuple else known(**{part: get(item) for part, item in parts.items()})
+            tuple(map(get, parts)) if kind is tuple else kind(**{part: get(item) for part, item in parts.items()})
         )
     return objects

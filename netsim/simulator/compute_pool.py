@@ -44,6 +44,9 @@ class Backlog:
         self._entries: list[Entry] = []
         self._running: set[Future[None]] = set()
 
+    def __repr__(self) -> str:
+        return f"Backlog({len(self._entries)} requests held, {len(self._running)} threads compute)"
+
     def add(self, request: Compute[Any]) -> Callable[[], Any]:
         """Return a function that returns the answer to `request`; call it exactly once."""
         entry = Entry(request)

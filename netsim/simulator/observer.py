@@ -92,7 +92,9 @@ class Observers:
     def __init__(self, observers: Sequence[RunObserver] = ()) -> None:
         def listening(event: str) -> tuple[Callable[..., None], ...]:
             unheard = getattr(RunObserver, event)
-            return tuple(getattr(each, event) for each in observers if getattr(type(each), event) is not unheard)
+            return tuple(
+                getattr(observer, event) for observer in observers if getattr(type(observer), event) is not unheard
+            )
 
         self.began = listening("began")
         self.computed = listening("computed")

@@ -85,9 +85,11 @@ def _messages(trace: Trace, first: int) -> Iterator[Event]:
     sending = _lanes([(message.src, message.start, message.sent) for message in trace.messages])
     receiving = _lanes([(message.dst, message.start, message.end) for message in trace.messages])
     named: set[tuple[int, int]] = set()
-    for number, (message, out, into) in enumerate(zip(trace.messages, sending, receiving, strict=True), first << 32):
+    for identifier, (message, out, into) in enumerate(
+        zip(trace.messages, sending, receiving, strict=True), first << 32
+    ):
         about = {"bytes": message.nbytes, "step": message.step, "tag": message.tag}
-        arrow = {"cat": "message", "name": message.operation, "id": number, "bp": "e"}
+        arrow = {"cat": "message", "name": message.operation, "id": identifier, "bp": "e"}
         src, dst, start = first + message.src, first + message.dst, message.start
         within = max(start, message.end - 1000)  # just before the end, so that the arrow ends in this slice
         for process, thread, track, name, end, phase, instant in (

@@ -22,6 +22,9 @@ class ReplicaMemo:
     def __init__(self) -> None:
         self._results: dict[tuple[Any, ...], tuple[Any, tuple[Any, ...]]] = {}
 
+    def __repr__(self) -> str:
+        return f"ReplicaMemo({len(self)} results)"
+
     def __len__(self) -> int:
         return len(self._results)
 

@@ -150,7 +150,8 @@ class RankScheduler(Generic[T]):
 
     def __init__(self, transport: Transport, observers: Observers = UNOBSERVED) -> None:
         self._transport = transport
-        self._observers = observers
+        self._began, self._advanced = observers.began, observers.advanced
+        self._delivered, self._waited = observers.delivered, observers.waited
         self._channels: defaultdict[tuple[int, int, int], Channel] = defaultdict(Channel)
         self._ready: deque[tuple[RankCoroutine[T], Any]] = deque()
         self._forked: dict[RankCoroutine[Any], None] = {}
@@ -191,7 +192,7 @@ class RankScheduler(Generic[T]):
             If a message is not what its receiver expects, or a rank awaits something other than a request.
         """
         start = CriticalPath.start(self._transport.now) if start is None else start
-        tell(self._observers.began, self._transport)
+        tell(self._began, self._transport)
         tasks = [RankCoroutine(worker, program(worker), start) for worker in workers]
         with ExitStack() as stack:
             stack.callback(self._close_forked)
@@ -203,7 +204,7 @@ class RankScheduler(Generic[T]):
                     self._resume(*self._ready.popleft())
                 if not self._transport.advance():
                     break
-                for advanced in self._observers.advanced:
+                for advanced in self._advanced:
                     advanced()
             self._check_finished([*tasks, *self._forked])
         return tasks
@@ -260,10 +261,10 @@ class RankScheduler(Generic[T]):
             if message.claim is not None:
                 self._deliver(message, *message.claim)
 
-        callbacks: tuple[Done, Done] = (sent, arrived)
-        if self._observers.delivered:
-            callbacks = self._observed(task.worker, request, sent, arrived)
-        self._transport.carry(task.worker, request, task.path, *callbacks)
+        if self._delivered:
+            self._transport.carry(task.worker, request, task.path, *self._observed(task.worker, request, sent, arrived))
+        else:
+            self._transport.carry(task.worker, request, task.path, sent, arrived)
         return operation
 
     def _observed(self, worker: Worker, request: Send, sent: Done, arrived: Done) -> tuple[Done, Done]:
@@ -277,7 +278,7 @@ class RankScheduler(Generic[T]):
                 instants[field] = self._transport.now
                 if len(instants) == 2:
                     message = TracedMessage(*posted, start, instants["sent"], instants["end"])
-                    tell(self._observers.delivered, message)
+                    tell(self._delivered, message)
                 then(answer, path)
 
             return at
@@ -369,8 +370,8 @@ class RankScheduler(Generic[T]):
         # If the task was blocked until now, its critical path runs through the event it was waiting for.
         if self._transport.now > task.blocked_since:
             task.path = path
-        if self._observers.waited and isinstance(_awaited(task), MESSAGES):
-            tell(self._observers.waited, task.worker.rank, task.blocked_since, self._transport.now)
+        if self._waited and isinstance(_awaited(task), MESSAGES):
+            tell(self._waited, task.worker.rank, task.blocked_since, self._transport.now)
         task.waits_for = None
         self._ready.append((task, answer))
 

@@ -32,6 +32,10 @@ class Timeline:
         self._selecting: list[tuple[float, float]] = []
         self._communicating: list[tuple[float, float]] = []
 
+    def __repr__(self) -> str:
+        intervals = (self._computing, self._selecting, self._communicating)
+        return "Timeline({} computations, {} selections, {} waits)".format(*map(len, intervals))
+
     def computed(self, work: str, start: float, end: float) -> None:
         """Add a computation of a kind of `work`, from `start` to `end`."""
         (self._computing if work in COMPUTE else self._selecting).append((start, end))
