@@ -20,7 +20,7 @@ from studies import cluster
 
 TRAINED = "real gradients; no time is shown"
 RULES = ("keep-at-merge", "index-intersection")
-RECIPES: dict[str, dict[str, Any]] = {
+TRAINING: dict[str, dict[str, Any]] = {
     "vgg16": {"batch_size": 128, "lr": 0.1},
     "resnet20": {"batch_size": 32, "lr": 0.1},
     "lstm-ptb": {"batch_size": 100, "lr": 30.0, "clip": 0.25},
@@ -90,9 +90,9 @@ def points(settings: GtopkSettings) -> list[Point]:
 
 def _options(task: str) -> dict[str, Any]:
     workload, _, data = task.partition(":")
-    if workload not in RECIPES or not data:
-        raise UsageError(f"task {task!r} must be workload:data with a workload of {', '.join(RECIPES)}")
-    return RECIPES[workload] | {
+    if workload not in TRAINING or not data:
+        raise UsageError(f"task {task!r} must be workload:data with a workload of {', '.join(TRAINING)}")
+    return TRAINING[workload] | {
         "workload": workload,
         "data": data,
         "bandwidth": "1Gbps",

@@ -1,6 +1,6 @@
 """Workloads: models with their data sets, by name.
 
-To add one: a file with a function ``(shape) -> nn.Module``, and a line in RECIPES. This module imports torch only when
+To add one: a file with a function ``(shape) -> nn.Module``, and a line in SPECS. This module imports torch only when
 a workload is built.
 """
 
@@ -111,7 +111,7 @@ class WorkloadSpec:
         return model
 
 
-RECIPES = (
+SPECS = (
     WorkloadSpec("digits-mlp", "netsim.training.workloads.fully_connected:digits_mlp", "digits"),
     WorkloadSpec("fc-mnist", "netsim.training.workloads.fully_connected:fc_mnist", "mnist", loss_samples=60_000),
     WorkloadSpec("resnet20", "netsim.training.workloads.resnet:resnet20", "cifar10", chunk=256, loss_samples=2048),
@@ -129,7 +129,7 @@ RECIPES = (
     WorkloadSpec("char-lstm", "netsim.training.workloads.lstm:char_lstm", "python-docs", chunk=256, loss_samples=1024),
 )
 
-WORKLOADS = {recipe.name: recipe for recipe in RECIPES}
+WORKLOADS = {spec.name: spec for spec in SPECS}
 
 DEFAULT = "digits-mlp"
 """Handwritten digits, which scikit-learn contains, and a model large enough that communication matters."""
