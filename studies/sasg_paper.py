@@ -251,8 +251,8 @@ def _table_3(sizes: Sequence[Finding]) -> tuple[Table, dict[str, float]]:
     columns = [
         "method",
         "PUBLISHED communication (s)",
-        "uploads one by one, nobody skips (s)",
-        "uploads at once, nobody skips (s)",
+        "uploads one by one, without skips (s)",
+        "uploads at once, without skips (s)",
         "PUBLISHED memory (MB)",
         "stored values (MiB)",
         "stored with indices (MiB)",

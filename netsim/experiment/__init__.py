@@ -1,1 +1,1 @@
-"""What is run, as a checked configuration, and what came out of it."""
+"""The checked configuration of a run, its results, and profiles of machines."""

@@ -21,7 +21,7 @@ MOST_NODES = 600
 MOST_NAMES = 40
 """Nodes up to which their names are drawn."""
 MOST_KINDS = 6
-"""Combinations of bandwidth and latency that have a colour of their own."""
+"""Combinations of bandwidth and latency with separate colours."""
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
 

@@ -96,7 +96,7 @@ def renamed(svg: str, prefix: str) -> str:
 
 
 def on_white(svg: str) -> str:
-    """Return a picture for a file of its own: cleaned as by :func:`standalone`, but black on white."""
+    """Return a picture for a separate file: cleaned as by :func:`standalone`, but black on white."""
     picture = standalone(svg).replace("currentColor", INK)
     start = picture.index(">") + 1
     return f'{picture[:start]}<rect width="100%" height="100%" fill="#ffffff" />{picture[start:]}\n'

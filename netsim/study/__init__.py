@@ -1,7 +1,7 @@
 """The engine of studies: many measurements over a grid of settings, and one conclusion from all of them.
 
 A :class:`Study` defines the points to measure, how to measure a point, and how to conclude. :func:`run_study` measures
-the points on the cores of this machine or on a Dask cluster. Each measured point is stored in a file of its own, so an
+the points on the cores of this machine or on a Dask cluster. Each measured point is stored in a separate file, so an
 interrupted study resumes where it stopped. The report and the conclusion are written into the same folder.
 """
 

@@ -80,7 +80,7 @@ def data_sets(point: Point) -> Iterator[tuple[str, tuple[str, str | None]]]:
 def read_data(points: Sequence[Point], data_dir: str | None) -> DataDigests:
     """Read every data set that `points` train on, so that a missing one is reported before hours of measuring.
 
-    `data_dir` is the folder of data sets for points without a folder of their own.
+    `data_dir` is the folder of data sets for points that name none.
 
     Raises
     ------

@@ -61,7 +61,7 @@ class Algorithm:
     name: str
     title: str
     options: ClassVar[tuple[Option, ...]] = ()
-    """The options of its own, as in ``gtopk:residual=index-intersection``; its constructor takes each by its name."""
+    """The algorithm's own options, as in ``gtopk:residual=index-intersection``; each is a constructor parameter."""
     sparse: ClassVar[bool] = False
     uses_server: ClassVar[bool] = False
     grouped: ClassVar[bool] = False

@@ -142,7 +142,7 @@ def described(algorithm: Algorithm, measured: bool | None) -> dict[str, Any]:
     algorithm
         The algorithm that ran.
     measured
-        Whether the times at which buckets are ready were measured; None for a real run, where nobody sets them.
+        Whether the times at which buckets are ready were measured; None for a real run, where they are not set.
     """
     if not isinstance(algorithm, Overlapped):
         return {}
