@@ -333,7 +333,7 @@ def test_a_config_that_names_a_way_is_read_as_its_engine(way: str, engine: str) 
     config = Experiment(timing_only=True).config()
     del config["engine"]
     assert Experiment.from_config(config | {"way": way}).engine == engine
-    assert Experiment.of(way=way, timing_only=True).engine == engine
+    assert Experiment.of(**config | {"way": way}).engine == engine
 
 
 def test_rounds_that_share_links_with_each_other_are_noticed() -> None:
