@@ -288,7 +288,7 @@ def _drawn(settings: SasgSettings, main: Sequence[Finding], runs: Sequence[Findi
     on = f"{settings.workload} on {settings.data}, seed {seed}"
     by = {METHODS[name_of(point["algorithm"])]: outcome for point, outcome in main if point["seed"] == seed}
     by_density = {
-        f"{METHODS[point['algorithm']]}, k/d = {point['density']:g}": outcome
+        f"{METHODS[name_of(point['algorithm'])]}, k/d = {point['density']:g}": outcome
         for point, outcome in runs
         if name_of(point["algorithm"]) in ("ps-topk", "sasg")
         and point["seed"] == seed
