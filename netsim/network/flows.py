@@ -11,6 +11,7 @@ plain Python at first, compiled code in runs that share much, if numba is instal
 from __future__ import annotations
 
 import heapq
+import logging
 import math
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -26,6 +27,8 @@ from netsim.network.flow import CAP, SHARING, Bottleneck, FairShareSolver, Flow,
 from netsim.network.sharing import Sharing, weight_by_latency
 
 __all__ = ["CAP", "Bottleneck", "Flow", "Network", "max_min"]
+
+logger = logging.getLogger(__name__)
 
 Solver = Literal["auto", "python", "compiled"]
 """Which solver shares links: plain Python, compiled code, or plain Python until compiled code pays."""
@@ -248,6 +251,7 @@ class Network:
         except ImportError:
             return
         staying = self._solver.leave(now)
+        logger.info("compiled code shares links from %d ps on, for %d flows", now, len(staying))
         self._solver = compiled
         for link, bandwidth_bps in self._bandwidth.items():
             self._solver.set_bandwidth(link, bandwidth_bps)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -35,6 +36,8 @@ from netsim.training.profiled_costs import RatedCosts
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
+
+logger = logging.getLogger(__name__)
 
 SCHEMA = "netsim.checkpoint/1"
 SEGMENTS = 10
@@ -212,6 +215,7 @@ class Checkpoint:
             self.failure = f"checkpoint {str(self.path)!r} could not be written: {reason_of(error)}"
         else:
             self._done, self.failure = done, None
+            logger.info("checkpoint %s: %s", self.path, self.progress)
 
 
 class CheckpointObserver(RunObserver):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -48,6 +49,8 @@ from topologies import STARS
 if TYPE_CHECKING:
     from netsim.network.fabric import Fabric
     from netsim.training.workloads.workload import DataParallelTask, Evaluation, Workload
+
+logger = logging.getLogger(__name__)
 
 SMALL_BATCH = 1024
 """A mini-batch up to this size may be larger than the data; some samples are then in it several times."""
@@ -135,6 +138,7 @@ class Session:
                 reason = str(error)
         if experiment.engine == "vectorized":
             raise InfeasibleError(f"engine 'vectorized' cannot be taken for {name}: {reason}; use --engine auto")
+        logger.info("%s is simulated message by message: %s", name, reason or "the engine 'event' was asked for")
         fabric = experiment.fabric()
         workers = make_workers(algorithm, experiment.workers, experiment.servers)
         if trace is not None:
