@@ -407,8 +407,8 @@ def test_a_forecast_leaves_out_the_first_round(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ("recommend --workers 4000000 --elements 1000 --compute-time 1ms", "simulations, "),
-        ("topology placement star --workers 2000000 --elements 1000", "messages, which take about"),
+        ("recommend --workers 4000000 --elements 1000 --compute-time 1ms --topology ring", "simulations, "),
+        ("topology placement ring --workers 2000000 --elements 1000", "messages, which take about"),
     ],
 )
 def test_many_simulations_are_refused_by_their_sum(

@@ -22,7 +22,7 @@ import numpy as np
 
 from netsim._util.arrays import IntArray
 from netsim.comm.payload import Bundle, Payload, PayloadT
-from netsim.comm.worker import Collective, Handle, Recv, Send, SendRecv, Start, Worker, collective
+from netsim.comm.worker import Collective, Handle, Recv, Send, Start, Worker, collective
 
 R = TypeVar("R")
 P = ParamSpec("P")
@@ -85,12 +85,12 @@ class Round(NamedTuple):
 
 
 class LazyRounds(Sequence[Round]):
-    """So many rounds, each made when it is looked at. ``of(rank)`` are those that a rank takes part in, if not all."""
+    """So many rounds, each made when it is first used. ``of(rank)`` are those that a rank takes part in, if not all."""
 
     def __init__(
         self, count: int, make: Callable[[int], Round], of: Callable[[int], Iterable[int]] | None = None
     ) -> None:
-        self._count, self._make, self._of = count, make, of
+        self._count, self._make, self._of = count, functools.cache(make), of
 
     def __len__(self) -> int:
         return self._count
@@ -157,33 +157,38 @@ async def play(worker: Worker, schedule: Schedule[R]) -> R:
     """Execute one rank's part of a schedule, and return its answer."""
     rank, rounds, combine = worker.rank, schedule.rounds, schedule.combine
     held: Any = schedule.held
+    received: list[Any]
     for round_ in rounds.of(rank) if isinstance(rounds, LazyRounds) else rounds:
         targets, sources = round_.pairs.of(rank)
-        if not targets and not sources:
+        if len(targets) == len(sources) == 1:
+            dst, src = targets[0], sources[0]
+            mine, template = round_.message(held, rank, dst), round_.message(held, src, rank)
+            received = [await worker.sendrecv(dst, mine, src, template)]
+        elif not targets and not sources:
             continue
-        received = await _exchange(
-            [worker.send(dst, round_.message(held, rank, dst)) for dst in targets],
-            [worker.recv(src, round_.message(held, src, rank)) for src in sources],
-        )
+        else:
+            sends = [worker.send(dst, round_.message(held, rank, dst)) for dst in targets]
+            received = await _exchange(sends, [worker.recv(src, round_.message(held, src, rank)) for src in sources])
         if round_.signal is not None:
             continue
-        if sources and not isinstance(held, list):
+        if sources and type(held) is not list:
             held = list(held)
         if combine is not None:
             for dst in targets:
                 for slot in round_.slots(rank, dst, len(held)):
                     held[slot] = None
         for src, payload in zip(sources, received, strict=True):
-            parts = (payload,) if round_.bundled is None else payload.parts
-            for slot, part in zip(round_.slots(src, rank, len(held)), parts, strict=True):
+            if round_.bundled is None:
+                slot = round_.slot(src, rank)
+                held[slot] = payload if combine is None else await combine(held[slot], payload)
+                continue
+            for slot, part in zip(round_.slots(src, rank, len(held)), payload.parts, strict=True):
                 held[slot] = part if combine is None else await combine(held[slot], part)
     return schedule.answer(held)
 
 
 async def _exchange(sends: list[Send], receives: list[Recv[Any]]) -> list[Any]:
     """Post all messages of a round together; return what was received, in the order of the receives."""
-    if len(sends) == 1 and len(receives) == 1:
-        return [await SendRecv(sends[0], receives[0])]
     if len(sends) + len(receives) == 1:
         for send in sends:
             await send

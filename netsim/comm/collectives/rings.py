@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from netsim.comm.payload import Vector, VectorT, add, concatenate, split
 from netsim.comm.schedule import LazyRounds, Repeated, Round, Schedule, scheduled, shift
 from netsim.comm.worker import Compute, Worker, collective
@@ -14,15 +16,11 @@ def ring_reduce_scatter(worker: Worker, vector: Vector) -> Schedule[Vector]:
     Chunk c starts at rank c+1 and travels once around the ring, each rank adding its own.
     """
     rank, workers = worker.rank, worker.workers
-    to_the_next = shift(workers, 1)
-
-    def hop(number: int) -> Round:
-        return Round(to_the_next, lambda src, dst: (src - number - 1) % workers)
 
     def add_own(own: Vector, theirs: Vector) -> Compute[Vector]:
         return worker.compute("merge", add, theirs, own)
 
-    return Schedule(LazyRounds(workers - 1, hop), split(vector, workers), lambda held: held[rank], combine=add_own)
+    return Schedule(_hops(workers, 1), split(vector, workers), lambda held: held[rank], combine=add_own)
 
 
 @scheduled
@@ -32,13 +30,8 @@ def ring_all_gather(worker: Worker, own: VectorT, templates: list[VectorT] | Non
     `templates` are examples of what each rank sends, where they differ in size.
     """
     rank, workers = worker.rank, worker.workers
-    to_the_next = shift(workers, 1)
-
-    def hop(number: int) -> Round:
-        return Round(to_the_next, lambda src, dst: (src - number) % workers)
-
     held = Repeated(own, workers) if templates is None else [*templates[:rank], own, *templates[rank + 1 :]]
-    return Schedule(LazyRounds(workers - 1, hop), held, list, holder="each", alike=templates is None)
+    return Schedule(_hops(workers, 0), held, list, holder="each", alike=templates is None)
 
 
 @collective
@@ -49,3 +42,12 @@ async def ring_all_reduce(worker: Worker, vector: Vector) -> Vector:
     reduced = await ring_reduce_scatter(worker, vector)
     chunks = await ring_all_gather(worker, reduced, split(vector, worker.workers))
     return await worker.replicated("merge", concatenate, *chunks)
+
+
+@functools.lru_cache(maxsize=16)
+def _hops(workers: int, behind: int) -> LazyRounds:
+    """Return P-1 rounds to the next rank; in the first, a rank sends the slot so many before its own number."""
+    to_the_next = shift(workers, 1)
+    return LazyRounds(
+        workers - 1, lambda number: Round(to_the_next, lambda src, dst: (src - number - behind) % workers)
+    )
