@@ -209,7 +209,7 @@ def _coverage(predictions: Sequence[Predicted]) -> str:
     off = min(predictions, key=lambda each: each.published / each.value)
     return (
         f"Of the {len(predictions)} figures PUBLISHED for {' and '.join(map(str, PREDICTED))} workers, {narrow} lie "
-        f"within measurement and fit error, and {wide} within the 95 % intervals, which also cover the errors of the "
+        f"within measurement and fit error, and {wide} within the 95 % intervals. These also cover the errors of the "
         f"predictions for the other models. The largest error: {off.model}, {ALGORITHMS[off.algorithm]}, {off.workers} "
         f"workers, published {off.published:.3g}, predicted {off.value:.3g}."
     )

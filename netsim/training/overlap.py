@@ -215,8 +215,8 @@ class Ready(NamedTuple):
         rising = all(0 <= earlier <= later for earlier, later in pairwise((*ready.shares, 1.0)))
         if not 0 <= ready.forward < 1 or not rising or (ready.shares and ready.shares[-1] != 1):
             raise UsageError(
-                f"ready {shown(text)} must be measured, elements, elements:F with the forward pass's fraction F of the "
-                "time, or the fraction of the time after which each bucket is complete, rising to 1, such as 0.5,0.8,1"
+                f"ready {shown(text)} must be measured, elements, elements:F with the fraction F of the forward pass, "
+                "or one rising fraction per bucket that ends at 1, such as 0.5,0.8,1"
             )
         return ready
 
