@@ -15,6 +15,7 @@ from typing import Annotated, Any, NamedTuple, TypeVar, get_type_hints
 
 import typer
 from typer.core import TyperCommand
+from typer.main import get_command
 
 from netsim._util.errors import UsageError
 from netsim._util.options import Kind, Number, OnOff, Option, Whole
@@ -133,7 +134,7 @@ class Command(TyperCommand):
         if (complete := getattr(self.callback, "complete", None)) is not None:
             app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
             app.command()(complete())
-            made = typer.main.get_command(app)
+            made = get_command(app)
             self.callback, self._params = made.callback, made.params
         return self._params
 
