@@ -30,9 +30,8 @@ from netsim.experiment.results import Result
 from netsim.network.fabric import Link
 from netsim.simulator.observer import RunObserver
 from netsim.training.algorithm import State
-from netsim.training.costs import AssumedCosts, MeasuredCosts
+from netsim.training.costs import ReportedCosts
 from netsim.training.loop import Trained
-from netsim.training.profiled_costs import RatedCosts
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -125,13 +124,11 @@ class Checkpoint:
         """The rounds in the file as text, by algorithm; empty if the file was not written yet."""
         return ", ".join(f"{rounds} rounds of {name}" for name, rounds in self._done.items())
 
-    def begin(self, costs: AssumedCosts | MeasuredCosts | RatedCosts, environment: Mapping[str, Any]) -> dict[str, Any]:
+    def begin(self, costs: ReportedCosts, environment: Mapping[str, Any]) -> dict[str, Any]:
         """Give `costs` the measurements of the earlier run; return the environments of earlier parts of the run."""
-        if isinstance(costs, RatedCosts):
-            costs = costs.rest
-        if isinstance(costs, MeasuredCosts):
-            costs.measured.update(self._measured)
-            self._measured = costs.measured
+        if (timed := costs.timed) is not None:
+            timed.measured.update(self._measured)
+            self._measured = timed.measured
         others = [other for other in self._environments if other != environment]
         self._environments = [*others, dict(environment)]
         return {"resumed_from": others} if others else {}

@@ -38,7 +38,7 @@ from netsim.simulator.timeline_observer import TimelineObserver
 from netsim.simulator.trace import Trace
 from netsim.simulator.trace_observer import TraceObserver
 from netsim.training.algorithm import Algorithm
-from netsim.training.costs import AssumedCosts, MeasuredCosts
+from netsim.training.costs import AssumedCosts, MeasuredCosts, ReportedCosts
 from netsim.training.loop import Task, TimingOnly, Trained, train
 from netsim.training.metrics import Emit, MetricsRecorder
 from netsim.training.overlap import Overlapped, described
@@ -80,7 +80,7 @@ class Session:
         experiment: Experiment,
         task: Task,
         tensors: tuple[int, ...],
-        costs: MeasuredCosts | AssumedCosts | RatedCosts,
+        costs: ReportedCosts,
         device: str | None = None,
         executor: Executor | None = None,
     ) -> None:
@@ -181,21 +181,16 @@ class Session:
     def measures_ready(self) -> bool:
         """Whether the instants at which the buckets of a gradient are ready are measured rather than assumed."""
         ready = self.experiment.ready
-        measured = isinstance(self._charges, MeasuredCosts) and self.costs.provenance("gradient") == "MEASURED"
+        measured = self.costs.timed is not None and self.costs.provenance("gradient") == "MEASURED"
         return ready == "measured" or (ready is None and measured)
-
-    @property
-    def _charges(self) -> MeasuredCosts | AssumedCosts:
-        """The costs of computations that the experiment's profile does not have."""
-        return self.costs.rest if isinstance(self.costs, RatedCosts) else self.costs
 
     def ready(self) -> list[float] | None:
         """Return the share of a gradient's time after which each tensor is ready; None unless it is measured."""
         if self.experiment.overlap is None or not self.measures_ready:
             return None
-        charges, task = self._charges, self.task
-        assert isinstance(charges, MeasuredCosts)
-        return charges.ready(lambda written: task.gradual(written, task.initial_parameters(), 0, 0))
+        timed, task = self.costs.timed, self.task
+        assert timed is not None
+        return timed.ready(lambda written: task.gradual(written, task.initial_parameters(), 0, 0))
 
     def _transport(self, fabric: Fabric, standing: CheckpointState, observers: Observers) -> Transport:
         """Return the network with the effects that were asked for; its clock starts where `standing` ended."""
@@ -368,7 +363,7 @@ def open_session(experiment: Experiment) -> Iterator[Session]:
         yield Session(experiment, task, tensors, costs, device, executor)
 
 
-def costs_of(experiment: Experiment, rest: MeasuredCosts | AssumedCosts) -> MeasuredCosts | AssumedCosts | RatedCosts:
+def costs_of(experiment: Experiment, rest: ReportedCosts) -> ReportedCosts:
     """Return the costs of computations: those of the experiment's profile, and `rest` for all others."""
     rates = experiment.rates()
     return RatedCosts(rates, set(experiment.assumed_costs()), rest) if rates else rest

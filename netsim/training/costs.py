@@ -31,6 +31,17 @@ class Costs(Protocol):
         """
 
 
+class ReportedCosts(Costs, Protocol):
+    """A cost model that a report can name the source of, and a checkpoint can save the measurements of."""
+
+    def provenance(self, *works: Work) -> Provenance:
+        """Return MEASURED if the costs of all these kinds of work are measured, else ASSUMED."""
+
+    @property
+    def timed(self) -> MeasuredCosts | None:
+        """The part of the model that times computations; None if no part does."""
+
+
 class AssumedCosts:
     """Assumed costs: fixed seconds per call, by kind of work; a kind without an entry takes no time.
 
@@ -47,6 +58,11 @@ class AssumedCosts:
     def provenance(self, *works: Work) -> Provenance:
         """Return ASSUMED: the source of the costs of these kinds of work."""
         return "ASSUMED"
+
+    @property
+    def timed(self) -> None:
+        """None: nothing is timed."""
+        return None
 
 
 class MeasuredCosts:
@@ -70,6 +86,11 @@ class MeasuredCosts:
         self._device = device
         self.measured: dict[str, dict[int, tuple[int, int]]] = {}
         """Function name -> bit length of the number of elements -> (elements, picoseconds)."""
+
+    @property
+    def timed(self) -> MeasuredCosts:
+        """This model."""
+        return self
 
     def provenance(self, *works: Work) -> Provenance:
         """Return MEASURED if the costs of all these kinds of work are measured, else ASSUMED."""

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from netsim._util.units import picoseconds
 from netsim.comm.payload import SizeOnly, Sparse, Vector
 from netsim.comm.worker import Compute, Work
-from netsim.training.costs import AssumedCosts, MeasuredCosts, Provenance, elements_of, part_of
+from netsim.training.costs import MeasuredCosts, Provenance, ReportedCosts, elements_of, part_of
 
 STEP = "gradient"
 """Name of the rate for the computation of a whole step: gradient and update."""
@@ -66,18 +66,18 @@ class RatedCosts:
         The cost model for functions without a rate, and for the kinds of work in `assumed`.
     """
 
-    def __init__(self, rates: Mapping[str, Rate], assumed: Set[Work], rest: MeasuredCosts | AssumedCosts) -> None:
-        self._rates, self._assumed, self.rest = rates, assumed, rest
+    def __init__(self, rates: Mapping[str, Rate], assumed: Set[Work], rest: ReportedCosts) -> None:
+        self._rates, self._assumed, self._rest = rates, assumed, rest
 
     def picoseconds(self, request: Compute[Any], settle: Callable[[], None]) -> int:
         """Return fixed + entry · entries + element · elements of the function's rate, in picoseconds."""
         if request.work in self._assumed:
-            return self.rest.picoseconds(request, settle)
+            return self._rest.picoseconds(request, settle)
         if request.work in ("gradient", "update") and STEP in self._rates:
             return part_of(picoseconds(self._rates[STEP].fixed_s), request) if request.work == "gradient" else 0
         given = Given.to(request)
         if (rate := self._rates.get(given.function)) is None:
-            return self.rest.picoseconds(request, settle)
+            return self._rest.picoseconds(request, settle)
         return picoseconds(rate.fixed_s + rate.entry_s * given.entries + rate.element_s * given.elements)
 
     def provenance(self, *works: Work) -> Provenance:
@@ -85,5 +85,10 @@ class RatedCosts:
         if self._assumed & set(works):
             return "ASSUMED"
         if set(works) <= {"gradient", "update"} and STEP not in self._rates:
-            return self.rest.provenance(*works)
+            return self._rest.provenance(*works)
         return "MEASURED"
+
+    @property
+    def timed(self) -> MeasuredCosts | None:
+        """The part of `rest` that times computations; None if no part does."""
+        return self._rest.timed
