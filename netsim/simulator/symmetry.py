@@ -82,6 +82,7 @@ class RoleRepresentative(Worker):
 
     @rank.setter
     def rank(self, number: int) -> None:
+        """Set the number of the rank."""
         self.number = number
 
     @property
