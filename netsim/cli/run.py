@@ -48,7 +48,9 @@ def run(
     def experiment_of(workers: int) -> Experiment:
         if under_launcher() and nproc not in (None, workers):
             raise UsageError(f"nproc {nproc} was given, but torchrun started ranks for {workers} workers; leave it out")
-        return Experiment.of(workers=workers, **options)
+        experiment = Experiment.of(workers=workers, **options)
+        check_real(experiment)
+        return experiment
 
     def show(experiment: Experiment, report: Report) -> None:
         deliver(report, experiment, as_json, out)
@@ -71,7 +73,6 @@ def run(
         if nproc is None:
             raise UsageError("nproc is missing: say how many ranks to start, such as --nproc 4, or use torchrun")
         experiment = experiment_of(nproc)
-        check_real(experiment)
         check_backend(backend, experiment)
         with stdout_is_for_results(), progress(experiment) as on_round:
             results, failed = launch(experiment, backend, timeout_s, on_round)

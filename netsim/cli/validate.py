@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from netsim._util.errors import UsageError, check_choice, shown
+from netsim._util.options import several
 from netsim._util.standard_streams import reader_may_go
 from netsim._util.units import read_number, read_whole
 from netsim.cli.common import all_done, is_watched, say_json, write_out
@@ -192,7 +193,7 @@ def _cells(config: dict[str, Any], ranks: int, racks: bool = False) -> Iterator[
 
 def _round(config: dict[str, Any], name: str, ranks: int) -> Cell:
     """Return the cell of an algorithm's rounds."""
-    from algorithms import ALGORITHMS
+    from algorithms import class_of
     from netsim.comm.payload import INDEX_BYTES, VALUE_BYTES
     from netsim.experiment.configuration import Experiment
     from netsim.simulator.session import tensors_of_workload
@@ -202,7 +203,7 @@ def _round(config: dict[str, Any], name: str, ranks: int) -> Cell:
         workers=ranks, algorithm=name, rounds=config["rounds"], density=config["density"], device="cpu"
     )
     elements = sum(tensors_of_workload(experiment))
-    sparse = ALGORITHMS[name].sparse
+    sparse = class_of(name).sparse
     nbytes = experiment.k_of(elements) * (VALUE_BYTES + INDEX_BYTES) if sparse else elements * VALUE_BYTES
     sends: Sends = config["sends"] or "eager"
     return Cell(name=name, bytes=nbytes, sends=sends, repeats=config["repeats"], experiment=experiment.config())
@@ -211,9 +212,9 @@ def _round(config: dict[str, Any], name: str, ranks: int) -> Cell:
 def _chosen(kind: str, text: str, known: Any, usual: list[str]) -> list[str]:
     if text == "none":
         return []
-    names = usual if text == "all" else _listed(text)
+    names = usual if text == "all" else [name for name in several(text) if name]
     for name in names:
-        check_choice(kind, name, known)
+        check_choice(kind, name.partition(":")[0], known)
     return names
 
 
