@@ -29,7 +29,10 @@ P = ParamSpec("P")
 Combine: TypeAlias = Callable[[PayloadT, PayloadT], Awaitable[PayloadT]]
 """Combine what this rank holds (left) with what another rank sent (right)."""
 SlotOf: TypeAlias = Callable[[Any, Any], Any]
-"""Return the slot of a message from its sender and receiver: a number, or an array for arrays of ranks."""
+"""Return the slot of a message from its sender and receiver: a number, or an array for arrays of ranks.
+
+A negative number counts from the last slot, as an index of a list does.
+"""
 Holder: TypeAlias = int | Literal["all", "each"]
 """Who holds the slots at first: one rank all of them, all ranks all of them, or each rank that of its own number."""
 

@@ -48,6 +48,4 @@ async def ring_all_reduce(worker: Worker, vector: Vector) -> Vector:
 def _hops(workers: int, behind: int) -> LazyRounds:
     """Return P-1 rounds to the next rank; in the first, a rank sends the slot so many before its own number."""
     to_the_next = shift(workers, 1)
-    return LazyRounds(
-        workers - 1, lambda number: Round(to_the_next, lambda src, dst: (src - number - behind) % workers)
-    )
+    return LazyRounds(workers - 1, lambda number: Round(to_the_next, lambda src, dst: src - number - behind))
