@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Concatenate, Generic, Literal, NamedTuple, ParamSpec, TypeAlias, TypeVar, cast
 
@@ -209,8 +209,8 @@ def scheduled(
     """Make a function that returns one rank's schedule a collective, which expands by :func:`play`."""
 
     @functools.wraps(definition)
-    async def expand(worker: Worker, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return await play(worker, definition(worker, *args, **kwargs))
+    def expand(worker: Worker, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        return play(worker, definition(worker, *args, **kwargs))
 
     expand.schedule = definition  # type: ignore[attr-defined]
     return collective(expand)
