@@ -223,7 +223,7 @@ def _seeded(module: Any, scores: torch.Tensor) -> torch.Tensor:
 
 def _first_seen(module: Any, scores: torch.Tensor) -> torch.Tensor:
     if module.mean is None:
-        module.mean = scores.detach().mean()
+        module.mean = scores.detach().mean(0)  # one mean a class: softmax would not notice the same for all
     return scores - module.mean
 
 
