@@ -22,7 +22,7 @@ import numpy as np
 
 from netsim._util.arrays import IntArray
 from netsim.comm.payload import Bundle, Payload, PayloadT
-from netsim.comm.worker import Collective, Handle, Recv, Send, Start, Worker, collective
+from netsim.comm.worker import Collective, Handle, Recv, Send, SendRecv, Start, Worker, collective
 
 R = TypeVar("R")
 P = ParamSpec("P")
@@ -160,42 +160,63 @@ async def play(worker: Worker, schedule: Schedule[R]) -> R:
     """Execute one rank's part of a schedule, and return its answer."""
     rank, rounds, combine = worker.rank, schedule.rounds, schedule.combine
     held: Any = schedule.held
-    received: list[Any]
     for round_ in rounds.of(rank) if isinstance(rounds, LazyRounds) else rounds:
         targets, sources = round_.pairs.of(rank)
-        if len(targets) == len(sources) == 1:
-            dst, src = targets[0], sources[0]
-            mine, template = round_.message(held, rank, dst), round_.message(held, src, rank)
-            received = [await worker.sendrecv(dst, mine, src, template)]
-        elif not targets and not sources:
+        if not targets and not sources:
             continue
-        else:
-            sends = [worker.send(dst, round_.message(held, rank, dst)) for dst in targets]
-            received = await _exchange(sends, [worker.recv(src, round_.message(held, src, rank)) for src in sources])
-        if round_.signal is not None:
-            continue
-        if sources and type(held) is not list:
+        if type(held) is not list and (sources or combine is not None):
             held = list(held)
-        if combine is not None:
-            for dst in targets:
-                for slot in round_.slots(rank, dst, len(held)):
-                    held[slot] = None
-        for src, payload in zip(sources, received, strict=True):
-            if round_.bundled is None:
-                slot = round_.slot(src, rank)
-                held[slot] = payload if combine is None else await combine(held[slot], payload)
-                continue
-            for slot, part in zip(round_.slots(src, rank, len(held)), payload.parts, strict=True):
-                held[slot] = part if combine is None else await combine(held[slot], part)
+        if len(targets) > 1 or len(sources) > 1 or round_.bundled is not None or round_.signal is not None:
+            await _several(worker, round_, held, combine)
+            continue
+        # One message, or one each way, of one slot: nearly all rounds. Each is made once, without another coroutine.
+        if not sources:
+            sent = round_.slot(rank, targets[0])
+            await worker.send(targets[0], held[sent])
+            if combine is not None:
+                held[sent] = None
+            continue
+        slot = round_.slot(sources[0], rank)
+        if targets:
+            sent = round_.slot(rank, targets[0])
+            payload = await worker.sendrecv(targets[0], held[sent], sources[0], held[slot])
+            if combine is not None:
+                held[sent] = None
+        else:
+            payload = await worker.recv(sources[0], held[slot])
+        held[slot] = payload if combine is None else await combine(held[slot], payload)
     return schedule.answer(held)
 
 
-async def _exchange(sends: list[Send], receives: list[Recv[Any]]) -> list[Any]:
+async def _several(worker: Worker, round_: Round, held: Any, combine: Combine[Any] | None) -> None:
+    """Execute a round of several messages, of bundles, or of signals."""
+    rank = worker.rank
+    targets, sources = round_.pairs.of(rank)
+    sends = [worker.send(dst, round_.message(held, rank, dst)) for dst in targets]
+    receives = [worker.recv(src, round_.message(held, src, rank)) for src in sources]
+    received = await _at_once(sends, receives)
+    if round_.signal is not None:
+        return
+    if combine is not None:
+        for dst in targets:
+            for slot in round_.slots(rank, dst, len(held)):
+                held[slot] = None
+    for src, payload in zip(sources, received, strict=True):
+        parts = (payload,) if round_.bundled is None else payload.parts
+        for slot, part in zip(round_.slots(src, rank, len(held)), parts, strict=True):
+            held[slot] = part if combine is None else await combine(held[slot], part)
+
+
+async def _at_once(sends: list[Send], receives: list[Recv[Any]]) -> list[Any]:
     """Post all messages of a round together; return what was received, in the order of the receives."""
-    if len(sends) + len(receives) == 1:
-        for send in sends:
+    match sends, receives:
+        case [send], []:
             await send
-        return [await receive for receive in receives]
+            return []
+        case [], [receive]:
+            return [await receive]
+        case [send], [receive]:
+            return [await SendRecv(send, receive)]
     sending: list[Handle[None]] = [await Start(send) for send in sends]
     receiving: list[Handle[Any]] = [await Start(receive) for receive in receives]
     for handle in sending:
