@@ -14,9 +14,9 @@ from __future__ import annotations
 import functools
 import itertools
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, MutableSequence, Sequence
 from dataclasses import dataclass
-from typing import Any, Concatenate, Generic, Literal, NamedTuple, ParamSpec, TypeAlias, TypeVar, cast
+from typing import Any, Concatenate, Generic, Literal, NamedTuple, NoReturn, ParamSpec, TypeAlias, TypeVar, cast
 
 import numpy as np
 
@@ -109,20 +109,33 @@ class LazyRounds(Sequence[Round]):
         return iter(self) if self._of is None else map(self._make, self._of(rank))
 
 
-class Repeated(Sequence[PayloadT]):
-    """One payload in so many slots; it takes the memory of one."""
+class Repeated(MutableSequence[PayloadT]):
+    """One payload in so many slots, but for those that were replaced; it takes the memory of what differs."""
 
     def __init__(self, payload: PayloadT, count: int) -> None:
         self.payload, self._count = payload, count
+        self._replaced: dict[int, PayloadT] = {}
 
     def __len__(self) -> int:
         return self._count
 
     def __getitem__(self, index: Any) -> Any:
-        return self.payload
+        return self._replaced.get(index % self._count, self.payload)
+
+    def __setitem__(self, index: Any, payload: Any) -> None:
+        self._replaced[index % self._count] = payload
 
     def __iter__(self) -> Iterator[PayloadT]:
-        return itertools.repeat(self.payload, self._count)
+        if not self._replaced:
+            return itertools.repeat(self.payload, self._count)
+        return map(self.__getitem__, range(self._count))
+
+    def __delitem__(self, index: Any) -> NoReturn:
+        raise TypeError("slots are not deleted")
+
+    def insert(self, index: int, value: PayloadT) -> NoReturn:
+        """Refuse: a schedule has as many slots at its end as at its beginning."""
+        raise TypeError("slots are not inserted")
 
 
 @dataclass(slots=True)
@@ -164,7 +177,7 @@ async def play(worker: Worker, schedule: Schedule[R]) -> R:
         targets, sources = round_.pairs.of(rank)
         if not targets and not sources:
             continue
-        if type(held) is not list and (sources or combine is not None):
+        if not isinstance(held, list | Repeated) and (sources or combine is not None):
             held = list(held)
         if len(targets) > 1 or len(sources) > 1 or round_.bundled is not None or round_.signal is not None:
             await _several(worker, round_, held, combine)
