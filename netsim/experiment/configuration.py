@@ -1,4 +1,4 @@
-"""One experiment: everything that decides a result, checked once, and what is built from its names."""
+"""The configuration of a run: its options, checked together, and the algorithms and network built from them."""
 
 from __future__ import annotations
 
@@ -37,23 +37,31 @@ if TYPE_CHECKING:
     from netsim.network.fabric import Fabric
 
 Momentum = Literal["sum", "workers"]
-"""What momentum is applied to: the sum of the workers' vectors, or each worker's own before selection."""
+"""Where momentum is applied: to the sum of the workers' vectors, or to each worker's vector before selection."""
 MOST_WORKERS, WORKER_BYTES = 4_000_000, 280
-"""What a worker takes with formulas alone; every other way takes more."""
+"""Largest number of workers, and bytes of memory per worker with closed forms; every other computation needs more."""
 MOST_ROUNDS_WITHOUT_DATA, ROUND_BYTES, ROUND_S = 100_000, 4096, 1e-3
-"""All rounds are laid out before they are simulated; the last two are what laying out one takes."""
+"""Largest number of rounds without data, and the memory (bytes) and time (seconds) to prepare one round.
+
+All rounds are prepared before the first one is simulated."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions):
-    """What is run, in SI units. Build it with :meth:`of`, which takes options by the names that people know.
+    """The configuration of a run, in SI units; :meth:`of` builds it from options by their command-line names.
 
-    Raises UsageError for a value that cannot be used. ``elements``, or ``model`` out of the
-    catalogue, may be set for timing-only runs; otherwise the workload decides. Of ``k`` and ``density`` at
-    most one is given.
+    A timing-only run may set ``elements``, or a ``model`` of the catalogue. Otherwise the workload decides the size of
+    the gradient. At most one of ``k`` and ``density`` may be set.
 
-    ``bandwidth_bps`` and ``latency_s`` stay None where no link takes them, because the topology's file or keys decide
-    every link; to give them there is an error. The two scales multiply every link's, whatever decides it.
+    ``bandwidth_bps`` and ``latency_s`` remain None if the topology's file or keys set the value of every link; setting
+    them is then an error. ``bandwidth_scale`` and ``latency_scale`` multiply the values of all links.
+
+    Raises
+    ------
+    UsageError
+        For a value that cannot be used, and for options that contradict each other.
+    InfeasibleError
+        For more workers or rounds than any machine can simulate.
     """
 
     effects: Effects = NONE
@@ -61,7 +69,7 @@ class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Experiment:
-        """Return the experiment whose :meth:`config` this is, also after a trip through JSON."""
+        """Return the experiment with this :meth:`config`, which may have been written as JSON and read again."""
         options: Any = of_today(config)
         options |= {name: tuple(value) for name, value in options.items() if isinstance(value, list)}
         if "effects" in options:
@@ -70,9 +78,10 @@ class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions)
 
     @classmethod
     def of(cls, **options: Any) -> Experiment:
-        """Return an experiment from options as on the command line; those left out or None keep their default.
+        """Return an experiment from options by their command-line names, or by their names in :meth:`config`.
 
-        Those of :meth:`config` are taken, too, and numbers, texts and arrays of one element of other libraries.
+        An option that is missing or None has its default. Values may be numbers or texts of other libraries, such as
+        NumPy, and arrays of one element.
         """
         values, effects = by_field(options)
         return cls(**values, effects=Effects(**effects))
@@ -82,7 +91,7 @@ class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions)
         effects, rates = cast(Any, self.effects), cast(Any, self.work_rates)
         if not isinstance(effects, Effects):
             raise UsageError(f"effects {shown(effects)} must be Effects; give each by its own option")
-        if not isinstance(rates, tuple) or not all(isinstance(each, list | tuple) for each in rates):
+        if not isinstance(rates, tuple) or not all(isinstance(rate, list | tuple) for rate in rates):
             raise UsageError(f"work-rates {shown(rates)} must be those of a report's config")
         self._check_extent()
         self.effects.check_workers(self.workers)
@@ -95,7 +104,7 @@ class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions)
         self._check_sizes()
 
     def _check_extent(self) -> None:
-        """Raise InfeasibleError for more than any machine can do, before anything is done."""
+        """Raise InfeasibleError for more workers or rounds than any machine can simulate."""
         if self.workers > MOST_WORKERS:
             raise InfeasibleError(
                 f"{self.workers:,} workers would take at least {format_bytes(WORKER_BYTES * self.workers)}; take at "
@@ -142,7 +151,7 @@ class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions)
     def _check_servers(self) -> None:
         if self.servers < 2:
             return
-        for name in (each for each in self.algorithms if class_of(each).uses_server):
+        for name in (name for name in self.algorithms if class_of(name).uses_server):
             why = None
             if not class_of(name).overlaps:
                 why = f"{name} looks at the whole gradient, and each server has a part of it"
@@ -162,7 +171,7 @@ class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions)
             raise UsageError(f"both k {self.k} and density {self.density} were given; give one of them")
 
     def _check_sizes(self) -> None:
-        """Raise UsageError for sizes of a model that are given where data decide them, or twice."""
+        """Raise UsageError for `model` or `elements` without `timing_only`, for both, and for fewer elements than k."""
         if self.model is not None:
             if not self.timing_only:
                 raise UsageError(
@@ -181,11 +190,11 @@ class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions)
 
     @property
     def round_count(self) -> int:
-        """Rounds to run; without data every round is like the first."""
+        """Number of rounds to run; 1 by default without data, because every further round is like the first."""
         return (1 if self.timing_only else ROUNDS) if self.rounds is None else self.rounds
 
     def data_name(self) -> str | None:
-        """Return what data it is trained on; None where only sizes are known."""
+        """Return the name of the training data; None for a timing-only run."""
         if self.timing_only:
             return None
         if self.workload not in WORKLOADS:
@@ -193,7 +202,10 @@ class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions)
         return self.data or WORKLOADS[self.workload].default
 
     def known_tensors(self) -> tuple[int, ...]:
-        """Return the sizes of the tensors that were named, by model or by number; empty if the workload decides."""
+        """Return the elements of each tensor, by `model` or `elements`; empty if the workload decides.
+
+        Without a model, overlap divides `elements` into equal tensors, one for each bucket.
+        """
         if self.model is not None:
             return tuple(tensor.size for tensor in tensors_of(self.model))
         if self.elements is None:
@@ -201,7 +213,7 @@ class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions)
         return (self.elements,) if self.overlap is None else even(self.elements, self.overlap)
 
     def k_of(self, elements: int) -> int:
-        """Return how many of `elements` a sparse algorithm selects: k, or max(1, floor(density d))."""
+        """Return the entries that a sparse algorithm selects from d = `elements`: k, or max(1, floor(density d))."""
         if self.k is None:
             density = DEFAULT_DENSITY if self.density is None else self.density
             return entries(density, elements)
@@ -210,13 +222,21 @@ class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions)
         return self.k
 
     def selector(self, tensors: tuple[int, ...], piece: Piece | None = None) -> Selector:
-        """Return what sparse algorithms select of a vector made of `tensors` of so many elements, or of a piece."""
+        """Return the selector of sparse algorithms for a whole vector, or for a `piece` of it.
+
+        Parameters
+        ----------
+        tensors
+            Elements of each tensor of the vector.
+        piece
+            The piece; None for the whole vector. A piece of n of d elements selects max(1, floor(k n / d)) entries.
+        """
         density = DEFAULT_DENSITY if self.density is None else self.density
-        own = tensors if piece is None else tensors[slice(*piece.tensors)]
+        in_piece = tensors if piece is None else tensors[slice(*piece.tensors)]
         whole = sum(tensors)
         size = whole if piece is None else piece.last - piece.first
         if self.per_tensor:
-            chosen = Selector.per_tensor(density, own)
+            chosen = Selector.per_tensor(density, in_piece)
         elif self.k is not None:
             chosen = Selector(max(1, self.k_of(whole) * size // whole))
         else:
@@ -224,42 +244,45 @@ class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions)
         return replace(chosen, how=cast(How, self.select), warmup_rounds=self.density_warmup)
 
     def k_in_all(self, name: str, tensors: tuple[int, ...]) -> int:
-        """Return how many entries an algorithm selects of a vector, in all of its pieces."""
+        """Return the number of entries that an algorithm selects, summed over all pieces of the vector."""
         pieces, _ = self._exchanged(name, tensors)
         if len(pieces) == 1:
             return self.selector(tensors).k
         return sum(self.selector(tensors, piece).k for piece in pieces)
 
     def pieces(self, tensors: tuple[int, ...], measured: Sequence[float] | None = None) -> list[Piece]:
-        """Return the pieces of the gradient in the order in which they get ready; the whole, if nothing overlaps.
+        """Return the pieces of the gradient in the order in which they become ready; without overlap a single one.
 
-        `measured` are the shares of a gradient's time after which each tensor is there, if somebody knows them.
+        Parameters
+        ----------
+        tensors
+            Elements of each tensor of the gradient.
+        measured
+            For each tensor, the measured fraction of the compute time after which its gradient is ready. None for
+            fractions in proportion to elements. Fractions given by ``ready`` replace both.
         """
         if self.overlap is None:
             return [Piece(0, sum(tensors), (0, len(tensors)), 1.0)]
         ready = Ready() if self.ready is None else Ready.of(self.ready)
-        found = pieces_of(tensors, self.overlap, measured or ready_by_elements(tensors, ready.forward))
-        return at_shares(found, ready.shares) if ready.shares else found
+        pieces = pieces_of(tensors, self.overlap, measured or ready_by_elements(tensors, ready.forward))
+        return at_shares(pieces, ready.shares) if ready.shares else pieces
 
     def algorithm(self, name: str, tensors: tuple[int, ...], ready: Sequence[float] | None = None) -> Algorithm:
-        """Return the algorithm of that name, with the options of this experiment that it takes.
-
-        `ready` are the shares of a gradient's time after which each tensor is there, if they were measured.
-        """
+        """Return the algorithm of a name with this experiment's options; `ready` is `measured` of :meth:`pieces`."""
         pieces, servers = self._exchanged(name, tensors, ready)
         if len(pieces) == 1:
             return self._algorithm(name, self.selector(tensors), 0)
         return Overlapped(
             [
-                Bucket(piece, self._algorithm(name, self.selector(tensors, piece), number), number % servers)
-                for number, piece in enumerate(pieces)
+                Bucket(piece, self._algorithm(name, self.selector(tensors, piece), index), index % servers)
+                for index, piece in enumerate(pieces)
             ]
         )
 
     def _exchanged(
         self, name: str, tensors: tuple[int, ...], ready: Sequence[float] | None = None
     ) -> tuple[list[Piece], int]:
-        """Return the pieces of the gradient that an algorithm exchanges by themselves, and over how many servers."""
+        """Return the pieces of the gradient that an algorithm exchanges separately, and the number of servers."""
         servers = max(1, self.servers) if class_of(name).uses_server else 1
         pieces = self.pieces(tensors, ready)
         if servers > 1 and len(pieces) == 1:
@@ -278,17 +301,17 @@ class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions)
         return build_algorithm(name, options, strict=False)
 
     def momentum_of(self, name: str) -> Momentum | None:
-        """Return what an algorithm applies the momentum to; None without momentum.
+        """Return where an algorithm applies momentum, "sum" or "workers"; None without momentum.
 
-        With momentum correction it is the workers' own, where entries are selected. Algorithms that select none take
-        it on the sum, which for those in which every worker sends at every step is the same.
+        With momentum correction, algorithms that support it apply momentum at the workers, before selection. Dense
+        algorithms apply momentum to the sum. If every worker sends at every step, both places give the same sum.
         """
         if not self.momentum:
             return None
         return "workers" if self.momentum_correction and class_of(name).corrects_momentum else "sum"
 
     def recipe(self, name: str) -> SGDConfig:
-        """Return the hyper-parameters of SGD around an algorithm's exchange; the momentum is that of the sum."""
+        """Return the hyper-parameters of SGD for an algorithm; their momentum is 0 if the workers apply momentum."""
         return self._recipe(self.momentum if self.momentum_of(name) == "sum" else 0.0)
 
     def _recipe(self, momentum: float) -> SGDConfig:
@@ -304,12 +327,12 @@ class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions)
         )
 
     def shown(self) -> dict[str, str]:
-        """Return what is simulated beyond an ideal network, in words, by the option that put it on."""
+        """Return a text on each effect that is simulated beyond an ideal network, by the option that enables it."""
         shown = self.effects.shown()
         return shown if self.sharing == "maxmin" else {"sharing": "links shared by 1 / latency of routes (rtt)"} | shown
 
     def fabric(self, *, everywhere: bool = False) -> Fabric:
-        """Return the simulated network with the workers placed on its hosts, or with one on every host."""
+        """Return the simulated network with the workers placed on its hosts; `everywhere`: a worker on every host."""
         from netsim.network.fabric import Fabric
 
         graph = self.graph()
@@ -319,8 +342,8 @@ class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions)
         return Fabric(graph, self.workers, place(graph, self.workers, self.placement, self.seed))
 
     def check_room(self) -> None:
-        """Raise InfeasibleError where the topology has fewer hosts than there are workers."""
-        if self.topology not in STARS:  # which have as many, and may be too large to build
+        """Raise InfeasibleError if the topology has fewer hosts than the experiment has workers."""
+        if self.topology not in STARS:  # a star has a host for every worker, and may be too large to build
             self._check_hosts(len(self.graph().hosts))
 
     def _check_hosts(self, hosts: int) -> None:
@@ -331,11 +354,11 @@ class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions)
             )
 
     def _groups(self) -> tuple[int, ...]:
-        """Return which ranks share a machine, rack or site of the topology."""
+        """Return the group of every rank: the number of its machine, rack or site in the topology."""
         return tuple(self.fabric().groups.tolist())
 
     def assumed_costs(self) -> dict[Work, float]:
-        """Return the seconds of work that the user gave rather than have measured."""
+        """Return the seconds that the user assumes for a computation, by kind of work."""
         assumed: dict[Work, float] = {}
         if self.compute_time_s is not None:
             # A step's compute time includes the update: it is everything but the exchange.
@@ -347,7 +370,7 @@ class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions)
         return assumed
 
     def rates(self) -> dict[str, Rate]:
-        """Return what a profile says that functions cost."""
+        """Return the profile's cost rates by the name of the function."""
         return {name: Rate(*rate) for name, *rate in self.work_rates}
 
     def for_workers(self, workers: int) -> Experiment:
@@ -355,15 +378,15 @@ class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions)
         return replace(self, workers=workers)
 
     def config(self) -> dict[str, Any]:
-        """Return the options as JSON takes them, with the defaults that were filled in.
+        """Return all options, defaults included, as values that JSON can represent.
 
-        The options of single algorithms are among them, as all that take one have it; as is its default, if they
-        have it differently.
+        An option that only some algorithms declare is included as well. Its value is the one that these algorithms
+        have in common, or the option's default if their values differ.
         """
         values = asdict(self) | {"rounds": self.round_count}
         config = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
-        for name, own in OWN_OPTIONS.items():
-            settings = [settings_of(each) for each in self.algorithms]
-            found = [each[name] for each in settings if name in each]
-            config[name] = found[0] if found and found.count(found[0]) == len(found) else own.default
+        settings = [settings_of(algorithm) for algorithm in self.algorithms]
+        for name, option in OWN_OPTIONS.items():
+            chosen = [setting[name] for setting in settings if name in setting]
+            config[name] = chosen[0] if chosen and chosen.count(chosen[0]) == len(chosen) else option.default
         return config

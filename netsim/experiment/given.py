@@ -1,4 +1,4 @@
-"""Options as they are given: by the command line, by Python, by TOML files, and by the config of an earlier report."""
+"""Reads options from the command line, Python, TOML files, and the config of an earlier report."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ENGINE_OF_WAY = {
     **{"auto": "auto", "messages": "event"},
     **dict.fromkeys(("batched", "compiled", "closed-form"), "vectorized"),
 }
-"""The engine that an older config names by ``way``."""
+"""The engine by the value of ``way``, as configs of earlier versions call the option."""
 PANELS = {
     "Network": NetworkOptions,
     "Algorithms": AlgorithmOptions,
@@ -35,40 +35,40 @@ PANELS = {
 }
 """The declarations of all options, by the heading under which the help and the README show them."""
 OPTIONS: dict[str, Option] = {
-    field: each for group in PANELS.values() if group is not Effects for field, each in declared(group).items()
+    field: option for group in PANELS.values() if group is not Effects for field, option in declared(group).items()
 }
-"""The options of an experiment, by the field that holds each; its effects have their own."""
-EFFECTS = {each.name: field for field, each in declared(Effects).items()}
-"""The fields of the effects, by the option that sets each."""
+"""All options except those of effects, by the field of an experiment that holds the value."""
+EFFECTS = {option.name: field for field, option in declared(Effects).items()}
+"""The fields of :class:`Effects`, by the name of the option that sets the field."""
 RENAMED = {"sends": EARLIER_SENDS, "placement": {"given": "rank-order"}, "gather": {"doubling": "bruck"}}
-"""Values that configs of earlier versions hold under other names."""
+"""For each option: the present name of a value, by its name in configs of earlier versions."""
 
 
 def option_of(name: str) -> str:
-    """Return the option that sets a field of an experiment."""
+    """Return the name of the option that sets a field of an experiment."""
     return OPTIONS[name].name if name in OPTIONS else name.removesuffix("_s")
 
 
 def by_field(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the values of options by the fields of an experiment, and those of effects by theirs.
+    """Return the values of options by field of an experiment, and the values of effects by field of Effects.
 
     Parameters
     ----------
     options
-        Values by the names of options, or by those of fields, as a config has them. None counts as not given.
+        Values by the names of options, or by the names of fields, as in a config. None counts as not given.
 
     Raises
     ------
     UsageError
-        For an option that there is not, or that is given under both of its names.
+        For an unknown option, and for an option that is given under both of its names.
     """
     given = {name: in_python(value) for name, value in options.items() if value is not None}
     for name, value in given.items():
         check_digits(option_of(name).replace("_", "-"), value)
-    if "algorithms" in given:  # options of a config
+    if "algorithms" in given:  # a config, perhaps of an earlier version; people write `algorithm`
         given = of_today(given)
     effects, values = _effects(given), _fields(given)
-    if "work_rates" in values:  # what a profile decided is among the options of a config
+    if "work_rates" in values:  # a config, which already holds the values from its profile
         values["work_rates"] = _rates(values["work_rates"])
     elif "profile" in values:
         from netsim.experiment.profile import decide
@@ -78,7 +78,7 @@ def by_field(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]
 
 
 def of_today(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config's options under the names that an experiment's fields and their values have today."""
+    """Return the options of a config, with names and values of earlier versions replaced by the present ones."""
     options = {
         name: RENAMED[name].get(value, value) if name in RENAMED and isinstance(value, str) else value
         for name, value in config.items()
@@ -90,33 +90,33 @@ def of_today(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _with_own_options(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of a config with those of single algorithms moved into the algorithms' names."""
-    own = {name: config[name] for name in OWN_OPTIONS if config.get(name) is not None}
+    """Return a config with the options of single algorithms moved into names such as ``topk:gather=bruck``."""
+    settings = {name: config[name] for name in OWN_OPTIONS if config.get(name) is not None}
     options = {name: value for name, value in config.items() if name not in OWN_OPTIONS}
-    if own and "algorithms" in options:
-        options["algorithms"] = tuple(with_options(each, **own) for each in options["algorithms"])
+    if settings and "algorithms" in options:
+        options["algorithms"] = tuple(with_options(algorithm, **settings) for algorithm in options["algorithms"])
     return options
 
 
 def _fields(given: Mapping[str, Any]) -> dict[str, Any]:
-    known = {each.name: field for field, each in OPTIONS.items()}
-    known |= {field: field for field in (*OPTIONS, "work_rates")}
-    found: dict[str, Any] = {}
+    field_of = {option.name: field for field, option in OPTIONS.items()}
+    field_of |= {field: field for field in (*OPTIONS, "work_rates")}
+    values: dict[str, Any] = {}
     for name, value in given.items():
         if name in OWN_OPTIONS:
             raise moved(name, str(value))
-        if name not in known:
-            raise unknown("option", name, [*(each.name for each in OPTIONS.values()), *EFFECTS])
-        if (field := known[name]) in found:
-            both = [(other, given[other]) for other in given if known.get(other) == field]
-            raise UsageError(f"both {' and '.join(f'{other} {each!r}' for other, each in both)} were given; give one")
+        if name not in field_of:
+            raise unknown("option", name, [*(option.name for option in OPTIONS.values()), *EFFECTS])
+        if (field := field_of[name]) in values:
+            both = [f"{other} {given[other]!r}" for other in given if field_of.get(other) == field]
+            raise UsageError(f"both {' and '.join(both)} were given; give one")
         if not (name in ("bandwidth", "latency") and value == OWN):
-            found[field] = value
-    return found
+            values[field] = value
+    return values
 
 
 def moved(name: str, value: str) -> UsageError:
-    """Return the error for an option of single algorithms that is given as one of all."""
+    """Return the error for an option of some algorithms that is given as if all algorithms had it."""
     owners = owners_of(name)
     key = OWN_OPTIONS[name].key
     return UsageError(
@@ -125,7 +125,7 @@ def moved(name: str, value: str) -> UsageError:
 
 
 def _effects(given: dict[str, Any]) -> dict[str, Any]:
-    """Take the effects out of `given`, those of a config and options of their own, and return them by field."""
+    """Remove all effects from `given`, a config's ``effects`` and single options; return their values by field."""
     config = given.pop("effects", {})
     if isinstance(config, Effects):
         config = config.config()
@@ -134,15 +134,15 @@ def _effects(given: dict[str, Any]) -> dict[str, Any]:
     for name in config:
         if name not in declared(Effects):
             raise unknown("effect", str(name), declared(Effects))
-    own = {field: given.pop(name) for name, field in EFFECTS.items() if name in given}
-    return {name: in_python(value) for name, value in config.items()} | own
+    single = {field: given.pop(name) for name, field in EFFECTS.items() if name in given}
+    return {name: in_python(value) for name, value in config.items()} | single
 
 
 def _rates(config: Any) -> tuple[tuple[str, float, float, float], ...]:
-    """Return the rates of a config."""
+    """Return the cost rates of a config; raise UsageError unless each is a name and three numbers of seconds."""
     try:
         rates = tuple((str(name), float(fixed), float(entry), float(element)) for name, fixed, entry, element in config)
-        if all(0 <= rate < math.inf for _, *of_one in rates for rate in of_one):
+        if all(0 <= seconds < math.inf for _, *costs in rates for seconds in costs):
             return rates
     except (TypeError, ValueError):
         pass
@@ -150,7 +150,7 @@ def _rates(config: Any) -> tuple[tuple[str, float, float, float], ...]:
 
 
 def input_files(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the files that options read, by option; a background's load, which names no file, is passed on, too."""
+    """Return the files that options read, by option. A background load is returned, too, although it is no file."""
     named = {name: options.get(name) for name in ("profile", "background", "flows")}
     topology = in_python(options.get("topology"))
     return named | {"topology": file_of(topology) if topology else None}

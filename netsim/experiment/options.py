@@ -1,4 +1,4 @@
-"""The options of an experiment, each declared once: its default, what it takes, and what it does.
+"""The options of an experiment, each declared once with its default, its kind of value and its help.
 
 A new option is a field here. The command line, ``netsim.simulate``, TOML files and the README's table then have it.
 """
@@ -35,9 +35,9 @@ DEFAULT_DENSITY = 1e-3
 ROUNDS = 5
 LR_DECAY = 0.1
 ENGINES = ("auto", "event", "vectorized")
-"""Which engine simulates: the faster one that applies, a message at a time, or all ranks of a round at once."""
+"""``event`` simulates one message at a time, ``vectorized`` a whole round; ``auto`` takes the faster that applies."""
 OWN = "own"
-"""Stands for the bandwidth or latency that links have where nobody gives one: the topology's own, or the default."""
+"""The value of bandwidth or latency that leaves links as the topology sets them, or else at the default."""
 MOST_ELEMENTS = 2**31 - 1
 POSITIVE = Number()
 COUNT = Whole(1)
@@ -57,10 +57,10 @@ class Algorithms(Kind):
             raise UsageError(f"{name} {shown(value)} must be a name or several, such as 'dense,gtopk'")
         if not value:
             raise UsageError("no algorithm was named; name at least one, such as gtopk")
-        for each in value:
-            own_options(each)
-            if value.count(each) > 1:
-                raise UsageError(f"{name} {each!r} was named twice; name each once")
+        for algorithm in value:
+            own_options(algorithm)
+            if value.count(algorithm) > 1:
+                raise UsageError(f"{name} {algorithm!r} was named twice; name each once")
         return tuple(value)
 
     def write(self, value: tuple[str, ...]) -> str:
@@ -74,14 +74,14 @@ class Rounds(Kind):
     def read(self, name: str, value: Any) -> tuple[int, ...]:
         """Return the numbers of the rounds."""
         if isinstance(value, str):
-            numbers = [read_whole(at) for at in value.split(",")]
+            numbers = [read_whole(text) for text in value.split(",")]
             if None in numbers:
                 raise UsageError(
                     f"{name} {shown(value)} must be whole numbers of rounds with commas between, such as 100,150"
                 )
             value = numbers
-        several = value if isinstance(value, list | tuple | range) else (value,)
-        return tuple(ROUND.read(name, at) for at in several)
+        rounds = value if isinstance(value, list | tuple | range) else (value,)
+        return tuple(ROUND.read(name, number) for number in rounds)
 
     def write(self, value: tuple[int, ...]) -> str:
         """Return the numbers with commas between."""
@@ -139,7 +139,7 @@ class NetworkOptions:
     )
 
     def settle_links(self) -> None:
-        """Fill in the bandwidth and latency that links take; raise UsageError for one that no link takes."""
+        """Set a missing bandwidth or latency to its default; raise UsageError for a value that no link would have."""
         takes = taken(self.topology)
         if not takes.bandwidth and self.bandwidth_bps is not None:
             raise self._not_taken("bandwidth", format_bandwidth(self.bandwidth_bps))
@@ -159,14 +159,12 @@ class NetworkOptions:
 
     @property
     def servers(self) -> int:
-        """How many hosts of their own the topology has for parameter servers."""
+        """Number of hosts that the topology reserves for parameter servers."""
         return servers_of(self.topology)
 
     def graph(self, workers: int | None = None) -> Graph:
-        """Return the hosts, switches and links of the simulated network, built for another number of workers if asked.
-
-        Where no link takes a bandwidth or latency, the shape's is the default, and decides nothing.
-        """
+        """Return the hosts, switches and links of the simulated network; `workers` replaces the number of workers."""
+        # A value that is still None is one that no link takes: its default has no effect.
         bandwidth_bps = BANDWIDTH_BPS if self.bandwidth_bps is None else self.bandwidth_bps
         latency_s = LATENCY_S if self.latency_s is None else self.latency_s
         shape = Shape(workers or self.workers, bandwidth_bps, latency_s, self.fan_out)
@@ -174,11 +172,11 @@ class NetworkOptions:
 
     def links(self) -> LinkRanges | None:
         """Return the range of the links' bandwidths and latencies; None if there are no links."""
-        alike = self.topology in STARS  # one stands for all: there may be too many workers to build it
-        return self.graph(1 if alike else None).ranges()
+        # All links of a star are alike, and a star with all workers may be too large to build.
+        return self.graph(1 if self.topology in STARS else None).ranges()
 
     def profiled(self) -> str:
-        """Return in words what a profile can decide here: of the links only what their topology does not."""
+        """Return in words what a profile sets here: hosts, and the link properties that the topology leaves open."""
         takes = taken(self.topology)
         if takes.bandwidth and takes.latency:
             return "network and hosts"
@@ -187,7 +185,7 @@ class NetworkOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class AlgorithmOptions:
-    """Options of algorithms, and how they exchange."""
+    """Options of algorithms: selected entries, and overlap of the exchange with the backward pass."""
 
     algorithms: tuple[str, ...] = option(
         DEFAULT_ALGORITHMS,
@@ -229,7 +227,7 @@ class AlgorithmOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
-    """Options of what is trained, and how."""
+    """Options of training: workload, data, and the hyper-parameters of SGD."""
 
     workload: str = option(
         DEFAULT,
@@ -285,7 +283,7 @@ class TrainingOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class CostOptions:
-    """Options of what computing costs in simulated time, and how time is simulated."""
+    """Options of the simulated time of computations, and of the engine."""
 
     compute_time_s: float | None = option(
         None,

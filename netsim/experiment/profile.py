@@ -1,6 +1,6 @@
 """A profile: measured costs of a network and its hosts, with the provenance of the measurement.
 
-A profile is a TOML file, written whole and read strictly: every key is known, every number finite, and nothing can run.
+A profile is a TOML file, written whole or not at all. Reading refuses unknown keys and numbers that are not finite.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class ProfilePoint(ProfileTable):
 
 
 class Line(ProfileTable):
-    """``fixed_s + each_s · size``: seconds of something of a size in bytes.
+    """``fixed_s + each_s · size``: seconds as a linear function of a size in bytes.
 
     Parameters
     ----------
@@ -125,19 +125,19 @@ class WorkLine(ProfileTable):
 
 
 class LinkLine(Line):
-    """A message between two hosts, without the hosts' own work.
+    """Seconds of a message between two hosts, without packing and unpacking: α + β · size.
 
     Parameters
     ----------
     fixed_s, each_s
         α in seconds, and β in seconds per byte.
     free_bytes
-        First bytes of a message that cost nothing, since an idle shaped link sends them at once. A simulation charges
-        them.
+        Bytes at the start of a message that take no time, because an idle shaped link sends them at once. Simulations
+        charge β for these bytes, too.
     nominal_bps
         Nominal bandwidth in bit/s.
     efficiency
-        Payload bandwidth over the nominal one.
+        Payload bandwidth divided by `nominal_bps`.
     """
 
     fixed_s: Positive
@@ -172,13 +172,13 @@ class Profile(ProfileTable):
     provenance
         When, where and how the costs were measured.
     link
-        A message between two hosts, by bytes of values and indices.
+        Seconds of a message between two hosts, by bytes of values and indices.
     message
-        Packing or unpacking a message on one host, by bytes of values and indices.
+        Seconds to pack or unpack a message on one host, by bytes of values and indices.
     work
         Functions with which algorithms select and merge; those called ``sparse_…`` take sparse vectors.
     step
-        A training step; None if it was not measured.
+        Seconds of a training step; None if no step was measured.
     """
 
     format: Literal[1]
@@ -222,16 +222,21 @@ def load_profile(path: str | Path) -> Profile:
 
 
 def _tuples(value: Any) -> Any:
-    """Return a value of TOML with tuples instead of lists."""
+    """Return a parsed TOML value in which every list is replaced by a tuple."""
     if isinstance(value, dict):
         return {name: _tuples(item) for name, item in value.items()}
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def decide(given: dict[str, Any], effects: dict[str, Any]) -> None:
-    """Have the profile in the file ``given["profile"]`` decide what no option does.
+    """Set every value that no option sets from the profile in the file ``given["profile"]``.
 
-    `given` are values of options and `effects` those of effects, by field; both are changed.
+    Parameters
+    ----------
+    given
+        Values of options by field; changed in place.
+    effects
+        Values of effects by field; changed in place.
     """
     profile = load_profile(given["profile"])
     takes = taken(given.get("topology", STARS[0]))
