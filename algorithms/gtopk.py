@@ -49,7 +49,7 @@ class GTopK(ErrorFeedback):
         Option(
             Choice(RESIDUALS),
             "keep-at-merge",
-            "What a worker keeps of its selected values: {choices}.",
+            "Which selected entries return to a worker's residual: {choices}.",
             name="residual",
             title="residual rule",
         ),

@@ -75,7 +75,7 @@ class Lazy(OverServer):
         Number of skips in a row after which a worker must upload; D by default.
     alpha
         Sets α_d = alpha / γ, with γ the learning rate of a summed update.
-    serial
+    serial_server
         Whether the server receives from one worker after another.
 
     Raises
@@ -87,12 +87,14 @@ class Lazy(OverServer):
     overlaps: ClassVar[bool] = False  # the rule needs the whole gradient
     default_alpha: float | None = None
     options = (
-        Option(Whole(1), 10, "Number D of movements that the rule looks back at.", name="history"),
-        Option(Whole(1), None, "Number of skips in a row that force an upload.", otherwise="D", name="delay"),
+        Option(Whole(1), 10, "Number D of recent parameter movements in the rule's limit.", name="history"),
+        Option(
+            Whole(1), None, "Number of consecutive skips after which a worker must upload.", otherwise="D", name="delay"
+        ),
         Option(
             Number(),
             None,
-            "Weight of a movement, times the learning rate γ.",
+            "Weight α_d of a movement in the rule's limit, times the learning rate γ.",
             otherwise="sasg 0.5, others 0.1 / γ",
             name="alpha",
         ),

@@ -24,7 +24,7 @@ class SASG(DifferenceOnOneBatch):
     ----------
     selector
         Which entries are selected.
-    history, delay, alpha, serial
+    history, delay, alpha, serial_server
         As for :class:`~algorithms.lazy.Lazy`; `alpha` is 0.5 by default.
 
     References

@@ -38,9 +38,7 @@ class TopK(ErrorFeedback):
 
     name = "topk"
     title = "Top-k"
-    options = (
-        Option(Choice(GATHERS), "ring", "How the selected entries are gathered by all: {choices}.", name="gather"),
-    )
+    options = (Option(Choice(GATHERS), "ring", "All-gather of the selected entries: {choices}.", name="gather"),)
 
     def __init__(
         self, selector: Selector, momentum_correction: SGDConfig | float = 0.0, gather: Gather = "ring"

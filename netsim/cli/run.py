@@ -21,11 +21,15 @@ def run(
     nproc: Annotated[
         int | None,
         option(
-            "Number of ranks that train; under torchrun it decides.", "--nproc", "--workers", parser=whole, metavar="N"
+            "Number of ranks that train; under torchrun, torchrun's own number.",
+            "--nproc",
+            "--workers",
+            parser=whole,
+            metavar="N",
         ),
     ] = None,
     backend: Annotated[str, option("gloo, nccl (needs GPUs) or mpi (needs a torch built with it).")] = "gloo",
-    timeout: Annotated[str, option("An operation that waits longer fails.")] = "30s",
+    timeout: Annotated[str, option("Longest time that an operation waits before it fails.")] = "30s",
     as_json: Json = False,
     out: Out = None,
     **options: Any,

@@ -20,7 +20,7 @@ def simulate(
     accounting: Annotated[
         str,
         option(
-            "Columns of the table: full, or paper (uploads and bits of values alone, as the SASG paper counts).",
+            "Columns of the table: full, or paper (only uploads and their bits of values, as in the SASG paper).",
             panel=OUTPUT,
         ),
     ] = "full",
@@ -28,17 +28,17 @@ def simulate(
         Path | None,
         option(
             "Write per-step metrics (δ, residual norm, uploads, accuracy) to this file: .csv or .jsonl. With --resume "
-            "it starts anew, with the step after the checkpoint.",
+            "the file is written anew, from the step after the checkpoint.",
             panel=OUTPUT,
         ),
     ] = None,
     checkpoint: Annotated[
-        Path | None, option("Save what the run needs to continue to this file.", panel=OUTPUT)
+        Path | None, option("Save the state of the run to this file, for --resume.", panel=OUTPUT)
     ] = None,
     checkpoint_every: Annotated[
         int | None,
         option(
-            "Rounds between checkpoints, at which workers wait for each other. [default: rounds / 10]",
+            "Rounds between checkpoints; workers wait for each other at each of them. [default: rounds / 10]",
             panel=OUTPUT,
             parser=whole,
             metavar="N",

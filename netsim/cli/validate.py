@@ -47,7 +47,7 @@ def validate(
     ] = 7,
     send_mode: Annotated[
         str | None,
-        option("When a sender goes on: rendezvous or eager, as in simulate. [default: eager, and trees both ways]"),
+        option("When a sender continues: rendezvous or eager, as in simulate. [default: eager; trees both ways]"),
     ] = None,
     shaping: Annotated[
         str, option("How links are shaped: fair (a class for each pair), or tbf (plain token buckets).")

@@ -114,10 +114,10 @@ class NetworkOptions:
         otherwise="that of a --profile, or 50us",
     )
     bandwidth_scale: float = option(
-        1.0, POSITIVE, "Factor on the bandwidth of every link, also where a file or keys decide it."
+        1.0, POSITIVE, "Factor on the bandwidth of every link, also of links that a file or keys describe."
     )
     latency_scale: float = option(
-        1.0, POSITIVE, "Factor on the latency of every link, also where a file or keys decide it."
+        1.0, POSITIVE, "Factor on the latency of every link, also of links that a file or keys describe."
     )
     fan_out: int = option(8, Whole(2), "Children of a switch in the topology tree.")
     placement: str = option("rank-order", Choice(PLACEMENTS), "How ranks are placed on hosts: {choices}.")
@@ -127,15 +127,15 @@ class NetworkOptions:
     sends: str | None = option(
         None,
         Choice(SENDS),
-        "When a sender goes on: rendezvous (its receiver has the message) or eager (at once, so the next message "
-        "shares the link).",
+        "When a sender continues: rendezvous (after its receiver has the message) or eager (at once, so its next "
+        "message shares the link).",
         otherwise="rendezvous in simulations, eager for real",
         name="send_mode",
     )
     profile: str | None = option(
         None,
         Text("profile.toml"),
-        "File of netsim calibrate: measured network and hosts, used where no other option decides.",
+        "File written by netsim calibrate: measured costs of network and hosts, for values that no other option sets.",
     )
 
     def settle_links(self) -> None:
@@ -208,19 +208,19 @@ class AlgorithmOptions:
         title="selection",
     )
     density_warmup: int = option(
-        0, ROUND, "Rounds in which the density of sparse algorithms falls from 1/4 to its value."
+        0, ROUND, "Number of first rounds in which the density of sparse algorithms falls from 1/4 to its final value."
     )
     overlap: str | None = option(
         None,
         Text("25MB", check_bucket),
-        "Exchange gradients during backward, in buckets of up to this size (25MB), last layers first; or tensor, a "
-        "bucket for each tensor. Then k is per bucket.",
+        "Exchange gradients during backward in buckets, last layers first: a largest size (25MB), or tensor for one "
+        "bucket per tensor. Sparse algorithms select within each bucket.",
     )
     ready: str | None = option(
         None,
         Text("measured", Ready.of),
-        "With --overlap, when buckets are ready: measured, elements (ASSUMED; elements:0.5 if forward takes half "
-        "instead of a third), or shares of the compute time, 0.5,0.8,1.",
+        "With --overlap, when buckets are ready: measured; elements, in proportion to their elements (ASSUMED; "
+        "elements:0.5 if forward takes half of the time, not a third); or fractions of the compute time, 0.5,0.8,1.",
         otherwise="measured where compute times are",
     )
 
@@ -232,24 +232,26 @@ class TrainingOptions:
     workload: str = option(
         DEFAULT,
         Text(DEFAULT),
-        f"What is trained: {', '.join(WORKLOADS)}, or your own module:factory. Its module may lie in the current "
-        "folder, which is searched after everything installed.",
+        f"What is trained: {', '.join(WORKLOADS)}, or your own module:factory. The module is searched among installed "
+        "packages, then in the current folder.",
     )
     data: str | None = option(
         None,
         Text("digits"),
-        f"Data set: {', '.join([*DATA, SYNTHETIC])}, or two with +.",
+        f"Data set: {', '.join([*DATA, SYNTHETIC])}, or two of them joined by +.",
         otherwise="the workload's",
     )
     data_dir: str | None = option(None, Text("data"), "Folder that holds the data sets.")
     split: str = option("iid", Text("iid"), "How workers share the data: iid, dirichlet:ALPHA, by-class or mix.")
     sampling: str = option(
-        "random", Text("random"), "How mini-batches are drawn: random, or epochs (no sample twice before all once)."
+        "random",
+        Text("random"),
+        "How mini-batches are drawn: random, or epochs (every sample once in each pass over a worker's data).",
     )
     batch_size: int = option(16, COUNT, "Samples in a worker's mini-batch.")
     rounds: int | None = option(None, COUNT, "Steps of training.", otherwise=f"{ROUNDS}, or 1 with --timing-only")
     learning_rate: float = option(0.1, POSITIVE, "Learning rate γ.", name="lr", title="learning rate")
-    lr_warmup: int = option(0, ROUND, "Rounds in which the learning rate grows to its value.")
+    lr_warmup: int = option(0, ROUND, "Number of first rounds in which the learning rate grows to --lr.")
     lr_decay: float = option(LR_DECAY, POSITIVE, "Factor on the learning rate at each of the rounds of --lr-decay-at.")
     lr_decay_at: tuple[int, ...] = option((), Rounds(), "Rounds at which the learning rate decays, with commas.")
     momentum: float = option(
@@ -260,8 +262,8 @@ class TrainingOptions:
     momentum_correction: bool = option(
         False,
         OnOff(),
-        "Sparse algorithms apply the momentum at each worker, before selection (DGC). Dense ones keep it on the sum; "
-        "sasg refuses it.",
+        "Sparse algorithms apply momentum at each worker, before selection (DGC). Dense algorithms still apply "
+        "momentum to the sum; sasg does not support this option.",
     )
     weight_decay: float = option(
         0.0,
@@ -269,7 +271,9 @@ class TrainingOptions:
         "Multiple of the parameters that each worker adds to its gradient, after clipping.",
     )
     clip: float | None = option(
-        None, POSITIVE, "Largest norm of a worker's own gradient, cut as by torch's clip_grad_norm_."
+        None,
+        POSITIVE,
+        "Largest norm of a worker's gradient; a longer one is scaled down as by torch's clip_grad_norm_.",
     )
     aggregate: str = option(
         "mean", Choice(("mean", "sum")), "Whether workers' vectors are averaged (mean) or added (sum)."

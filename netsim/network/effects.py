@@ -45,22 +45,22 @@ class Effects:
     protocol: str = option(
         "ideal", Choice(PROTOCOLS), "Protocol of messages: ideal, or tcp (headers, connections, slow start)."
     )
-    initial_window: int = option(10, Whole(1, example="10"), "With tcp: segments that slow start begins with.")
+    initial_window: int = option(10, Whole(1, example="10"), "With tcp: initial congestion window, in segments.")
     connections: str = option(
         "established",
         Choice(CONNECTIONS),
-        "With tcp: connections are established, or opened at a round trip per-pair of hosts or per-message.",
+        "With tcp: established (before the run), or opened in one round trip per-pair of hosts or per-message.",
     )
     switching: str = option(
         "ideal",
         Choice(SWITCHINGS),
-        "How switches forward: ideal (a message flows), cut-through or store-and-forward.",
+        "How switches forward: ideal (no delay), cut-through (after a header) or store-and-forward (whole packets).",
     )
     message_overhead_s: float = option(
-        0.0, Duration(), "Time that a message takes at each of its two hosts: 20us.", name="message_overhead"
+        0.0, Duration(), "Time that sender and receiver each spend on a message: 20us.", name="message_overhead"
     )
     byte_cost_s: float = option(
-        0.0, Duration(), "Time that a byte of a message takes at each of its two hosts: 0.1ns.", name="byte_cost"
+        0.0, Duration(), "Time that sender and receiver each spend on a byte of a message: 0.1ns.", name="byte_cost"
     )
     compute_jitter: str | None = option(
         None,
@@ -81,12 +81,12 @@ class Effects:
     background: str | None = option(
         None,
         Background(),
-        "Traffic of others: a load on every link, like 0.3, or a CSV file of src,dst,bytes,start_s.",
+        "Cross traffic: a fraction of every link's bandwidth, like 0.3, or a CSV file of src,dst,bytes,start_s.",
     )
     background_size: str = option(
         USUAL_SIZE,
         Text(check=Sizes.of),
-        "Sizes of the background's flows: exponential:1MB, fixed:100kB, lognormal:1MB:1.5.",
+        "Sizes of the flows of cross traffic: exponential:1MB, fixed:100kB, lognormal:1MB:1.5.",
     )
     link_event: str | None = option(
         None,
