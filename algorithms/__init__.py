@@ -88,6 +88,15 @@ def settings_of(text: str) -> dict[str, Any]:
     return {option.name: option.default for option in class_of(text).options} | own_options(text)
 
 
+def variant_of(text: Any) -> tuple[Any, ...]:
+    """Return what tells two variants of algorithms apart: the class and the values of all options, given or not.
+
+    >>> variant_of("topk") == variant_of("topk:gather=ring") != variant_of("topk:gather=bruck")
+    True
+    """
+    return (class_of(text), *settings_of(text).items())
+
+
 def with_options(text: str, **values: Any) -> str:
     """Return the text of an algorithm with options added from `values`.
 

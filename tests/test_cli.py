@@ -225,11 +225,18 @@ def test_python_dash_m() -> None:
     assert netsim.__version__ in ran.stdout
 
 
-def test_no_command_is_a_usage_error_that_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
-    ran = run(capsys, "")
+@pytest.mark.parametrize("group", ["", "topology"])
+def test_no_command_is_a_usage_error_that_shows_the_help(capsys: pytest.CaptureFixture[str], group: str) -> None:
+    ran = run(capsys, group)
     assert (ran.code, ran.out) == (2, "")
-    assert "simulate" in ran.err
-    assert "Traceback" not in ran.err
+    assert ran.err == run(capsys, f"{group} --help").out
+
+
+@pytest.mark.parametrize("group", ["", "topology"])
+def test_the_list_of_commands_cuts_no_sentence(capsys: pytest.CaptureFixture[str], group: str) -> None:
+    listed = run(capsys, f"{group} --help").out.partition("Commands:")[2]
+    commands = re.split(r"\n  (?=\w)", listed.strip())
+    assert [each for each in commands if not each.endswith(".") or "..." in each] == []
 
 
 PLOTS_AND_LEARNING = ["torch", "sklearn", "seaborn", "matplotlib", "pandas"]

@@ -116,7 +116,9 @@ def test_the_example_of_the_documentation(capsys: pytest.CaptureFixture[str]) ->
     [
         ("--model resnet50", "must be given"),
         ("--algorithm gtopkk", "did you mean 'gtopk'"),
-        ("--algorithm gtopk,gtopk", "named twice"),
+        ("--algorithm gtopk,gtopk", "gTop-k 0.001 was named twice"),
+        ("--algorithm gtopk,gtopk:residual=keep-at-merge", "gTop-k 0.001 was named twice"),
+        ("--algorithm topk,topk:gather=bruck", "Top-k 0.001 (bruck) was named twice"),
         ("--density many", "density 'many'"),
         ("--density 2", "density 2"),
         ("--topology mesh", "unknown topology 'mesh'"),

@@ -262,6 +262,8 @@ def test_a_study_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         ("", "[-2]", "workers -2"),
         ("", "[true]", "workers True"),
         ("workers = 3", "[2]", "both fixed and varied"),
+        ("k = [10, 20]", "[2]", "give a list of values under vary"),
+        ('way = "auto"', "[2]", "write --engine instead"),
     ],
 )
 def test_sweeps_that_are_refused(

@@ -263,7 +263,8 @@ def key_values(what: str, text: str, options: Mapping[str, Option]) -> dict[str,
         key, _, written = (part.strip() for part in item.partition("="))
         name = key.replace("-", "_")
         if not key or not written:
-            raise UsageError(f"{what}: {shown(item)} must be key=value, such as {next(iter(options), 'key')}=1")
+            keys = ", ".join(f"{each.key}={each.kind.metavar}" for each in options.values()) or "none"
+            raise UsageError(f"{what}: {shown(item)} must be key=value; known: {keys}")
         if name not in options:
             raise unknown(f"option of {what}", key, [each.key for each in options.values()] or ["none"])
         if name in found:

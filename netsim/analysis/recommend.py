@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any
 
-from algorithms import class_of, own_options, title_of, with_options
+from algorithms import class_of, own_options, title_of, variant_of, with_options
 from algorithms.topk import GATHERS, TopK
 from netsim._util.errors import UsageError
 from netsim._util.progress import OnPoint
@@ -129,14 +129,20 @@ def candidates(algorithms: Sequence[str], densities: Sequence[float], topologies
     UsageError
         If an algorithm is unknown, or a name or density is given twice.
     """
-    combinations = []
+    combinations: list[Candidate] = []
     for topology, algorithm in product(topologies, algorithms):
         own = own_options(algorithm).get("gather")
         gathers = (own,) if own is not None or class_of(algorithm) is not TopK else tuple(GATHERS)
         for density in densities if class_of(algorithm).sparse else (None,):
             combinations += [Candidate(algorithm, topology, density, gather) for gather in gathers]
-    if len(set(combinations)) < len(combinations):
-        raise UsageError("an algorithm, density or topology was named twice; name each once")
+    seen = set()
+    for each in combinations:
+        if (same := (variant_of(each.variant), each.density, each.topology)) in seen:
+            raise UsageError(
+                f"{each.title} was named twice; name each algorithm, density and topology once (topk stands for both "
+                "of its gathers)"
+            )
+        seen.add(same)
     return combinations
 
 

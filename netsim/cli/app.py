@@ -14,7 +14,7 @@ from netsim.cli.calibrate import calibrate
 from netsim.cli.doctor import doctor
 from netsim.cli.fetch import fetch
 from netsim.cli.flows import flows
-from netsim.cli.options import Command
+from netsim.cli.options import Command, show_help
 from netsim.cli.recommend import recommend
 from netsim.cli.run import run
 from netsim.cli.simulate import simulate
@@ -25,13 +25,13 @@ from netsim.cli.validate import validate
 app = typer.Typer(
     name="netsim",
     help="How will a distributed-SGD communication algorithm behave on a network? Simulate it, or run it for real.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 for command in (simulate, run, fetch, flows, study, recommend, calibrate, validate, doctor):
     app.command(cls=Command)(command)
-app.add_typer(topology, name="topology")
+app.add_typer(topology, name="topology", short_help=str(topology.info.help))
 
 
 def _version(wanted: bool) -> None:
@@ -44,11 +44,13 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def common(
+    ctx: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Read the options that come before a command."""
+    show_help(ctx)
 
 
 FILES = ("--out", "--metrics", "--checkpoint", "--trace", "--validation")
@@ -85,18 +87,19 @@ def answer(arguments: list[str] | None) -> int:
 
 
 def _of_another_command(error: Any) -> str | None:
-    """Return what to say of an option that the command does not have but ``netsim simulate`` has; None of others."""
+    """Return what to say of an option that ``netsim simulate`` has, or had under this name; None of others."""
     if not hasattr(error, "possibilities"):
         return None
-    from algorithms import OWN_OPTIONS
     from netsim._util.options import declared
-    from netsim.experiment.given import PANELS, moved
+    from netsim.experiment.given import PANELS, moved, present_option
 
     flag = error.option_name
-    for name, each in OWN_OPTIONS.items():
-        if flag == each.flag:
-            return str(moved(name, "..."))
-    if all(flag != each.flag for group in PANELS.values() for each in declared(group).values()):
+    name = flag.removeprefix("--").replace("-", "_")
+    today = present_option(name)
+    if today in {each.name for each in error.ctx.command.params}:
+        return str(moved(name, "..."))
+    known = {each.flag for group in PANELS.values() for each in declared(group).values()}
+    if today is None and flag not in known:
         return None
     command = error.ctx.command_path
     why = ": it measures a network that is there" if command == "netsim run" else ""

@@ -122,6 +122,13 @@ def takes(*names: str, required: tuple[str, ...] = (), **defaults: Any) -> Calla
     return decorate
 
 
+def show_help(ctx: typer.Context) -> None:
+    """Print the help of a group of commands where none of them was named, and exit as for a usage error."""
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help(), err=True)
+        raise typer.Exit(UsageError.exit_code)
+
+
 class Command(TyperCommand):
     """A command whose options are made when they are looked at: the choices of declared ones are of registries.
 
@@ -142,6 +149,10 @@ class Command(TyperCommand):
     def params(self, own: list[Any]) -> None:
         """Keep the parameters that typer found."""
         self._params = own
+
+    def get_short_help_str(self, limit: int = 45) -> str:
+        """Return the first paragraph of the help, whatever the limit: a sentence that is cut says too little."""
+        return " ".join((self.help or "").partition("\n\n")[0].split())
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments, then the options under their headings."""

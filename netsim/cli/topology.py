@@ -13,7 +13,7 @@ import typer
 from netsim._util.errors import check_choice
 from netsim._util.standard_streams import reader_may_go
 from netsim.cli.common import all_done, say, say_json, show_and_write, told_after, with_links, write_out
-from netsim.cli.options import Command, Json, Out, option, takes
+from netsim.cli.options import Command, Json, Out, option, show_help, takes
 
 if TYPE_CHECKING:
     from netsim.analysis.placement import Gain
@@ -24,7 +24,9 @@ SCHEMA = "netsim.topology/1"
 PLACING = "netsim.placement/1"
 
 app = typer.Typer(
-    help="Describe, draw or export a topology, and compare placements of ranks on it.", no_args_is_help=True
+    help="Describe, draw or export a topology, and compare placements of ranks on it.",
+    invoke_without_command=True,
+    callback=show_help,
 )
 
 Name = Annotated[

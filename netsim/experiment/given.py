@@ -42,6 +42,8 @@ EFFECTS = {option.name: field for field, option in declared(Effects).items()}
 """The fields of :class:`Effects`, by the name of the option that sets the field."""
 RENAMED = {"sends": EARLIER_SENDS, "placement": {"given": "rank-order"}, "gather": {"doubling": "bruck"}}
 """For each option: the present name of a value, by its name in configs of earlier versions."""
+EARLIER_OPTIONS = {"way": "engine", "sends": "send_mode"}
+"""The present name of an option, by its name in earlier versions."""
 
 
 def option_of(name: str) -> str:
@@ -103,10 +105,9 @@ def _fields(given: Mapping[str, Any]) -> dict[str, Any]:
     field_of |= {field: field for field in (*OPTIONS, "work_rates")}
     values: dict[str, Any] = {}
     for name, value in given.items():
-        if name in OWN_OPTIONS:
-            raise moved(name, str(value))
         if name not in field_of:
-            raise unknown("option", name, [*(option.name for option in OPTIONS.values()), *EFFECTS])
+            known = [*(option.name for option in OPTIONS.values()), *EFFECTS]
+            raise moved(name, str(value)) or unknown("option", name, known)
         if (field := field_of[name]) in values:
             both = [f"{other} {given[other]!r}" for other in given if field_of.get(other) == field]
             raise UsageError(f"both {' and '.join(both)} were given; give one")
@@ -115,8 +116,18 @@ def _fields(given: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def moved(name: str, value: str) -> UsageError:
-    """Return the error for an option of some algorithms that is given as if all algorithms had it."""
+def present_option(name: str) -> str | None:
+    """Return the option that replaced an option of an earlier version; None if `name` was not replaced."""
+    return "algorithm" if name in OWN_OPTIONS else EARLIER_OPTIONS.get(name)
+
+
+def moved(name: str, value: str) -> UsageError | None:
+    """Return the error that names the new spelling of an option of an earlier version; None for other options."""
+    if name in EARLIER_OPTIONS:
+        flag = "--" + EARLIER_OPTIONS[name].replace("_", "-")
+        return UsageError(f"--{name} is called {flag} now; write {flag} instead")
+    if name not in OWN_OPTIONS:
+        return None
     owners = owners_of(name)
     key = OWN_OPTIONS[name].key
     return UsageError(

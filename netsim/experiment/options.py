@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from algorithms import ALGORITHMS, own_options
+from algorithms import ALGORITHMS, variant_of
 from algorithms.selection import HOWS
 from netsim._util.device import check_device
 from netsim._util.errors import UsageError, shown
@@ -57,10 +57,12 @@ class Algorithms(Kind):
             raise UsageError(f"{name} {shown(value)} must be a name or several, such as 'dense,gtopk'")
         if not value:
             raise UsageError("no algorithm was named; name at least one, such as gtopk")
+        named: dict[Any, str] = {}
         for algorithm in value:
-            own_options(algorithm)
-            if value.count(algorithm) > 1:
-                raise UsageError(f"{name} {algorithm!r} was named twice; name each once")
+            if (earlier := named.get(variant_of(algorithm))) is not None:
+                first = "" if earlier == algorithm else f", first as {earlier!r}"
+                raise UsageError(f"{name} {algorithm!r} was named twice{first}; name each once")
+            named[variant_of(algorithm)] = algorithm
         return tuple(value)
 
     def write(self, value: tuple[str, ...]) -> str:

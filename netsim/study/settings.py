@@ -132,4 +132,6 @@ def _one_line(error: ValidationError) -> str:
     reason = wrong["msg"].removeprefix("Value error, ").removeprefix("Input ")
     if wrong["loc"] and wrong["loc"][-1] in KINDS and wrong["type"] != "finite_number":
         reason = "must be a number, text, true or false"
+        if wrong["loc"][0] == "fixed" and isinstance(wrong["input"], tuple):
+            reason += "; give a list of values under vary"
     return f"setting {place or 'of the study'} {wrong['input']!r}: {reason}"
