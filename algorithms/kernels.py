@@ -209,7 +209,7 @@ class NumpyKernels:
         return True
 
     def _scan(self, residual: Floats, vector: Floats, factor: Any, k: int, floor: int) -> Int32s:
-        """Add, and return the positions of the k largest of the elements above `floor`."""
+        """Add `factor` times `vector`, and return the positions of the k largest of the elements above `floor`."""
         positions, keys = np.empty(0, np.int64), np.empty(0, KEYS[residual.dtype])
         magnitudes = np.empty(min(SLAB, residual.size), keys.dtype)
         exceed = np.empty(magnitudes.size, np.bool_)
@@ -228,7 +228,7 @@ class NumpyKernels:
         return positions[self._largest(keys, k)].astype(np.int32)
 
     def _guess(self, residual: Floats, vector: Floats, factor: Any, k: int) -> int:
-        """Return a floor estimated from the sample, or 0 where guessing does not pay."""
+        """Return a floor estimated from the sample, or 0 if k is too large for the sample."""
         groups = residual.size // STRIDE
         rank = _rank(residual.size, k)
         if 2 * rank > groups:
@@ -284,7 +284,10 @@ class CompiledKernels:
         return positions
 
     def _arguments(self, residual: Floats, vector: Floats, factor: Any) -> tuple[Floats, Floats, Any, Keys]:
-        """Return residual, vector, factor and the residual's bits; a residual that is only read may be read-only."""
+        """Return the loops' arguments: residual, vector, factor and the bits of the residual.
+
+        Without a vector, the loops get only the bits, so that the residual may be a read-only array.
+        """
         bits = residual.view(KEYS[residual.dtype])
         if vector.size:
             return residual, vector, factor, bits
@@ -468,7 +471,7 @@ def _scan(
 
 
 def _guess(residual: Floats, vector: Floats, factor: Any, bits: Keys, k: int) -> Any:
-    """Return a floor estimated from the sample, or 0 where guessing does not pay."""
+    """Return a floor estimated from the sample, or 0 if k is too large for the sample."""
     none = bits.dtype.type(0)
     groups, rank = bits.size // STRIDE, _rank(bits.size, k)
     if 2 * rank > groups:

@@ -1,4 +1,4 @@
-"""LASG, lazily aggregated stochastic gradients: two rules by which workers decide, and one for the server."""
+"""LASG, lazily aggregated stochastic gradients: two rules that workers evaluate, and one that the server evaluates."""
 
 from __future__ import annotations
 

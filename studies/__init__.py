@@ -1,7 +1,7 @@
 """Studies: one file per study, with the points it measures and the conclusion it draws.
 
-To add one: a file with a ``STUDY``, a :class:`netsim.study.Study`, and a line below. A study is imported when it is
-loaded by name.
+To add a study, write a file that defines ``STUDY``, a :class:`netsim.study.Study`, and add a line to :data:`STUDIES`.
+A study is imported when it is loaded by name.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ class Predicted:
 
 
 def prediction(findings: Sequence[Finding]) -> tuple[Section, dict[str, Any], list[str], list[str]]:
-    """Return the predicted throughputs as a section, as JSON, as sentences, and their limits."""
+    """Return the predicted throughputs as a section, as JSON and as sentences, and sentences on their limits."""
     network = {
         (_model_of(point), name_of(point["algorithm"]), point["workers"]): outcome["comm_time_s"]
         for point, outcome in findings

@@ -256,7 +256,7 @@ class Growth:
         return laws
 
     def broken(self) -> list[Broken]:
-        """Return the conditions on which an algorithm is BREAKS times slower than on the first topology."""
+        """Return conditions and algorithms with at least BREAKS times the communication time of the first topology."""
         reference, last = self.conditions[0].topology, self.grid[-1]
         slower = []
         for (condition, algorithm), fitted in self.fits.items():

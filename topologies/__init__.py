@@ -111,7 +111,7 @@ class Taken(NamedTuple):
 
 
 def taken(topology: str) -> Taken:
-    """Return whether a shape's bandwidth and latency matter to a topology; a file or keys may set all links."""
+    """Return whether any link of a topology takes the shape's bandwidth, and whether any takes its latency."""
     check_topology(topology)
     return Taken(False, False) if is_file(spec.name_of(topology)) else _taken(topology)
 

@@ -96,7 +96,7 @@ def read_matrix(path: Path) -> tuple[list[str], FloatArray]:
 
 
 class WideAreaRouter:
-    """Finds the only routes: to the site's switch, over the link between the sites, and to the host."""
+    """Finds the one route of each pair: to the site's switch, over the link between the sites, and to the host."""
 
     def __init__(self, site: IntArray, between: IntArray) -> None:
         self._site, self._between = site, between

@@ -25,7 +25,7 @@ class Kind:
     metavar = "TEXT"
 
     def parse(self, text: str) -> Any:
-        """Return the value that a text on the command line writes; UsageError, without the option's name, if none."""
+        """Return the value of a text on the command line; a UsageError for a wrong text omits the option's name."""
         return text
 
     def read(self, name: str, value: Any) -> Any:
@@ -48,7 +48,7 @@ class Whole(Kind):
     metavar = "N"
 
     def parse(self, text: str) -> int:
-        """Return the whole number that a text writes."""
+        """Return the whole number that a text represents."""
         if (value := read_whole(text)) is None:
             raise UsageError(f"{shown(text)} is not a whole number of at most 18 digits; write it like 8")
         return value
@@ -72,7 +72,7 @@ class Number(Kind):
     metavar = "X"
 
     def parse(self, text: str) -> float:
-        """Return the number that a text writes; what is not finite is left to :meth:`read`."""
+        """Return the number that a text represents; :meth:`read` refuses infinities and NaN."""
         value = read_number(text)
         if value is None and text.strip().lower().removeprefix("-") in ("nan", "inf", "infinity"):
             return float(text)
@@ -99,7 +99,7 @@ class OnOff(Kind):
     metavar = "true|false"
 
     def parse(self, text: str) -> bool:
-        """Return the truth value that a text writes."""
+        """Return the truth value that a text represents."""
         if (value := {"true": True, "false": False}.get(text.lower())) is None:
             raise UsageError(f"{shown(text)} must be true or false")
         return value
@@ -122,7 +122,7 @@ class Choice(Kind):
     names: Collection[str]
 
     def read(self, name: str, value: Any) -> str:
-        """Return the name, if it is among those that there are."""
+        """Return the name, if it is one of `names`."""
         check_choice(name, value, self.names)
         return str(value)
 

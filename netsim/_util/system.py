@@ -38,7 +38,7 @@ def child_environment() -> dict[str, str]:
 
 @contextmanager
 def safe_children() -> Iterator[None]:
-    """Give processes that a library starts within this block the :func:`child_environment`."""
+    """Have processes that a library starts within this block inherit the :func:`child_environment`."""
     before = os.environ.copy()
     os.environ.update(child_environment())
     try:
@@ -178,10 +178,11 @@ AWAKE = Path("/dev/cpu_dma_latency")
 
 @contextmanager
 def inhibit_cpu_idle() -> Iterator[bool]:
-    """Keep idle processors from sleeping, where the kernel lets this process; yield whether it does.
+    """Keep idle processors from sleeping, if the kernel permits; yield whether it does.
 
-    A processor that sleeps delays timers and wake-ups by its exit latency, a virtual one until its host schedules it.
-    Linux honours the largest latency in microseconds that is written to this file as long as it is open (PM QoS).
+    A sleeping processor delays timers and wake-ups by its exit latency; a virtual one, until its host schedules it.
+    The kernel's limit on that latency is the number of microseconds that a process writes to ``/dev/cpu_dma_latency``,
+    for as long as the process keeps the file open (PM QoS).
     """
     with ExitStack() as held:
         try:

@@ -87,7 +87,7 @@ def answer(arguments: list[str] | None) -> int:
 
 
 def _of_another_command(error: Any) -> str | None:
-    """Return what to say of an option that ``netsim simulate`` has, or had under this name; None of others."""
+    """Return the error text for an option that ``netsim simulate`` has, or had under that name; None for any other."""
     if not hasattr(error, "possibilities"):
         return None
     from netsim._util.options import declared

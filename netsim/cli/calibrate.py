@@ -38,8 +38,8 @@ def calibrate(
 ) -> None:
     """Measure the costs of messages, selection, merging and a training step, and write them as a profile.
 
-    Other commands read the profile by --profile. Messages go between two ranks over loopback, in a shaped cluster or,
-    under torchrun, between ranks 0 and 1 of its job. No collective is measured. It takes less than a minute.
+    Other commands read the profile with --profile. Two ranks exchange messages over loopback or in a shaped cluster;
+    under torchrun, ranks 0 and 1 of the job do. No collective is measured. Calibration takes less than a minute.
     """
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
     from netsim._util.storage import check_outputs

@@ -36,9 +36,9 @@ def is_watched(console: Console) -> bool:
 
 
 class Forecast:
-    """A forecast of the remaining time of a run, printed once on stderr if it is long; a run of years is refused.
+    """Forecasts the remaining time of a run once: prints a long time on stderr, and refuses a run of years.
 
-    The first round does not count, because it includes loading and compiling.
+    The forecast leaves out the first round, because that round includes loading and compiling.
     """
 
     AFTER_S, LONG_S, LONGEST_S = 10.0, 60.0, 2 * A_YEAR_S
@@ -50,7 +50,7 @@ class Forecast:
         self._said = False
 
     def note(self, done: int) -> None:
-        """Record the number of finished rounds; print the forecast, or raise InfeasibleError for years."""
+        """Record that `done` rounds are finished. Print a long forecast, or raise InfeasibleError for one of years."""
         now = time.monotonic()
         self._began = self._began or (done, now)
         before, began = self._began

@@ -20,7 +20,7 @@ BEGIN, END = "<!-- options: python -m netsim.cli.option_table README.md -->", "<
 
 
 def table() -> str:
-    """Return the table in Markdown: a row an option, under the headings of ``netsim simulate --help``."""
+    """Return the table in Markdown: one row per option, under the headings of ``netsim simulate --help``."""
     command: Any = typer.main.get_command(app)
     panels: dict[str, list[tuple[str, str]]] = {}
     for each in command.commands["simulate"].params:

@@ -170,7 +170,7 @@ class Command(TyperCommand):
 
 
 def of_algorithms() -> list[tuple[str, str]]:
-    """Return the options that algorithms declare, each with its help and who takes it."""
+    """Return each option that algorithms declare as two texts: its key and type, and its algorithms and help."""
     from algorithms import OWN_OPTIONS, owners_of
 
     return [

@@ -129,7 +129,7 @@ def _as_json(study: Study[Any], plan: Plan, setting: str) -> dict[str, Any]:
 
 
 def _in_words(study: Study[Any], plan: Plan, setting: str) -> str:
-    """Return the number of points, the options that vary, and those that do not."""
+    """Return the plan as text: the number of points, the options that vary, and the options with one value."""
     names = dict.fromkeys(name for point in plan.points for name in point)
     values = {name: dict.fromkeys(str(point.get(name, "default")) for point in plan.points) for name in names}
     varied = [f"  {name}: {', '.join(options)}" for name, options in values.items() if len(options) > 1]

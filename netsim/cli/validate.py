@@ -172,7 +172,7 @@ def _settings(config: dict[str, Any], timeout_s: float) -> list[Setting]:
 
 
 def _cells(config: dict[str, Any], ranks: int, racks: bool = False) -> Iterator[Cell]:
-    """Yield the cells to compare: exchanges, with single flows by default if there are `racks`, and rounds."""
+    """Yield the cells to compare: exchanges, then training rounds. With `racks`, the default includes single flows."""
     from algorithms import ALGORITHMS
     from netsim._util.units import parse_size
     from netsim.comm.worker import SENDS

@@ -226,7 +226,10 @@ def _token_bucket(device: str, rate: int, leaf: str) -> Iterator[str]:
 
 
 def _fair(device: str, rate: int, peers: list[str], leaf: str, gso_segments: int) -> Iterator[str]:
-    """Yield htb commands: equal classes for all peers; pure acknowledgements, told by their length, go first."""
+    """Yield htb commands: a class of equal rate per peer, and a class of higher priority for pure acknowledgements.
+
+    A filter recognises pure acknowledgements by their length.
+    """
     leaf = leaf or f"bfifo limit {QUEUE_BYTES}"
     burst = f"burst {BURST_BYTES} cburst {BURST_BYTES} quantum {gso_segments * FRAME_BYTES}"
     yield f"qdisc add dev {device} root handle 1: htb default {ACK_CLASS}"

@@ -11,9 +11,9 @@ from netsim.comm.worker import EXPAND, Compute
 
 
 class Piece(NamedTuple):
-    """A piece of a flat vector: its elements `first` to `last`, and its `tensors`, from one index to another.
+    """A piece of a flat vector: the elements [first, last), which lie in tensors number [tensors[0], tensors[1]).
 
-    `ready` is the share of the gradient's compute time after which the piece is ready.
+    `ready` is the fraction of the gradient's compute time after which the piece is ready.
     """
 
     first: int
@@ -24,9 +24,9 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class InPieces:
-    """Compute a gradient whose pieces are taken as they become ready, those of the last layers first.
+    """Request to compute a gradient, whose pieces become ready one after another, those of the last layers first.
 
-    The answer is :class:`Pieces`. An interpreter may continue the computation while other coroutines of the rank
+    ``await`` returns :class:`Pieces`. An interpreter may continue the computation while other coroutines of the rank
     exchange pieces. After :data:`EXPAND` the whole gradient is computed at once, and its time passes in pieces.
     """
 
@@ -39,10 +39,10 @@ class InPieces:
 
 
 class Pieces:
-    """A gradient in progress."""
+    """The pieces of a gradient that is being computed."""
 
     async def next(self) -> Vector:
-        """Return the next piece, which no other coroutine holds."""
+        """Wait until the next piece is ready, and return it; no other coroutine uses its elements."""
         raise NotImplementedError
 
 

@@ -44,7 +44,7 @@ class RankFailedError(NetsimError):
 
 @dataclass(frozen=True, slots=True)
 class ExitMessage:
-    """What a process said of its own end.
+    """The error that ended a process, as the process itself reported it.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ class ExitMessage:
     exit_code
         Exit status.
     peer
-        The rank that it waited for; None if it waited for no rank.
+        The rank that the process waited for; None if it waited for no rank.
     """
 
     kind: str
@@ -137,6 +137,6 @@ def diagnose(exits: Mapping[int | str, RankExit], reached: str = "") -> tuple[st
 
 
 def _peer_waited_too(message: ExitMessage, messages: Mapping[int | str, ExitMessage], kind: str) -> bool:
-    """Return whether a rank waited for one that waited in vain, too, and so knows more."""
+    """Return whether the peer that a rank waited for waited in vain, too; its message is then closer to the cause."""
     peer = messages.get(message.peer) if message.peer is not None else None
     return peer is not None and peer.kind == kind

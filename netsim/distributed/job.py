@@ -134,7 +134,7 @@ class Job:
 
 
 class Phases:
-    """A file with a record for each rank: the operation that it is in, if that must end within the timeout."""
+    """A file with one record per rank: the rank's present operation, if that operation must end within the timeout."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

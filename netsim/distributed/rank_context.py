@@ -38,14 +38,14 @@ def _ignore(where: str) -> None:
 
 
 class RankContext:
-    """The rank of this process, and what it is doing.
+    """The rank of this process and its present operation; error messages begin with them.
 
     Attributes
     ----------
     rank : int
         This rank.
     note : callable
-        Told when the rank enters or leaves an operation that must end within the timeout.
+        Called when the rank enters or leaves an operation that must end within the timeout; see :data:`NotePhase`.
     """
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class RankContext:
         self._between = "starting, before step 0"
 
     def follow(self, worker: Worker, doing: Callable[[], str]) -> None:
-        """Take operation and step from a worker from now on, and what it is doing there from ``doing()``."""
+        """Describe this rank by the operation and step of `worker` from now on, and by the text of ``doing()``."""
         self._worker, self._doing = worker, doing
 
     def __str__(self) -> str:

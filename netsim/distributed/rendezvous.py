@@ -193,17 +193,17 @@ def verify_config(
     timeout_s
         Seconds to wait.
     config
-        What this rank is going to do.
+        The configuration of this rank.
     serves
-        Whether this rank serves the store. It then stays until all have come, or the time is up, so that they can read
-        what is wrong.
+        Whether this rank serves the store. A serving rank stays until all ranks have published or the time is up, so
+        that the others can read which configuration differs.
 
     Raises
     ------
     ProtocolError
         If a rank's configuration differs.
     PeerSilentError
-        If a rank does not come.
+        If a rank publishes no configuration in time.
     """
     mine = json.loads(json.dumps({"world size": world_size, "netsim": version()} | dict(config)))
     store.set(f"claim-{rank}", json.dumps(mine))

@@ -151,7 +151,7 @@ def _wait_for_others(processes: Sequence[Process]) -> None:
 def _failure(
     processes: Sequence[Process], job: Job, names: Sequence[int | str], grace_s: float = GRACE_S
 ) -> RankFailedError:
-    """End all processes, and return the error that their exit messages tell."""
+    """End all processes, and return the error diagnosed from their exit statuses and messages."""
     reached, exits = job.reached(), {}
     for name, process in zip(names, processes, strict=True):
         halted = process.poll() is None and is_halted(process.pid)

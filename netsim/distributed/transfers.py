@@ -199,7 +199,7 @@ class Incoming(Handle[Any]):
 
 
 class Announced(Incoming):
-    """A message being received whose header arrives first, since only the header tells the size.
+    """A message that is received in two transfers: a header, which tells the size, then the body.
 
     Parameters
     ----------

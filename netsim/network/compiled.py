@@ -261,9 +261,9 @@ def free(core: Core, slot: int) -> None:
 
 @jit
 def take(core: Core, slot: int, held: NDArray[np.int64]) -> int:
-    """Free a flow that ended, and write into `held` for how many picoseconds each link of its route limited it.
+    """Free a flow that ended, and return the picoseconds for which the flow's own cap limited its rate.
 
-    Return for how many picoseconds its own cap did.
+    Write into `held` the picoseconds for which each link of the route limited the rate.
     """
     index, position = core.flows[slot].knot, 0
     while index != NONE:
@@ -376,7 +376,7 @@ _UNSETTLED: Final = -1
 
 @jit
 def _tie(core: Core, slot: int) -> None:
-    """Put a flow on its links."""
+    """Append a flow to the list of flows of each of its links."""
     links, knots = core.links, core.knots
     index = core.flows[slot].knot
     while index != NONE:

@@ -135,7 +135,10 @@ class FlowShare:
 
 
 class ProgressiveFilling:
-    """A :class:`~netsim.network.flow.FairShareSolver` that computes the rates of whole components anew."""
+    """A :class:`~netsim.network.flow.FairShareSolver` that recomputes all rates of a component when a flow changes.
+
+    A component is a set of flows that are connected through links that they share.
+    """
 
     def __init__(self) -> None:
         self._shares: dict[Flow, FlowShare] = {}

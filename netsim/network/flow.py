@@ -127,7 +127,7 @@ class FairShareSolver(Protocol):
 
     @property
     def shared_out(self) -> int:
-        """How many rates were computed so far: a measure of the work done."""
+        """Number of rates computed so far, as a measure of the solver's work."""
 
     @property
     def next_instant(self) -> int | None:

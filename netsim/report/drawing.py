@@ -30,7 +30,7 @@ class Series:
     low, high
         Bounds of each `y`, drawn as a shaded band.
     like
-        The name of another series whose colour and marker this one takes, as a fit takes those of its data.
+        The name of another series with the same colour and marker. A fitted curve names the series of its data.
     line, points
         Whether the points are joined by a line, and whether they have markers.
     """

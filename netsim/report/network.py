@@ -100,7 +100,10 @@ def draw_network(fabric: Fabric, order: IntArray) -> str:
 
 
 def _levels(fabric: Fabric, order: IntArray) -> np.ndarray | None:
-    """Return positions by level, the distance from the nearest host; None if a cable joins nodes of one level."""
+    """Return node positions (n, 2) for a drawing in levels; None if a cable joins two nodes of one level.
+
+    The level of a node is the number of links from the nearest host or server to it.
+    """
     graph = fabric.graph
     nodes = len(fabric.names)
     level = np.full(nodes, -1)

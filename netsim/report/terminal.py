@@ -166,7 +166,7 @@ def _momentum(results: list[Result]) -> str:
 
 
 def _by_value(texts: Mapping[str, str]) -> list[str]:
-    """Return each distinct text of a mapping from titles to texts; where texts differ, with the titles it is for."""
+    """Return the distinct texts of a mapping from titles to texts; each of several texts names its titles."""
     titles: dict[str, list[str]] = {}
     for title, text in texts.items():
         titles.setdefault(text, []).append(title)
@@ -232,7 +232,7 @@ def _table(results: list[Result]) -> Table:
 
 
 def _empty_table(numbers: Sequence[str]) -> Table:
-    """Return a table with a column of algorithms, and columns of numbers with these heads."""
+    """Return a table without rows: a column of algorithms, and a right-aligned column for each name in `numbers`."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("algorithm", no_wrap=True)
     for name in numbers:

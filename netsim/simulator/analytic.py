@@ -97,7 +97,7 @@ class Formulas(SymmetryRecorder):
 
     @property
     def last(self) -> EventChain:
-        """The last instant of all ranks, and the critical path to it."""
+        """The critical path to the last event of all ranks; its ``now`` is the instant of that event."""
         chain, sure = max(zip(self.chains, self.sure, strict=True), key=lambda each: (each[0].now, each[1]))
         if not (sure or self.somebody):
             raise NoScheduleError("who ends last is not known")

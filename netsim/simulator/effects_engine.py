@@ -325,7 +325,7 @@ class EffectsTransport(SimulatedTransport):
         )
 
     def _drained(self, transfer: DisturbedTransfer, flow: Flow) -> None:
-        """Go on after a window: with the next one when its acknowledgement is back, or at the receiver's host."""
+        """Start the next window once this one is acknowledged; after the last window, go to the receiver's host."""
         for bottleneck, duration in flow.bottlenecks:
             transfer.path = transfer.path.then(bottleneck, duration)
         if not transfer.windows:

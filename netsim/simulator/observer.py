@@ -62,28 +62,28 @@ class RunObserver:
     """The events of a run; every method does nothing here, and an observer overrides those that it needs."""
 
     def began(self, transport: Transport) -> None:
-        """Learn that ranks start, or go on after a pause, over `transport`."""
+        """Take note that ranks start, or continue after a pause, over `transport`."""
 
     def computed(self, computation: Computation) -> None:
-        """Learn of a computation that takes simulated time, as soon as its end is known."""
+        """Take note of a computation that takes simulated time, as soon as its end is known."""
 
     def delivered(self, message: TracedMessage) -> None:
-        """Learn of a message whose last byte has arrived and whose sender may go on."""
+        """Take note of a message whose last byte has arrived and whose sender may continue."""
 
     def waited(self, rank: int, start: int, end: int) -> None:
-        """Learn that a coroutine of `rank` waited for a message between two instants, in picoseconds."""
+        """Take note that a coroutine of `rank` waited for a message between two instants, in picoseconds."""
 
     def advanced(self) -> None:
-        """Learn that the transport let its next event happen; its `now` may be another instant."""
+        """Take note that the transport processed an event, which may have advanced simulated time."""
 
     def showed(self, worker: Worker, what: str, *vectors: Vector) -> None:
-        """Learn of vectors that an algorithm shows with :meth:`~netsim.comm.worker.Worker.observe`."""
+        """Take note of vectors that an algorithm shows with :meth:`~netsim.comm.worker.Worker.observe`."""
 
     def step_ended(self, worker: Worker, trained: Trained) -> None:
-        """Learn that a rank ended step ``worker.step``, and what it holds."""
+        """Take note that a rank ended step ``worker.step``; `trained` holds its parameters and state."""
 
     def paused(self, state: CheckpointState) -> None:
-        """Learn that all ranks ended the steps before ``state.step`` and that the network is idle."""
+        """Take note that all ranks ended the steps before ``state.step`` and that the network is idle."""
 
 
 class Observers:
@@ -110,7 +110,7 @@ class Observers:
 
 
 UNOBSERVED = Observers()
-"""Nobody watches."""
+"""No observers: the run is not watched."""
 
 
 def tell(listeners: tuple[Callable[..., None], ...], *event: Any) -> None:

@@ -48,7 +48,7 @@ class Transport(Protocol):
         """
 
     def expect(self, worker: Worker, request: Recv[Any]) -> None:
-        """Learn that `worker` is ready to receive; some transports send nothing before."""
+        """Take note that `worker` is ready to receive; some transports send nothing before then."""
 
     def compute(
         self, worker: Worker, request: Compute[Any], call: Callable[[], Any], path: CriticalPath, done: Done

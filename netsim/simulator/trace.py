@@ -73,7 +73,7 @@ class Trace:
             self.messages.append(record)
 
     def set_levels(self, now: int, used: dict[str, float]) -> None:
-        """Keep the shares of bandwidth in use from `now` on; links that are not in `used` are idle."""
+        """Record the fraction of each link's bandwidth in use from `now` on; links that are not in `used` are idle."""
         if self.left_out:
             return
         for link in self.levels.keys() | used.keys():

@@ -89,7 +89,7 @@ def run_study(
     jobs
         Points measured at the same time on this machine; 0 for one per core.
     cluster
-        The address of a Dask scheduler, ``dask://host:port``, whose workers measure instead.
+        The address of a Dask scheduler, ``dask://host:port``, whose workers then measure all points.
     resume
         Whether stored points of an earlier run are used; otherwise all points are measured again.
     data_dir
@@ -97,7 +97,7 @@ def run_study(
     validation
         A result of ``netsim validate`` to include in the report.
     on_point
-        Called with the number of points known and in all, whenever a point becomes known.
+        Called with the number of points whose outcome is known, and the number of all points, as the former grows.
 
     Raises
     ------

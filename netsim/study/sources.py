@@ -203,7 +203,7 @@ class Module:
         return {each.asname or each.name: Reference(module, each.name) for each in statement.names}
 
     def _resolved(self, target: Reference, attributes: Iterable[str] = ()) -> Reference:
-        """Return the target of a reference followed by attributes, where a submodule is a module, not a name."""
+        """Follow attributes from a reference through submodules; return the name or module that they lead to."""
         module, name = target
         for part in (*(() if name == WHOLE else (name,)), *attributes):
             known = load(module, self._beside)
@@ -302,7 +302,7 @@ def _names_bound(statement: ast.stmt) -> Iterator[str]:
 
 
 def _has_effects(statement: ast.stmt) -> bool:
-    """Return whether a top-level statement does more than bind names; a decorator may register a function."""
+    """Return whether a top-level statement may do more than bind names, such as a decorator that registers."""
     if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
         return any(isinstance(each, ast.Call) for each in statement.decorator_list)
     if isinstance(statement, ast.Assign | ast.AnnAssign):

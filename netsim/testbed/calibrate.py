@@ -73,12 +73,12 @@ def measure_as_rank(details: Mapping[str, Any], rank: int, stage: Any) -> list[d
     rank
         This rank.
     stage
-        Called with the name of each part and 0 when rank 0 begins it.
+        Called as ``stage(name, 0)`` when rank 0 begins the part of that name.
 
     Returns
     -------
     list of dict
-        On rank 0 one record of all measurements; elsewhere nothing.
+        On rank 0, one record of all measurements. On other ranks, an empty list.
     """
     import torch.distributed as dist
 
@@ -132,7 +132,9 @@ def profile_of(calibration: CalibrationPlan, record: Mapping[str, Any]) -> Profi
 
 
 def lines_of(trips: list[Trips], nominal_bps: float | None = None) -> tuple[LinkLine, Line]:
-    """Return the line of the link, and that of one host; a trip one way takes the link once and a host twice.
+    """Return two fitted lines: seconds of a message on the link, and seconds to pack or unpack a message on one host.
+
+    A one-way trip consists of packing, one passage of the link, and unpacking.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The cells of a validation, each an exchange or an algorithm's rounds, and one rank's part in measuring them."""
+"""The cells of a validation, each an exchange or an algorithm's rounds, and how one rank measures them."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class CorePool:
         self._cores, self._busy_cores, self._idle_ps, self._since = cores, 0.0, 0.0, now
 
     def idle_ps(self, now: int) -> float:
-        """Return the picoseconds without work on messages since the start, in the mean over cores."""
+        """Return the picoseconds without message work since the start, averaged over the cores."""
         self._idle_ps += max(0.0, 1 - self._busy_cores / self._cores) * (now - self._since)
         self._since = now
         return self._idle_ps
@@ -61,18 +61,18 @@ class Processors:
     def run(
         self, rank: int, charge: int, ended: Callable[[], object], *, most: float = 1.0, on_message: bool = True
     ) -> None:
-        """Work for a rank, then call ``ended()``.
+        """Occupy the cores of a rank for `charge`, then call ``ended()``.
 
         Parameters
         ----------
         rank
-            Whose cores do the work.
+            The rank whose cores do the work.
         charge
             Core time in picoseconds.
         most
             Largest fraction of one core that the work may use.
         on_message
-            Whether the work is for a message, and so keeps threads awake.
+            Whether the work belongs to a message. Only message work keeps threads awake.
         """
         pool, cores = self._pools[rank], most if on_message else 0.0
 
@@ -85,7 +85,7 @@ class Processors:
         self._work.start(pool.route, math.ceil(charge / 8), lambda _: end(), cap_bps=most * PICOSECONDS)
 
     def idle_ps(self, rank: int) -> float:
-        """Return the picoseconds for which a rank's cores had no message to work on, in the mean over cores."""
+        """Return the picoseconds without message work since the start, averaged over the cores of a rank."""
         return self._pools[rank].idle_ps(self._now)
 
     @property

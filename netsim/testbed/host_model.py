@@ -243,7 +243,7 @@ class HostTransport:
         return self._cooled(self._wake_warm, self._wake_cold, rank, thread)
 
     def _waking_both(self, rank: int) -> int:
-        """Return the picoseconds until a message has woken a rank's thread of gloo's, and that the rank's own."""
+        """Return the picoseconds until a message has woken gloo's thread, and gloo's thread the rank's own thread."""
         return self._waking(rank, GLOO_THREAD) + self._waking(rank, RANK_THREAD)
 
     def _cooled(self, warm: int, cold: int, rank: int, activity: str) -> int:

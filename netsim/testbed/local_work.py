@@ -72,7 +72,7 @@ def medians(runs: list[Mapping[str, list[float]]]) -> dict[str, float]:
 
 @dataclass(frozen=True, slots=True)
 class TimedCosts:
-    """Charges measured seconds; a size that was not measured is charged in proportion to the nearest one.
+    """Charges measured seconds. A size without a measurement is charged in proportion to the nearest measured size.
 
     Parameters
     ----------

@@ -115,7 +115,7 @@ class TokenBucket:
         self.since = now
 
     def refill(self, now: int) -> float:
-        """Add the tokens gained until now, and return how many there are."""
+        """Add the tokens gained until `now` (picoseconds), and return the tokens in the bucket, in bits."""
         self.bits = min(self.capacity, self.bits + self.rate * (now - self.since) / PICOSECONDS)
         self.since = now
         return self.bits
@@ -281,7 +281,7 @@ class ShapedNetwork:
         self._set_alarm()
 
     def _capacity(self, link: Link, streams: int) -> float:
-        """Return the bandwidth of a link for so many streams; in deficit, only what they are guaranteed."""
+        """Return the bit/s that `streams` streams can use of a link; in deficit, the sum of their guaranteed rates."""
         if self._bucket(link).in_deficit:
             return min(1.0, streams * self._wire.guaranteed_rate) * link.bandwidth_bps
         return link.bandwidth_bps

@@ -63,7 +63,7 @@ class SimultaneousStart:
         return float(instant)
 
     def maximum(self, seconds: float) -> float:
-        """Return the largest value that a rank gives."""
+        """Return, on every rank, the largest `seconds` that any rank passed."""
         import torch
         import torch.distributed as dist
 
@@ -72,7 +72,7 @@ class SimultaneousStart:
         return float(value)
 
     def broadcast(self, flag: bool) -> bool:
-        """Return the flag that rank 0 gives."""
+        """Return, on every rank, the `flag` that rank 0 passed."""
         import torch
         import torch.distributed as dist
 

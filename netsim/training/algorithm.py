@@ -126,12 +126,12 @@ class Algorithm:
         recipe
             The hyper-parameters of SGD.
         state
-            What this rank remembers from the step before.
+            The state of this rank after the previous step.
 
         Returns
         -------
         parameters, state
-            The parameters after the step, and what this rank remembers for the next one.
+            The parameters, and the state of this rank, after the step.
         """
         vector = None
         if gradient is not None:

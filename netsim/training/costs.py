@@ -32,7 +32,7 @@ class Costs(Protocol):
 
 
 class ReportedCosts(Costs, Protocol):
-    """A cost model that a report can name the source of, and a checkpoint can save the measurements of."""
+    """A cost model whose source appears in reports and whose measurements are saved in checkpoints."""
 
     def provenance(self, *works: Work) -> Provenance:
         """Return MEASURED if the costs of all these kinds of work are measured, else ASSUMED."""

@@ -1,4 +1,4 @@
-"""Bruck's all-gather: what a rank holds doubles in every round, for any number of ranks.
+"""Bruck's all-gather: the number of vectors that a rank holds doubles in every round, for any number of ranks.
 
 J. Bruck, C.-T. Ho, S. Kipnis, E. Upfal and D. Weathersby, Efficient algorithms for all-to-all communications in
 multiport message-passing systems, IEEE Transactions on Parallel and Distributed Systems 8(11), 1997.
@@ -15,8 +15,8 @@ from netsim.comm.worker import Worker
 def bruck_all_gather(worker: Worker, own: VectorT) -> Schedule[list[VectorT]]:
     """Return every worker's vector in rank order: ⌈log₂P⌉ α + (P-1) d β for vectors of d elements.
 
-    In round i, rank r sends what it holds of ranks r, r+1, …, but at most 2^i and in the last round P - 2^i of
-    them, to rank r - 2^i.
+    In round i, rank r sends to rank r - 2^i the vectors of ranks r, r+1, …: 2^i vectors, but in the last round only
+    P - 2^i.
     """
     workers = worker.workers
 

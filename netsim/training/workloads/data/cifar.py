@@ -114,7 +114,7 @@ class _Array:
 
 
 class _Latin1:
-    """Replaces codecs.encode, which Python 3 uses to write bytes in an old protocol."""
+    """Replaces codecs.encode, which turns text into bytes in pickles of protocol 2 or less."""
 
     __slots__ = ()
 
