@@ -1,12 +1,12 @@
-"""A collective as a schedule: in each round, who sends which slot to whom, and what becomes of it there.
+"""A collective as a schedule: the messages of each round, and what a receiver does with each message.
 
-Every rank holds payloads in numbered *slots*: chunks of a vector, or one vector of each rank. A round moves slots
-between pairs of ranks; a rank posts all its sends and receives of a round together, and goes on when all are done. What
-arrives replaces what the receiver holds in that slot, or is combined with it.
+Every rank holds payloads in numbered *slots*: chunks of a vector, or one vector of each rank. A round copies slots
+between pairs of ranks. A rank posts all its sends and receives of a round together, and continues when all are done. An
+arriving payload replaces the payload in the receiver's slot of the same number, or is combined with it.
 
 A collective is a function, marked :func:`scheduled`, that returns the :class:`Schedule` of one rank. :func:`play`
-executes it there, with real payloads, on every backend. The vectorised engine reads the same rounds for all ranks at
-once, as arrays: for that a round names its slots by a function of two ranks, which takes arrays of ranks as well.
+executes the schedule on that rank, with real payloads, on every backend. The vectorised engine reads the same rounds
+for all ranks at once. A round therefore gives its slots as a function of sender and receiver, which also takes arrays.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from netsim.comm.worker import Collective, Handle, Recv, Send, SendRecv, Start, 
 R = TypeVar("R")
 P = ParamSpec("P")
 Combine: TypeAlias = Callable[[PayloadT, PayloadT], Awaitable[PayloadT]]
-"""Combine what this rank holds (left) with what another rank sent (right)."""
+"""Combine the payload in this rank's slot (left) with a received payload (right)."""
 SlotOf: TypeAlias = Callable[[Any, Any], Any]
 """Return the slot of a message from its sender and receiver: a number, or an array for arrays of ranks.
 
 A negative number counts from the last slot, as an index of a list does.
 """
 Holder: TypeAlias = int | Literal["all", "each"]
-"""Who holds the slots at first: one rank all of them, all ranks all of them, or each rank that of its own number."""
+"""The ranks that hold slots at the start: one rank or "all" ranks hold all slots; with "each", rank r holds slot r."""
 
 
 class Pairs:
-    """Who sends to whom in a round: rank ``src[i]`` to rank ``dst[i]``. LazyRounds alike share one object."""
+    """The messages of a round: rank ``src[i]`` sends to rank ``dst[i]``. Rounds with equal pairs share one object."""
 
     def __init__(self, src: IntArray, dst: IntArray) -> None:
         self.src, self.dst = src, dst
 
     def of(self, rank: int) -> tuple[Sequence[int], Sequence[int]]:
-        """Return to whom a rank sends, and from whom it receives."""
+        """Return the ranks to which a rank sends, and the ranks from which it receives."""
         return self._by_rank.get(rank, ((), ()))
 
     @functools.cached_property
@@ -64,8 +64,9 @@ def first_slot(src: Any, dst: Any) -> Any:
 class Round(NamedTuple):
     """Messages that are exchanged at once.
 
-    A message carries the slot ``slot(src, dst)``. If `bundled`, it carries so many slots from there on, counted
-    modulo the slots there are, as one bundle. A `signal` is a payload that only tells the receiver to go on.
+    A message carries the slot ``slot(src, dst)``. With `bundled`, a message carries that number of consecutive slots,
+    from ``slot(src, dst)`` on and modulo the number of slots, as one bundle. A `signal` is a payload that fills no slot
+    and only lets the receiver continue.
     """
 
     pairs: Pairs
@@ -74,7 +75,7 @@ class Round(NamedTuple):
     signal: Payload | None = None
 
     def message(self, held: Sequence[Any], src: int, dst: int) -> Payload:
-        """Return what one rank sends to another of what is held; at the receiver, an example of it."""
+        """Return the payload of a message from the slots `held`: the payload itself at `src`, a template at `dst`."""
         if self.signal is not None:
             return self.signal
         if self.bundled is None:
@@ -82,13 +83,16 @@ class Round(NamedTuple):
         return Bundle(tuple(held[slot] for slot in self.slots(src, dst, len(held))))
 
     def slots(self, src: int, dst: int, count: int) -> Sequence[int]:
-        """Return the slots, of `count`, that the message from one rank to another carries."""
+        """Return the slots that a message carries, out of `count` slots."""
         first = self.slot(src, dst)
         return (first,) if self.bundled is None else [(first + place) % count for place in range(self.bundled)]
 
 
 class LazyRounds(Sequence[Round]):
-    """So many rounds, each made when it is first used. ``of(rank)`` are those that a rank takes part in, if not all."""
+    """`count` rounds; ``make(index)`` makes a round when it is first used.
+
+    ``of(rank)`` returns the indices of the rounds in which a rank takes part; without it, every rank takes part in all.
+    """
 
     def __init__(
         self, count: int, make: Callable[[int], Round], of: Callable[[int], Iterable[int]] | None = None
@@ -110,7 +114,7 @@ class LazyRounds(Sequence[Round]):
 
 
 class Repeated(MutableSequence[PayloadT]):
-    """One payload in so many slots, but for those that were replaced; it takes the memory of what differs."""
+    """`count` slots that hold the same payload until a slot is replaced; only replaced slots take memory."""
 
     def __init__(self, payload: PayloadT, count: int) -> None:
         self.payload, self._count = payload, count
@@ -134,7 +138,7 @@ class Repeated(MutableSequence[PayloadT]):
         raise TypeError("slots are not deleted")
 
     def insert(self, index: int, value: PayloadT) -> NoReturn:
-        """Refuse: a schedule has as many slots at its end as at its beginning."""
+        """Raise TypeError: the number of slots does not change."""
         raise TypeError("slots are not inserted")
 
 
@@ -145,20 +149,20 @@ class Schedule(Generic[R]):
     Parameters
     ----------
     rounds
-        The same at every rank.
+        The rounds, the same at every rank.
     held
-        By slot, the payload that this rank holds at first, or one like that which it will receive.
+        For each slot, the payload that this rank holds at the start, or a template of the payload that it will receive.
     answer
-        Makes the rank's result of what it holds in the end.
+        ``answer(held)`` returns the rank's result from its slots after the last round.
     holder
-        Whose payloads the slots are at first.
+        The ranks that hold slots at the start.
     combine
-        Combines what is held with what arrives; without it, what arrives replaces what is held. What was sent to be
-        combined is given up: its slot is None from then on. A combination that is one computation must be the same
-        for all payloads of one size; one that is a coroutine may remember.
+        ``combine(held, received)`` returns the new payload of a slot; None if a received payload replaces the old one.
+        With `combine`, a slot is None after it was sent. A `combine` that returns a single computation must do the same
+        for all payloads of one size; a coroutine may keep state.
     alike
-        Whether it takes payloads alike to know all ranks' results from those of a few: a holder's payloads are then
-        the same, and several holders' of the same sizes.
+        Whether the vectorised engine needs equal payloads to derive all ranks' results from the representatives'
+        results. The payloads of one holder must then be the same, and those of several holders of the same sizes.
     """
 
     rounds: Sequence[Round]
@@ -202,7 +206,7 @@ async def play(worker: Worker, schedule: Schedule[R]) -> R:
 
 
 async def _several(worker: Worker, round_: Round, held: Any, combine: Combine[Any] | None) -> None:
-    """Execute a round of several messages, of bundles, or of signals."""
+    """Execute a round in which the rank has several messages, a bundle or a signal."""
     rank = worker.rank
     targets, sources = round_.pairs.of(rank)
     sends = [worker.send(dst, round_.message(held, rank, dst)) for dst in targets]
@@ -221,7 +225,7 @@ async def _several(worker: Worker, round_: Round, held: Any, combine: Combine[An
 
 
 async def _at_once(sends: list[Send], receives: list[Recv[Any]]) -> list[Any]:
-    """Post all messages of a round together; return what was received, in the order of the receives."""
+    """Post all messages of a round together; return the received payloads in the order of `receives`."""
     match sends, receives:
         case [send], []:
             await send
@@ -251,12 +255,12 @@ def scheduled(
 
 
 def written(call: Collective[Any]) -> Any:
-    """Return the function that a collective is made of."""
+    """Return the function that defines a collective."""
     return getattr(call.function, "func", call.function)
 
 
 def has_schedule(call: Collective[Any]) -> bool:
-    """Return whether a collective is a schedule."""
+    """Return whether a collective is defined by a schedule."""
     return hasattr(written(call), "schedule")
 
 

@@ -56,7 +56,7 @@ class Star(NamedTuple):
     bandwidth_bps: int
 
     def drains(self, size: tuple[int, int, int], flows: int = 1) -> int:
-        """Return how long a message drains that shares a link with others like it."""
+        """Return the picoseconds that `flows` equal messages take to drain together over one link."""
         return time_alone(8 * sum(size) * flows, self.bandwidth_bps)
 
 
@@ -67,7 +67,7 @@ class EventChain(NamedTuple):
     spent: Counter[str]
 
     def then(self, spent: Counter[str]) -> EventChain:
-        """Return the chain, extended by what is spent."""
+        """Return the chain with the time `spent` added at its end."""
         now = self.now + spent.total()
         if now >= HORIZON_PS:
             raise beyond_horizon()
@@ -111,7 +111,7 @@ class Formulas(SymmetryRecorder):
         """Do nothing: steps follow each other."""
 
     def compute(self, charges: tuple[Counter[str], ...]) -> None:
-        """Advance the representatives by what they compute."""
+        """Advance each representative by the time that it computes."""
         self.chains = [chain.then(charge) for chain, charge in zip(self.chains, charges, strict=True)]
 
     def exchange(self, calls: PerRole[Collective[Any]]) -> PerRole[Any]:
@@ -178,7 +178,7 @@ class Formulas(SymmetryRecorder):
         self._count_all(layout)
 
     def head(self, ranks: int, size: tuple[int, int, int], charges: Sequence[Counter[str]]) -> EventChain:
-        """Return when the first of so many ranks has absorbed all others, if they all begin at 0.
+        """Return the chain to the instant at which the first of `ranks` ranks has absorbed all others, from 0 on.
 
         The first rank absorbs whole trees of 1, 2, 4 … ranks, each ready one round after the one before. The last tree
         may be smaller than its 2^b ranks. It is then ready early, and shares the first rank's link with other trees.
@@ -240,7 +240,7 @@ class Formulas(SymmetryRecorder):
     # What all of them need.
 
     def _message(self, size: tuple[int, int, int], shared_by: int = 1, link: str = WORKER_LINKS) -> Counter[str]:
-        """Return what a message spends that shares a link with so many in all."""
+        """Return the time that a message spends on latency and on a link, which `shared_by` equal messages share."""
         return Counter({"latency": self.star.latency_ps, link: self.star.drains(size, shared_by)})
 
     def _level(self, roles: Sequence[int] | None = None) -> EventChain:
@@ -261,7 +261,7 @@ class Formulas(SymmetryRecorder):
         return self.world.representatives[role] < self.world.workers
 
     def _everybody(self, spent: Counter[str], level: bool = True) -> None:
-        """Let all workers, in step, spend the same; or at most that, if they are not `level` afterwards."""
+        """Advance all workers, which are in step, by `spent`; if not `level`, by `spent` at most, and out of step."""
         end = self._level().then(spent)
         self.chains = [end if self._trains(role) else chain for role, chain in enumerate(self.chains)]
         if not level:
@@ -272,7 +272,7 @@ class Formulas(SymmetryRecorder):
             self._count(round_)
 
     def _count(self, round_: SizedRound, times: int = 1) -> None:
-        """Count the bytes of so many rounds like this one."""
+        """Count the bytes of `times` rounds like this one."""
         self._count_messages(round_.pairs.src, round_.pairs.dst, times * round_.sizes[round_.which])
 
     def _count_messages(self, src: IntArray, dst: IntArray, sizes: IntArray) -> None:

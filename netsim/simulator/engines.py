@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from netsim.training.costs import Costs
 
 Inside: TypeAlias = Literal["batched", "compiled", "closed-form"]
-"""What the vectorised engine uses: arrays a round, a compiled loop over their messages, or a formula a collective."""
+"""How the vectorised engine computes: arrays per round, a compiled loop over messages, or a formula per collective."""
 
 
 class EngineResult(NamedTuple):
-    """What all ranks did, where the time went, and what the engine used inside."""
+    """The outcomes of all ranks, the parts of a round's time, and the way in which the engine computed them."""
 
     ranks: Ranks
     timing: Timing
@@ -44,7 +44,7 @@ class EngineResult(NamedTuple):
 
 
 class Training(NamedTuple):
-    """What every rank does: an algorithm, on a task, for a number of rounds."""
+    """The training that every rank performs: an algorithm on a task, for a number of rounds."""
 
     algorithm: Algorithm
     task: Task
@@ -145,19 +145,19 @@ class StepPlayer:
                 number = level
 
     def _at(self, step: int) -> int:
-        """Return how many histories lead up to a step."""
+        """Return the number of histories before a step."""
         passed = np.cumsum([0, *(times for _, times in self.histories)])
         return int(np.searchsorted(passed, step))
 
     @property
     def way(self) -> Way:
-        """What was used for the steps."""
+        """The way in which the engine computed the steps."""
         if any(times > 1 for _, times in self.histories):
             return "memoised"
         return "compiled" if self._compiled else "batched"
 
     def _play(self, number: int) -> int:
-        """Play a step, and skip equal steps after it that take the same time; return how many these are in all."""
+        """Play a step, and skip equal steps after it that take the same time; return the number of all these steps."""
         clocks, step = self._clocks, self._steps[number]
         found, saved = clocks.state(), clocks.snapshot()
         history = self._played(step)

@@ -55,10 +55,10 @@ class SizedRounds(Sequence[SizedRound]):
 
 
 class CollectiveLayout(NamedTuple):
-    """All that a collective does, and the `answers` that the representatives get.
+    """The rounds of a collective for all ranks, and the `answers` that the representatives get.
 
-    `requests` are the computations that rounds refer to, each a list of those made one after the other.
-    `uneven` says that ranks of one role made different numbers of them.
+    `requests` holds lists of computations, to which rounds refer; a rank makes the computations of a list in order.
+    `uneven` is true if ranks of one role make different numbers of computations.
     """
 
     rounds: Sequence[SizedRound]
@@ -68,9 +68,9 @@ class CollectiveLayout(NamedTuple):
 
 
 class RoleMap:
-    """All ranks, and the few that stand for them: rank 0, the last worker for the others, and the server.
+    """All ranks and their representatives: rank 0, the server, and the last worker, which represents all other ranks.
 
-    `role` is which of the `representatives` stands for each rank.
+    `role` holds for each rank the index of its representative in `representatives`.
     """
 
     def __init__(self, workers: int, server: int = 0) -> None:
@@ -83,7 +83,7 @@ class RoleMap:
             self.role[rank] = role
 
     def alike(self, payloads: PerRole[Payload | None]) -> Payload:
-        """Return the payload that all have who have one; raise NoScheduleError where they differ in size."""
+        """Return the first payload that is not None; raise NoScheduleError if the payloads differ in size."""
         present = [payload for payload in payloads if payload is not None]
         if len({(kind_of(payload), *size_of(payload)) for payload in present}) > 1:
             raise NoScheduleError("payloads of different sizes are combined")
@@ -91,7 +91,7 @@ class RoleMap:
 
 
 def kind_of(payload: Payload) -> tuple[Any, ...]:
-    """Return what tells payloads of the same bytes apart."""
+    """Return the type and size of a payload, which distinguish payloads with the same number of bytes."""
     return type(payload).__name__, getattr(payload, "size", None)
 
 
@@ -130,7 +130,7 @@ def lay_out(world: RoleMap, calls: PerRole[Collective[Any]]) -> CollectiveLayout
 
 
 def _held(world: RoleMap, schedules: PerRole[Schedule[Any]]) -> Sequence[Any]:
-    """Return by slot what those hold who hold it at first."""
+    """Return for each slot the payload of its holder at the start."""
     first = schedules[0]
     if isinstance(first.holder, int):
         held = schedules[world.representatives.index(first.holder)].held
@@ -146,12 +146,12 @@ def _held(world: RoleMap, schedules: PerRole[Schedule[Any]]) -> Sequence[Any]:
 
 
 def _distinct(held: Sequence[Any]) -> list[Any]:
-    """Return every object once."""
+    """Return every payload object once."""
     return [held.payload] if isinstance(held, Repeated) else list({id(payload): payload for payload in held}.values())
 
 
 def _kinds(held: Sequence[Any]) -> tuple[IntArray, IntArray]:
-    """Return the different sizes there are, and by slot which of them its payload has."""
+    """Return the different sizes of payloads, and for each slot the index of its payload's size."""
     if isinstance(held, Repeated):
         return np.array([size_of(held.payload)]), np.zeros(len(held), np.int64)
     kinds: dict[tuple[int, int, int], int] = {}
@@ -161,7 +161,10 @@ def _kinds(held: Sequence[Any]) -> tuple[IntArray, IntArray]:
 
 
 class _Merges(NamedTuple):
-    """The computations that follow rounds: those ``picks[i]`` round i; without picks, each of the size received."""
+    """The computations after rounds: ``requests[picks[i]]`` after round i.
+
+    Without `picks`, ``requests[j]`` are the computations after receiving a payload of size j.
+    """
 
     requests: Sequence[Sequence[Compute[Any]]]
     picks: Sequence[int] | None
@@ -169,7 +172,10 @@ class _Merges(NamedTuple):
 
 
 def _merges(schedule: Schedule[Any], held: Sequence[Any], which: IntArray) -> _Merges | None:
-    """Return what a schedule combines; rank 0 stands for all who do, and combines as often as it receives."""
+    """Return the computations by which a schedule combines payloads; None if it combines none.
+
+    Rank 0 represents all ranks that combine, and combines as often as it receives.
+    """
     combine = schedule.combine
     if combine is None or not len(schedule.rounds):
         return None

@@ -176,7 +176,7 @@ class SymmetryRecorder:
         self.steps.append([])
 
     def compute(self, charges: tuple[Counter[str], ...]) -> None:
-        """Record what ranks compute; one charge per representative."""
+        """Record a computation of all ranks, given as one charge per representative."""
         at = np.flatnonzero(np.array([bool(charge) for charge in charges])[self.world.role])
         key = ("computing", *(frozenset(charge.items()) for charge in charges))
         round_ = SizedRound(NOBODY, np.zeros((0, 3), np.int64), NOBODY.src, PostCompute(at, self.world.role[at]))

@@ -1,9 +1,9 @@
-"""Advances all ranks round by round: a few array operations a round instead of P coroutines.
+"""Advances all ranks round by round: a few array operations per round instead of P coroutines.
 
-What a rank does next depends only on what it waited for. So the clocks after a round follow from those before it: a
-message starts at its sender's clock, and its receiver continues at the later of its own clock and the arrival. This
-is exact as long as no link carries flows of different rounds at one time, however far ranks are apart. Every round
-checks this, and raises NoScheduleError where it does not hold.
+A rank depends on other ranks only by the messages that it waits for. The clocks after a round therefore follow from the
+clocks before the round: a message starts at its sender's clock, and its receiver continues at the later of its own
+clock and the arrival. The result is exact as long as no link carries flows of different rounds at the same time. Every
+round checks this condition, and raises NoScheduleError if it is violated.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from netsim.simulator.symmetry import RecordedPhase
 from netsim.simulator.vectorized_sharing import drain
 
 BY_RECEIVER, BY_SENDER = 1, 2
-"""Whether a message is what its receiver went on after, and whether its sender did."""
+"""Flags of a message: the receiver continued when the message arrived; the sender continued when it had been sent."""
 
 
 class SharingNotes(NamedTuple):
-    """Which links limited which messages of a round, and for how many picoseconds."""
+    """Notes on a round: link ``links[i]`` limited message ``messages[i]`` for ``durations[i]`` picoseconds."""
 
     messages: IntArray
     links: IntArray
@@ -39,7 +39,7 @@ class SharingNotes(NamedTuple):
 
 
 class ClockState(NamedTuple):
-    """How far each rank is ahead of the first, and how long each link is busy from the first rank's clock on."""
+    """Picoseconds by which each rank's clock is ahead of the earliest one, and until which each link is then busy."""
 
     ahead: IntArray
     busy: IntArray

@@ -27,7 +27,7 @@ def ring_reduce_scatter(worker: Worker, vector: Vector) -> Schedule[Vector]:
 def ring_all_gather(worker: Worker, own: VectorT, templates: list[VectorT] | None = None) -> Schedule[list[VectorT]]:
     """Return every worker's vector in rank order: (P-1)α + (P-1) d β for vectors of d elements.
 
-    `templates` are examples of what each rank sends, where they differ in size.
+    `templates` holds a template of each rank's vector, if the vectors differ in size.
     """
     rank, workers = worker.rank, worker.workers
     held = Repeated(own, workers) if templates is None else [*templates[:rank], own, *templates[rank + 1 :]]
@@ -46,6 +46,6 @@ async def ring_all_reduce(worker: Worker, vector: Vector) -> Vector:
 
 @functools.lru_cache(maxsize=16)
 def _hops(workers: int, behind: int) -> LazyRounds:
-    """Return P-1 rounds to the next rank; in the first, a rank sends the slot so many before its own number."""
+    """Return P-1 rounds to the next rank. In the first, rank r sends slot r - `behind`; then the slot it received."""
     to_the_next = shift(workers, 1)
     return LazyRounds(workers - 1, lambda number: Round(to_the_next, lambda src, dst: src - number - behind))

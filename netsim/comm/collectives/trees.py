@@ -54,7 +54,7 @@ async def tree_all_reduce(worker: Worker, vector: Vector) -> Vector:
 
 @functools.lru_cache(maxsize=16)
 def _absorbing(tree: Levels | int) -> tuple[Round, ...]:
-    """Return the rounds of a reduction over levels or so many ranks: each higher partner sends to the lower."""
+    """Return the rounds of a reduction over levels or a number of ranks: each higher partner sends to the lower."""
     levels = [[np.arange(tree)]] if isinstance(tree, int) else [[np.array(group) for group in level] for level in tree]
     rounds = []
     for level in levels:
@@ -69,5 +69,5 @@ def _absorbing(tree: Levels | int) -> tuple[Round, ...]:
 
 @functools.lru_cache(maxsize=16)
 def _spreading(tree: Levels | int) -> tuple[Round, ...]:
-    """Return the rounds of a broadcast: those of a reduction, backwards."""
+    """Return the rounds of a broadcast: the rounds of a reduction in reverse order, with reversed messages."""
     return tuple(Round(Pairs(pairs.dst, pairs.src)) for pairs, *_ in reversed(_absorbing(tree)))
