@@ -200,7 +200,7 @@ def test_what_is_no_file_of_a_profile(tmp_path: Path, name: str) -> None:
         load_profile(f"{tmp_path}/{name}")
 
 
-POINTS = dict.fromkeys(REQUIRED_KEYS, 1e-4) | {
+POINTS = dict.fromkeys(sorted(REQUIRED_KEYS), 1e-4) | {
     "large_bytes": 10**5,
     "large_s": 0.02,
     "ranks": 2,

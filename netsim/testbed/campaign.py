@@ -183,7 +183,8 @@ def validate(
         file = setting.file(folder)
         record, comparison = stored_record(file), None
         if record is not None:
-            with suppress(*STRANGE):  # a file that netsim did not write is measured again
+            # A file that netsim did not write, or whose values no simulation can take, is measured again.
+            with suppress(*STRANGE, NetsimError):
                 comparison = _compared(setting, record, profile, tolerance)
         if record is None or comparison is None:
             record = _measure(setting, repeated)
