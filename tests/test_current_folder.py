@@ -151,6 +151,7 @@ def without_pythons_own(traps: Path) -> None:
         (traps / f"{name}.py").unlink(missing_ok=True)
 
 
+@pytest.mark.slow
 def test_python_m_netsim_runs_no_file_of_the_current_folder(traps: Path) -> None:
     without_pythons_own(traps)
     assert (traps / "typing.py").exists(), "which netsim imports first"

@@ -88,6 +88,7 @@ def test_a_folder_left_by_sigkill_is_offered_and_cleaned(
 
 @pytest.mark.real
 @pytest.mark.skipif(bool(why_no_cluster()), reason=why_no_cluster())
+@pytest.mark.slow
 def test_a_validation_that_is_killed_leaves_a_folder_that_the_doctor_finds_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -166,6 +166,7 @@ def test_where_numba_does_not_compile_it_stays_with_plain_python() -> None:
     assert (ran.stdout, ran.stderr) == ("ProgressiveFilling False\n", "")
 
 
+@pytest.mark.slow
 def test_without_numba_it_stays_with_plain_python(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = racks("python", 32, 300)[:2]
     monkeypatch.setattr("netsim.network.flows.find_spec", lambda name: None)

@@ -106,6 +106,7 @@ join_work({"work": "netsim.distributed.rank_main:train_as_rank", "backend": "glo
 
 
 @pytest.mark.real
+@pytest.mark.slow
 def test_a_meeting_place_that_accepts_and_never_answers_is_given_up(tmp_path: Path) -> None:
     """As a stopped process does: its kernel accepts connections, and nobody reads what they bring."""
     with socket.create_server(("127.0.0.1", 0)) as silent:

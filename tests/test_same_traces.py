@@ -66,6 +66,7 @@ def test_a_trace_is_the_same_in_every_process(solver: Solver, sharing: Sharing) 
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.slow
 def test_a_trace_is_the_same_however_many_processes_there_are(solver: Solver) -> None:
     points = [joblib.delayed(trace)(seed, solver, "maxmin", "fat-tree") for seed in range(4)]
     one, two, three = (joblib.Parallel(n_jobs=jobs)(points) for jobs in (1, 2, 3))

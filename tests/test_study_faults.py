@@ -213,6 +213,7 @@ def test_an_error_of_any_kind_in_a_measurement_is_one_line(tmp_path: Path, jobs:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_while_measuring_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(NetsimError, match=r"a process that measured points ended .* give --resume") as caught:
         run_study(study(die), Numbers(), tmp_path, jobs=2)

@@ -593,6 +593,7 @@ def test_simulated_sends_may_be_eager_too(effects: dict[str, str]) -> None:
 
 @pytest.mark.real
 @pytest.mark.parametrize("sends", ["eager", "rendezvous"])
+@pytest.mark.slow
 def test_parameters_do_not_depend_on_how_messages_are_sent(sends: str) -> None:
     options = {"algorithm": "gtopk,ps", "rounds": 2, "workers": 3}
     real = netsim.run(**options, sends=sends).results

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
 import time
@@ -89,9 +90,21 @@ class P2PMeasurements:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> P2PMeasurements:
-        """Return measurements from a stored record; raise KeyError if one is missing."""
+        """Return measurements from a stored record.
+
+        Raises
+        ------
+        KeyError
+            A measurement is missing.
+        ValueError
+            A value is negative or not finite, so that nobody has measured it.
+        """
         named = {measurement.name: _stored_name(measurement) for measurement in fields(cls)}
-        return cls(**{name: stored[key] for name, key in named.items() if key in REQUIRED_KEYS or key in stored})
+        measured = {name: stored[key] for name, key in named.items() if key in REQUIRED_KEYS or key in stored}
+        for name, value in measured.items():
+            if value is not None and not 0 <= value < math.inf:
+                raise ValueError(f"{name} {value!r} must be finite and zero or more")
+        return cls(**measured)
 
     def as_json(self) -> dict[str, Any]:
         """Return measurements with the keys of stored records."""
