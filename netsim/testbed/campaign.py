@@ -323,7 +323,7 @@ def stored_record(file: Path | None) -> dict[str, Any] | None:
     with suppress(*STRANGE):
         record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         json.dumps(record, allow_nan=False)
-        cores = record["cores"]
+        cores = record.get("cores")
         whole = record["points"].keys() >= REQUIRED_KEYS and all("points" in measured for measured in record["cells"])
         if whole and (cores is None or (type(cores) is int and cores >= 1)):
             return record
