@@ -355,9 +355,12 @@ CUT_S = 3.0
 
 
 def happen(faults: list[str], repeats: int, folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """Start runs of every fault, disturb each as soon as it goes, and return what became of them."""
+    """Start runs of every fault, and at most one without a fault; return what became of them.
+
+    Each run is disturbed as soon as all go.
+    """
     happening: dict[str, list[Run]] = {fault: [] for fault in faults}
-    for fault, repeat in itertools.product(faults, range(repeats)):
+    for fault, repeat in [(fault, repeat) for fault in faults for repeat in range(1 if fault == EMPTY else repeats)]:
         own = folder / f"{fault}-{repeat}"
         if fault in WORLDS:
             happening[fault] += start_ranks_of_torchrun(own, WORLDS[fault])

@@ -150,7 +150,7 @@ def test_all_stops_of_a_rank_end_the_run_in_time(tmp_path: Path) -> None:
 def test_ten_times_the_same_fault_is_named_in_time_ten_times(fault: str, tmp_path: Path) -> None:
     skip_where_refused(fault)
     happened = happen(sorted({EMPTY, fault}), 10, tmp_path)
-    assert len(happened[fault]) == 10 * len(WORLDS.get(fault, "1"))
+    assert len(happened[fault]) == 1 if fault == EMPTY else 10 * len(WORLDS.get(fault, "1"))
     for outcome in happened[fault]:
         judge(fault, outcome, margin_s(happened))
 
