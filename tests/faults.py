@@ -360,12 +360,13 @@ def happen(faults: list[str], repeats: int, folder: Path) -> dict[str, list[dict
     Each run is disturbed as soon as all go.
     """
     happening: dict[str, list[Run]] = {fault: [] for fault in faults}
-    for fault, repeat in [(fault, repeat) for fault in faults for repeat in range(1 if fault == EMPTY else repeats)]:
-        own = folder / f"{fault}-{repeat}"
-        if fault in WORLDS:
-            happening[fault] += start_ranks_of_torchrun(own, WORLDS[fault])
-        else:
-            happening[fault].append(start(own, *FAULTS[fault][:2]))
+    for fault in faults:
+        for repeat in range(1 if fault == EMPTY else repeats):
+            own = folder / f"{fault}-{repeat}"
+            if fault in WORLDS:
+                happening[fault] += start_ranks_of_torchrun(own, WORLDS[fault])
+            else:
+                happening[fault].append(start(own, *FAULTS[fault][:2]))
     everyone = [run for runs in happening.values() for run in runs]
     for fault, runs in happening.items():
         for run in runs:
