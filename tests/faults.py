@@ -111,6 +111,7 @@ class Run:
     seen: dict[str, Any] = field(default_factory=dict)
     inside: dict[int, str] = field(default_factory=dict)
     """Namespace by the process that was in it."""
+    started_at: float = field(default_factory=time.monotonic)
     disturbed_at: float = 0.0
     ended_at: float = 0.0
     code: int | None = None
@@ -143,6 +144,7 @@ class Run:
             "code": self.code,
             "message": (self.folder / "message").read_text() if (self.folder / "message").exists() else "",
             "seconds": self.ended_at - self.began(),
+            "whole_s": self.ended_at - self.started_at,
             "left": self.left(),
             "ports_left": self.ports_left(),
             # Its number alone says nothing: the kernel gives it to the next one.
