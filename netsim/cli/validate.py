@@ -224,7 +224,7 @@ def _listed(text: str) -> list[str]:
 
 @contextmanager
 def _progress(settings: list[Setting], folder: Path | None) -> Iterator[OnProgress]:
-    """Print how long measuring takes, then show what is being measured and the time left, if stderr is a terminal.
+    """Print how long measuring takes. On a terminal, also show the current measurement and the time left.
 
     Settings that have a file in `folder` take no time.
     """

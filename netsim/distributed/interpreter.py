@@ -47,7 +47,7 @@ from netsim.simulator.timeline import Timeline
 T = TypeVar("T")
 COMMUNICATION = (Send, Recv, SendRecv, Outgoing, Incoming, Announced)
 RECEIPTS_KEPT = 4096
-"""Receipts that are kept until sent: the kernel has sent a byte long before so many later ones follow."""
+"""Receipts kept until they are sent. The kernel sends a byte long before this many more receipts follow."""
 
 
 class RankInterpreter:

@@ -277,7 +277,7 @@ class CriticalPathBacktracker:
         self.on_links = np.zeros(links)
 
     def backtrack(self, history: list[PlayedRound], times: int = 1) -> None:
-        """Follow the paths back through rounds that were played so many times in a row."""
+        """Follow the critical paths back through rounds that were repeated."""
         if times > 1:
             # Totals are linear in the walkers, so all times are walked at once by as many as set out at any.
             origins, here, together = self._origins(history), self.walkers, np.zeros_like(self.walkers)

@@ -350,7 +350,7 @@ def _measure(setting: Setting, on_repeat: Callable[[str, int], None]) -> dict[st
 
 
 def model_of(cluster: Cluster, cores: int | None, profile: Profile | None = None) -> ClusterModel:
-    """Return the model of a shaped cluster, whose ranks share so many cores."""
+    """Return the model of a shaped cluster whose ranks share `cores` cores; None gives each rank its own."""
     return ClusterModel(Fabric(cluster.graph()), cluster.wire, cluster.bandwidth_bps, cores, profile)
 
 

@@ -26,7 +26,7 @@ from netsim.testbed.simultaneous_start import (
 SMALL_BYTES = 4
 MERGED_BYTES = 2 * 10**6
 LARGE_PER_CONCURRENT = 25
-"""The large message has so many times the bytes of a concurrent one, which so needs some 4 ms of its link."""
+"""Bytes of the large message / bytes of a concurrent one, which needs about 4 ms of its link."""
 IDLE_SAMPLE_S = 0.2
 """Seconds for which all ranks are idle while the load of other processes is measured."""
 
@@ -97,7 +97,7 @@ class P2PMeasurements:
         KeyError
             A measurement is missing.
         ValueError
-            A value is negative or not finite, so that nobody has measured it.
+            A value is negative or not finite. No measurement gives such a value.
         """
         named = {measurement.name: _stored_name(measurement) for measurement in fields(cls)}
         measured = {name: stored[key] for name, key in named.items() if key in REQUIRED_KEYS or key in stored}
