@@ -40,7 +40,6 @@ class Stream(Enum):
     RANDOM_K = (6, "bucket", "step")
     PLACEMENT = (7,)
     RESAMPLED_FIT = (8,)
-    DISTURBED_THROUGHPUTS = (9,)
     CALIBRATION_VECTORS = (10, "rank")
     COMPUTE = (101, "rank", "step")
     STRAGGLE = (102, "number", "rank", "step")

@@ -1,0 +1,78 @@
+"""95 % intervals of predictions: calibrated on some measurements, simulated for others.
+
+Three things are unknown, and each widens an interval.
+
+Calibration and measurement
+    A calibrated model misses its own rows by a relative root mean square s. A further row differs as much, and the
+    fitted terms are uncertain themselves: s √(1 + terms / rows).
+Extrapolation
+    A doubling of P, or of the size, beyond the calibrated rows adds one more error of the same deviation, independent
+    of the others: s √(1 + terms / rows + doublings).
+Alternatives
+    A source may not name its collective, its switches or its placement. Every possibility is simulated, and the
+    interval reaches from the least prediction to the greatest.
+
+The interval is [least / f, greatest · f] with f = exp(t s √(1 + terms / rows + doublings)), where t is the 97.5 %
+quantile of Student's distribution with rows - terms degrees of freedom.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """How far a model misses measurements.
+
+    Attributes
+    ----------
+    deviation
+        Standard deviation s of the logarithm of measured / predicted.
+    rows
+        Number of measurements behind `deviation`.
+    terms
+        Number of terms that were fitted to these measurements; 0 for rows that served no fit.
+    """
+
+    deviation: float
+    rows: int
+    terms: int
+
+    @classmethod
+    def of(cls, ratios: Iterable[float], terms: int = 0) -> Noise:
+        """Return the noise behind `ratios` of measured to predicted, at least one more of them than `terms`."""
+        squares = [math.log(ratio) ** 2 for ratio in ratios]
+        return cls(math.sqrt(sum(squares) / (len(squares) - terms)), len(squares), terms)
+
+    def factor(self, doublings: float = 0.0) -> float:
+        """Return f: a measurement lies within [predicted / f, predicted · f] with a probability of 95 %.
+
+        Parameters
+        ----------
+        doublings
+            Number of doublings of P or of the size beyond the rows behind the noise.
+        """
+        from scipy.special import stdtrit
+
+        quantile = stdtrit(self.rows - self.terms, (1 + CONFIDENCE) / 2)
+        return math.exp(quantile * self.deviation * math.sqrt(1 + self.terms / self.rows + doublings))
+
+
+def interval(predictions: Sequence[float], factor: float) -> tuple[float, float]:
+    """Return the 95 % interval of a quantity from the `predictions` of all alternatives, and :meth:`Noise.factor`."""
+    return min(predictions) / factor, max(predictions) * factor
+
+
+def doublings(value: float, calibrated: Iterable[float]) -> float:
+    """Return how often the nearest calibrated value doubles or halves until `value`; 0 inside the calibrated range.
+
+    >>> doublings(32, (4, 8)), doublings(6, (4, 8)), doublings(1, (4, 8))
+    (2.0, 0.0, 2.0)
+    """
+    known = list(calibrated)
+    return max(0.0, math.log2(value / max(known)), math.log2(min(known) / value))
