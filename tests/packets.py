@@ -29,10 +29,12 @@ def through_switches(packets: Sequence[int], bandwidths: Sequence[int]) -> Fract
     return arrived
 
 
-def slow_start(nbytes: int, latency: Fraction, bandwidth: int, window: int, hops: int = 1, ack: int = 0) -> Fraction:
+def slow_start(
+    nbytes: int, latency: Fraction, bandwidth: int, window: int, hops: int = 1, ack: int = 0, limit: int = 2**62
+) -> Fraction:
     """Return when the last byte of a message arrives, over `hops` equal links that together have `latency`.
 
-    Acknowledgements of `ack` bytes have the way back to themselves.
+    Acknowledgements of `ack` bytes have the way back to themselves. A window grows up to `limit` segments.
     """
     segments = [payload + OVERHEAD for payload in cut(nbytes, PAYLOAD)]
     free = [Fraction(0)] * hops
@@ -49,5 +51,5 @@ def slow_start(nbytes: int, latency: Fraction, bandwidth: int, window: int, hops
             heapq.heappush(acks, arrived + latency + hops * Fraction(8 * ack, bandwidth))
             sent, under_way = sent + 1, under_way + 1
         now = heapq.heappop(acks)
-        under_way, window = under_way - 1, window + 1
+        under_way, window = under_way - 1, min(window + 1, limit)
     return arrived

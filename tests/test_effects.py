@@ -80,6 +80,12 @@ EVERYTHING = {
     "protocol": "tcp",
     "initial_window": 4,
     "connections": "per-pair",
+    "mtu": 9001,
+    "segments_per_ack": 2,
+    "window": "64KiB",
+    "streams": 4,
+    "stream_rate": "200Mbps",
+    "clear_to_send": True,
     "switching": "store-and-forward",
     "message_overhead": "20us",
     "byte_cost": "0.1ns",
@@ -92,14 +98,20 @@ EVERYTHING = {
 }
 
 
+def as_options(given: dict[str, Any]) -> list[str]:
+    """Return options as on the command line, where one that is on has no value."""
+    return [f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}") for name, value in given.items()]
+
+
 def test_what_is_on_is_named_in_table_and_json_and_comes_back_from_a_configuration(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     experiment = Experiment.of(**EVERYTHING)
     assert Experiment.from_config(json.loads(json.dumps(experiment.config()))).effects == experiment.effects
-    options = " ".join(f"--{name.replace('_', '-')} '{value}'" for name, value in EVERYTHING.items())
+    options = " ".join(f"'{option}'" for option in as_options(EVERYTHING))
     shown = json.loads(run(capsys, f"simulate --timing-only --elements 1000 --workers 4 --json {options}").out)
-    named = {name.replace("_", "-") for name in EVERYTHING} - {"initial-window", "connections", "background-size"}
+    named = {name.replace("_", "-") for name in EVERYTHING}
+    named -= {"initial-window", "connections", "mtu", "background-size"}
     assert set(shown["effects"]) == named
     table = run(capsys, f"simulate --timing-only --elements 1000 --workers 4 {options}").out
     (line,) = (line for line in table.splitlines() if line.startswith("Effects: "))
@@ -116,7 +128,7 @@ def test_sharing_by_round_trip_time_is_named_like_an_effect(capsys: pytest.Captu
 
 @pytest.mark.slow
 def test_one_seed_gives_the_same_bytes_whatever_the_order_of_hashes() -> None:
-    options = [f"--{name.replace('_', '-')}={value}" for name, value in EVERYTHING.items()]
+    options = as_options(EVERYTHING)
     command = [sys.executable, "-m", "netsim", "simulate", "--timing-only", "--elements=20000", "--workers=5"]
     command += ["--rounds=3", "--compute-time=1ms", "--json", *options]
     outputs = {
@@ -130,10 +142,9 @@ def test_one_seed_gives_the_same_bytes_whatever_the_order_of_hashes() -> None:
 @settings(max_examples=25)
 @given(st.integers(1, 6), st.integers(0, 2**16), st.booleans())
 def test_the_parts_of_every_path_still_sum_to_the_clock(ranks: int, seed: int, tcp: bool) -> None:
-    off = {"straggler", "link_event", "protocol", "connections", "initial_window"}
+    of_tcp = {"protocol", "connections", "initial_window", "mtu", "segments_per_ack"}
+    off = {"straggler", "link_event"} | (set() if tcp else of_tcp)
     options = {name: value for name, value in EVERYTHING.items() if name not in off}
-    if tcp:
-        options |= {name: EVERYTHING[name] for name in ("protocol", "connections", "initial_window")}
     experiment = Experiment.of(workers=ranks, timing_only=True, elements=1000, **options)
     fabric = experiment.fabric()
     costs = AssumedCosts({"merge": 123e-6, "select": 7e-6})
@@ -212,6 +223,161 @@ def test_the_gtopk_tree_is_near_a_packet_simulator_and_far_from_factors_made_for
     assert bulk / ideal == pytest.approx(1.39, abs=0.01)
     assert reference / ideal == pytest.approx(1.10, abs=0.01)
     assert ours / reference == pytest.approx(1, abs=0.005)
+
+
+@settings(max_examples=40)
+@given(sizes, st.integers(1, 500_000).map(lambda elements: 4 * elements), st.sampled_from([1500, 9001]))
+def test_acknowledgements_take_their_part_of_a_link_that_carries_data_both_ways(
+    there: int, back: int, mtu: int
+) -> None:
+    """A frame of 90 bytes for two segments. Of two messages that meet, the larger one ends with all bytes on its link.
+
+    Those are its own and the acknowledgements of the other message, which ends first. A message alone has its link.
+    """
+    effects = Effects(protocol="tcp", initial_window=10**6, mtu=mtu, segments_per_ack=2)
+    fabric = cable()
+    transport = EffectsTransport(fabric, fabric.hosts, AssumedCosts({}), effects=effects, seed=0)
+    ends: dict[int, int] = {}
+
+    async def program(worker: Worker) -> None:
+        sent, received = (there, back) if worker.rank == 0 else (back, there)
+        await worker.sendrecv(1 - worker.rank, SizeOnly(sent // 4), 1 - worker.rank, SizeOnly(received // 4))
+        ends[worker.rank] = transport.now
+
+    RankScheduler[None](transport).run([Worker(rank, 2) for rank in range(2)], program)
+    segments = [-(-size // (mtu - 52)) for size in (there, back)]
+    on_wire = [size + 90 * count for size, count in zip((there, back), segments, strict=True)]
+    larger = max(on_wire)
+    acknowledged = 90 * -(-min(segments) // 2)
+    assert max(ends.values()) / PS == pytest.approx(50e-6 + 8 * (larger + acknowledged) / GIGABIT, rel=1e-9)
+    alone = one_message(effects, there, fabric=fabric)
+    assert alone == pytest.approx(50e-6 + 8 * on_wire[0] / GIGABIT, rel=1e-9)
+
+
+# Connections of a pair.
+
+
+@settings(max_examples=60)
+@given(sizes, st.integers(1, 10**6), st.integers(0, 10**10), st.integers(1, 8))
+def test_a_window_leaves_at_once_and_the_rest_at_window_by_round_trip(
+    nbytes: int, window: int, latency_ps: int, streams: int
+) -> None:
+    """L + M/B within a window W; beyond it L + W/B + (M - W) 2L/W, or as the link allows. n connections have n W."""
+    latency = latency_ps / PS
+    effects = Effects(window_bytes=window, streams=streams)
+    of_all = streams * window
+    expected = latency + 8 * min(nbytes, of_all) / GIGABIT
+    expected += max(0, nbytes - of_all) * max(8 / GIGABIT, 2 * latency / of_all)
+    took = one_message(effects, nbytes, fabric=cable(latency=latency))
+    assert took == pytest.approx(expected, rel=1e-9, abs=5e-12)
+
+
+@settings(max_examples=60)
+@given(st.integers(1, 2000), st.integers(1, 20), st.integers(0, 4), st.sampled_from([10**8, 10**9, 10**10]))
+def test_a_window_stops_the_growth_of_slow_start_as_in_a_packet_simulator(
+    segments: int, first: int, doublings: int, bandwidth: int
+) -> None:
+    """Equal for whole windows, after which every window starts a round trip after the last. In between the packets wait
+    for the acknowledgement of a window, while ours leave evenly: at most a round trip earlier.
+    """
+    latency, limit = Fraction(1, 1000), first * 2**doublings
+    effects = Effects(protocol="tcp", initial_window=first, window_bytes=1448 * limit)
+    growing = first * (2**doublings - 1)
+    whole = growing + max(1, segments // limit) * limit
+    for count, early in ((whole, Fraction(0)), (segments, 2 * latency)):
+        expected = slow_start(1448 * count, latency, bandwidth, first, limit=limit)
+        took = one_message(effects, 1448 * count, fabric=cable(bandwidth, float(latency)))
+        assert float(expected - early) * (1 - 1e-9) <= took <= float(expected) * (1 + 1e-9)
+
+
+def test_connections_have_a_rate_each_and_a_share_each(tmp_path: Path) -> None:
+    """At most n r, and n / (n + 1) of a link on which others have one connection."""
+    for streams, mbps in ((1, 200), (3, 600), (8, 1000)):
+        took = one_message(Effects(streams=streams, stream_rate_bps=200 * 10**6), 1_000_000)
+        assert took == pytest.approx(50e-6 + 8 / mbps, rel=1e-9)
+    flows = tmp_path / "flows.csv"
+    flows.write_text("src,dst,bytes,start_s\nworker0,worker1,1000000,0\n")
+    took = one_message(Effects(streams=3, background=str(flows)), 1_000_000)
+    assert took == pytest.approx(50e-6 + 8e-3 * 4 / 3, rel=1e-9)
+
+
+# Receivers that are not ready.
+
+CLEAR = Effects(clear_to_send=True)
+
+
+@pytest.mark.parametrize(("sender_s", "receiver_s"), [(0, 0), (0, 7e-3), (7e-3, 0), (20e-6, 0)])
+def test_a_message_leaves_when_it_is_there_and_its_receiver_has_said_that_it_is_ready(
+    sender_s: float, receiver_s: float
+) -> None:
+    """max(sender, receiver + L) + L + M/B, where the two computed before they sent and received."""
+    fabric = cable()
+    transport = EffectsTransport(
+        fabric, fabric.hosts, AssumedCosts({"merge": sender_s, "select": receiver_s}), effects=CLEAR, seed=0
+    )
+    ends: list[int] = []
+
+    async def program(worker: Worker) -> None:
+        if worker.rank == 0:
+            await worker.compute("merge", max, 1, 2)
+            await worker.send(1, SizeOnly(250_000))
+        else:
+            await worker.compute("select", max, 1, 2)
+            await worker.recv(0, SizeOnly(250_000))
+            ends.append(transport.now)
+
+    RankScheduler[None](transport).run([Worker(rank, 2) for rank in range(2)], program)
+    assert ends[0] / PS == pytest.approx(max(sender_s, receiver_s + 50e-6) + 50e-6 + 8e-3, rel=1e-9)
+
+
+def test_a_notice_leaves_behind_what_its_host_is_sending() -> None:
+    """Rank 1 is sending 1 MB to rank 0 when it becomes ready for 1 MB of rank 2: 8 ms for the one, then L + 8 ms."""
+    graph: nx.Graph[str] = nx.star_graph(["switch", "worker0", "worker1", "worker2"])
+    nx.set_node_attributes(graph, {name: "switch" if name == "switch" else "host" for name in graph}, "kind")
+    nx.set_edge_attributes(graph, GIGABIT, "bandwidth_bps")
+    nx.set_edge_attributes(graph, 25e-6, "latency_s")
+    fabric = Fabric(graph)
+    transport = EffectsTransport(fabric, fabric.hosts, AssumedCosts({"merge": 1e-3}), effects=CLEAR, seed=0)
+    ends: dict[int, int] = {}
+
+    async def program(worker: Worker) -> None:
+        message = SizeOnly(250_000)
+        if worker.rank == 0:
+            await worker.recv(1, message)
+        elif worker.rank == 1:
+            sending = await worker.start_send(0, message)
+            await worker.compute("merge", max, 1, 2)
+            await worker.recv(2, message)
+            await sending
+        else:
+            await worker.send(1, message)
+        ends[worker.rank] = transport.now
+
+    RankScheduler[None](transport).run([Worker(rank, 3) for rank in range(3)], program)
+    sent = 2 * 50e-6 + 8e-3  # rank 0's notice, then the message
+    assert ends[0] / PS == pytest.approx(sent, rel=1e-9)
+    assert ends[1] / PS == pytest.approx(sent + 50e-6 + 8e-3, rel=1e-9)
+
+
+@pytest.mark.parametrize("workers", [2, 3, 8])
+def test_a_ring_waits_for_a_notice_in_every_step(workers: int) -> None:
+    """2 (P - 1) (2L + S / (P B)): a rank is ready for a step's message when it has done the step before."""
+    took = round_time("dense", workers=workers, elements=1000 * workers, clear_to_send=True)
+    assert took == pytest.approx(2 * (workers - 1) * (2 * 50e-6 + 32e-6), rel=1e-9)
+
+
+def test_senders_that_wait_for_receivers_that_wait_for_them_are_a_deadlock() -> None:
+    fabric = cable()
+    effects = Effects(clear_to_send=True, background="0.3")
+    transport = EffectsTransport(fabric, fabric.hosts, AssumedCosts({}), effects=effects, seed=0)
+
+    async def program(worker: Worker) -> None:
+        await worker.sendrecv(1 - worker.rank, SizeOnly(10), 1 - worker.rank, SizeOnly(10))
+        await worker.send(1 - worker.rank, SizeOnly(10))
+        await worker.recv(1 - worker.rank, SizeOnly(10))
+
+    with pytest.raises(netsim.NetsimError, match="deadlocks"):
+        RankScheduler[None](transport).run([Worker(rank, 2) for rank in range(2)], program)
 
 
 # Hosts.
@@ -444,7 +610,7 @@ def test_background_of_named_hosts_says_nothing_of_other_numbers_of_workers(
     assert ran.out.splitlines()[-1].startswith("With 8 workers gTop-k is fastest")
 
 
-@pytest.mark.parametrize("background", ["", " --background 0.2"])
+@pytest.mark.parametrize("background", ["", " --background 0.2", " --background 0.2 --clear-to-send"])
 def test_a_run_that_can_never_finish_says_which_link_and_who_waits(
     capsys: pytest.CaptureFixture[str], background: str
 ) -> None:
@@ -472,6 +638,13 @@ WRONG = [
     ("--protocol tcp --initial-window 0", ["initial-window 0", "such as 10"]),
     ("--initial-window 4", ["protocol is ideal", "add --protocol tcp"]),
     ("--protocol tcp --connections perpair", ["unknown connections 'perpair'", "'per-pair'"]),
+    ("--mtu 9001", ["protocol is ideal", "add --protocol tcp"]),
+    ("--protocol tcp --mtu 60", ["mtu 60", "at least 68", "9001"]),
+    ("--protocol tcp --segments-per-ack=-1", ["segments-per-ack -1", "at least 0"]),
+    ("--window 2.5", ["window '2.5'", "no unit"]),
+    ("--streams 0", ["streams 0", "such as 4"]),
+    ("--streams 70000", ["streams 70000", "65535"]),
+    ("--stream-rate fast", ["stream-rate 'fast'", "1Gbps"]),
     ("--switching store", ["unknown switching 'store'"]),
     ("--message-overhead 20", ["message-overhead '20'", "no unit"]),
     ("--byte-cost=-1ns", ["byte-cost '-1ns'", "zero or more"]),

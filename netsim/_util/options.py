@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import Any
 
 from netsim._util.errors import UsageError, check_choice, shown, unknown
-from netsim._util.units import parse_bandwidth, parse_duration, read_number, read_whole
+from netsim._util.units import parse_bandwidth, parse_duration, parse_size, read_number, read_whole
 
 
 class Kind:
@@ -150,7 +150,16 @@ class Bandwidth(Kind):
 
     def read(self, name: str, value: Any) -> int:
         """Return the bandwidth in bit/s."""
-        return parse_bandwidth(value)
+        return parse_bandwidth(value, name)
+
+
+@dataclass(frozen=True)
+class Size(Kind):
+    """A text such as ``64KiB``, or a number of bytes."""
+
+    def read(self, name: str, value: Any) -> int:
+        """Return the size in bytes."""
+        return parse_size(value, name)
 
 
 @dataclass(frozen=True)

@@ -214,16 +214,16 @@ ROUNDED_BY = 1e-3
 """The largest relative change of a bandwidth by rounding to whole bit/s."""
 
 
-def parse_bandwidth(text: str | float) -> int:
+def parse_bandwidth(text: str | float, what: str = "bandwidth") -> int:
     """Return whole bit/s from a text with a unit, or from a number of bit/s; raise UsageError for anything else.
 
     >>> parse_bandwidth("1Gbps"), parse_bandwidth("25GiB/s")
     (1000000000, 214748364800)
     """
-    exact = _parse(text, BANDWIDTH, "bandwidth", "1Gbps, 100Mbit/s or 25GiB/s", zero=False)
+    exact = _parse(text, BANDWIDTH, what, "1Gbps, 100Mbit/s or 25GiB/s", zero=False)
     rounded = round(exact)
     if not rounded or abs(rounded - exact) > ROUNDED_BY * exact:
-        raise UsageError(f"bandwidth {shown(text)} must be a whole number of bit/s, at least 1; links take no fraction")
+        raise UsageError(f"{what} {shown(text)} must be a whole number of bit/s, at least 1; links take no fraction")
     return rounded
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from netsim._util.errors import UsageError, shown
-from netsim._util.options import Choice, Duration, Text, Whole, option, read_fields
+from netsim._util.options import Bandwidth, Choice, Duration, OnOff, Size, Text, Whole, option, read_fields
 from netsim._util.random_streams import Jitter, Speeds, Straggler
-from netsim._util.units import format_duration
+from netsim._util.units import format_bandwidth, format_bytes, format_duration
 from netsim.network.changes import LinkEvent
 from netsim.network.cross_traffic import Sizes
+from netsim.network.streams import Streams
 from netsim.network.switching import SWITCHINGS
-from netsim.network.tcp import CONNECTIONS, HEADERS, PAYLOAD, Tcp
+from netsim.network.tcp import CONNECTIONS, Tcp
 
 PROTOCOLS = ("ideal", "tcp")
 LIGHTEST, HEAVIEST = 1e-6, 0.999
@@ -50,6 +52,42 @@ class Effects:
         "established",
         Choice(CONNECTIONS),
         "With tcp: established (before the run), or opened in one round trip per-pair of hosts or per-message.",
+    )
+    mtu: int = option(
+        1500,
+        Whole(68, 65_535, "at most 65535, the largest IP packet", example="9001"),
+        "With tcp: largest IP packet in bytes; 9001 for jumbo frames.",
+    )
+    segments_per_ack: int = option(
+        0,
+        Whole(0, example="2"),
+        "With tcp: segments that an acknowledgement stands for; it takes 90 bytes of the other direction's bandwidth. "
+        "2 with delayed acknowledgements, 0 for no bandwidth.",
+    )
+    window_bytes: int | None = option(
+        None,
+        Size(),
+        "Bytes that a connection may have sent and not yet acknowledged: 2.5MB. Long messages move at window / round "
+        "trip at most.",
+        name="window",
+        otherwise="unlimited",
+    )
+    streams: int = option(
+        1,
+        Whole(1, 65_535, "at most 65535, as there are TCP ports", example="4"),
+        "Connections of a pair of hosts; a message is striped over all of them.",
+    )
+    stream_rate_bps: int | None = option(
+        None,
+        Bandwidth(),
+        "Highest rate of one connection: 5Gbps.",
+        name="stream_rate",
+        otherwise="unlimited",
+    )
+    clear_to_send: bool = option(
+        False,
+        OnOff(),
+        "A message leaves only after a notice from its receiver, which posted a receive (as in gloo).",
     )
     switching: str = option(
         "ideal",
@@ -96,10 +134,10 @@ class Effects:
 
     def __post_init__(self) -> None:
         read_fields(self)
-        tcp = Tcp(self.initial_window, self.connections)
-        if self.protocol != "tcp" and tcp != Tcp():
+        if self.protocol != "tcp" and self._tcp != Tcp():
             raise UsageError(
-                "an initial window or connections were given, but the protocol is ideal; add --protocol tcp"
+                "an initial-window, connections, mtu or segments-per-ack was given, but the protocol is ideal; "
+                "add --protocol tcp"
             )
         if Sizes.of(self.background_size) != Sizes.of(USUAL_SIZE) and self.load is None:
             raise UsageError(f"background-size {self.background_size!r} was given without a load; add --background 0.3")
@@ -122,7 +160,16 @@ class Effects:
 
     def tcp(self) -> Tcp | None:
         """Return the options of TCP, None if the protocol is ideal."""
-        return Tcp(self.initial_window, self.connections) if self.protocol == "tcp" else None
+        return self._tcp if self.protocol == "tcp" else None
+
+    @property
+    def _tcp(self) -> Tcp:
+        return Tcp(self.initial_window, self.connections, self.mtu, self.segments_per_ack)
+
+    def connected(self) -> Streams:
+        """Return the connections of a pair of hosts."""
+        rate_bps = math.inf if self.stream_rate_bps is None else self.stream_rate_bps
+        return Streams(self.streams, rate_bps, self.window_bytes)
 
     def stragglers(self) -> tuple[Straggler, ...]:
         """Return the workers that compute slowly."""
@@ -165,12 +212,22 @@ class Effects:
     def shown(self) -> dict[str, str]:
         """Return the effects that are on as text, by option."""
         parts: dict[str, str] = {}
-        if self.protocol == "tcp":
+        if (tcp := self.tcp()) is not None:
             opened = {"established": "connections established", "per-pair": "a connection opened per pair"}
             parts["protocol"] = (
-                f"tcp ({PAYLOAD} bytes of {PAYLOAD + HEADERS} on the wire, slow start from {self.initial_window} "
+                f"tcp ({tcp.payload} bytes of {tcp.segment} on the wire, slow start from {self.initial_window} "
                 f"segments, {opened.get(self.connections, 'a connection opened per message')})"
             )
+        if self.segments_per_ack:
+            parts["segments-per-ack"] = f"an acknowledgement for {self.segments_per_ack} segments"
+        if self.window_bytes is not None:
+            parts["window"] = f"at most {format_bytes(self.window_bytes)} unacknowledged on a connection"
+        if self.streams > 1:
+            parts["streams"] = f"{self.streams} connections a pair"
+        if self.stream_rate_bps is not None:
+            parts["stream-rate"] = f"at most {format_bandwidth(self.stream_rate_bps)} a connection"
+        if self.clear_to_send:
+            parts["clear-to-send"] = "messages leave when their receivers have said that they are ready"
         if self.switching != "ideal":
             parts["switching"] = f"{self.switching} switches"
         if self.message_overhead_s:

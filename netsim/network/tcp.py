@@ -1,4 +1,4 @@
-"""The parts of TCP that delay a message: headers on the wire, connections to open, and slow start.
+"""The parts of TCP that delay a message: headers on the wire, connections to open, slow start, and acknowledgements.
 
 A message of n segments is sent in windows of w, 2w, 4w … segments. A window starts when the previous window has
 drained and the acknowledgement of that window's first segment is back. Once a window takes longer to drain than its
@@ -7,7 +7,10 @@ acknowledgement to come back, the sender never waits again.
 For a message that shares no link this is the classic latency of a static slow start: with S/R the time of a segment on
 the narrowest link, each window adds max(0, RTT + S/R - (segments of the window) S/R).
 
-The model leaves out losses and their recovery, delayed acknowledgements, and the bandwidth of acknowledgements.
+Acknowledgements go back over the links of the other direction and take part of their bandwidth, if asked for: a frame
+for every `segments_per_ack` segments. Receivers with delayed acknowledgements send one for two segments (RFC 1122).
+
+The model leaves out losses and their recovery.
 
 References
 ----------
@@ -23,11 +26,14 @@ from netsim._util.errors import UsageError, check_choice
 from netsim._util.units import PICOSECONDS
 from netsim.network.fabric import Route
 
-PAYLOAD = 1448
-"""Payload of a full segment in bytes: 1500 less 20 of IP, 20 of TCP and 12 of timestamps."""
+IP_HEADERS = 52
+"""Bytes of headers in an IP packet: 20 of IP, 20 of TCP and 12 of timestamps."""
 
 HEADERS = 90
-"""Other bytes of a segment on the wire: the 52 above, Ethernet's 18, preamble 8 and gap 12."""
+"""Bytes of a segment on the wire beside its payload: those of IP, Ethernet's 18, preamble 8 and gap 12."""
+
+ACKNOWLEDGEMENT = 90
+"""Bytes of an acknowledgement on the wire: a segment without payload."""
 
 CONNECTIONS = ("established", "per-pair", "per-message")
 
@@ -43,15 +49,53 @@ class Tcp:
     connections
         When a connection is opened, which takes one round trip: "established" before the run, "per-pair" with the first
         message between two hosts in either direction, or "per-message".
+    mtu
+        The largest IP packet in bytes: 1500, or about 9000 for jumbo frames.
+    segments_per_ack
+        Segments that an acknowledgement stands for; with 0, acknowledgements take no bandwidth.
     """
 
     initial_window: int = 10
     connections: str = "established"
+    mtu: int = 1500
+    segments_per_ack: int = 0
 
     def __post_init__(self) -> None:
         check_choice("connections", self.connections, CONNECTIONS)
         if type(self.initial_window) is not int or self.initial_window < 1:
             raise UsageError(f"initial-window {self.initial_window!r} must be a whole number of segments, such as 10")
+
+    @property
+    def payload(self) -> int:
+        """Payload of a full segment, in bytes.
+
+        >>> Tcp().payload, Tcp(mtu=9001).payload
+        (1448, 8949)
+        """
+        return self.mtu - IP_HEADERS
+
+    @property
+    def segment(self) -> int:
+        """A full segment on the wire, in bytes."""
+        return self.payload + HEADERS
+
+    def on_wire(self, nbytes: int) -> int:
+        """Return the bytes of a message on the wire, including the headers of all its segments.
+
+        >>> Tcp().on_wire(1449)
+        1629
+        """
+        return nbytes + HEADERS * -(-nbytes // self.payload)
+
+    def acknowledgements(self, wire_bytes: int) -> int:
+        """Return the bytes on the way back of the acknowledgements of so many bytes on the wire.
+
+        >>> Tcp(segments_per_ack=2).acknowledgements(3 * 1538)
+        180
+        """
+        if not self.segments_per_ack:
+            return 0
+        return ACKNOWLEDGEMENT * -(-wire_bytes // (self.segment * self.segments_per_ack))
 
     def windows(self, nbytes: int, first: int) -> tuple[int, ...]:
         """Return the bytes on the wire of each window of a message; the first window has `first` segments.
@@ -61,24 +105,14 @@ class Tcp:
         """
         windows = []
         while nbytes > 0:
-            part = min(nbytes, first * PAYLOAD)
-            windows.append(on_wire(part))
+            part = min(nbytes, first * self.payload)
+            windows.append(self.on_wire(part))
             nbytes -= part
             first *= 2
         return tuple(windows)
 
-    @staticmethod
-    def acknowledged(route: Route, latency_ps: int) -> int:
+    def acknowledged(self, route: Route, latency_ps: int) -> int:
         """Return the picoseconds from a window's start until the acknowledgement of its first segment is back."""
         assert route.narrowest is not None
-        segment = 8 * (PAYLOAD + HEADERS) * PICOSECONDS // route.narrowest.bandwidth_bps
+        segment = 8 * self.segment * PICOSECONDS // route.narrowest.bandwidth_bps
         return 2 * latency_ps + segment
-
-
-def on_wire(nbytes: int) -> int:
-    """Return the bytes of a message on the wire, including the headers of all its segments.
-
-    >>> on_wire(1449)
-    1629
-    """
-    return nbytes + HEADERS * -(-nbytes // PAYLOAD)

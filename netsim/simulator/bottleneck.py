@@ -32,6 +32,9 @@ def bound_by(totals: Counter[Hashable], server_hosts: Collection[str]) -> str:
         "latency": totals["latency"] + totals["switching"],
         "host overhead": totals["host overhead"],
         "slow start": totals["slow start"] + totals["handshake"],
+        "window": totals["window"],
+        "stream rate": totals["stream rate"],
+        "clear to send": totals["clear to send"],
         "links": links.total(),
     }
     greatest = max(candidates, key=lambda name: candidates[name])

@@ -3,17 +3,20 @@
 The stages of a message, each of which may be absent:
 
 1. Work at the sender's host: time per message and per byte.
-2. Delays before the first byte drains: latency with its jitter, the handshake of a new connection, and switches.
-3. The windows of slow start, which drain through the links of the route one after another.
-4. Work at the receiver's host.
+2. The wait for the receiver's notice that it is ready.
+3. Delays before the first byte drains: latency with its jitter, the handshake of a new connection, and switches.
+4. The windows of slow start, which drain through the links of the route one after another. A connection's own window
+   and rate limit how fast they drain.
+5. Work at the receiver's host.
 
-Computations have a stage of their own: the factor of jitter and stragglers on their time. Link events and background
-flows act on the network itself. Each stage appears under its name in the critical path.
+Computations have a stage of their own: the factor of jitter and stragglers on their time. Acknowledgements, link events
+and background flows act on the network itself. Each stage appears under its name in the critical path.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import math
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -24,16 +27,18 @@ from netsim._util.errors import LinkDownError
 from netsim._util.random_streams import Jitter, Speeds, Stream, generator
 from netsim._util.units import HORIZON_PS, PICOSECONDS, format_bytes, format_duration, picoseconds
 from netsim.comm.payload import nbytes
-from netsim.comm.worker import Compute, Send, Worker
+from netsim.comm.worker import Compute, Recv, Send, Worker
 from netsim.network.changes import Change, changes_of
 from netsim.network.cross_traffic import CrossTraffic, Sizes
 from netsim.network.effects import Effects
 from netsim.network.fabric import Fabric, Link, Route
 from netsim.network.flowfile import read_flows
-from netsim.network.flows import Flow, Network
+from netsim.network.flows import CAP, Flow, Network
 from netsim.network.sharing import Sharing, weight_by_latency
 from netsim.network.switching import extra_ps
-from netsim.network.tcp import HEADERS, PAYLOAD, Tcp, on_wire
+from netsim.network.tcp import Tcp
+from netsim.network.token_bucket import NOTHING, TokenBucket
+from netsim.simulator.clear_to_send import Clearances
 from netsim.simulator.critical_path import CriticalPath
 from netsim.simulator.event_engine import SimulatedTransport
 from netsim.simulator.observer import UNOBSERVED, Observers
@@ -49,7 +54,9 @@ class DisturbedTransfer:
     """A message on its way through the stages: its route, its path of events so far, and what is still to come.
 
     `windows` are the bytes of the windows that have not started, `window_began` the instant at which the last one did,
-    and `latency_ps` the latency that the message met.
+    and `window_bytes` its size. `held_since` is when the message began to wait for its receiver, `latency_ps` the
+    latency that it met. A message is `clocked` once the window of its connection is used up: the rest leaves as
+    acknowledgements come back. `limit` names what caps its rate.
     """
 
     worker: Worker
@@ -60,8 +67,17 @@ class DisturbedTransfer:
     arrived: Done
     windows: list[int]
     weight: float
+    held_since: int = 0
     latency_ps: int = 0
     window_began: int = 0
+    window_bytes: int = 0
+    clocked: bool = False
+    limit: str = "stream rate"
+
+    @property
+    def channel(self) -> tuple[int, int, int]:
+        """Sender, receiver and tag."""
+        return self.worker.rank, self.request.dst, self.request.tag
 
     @property
     def nbytes(self) -> int:
@@ -131,8 +147,8 @@ class SwitchingStage:
 
     def __init__(self, switching: str, tcp: Tcp | None) -> None:
         self._switching = switching
-        self._wire_bytes: Callable[[int], int] = (lambda size: size) if tcp is None else on_wire
-        self._packet = PACKET if tcp is None else PAYLOAD + HEADERS
+        self._wire_bytes: Callable[[int], int] = (lambda size: size) if tcp is None else tcp.on_wire
+        self._packet = PACKET if tcp is None else tcp.segment
 
     def delay(self, transfer: DisturbedTransfer) -> int:
         """Return the time of all switches of the route."""
@@ -234,6 +250,13 @@ class EffectsTransport(SimulatedTransport):
         super().__init__(fabric, hosts, costs, executor, now, sharing, observers)
         self._sharing = sharing
         self._tcp = effects.tcp()
+        self._streams = effects.connected()
+        self._send_windows: defaultdict[tuple[int, int], TokenBucket] | None = None
+        if (window := self._streams.window_bytes) is not None:
+            window *= self._streams.count
+            bits = 8.0 * (window if self._tcp is None else self._tcp.on_wire(window))
+            self._send_windows = defaultdict(lambda: TokenBucket(bits, 0.0, now))
+        self._clearances = Clearances(self._after, self._clear) if effects.clear_to_send else None
         self._host_work = HostWork(effects)
         self._delays = _delays(effects, self._tcp, seed)
         speeds = effects.speeds(seed)
@@ -252,7 +275,10 @@ class EffectsTransport(SimulatedTransport):
             self._start_background(fabric, effects)
 
     def _at(self, instant: int, call: Callable[[], Any]) -> None:
-        timeout = self._environment.timeout(instant - self.now)
+        self._after(instant - self.now, call)
+
+    def _after(self, delay: int, call: Callable[[], Any]) -> None:
+        timeout = self._environment.timeout(delay)
         timeout.callbacks.append(lambda _: call())
 
     def _start_background(self, fabric: Fabric, effects: Effects) -> None:
@@ -286,11 +312,13 @@ class EffectsTransport(SimulatedTransport):
         """Send a message through all stages."""
         route = self._fabric.route(self._hosts[worker.rank], self._hosts[request.dst])
         size = nbytes(request.payload)
-        windows = [size] if self._tcp is None else list(self._tcp.windows(size, self._tcp.initial_window)) or [0]
-        weight = 1.0 if self._sharing == "maxmin" or not route.links else weight_by_latency(route)
+        windows, streams = [size], self._streams.count
+        if self._tcp is not None:
+            windows = list(self._tcp.windows(size, streams * self._tcp.initial_window)) or [0]
+        weight = streams * (1.0 if self._sharing == "maxmin" or not route.links else weight_by_latency(route))
         transfer = DisturbedTransfer(worker, request, route, path, sent, arrived, windows, weight)
         self._transfers[transfer] = None
-        self._work_on_host(worker.rank, transfer, self._depart)
+        self._work_on_host(worker.rank, transfer, self._depart if self._clearances is None else self._hold)
 
     def _work_on_host(self, rank: int, transfer: DisturbedTransfer, then: Callable[[DisturbedTransfer], None]) -> None:
         """Occupy a host with a message, and call ``then(transfer)`` when it is done."""
@@ -301,6 +329,23 @@ class EffectsTransport(SimulatedTransport):
         host = self._computers[rank]
         transfer.path = host.occupy(self.now, transfer.path, "host overhead", duration)
         self._at(host.free_at, partial(then, transfer))
+
+    def expect(self, worker: Worker, request: Recv[Any]) -> None:
+        """Send the notice that a receiver is ready, if senders wait for it."""
+        if self._clearances is not None:
+            back = self._fabric.route(self._hosts[worker.rank], self._hosts[request.src])
+            self._clearances.expect((request.src, worker.rank, request.tag), back.latency_ps)
+
+    def _hold(self, transfer: DisturbedTransfer) -> None:
+        """Have a message wait until its receiver is ready."""
+        assert self._clearances is not None
+        transfer.held_since = self.now
+        self._clearances.hold(transfer.channel, transfer)
+
+    def _clear(self, transfer: DisturbedTransfer) -> None:
+        """Let a message depart whose receiver is ready."""
+        transfer.path = transfer.path.then("clear to send", self.now - transfer.held_since)
+        self._depart(transfer)
 
     def _depart(self, transfer: DisturbedTransfer) -> None:
         """Start the first window after all delays."""
@@ -317,26 +362,70 @@ class EffectsTransport(SimulatedTransport):
 
     def _start_window(self, transfer: DisturbedTransfer, wait: int) -> None:
         transfer.window_began = self.now + wait
+        transfer.window_bytes = transfer.windows.pop(0)
+        cap_bps = min(self._streams.cap_bps, self._pace(transfer))
         self._network.start(
             Route(transfer.route.links, wait),
-            transfer.windows.pop(0),
+            transfer.window_bytes,
             partial(self._drained, transfer),
             weight=transfer.weight,
+            cap_bps=cap_bps,
         )
+        if self._tcp is not None and (nbytes := self._tcp.acknowledgements(transfer.window_bytes)):
+            self._acknowledge(transfer, wait, nbytes, cap_bps)
+
+    def _pace(self, transfer: DisturbedTransfer) -> float:
+        """Return the rate in bit/s at which acknowledgements let a window leave; infinite for what may leave at once.
+
+        A window of slow start that is larger than what its connection may send is cut there. The rest leaves as
+        acknowledgements come back, and so do all later windows.
+        """
+        if self._send_windows is None or not transfer.latency_ps or not transfer.route.links:
+            return math.inf
+        tokens = self._send_windows[transfer.worker.rank, transfer.request.dst]
+        tokens.rate = tokens.capacity * PICOSECONDS / self._round_trip(transfer)
+        free = int((tokens.refill(transfer.window_began) + NOTHING) // 8)
+        pace = math.inf
+        if not transfer.clocked and transfer.window_bytes > free > 0:
+            transfer.windows = [transfer.window_bytes - free + sum(transfer.windows)]
+            transfer.window_bytes, transfer.clocked = free, True
+        elif transfer.clocked or transfer.window_bytes > free:
+            transfer.window_bytes += sum(transfer.windows)
+            transfer.windows, transfer.clocked, pace = [], True, tokens.rate
+            transfer.limit = "window" if pace < self._streams.cap_bps else "stream rate"
+        tokens.bits -= 8 * transfer.window_bytes
+        return pace
+
+    def _round_trip(self, transfer: DisturbedTransfer) -> int:
+        """Return the picoseconds until the first byte of a message that leaves now is acknowledged."""
+        if self._tcp is None:
+            return 2 * transfer.latency_ps
+        return self._tcp.acknowledged(transfer.route, transfer.latency_ps)
+
+    def _acknowledge(self, transfer: DisturbedTransfer, wait: int, nbytes: int, cap_bps: float) -> None:
+        """Let the acknowledgements of a window go back, spread over the time that the window takes alone."""
+        narrowest = transfer.route.narrowest
+        if narrowest is None:
+            return
+        back = self._fabric.route(self._hosts[transfer.request.dst], self._hosts[transfer.worker.rank])
+        pace = min(cap_bps, narrowest.bandwidth_bps) * nbytes / transfer.window_bytes
+        self._network.start(Route(back.links, wait), nbytes, _ignore, weight=transfer.weight, cap_bps=pace)
 
     def _drained(self, transfer: DisturbedTransfer, flow: Flow) -> None:
         """Start the next window once this one is acknowledged; after the last window, go to the receiver's host."""
         for bottleneck, duration in flow.bottlenecks:
-            transfer.path = transfer.path.then(bottleneck, duration)
+            transfer.path = transfer.path.then(transfer.limit if bottleneck is CAP else bottleneck, duration)
         if not transfer.windows:
+            if self._clearances is not None:
+                self._clearances.drained(transfer.worker.rank, transfer)
             if not self.eager:
                 transfer.sent(None, transfer.path)
             self._work_on_host(transfer.request.dst, transfer, self._arrived)
             return
-        assert self._tcp is not None
-        acknowledged = transfer.window_began + self._tcp.acknowledged(transfer.route, transfer.latency_ps)
-        wait = max(0, acknowledged - self.now)
-        transfer.path = transfer.path.then("slow start", wait)
+        wait = 0
+        if not transfer.clocked:
+            wait = max(0, transfer.window_began + self._round_trip(transfer) - self.now)
+            transfer.path = transfer.path.then("slow start", wait)
         if not wait:
             transfer.windows = [sum(transfer.windows)]  # from now on the sender never waits
         self._start_window(transfer, wait)
@@ -353,11 +442,20 @@ class EffectsTransport(SimulatedTransport):
         LinkDownError
             If every message on its way waits for a link that is down for good.
         """
-        if not self._computing and not self._transfers:
-            return False  # background flows and link events no longer matter
-        if not self._computing and self._link_changes.block(self._transfers):
-            raise self._link_changes.error(self._transfers)
+        if not self._computing:
+            arriving = 0 if self._clearances is None else self._clearances.arriving
+            moving = self._moving()
+            if not arriving and not moving:
+                return False  # background flows and link events no longer matter
+            if not arriving and self._link_changes.block(moving):
+                raise self._link_changes.error(moving)
         return super().advance()
+
+    def _moving(self) -> Collection[DisturbedTransfer]:
+        """Return the messages on their way that do not wait for their receivers."""
+        if self._clearances is None or not self._clearances.held:
+            return self._transfers
+        return [transfer for transfer in self._transfers if transfer not in self._clearances.held]
 
 
 def _delays(effects: Effects, tcp: Tcp | None, seed: int) -> list[DelayStage]:
@@ -368,6 +466,10 @@ def _delays(effects: Effects, tcp: Tcp | None, seed: int) -> list[DelayStage]:
     if effects.switching != "ideal":
         stages.append(SwitchingStage(effects.switching, tcp))
     return stages
+
+
+def _ignore(flow: Flow) -> None:
+    """Do nothing when the acknowledgements of a window are back."""
 
 
 def _product(duration: int, factor: float) -> int:

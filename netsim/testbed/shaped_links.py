@@ -27,10 +27,9 @@ from netsim.cluster.framing import Wire
 from netsim.network.fabric import Link, Route
 from netsim.network.filling import max_min
 from netsim.network.flow import Bottleneck
+from netsim.network.token_bucket import NOTHING, TokenBucket
 
 NEVER = sys.maxsize
-NOTHING = 1e-3
-"""Fewer bits than this are rounding errors."""
 ITERATIONS = 4
 """Iterations for rates: the error left is s⁴, 2e-7 for acknowledgements, 2e-3 at the largest duplex loss."""
 
@@ -92,38 +91,6 @@ class PacketStream:
             self.bits, self.lossy_bits = max(0.0, self.bits - drained), max(0.0, self.lossy_bits - drained)
             self.bottlenecks.append((self.bottleneck, now - self.since))
         self.since = now
-
-
-class TokenBucket:
-    """The tokens of a link, or of a pair of hosts on a link, in bits; negative means a deficit.
-
-    Parameters
-    ----------
-    capacity
-        Tokens of a full bucket, in bits; a bucket starts full.
-    rate
-        Tokens gained a second, in bit/s.
-    now
-        Present time in picoseconds.
-    """
-
-    __slots__ = ("bits", "capacity", "rate", "since")
-
-    def __init__(self, capacity: float, rate: float, now: int) -> None:
-        self.bits = self.capacity = capacity
-        self.rate = rate
-        self.since = now
-
-    def refill(self, now: int) -> float:
-        """Add the tokens gained until `now` (picoseconds), and return the tokens in the bucket, in bits."""
-        self.bits = min(self.capacity, self.bits + self.rate * (now - self.since) / PICOSECONDS)
-        self.since = now
-        return self.bits
-
-    @property
-    def in_deficit(self) -> bool:
-        """Whether the link has sent more than it has earned."""
-        return self.bits < -NOTHING
 
 
 class ShapedNetwork:

@@ -125,7 +125,8 @@ def options(random: Random, folder: Path) -> Case:
     """Return options of an experiment from Python, some of them of another kind than they should be."""
     names = [*inspect.signature(Experiment).parameters, "bandwidth", "latency", "algorithm", "lr", "compute_time",
              "background",
-             "straggler", "link_event", "message_overhead", "protocol"]  # fmt: skip
+             "straggler", "link_event", "message_overhead", "protocol", "mtu", "window", "streams", "stream_rate",
+             "clear_to_send"]  # fmt: skip
     given: dict[str, Any] = {"timing_only": True, "elements": 10}
     for name in random.sample(names, random.randrange(1, 4)):
         given[name] = random.choice([*SCALARS, *_numpy(), pools.text(random), pools.quantity(random), topology(random)])
