@@ -31,7 +31,7 @@ FORMS = [
     *("torus:sides=3x2x4", "torus:sides=1x5x2", "tree", "tree:fan-out=3", "tree:fan-out=2,uplink=10Gbps", "racks"),
     *("racks:size=3", "racks:size=4,oversubscription=2", "fat-tree", "fat-tree:k=2", "fat-tree:k=4", "fat-tree:k=6"),
     *("dragonfly", "dragonfly:a=2,p=1,h=1", "dragonfly:a=4,p=2,h=2", "dragonfly:a=4,p=2,h=2,routing=valiant"),
-    *("dragonfly:a=1,p=3,h=4", "wan", "wan:sites=3,latency=40ms"),
+    *("dragonfly:a=1,p=3,h=4", "wan", "wan:sites=3,latency=40ms", "machines", "machines:gpus=3,network=25Gbps"),
 ]
 MINIMAL = [form for form in FORMS if not form.startswith("dragonfly")]
 """A dragonfly's minimal route crosses between groups once; crossing twice may take fewer links."""

@@ -26,6 +26,7 @@ from topologies.builder import Shape, check_size
 from topologies.dragonfly import dragonfly
 from topologies.fat_tree import fat_tree
 from topologies.from_file import is_file, read_graph
+from topologies.machines import machines
 from topologies.star import parameter_server, star
 from topologies.torus import ring, torus
 from topologies.tree import racks, tree
@@ -38,6 +39,7 @@ TOPOLOGIES: dict[str, Callable[..., Graph]] = {
     "torus": torus,
     "tree": tree,
     "racks": racks,
+    "machines": machines,
     "fat-tree": fat_tree,
     "dragonfly": dragonfly,
     "wan": wide_area,

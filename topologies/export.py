@@ -20,18 +20,23 @@ MOST_ROUTES = 10**6
 def to_networkx(fabric: Fabric) -> nx.Graph[Any]:
     """Return the network as a networkx graph that :func:`netsim.network.graph.from_networkx` reads.
 
-    The graph is undirected if both directions of every cable are alike, else directed. Hosts have a ``group``.
+    The graph is undirected if both directions of every cable are alike, else directed. Hosts have a ``group``. A node
+    with a limit has ``bandwidth_bps``.
     """
     graph = fabric.graph
-    links = {(link.source, link.target): (link.bandwidth_bps, link.latency_s) for link in fabric.links}
+    ways = [link for link in fabric.links if link.source != link.target]
+    links = {(link.source, link.target): (link.bandwidth_bps, link.latency_s) for link in ways}
     alike = all(links.get((target, source)) == values for (source, target), values in links.items())
     network: nx.Graph[Any] = nx.Graph() if alike else nx.DiGraph()
     names = fabric.names
-    nodes: dict[str, dict[str, str]] = {names[node]: {"kind": "switch"} for node in range(len(names))}
+    nodes: dict[str, dict[str, str | int]] = {names[node]: {"kind": "switch"} for node in range(len(names))}
     for node, group in zip(graph.hosts.tolist(), graph.groups.tolist(), strict=True):
         nodes[names[node]] = {"kind": "host", "group": f"group{group}"}
     for node in graph.servers.tolist():
         nodes[names[node]] = {"kind": "host", "role": "server"}
+    for link in fabric.links:
+        if link.source == link.target:
+            nodes[link.source]["bandwidth_bps"] = link.bandwidth_bps
     network.add_nodes_from(nodes.items())
     for (source, target), (bandwidth, latency) in links.items():
         network.add_edge(source, target, bandwidth_bps=bandwidth, latency_s=latency)
@@ -51,8 +56,9 @@ def to_graphml(fabric: Fabric) -> Iterator[str]:
 def to_simgrid(fabric: Fabric) -> Iterator[str]:
     """Yield the network as a platform of SimGrid (DTD 4.1), piece by piece.
 
-    Each direction of a cable is a link. In a tree SimGrid finds the only possible routes by itself. In other networks
-    the file lists every route, so that SimGrid uses the same routes as netsim.
+    Each direction of a cable is a link, and so is the limit of a node. In a tree without limits SimGrid finds the only
+    possible routes by itself. In other networks the file lists every route, so that SimGrid uses the same routes as
+    netsim.
 
     Raises
     ------

@@ -139,7 +139,7 @@ def _from_graphml(content: bytes, origin: str) -> nx.Graph[Any]:
         pair = (source, target) if graph.is_directed() else frozenset((source, target))
         _check_new(pair in seen, source, target, origin)
         seen.add(pair)
-    for _, _, data in graph.edges(data=True):
+    for data in (*(data for _, data in graph.nodes(data=True)), *(data for _, _, data in graph.edges(data=True))):
         # Some programs write numbers as text.
         for key in ("bandwidth_bps", "latency_s"):
             if isinstance(data.get(key), str) and (value := read_number(data[key])) is not None:

@@ -68,7 +68,8 @@ def tour(graph: Graph) -> IntArray:
 
 def _stops(graph: Graph) -> IntArray:
     """Return for every host its only neighbour, or the host itself if it has several."""
-    ways = np.bincount(graph.sources, minlength=len(graph.names))
+    sources, targets = graph.sources[graph.cabled], graph.targets[graph.cabled]
+    ways = np.bincount(sources, minlength=len(graph.names))
     neighbour = np.zeros(len(graph.names), np.int64)
-    neighbour[graph.sources] = graph.targets
+    neighbour[sources] = targets
     return np.where(ways[graph.hosts] == 1, neighbour[graph.hosts], graph.hosts)

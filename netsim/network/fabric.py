@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, eq=False)
 class Link:
-    """One direction of a cable, or of a port of a host or switch.
+    """One direction of a cable, or what all messages at a node share; it then leads from the node to itself.
 
     A link never changes. The class is not frozen because frozen instances take several times as long to make.
     """
@@ -45,8 +45,8 @@ class Link:
 
     @property
     def name(self) -> str:
-        """The link's name in reports: ``worker0→switch``."""
-        return f"{self.source}→{self.target}"
+        """The link's name in reports: ``worker0→switch``, or ``machine0`` for the limit of a node."""
+        return f"{self.source}→{self.target}" if self.source != self.target else self.source
 
     @property
     def ends(self) -> tuple[str, str]:
@@ -162,10 +162,13 @@ class Fabric:
 
     def _between(self, here: IntArray, there: IntArray, flows: IntArray | int = 0) -> Routes:
         """Return the routes between nodes."""
-        paths = self.graph.router.paths(here, there, flow_hash(here, there, flows, self.graph.hash_seed))
+        graph = self.graph
+        paths = graph.router.paths(here, there, flow_hash(here, there, flows, graph.hash_seed))
+        if graph.limits is not None:
+            paths = paths.through(here, graph.targets, graph.limits)
         owners = np.repeat(np.arange(len(here)), paths.counts)
         # Latencies are summed before rounding, so that two halves of a latency make the whole.
-        seconds = np.bincount(owners, self.graph.latency_s[paths.links], len(here))
+        seconds = np.bincount(owners, graph.latency_s[paths.links], len(here))
         latency_ps = np.rint(np.minimum(seconds * PICOSECONDS, HORIZON_PS)).astype(np.int64)
         return Routes(paths.first, paths.links, latency_ps)
 
@@ -184,7 +187,7 @@ class Fabric:
 
     def _route(self, source: int, target: int) -> Route:
         router = self.graph.router
-        if isinstance(router, TreeRouter):
+        if isinstance(router, TreeRouter) and self.graph.limits is None:
             links = [*map(self._numbered, router.path(source, target))]
             return Route(tuple(links), min(round(sum([link.latency_s for link in links]) * PICOSECONDS), HORIZON_PS))
         _, numbers, latency_ps = self._between(np.array([source]), np.array([target]))

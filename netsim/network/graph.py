@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from netsim._util.arrays import IntArray
 from netsim._util.errors import UsageError, shown
 from netsim._util.units import FASTEST_BPS, SLOWEST_S, format_bandwidth, format_duration, format_range
-from netsim.network.routing import FloatArray, Router, ShortestPaths
+from netsim.network.routing import NO_LINK, FloatArray, Router, ShortestPaths
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -63,6 +64,10 @@ class Graph:
         The number of every host's machine, rack or site, (h,).
     near
         Positions in `hosts`, in an order in which neighbours are near each other in the network; None if unknown.
+    limits
+        For every node: the link that all messages share which start, end or pass there, whatever their direction;
+        NO_LINK for a node without such a limit. This link leads from the node to itself. (n,); None if no node is
+        limited.
     anonymous
         Whether hosts are named after the workers placed on them.
     hash_seed
@@ -80,6 +85,7 @@ class Graph:
     router: Router
     groups: IntArray
     near: IntArray | None = None
+    limits: IntArray | None = None
     anonymous: bool = False
     hash_seed: int = 0
 
@@ -90,12 +96,44 @@ class Graph:
         is_switch[self.hosts] = is_switch[self.servers] = False
         return np.flatnonzero(is_switch)
 
+    @property
+    def cabled(self) -> npt.NDArray[np.bool_]:
+        """Whether each link is one way of a cable, (m,); the others are the limits of nodes."""
+        cabled: npt.NDArray[np.bool_] = self.sources != self.targets
+        return cabled
+
     def ranges(self) -> LinkRanges | None:
-        """Return the ranges of the links' bandwidths and latencies; None if there are no links."""
-        if not len(self.sources):
+        """Return the ranges of the cables' bandwidths and latencies; None if there are no cables."""
+        cabled = self.cabled
+        if not cabled.any():
             return None
-        bandwidth, latency = self.bandwidth_bps, self.latency_s
+        bandwidth, latency = self.bandwidth_bps[cabled], self.latency_s[cabled]
         return LinkRanges((int(bandwidth.min()), int(bandwidth.max())), (float(latency.min()), float(latency.max())))
+
+    def limited(self, nodes: IntArray, bandwidth_bps: int | IntArray) -> Graph:
+        """Return the network with a limit at each of `nodes`: all messages there share its bandwidth.
+
+        Messages that start, end or pass at the node count, in both directions together. A limit is a bus, such as the
+        PCIe of a machine; what a host itself can move; or, at a switch between two cables, a half-duplex cable.
+
+        Raises
+        ------
+        UsageError
+            For a bandwidth that is too large, and for a node that has a limit already.
+        """
+        check_link(bandwidth_bps, 0.0)
+        limits = np.full(len(self.names), NO_LINK) if self.limits is None else self.limits.copy()
+        for node in nodes[limits[nodes] != NO_LINK][:1].tolist():
+            raise UsageError(f"node {self.names[node]!r} was given a bandwidth twice; give it once")
+        limits[nodes] = len(self.sources) + np.arange(len(nodes))
+        return replace(
+            self,
+            sources=np.concatenate([self.sources, nodes]),
+            targets=np.concatenate([self.targets, nodes]),
+            bandwidth_bps=np.concatenate([self.bandwidth_bps, np.broadcast_to(bandwidth_bps, len(nodes))]),
+            latency_s=np.concatenate([self.latency_s, np.zeros(len(nodes))]),
+            limits=limits,
+        )
 
     def scaled(self, bandwidth: float, latency: float) -> Graph:
         """Return the network with every link's bandwidth and latency multiplied by these factors.
@@ -131,9 +169,10 @@ def from_networkx(graph: nx.Graph[Any], origin: str = "") -> Graph:
     Parameters
     ----------
     graph
-        Nodes have a ``kind``, "host" or "switch", and may have a ``role``, "server", and a ``group``. Edges have
-        ``bandwidth_bps`` and ``latency_s``. An undirected edge is a full-duplex cable: two links. An edge of a directed
-        graph is one link, so the two directions of a cable may differ.
+        Nodes have a ``kind``, "host" or "switch", and may have a ``role``, "server", and a ``group``. A node with
+        ``bandwidth_bps`` has a :attr:`limit <Graph.limits>`. Edges have ``bandwidth_bps`` and ``latency_s``. An
+        undirected edge is a full-duplex cable: two links. An edge of a directed graph is one link, so the two
+        directions of a cable may differ.
     origin
         The beginning of every error message.
 
@@ -167,7 +206,12 @@ def from_networkx(graph: nx.Graph[Any], origin: str = "") -> Graph:
         groups=_groups(graph, origin, hosts, sources, targets),
     )
     check_connected(network, origin)
-    return network
+    limits = {
+        numbers[node]: bandwidth_of(f"{origin}node {node!r}", data)
+        for node, data in graph.nodes(data=True)
+        if "bandwidth_bps" in data
+    }
+    return network.limited(np.array([*limits], np.int64), np.array([*limits.values()], np.int64)) if limits else network
 
 
 def link_values(where: str, data: Any) -> tuple[int, float]:
@@ -175,14 +219,24 @@ def link_values(where: str, data: Any) -> tuple[int, float]:
 
     Raises UsageError for values that cannot be used; `where` begins its message.
     """
-    bandwidth, latency = data.get("bandwidth_bps"), data.get("latency_s")
+    bandwidth, latency = bandwidth_of(where, data), data.get("latency_s")
+    if not _is_number(latency) or not 0 <= latency <= SLOWEST_S:
+        raise UsageError(f"{where}: latency_s {shown(latency)} must be zero or more, finite and at most {SLOWEST_S:g}")
+    return bandwidth, float(latency)
+
+
+def bandwidth_of(where: str, data: Any) -> int:
+    """Return the bandwidth in bit/s from the attributes of an edge or a node.
+
+    Raises UsageError for a value that cannot be used; `where` begins its message.
+    """
+    bandwidth = data.get("bandwidth_bps")
     if not _is_number(bandwidth) or not 1 <= bandwidth <= FASTEST_BPS:
         raise UsageError(
             f"{where}: bandwidth_bps {shown(bandwidth)} must be at least 1, finite and at most {FASTEST_BPS:g}"
         )
-    if not _is_number(latency) or not 0 <= latency <= SLOWEST_S:
-        raise UsageError(f"{where}: latency_s {shown(latency)} must be zero or more, finite and at most {SLOWEST_S:g}")
-    return round(bandwidth), float(latency)
+    whole: int = round(bandwidth)
+    return whole
 
 
 def check_link(bandwidth_bps: Any, latency_s: Any) -> None:

@@ -52,6 +52,28 @@ class Paths(NamedTuple):
         """The number of links of each route."""
         return np.diff(self.first)
 
+    def through(self, sources: IntArray, targets: IntArray, limits: IntArray) -> Paths:
+        """Return the routes with the link ``limits[node]`` inserted for every node on them, unless it is NO_LINK.
+
+        Parameters
+        ----------
+        sources
+            The node at which every route starts.
+        targets
+            The node to which every link of the network leads.
+        limits
+            For every node of the network: the link that all routes over the node share.
+        """
+        counts = self.counts
+        at_start = np.where(counts > 0, limits[sources], NO_LINK)  # the empty route of a node to itself stays empty
+        after = np.stack([self.links, limits[targets[self.links]]], 1).ravel()
+        routes = np.arange(len(counts))
+        owners = np.concatenate([routes, np.repeat(routes, 2 * counts)])
+        links = np.concatenate([at_start, after])
+        order = np.argsort(owners, kind="stable")
+        kept = order[links[order] != NO_LINK]
+        return Paths.of_counts(np.bincount(owners[kept], minlength=len(counts)), links[kept])
+
 
 class Router(Protocol):
     """Finds routes between the nodes of one graph."""

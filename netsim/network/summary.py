@@ -67,14 +67,14 @@ def summarise(fabric: Fabric, orders: list[IntArray], tell: Tell = nobody) -> Su
         some = asked[begin : begin + targets]
         routes = fabric.links_of(np.tile(np.arange(count), len(some)), np.repeat(some, count))
         counts = np.diff(routes.first)
-        links = max(links, int(counts.max()))
         owners = np.repeat(np.arange(len(counts)), counts)
+        links = max(links, int(np.bincount(owners, graph.cabled[routes.links], len(counts)).max()))
         seconds = max(seconds, float(np.bincount(owners, graph.latency_s[routes.links], len(counts)).max()))
     tell(f"looking for the bisection of {count:,} hosts")
     return Summary(
         hosts=count,
         switches=len(graph.switches),
-        links=len(graph.sources),
+        links=int(graph.cabled.sum()),
         groups=len(np.unique(graph.groups)),
         diameter_links=links,
         diameter_s=round(seconds * PICOSECONDS) / PICOSECONDS,
@@ -97,11 +97,18 @@ def bisection(fabric: Fabric, orders: list[IntArray]) -> int | None:
 
 
 def _flow(fabric: Fabric, half: IntArray, rest: IntArray) -> int:
-    """Return the maximum flow in bit/s from one half of the hosts to the rest."""
+    """Return the maximum flow in bit/s from one half of the hosts to the rest.
+
+    A node with a limit is two nodes: the links into it end at the first, those out of it begin at the second, and its
+    limit leads from the first to the second.
+    """
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import maximum_flow
 
     graph, nodes = fabric.graph, len(fabric.names)
+    limits = np.flatnonzero(~graph.cabled)
+    out = np.arange(nodes)
+    out[graph.sources[limits]] = nodes + 2 + np.arange(len(limits))
     # SciPy computes in 32 bits: exact if all bandwidths are multiples of a large enough unit, else to 1e-4.
     unit = int(np.gcd.reduce(graph.bandwidth_bps))
     most = int(graph.bandwidth_bps.max())
@@ -110,7 +117,8 @@ def _flow(fabric: Fabric, half: IntArray, rest: IntArray) -> int:
     ends = np.full(len(half), nodes), np.full(len(rest), nodes + 1)
     endless = np.full(len(half) + len(rest), 2**30)
     capacity = np.concatenate([graph.bandwidth_bps // unit, endless]).astype(np.int32)
-    rows = np.concatenate([graph.sources, ends[0], rest])
-    columns = np.concatenate([graph.targets, half, ends[1]])
-    network = csr_array((capacity, (rows, columns)), shape=(nodes + 2, nodes + 2))
+    rows = np.concatenate([np.where(graph.cabled, out[graph.sources], graph.sources), ends[0], out[rest]])
+    columns = np.concatenate([np.where(graph.cabled, graph.targets, out[graph.targets]), half, ends[1]])
+    size = nodes + 2 + len(limits)
+    network = csr_array((capacity, (rows, columns)), shape=(size, size))
     return int(maximum_flow(network, nodes, nodes + 1).flow_value) * unit

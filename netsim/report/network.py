@@ -52,8 +52,10 @@ def draw_network(fabric: Fabric, order: IntArray) -> str:
     places = _springs(fabric) if in_levels is None else in_levels
     from matplotlib.collections import LineCollection
 
-    kinds = [(int(bps), float(s)) for bps, s in zip(graph.bandwidth_bps, graph.latency_s, strict=True)]
-    ends = zip(graph.sources.tolist(), graph.targets.tolist(), strict=True)
+    cabled = graph.cabled
+    columns = zip(graph.bandwidth_bps[cabled], graph.latency_s[cabled], strict=True)
+    kinds = [(int(bps), float(s)) for bps, s in columns]
+    ends = zip(graph.sources[cabled].tolist(), graph.targets[cabled].tolist(), strict=True)
     cables = {(min(pair), max(pair)): kind for pair, kind in zip(ends, kinds, strict=True)}
     with canvas(height=4.2) as (drawing, axes):
         shown: list[tuple[Any, str]] = []
@@ -105,22 +107,23 @@ def _levels(fabric: Fabric, order: IntArray) -> np.ndarray | None:
     The level of a node is the number of links from the nearest host or server to it.
     """
     graph = fabric.graph
+    sources, targets = graph.sources[graph.cabled], graph.targets[graph.cabled]
     nodes = len(fabric.names)
     level = np.full(nodes, -1)
     level[graph.hosts] = level[graph.servers] = 0
     for rise in range(nodes):
-        fresh = graph.targets[(level[graph.sources] == rise) & (level[graph.targets] < 0)]
+        fresh = targets[(level[sources] == rise) & (level[targets] < 0)]
         if not len(fresh):
             break
         level[fresh] = rise + 1
-    if (level[graph.sources] == level[graph.targets]).any():
+    if (level[sources] == level[targets]).any():
         return None
     x = np.zeros(nodes)
     row = np.concatenate([graph.hosts[order], graph.servers])
     for rise in range(level.max() + 1):
         if rise:
-            below = level[graph.targets] == rise - 1
-            upper, below_x = graph.sources[below], x[graph.targets[below]]
+            below = level[targets] == rise - 1
+            upper, below_x = sources[below], x[targets[below]]
             middle = np.bincount(upper, below_x, nodes) / np.maximum(1, np.bincount(upper, minlength=nodes))
             row = np.flatnonzero(level == rise)
             row = row[np.argsort(middle[row], kind="stable")]
