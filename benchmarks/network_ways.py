@@ -28,8 +28,8 @@ from netsim.comm.payload import SizeOnly
 from netsim.comm.worker import Worker
 from netsim.experiment.configuration import Experiment
 from netsim.network.fabric import Fabric, Route
+from netsim.network.flow import Sharing
 from netsim.network.flows import Flow, Network, Solver
-from netsim.network.sharing import Sharing
 from netsim.simulator.engines import Inside
 from netsim.simulator.event_engine import SimulatedTransport
 from netsim.simulator.scheduler import RankScheduler

@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from netsim._util.device import keep_freed_memory
+from netsim._util.system import keep_freed_memory
 from netsim.experiment.configuration import Experiment
 from netsim.simulator.session import Session, open_session
 

@@ -23,8 +23,7 @@ import numpy as np
 import torch
 
 from algorithms import kernels
-from netsim._util.device import keep_freed_memory
-from netsim._util.system import environment
+from netsim._util.system import environment, keep_freed_memory
 
 TARGET = 2.5
 """How many reads of the data an exact selection may cost."""

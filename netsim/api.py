@@ -282,7 +282,7 @@ def real_report(
     experiment: Experiment, results: list[Result], failed: Mapping[str, NetsimError], backend: str
 ) -> Report:
     """Return the report of a real run; raise AlgorithmsFailedError with the other results if an algorithm failed."""
-    from netsim._util.device import resolve_device
+    from netsim._util.system import resolve_device
 
     found = environment(resolve_device(experiment.device)) | {"backend": backend, "data": experiment.data_name()}
     return _complete(_report(experiment, results, failed, found, None), failed)
@@ -380,8 +380,7 @@ def exchange(
     from algorithms.selection import Selector
     from netsim.comm.payload import Dense
     from netsim.comm.worker import Worker
-    from netsim.simulator.in_memory import InMemoryTransport
-    from netsim.simulator.scheduler import RankScheduler
+    from netsim.simulator.scheduler import InMemoryTransport, RankScheduler
     from netsim.simulator.session import make_workers
 
     try:

@@ -18,8 +18,7 @@ from algorithms.randk import RandomKey, random_positions
 from algorithms.selection import Selector
 from netsim.comm.payload import Dense, Vector
 from netsim.comm.worker import Worker
-from netsim.simulator.in_memory import InMemoryTransport
-from netsim.simulator.scheduler import RankScheduler
+from netsim.simulator.scheduler import InMemoryTransport, RankScheduler
 from netsim.training.algorithm import Algorithm
 from netsim.training.loop import Task, Trained, train
 from netsim.training.sgd import SGDConfig

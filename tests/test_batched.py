@@ -24,9 +24,8 @@ from netsim.experiment.configuration import Experiment
 from netsim.experiment.results import Result
 from netsim.simulator import engines
 from netsim.simulator.critical_path import CriticalPath
-from netsim.simulator.in_memory import InMemoryTransport
 from netsim.simulator.layout import NoScheduleError, RoleMap
-from netsim.simulator.scheduler import RankScheduler
+from netsim.simulator.scheduler import InMemoryTransport, RankScheduler
 from netsim.simulator.session import make_workers
 from netsim.simulator.symmetry import SymmetryRecorder
 from netsim.simulator.vectorized import RankClocks

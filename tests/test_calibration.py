@@ -35,8 +35,7 @@ from netsim.simulator.session import make_workers, open_session
 from netsim.testbed.calibrate import TASK, CalibrationPlan, lines_of, profile_of
 from netsim.testbed.line_fits import line, link, work
 from netsim.testbed.pingpong import SIZES, Trips, ping_pong
-from netsim.training.costs import AssumedCosts
-from netsim.training.profiled_costs import Given, Rate, RatedCosts
+from netsim.training.costs import AssumedCosts, Given, Rate, RatedCosts
 from tests.cluster import why_no_cluster
 from tests.command import run
 

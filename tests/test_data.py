@@ -24,8 +24,7 @@ from netsim.training.workloads import WORKLOADS, load_workload
 from netsim.training.workloads.data import files
 from netsim.training.workloads.data.files import SYSTEM
 from netsim.training.workloads.samples import Samples
-from netsim.training.workloads.sampling import EPOCHS, RANDOM, Sampler
-from netsim.training.workloads.splits import Divisible, divide
+from netsim.training.workloads.splits import EPOCHS, RANDOM, Divisible, Sampler, divide
 from netsim.training.workloads.workload import DataParallelTask
 
 FASHION = SYSTEM / "fashion-mnist"

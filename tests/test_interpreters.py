@@ -20,11 +20,10 @@ from netsim.comm.collectives import bruck_all_gather, ring_all_gather, tree_broa
 from netsim.comm.payload import Bundle, Dense, Flag, SizeOnly, Sparse, add
 from netsim.comm.worker import Compute, Worker
 from netsim.network.fabric import Fabric
+from netsim.simulator.compute_pool import ReplicaMemo
 from netsim.simulator.critical_path import LONGEST, CriticalPath
 from netsim.simulator.event_engine import SimulatedTransport
-from netsim.simulator.in_memory import InMemoryTransport
-from netsim.simulator.replica_cache import ReplicaMemo
-from netsim.simulator.scheduler import Operation, RankScheduler
+from netsim.simulator.scheduler import InMemoryTransport, Operation, RankScheduler
 from netsim.training.costs import AssumedCosts, MeasuredCosts
 from topologies import TOPOLOGIES
 from topologies.builder import Shape

@@ -25,9 +25,8 @@ from netsim.comm.worker import Worker
 from netsim.experiment.configuration import Experiment
 from netsim.network.fabric import Fabric
 from netsim.simulator.event_engine import SimulatedTransport
-from netsim.simulator.in_memory import InMemoryTransport
 from netsim.simulator.observer import Computation, Observers, RunObserver
-from netsim.simulator.scheduler import RankScheduler
+from netsim.simulator.scheduler import InMemoryTransport, RankScheduler
 from netsim.simulator.session import load_task, make_workers
 from netsim.simulator.timeline import Timeline, covered
 from netsim.training.algorithm import Algorithm
@@ -353,7 +352,7 @@ def test_metrics_see_whole_vectors(tmp_path: Path) -> None:
     [("digits-mlp", None), ("fc-mnist", "synthetic"), ("resnet20", "synthetic"), ("char-lstm", None)],
 )
 def test_a_gradient_that_comes_by_tensors_is_the_gradient_and_what_came_stays(workload: str, data: str | None) -> None:
-    from netsim._util.device import one_thread_each
+    from netsim._util.system import one_thread_each
 
     with one_thread_each():
         task, tensors, _ = load_task(Experiment.of(workers=2, workload=workload, data=data, batch_size=4), "cpu")

@@ -20,8 +20,8 @@ from netsim.experiment.configuration import Experiment
 
 ROOT = Path(netsim.__file__).parent.parent
 ROOMS = ("netsim", "algorithms", "topologies", "studies")
-DRAWS_FOR_USERS = {ROOT / "netsim/training/workloads" / name for name in ("generators.py", "digests.py")}
-"""They keep the global generators that a user's own model may draw from, and draw nothing."""
+DRAWS_FOR_USERS = {ROOT / "netsim/training/workloads/user_code.py"}
+"""The file keeps the global generators that a user's own model may draw from, and draws nothing."""
 
 SEEDS = (0, 1, 2, 4, 5, 101, 103, 2**32 - 1)
 SMALL = (0, 1, 4, 101, 2**32 - 1)

@@ -13,13 +13,12 @@ from torch import nn
 
 import netsim
 from algorithms import ALGORITHMS, with_options
-from netsim._util.device import one_thread_each
 from netsim._util.errors import UsageError
+from netsim._util.system import one_thread_each
 from netsim.cli.main import main
 from netsim.comm.payload import Dense, Vector
 from netsim.experiment.configuration import Experiment
-from netsim.simulator.in_memory import InMemoryTransport
-from netsim.simulator.scheduler import RankScheduler
+from netsim.simulator.scheduler import InMemoryTransport, RankScheduler
 from netsim.simulator.session import make_workers
 from netsim.training.loop import Task, Trained, train
 from netsim.training.sgd import SGDConfig

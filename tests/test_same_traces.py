@@ -15,8 +15,8 @@ import pytest
 import simpy
 
 from netsim.network.fabric import Fabric
+from netsim.network.flow import Sharing
 from netsim.network.flows import Flow, Network, Solver
-from netsim.network.sharing import Sharing
 from topologies import build
 from topologies.builder import Shape
 

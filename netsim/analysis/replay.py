@@ -13,9 +13,9 @@ import simpy
 from netsim._util.system import old_objects_set_aside
 from netsim._util.units import PICOSECONDS, picoseconds
 from netsim.network.fabric import Fabric, Link, Route
+from netsim.network.flow import Sharing
 from netsim.network.flowfile import GivenFlow
 from netsim.network.flows import Flow, Network
-from netsim.network.sharing import Sharing
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def replay(fabric: Fabric, given: Sequence[GivenFlow], sharing: Sharing = "maxmi
     given
         The flows, each with source, target, bytes and start in seconds.
     sharing
-        How flows share a link; see :mod:`netsim.network.sharing`.
+        How flows share a link; see :mod:`netsim.network.flow`.
 
     Returns
     -------

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from netsim.analysis.replay import Replay
-    from netsim.network.sharing import Sharing
+    from netsim.network.flow import Sharing
 
 SCHEMA = "netsim.flows/1"
 MOST_ROWS = 24
@@ -44,8 +44,8 @@ def flows(
     from netsim.analysis.replay import replay
     from netsim.experiment.configuration import Experiment
     from netsim.experiment.given import input_files
+    from netsim.network.flow import Sharing
     from netsim.network.flowfile import read_flows
-    from netsim.network.sharing import Sharing
 
     check_outputs({"out": out}, input_files({**options, "flows": flows}))
     experiment = Experiment.of(timing_only=True, elements=1, k=1, **options)
@@ -112,7 +112,7 @@ def _sentence(done: Replay) -> str:
 def _print(done: Replay, sharing: Sharing) -> None:
     from rich.markup import escape
 
-    from netsim.network.sharing import SHARINGS
+    from netsim.network.flow import SHARINGS
     from netsim.report.terminal import print_table, wide_console
 
     console = wide_console()

@@ -11,9 +11,9 @@ from dataclasses import asdict
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from netsim._util.device import one_thread_each, resolve_device
 from netsim._util.errors import UsageError, unknown
 from netsim._util.progress import OnRound, ignore
+from netsim._util.system import one_thread_each, resolve_device
 from netsim.comm.payload import Dense
 from netsim.comm.worker import Worker
 from netsim.distributed.rank_context import CURRENT_RANK
@@ -281,8 +281,7 @@ def _run_algorithm(
 
 def _warm_up(experiment: Experiment, algorithm: str, task: Any) -> None:
     """Take a step in memory, with at most two workers: first calls load kernels, which no round should be charged."""
-    from netsim.simulator.in_memory import InMemoryTransport
-    from netsim.simulator.scheduler import RankScheduler
+    from netsim.simulator.scheduler import InMemoryTransport, RankScheduler
 
     few = experiment.for_workers(min(2, experiment.workers))
     own = few.algorithm(algorithm, tuple(size for _, size in task.tensors))

@@ -26,8 +26,8 @@ from netsim.experiment.options import (
 from netsim.network.effects import NONE, Effects
 from netsim.training.algorithm import Algorithm
 from netsim.training.catalogue import parameters_of, tensors_of
+from netsim.training.costs import Rate
 from netsim.training.overlap import Bucket, Overlapped, Ready, at_shares, even, pieces_of, ready_by_elements, shards
-from netsim.training.profiled_costs import Rate
 from netsim.training.sgd import Aggregate, SGDConfig
 from netsim.training.workloads import WORKLOADS, check_workload
 from topologies import STARS

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from algorithms import ALGORITHMS, variant_of
 from algorithms.selection import HOWS
-from netsim._util.device import check_device
 from netsim._util.errors import UsageError, shown
 from netsim._util.options import Bandwidth, Choice, Duration, Kind, Number, OnOff, Text, Whole, option, several
 from netsim._util.random_streams import WORD
+from netsim._util.system import check_device
 from netsim._util.units import format_bandwidth, format_duration, read_whole
 from netsim.comm.worker import SENDS
+from netsim.network.flow import SHARINGS
 from netsim.network.graph import check_link
-from netsim.network.sharing import SHARINGS
 from netsim.training.catalogue import MODELS
 from netsim.training.overlap import Ready, check_bucket
 from netsim.training.workloads import DEFAULT, WORKLOADS

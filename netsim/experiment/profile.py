@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from netsim._util.errors import UsageError, check_file_name
 from netsim._util.storage import content_of, write_atomically
 from netsim.experiment.options import TrainingOptions
-from netsim.training.profiled_costs import STEP
+from netsim.training.costs import STEP
 from topologies import STARS, taken
 
 FORMAT = 1

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from netsim._util.errors import ReplicasDivergedError
-from netsim.comm.traffic import Traffic
+from netsim.comm.worker import Traffic
 from netsim.training.costs import Provenance
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from netsim._util.errors import UsageError, shown, suggestion
 from netsim._util.random_streams import LARGEST_SIGMA, Stream, generator
 from netsim._util.units import MOST_BYTES, PICOSECONDS, parse_size, picoseconds, read_number
 from netsim.network.fabric import Link, Route
-from netsim.network.sharing import Sharing, weight_by_latency
+from netsim.network.flow import Sharing, weight_by_latency
 
 if TYPE_CHECKING:
     import numpy as np

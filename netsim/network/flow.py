@@ -1,4 +1,7 @@
-"""A flow: one message that drains through the links of its route; and the protocol of what shares links among flows."""
+"""A flow: one message that drains through the links of its route; and how flows share a full link.
+
+Flows have equal rates, or rates in inverse proportion to the latency of their routes.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +9,30 @@ import math
 from collections.abc import Callable
 from typing import Final, Literal, Protocol
 
+from netsim._util.errors import UsageError
 from netsim._util.units import HORIZON_PS, PICOSECONDS
 from netsim.network.fabric import Link, Route
 
-SHARING: Final = -1
+DUE_BY_SOLVER: Final = -1
 """The `due` of a flow that shares links; only the solver knows when it ends."""
 
 CAP: Final = "rate limit"
 """The bottleneck of a flow that its own cap limits."""
 Bottleneck = Link | Literal["rate limit"]
 
+Sharing = Literal["maxmin", "rtt"]
+SHARINGS: dict[Sharing, str] = {
+    "maxmin": "max-min fairness",
+    "rtt": "max-min fairness weighted by 1 / latency of routes",
+}
+"""What each choice of ``--sharing`` is called. Rates inverse to latency are those of long-lived TCP flows."""
+
 
 class Flow:
     """A message on its way through the network. All instants are picoseconds.
 
     A flow waits until `due`, then drains from `since` on. If it is alone on its links, `due` becomes the instant at
-    which it ends; if it shares links, :data:`SHARING`.
+    which it ends; if it shares links, :data:`DUE_BY_SOLVER`.
 
     Parameters
     ----------
@@ -97,6 +108,22 @@ class Flow:
             self.held = {}
         if duration:
             self.held[bottleneck] = self.held.get(bottleneck, 0) + duration
+
+
+def weight_by_latency(route: Route) -> float:
+    """Return a flow's weight with ``rtt`` sharing: one over its route's latency in seconds.
+
+    Raises
+    ------
+    UsageError
+        If the route has no latency.
+    """
+    if not route.latency_ps:
+        raise UsageError(
+            f"sharing 'rtt' on the route {route.links[0].source}→{route.links[-1].target}, which has no latency to "
+            "weigh by; give its links a latency, or share 'maxmin'"
+        )
+    return PICOSECONDS / route.latency_ps
 
 
 def time_alone(bits: int, rate: int) -> int:

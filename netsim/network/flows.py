@@ -23,8 +23,16 @@ import simpy
 from netsim._util.units import HORIZON_PS, PICOSECONDS, beyond_horizon
 from netsim.network.fabric import Link, Route
 from netsim.network.filling import ProgressiveFilling, max_min
-from netsim.network.flow import CAP, SHARING, Bottleneck, FairShareSolver, Flow, time_left
-from netsim.network.sharing import Sharing, weight_by_latency
+from netsim.network.flow import (
+    CAP,
+    DUE_BY_SOLVER,
+    Bottleneck,
+    FairShareSolver,
+    Flow,
+    Sharing,
+    time_left,
+    weight_by_latency,
+)
 
 __all__ = ["CAP", "Bottleneck", "Flow", "Network", "max_min"]
 
@@ -213,7 +221,7 @@ class Network:
     def _have_share(self, flow: Flow) -> None:
         """Hand a flow to the solver, and with it the flows that were alone on its links."""
         now, alone, shared = self._environment.now, self._alone, self._shared
-        flow.due = SHARING
+        flow.due = DUE_BY_SOLVER
         if flow.since < now:
             flow.hold(flow.alone_at, now - flow.since)
             flow.remaining = max(0.0, flow.bits - flow.rate_alone * (now - flow.since) / PICOSECONDS)

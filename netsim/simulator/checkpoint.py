@@ -22,8 +22,7 @@ from netsim._util.errors import NetsimError, UsageError, in_one_line, reason_of,
 from netsim._util.system import version
 from netsim._util.units import in_python
 from netsim.comm.payload import Bundle, Dense, Flag, SizeOnly, Sparse
-from netsim.comm.traffic import Traffic
-from netsim.comm.worker import Worker
+from netsim.comm.worker import Traffic, Worker
 from netsim.experiment.configuration import Experiment
 from netsim.experiment.given import option_of
 from netsim.experiment.results import Result

@@ -1,21 +1,27 @@
-"""Collects requested computations until a result is needed, and then makes all of them together.
+"""Spares time where ranks of one process compute: equal computations are made once, others together.
 
-The computations of workers at about the same simulated time are made in one pass where that is faster, and by several
-threads if there are any. The simulated charge of a computation does not depend on this.
+:class:`ReplicaMemo` makes a computation only once that all workers repeat with the same arguments. :class:`Backlog`
+collects computations until a result is needed. It then makes those of workers at about the same simulated time in one
+pass where that is faster, and by several threads if there are any. The simulated charge of a computation depends on
+neither.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, wait
 from functools import partial
 from typing import Any
 
+from netsim.comm.payload import Bundle, Dense, SizeOnly, Sparse
 from netsim.comm.worker import Compute, evaluate, stages
 
 TOGETHER = 32
 """The most computations that are made together in one pass."""
+
+_BY_IDENTITY = (Dense, Sparse, SizeOnly, Bundle)
 
 
 class Entry:
@@ -99,3 +105,35 @@ def make(entries: Sequence[Entry]) -> None:
         assert entry.request is not None
         entry.answer = evaluate(entry.request, call)
         entry.request = None
+
+
+class ReplicaMemo:
+    """The results of replicated computations whose arguments are alive.
+
+    Workers in one process receive the same objects that others sent, so arguments are compared by identity. A worker
+    that holds an equal but different object computes for itself. A result is kept as long as all payloads among its
+    arguments live.
+    """
+
+    def __init__(self) -> None:
+        self._results: dict[tuple[Any, ...], tuple[Any, tuple[Any, ...]]] = {}
+
+    def __repr__(self) -> str:
+        return f"ReplicaMemo({len(self)} results)"
+
+    def __len__(self) -> int:
+        return len(self._results)
+
+    def call(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        """Return ``function(*args)``; equal calls with the same objects compute once."""
+        payloads = [arg for arg in args if isinstance(arg, _BY_IDENTITY)]
+        if not payloads:
+            return function(*args)
+        key = (function, *(id(arg) if isinstance(arg, _BY_IDENTITY) else ("value", arg) for arg in args))
+        if key in self._results:
+            return self._results[key][0]
+        result = function(*args)
+        # The id of a dead argument may be reused, so the entry is removed with its first argument.
+        forget = tuple(weakref.ref(payload, lambda _: self._results.pop(key, None)) for payload in payloads)
+        self._results[key] = (result, forget)
+        return result

@@ -32,9 +32,9 @@ from netsim.network.changes import Change, changes_of
 from netsim.network.cross_traffic import CrossTraffic, Sizes
 from netsim.network.effects import Effects
 from netsim.network.fabric import Fabric, Link, Route
+from netsim.network.flow import Sharing, weight_by_latency
 from netsim.network.flowfile import read_flows
 from netsim.network.flows import CAP, Flow, Network
-from netsim.network.sharing import Sharing, weight_by_latency
 from netsim.network.switching import extra_ps
 from netsim.network.tcp import Tcp
 from netsim.network.token_bucket import NOTHING, TokenBucket

@@ -17,9 +17,9 @@ from netsim._util.units import PICOSECONDS
 from netsim.comm.worker import COMPUTE, SELECT, Worker
 from netsim.experiment.results import Ranks, Timing, Way
 from netsim.network.fabric import Link
-from netsim.network.sharing import Sharing
+from netsim.network.flow import Sharing
 from netsim.simulator.analytic import SERVER_LINK, WORKER_LINKS, Formulas, Star
-from netsim.simulator.bottleneck import bound_by
+from netsim.simulator.critical_path import bound_by
 from netsim.simulator.layout import NoScheduleError, RoleMap
 from netsim.simulator.symmetry import RecordedPhase, SymmetryRecorder
 from netsim.simulator.vectorized import CriticalPathBacktracker, PlayedRound, RankClocks

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
 import simpy
 
+from netsim._util.units import HORIZON_PS, beyond_horizon
 from netsim.comm.payload import nbytes
 from netsim.comm.worker import Compute, Recv, Send, Worker, stages
 from netsim.network.fabric import Fabric, Link
+from netsim.network.flow import Sharing
 from netsim.network.flows import Flow, Network
-from netsim.network.hosts import Host
-from netsim.network.sharing import Sharing
 from netsim.simulator.compute_pool import Backlog
 from netsim.simulator.critical_path import CriticalPath
 from netsim.simulator.observer import UNOBSERVED, Computation, Observers
@@ -63,7 +63,7 @@ class SimulatedTransport:
         self._hosts = hosts
         self._costs = costs
         self._backlog = Backlog(executor, getattr(executor, "_max_workers", 1))
-        self._computers: defaultdict[int, Host[CriticalPath]] = defaultdict(Host)
+        self._computers: defaultdict[int, Host] = defaultdict(Host)
         self._observers = observers
         self.eager = False
         """Whether a sender goes on as soon as its message is on its way, rather than when it has arrived."""
@@ -133,3 +133,32 @@ class SimulatedTransport:
         except simpy.core.EmptySchedule:
             return False
         return True
+
+
+class Host:
+    """The processor of a simulated host: it serves first come, first served, without interruption.
+
+    `free_at` is the instant at which all work so far is done, in picoseconds.
+    """
+
+    __slots__ = ("_path", "free_at")
+
+    def __init__(self) -> None:
+        self.free_at = 0
+        self._path: CriticalPath | None = None
+
+    def __repr__(self) -> str:
+        return f"Host(free at {self.free_at} ps)"
+
+    def occupy(self, now: int, path: CriticalPath, what: Hashable, duration: int) -> CriticalPath:
+        """Do `what` for `duration` picoseconds as soon as the host is free; return the path to its end, `free_at`.
+
+        Work that waits for the host continues the path of the work before it.
+        """
+        if self.free_at > now and self._path is not None:
+            path = self._path
+        self.free_at = max(now, self.free_at) + duration
+        if self.free_at >= HORIZON_PS:
+            raise beyond_horizon()
+        self._path = path.then(what, duration)
+        return self._path

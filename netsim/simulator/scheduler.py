@@ -2,8 +2,8 @@
 
 A rank is a coroutine that awaits requests: send, receive, compute. The scheduler begins each request, and resumes the
 rank when the request is done. A :class:`Transport` decides how long messages and computations take:
-:class:`~netsim.simulator.in_memory.InMemoryTransport` takes no time, and
-:class:`~netsim.simulator.event_engine.SimulatedTransport` asks a model of the network.
+:class:`InMemoryTransport` takes no time, and :class:`~netsim.simulator.event_engine.SimulatedTransport` asks a model of
+the network.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from netsim._util.units import PICOSECONDS, format_duration
 from netsim.comm.payload import Payload, check_like, describe, nbytes
 from netsim.comm.pieces import InPieces
 from netsim.comm.worker import EXPAND, Collective, Compute, Fork, Handle, Recv, Send, SendRecv, Start, Worker, evaluate
+from netsim.simulator.compute_pool import ReplicaMemo
 from netsim.simulator.critical_path import CriticalPath
 from netsim.simulator.observer import UNOBSERVED, Observers, TracedMessage, tell
-from netsim.simulator.replica_cache import ReplicaMemo
 
 T = TypeVar("T")
 Done = Callable[[Any, CriticalPath], None]
@@ -57,6 +57,30 @@ class Transport(Protocol):
 
     def advance(self) -> bool:
         """Let the next event happen; return False if there is none."""
+
+
+class InMemoryTransport:
+    """The transport in memory: messages arrive at once, and nothing takes time."""
+
+    now = 0
+
+    def carry(self, worker: Worker, request: Send, path: CriticalPath, sent: Done, arrived: Done) -> None:
+        """Let the message arrive at once."""
+        sent(None, path)
+        arrived(None, path)
+
+    def expect(self, worker: Worker, request: Recv[Any]) -> None:
+        """Do nothing: messages wait for their receivers."""
+
+    def compute(
+        self, worker: Worker, request: Compute[Any], call: Callable[[], Any], path: CriticalPath, done: Done
+    ) -> None:
+        """Compute at once."""
+        done(call(), path)
+
+    def advance(self) -> bool:
+        """Return False: no event is ever left."""
+        return False
 
 
 class Operation(Handle[Any]):

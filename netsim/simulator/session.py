@@ -13,16 +13,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from netsim._util.device import one_thread_each, resolve_device
 from netsim._util.errors import InfeasibleError, NonFiniteGradientError, UsageError
 from netsim._util.progress import OnRound, ignore
-from netsim._util.system import check_memory, old_objects_set_aside
+from netsim._util.system import check_memory, old_objects_set_aside, one_thread_each, resolve_device
 from netsim._util.units import PICOSECONDS
 from netsim.comm.payload import Dense, Vector
 from netsim.comm.worker import SELECT, Worker
 from netsim.experiment.configuration import Experiment
 from netsim.experiment.results import RankOutcome, Ranks, Result, Timing, Way, sha256_of, summarise
-from netsim.network.sharing import Sharing
+from netsim.network.flow import Sharing
 from netsim.simulator.analytic import Star
 from netsim.simulator.checkpoint import Checkpoint, CheckpointObserver, CheckpointState
 from netsim.simulator.critical_path import CriticalPath
@@ -30,19 +29,16 @@ from netsim.simulator.effects_engine import EffectsTransport
 from netsim.simulator.engines import Inside, Training, all_at_once, closed_form, timing
 from netsim.simulator.estimates import check_played, plays_too_long
 from netsim.simulator.event_engine import SimulatedTransport
-from netsim.simulator.in_memory import InMemoryTransport
 from netsim.simulator.layout import NoScheduleError, RoleMap
 from netsim.simulator.observer import UNOBSERVED, MetricsObserver, Observers, ProgressObserver, RunObserver, tell
-from netsim.simulator.scheduler import RankCoroutine, RankScheduler, Transport
-from netsim.simulator.timeline_observer import TimelineObserver
-from netsim.simulator.trace import Trace
-from netsim.simulator.trace_observer import TraceObserver
+from netsim.simulator.scheduler import InMemoryTransport, RankCoroutine, RankScheduler, Transport
+from netsim.simulator.timeline import TimelineObserver
+from netsim.simulator.trace import Trace, TraceObserver
 from netsim.training.algorithm import Algorithm
-from netsim.training.costs import AssumedCosts, MeasuredCosts, ReportedCosts
+from netsim.training.costs import AssumedCosts, MeasuredCosts, RatedCosts, ReportedCosts
 from netsim.training.loop import Task, TimingOnly, Trained, train
 from netsim.training.metrics import Emit, MetricsRecorder
 from netsim.training.overlap import Overlapped, described
-from netsim.training.profiled_costs import RatedCosts
 from netsim.training.workloads import WORKLOADS, is_own, load_workload
 from topologies import STARS
 

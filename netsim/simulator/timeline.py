@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from netsim.comm.worker import COMPUTE
+from netsim.comm.worker import COMPUTE, Worker
+from netsim.simulator.observer import Computation, RunObserver
+from netsim.training.loop import Trained
 
 
 class Spent(NamedTuple):
@@ -69,3 +71,23 @@ def covered(intervals: Iterable[tuple[float, float]]) -> float:
         elif end > until:
             total, until = total + (end - until), end
     return total
+
+
+class TimelineObserver(RunObserver):
+    """Keeps a timeline a rank, and adds what each step spent to the rank's tally, in picoseconds."""
+
+    def __init__(self, ranks: int) -> None:
+        self._timelines = [Timeline() for _ in range(ranks)]
+
+    def computed(self, computation: Computation) -> None:
+        """Add a computation to its rank's timeline."""
+        self._timelines[computation.rank].computed(computation.work, computation.start, computation.end)
+
+    def waited(self, rank: int, start: int, end: int) -> None:
+        """Add a wait for a message to the rank's timeline."""
+        self._timelines[rank].communicated(start, end)
+
+    def step_ended(self, worker: Worker, trained: Trained) -> None:
+        """Add the step's times to the worker's tally, and begin the next step's timeline."""
+        spent = self._timelines[worker.rank].spent()
+        worker.tally.update({name: int(time) for name, time in spent._asdict().items()})

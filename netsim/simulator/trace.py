@@ -1,7 +1,7 @@
 """The trace of a run: every computation, every message, and the utilisation of every link over time.
 
-Times are integer picoseconds. :mod:`netsim.simulator.trace_observer` fills a trace, :mod:`netsim.simulator.perfetto`
-writes it to a file, and :mod:`netsim.report.activity` draws it.
+Times are integer picoseconds. :class:`TraceObserver` fills a trace while a simulation runs,
+:mod:`netsim.simulator.perfetto` writes it to a file, and :mod:`netsim.report.activity` draws it.
 """
 
 from __future__ import annotations
@@ -11,9 +11,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from netsim.simulator.observer import Computation, TracedMessage
+from netsim.simulator.observer import Computation, RunObserver, TracedMessage
+
+if TYPE_CHECKING:
+    from netsim.simulator.event_engine import SimulatedTransport
+    from netsim.simulator.scheduler import Transport
 
 MOST_RECORDS = 2_000_000
 """The most computations and messages of a trace; viewers do not open larger files."""
@@ -123,6 +127,29 @@ class Trace:
         whole = [self.start, max(self.end, self.start + 1)]
         used = {link: self.utilisation(link, whole)[0] for link in self.levels}
         return sorted(used, key=lambda link: (-round(used[link], 9), _by_number(link)))[:most]
+
+
+class TraceObserver(RunObserver):
+    """Keeps every computation and message in `trace`, and how much of each link's bandwidth is in use."""
+
+    def __init__(self, trace: Trace) -> None:
+        self._trace = trace
+
+    def began(self, transport: Transport) -> None:
+        """Read link utilisation from `transport`, which must simulate a network."""
+        self._transport = cast("SimulatedTransport", transport)
+
+    def computed(self, computation: Computation) -> None:
+        """Keep the computation."""
+        self._trace.add(computation)
+
+    def delivered(self, message: TracedMessage) -> None:
+        """Keep the message."""
+        self._trace.add(message)
+
+    def advanced(self) -> None:
+        """Keep the utilisation of all links if it changed."""
+        self._trace.set_levels(self._transport.now, self._transport.utilisation())
 
 
 def _by_number(name: str) -> list[tuple[int, str]]:

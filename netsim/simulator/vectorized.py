@@ -20,8 +20,7 @@ from netsim._util.errors import InfeasibleError
 from netsim._util.units import HORIZON_PS, PICOSECONDS, beyond_horizon
 from netsim.comm.schedule import Pairs
 from netsim.network.fabric import Fabric
-from netsim.network.flow import time_alone
-from netsim.network.sharing import Sharing, weight_by_latency
+from netsim.network.flow import Sharing, time_alone, weight_by_latency
 from netsim.simulator.layout import NoScheduleError, RoleMap, SizedRound
 from netsim.simulator.symmetry import RecordedPhase
 from netsim.simulator.vectorized_sharing import drain

@@ -82,7 +82,7 @@ def measure_as_rank(details: Mapping[str, Any], rank: int, stage: Any) -> list[d
     """
     import torch.distributed as dist
 
-    from netsim._util.device import one_thread_each
+    from netsim._util.system import one_thread_each
     from netsim.comm.worker import Worker
     from netsim.distributed.interpreter import RankInterpreter
 

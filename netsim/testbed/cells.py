@@ -82,7 +82,7 @@ def measure_as_rank(details: Mapping[str, Any], rank: int, on_repeat: OnRound) -
     list of dict
         On rank 0 the point-to-point measurements of the whole run, then a record for each cell; elsewhere nothing.
     """
-    from netsim._util.device import one_thread_each
+    from netsim._util.system import one_thread_each
     from netsim.testbed.simultaneous_start import SimultaneousStart, raise_priority
 
     cells = [Cell(**given) for given in details["cells"]]

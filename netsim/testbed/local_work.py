@@ -16,8 +16,7 @@ from typing import Any
 from netsim._util.units import PICOSECONDS
 from netsim.comm.worker import Compute, Worker, evaluate
 from netsim.simulator.critical_path import CriticalPath
-from netsim.simulator.in_memory import InMemoryTransport
-from netsim.simulator.scheduler import Done
+from netsim.simulator.scheduler import Done, InMemoryTransport
 from netsim.training.costs import elements_of
 
 PAUSE_S = 0.001

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from netsim._util.device import one_thread_each
+from netsim._util.system import one_thread_each
 from netsim._util.units import PICOSECONDS
 from netsim.cluster.framing import Wire
 from netsim.comm.payload import Dense

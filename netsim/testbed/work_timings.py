@@ -18,8 +18,7 @@ from netsim.experiment.configuration import Experiment
 from netsim.simulator.event_engine import SimulatedTransport
 from netsim.simulator.scheduler import RankScheduler
 from netsim.simulator.session import load_task, make_workers
-from netsim.training.costs import MeasuredCosts
-from netsim.training.profiled_costs import Given
+from netsim.training.costs import Given, MeasuredCosts
 from netsim.training.sgd import descend
 
 ELEMENTS = (16_384, 131_072, 1_048_576, 4_194_304)

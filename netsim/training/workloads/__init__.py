@@ -145,8 +145,7 @@ def check_workload(name: str, data: str | None = None, split: str = "iid", sampl
 
     The check imports no torch and reads no data.
     """
-    from netsim.training.workloads.sampling import SAMPLINGS
-    from netsim.training.workloads.splits import BY_LABEL, MIX, parse_split
+    from netsim.training.workloads.splits import BY_LABEL, MIX, SAMPLINGS, parse_split
 
     rule, _ = parse_split(split)
     if sampling not in SAMPLINGS:
@@ -192,8 +191,7 @@ def load_workload(name: str, seed: int, data: str | None = None, data_dir: Path 
 
 def _made(name: str, factory: Callable[[int], Any], seed: int) -> Workload:
     """Call the factory with global random generators seeded, and with its output on stderr."""
-    from netsim.training.workloads.generators import seeded
-    from netsim.training.workloads.user_code import blaming
+    from netsim.training.workloads.user_code import blaming, seeded
     from netsim.training.workloads.workload import Workload
 
     with (
@@ -234,8 +232,7 @@ def _defaults_kept(name: str) -> Iterator[None]:
 
 def _imported(name: str) -> Callable[[int], Any]:
     """Return the user's factory; its module may be in the current folder, which is searched last."""
-    from netsim.training.workloads.generators import seeded
-    from netsim.training.workloads.user_code import blaming
+    from netsim.training.workloads.user_code import blaming, seeded
 
     if (here := os.getcwd()) not in sys.path:  # noqa: PTH109 (a string, as sys.path holds)
         sys.path.append(here)

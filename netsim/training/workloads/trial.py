@@ -18,13 +18,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from netsim._util.device import one_thread_each
 from netsim._util.errors import UsageError
-from netsim.training.workloads import generators
-from netsim.training.workloads.digests import hashed, state_of
+from netsim._util.system import one_thread_each
 from netsim.training.workloads.parameters import check_labels, trainable
 from netsim.training.workloads.replica import Replica
-from netsim.training.workloads.user_code import blaming
+from netsim.training.workloads.user_code import (
+    blaming,
+    generator_digests,
+    generators_kept,
+    hashed,
+    seeded,
+    state_of,
+)
 from netsim.training.workloads.workload import DataParallelTask
 
 UNLIKELY_SEED = 3_141_592_653
@@ -37,9 +42,9 @@ def try_out(task: DataParallelTask) -> None:
 
     The trial takes one forward pass, five gradients, and the evaluation of at most four chunks of samples.
     """
-    with one_thread_each(), generators.kept():
+    with one_thread_each(), generators_kept():
         _check_scores(task)
-        with generators.seeded(UNLIKELY_SEED):  # a forward that seeds a generator changes its state, too
+        with seeded(UNLIKELY_SEED):  # a forward that seeds a generator changes its state, too
             _check_gradient(task)
         task.rehearse_evaluation()
 
@@ -65,7 +70,7 @@ def _check_scores(task: DataParallelTask) -> None:
 
 def parts(task: DataParallelTask) -> dict[str, str]:
     """Return digests of the parts of a workload, and of its first gradient, by name."""
-    with one_thread_each(), generators.kept():
+    with one_thread_each(), generators_kept():
         gradient = task.gradient_on(task.replica(), task.initial_parameters(), 0, 0)
     return task.workload.parts_sha256() | {"first gradient": hashed(gradient.values)}
 
@@ -74,9 +79,9 @@ def _check_gradient(task: DataParallelTask) -> None:
     start, another = task.initial_parameters(), (len(task.shards) - 1, 1)
     untouched = start.values.clone()
     one, other = task.replica(), task.replica()
-    drawn = generators.digests(task.device)
+    drawn = generator_digests(task.device)
     first = task.gradient_on(one, start, 0, 0).values
-    if source := _changed(drawn, generators.digests(task.device)):
+    if source := _changed(drawn, generator_digests(task.device)):
         raise _refused(task, f"its forward draws from {source}", drawn)
     if not torch.equal(untouched, start.values):
         raise _refused(task, "its forward changes its parameters in place")
@@ -120,11 +125,11 @@ def _calls(task: DataParallelTask, replica: Replica) -> list[tuple[str, str, dic
     begun: list[dict[str, str]] = []
 
     def begin(*_: Any) -> None:
-        begun.append(generators.digests(task.device))
+        begun.append(generator_digests(task.device))
 
     def end(name: str, module: nn.Module, _: Any, output: Any) -> None:
         words = f"{type(module).__name__} {name!r}" if name else type(module).__name__
-        calls.append((words, hashed(output), begun.pop(), generators.digests(task.device)))
+        calls.append((words, hashed(output), begun.pop(), generator_digests(task.device)))
 
     hooks = [module.register_forward_pre_hook(begin) for module in replica.model.modules()]
     hooks += [module.register_forward_hook(partial(end, name)) for name, module in replica.model.named_modules()]

@@ -17,21 +17,19 @@ from netsim._util.errors import NonFiniteGradientError, UsageError, unknown
 from netsim._util.random_streams import Stream, generator
 from netsim.comm.payload import Dense, Vector
 from netsim.training.buffers import passing_row
-from netsim.training.workloads.digests import hashed
-from netsim.training.workloads.initial import initial_values
 from netsim.training.workloads.parameters import (
     check_initial,
     check_model,
     check_moments,
     check_samples,
     fixed,
+    initial_values,
     trainable,
 )
 from netsim.training.workloads.replica import Replica
 from netsim.training.workloads.samples import Samples
-from netsim.training.workloads.sampling import RANDOM, SAMPLINGS, Sampler
-from netsim.training.workloads.splits import Divisible, divide
-from netsim.training.workloads.user_code import blaming
+from netsim.training.workloads.splits import RANDOM, SAMPLINGS, Divisible, Sampler, divide
+from netsim.training.workloads.user_code import blaming, hashed
 
 POPULATION = 1024
 """Training samples from which batch norm statistics are computed before an evaluation."""
