@@ -13,7 +13,7 @@ from netsim.report.drawing import Axis, Series, against, lines
 from netsim.study import Finding, Point
 from studies.calibration import Calibration, Key, calibrate
 from studies.intervals import doublings, interval
-from studies.published import ALPHA_S, BETA_S, THROUGHPUT, THROUGHPUT_OF_MORE
+from studies.paper_figures import ALPHA_S, BETA_S, THROUGHPUT, THROUGHPUT_OF_MORE
 
 ALGORITHMS = {"dense": "S-SGD", "topk": "Top-k", "gtopk": "gTop-k"}
 MODELS: dict[str, dict[str, Any]] = {

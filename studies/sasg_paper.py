@@ -20,7 +20,7 @@ from netsim.simulator.trace import Trace
 from netsim.study import Conclusion, Finding, Outcome, Point, Settings, Study
 from netsim.study.checks import checked
 from netsim.study.trained import train_point
-from studies.published import SASG_TABLE_2, SASG_TABLE_3
+from studies.paper_figures import SASG_TABLE_2, SASG_TABLE_3
 from studies.sasg_figures import TRAINED, figure_2, figure_3, figure_4, figure_5
 
 METHODS = {"ps": "SGD", "ps-topk": "Sparse", "lasg-wk2": "LASG", "sasg": "SASG"}

@@ -16,7 +16,7 @@ from netsim.study.trained import curve, train_point
 from studies import STUDIES, cluster, gtopk_paper, load_study, sasg_figures, sasg_paper, time_to_accuracy
 from studies.calibration import calibrate
 from studies.intervals import interval
-from studies.published import ALPHA_S, BETA_S, THROUGHPUT, THROUGHPUT_OF_MORE
+from studies.paper_figures import ALPHA_S, BETA_S, THROUGHPUT, THROUGHPUT_OF_MORE
 from tests.command import run
 
 TINY: dict[str, dict[str, Any]] = {
