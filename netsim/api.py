@@ -166,7 +166,15 @@ def _report(
     return Report(config, results, conclude(results, session) + lost, environment, effects, links, notes)
 
 
-OF_SIMULATED_NETWORKS = ("bandwidth_bps", "latency_s", "bandwidth_scale", "latency_scale", "sharing", "engine")
+OF_SIMULATED_NETWORKS = (
+    "bandwidth_bps",
+    "latency_s",
+    "bandwidth_scale",
+    "latency_scale",
+    "host_ceiling_bps",
+    "sharing",
+    "engine",
+)
 """Options without meaning in a real run, whose report has None for them."""
 
 

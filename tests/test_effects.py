@@ -432,6 +432,25 @@ def test_a_host_computes_and_takes_messages_in_one_after_another() -> None:
     assert ends == {"sent": 182 * 10**6, "computed": 10**9, "received": 1_100 * 10**6}
 
 
+@pytest.mark.parametrize("engine", ["event", "vectorized"])
+@pytest.mark.parametrize("workers", [2, 3, 8])
+def test_a_host_moves_what_it_sends_and_receives_with_one_ceiling(engine: str, workers: int) -> None:
+    """Every host of a ring sends and receives S/P a step: 2 (P - 1) (L + max(S / (P B), 2 S / (P C)))."""
+    for ceiling, step in ((10**9, 2 * 32e-6), (3 * 10**9, 32e-6)):
+        options = {"workers": workers, "elements": 1000 * workers, "engine": engine, "host_ceiling": ceiling}
+        took = round_time("dense", **options)
+        assert took == pytest.approx(2 * (workers - 1) * (50e-6 + step), rel=1e-9)
+
+
+def test_a_ceiling_is_named_and_is_no_hop(capsys: pytest.CaptureFixture[str]) -> None:
+    ran = run(capsys, "simulate --timing-only --elements 1000 --algorithm dense --host-ceiling 600MB/s")
+    assert "Effects: a host moves at most 4.8 Gbit/s, sent and received" in ran.out
+    options = {"elements": 1000, "switching": "store-and-forward", "background": 0.2}
+    assert round_time("dense", host_ceiling="1Tbps", **options) == pytest.approx(round_time("dense", **options))
+    with pytest.raises(netsim.UsageError, match="host_ceiling 1000000000 was given, but a real run"):
+        netsim.run(workers=2, host_ceiling="1Gbps")
+
+
 # Switches.
 
 
@@ -644,6 +663,7 @@ WRONG = [
     ("--window 2.5", ["window '2.5'", "no unit"]),
     ("--streams 0", ["streams 0", "such as 4"]),
     ("--streams 70000", ["streams 70000", "65535"]),
+    ("--host-ceiling 5", ["host-ceiling '5'", "no unit"]),
     ("--stream-rate fast", ["stream-rate 'fast'", "1Gbps"]),
     ("--switching store", ["unknown switching 'store'"]),
     ("--message-overhead 20", ["message-overhead '20'", "no unit"]),

@@ -10,7 +10,7 @@ from algorithms import OWN_OPTIONS, build_algorithm, class_of, own_options, sett
 from algorithms.selection import How, Selector, entries
 from netsim._util.errors import InfeasibleError, UsageError, shown
 from netsim._util.options import read_fields
-from netsim._util.units import format_bytes, format_duration
+from netsim._util.units import format_bandwidth, format_bytes, format_duration
 from netsim.comm.pieces import Piece
 from netsim.comm.worker import Work
 from netsim.experiment.given import by_field, of_today
@@ -328,8 +328,12 @@ class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions)
 
     def shown(self) -> dict[str, str]:
         """Return a text on each effect that is simulated beyond an ideal network, by the option that enables it."""
-        shown = self.effects.shown()
-        return shown if self.sharing == "maxmin" else {"sharing": "links shared by 1 / latency of routes (rtt)"} | shown
+        shown: dict[str, str] = {}
+        if self.sharing == "rtt":
+            shown["sharing"] = "links shared by 1 / latency of routes (rtt)"
+        if self.host_ceiling_bps is not None:
+            shown["host-ceiling"] = f"a host moves at most {format_bandwidth(self.host_ceiling_bps)}, sent and received"
+        return shown | self.effects.shown()
 
     def fabric(self, *, everywhere: bool = False) -> Fabric:
         """Return the simulated network with the workers placed on its hosts; `everywhere`: a worker on every host."""

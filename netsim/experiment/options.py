@@ -121,6 +121,13 @@ class NetworkOptions:
     latency_scale: float = option(
         1.0, POSITIVE, "Factor on the latency of every link, also of links that a file or keys describe."
     )
+    host_ceiling_bps: int | None = option(
+        None,
+        Bandwidth(),
+        "What a host can move, sent and received together: 600MB/s. Its link may be faster.",
+        name="host_ceiling",
+        otherwise="unlimited",
+    )
     fan_out: int = option(8, Whole(2), "Children of a switch in the topology tree.")
     placement: str = option("rank-order", Choice(PLACEMENTS), "How ranks are placed on hosts: {choices}.")
     sharing: str = option(
@@ -170,7 +177,8 @@ class NetworkOptions:
         bandwidth_bps = BANDWIDTH_BPS if self.bandwidth_bps is None else self.bandwidth_bps
         latency_s = LATENCY_S if self.latency_s is None else self.latency_s
         shape = Shape(workers or self.workers, bandwidth_bps, latency_s, self.fan_out)
-        return build(self.topology, shape).scaled(self.bandwidth_scale, self.latency_scale)
+        graph = build(self.topology, shape).scaled(self.bandwidth_scale, self.latency_scale)
+        return graph if self.host_ceiling_bps is None else graph.limited(graph.all_hosts, self.host_ceiling_bps)
 
     def links(self) -> LinkRanges | None:
         """Return the range of the links' bandwidths and latencies; None if there are no links."""

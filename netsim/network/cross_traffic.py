@@ -106,7 +106,7 @@ class CrossTraffic:
     def use(self, links: Iterable[Link]) -> None:
         """Start cross traffic on those `links` that have none yet, in its stationary state."""
         for link in links:
-            if link not in self._links:
+            if link.cabled and link not in self._links:
                 self._links[link] = Route((link,), 0)
                 self._find_under_way(link)
                 rate = self._load * link.bandwidth_bps / (8 * self._sizes.mean)

@@ -49,6 +49,11 @@ class Link:
         return f"{self.source}→{self.target}" if self.source != self.target else self.source
 
     @property
+    def cabled(self) -> bool:
+        """Whether the link is one way of a cable, and not the limit of a node."""
+        return self.source != self.target
+
+    @property
     def ends(self) -> tuple[str, str]:
         """The names of the two nodes."""
         return self.source, self.target

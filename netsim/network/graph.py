@@ -97,6 +97,11 @@ class Graph:
         return np.flatnonzero(is_switch)
 
     @property
+    def all_hosts(self) -> IntArray:
+        """The nodes that are hosts, of workers and of parameter servers, (h + s,)."""
+        return np.concatenate([self.hosts, self.servers])
+
+    @property
     def cabled(self) -> npt.NDArray[np.bool_]:
         """Whether each link is one way of a cable, (m,); the others are the limits of nodes."""
         cabled: npt.NDArray[np.bool_] = self.sources != self.targets

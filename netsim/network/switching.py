@@ -25,7 +25,7 @@ def extra_ps(switching: str, route: Route, wire_bytes: int, packet: int) -> int:
     and a last one with the rest. It adds the time until the last packet has passed the last link, less the time of all
     bytes on the narrowest link.
     """
-    bandwidths = [link.bandwidth_bps for link in route.links]
+    bandwidths = [link.bandwidth_bps for link in route.links if link.cabled]
     if switching == "ideal" or len(bandwidths) < 2 or not wire_bytes:
         return 0
     if switching == "cut-through":

@@ -300,6 +300,8 @@ class Session:
         experiment = self.experiment
         if experiment.topology not in STARS:
             raise NoScheduleError(f"formulas are for a star whose links are all alike, not for {experiment.topology}")
+        if experiment.host_ceiling_bps is not None:
+            raise NoScheduleError("formulas are for links alone, and hosts have a ceiling")
         links = experiment.links()
         assert links is not None
         latency_ps = round(2 * links.latency_s[0] * PICOSECONDS)

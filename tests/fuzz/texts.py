@@ -126,7 +126,7 @@ def options(random: Random, folder: Path) -> Case:
     names = [*inspect.signature(Experiment).parameters, "bandwidth", "latency", "algorithm", "lr", "compute_time",
              "background",
              "straggler", "link_event", "message_overhead", "protocol", "mtu", "window", "streams", "stream_rate",
-             "clear_to_send"]  # fmt: skip
+             "clear_to_send", "host_ceiling"]  # fmt: skip
     given: dict[str, Any] = {"timing_only": True, "elements": 10}
     for name in random.sample(names, random.randrange(1, 4)):
         given[name] = random.choice([*SCALARS, *_numpy(), pools.text(random), pools.quantity(random), topology(random)])
