@@ -154,6 +154,7 @@ def _report(
 ) -> Report | None:
     """Return the report of the algorithms that finished; None if none did."""
     from netsim.analysis.conclusion import conclude
+    from netsim.analysis.known_errors import error_question, known_errors, known_sentences
     from netsim.analysis.unused_options import idle_options
 
     if not results:
@@ -163,7 +164,10 @@ def _report(
     effects, links = ({}, None) if session is None else (experiment.shown(), experiment.links())
     notes = idle_options(experiment, results, watched=watched)
     config = experiment.config() | ({} if session is not None else dict.fromkeys(OF_SIMULATED_NETWORKS))
-    return Report(config, results, conclude(results, session) + lost, environment, effects, links, notes)
+    questions = {each.title: error_question(experiment, links, each.algorithm, each.to_dict()) for each in results}
+    asked = {title: question for title, question in questions.items() if question is not None}
+    known = known_sentences(asked, known_errors())
+    return Report(config, results, conclude(results, session) + lost, environment, effects, links, notes, known)
 
 
 OF_SIMULATED_NETWORKS = (

@@ -16,6 +16,7 @@ from algorithms.topk import GATHERS, TopK
 from netsim._util.errors import UsageError
 from netsim._util.progress import OnPoint
 from netsim._util.units import format_duration, parse_duration
+from netsim.analysis.known_errors import ErrorQuestion, error_question, known_errors, known_sentences, nearest
 from netsim.experiment.configuration import Experiment
 from netsim.network.graph import LinkRanges
 from netsim.simulator.estimates import check_experiments
@@ -203,14 +204,20 @@ def recommend(
     size = len(scenarios)
     rows = [[outcomes[start + offset] for offset in range(size)] for start in range(0, len(asked), size)]
     ranking = _rank(tried, rows)
-    words = _words(ranking) + ([] if validation is None else [_margin(ranking, validation)])
     links = {topology: ranges[topology, first.bandwidth_scale, first.latency_scale] for topology in networks}
+    questions = {
+        candidate: error_question(networks[candidate.topology], links[candidate.topology], candidate.variant, of_inputs)
+        for candidate, (of_inputs, *_) in zip(tried, rows, strict=True)
+    }
+    words = _words(ranking)
+    words += _known_margin(ranking, questions) if validation is None else [_margin(ranking, validation)]
     config = base | {
         "bandwidth": next((each.bandwidth_bps for each in networks.values() if each.bandwidth_bps is not None), None),
         "latency": next((each.latency_s for each in networks.values() if each.latency_s is not None), None),
         "link_ranges": {topology: each and each.as_json() for topology, each in links.items()},
     }
-    return Recommendation(config, ranking, words, _limits(options, networks, links, validation is not None))
+    known = _known(ranking, questions)
+    return Recommendation(config, ranking, words, _limits(options, networks, links, known))
 
 
 def _left_out(topologies: Collection[str]) -> dict[str, set[str]]:
@@ -297,11 +304,46 @@ def _margin(ranking: Sequence[Ranked], validation: ValidationFile) -> str:
     )
 
 
+Questions = Mapping[Candidate, ErrorQuestion | None]
+"""By candidate, the exchange whose error is asked about; None if it uses no links."""
+
+
+def _known(ranking: Sequence[Ranked], questions: Questions) -> list[str]:
+    """Return what is known of the errors of the exchanges that the conclusion names."""
+    several = len({row.candidate.topology for row in ranking}) > 1
+    fastest_dense = [row for row in ranking[2:] if row.candidate.density is None][:1]
+    asked = {
+        row.candidate.title + (f" on {row.candidate.topology}" if several else ""): question
+        for row in (*ranking[:2], *fastest_dense)
+        if (question := questions[row.candidate]) is not None
+    }
+    return known_sentences(asked, known_errors())
+
+
+def _known_margin(ranking: Sequence[Ranked], questions: Questions) -> list[str]:
+    """Return whether the lead of the best candidate exceeds the known errors of both exchanges, if both are known."""
+    compared = ranking[:2]
+    errors = [
+        found
+        for row in compared
+        if (question := questions[row.candidate]) is not None
+        and (found := nearest(question, known_errors())) is not None
+    ]
+    if len(errors) < 2:
+        return []
+    lead_s = compared[1].round_time_s - compared[0].round_time_s
+    error_s = sum(found.worst * row.comm_time_s for row, found in zip(compared, errors, strict=True))
+    lead, error = format_duration(lead_s), format_duration(error_s)
+    if lead_s > error_s:
+        return [f"The lead of {lead} a round exceeds {error}, the sum of the known errors of both exchanges."]
+    return [f"The lead of {lead} a round is within {error}, the sum of the known errors of both exchanges."]
+
+
 def _limits(
     options: Mapping[str, Any],
     networks: Mapping[str, Experiment],
     links: Mapping[str, LinkRanges | None],
-    validated: bool,
+    known: Sequence[str],
 ) -> list[str]:
     works = ("compute_time", "select_time", "merge_time")
     profile = options.get("profile")
@@ -312,13 +354,8 @@ def _limits(
     speeds = "; ".join(f"{topology}: {each.in_words() if each else 'none'}" for topology, each in links.items())
     return [
         f"SIMULATED, from sizes only. Links of {speeds}. ASSUMED, as given: {charges}.{measured}",
-        (
-            ""
-            if validated
-            else "The error against a real cluster is unknown: these predictions were not compared with measurements "
-            "(measure with netsim validate, then give --validation DIR). "
-        )
-        + f"The range beside each round time covers input errors of ±{SHARE:.0%} only.",
+        f"The range beside each round time covers input errors of ±{SHARE:.0%} only.",
+        *(f"Known error, {sentence}" for sentence in known),
         "Not simulated: the number of rounds that a density needs to reach an accuracy, and overlap of communication "
         "with computation.",
     ]

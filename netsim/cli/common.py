@@ -182,14 +182,14 @@ def rest_delivered(deliver: Callable[[Any], None]) -> Iterator[None]:
         all_done([tell] if error.report is None else [partial(deliver, error.report), tell])
 
 
-def write_out(out: Path, text: str) -> None:
-    """Write a result to the file `out`, whole or not at all."""
+def write_out(out: Path, text: str, option: str = "out") -> None:
+    """Write a result to the file `out` of an option, whole or not at all."""
     from netsim._util.storage import write_atomically
 
     try:
         write_atomically(out, text + "\n")
     except OSError as error:
-        raise NetsimError(f"out {str(out)!r} could not be written: {reason_of(error)}") from error
+        raise NetsimError(f"{option} {str(out)!r} could not be written: {reason_of(error)}") from error
 
 
 def say(text: str) -> None:

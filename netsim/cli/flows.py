@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from netsim._util.standard_streams import reader_may_go
-from netsim.cli.common import patience, show_and_write, with_links
-from netsim.cli.options import Json, Out, option, takes
+from netsim.cli.common import all_done, patience, show_and_write, with_links, write_out
+from netsim.cli.options import Json, NcclTests, Out, option, takes
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -35,6 +35,7 @@ MOST_ROWS = 24
 )
 def flows(
     flows: Annotated[Path, option("CSV file with the columns src, dst, bytes and start_s.")],
+    nccl_tests: NcclTests = None,
     as_json: Json = False,
     out: Out = None,
     **options: Any,
@@ -47,7 +48,7 @@ def flows(
     from netsim.network.flow import Sharing
     from netsim.network.flowfile import read_flows
 
-    check_outputs({"out": out}, input_files({**options, "flows": flows}))
+    check_outputs({"out": out, "nccl-tests": nccl_tests}, input_files({**options, "flows": flows}))
     experiment = Experiment.of(timing_only=True, elements=1, k=1, **options)
     fabric = experiment.fabric(everywhere=True)
     given = read_flows(flows, fabric.nodes_of_hosts)
@@ -57,7 +58,17 @@ def flows(
     config |= with_links(experiment, options)
     document = json.dumps(_as_json(done, config), indent=2, ensure_ascii=False)
     show = partial(_print, done, cast(Sharing, experiment.sharing))
-    show_and_write(document, out, None if as_json else show)
+    writes = [] if nccl_tests is None else [partial(_write_nccl_tests, done, experiment.topology, nccl_tests)]
+    all_done([partial(show_and_write, document, out, None if as_json else show), *writes])
+
+
+def _write_nccl_tests(done: Replay, topology: str, file: Path) -> None:
+    from netsim.report.nccl_tests import NcclTestsRun, nccl_tests_text
+
+    hosts = {host for flow in done.flows for host in (flow.given.source, flow.given.target)}
+    sizes = [(flow.given.nbytes, flow.duration_s) for flow in done.flows]
+    run = NcclTestsRun(operation="sendrecv", title=f"single flows on {topology}", ranks=len(hosts), seconds=sizes)
+    write_out(file, nccl_tests_text([run]), "nccl-tests")
 
 
 def _as_json(done: Replay, config: dict[str, Any]) -> dict[str, Any]:

@@ -181,3 +181,9 @@ def of_algorithms() -> list[tuple[str, str]]:
 
 Json = Annotated[bool, option("Print one JSON document instead of text.", "--json", panel=OUTPUT)]
 Out = Annotated[Path | None, option("Also write the JSON document to this file.", panel=OUTPUT)]
+NcclTests = Annotated[
+    Path | None,
+    option(
+        "Also write the exchanges in the columns of nccl-tests (size, time, algbw, busbw) to this file.", panel=OUTPUT
+    ),
+]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from netsim._util.errors import InterruptedRunError, check_choice
-from netsim.cli.common import deliver, progress, rest_delivered, stdout_is_for_results
-from netsim.cli.options import OUTPUT, Json, Out, option, takes, whole
+from netsim.cli.common import all_done, deliver, progress, rest_delivered, stdout_is_for_results, write_out
+from netsim.cli.options import OUTPUT, Json, NcclTests, Out, option, takes, whole
 
 if TYPE_CHECKING:
+    from netsim.experiment.configuration import Experiment
     from netsim.experiment.results import Report
     from netsim.report.terminal import Accounting
     from netsim.simulator.checkpoint import Checkpoint
@@ -51,6 +53,7 @@ def simulate(
         Path | None,
         option("Write a timeline of the run to this file (.json or .json.gz) for ui.perfetto.dev.", panel=OUTPUT),
     ] = None,
+    nccl_tests: NcclTests = None,
     as_json: Json = False,
     out: Out = None,
     **options: Any,
@@ -65,11 +68,13 @@ def simulate(
     check_choice("accounting", accounting, ("full", "paper"))
     experiment = Experiment.of(**options)
     outputs = {"out": out, "metrics": metrics, "checkpoint": checkpoint, "trace": trace}
+    outputs |= {"nccl-tests": nccl_tests}
     check_outputs(outputs, input_files(options))
     saved = checkpoint_of(experiment, checkpoint, checkpoint_every, resume)
 
     def show(report: Report) -> None:
-        deliver(report, experiment, as_json, out, cast("Accounting", accounting))
+        writes = [] if nccl_tests is None else [partial(_write_nccl_tests, report, experiment, nccl_tests)]
+        all_done([partial(deliver, report, experiment, as_json, out, cast("Accounting", accounting)), *writes])
 
     try:
         with rest_delivered(show), stdout_is_for_results(), progress(experiment) as on_round:
@@ -79,6 +84,13 @@ def simulate(
             raise
         raise InterruptedRunError(f"interrupted; {_how_to_go_on(saved)}") from None
     show(report)
+
+
+def _write_nccl_tests(report: Report, experiment: Experiment, file: Path) -> None:
+    from netsim.report.nccl_tests import all_reduce_runs, nccl_tests_text
+
+    runs = all_reduce_runs((f"{each.title} on {experiment.topology}", each.to_dict()) for each in report.results)
+    write_out(file, nccl_tests_text(runs), "nccl-tests")
 
 
 def _how_to_go_on(checkpoint: Checkpoint) -> str:

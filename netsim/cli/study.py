@@ -12,7 +12,7 @@ import typer
 
 from netsim._util.errors import InterruptedRunError, UsageError
 from netsim.cli.common import points_progress, rest_delivered, say, say_json
-from netsim.cli.options import option, whole
+from netsim.cli.options import NcclTests, option, whole
 
 if TYPE_CHECKING:
     from netsim.study import Plan, Ran, Study
@@ -42,6 +42,7 @@ def study(
     validation: Annotated[
         Path | None, option("Folder of netsim validate --out, to add predicted against measured to the report.")
     ] = None,
+    nccl_tests: NcclTests = None,
     cluster: Annotated[str | None, option("Simulate on a Dask cluster: dask://host:port.")] = None,
     as_json: Annotated[bool, option("Print one JSON document instead of sentences.", "--json")] = False,
 ) -> None:
@@ -93,6 +94,7 @@ def study(
                 resume=resume,
                 data_dir=data_dir,
                 validation=validation,
+                nccl_tests=nccl_tests,
                 on_point=on_point,
             )
     except KeyboardInterrupt:

@@ -35,21 +35,26 @@ class ProfileTable(BaseModel):
 
 
 class ProfileProvenance(ProfileTable):
-    """When, where and how a profile was measured; `load` is the machine's mean load in the minute before."""
+    """When, where and how a profile was measured; `load` is the machine's mean load in the minute before.
+
+    Where another program's file was read, `date` is when it was read, and `measured` the exchange that it timed; the
+    versions, cores and load of the machine are not known.
+    """
 
     kind: Literal["MEASURED"]
     date: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d)$")]
     command: ShortText
-    where: Literal["loopback", "shaped cluster", "torchrun"]
+    where: Literal["loopback", "shaped cluster", "torchrun", "file"]
     backend: ShortText
     ranks: PositiveCount
     netsim: ShortText
-    python: ShortText
-    torch: ShortText
-    kernel: ShortText
     machine: ShortText
-    cores: PositiveCount
-    load: NotNegative
+    measured: ShortText | None = None
+    python: ShortText | None = None
+    torch: ShortText | None = None
+    kernel: ShortText | None = None
+    cores: PositiveCount | None = None
+    load: NotNegative | None = None
 
 
 class ProfilePoint(ProfileTable):
@@ -191,6 +196,8 @@ class Profile(ProfileTable):
     def title(self) -> str:
         """Return date, place and machine of the measurement, in words."""
         source = self.provenance
+        if source.where == "file":
+            return f"MEASURED by {source.backend}, {source.ranks} ranks, {source.machine}; read {source.date[:10]}"
         return f"MEASURED {source.date[:10]} on {source.where}, {source.machine}"
 
 

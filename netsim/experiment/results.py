@@ -283,6 +283,8 @@ class Report:
     """Bandwidths and latencies of the simulated links; None for a real run, or a network without links."""
     notes: list[str] = field(default_factory=list)
     """Sentences on options that were given and had no effect."""
+    known_errors: list[str] = field(default_factory=list)
+    """Sentences on how wrong predictions of such exchanges were; none for a real run."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as documented in the README, in SI units."""
@@ -295,6 +297,7 @@ class Report:
             "results": [result.to_dict() | {"paper_accounting": result.paper_accounting} for result in self.results],
             "conclusion": list(self.conclusion),
             "notes": list(self.notes),
+            "known_errors": list(self.known_errors),
         }
 
     def to_json(self) -> str:

@@ -84,7 +84,8 @@ def render(
         sentences = [PAPER_ACCOUNTING]
     else:
         print_table(console, _table(report.results))
-        sentences = [*_engines(report.results), *report.conclusion]
+        known = [f"Known error, {sentence}" for sentence in report.known_errors]
+        sentences = [*_engines(report.results), *report.conclusion, *known]
     for sentence in [*sentences, *(f"Note: {note}" for note in report.notes)]:
         console.print(escape(sentence), highlight=False, soft_wrap=True)
 

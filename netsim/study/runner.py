@@ -17,6 +17,7 @@ from netsim._util.system import surroundings
 from netsim.experiment.configuration import Experiment
 from netsim.report import Document, Table, write_report
 from netsim.report.files import as_csv
+from netsim.report.nccl_tests import all_reduce_runs, nccl_tests_text
 from netsim.simulator.estimates import check_experiments
 from netsim.study.checks import check_no_code
 from netsim.study.environment import data_if_there, read_data
@@ -74,6 +75,7 @@ def run_study(
     resume: bool = False,
     data_dir: str | None = None,
     validation: Path | None = None,
+    nccl_tests: Path | None = None,
     on_point: OnPoint = ignore,
 ) -> Ran:
     """Run a study and write its report.
@@ -96,6 +98,8 @@ def run_study(
         The folder of data sets on every machine that measures; results do not depend on it.
     validation
         A result of ``netsim validate`` to include in the report.
+    nccl_tests
+        A file for the simulated exchanges in the columns of nccl-tests.
     on_point
         Called with the number of points whose outcome is known, and the number of all points, as the former grows.
 
@@ -117,7 +121,7 @@ def run_study(
         check_experiments(_experiments_of(missing), jobs)
     made_folder("out", out)
     remove_leftovers(out)
-    check_outputs({name: out / name for name in (REPORT, CONCLUSION, *TABLES)})
+    check_outputs({name: out / name for name in (REPORT, CONCLUSION, *TABLES)} | {"nccl-tests": nccl_tests})
     store.prepare(points)
     findings: dict[str, Finding] = {}
     count = 0
@@ -155,7 +159,10 @@ def run_study(
             "and give --resume to write the report",
             ran,
         ) from error
-    return replace(ran, files=files)
+    ran = replace(ran, files=files)
+    if nccl_tests is not None:
+        _write_nccl_tests(study, list(findings.values()), nccl_tests, ran)
+    return ran
 
 
 def _measure(
@@ -265,6 +272,24 @@ def _write(
         study.title, conclusion.sentences, conclusion.sections, conclusion.limits, reproduce, data["setting"]
     )
     return [*write_report(document, out / REPORT), *(out / name for name in texts)]
+
+
+def _write_nccl_tests(study: Study[SettingsT], findings: Sequence[Finding], file: Path, ran: Ran) -> None:
+    """Write the exchanges of points that are results of ``netsim simulate``; points of one run differ in size only."""
+    sizes = ("elements", "model")
+    titles = [
+        f"study {study.name}, {', '.join(f'{key} {value}' for key, value in finding.point.items() if key not in sizes)}"
+        for finding in findings
+    ]
+    runs = all_reduce_runs(zip(titles, (finding.outcome for finding in findings), strict=True))
+    if not runs:
+        raise UnwrittenError(
+            f"nccl-tests {str(file)!r} was not written: study {study.name} has no times of exchanges; leave it out", ran
+        )
+    try:
+        write_atomically(file, nccl_tests_text(runs) + "\n")
+    except OSError as error:
+        raise UnwrittenError(f"nccl-tests {str(file)!r} could not be written: {reason_of(error)}", ran) from error
 
 
 def _seeds(findings: Sequence[Finding]) -> str:

@@ -112,12 +112,32 @@ def link(sizes: Sequence[int], samples: Sequence[Sequence[float]], nominal_bps: 
     return LinkLine(**dict(fitted), free_bytes=free, nominal_bps=nominal_bps, efficiency=efficiency)
 
 
+def exchange_line(points: Sequence[ProfilePoint], latencies: Sequence[float], nbytes: Sequence[float]) -> Line:
+    """Return the α and β of messages from times of exchanges, each of which takes latencies · α + nbytes · β.
+
+    Parameters
+    ----------
+    points
+        The measured exchanges.
+    latencies, nbytes
+        For each exchange, the number of latencies, and the number of bytes on a link.
+    """
+    return _fit(points, latencies, nbytes)[0]
+
+
 def _line(points: Sequence[ProfilePoint], free: float) -> tuple[Line, float]:
     """Return the line through points whose first `free` bytes cost nothing, and its loss."""
-    paid = [max(0.0, point.size - free) for point in points]
+    return _fit(points, [1.0] * len(points), [max(0.0, point.size - free) for point in points])
+
+
+def _fit(points: Sequence[ProfilePoint], counts: Sequence[float], nbytes: Sequence[float]) -> tuple[Line, float]:
+    """Return the line fixed · counts + each · nbytes through points, and its loss."""
     spreads = [point.high_s - point.low_s for point in points]
-    (fixed, per_byte), loss = terms([[1.0] * len(points), paid], [point.seconds for point in points], spreads)
-    fitted = tuple(point.against(fixed + per_byte * beyond) for point, beyond in zip(points, paid, strict=True))
+    (fixed, per_byte), loss = terms([counts, nbytes], [point.seconds for point in points], spreads)
+    fitted = tuple(
+        point.against(fixed * count + per_byte * size)
+        for point, count, size in zip(points, counts, nbytes, strict=True)
+    )
     residuals = _residuals([point.residual for point in fitted])
     return Line(fixed_s=fixed, each_s=per_byte, points=fitted, **residuals), loss
 

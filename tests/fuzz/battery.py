@@ -44,6 +44,7 @@ KINDS = {
     "background": Kind(files.background, 300, 12_000),
     "studies": Kind(files.studies, 300, 12_000),
     "profiles": Kind(files.profiles, 300, 12_000),
+    "tables": Kind(files.tables, 300, 12_000),
     "validations": Kind(files.validations, 100, 4_000),
     "points": Kind(files.points, 60, 3_000),
     "checkpoints": Kind(files.checkpoints, 200, 8_000),

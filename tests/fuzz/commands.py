@@ -32,6 +32,7 @@ BASES: dict[str, list[str]] = {
     "flows": ["--topology star --flows flows.csv"],
     "topology placement": ["--elements 1000 --workers 4 --algorithm dense,gtopk"],
     "validate": ["--local 4"],
+    "calibrate": ["--from table.txt"],
 }
 """What a command is given first; of an option that is given again, the last counts."""
 
@@ -54,6 +55,7 @@ BOUNDED = {
     "--cluster": "dask:// x",
     "--profile": "profile.toml",
     "--flows": "flows.csv",
+    "--from": "table.txt",
     "--checkpoint": "new.ckpt run.ckpt",
     "--validation": "validation validation/validation.json",
 }
@@ -66,9 +68,9 @@ FILES = [
     "flows.csv", "profile.toml", "network.json", "network.graphml", "run.ckpt", "study.toml", "out.json", "out.csv",
     "out.jsonl", "out.svg", "out.json.gz", "data", ".", "", "missing/out.json", "flows.csv/out.json", "x" * 300,
     "é.json", "[bold].json", "a b", "-", "out", "validation", "trace.json", "link.json", "dangling.json", "loop",
-    "null",
+    "null", "table.txt",
 ]  # fmt: skip
-OUTPUTS = ("--out", "--metrics", "--trace", "--checkpoint")
+OUTPUTS = ("--out", "--metrics", "--trace", "--checkpoint", "--nccl-tests")
 HUGE = [
     "0", "-1", "17", "1000000000", "2147483647", "2147483648", "9223372036854775808", "1" + "0" * 30, pools.DIGITS,
     "1.5", "1e3", "x", "", "nan", " 4", "4 ", "+4", "٣", "1_0", "0x4",
@@ -231,6 +233,7 @@ def _template(folder: Path) -> Path:
     contents: dict[str, bytes] = {
         "flows.csv": b"src,dst,bytes,start_s\nworker0,worker1,1000,0\nworker1,worker2,1000,0.001\n",
         "profile.toml": files.PROFILE.encode(),
+        "table.txt": files.TABLE.encode(),
         "study.toml": files.STUDIES[0].encode(),
         "network.json": files.valid_network(".json"),
         "network.graphml": files.valid_network(".graphml"),

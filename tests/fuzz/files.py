@@ -256,6 +256,44 @@ def profiles(random: Random, folder: Path) -> Case:
     return _case(folder / "profile.toml", spoilt_toml(random, PROFILE), command)
 
 
+TABLE = """# Collective test starting: all_reduce_perf
+#  Rank  0 Group  0 Pid   4711 on      node0 device  0 [0x00] NVIDIA L40S
+#  Rank  1 Group  0 Pid   4712 on      node1 device  0 [0x01] NVIDIA L40S
+#       size         count      type   redop    root     time   algbw   busbw #wrong     time   algbw   busbw #wrong
+        1024           256     float     sum      -1    21.02    0.05    0.05      0    21.02    0.05    0.05      0
+     1048576        262144     float     sum      -1   1068.6    0.98    0.98      0   1068.6    0.98    0.98      0
+"""
+OSU_TABLE = """# OSU MPI Bandwidth Test v7.5
+# Datatype: MPI_CHAR.
+# Size      Bandwidth (MB/s)
+1024                   800.10
+1048576               1200.50
+"""
+RUN = {
+    "args": ["all_reduce_perf"],
+    "config": {"nthreads": 1, "ngpus": 2, "devices": [{"rank": 0, "group": 0, "hostname": "n", "device_info": "H100"}]},
+    "results": [
+        {"size": 1024, "out_of_place": {"time": 21.0, "nwrong": 0}, "in_place": {"time": 21.0, "nwrong": None}},
+        {"size": 1048576, "out_of_place": {"time": 1068.0, "nwrong": 0}, "in_place": None},
+    ],
+}
+
+
+def tables(random: Random, folder: Path) -> Case:
+    """Return the output of another program's benchmark, for ``netsim calibrate``."""
+    if pools.chance(random, 0.4):
+        content = pools.as_json(pools.spoilt_tree(random, RUN))
+    else:
+        content = pools.spoilt(random, random.choice([TABLE, OSU_TABLE])).encode("utf-8", "surrogatepass")
+    if pools.chance(random, 0.2):
+        content = pools.spoilt_bytes(random, content, 2)
+    more = random.choice(["", "--workers 3", "--collective sendrecv", "--algorithm dense-tree", "--bandwidth 1Gbps"])
+    return _case(folder / "table.txt", content, f"calibrate --from FILE --out p.toml --json {more}", *TABLE_WORDS)
+
+
+TABLE_WORDS = ["from", "workers", "collective", "algorithm"]
+"""One of these is in an error about a table."""
+
 VALIDATION = {
     "schema": "netsim.validation/1",
     "environment": {"hardware": "a machine", "cores": 2},

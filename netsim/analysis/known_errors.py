@@ -1,0 +1,225 @@
+"""What is known about the error of predictions: comparisons with measurements that resemble a question.
+
+The comparisons are those of ``known_errors.csv``, which ``python benchmarks/known_errors.py`` writes. The nearest one
+has the same kind of exchange, and the least distance in ranks, bytes, bandwidth and latency, each counted in decades.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from algorithms import class_of, own_options
+from netsim._util.units import format_bandwidth, format_bytes, format_duration, format_range
+from netsim.comm.payload import INDEX_BYTES, VALUE_BYTES
+
+if TYPE_CHECKING:
+    from netsim.experiment.configuration import Experiment
+    from netsim.network.graph import LinkRanges
+
+FILE = Path(__file__).with_name("known_errors.csv")
+REACH = 0.5
+"""Decades from the nearest comparison within which others of its source count, too."""
+LEAST_LATENCY_S = 1e-6
+"""Shorter latencies count as this one: no exchange between hosts depends on them."""
+UNKNOWN_DECADES = 1.0
+"""Distance in latency where the source does not state the latency."""
+NOTABLE = 2.0
+"""Factor beyond which the difference between a question and the comparisons is said."""
+NOTHING_KNOWN = "unknown, for no {} was compared with a measurement (netsim validate can)"
+RING, TREE, GATHER, SPARSE_TREE, SERVER = (
+    *("ring all-reduce", "tree all-reduce", "ring all-gather", "gTop-k tree", "parameter server"),
+)
+EXCHANGES = {
+    "dense": RING,
+    "randk": RING,
+    "dense-tree": TREE,
+    "topk": GATHER,
+    "gtopk": SPARSE_TREE,
+    "gtopk-naive": SPARSE_TREE,
+}
+"""Kinds of exchange by algorithm; all algorithms over a server have one kind."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownError:
+    """A prediction that was compared with a measurement.
+
+    Parameters
+    ----------
+    source, backend
+        Who measured, and the communication library.
+    exchange
+        Kind of exchange.
+    workers, nbytes
+        Number of ranks, and bytes of a rank's vector.
+    bandwidth_bps, latency_s
+        Of a rank's link, one way; a latency of None is not known.
+    error
+        predicted / measured - 1.
+    """
+
+    source: str
+    backend: str
+    exchange: str
+    workers: int
+    nbytes: int
+    bandwidth_bps: float
+    latency_s: float | None
+    error: float
+
+
+COLUMNS = tuple(KnownError.__dataclass_fields__)
+
+
+class ErrorQuestion(NamedTuple):
+    """An exchange whose predicted time is asked about."""
+
+    exchange: str
+    workers: int
+    nbytes: float
+    bandwidth_bps: float
+    latency_s: float
+
+
+class ErrorRange(NamedTuple):
+    """The comparisons nearest to a question; `worst` is their largest |error|, and `sentence` names them."""
+
+    worst: float
+    sentence: str
+
+
+def exchange_kind(algorithm: str) -> str:
+    """Return the kind of exchange of an algorithm; its title if its exchange is its own."""
+    found = class_of(algorithm)
+    if found.uses_server:
+        return SERVER
+    if found.name == "topk" and own_options(algorithm).get("gather") not in (None, "ring"):
+        return f"{own_options(algorithm)['gather']} all-gather"
+    return EXCHANGES.get(found.name, found.title)
+
+
+def error_question(
+    experiment: Experiment, links: LinkRanges | None, algorithm: str, result: Mapping[str, Any]
+) -> ErrorQuestion | None:
+    """Return the question about the exchange of an algorithm; None where no message uses a link.
+
+    Parameters
+    ----------
+    experiment, links
+        The configuration, and its links. The slowest link counts.
+    algorithm
+        The algorithm with its options.
+    result
+        Attributes of a :class:`~netsim.experiment.results.Result`: ``workers``, ``elements`` and ``k``.
+    """
+    if links is None or result["workers"] < 2:
+        return None
+    entries = result["k"]
+    nbytes = VALUE_BYTES * result["elements"] if entries is None else (VALUE_BYTES + INDEX_BYTES) * entries
+    one_way_s = links.latency_s[1]
+    if experiment.latency_s is not None:
+        one_way_s = experiment.latency_s * experiment.latency_scale
+    return ErrorQuestion(exchange_kind(algorithm), result["workers"], nbytes, links.bandwidth_bps[0], one_way_s)
+
+
+@cache
+def known_errors() -> tuple[KnownError, ...]:
+    """Return the comparisons that netsim knows."""
+    with FILE.open(encoding="utf-8", newline="") as file:
+        return tuple(
+            KnownError(
+                source=row["source"],
+                backend=row["backend"],
+                exchange=row["exchange"],
+                workers=int(row["workers"]),
+                nbytes=int(row["nbytes"]),
+                bandwidth_bps=float(row["bandwidth_bps"]),
+                latency_s=float(row["latency_s"]) if row["latency_s"] else None,
+                error=float(row["error"]),
+            )
+            for row in csv.DictReader(file)
+        )
+
+
+def nearest(question: ErrorQuestion, known: Iterable[KnownError]) -> ErrorRange | None:
+    """Return the comparisons that are nearest to a question; None if none has its kind of exchange."""
+    alike = [each for each in known if each.exchange == question.exchange]
+    if not alike:
+        return None
+    best = min(alike, key=lambda each: _decades(each, question))
+    rows = [
+        each
+        for each in alike
+        if (each.source, each.backend) == (best.source, best.backend) and _decades(each, best) <= REACH
+    ]
+    worst = max(abs(each.error) for each in rows)
+    return ErrorRange(worst, _in_words(rows, worst) + _beyond(question, rows))
+
+
+def known_sentences(questions: Mapping[str, ErrorQuestion], known: Sequence[KnownError]) -> list[str]:
+    """Return what is known of each question's error, a sentence for each answer, with the names of its questions."""
+    named: dict[str, list[str]] = {}
+    for name, question in questions.items():
+        found = nearest(question, known)
+        said = NOTHING_KNOWN.format(question.exchange) if found is None else found.sentence
+        named.setdefault(said, []).append(name)
+    return [f"{', '.join(names)}: {said}." for said, names in named.items()]
+
+
+def _decades(known: KnownError, other: KnownError | ErrorQuestion) -> float:
+    """Return the distance of a comparison from another or from a question, in decades."""
+    latency = 0.0 if known.latency_s == other.latency_s else UNKNOWN_DECADES
+    if known.latency_s is not None and other.latency_s is not None:
+        latency = math.log10(_felt(known.latency_s) / _felt(other.latency_s))
+    return math.hypot(
+        math.log10(known.workers / other.workers),
+        math.log10(known.nbytes / other.nbytes),
+        math.log10(known.bandwidth_bps / other.bandwidth_bps),
+        latency,
+    )
+
+
+def _felt(latency_s: float) -> float:
+    return max(LEAST_LATENCY_S, latency_s)
+
+
+def _in_words(rows: Sequence[KnownError], worst: float) -> str:
+    first, count = rows[0], len(rows)
+    bandwidth = _range([each.bandwidth_bps for each in rows], format_bandwidth)
+    latencies = [each.latency_s for each in rows if each.latency_s is not None]
+    latency = f" and {_range(latencies, format_duration)}" if latencies else ""
+    times = f"in {count} comparisons" if count > 1 else "in one comparison"
+    return (
+        f"{first.backend} {first.exchange} at {bandwidth}{latency}, "
+        f"{_range([each.workers for each in rows], lambda ranks: f'{ranks:.0f} ranks')}, "
+        f"{_range([each.nbytes for each in rows], format_bytes)} ({first.source}): within {worst:.1%} {times}"
+    )
+
+
+def _range(values: Sequence[float], form: Callable[[float], str]) -> str:
+    return format_range(min(values), max(values), form)
+
+
+def _beyond(question: ErrorQuestion, rows: Sequence[KnownError]) -> str:
+    """Return by which factors the question lies outside the range of the comparisons; empty if it is close to them."""
+    values: dict[str, tuple[float, list[float]]] = {
+        "ranks": (question.workers, [each.workers for each in rows]),
+        "bytes": (question.nbytes, [each.nbytes for each in rows]),
+        "bandwidth": (question.bandwidth_bps, [each.bandwidth_bps for each in rows]),
+        "latency": (_felt(question.latency_s), [_felt(each.latency_s) for each in rows if each.latency_s is not None]),
+    }
+    factors = {
+        name: max(asked / max(measured), min(measured) / asked)
+        for name, (asked, measured) in values.items()
+        if measured
+    }
+    far = {name: factor for name, factor in factors.items() if factor > NOTABLE}
+    parts = [f"{factor:,.0f} in {name}" if factor >= 10 else f"{factor:.2g} in {name}" for name, factor in far.items()]
+    factors_in_words = " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
+    return f"; this question is beyond that by a factor of {factors_in_words}" if parts else ""

@@ -1,0 +1,176 @@
+"""A profile from another program's benchmark: α and β of the links that explain its times.
+
+On its critical path an exchange spends a number of latencies and a number of bytes, so that it takes
+latencies · α + bytes · β. A simulation says how many: it plays the exchange over an idle star of such links. Where an
+exchange is pipelined, both numbers depend on α and β, and the fit is repeated until they no longer change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from algorithms import class_of
+from netsim._util.errors import NetsimError, UsageError, check_choice
+from netsim._util.system import version
+from netsim.comm.payload import VALUE_BYTES
+from netsim.experiment.configuration import Experiment
+from netsim.experiment.profile import Line, LinkLine, Profile, ProfilePoint, ProfileProvenance
+from netsim.simulator.session import open_session
+from netsim.testbed.benchmark_tables import BenchmarkTable
+from netsim.testbed.line_fits import exchange_line
+
+WINDOW = 64
+"""Messages that osu_bw sends before it waits for an answer, by default."""
+MOST_FITS = 30
+SAME = 1e-4
+"""Relative change of α and β below which a fit is not repeated."""
+STEP = 1e-3
+"""Relative change of α that shows how many latencies are on a critical path."""
+
+
+class CriticalTerms(NamedTuple):
+    """The latencies and the bytes that an exchange spends on its critical path: it takes latencies · α + bytes · β."""
+
+    latencies: float
+    nbytes: float
+
+
+Counting = Callable[[int, int, float, float], CriticalTerms]
+"""Returns the terms of an exchange from ranks, bytes, α in seconds, and β in seconds per byte."""
+
+
+def message_terms(workers: int, nbytes: int, latency_s: float, byte_s: float) -> CriticalTerms:
+    """Return the terms of one message, or of ranks that each send one to their neighbour at the same time."""
+    return CriticalTerms(1.0, nbytes)
+
+
+def window_terms(workers: int, nbytes: int, latency_s: float, byte_s: float) -> CriticalTerms:
+    """Return the terms of one of WINDOW messages sent one after another, which one short answer acknowledges."""
+    return CriticalTerms(2 / WINDOW, nbytes)
+
+
+def all_reduce_terms(algorithm: str) -> Counting:
+    """Return what counts the terms of an all-reduce, as one of the dense algorithms makes it."""
+
+    def count(workers: int, nbytes: int, latency_s: float, byte_s: float) -> CriticalTerms:
+        def seconds(alpha_s: float) -> float:
+            experiment = Experiment.of(
+                algorithm=algorithm,
+                workers=workers,
+                elements=max(1, -(-nbytes // VALUE_BYTES)),
+                timing_only=True,
+                bandwidth=8 / byte_s,
+                latency=alpha_s,
+                compute_time=0.0,
+                merge_time=0.0,
+            )
+            with open_session(experiment) as session:
+                return session.simulate(algorithm).comm_time_s
+
+        taken = seconds(latency_s)
+        latencies = (seconds(latency_s * (1 + STEP)) - taken) / (STEP * latency_s)
+        return CriticalTerms(latencies, (taken - latencies * latency_s) / byte_s)
+
+    return count
+
+
+Answer = TypeVar("Answer", str, int)
+
+OPERATIONS = ("all-reduce", "sendrecv", "latency", "bandwidth")
+"""Operations of benchmarks that are simulated, by their names in nccl-tests and OSU."""
+
+
+def profile_of_table(
+    table: BenchmarkTable,
+    path: Path,
+    *,
+    command: str,
+    collective: str | None = None,
+    workers: int | None = None,
+    algorithm: str = "dense",
+    nominal_bps: float | None = None,
+) -> Profile:
+    """Return the profile of a benchmark's table: α and β of links, and no cost of hosts.
+
+    Parameters
+    ----------
+    table
+        The times.
+    path, command
+        The file they are from, and the command that asked for the profile.
+    collective, workers
+        The operation and the number of ranks, where the table does not say.
+    algorithm
+        The dense algorithm that made an all-reduce.
+    nominal_bps
+        Nominal bandwidth of the links in bit/s; None if it is not given.
+
+    Raises
+    ------
+    UsageError
+        If operation or ranks are missing, contradict the table, or are not simulated.
+    NetsimError
+        If no α and β explain the times.
+    """
+    where = f"from {str(path)!r}"
+    operation = _said(where, "collective", table.operation, collective, "all-reduce")
+    check_choice("collective", operation, OPERATIONS)
+    ranks = _said(where, "workers", table.workers, workers, "8")
+    if class_of(algorithm).sparse or class_of(algorithm).uses_server:
+        raise UsageError(f"algorithm {algorithm!r} makes no dense all-reduce; give dense or dense-tree")
+    if ranks < 2:
+        raise UsageError(f"workers {ranks} must be at least 2: the messages of one rank use no link")
+    counting = {"all-reduce": all_reduce_terms(algorithm), "bandwidth": window_terms}.get(operation, message_terms)
+    points = [ProfilePoint.of(size, seconds) for size, seconds in table.seconds.items()]
+    fitted = _fitted(points, counting, ranks, where)
+    efficiency = None if nominal_bps is None else 8 / fitted.each_s / nominal_bps
+    how = f" by {algorithm}" if operation == "all-reduce" else ""
+    where_run = f" on {table.machines} machines" if table.machines else ""
+    return Profile(
+        format=1,
+        provenance=ProfileProvenance(
+            kind="MEASURED",
+            date=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            command=command,
+            where="file",
+            measured=f"{operation}{how}{where_run}",
+            backend=table.program,
+            ranks=ranks,
+            netsim=version(),
+            machine=table.devices or "a machine that is not named",
+        ),
+        link=LinkLine(**dict(fitted), nominal_bps=nominal_bps, efficiency=efficiency),
+        message=Line(fixed_s=0.0, each_s=0.0, residual_median=0.0, residual_worst=0.0),
+        work={},
+    )
+
+
+def _said(where: str, name: str, found: Answer | None, given: Answer | None, example: str) -> Answer:
+    """Return a value that the file or else an option says; raise UsageError if none does, or they differ."""
+    value = given if found is None else found
+    if value is None:
+        raise UsageError(f"{where} does not say the {name}; add --{name} {example}")
+    if given not in (None, value):
+        raise UsageError(f"{name} {given} was given, but {where} has {value}; leave it out")
+    return value
+
+
+def _fitted(points: Sequence[ProfilePoint], counting: Counting, ranks: int, where: str) -> Line:
+    """Return α and β with the residual of every point."""
+    sizes, seconds = [point.size for point in points], [point.seconds for point in points]
+    alpha_s, byte_s, fits = min(seconds), max(seconds) / max(sizes), 0
+    while True:
+        terms = [counting(ranks, size, alpha_s, byte_s) for size in sizes]
+        line = exchange_line(points, [each.latencies for each in terms], [each.nbytes for each in terms])
+        if not (line.fixed_s > 0 and line.each_s > 0):
+            raise NetsimError(
+                f"{where}: times of {sizes[0]} to {sizes[-1]} bytes make no α and β: large exchanges took no longer, "
+                "or small ones no time; measure sizes from a few bytes to many megabytes"
+            )
+        change = max(abs(line.fixed_s / alpha_s - 1), abs(line.each_s / byte_s - 1))
+        alpha_s, byte_s, fits = line.fixed_s, line.each_s, fits + 1
+        if change < SAME or fits == MOST_FITS:
+            return line
