@@ -8,6 +8,7 @@ import numpy as np
 
 from algorithms.compression import Selected, take_out
 from algorithms.feedback import ErrorFeedback, Feedback
+from algorithms.pipelining import DEFAULT, SEGMENT, Segment, pipeline_of
 from algorithms.selection import Selector
 from netsim._util.random_streams import Stream, generator
 from netsim.comm.collectives import ring_all_reduce
@@ -31,18 +32,27 @@ class RandK(ErrorFeedback):
         As for :class:`~algorithms.feedback.ErrorFeedback`.
     seed, bucket
         With the step, they determine the random entries; `bucket` is the index of a bucket of the gradient.
+    segment
+        The slices in which the ring forwards, as for :class:`~algorithms.dense.DenseRing`.
     """
 
     name = "randk"
     title = "Random-k"
     random: ClassVar[bool] = True
+    options = (SEGMENT,)
 
     def __init__(
-        self, selector: Selector, momentum_correction: SGDConfig | float = 0.0, seed: int = 0, bucket: int = 0
+        self,
+        selector: Selector,
+        momentum_correction: SGDConfig | float = 0.0,
+        seed: int = 0,
+        bucket: int = 0,
+        segment: Segment = DEFAULT,
     ) -> None:
         super().__init__(selector, momentum_correction)
         self.seed = seed
         self.bucket = bucket
+        self._pipeline = pipeline_of(segment)
 
     def draw(self, size: int, step: int) -> RandomKey:
         """Return the key that determines the entries of a step in a vector of `size` elements."""
@@ -58,7 +68,7 @@ class RandK(ErrorFeedback):
         """Return the sum of the workers' values at the random entries, as a sparse vector."""
         assert vector is not None
         picked, memory = await self.compress(worker, vector, memory)
-        summed = await ring_all_reduce(worker, values_of(picked))
+        summed = await ring_all_reduce(worker, values_of(picked), self._pipeline)
         return await worker.replicated("merge", place, summed, template, self.draw(template.size, worker.step)), memory
 
 

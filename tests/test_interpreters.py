@@ -235,7 +235,7 @@ def test_the_parts_of_every_path_sum_to_the_clock(ranks: int, seed: int, topolog
             await ring_all_gather(
                 worker,
                 SizeOnly(1 + (seed * (worker.rank + 1)) % 999),
-                [SizeOnly(1 + (seed * (rank + 1)) % 999) for rank in range(worker.workers)],
+                templates=[SizeOnly(1 + (seed * (rank + 1)) % 999) for rank in range(worker.workers)],
             )
             await worker.compute("select", add, SizeOnly(1), SizeOnly(1))
         ends[worker.rank] = transport.now

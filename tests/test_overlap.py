@@ -246,14 +246,19 @@ def test_buckets_that_share_their_links_end_as_from_one_queue(
     assert expected - 1 <= end <= expected + 4 * 2 * ranks * len(chunks)
 
 
-def test_buckets_that_are_there_at_once_take_as_long_as_the_whole() -> None:
-    """Equal buckets share their links alike: P hops of them all are those of one vector."""
+def test_buckets_that_are_there_at_once_are_pipelined() -> None:
+    """Equal buckets drain one after another: α of all hops but the first hides behind the other buckets.
+
+    A chunk of a bucket is 1000 elements, t = 32 µs at 1 Gbit/s, and α = 50 µs < 3 t. The whole takes 14 (α + 4 t), and
+    four buckets α + 14 · 4 t.
+    """
     options: dict[str, Any] = {"workers": 8, "timing_only": True, "elements": 8 * 1000 * 4, "algorithm": "dense"}
     whole = netsim.simulate(**options).results[0]
     buckets = netsim.simulate(**options, overlap="32kB").results[0]
     assert buckets.buckets is not None
     assert [each["elements"] for each in buckets.buckets] == [8000] * 4
-    assert buckets.round_time_s == whole.round_time_s
+    assert whole.round_time_s == pytest.approx(14 * (50e-6 + 4 * 32e-6), rel=1e-12)
+    assert buckets.round_time_s == pytest.approx(50e-6 + 14 * 4 * 32e-6, rel=1e-12)
 
 
 def test_the_last_bucket_of_gtopk_is_exposed_with_its_own_k() -> None:

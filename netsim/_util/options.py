@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import Any
 
 from netsim._util.errors import UsageError, check_choice, shown, unknown
-from netsim._util.units import parse_bandwidth, parse_duration, parse_size, read_number, read_whole
+from netsim._util.units import SIZE, parse_bandwidth, parse_duration, parse_size, read_number, read_whole
 
 
 class Kind:
@@ -154,15 +154,6 @@ class Bandwidth(Kind):
 
 
 @dataclass(frozen=True)
-class Size(Kind):
-    """A text such as ``64KiB``, or a number of bytes."""
-
-    def read(self, name: str, value: Any) -> int:
-        """Return the size in bytes."""
-        return parse_size(value, name)
-
-
-@dataclass(frozen=True)
 class Duration(Kind):
     """A text such as ``50us``, or a number of seconds; with `zero` it may be zero."""
 
@@ -175,6 +166,27 @@ class Duration(Kind):
     def write(self, value: float) -> str:
         """Return the duration in seconds, with the unit."""
         return f"{value:g}s"
+
+
+@dataclass(frozen=True)
+class Size(Kind):
+    """A text such as ``64KiB``, a number of bytes, or one of `words`."""
+
+    words: tuple[str, ...] = ()
+    metavar = "SIZE"
+
+    def read(self, name: str, value: Any) -> int | str:
+        """Return the size in bytes, or the word."""
+        if self.words and isinstance(value, str) and not any(map(str.isdigit, value)):
+            check_choice(name, value, (*self.words, "a size such as 512KiB"))
+            return value
+        return parse_size(value, name)
+
+    def write(self, value: int | str) -> str:
+        """Return the word, or the shortest text of the size."""
+        if isinstance(value, str):
+            return value
+        return min((f"{value // size}{unit}" for unit, size in SIZE.items() if value % size == 0), key=len)
 
 
 def is_number(value: object) -> bool:

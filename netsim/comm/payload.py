@@ -216,6 +216,17 @@ def split(vector: Vector, parts: int) -> list[Vector]:
     raise TypeError("a sparse vector cannot be split into chunks: make it dense first")
 
 
+def split_entries(vector: VectorT, parts: int) -> list[VectorT]:
+    """Cut a sparse vector into sparse vectors of the same size, with consecutive entries, about as many each."""
+    if isinstance(vector, SizeOnly):
+        few, more = divmod(vector.entries or 0, parts)
+        return [SizeOnly(vector.size, few + (part < more)) for part in range(parts)]  # type: ignore[misc]
+    if isinstance(vector, Sparse):
+        pieces = zip(vector.indices.tensor_split(parts), vector.values.tensor_split(parts), strict=True)
+        return [Sparse(indices, values, vector.size) for indices, values in pieces]  # type: ignore[misc]
+    raise TypeError("a dense vector has no entries to split")
+
+
 @size_rule(lambda vector, first, last: SizeOnly(last - first))
 def cut(vector: Vector, first: int, last: int) -> Vector:
     """Return elements `first` to `last` of a dense vector, with a version count of their own.

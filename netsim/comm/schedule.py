@@ -2,7 +2,8 @@
 
 Every rank holds payloads in numbered *slots*: chunks of a vector, or one vector of each rank. A round copies slots
 between pairs of ranks. A rank posts all its sends and receives of a round together, and continues when all are done. An
-arriving payload replaces the payload in the receiver's slot of the same number, or is combined with it.
+arriving payload replaces the payload in the receiver's slot of the same number, or is combined with it. A pipeline
+continues earlier: it posts a number of rounds *ahead* of the round that must be done.
 
 A collective is a function, marked :func:`scheduled`, that returns the :class:`Schedule` of one rank. :func:`play`
 executes the schedule on that rank, with real payloads, on every backend. The vectorised engine reads the same rounds
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, MutableSequence, Sequence
 from dataclasses import dataclass
 from typing import Any, Concatenate, Generic, Literal, NamedTuple, NoReturn, ParamSpec, TypeAlias, TypeVar, cast
@@ -34,7 +35,9 @@ SlotOf: TypeAlias = Callable[[Any, Any], Any]
 A negative number counts from the last slot, as an index of a list does.
 """
 Holder: TypeAlias = int | Literal["all", "each"]
-"""The ranks that hold slots at the start: one rank or "all" ranks hold all slots; with "each", rank r holds slot r."""
+"""The ranks that hold slots at the start: one rank or "all" ranks hold all slots; with "each", every rank holds as many
+slots as any other, rank 0 the first of them.
+"""
 
 
 class Pairs:
@@ -91,7 +94,8 @@ class Round(NamedTuple):
 class LazyRounds(Sequence[Round]):
     """`count` rounds; ``make(index)`` makes a round when it is first used.
 
-    ``of(rank)`` returns the indices of the rounds in which a rank takes part; without it, every rank takes part in all.
+    ``of(rank)`` returns the indices of the rounds in which a rank takes part, in ascending order; without it, every
+    rank takes part in all.
     """
 
     def __init__(
@@ -108,9 +112,9 @@ class LazyRounds(Sequence[Round]):
     def __iter__(self) -> Iterator[Round]:
         return map(self._make, range(self._count))
 
-    def of(self, rank: int) -> Iterator[Round]:
-        """Yield the rounds that a rank takes part in."""
-        return iter(self) if self._of is None else map(self._make, self._of(rank))
+    def of(self, rank: int) -> Iterable[int]:
+        """Return the indices of the rounds that a rank takes part in."""
+        return range(self._count) if self._of is None else self._of(rank)
 
 
 class Repeated(MutableSequence[PayloadT]):
@@ -163,6 +167,10 @@ class Schedule(Generic[R]):
     alike
         Whether the vectorised engine needs equal payloads to derive all ranks' results from the representatives'
         results. The payloads of one holder must then be the same, and those of several holders of the same sizes.
+    ahead
+        Before a rank posts its messages of round i, its messages of all rounds up to i - 1 - `ahead` are done and
+        combined. With 0, a round begins when the one before is done. A round may not send what a round that it does
+        not wait for brings.
     """
 
     rounds: Sequence[Round]
@@ -171,13 +179,16 @@ class Schedule(Generic[R]):
     holder: Holder = "all"
     combine: Combine[Any] | None = None
     alike: bool = True
+    ahead: int = 0
 
 
 async def play(worker: Worker, schedule: Schedule[R]) -> R:
     """Execute one rank's part of a schedule, and return its answer."""
     rank, rounds, combine = worker.rank, schedule.rounds, schedule.combine
+    if schedule.ahead:
+        return await _play_ahead(worker, schedule)
     held: Any = schedule.held
-    for round_ in rounds.of(rank) if isinstance(rounds, LazyRounds) else rounds:
+    for round_ in map(rounds.__getitem__, rounds.of(rank)) if isinstance(rounds, LazyRounds) else rounds:
         targets, sources = round_.pairs.of(rank)
         if not targets and not sources:
             continue
@@ -207,20 +218,36 @@ async def play(worker: Worker, schedule: Schedule[R]) -> R:
 
 async def _several(worker: Worker, round_: Round, held: Any, combine: Combine[Any] | None) -> None:
     """Execute a round in which the rank has several messages, a bundle or a signal."""
+    received = await _at_once(*_messages(worker, round_, held))
+    _forget_sent(worker, round_, held, combine)
+    await _keep(worker, round_, received, held, combine)
+
+
+def _messages(worker: Worker, round_: Round, held: Sequence[Any]) -> tuple[list[Send], list[Recv[Any]]]:
+    """Return the requests of a rank in a round."""
     rank = worker.rank
     targets, sources = round_.pairs.of(rank)
     sends = [worker.send(dst, round_.message(held, rank, dst)) for dst in targets]
-    receives = [worker.recv(src, round_.message(held, src, rank)) for src in sources]
-    received = await _at_once(sends, receives)
+    return sends, [worker.recv(src, round_.message(held, src, rank)) for src in sources]
+
+
+def _forget_sent(worker: Worker, round_: Round, held: Any, combine: Combine[Any] | None) -> None:
+    """Empty the slots that a rank has sent, where payloads are combined; nobody needs them any longer."""
+    if combine is not None and round_.signal is None:
+        for dst in round_.pairs.of(worker.rank)[0]:
+            for slot in round_.slots(worker.rank, dst, len(held)):
+                held[slot] = None
+
+
+async def _keep(
+    worker: Worker, round_: Round, received: Sequence[Any], held: Any, combine: Combine[Any] | None
+) -> None:
+    """Put the received payloads into their slots, in the order of their senders."""
     if round_.signal is not None:
         return
-    if combine is not None:
-        for dst in targets:
-            for slot in round_.slots(rank, dst, len(held)):
-                held[slot] = None
-    for src, payload in zip(sources, received, strict=True):
+    for src, payload in zip(round_.pairs.of(worker.rank)[1], received, strict=True):
         parts = (payload,) if round_.bundled is None else payload.parts
-        for slot, part in zip(round_.slots(src, rank, len(held)), parts, strict=True):
+        for slot, part in zip(round_.slots(src, worker.rank, len(held)), parts, strict=True):
             held[slot] = part if combine is None else await combine(held[slot], part)
 
 
@@ -239,6 +266,44 @@ async def _at_once(sends: list[Send], receives: list[Recv[Any]]) -> list[Any]:
     for handle in sending:
         await handle
     return [await handle for handle in receiving]
+
+
+class _Posted(NamedTuple):
+    """The messages of a rank in a round that it has posted."""
+
+    number: int
+    round_: Round
+    receiving: list[Handle[Any]]
+    sending: list[Handle[None]]
+
+
+async def _play_ahead(worker: Worker, schedule: Schedule[R]) -> R:
+    """Execute one rank's part of a schedule whose rounds are posted before earlier ones are done."""
+    rounds, combine, ahead = schedule.rounds, schedule.combine, schedule.ahead
+    held: Any = schedule.held if isinstance(schedule.held, Repeated) else list(schedule.held)
+    posted: deque[_Posted] = deque()
+
+    async def finish() -> None:
+        done = posted.popleft()
+        received = [await handle for handle in done.receiving]
+        for handle in done.sending:
+            await handle
+        await _keep(worker, done.round_, received, held, combine)
+
+    for number in rounds.of(worker.rank) if isinstance(rounds, LazyRounds) else range(len(rounds)):
+        while posted and posted[0].number < number - ahead:
+            await finish()
+        round_ = rounds[number]
+        sends, receives = _messages(worker, round_, held)
+        _forget_sent(worker, round_, held, combine)
+        if len(sends) == len(receives) == 1:  # one request, for the backends that need it
+            posted.append(_Posted(number, round_, [await Start(SendRecv(sends[0], receives[0]))], []))
+        elif sends or receives:
+            receiving: list[Handle[Any]] = [await Start(receive) for receive in receives]
+            posted.append(_Posted(number, round_, receiving, [await Start(send) for send in sends]))
+    while posted:
+        await finish()
+    return schedule.answer(held)
 
 
 def scheduled(

@@ -142,9 +142,9 @@ def evaluate(request: Compute[R], call: Callable[[Compute[Any], list[Any]], Any]
 
 @dataclass(frozen=True, slots=True)
 class Start(Generic[R]):
-    """Begin a send or a receive, and continue at once. The answer is a :class:`Handle`; await it to finish."""
+    """Begin a send, a receive or both, and continue at once. The answer is a :class:`Handle`; await it to finish."""
 
-    request: Send | Recv[Any]
+    request: Send | Recv[Any] | SendRecv[Any]
 
     def __await__(self) -> Generator[Any, Any, Handle[R]]:
         answer: Handle[R] = yield self

@@ -23,8 +23,10 @@ from netsim.distributed.transfers import (
     HEADER,
     RECEIPT,
     Announced,
+    BothWays,
     Incoming,
     Outgoing,
+    Received,
     Transfer,
     Where,
     transfer_tag,
@@ -45,7 +47,7 @@ from netsim.distributed.wire_format import (
 from netsim.simulator.timeline import Timeline
 
 T = TypeVar("T")
-COMMUNICATION = (Send, Recv, SendRecv, Outgoing, Incoming, Announced)
+COMMUNICATION = (Send, Recv, SendRecv, Start, Outgoing, Incoming, Announced, BothWays, Received)
 RECEIPTS_KEPT = 4096
 """Receipts kept until they are sent. The kernel sends a byte long before this many more receipts follow."""
 
@@ -120,9 +122,11 @@ class RankInterpreter:
                 return f"sending to rank {dst}"
             case Recv(src=src) | Start(Recv(src=src)):
                 return f"receiving from rank {src}"
-            case SendRecv(send=Send(dst=dst), recv=Recv(src=src)):
+            case SendRecv(send=Send(dst=dst), recv=Recv(src=src)) | Start(
+                SendRecv(send=Send(dst=dst), recv=Recv(src=src))
+            ):
                 return f"sending to rank {dst} and receiving from rank {src}"
-            case Outgoing() | Incoming():
+            case Outgoing() | Incoming() | BothWays() | Received():
                 return "waiting for a message that was started"
             case Fork() | ForkedExchange() | InPieces():
                 return "computing (gradient) or exchanging its finished pieces"
@@ -141,12 +145,14 @@ class RankInterpreter:
                 return self._start_recv(request).finish()
             case Collective():
                 return EXPAND
-            case Outgoing() | Incoming():
+            case Outgoing() | Incoming() | BothWays() | Received():
                 return request.finish()
             case Start(Send() as send):
                 return self._start_send(send)
             case Start(Recv() as recv):
                 return self._receive_in_background(recv)
+            case Start(SendRecv() as both):
+                return self._start_exchange(both)
             case Fork():
                 return self._fork(request)
             case ForkedExchange():
@@ -240,15 +246,24 @@ class RankInterpreter:
     def _exchange(self, request: SendRecv[Any]) -> Payload:
         if self._on_gpu:
             return self._exchange_bodies_at_once(request)
+        payload: Payload = self._begin_exchange(request).finish()
+        return payload
+
+    def _start_exchange(self, request: SendRecv[Any]) -> BothWays | Received:
+        if self._on_gpu:  # finished here, since nccl may deadlock where several exchanges are under way
+            return Received(self._exchange_bodies_at_once(request))
+        both = self._begin_exchange(request)
+        both.incoming.in_background()
+        return both
+
+    def _begin_exchange(self, request: SendRecv[Any]) -> BothWays:
         incoming = self._start_recv(request.recv)
         outgoing = self._outgoing(request.send)
         if request.send.dst == request.recv.src:
             # One connection carries both, so our ready notice must not queue behind our own body.
             incoming.make_ready()
         outgoing.send_body()
-        payload = incoming.finish()
-        outgoing.finish()
-        return payload  # type: ignore[no-any-return]
+        return BothWays(incoming, outgoing)
 
     def _exchange_bodies_at_once(self, request: SendRecv[Any]) -> Payload:
         """Exchange under nccl, where both bodies must be one batch: it would run a send and a receive in turn."""

@@ -198,6 +198,34 @@ class Incoming(Handle[Any]):
         return (self._first.tensor,)
 
 
+class BothWays(Handle[Any]):
+    """A message being sent and one being received, which are done together."""
+
+    __slots__ = ("_outgoing", "incoming")
+
+    def __init__(self, incoming: Incoming, outgoing: Outgoing) -> None:
+        self.incoming, self._outgoing = incoming, outgoing
+
+    def finish(self) -> Any:
+        """Wait for both messages, and return the payload received."""
+        payload = self.incoming.finish()
+        self._outgoing.finish()
+        return payload
+
+
+class Received(Handle[Any]):
+    """An exchange that was finished when it was started."""
+
+    __slots__ = ("_payload",)
+
+    def __init__(self, payload: Any) -> None:
+        self._payload = payload
+
+    def finish(self) -> Any:
+        """Return the payload received."""
+        return self._payload
+
+
 class Announced(Incoming):
     """A message that is received in two transfers: a header, which tells the size, then the body.
 

@@ -78,6 +78,7 @@ class Network:
         *,
         weight: float | None = None,
         cap_bps: float | None = None,
+        wait_ps: int | None = None,
     ) -> Flow:
         """Send `nbytes` along `route`; call ``done(flow)`` at the instant at which the last one arrives.
 
@@ -88,6 +89,8 @@ class Network:
             seconds, as in SimGrid's CM02.
         cap_bps
             The highest rate that the flow may have; None for no limit.
+        wait_ps
+            Picoseconds until the flow begins to drain, if not the latency of the route.
 
         Raises
         ------
@@ -97,7 +100,7 @@ class Network:
         if weight is None:
             weight = 1.0 if self._plain or not route.links else weight_by_latency(route)
         self._started += 1
-        due = self._environment.now + route.latency_ps
+        due = self._environment.now + (route.latency_ps if wait_ps is None else wait_ps)
         flow = Flow(route, 8 * nbytes, done, weight, math.inf if cap_bps is None else cap_bps, due, self._started)
         if (agenda := self._agenda.get(due)) is not None:
             agenda.append(flow)

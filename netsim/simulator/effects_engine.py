@@ -5,8 +5,8 @@ The stages of a message, each of which may be absent:
 1. Work at the sender's host: time per message and per byte.
 2. The wait for the receiver's notice that it is ready.
 3. Delays before the first byte drains: latency with its jitter, the handshake of a new connection, and switches.
-4. The windows of slow start, which drain through the links of the route one after another. A connection's own window
-   and rate limit how fast they drain.
+4. The windows of slow start, which drain through the links of the route one after another. A message waits until those
+   before it on its connection have drained. A connection's own window and rate limit how fast they drain.
 5. Work at the receiver's host.
 
 Computations have a stage of their own: the factor of jitter and stragglers on their time. Acknowledgements, link events
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
@@ -358,7 +358,21 @@ class EffectsTransport(SimulatedTransport):
             wait += delay
         if self._cross_traffic is not None:
             self._cross_traffic.use(transfer.route.links)
-        self._start_window(transfer, wait)
+        ready_at = self.now + wait
+
+        def begin(earlier: CriticalPath | None) -> None:
+            wait = ready_at - self.now
+            if wait < 0 and earlier is not None:  # it was ready before its connection was
+                transfer.path = earlier
+            self._start_window(transfer, max(0, wait))
+
+        self._connections.post(self._connection(transfer), begin)
+
+    def _connection(self, transfer: DisturbedTransfer) -> Hashable:
+        """Return what identifies the connection of a message: its pair of ranks, or the message itself."""
+        if self._tcp is not None and self._tcp.connections == "per-message":
+            return transfer
+        return transfer.worker.rank, transfer.request.dst
 
     def _start_window(self, transfer: DisturbedTransfer, wait: int) -> None:
         transfer.window_began = self.now + wait
@@ -416,6 +430,7 @@ class EffectsTransport(SimulatedTransport):
         for bottleneck, duration in flow.bottlenecks:
             transfer.path = transfer.path.then(transfer.limit if bottleneck is CAP else bottleneck, duration)
         if not transfer.windows:
+            self._connections.drained(self._connection(transfer), transfer.path)
             if self._clearances is not None:
                 self._clearances.drained(transfer.worker.rank, transfer)
             if not self.eager:

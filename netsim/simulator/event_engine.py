@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Executor
-from typing import Any
+from typing import Any, TypeAlias
 
 import simpy
 
@@ -21,8 +21,39 @@ from netsim.simulator.observer import UNOBSERVED, Computation, Observers
 from netsim.simulator.scheduler import Done
 from netsim.training.costs import Costs
 
+Begin: TypeAlias = Callable[[CriticalPath | None], None]
+"""Begins to send a message, given the critical path of the message for which it waited."""
 WORTH_A_THREAD = 500 * 10**6
 """Picoseconds of charge from which a computation is worth a thread."""
+
+
+class Connections:
+    """Connections, each of which carries one message after another: a message waits until the one before has drained.
+
+    A pair of ranks has one connection in each direction, so that messages posted together do not share the pair's links
+    with each other.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[Hashable, deque[Begin] | None] = {}
+        """For each connection in use: the messages that wait for it, None while none ever did."""
+
+    def post(self, connection: Hashable, begin: Begin) -> None:
+        """Call ``begin(None)`` now if a connection is free, else ``begin(path)`` as soon as it is."""
+        if connection not in self._waiting:
+            self._waiting[connection] = None
+            begin(None)
+        elif (waiting := self._waiting[connection]) is None:
+            self._waiting[connection] = deque([begin])
+        else:
+            waiting.append(begin)
+
+    def drained(self, connection: Hashable, path: CriticalPath) -> None:
+        """Let the next message of a connection begin, now that one has drained, after the events of `path`."""
+        if waiting := self._waiting[connection]:
+            waiting.popleft()(path)
+        else:
+            del self._waiting[connection]
 
 
 class SimulatedTransport:
@@ -59,6 +90,7 @@ class SimulatedTransport:
     ) -> None:
         self._environment: Any = simpy.Environment(initial_time=now)  # its clock counts whole picoseconds
         self._network = Network(self._environment, sharing)
+        self._connections = Connections()
         self._fabric = fabric
         self._hosts = hosts
         self._costs = costs
@@ -85,20 +117,31 @@ class SimulatedTransport:
         return {link.name: rate / self._network.bandwidth(link) for link, rate in used.items()}
 
     def carry(self, worker: Worker, request: Send, path: CriticalPath, sent: Done, arrived: Done) -> None:
-        """Start a flow along the route between the two hosts."""
+        """Start a flow along the route between the two hosts, after earlier flows of this pair of ranks."""
+        pair = worker.rank, request.dst
         route = self._fabric.route(self._hosts[worker.rank], self._hosts[request.dst])
+        ready_at = self.now + route.latency_ps
+        if self.eager:
+            sent(None, path)
+        path = path.then("latency", route.latency_ps)
+
+        def begin(earlier: CriticalPath | None) -> None:
+            nonlocal path
+            wait = ready_at - self.now
+            if wait < 0 and earlier is not None:  # it was ready before its connection was
+                path = earlier
+            self._network.start(route, nbytes(request.payload), drained, wait_ps=max(0, wait))
 
         def drained(flow: Flow) -> None:
-            longer = path.then("latency", route.latency_ps)
+            longer = path
             for bottleneck, duration in flow.bottlenecks:
                 longer = longer.then(bottleneck, duration)
+            self._connections.drained(pair, longer)
             if not self.eager:
                 sent(None, longer)
             arrived(None, longer)
 
-        if self.eager:
-            sent(None, path)
-        self._network.start(route, nbytes(request.payload), drained)
+        self._connections.post(pair, begin)
 
     def expect(self, worker: Worker, request: Recv[Any]) -> None:
         """Do nothing: a flow starts when its send is posted, whether or not its receiver is ready."""

@@ -101,6 +101,8 @@ def lay_out(world: RoleMap, calls: PerRole[Collective[Any]]) -> CollectiveLayout
         schedule_at(Worker(rank, world.workers, world.server), call)
         for rank, call in zip(world.representatives, calls, strict=True)
     ]
+    if schedules[0].ahead:
+        raise NoScheduleError("rounds are posted ahead of others")
     held = _held(world, schedules)
     sizes, which = _kinds(held)
     merges = _merges(schedules[0], held, which)
@@ -142,7 +144,8 @@ def _held(world: RoleMap, schedules: PerRole[Schedule[Any]]) -> Sequence[Any]:
         if any(other != kinds[0] for other in kinds):
             raise NoScheduleError("payloads of different sizes are combined")
         return first.held
-    return [schedules[role].held[slot] for slot, role in enumerate(world.role[: world.workers].tolist())]
+    roles = np.repeat(world.role[: world.workers], len(first.held) // world.workers)
+    return [schedules[role].held[slot] for slot, role in enumerate(roles.tolist())]
 
 
 def _distinct(held: Sequence[Any]) -> list[Any]:

@@ -23,6 +23,7 @@ import math
 from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import simpy
@@ -33,6 +34,7 @@ from netsim.comm.payload import has_known_size, nbytes
 from netsim.comm.worker import Compute, Recv, Send, Sends, Worker, stages
 from netsim.network.fabric import Fabric, Route
 from netsim.simulator.critical_path import CriticalPath
+from netsim.simulator.event_engine import Connections
 from netsim.simulator.scheduler import Done
 from netsim.testbed.cpu_model import Processors
 from netsim.testbed.shaped_links import PacketStream, ShapedNetwork
@@ -124,6 +126,7 @@ class HostTransport:
     ) -> None:
         self._environment = simpy.Environment(initial_time=now)
         self._network = ShapedNetwork(self._environment, wire, (terms.duplex_loss, terms.duplex_loss_bytes))
+        self._connections = Connections()
         self._processors = Processors(self._environment, len(fabric.hosts), terms.cores)
         self._fabric, self._wire, self._costs = fabric, wire, costs
         self._acknowledged = sends == "rendezvous"
@@ -200,22 +203,32 @@ class HostTransport:
         route, back = self._fabric.route(source, target), self._fabric.route(target, source)
         if not self._acknowledged:
             message.sent(None, path)
-        left, forwarded = self.now, self._forward(message, route)
+        ready_at = self.now + route.latency_ps
+        on_way = path.then("latency", route.latency_ps)
 
-        def drained(stream: PacketStream) -> None:
-            if forwarded.processed:
-                reached(stream)
-            else:
-                forwarded.callbacks.append(lambda _: reached(stream))
+        def begin(earlier: CriticalPath | None) -> None:
+            nonlocal on_way
+            wait = ready_at - self.now
+            if wait < 0 and earlier is not None:  # it was ready before its connection was
+                on_way = earlier
+            forwarded = self._forward(message, route)
+            size = self._wire.bytes_of(nbytes(message.request.payload))
+            self._network.start(route, back, size, partial(drained, forwarded), max(0, wait))
 
-        def reached(stream: PacketStream) -> None:
-            arriving = path.then("latency", route.latency_ps)
+        def drained(forwarded: simpy.Event, stream: PacketStream) -> None:
+            arriving, drained_at = on_way, self.now
             for link, duration in stream.bottlenecks:
                 arriving = arriving.then(link, duration)
-            drained = left + route.latency_ps + sum(duration for _, duration in stream.bottlenecks)
+            self._connections.drained((src, dst), arriving)
+            if forwarded.processed:
+                reached(arriving, drained_at)
+            else:
+                forwarded.callbacks.append(lambda _: reached(arriving, drained_at))
+
+        def reached(arriving: CriticalPath, drained_at: int) -> None:
             lag = round(self._lag_per_byte * nbytes(message.request.payload))
             waking = self._waking_both(dst)
-            arriving = arriving.then("forwarding", self.now - drained).then("waking", waking + lag)
+            arriving = arriving.then("forwarding", self.now - drained_at).then("waking", waking + lag)
             self._after(waking + lag, lambda: self._occupy(dst, "taking in", self._message_step, arriving, taken_in))
 
         def taken_in(path: CriticalPath) -> None:
@@ -224,7 +237,7 @@ class HostTransport:
                 receipt = self._waking_both(src) + back.latency_ps
                 self._after(receipt, lambda: message.sent(None, path.then("receipt", receipt)))
 
-        self._network.start(route, back, self._wire.bytes_of(nbytes(message.request.payload)), drained)
+        self._connections.post((src, dst), begin)
 
     def _forward(self, message: PackedMessage, route: Route) -> simpy.Event:
         """Have cores forward a message's frames, at most as fast as the links carry them; return when they are done."""

@@ -117,7 +117,14 @@ class ShapedNetwork:
         self._entering: list[PacketStream] = []
         self._alarm = 0
 
-    def start(self, route: Route, back: Route, nbytes: int, done: Callable[[PacketStream], None]) -> None:
+    def start(
+        self,
+        route: Route,
+        back: Route,
+        nbytes: int,
+        done: Callable[[PacketStream], None],
+        wait_ps: int | None = None,
+    ) -> None:
         """Send a message.
 
         Parameters
@@ -128,10 +135,12 @@ class ShapedNetwork:
             Size on a link, headers included.
         done
             Called with the stream when its last bit has left.
+        wait_ps
+            Picoseconds until the message begins to drain, if not the latency of the route.
         """
         deficit_bits = 8 * self._wire.deficit_of(nbytes)
         stream = PacketStream(route.links, back.links, 8 * nbytes, done, deficit_bits)
-        timeout = self._environment.timeout(route.latency_ps)
+        timeout = self._environment.timeout(route.latency_ps if wait_ps is None else wait_ps)
         timeout.callbacks.append(lambda _: self._enter(stream))
 
     @property

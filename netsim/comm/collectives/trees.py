@@ -43,6 +43,21 @@ def tree_broadcast(
     return Schedule(_spreading(levels or worker.workers), held, lambda held: held[0], holder=0)
 
 
+@scheduled
+def doubling_broadcast(worker: Worker, vector: Vector) -> Schedule[Vector]:
+    """Return rank 0's vector everywhere, as gloo does: in round s, every rank r < 2^s sends to rank r + 2^s.
+
+    A rank's own sends are posted in the order of rounds. Eager sends are posted together and share the link of their
+    sender, so that a power of two of ranks takes L α + (L (L+1) / 2) d β, with L = log₂P; other sends L (α + d β).
+
+    Parameters
+    ----------
+    vector
+        The vector (d,) at rank 0; a template of it elsewhere.
+    """
+    return Schedule(_doubling(worker.workers), [vector], lambda held: held[0], holder=0)
+
+
 async def tree_all_reduce(worker: Worker, vector: Vector) -> Vector:
     """Return the sum over workers by tree reduction and broadcast: 2 log₂P (α + d β)."""
 
@@ -71,3 +86,11 @@ def _absorbing(tree: Levels | int) -> tuple[Round, ...]:
 def _spreading(tree: Levels | int) -> tuple[Round, ...]:
     """Return the rounds of a broadcast: the rounds of a reduction in reverse order, with reversed messages."""
     return tuple(Round(Pairs(pairs.dst, pairs.src)) for pairs, *_ in reversed(_absorbing(tree)))
+
+
+@functools.lru_cache(maxsize=16)
+def _doubling(workers: int) -> tuple[Round, ...]:
+    """Return the rounds of a broadcast in which the number of ranks that have the vector doubles."""
+    distances = [1 << round_ for round_ in range((workers - 1).bit_length())]
+    having = [np.arange(min(distance, workers - distance)) for distance in distances]
+    return tuple(Round(Pairs(src, src + distance)) for src, distance in zip(having, distances, strict=True))

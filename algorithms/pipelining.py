@@ -1,0 +1,27 @@
+"""The option ``segment``: whether rings forward vectors in slices, as NCCL and gloo do, or in whole chunks."""
+
+from __future__ import annotations
+
+from typing import Final, TypeAlias
+
+from netsim._util.options import Option, Size
+from netsim.comm.collectives import Pipeline
+
+Segment: TypeAlias = int | str
+"""The bytes of a slice, ``auto`` for the default of :class:`Pipeline`, or ``none`` for whole chunks."""
+AUTO, NONE = "auto", "none"
+DEFAULT: Final[Segment] = NONE
+
+SEGMENT: Final = Option(
+    Size((AUTO, NONE)),
+    DEFAULT,
+    "Slices in which a ring forwards: auto (512KiB), a size, or none (whole chunks, as in textbooks).",
+    name="segment",
+)
+
+
+def pipeline_of(segment: Segment) -> Pipeline | None:
+    """Return how rings forward; None for whole chunks."""
+    if segment == NONE:
+        return None
+    return Pipeline() if segment == AUTO else Pipeline(SEGMENT.read(segment))

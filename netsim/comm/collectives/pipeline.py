@@ -1,0 +1,50 @@
+"""What pipelined collectives share: how a chunk is cut into slices, and how slices are added."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from netsim.comm.payload import Vector, add
+from netsim.comm.schedule import Combine
+from netsim.comm.worker import Compute, Worker
+
+
+class Pipeline(NamedTuple):
+    """How chunks are forwarded in slices; the default is NCCL's.
+
+    Parameters
+    ----------
+    slice_bytes
+        The largest size of a slice.
+    window
+        The number of slices that a rank has posted at once.
+    fewest
+        The smallest number of slices of a chunk.
+
+    References
+    ----------
+    NCCL: a buffer of 4 MiB in 8 steps. gloo: ``Pipeline(2**20, window=2, fewest=2)``.
+    """
+
+    slice_bytes: int = 2**19
+    window: int = 8
+    fewest: int = 1
+
+    def slices(self, size: int) -> int:
+        """Return the number of slices of a chunk of `size` bytes."""
+        return max(1, self.fewest, -(-size // self.slice_bytes))
+
+    def ahead(self, slices: int) -> int:
+        """Return how many rounds of one slice are posted ahead, if a chunk has that many slices."""
+        return min(self.window, slices) - 1
+
+
+def addition(worker: Worker, slices: int) -> Combine[Vector]:
+    """Return the addition of a received slice to this rank's own, charged as one of `slices` equal parts of a chunk."""
+    start, end = worker.part
+    part = worker.part if slices == 1 else (start, start + (end - start) / slices)
+
+    def add_own(own: Vector, theirs: Vector) -> Compute[Vector]:
+        return Compute("merge", add, (theirs, own), part=part)
+
+    return add_own
