@@ -30,8 +30,7 @@ from netsim.network.fabric import Fabric
 from netsim.simulator.effects_engine import EffectsTransport
 from netsim.simulator.event_engine import SimulatedTransport
 from netsim.simulator.exchange_time import exchange_time
-from netsim.simulator.in_memory import InMemoryTransport
-from netsim.simulator.scheduler import RankScheduler
+from netsim.simulator.scheduler import InMemoryTransport, RankScheduler
 from netsim.training.costs import AssumedCosts
 from tests.strategies import gradients
 from topologies import TOPOLOGIES
@@ -333,8 +332,6 @@ def test_slices_are_charged_their_share_of_a_merge() -> None:
     ("algorithm", "title"),
     [
         ("dense", "dense"),
-        ("dense:segment=auto", "dense"),
-        ("dense:segment=none", "dense (segment none)"),
         ("dense:segment=512KB", "dense (segment 512kB)"),
         ("topk:segment=512KiB", "Top-k (segment 512KiB)"),
         ("topk:gather=bruck,segment=64KiB", "Top-k (bruck, segment 64KiB)"),

@@ -10,7 +10,7 @@ from netsim.comm.payload import SizeOnly
 from netsim.comm.worker import Sends, Worker
 from netsim.network.effects import Effects
 from netsim.network.fabric import Fabric
-from netsim.network.sharing import Sharing
+from netsim.network.flow import Sharing
 from netsim.simulator.effects_engine import EffectsTransport
 from netsim.simulator.engines import StepPlayer
 from netsim.simulator.event_engine import SimulatedTransport
