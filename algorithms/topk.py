@@ -43,7 +43,12 @@ class TopK(ErrorFeedback):
     name = "topk"
     title = "Top-k"
     options = (
-        Option(Choice(GATHERS), "ring", "All-gather of the selected entries: {choices}.", name="gather"),
+        Option(
+            Choice(GATHERS, {"doubling": "bruck"}),
+            "ring",
+            "All-gather of the selected entries: {choices}.",
+            name="gather",
+        ),
         SEGMENT,
     )
 

@@ -117,12 +117,15 @@ class OnOff(Kind):
 
 @dataclass(frozen=True)
 class Choice(Kind):
-    """One of several names, mostly those of a registry."""
+    """One of several names, mostly those of a registry; `earlier` has the present name of names of earlier versions."""
 
     names: Collection[str]
+    earlier: Mapping[str, str] = field(default_factory=dict)
 
     def read(self, name: str, value: Any) -> str:
         """Return the name, if it is one of `names`."""
+        if isinstance(value, str) and value in self.earlier:
+            raise UsageError(f"{name} {value!r} is called {self.earlier[value]!r} now; write {self.earlier[value]}")
         check_choice(name, value, self.names)
         return str(value)
 

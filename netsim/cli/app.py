@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Annotated, Any
@@ -54,18 +55,26 @@ def common(
 
 
 FILES = ("--out", "--metrics", "--checkpoint", "--trace", "--validation")
+LISTS = ("--algorithm", "--exchange", "--link-event", "--local", "--lr-decay-at", "--sizes")
+"""Options that take several values with commas."""
 
 
-def _check_names(arguments: Sequence[str]) -> None:
-    """Raise UsageError for a file whose name is empty: typer would take it for the current folder."""
+def _check_arguments(arguments: Sequence[str]) -> None:
+    """Raise UsageError for what typer would misread: a file without a name, and a list given in several parts.
+
+    Typer takes an empty name for the current folder, and of an option that is given twice only the last value.
+    """
     for name, value in pairwise([*arguments, "end"]):
         if (name in FILES and not value) or (name.endswith("=") and name[:-1] in FILES):
             raise UsageError(f"{name.strip('-=')} '' names no file or folder; give a name, or leave it out")
+    counts = Counter(argument.partition("=")[0] for argument in arguments)
+    if twice := next((name for name in LISTS if counts[name] > 1), None):
+        raise UsageError(f"{twice} was given {counts[twice]} times; give it once, with commas between its values")
 
 
 def answer(arguments: list[str] | None) -> int:
     """Do what the arguments ask for, and return the exit status. Raises UsageError for arguments that are wrong."""
-    _check_names(sys.argv[1:] if arguments is None else arguments)
+    _check_arguments(sys.argv[1:] if arguments is None else arguments)
     command = typer.main.get_command(app)
     # Typer's own usage errors derive from this; typer vendors click, so click's name is not ours to import.
     click_error: Any = typer.BadParameter.__mro__[2]

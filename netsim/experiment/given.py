@@ -8,10 +8,10 @@ from typing import Any
 
 from algorithms import OWN_OPTIONS, owners_of, with_options
 from netsim._util.errors import UsageError, check_choice, check_digits, shown, unknown
-from netsim._util.options import Option, declared
+from netsim._util.options import Choice, Option, declared
 from netsim._util.units import in_python
-from netsim.comm.worker import EARLIER_SENDS
 from netsim.experiment.options import (
+    EARLIER_ENGINES,
     OWN,
     AlgorithmOptions,
     CostOptions,
@@ -21,10 +21,7 @@ from netsim.experiment.options import (
 from netsim.network.effects import Effects
 from topologies import file_of
 
-ENGINE_OF_WAY = {
-    **{"auto": "auto", "messages": "event"},
-    **dict.fromkeys(("batched", "compiled", "closed-form"), "vectorized"),
-}
+ENGINE_OF_WAY = {"auto": "auto"} | EARLIER_ENGINES
 """The engine by the value of ``way``, as configs of earlier versions call the option."""
 PANELS = {
     "Network": NetworkOptions,
@@ -40,7 +37,7 @@ OPTIONS: dict[str, Option] = {
 """All options except those of effects, by the field of an experiment that holds the value."""
 EFFECTS = {option.name: field for field, option in declared(Effects).items()}
 """The fields of :class:`Effects`, by the name of the option that sets the field."""
-RENAMED = {"sends": EARLIER_SENDS, "placement": {"given": "rank-order"}, "gather": {"doubling": "bruck"}}
+RENAMED = {name: each.kind.earlier for name, each in (OPTIONS | OWN_OPTIONS).items() if isinstance(each.kind, Choice)}
 """For each option: the present name of a value, by its name in configs of earlier versions."""
 EARLIER_OPTIONS = {"way": "engine", "sends": "send_mode"}
 """The present name of an option, by its name in earlier versions."""

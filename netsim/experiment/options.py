@@ -16,7 +16,7 @@ from netsim._util.options import Bandwidth, Choice, Duration, Kind, Number, OnOf
 from netsim._util.random_streams import WORD
 from netsim._util.system import check_device
 from netsim._util.units import format_bandwidth, format_duration, read_whole
-from netsim.comm.worker import SENDS
+from netsim.comm.worker import EARLIER_SENDS, SENDS
 from netsim.network.flow import SHARINGS
 from netsim.network.graph import check_link
 from netsim.training.catalogue import MODELS
@@ -36,6 +36,8 @@ ROUNDS = 5
 LR_DECAY = 0.1
 ENGINES = ("auto", "event", "vectorized")
 """``event`` simulates one message at a time, ``vectorized`` a whole round; ``auto`` takes the faster that applies."""
+EARLIER_ENGINES = {"messages": "event", "batched": "vectorized", "compiled": "vectorized", "closed-form": "vectorized"}
+"""The engine by the name that earlier versions gave to what it uses inside."""
 OWN = "own"
 """The value of bandwidth or latency that leaves links as the topology sets them, or else at the default."""
 MOST_ELEMENTS = 2**31 - 1
@@ -129,13 +131,15 @@ class NetworkOptions:
         otherwise="unlimited",
     )
     fan_out: int = option(8, Whole(2), "Children of a switch in the topology tree.")
-    placement: str = option("rank-order", Choice(PLACEMENTS), "How ranks are placed on hosts: {choices}.")
+    placement: str = option(
+        "rank-order", Choice(PLACEMENTS, {"given": "rank-order"}), "How ranks are placed on hosts: {choices}."
+    )
     sharing: str = option(
         "maxmin", Choice(SHARINGS), "How flows share a link: equal rates (maxmin) or inversely to RTT (rtt)."
     )
     sends: str | None = option(
         None,
-        Choice(SENDS),
+        Choice(SENDS, EARLIER_SENDS),
         "When a sender continues: rendezvous (after its receiver has the message) or eager (at once, so its next "
         "message shares the link).",
         otherwise="rendezvous in simulations, eager for real",
@@ -332,7 +336,7 @@ class CostOptions:
     model: str | None = option(None, Choice(MODELS), "With --timing-only: a model whose tensors are known: {choices}.")
     engine: str = option(
         "auto",
-        Choice(ENGINES),
+        Choice(ENGINES, EARLIER_ENGINES),
         "Engine: event (a message at a time), vectorized (a round of all ranks at once; needs --timing-only), or auto "
         "(vectorized where it applies).",
     )
