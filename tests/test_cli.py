@@ -117,7 +117,7 @@ def test_same_seed_same_bytes_out(capsys: pytest.CaptureFixture[str], trained: s
 
 
 def test_another_seed_other_parameters(capsys: pytest.CaptureFixture[str], trained: str) -> None:
-    other = document(run(capsys, f"{TRAINED} --seed 1 --algorithm dense").out)["results"][0]
+    other = document(run(capsys, f"{TRAINED.replace(FOUR, '--algorithm dense')} --seed 1").out)["results"][0]
     assert other["parameters_sha256"] != document(trained)["results"][0]["parameters_sha256"]
 
 
@@ -202,6 +202,14 @@ README = Path(__file__).parents[1] / "README.md"
 def test_the_readme_has_the_options_as_they_are_declared() -> None:
     readme = README.read_text()
     assert with_table(readme) == readme, "run python -m netsim.cli.option_table README.md"
+
+
+@pytest.mark.parametrize("command", ["simulate", "study", "validate", "flows", "topology show"])
+def test_help_breaks_no_name_and_has_types_in_capitals(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    said = run(capsys, f"{command} --help").out
+    assert re.findall(r"<[a-z]+>", said) == []
+    options = said.partition("\n\n")[2]
+    assert re.findall(r"[a-z]-\n", options.partition(":\n")[2]) == []
 
 
 def test_help_says_what_single_algorithms_take(capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,7 +34,7 @@ MOST_ROWS = 24
     workers=8,
 )
 def flows(
-    flows: Annotated[Path, option("CSV file with the columns src, dst, bytes and start_s.")],
+    flows: Annotated[Path, option("CSV file with the columns src, dst, bytes and start_s.", metavar="FILE")],
     nccl_tests: NcclTests = None,
     as_json: Json = False,
     out: Out = None,

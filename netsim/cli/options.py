@@ -8,7 +8,8 @@ parameter of its function, described by :func:`option`.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeVar, get_type_hints
@@ -24,11 +25,13 @@ Function = TypeVar("Function", bound=Callable[..., None])
 ALGORITHMS_OWN = "Options of one algorithm (--algorithm NAME:KEY=VALUE)"
 OUTPUT = "Output"
 """The heading of options that say where results go."""
+NAMES_WIDTH = 30
+"""The most columns of the help for names of options; the text of a longer name begins on the next line."""
 
 
-def option(text: str, *names: str, panel: str = "Options", **others: Any) -> Any:
+def option(text: str, *names: str, panel: str = "Options", metavar: str = "TEXT", **others: Any) -> Any:
     """Return the description of an option; its name is the parameter's unless `names` says otherwise."""
-    return typer.Option(*names, help=text, rich_help_panel=panel, **others)
+    return typer.Option(*names, help=text, rich_help_panel=panel, metavar=metavar, **others)
 
 
 def parser(kind: Kind) -> Callable[[str], Any]:
@@ -75,7 +78,7 @@ class Shared(NamedTuple):
             required = each.name in self.required
             kind: Any = bool if isinstance(each.kind, OnOff) else str | None
             text = each.text if required or not usual or kind is bool else f"{each.text} [default: {usual}]"
-            more = {} if kind is bool else {"parser": parser(each.kind), "metavar": each.kind.metavar}
+            more: dict[str, Any] = {} if kind is bool else {"parser": parser(each.kind), "metavar": each.kind.metavar}
             default: Any = False if kind is bool else inspect.Parameter.empty if required else None
             yield inspect.Parameter(
                 each.name,
@@ -158,15 +161,29 @@ class Command(TyperCommand):
         """Write the arguments, then the options under their headings."""
         panels: dict[str, list[Any]] = {}
         for each in self.get_params(ctx):
-            panel = "Arguments" if each.param_type_name == "argument" else getattr(each, "rich_help_panel", None)
+            is_argument = each.param_type_name == "argument"
+            panel = "Arguments" if is_argument else getattr(each, "rich_help_panel", None)
             if record := each.get_help_record(ctx):
-                panels.setdefault(panel or "Options", []).append(record)
+                name, text = record
+                panels.setdefault(panel or "Options", []).append((each.name if is_argument else name, text))
         if any(each.name == "algorithm" for each in self.params):
             panels[ALGORITHMS_OWN] = of_algorithms()
         last = panels.pop("Options", [])
         for panel, records in (panels | {"Options": last}).items():
             with formatter.section(panel):
-                formatter.write_dl(records)
+                formatter.write(_in_columns(records, formatter.current_indent, formatter.width))
+
+
+def _in_columns(records: Sequence[tuple[str, str]], indent: int, width: int) -> str:
+    """Return names and their help in two columns; lines break at spaces only, so that no name is cut at a hyphen."""
+    left = indent + min(max(len(name) for name, _ in records), NAMES_WIDTH) + 2
+    written = []
+    for name, text in records:
+        first, *more = textwrap.wrap(text, width - left, break_on_hyphens=False, break_long_words=False) or [""]
+        start = f"{'':{indent}}{name}"
+        written += [f"{start:{left}}{first}"] if len(start) + 2 <= left else [start, f"{'':{left}}{first}"]
+        written += [f"{'':{left}}{line}" for line in more]
+    return "".join(f"{line.rstrip()}\n" for line in written)
 
 
 def of_algorithms() -> list[tuple[str, str]]:
@@ -180,10 +197,12 @@ def of_algorithms() -> list[tuple[str, str]]:
 
 
 Json = Annotated[bool, option("Print one JSON document instead of text.", "--json", panel=OUTPUT)]
-Out = Annotated[Path | None, option("Also write the JSON document to this file.", panel=OUTPUT)]
+Out = Annotated[Path | None, option("Also write the JSON document to this file.", panel=OUTPUT, metavar="FILE")]
 NcclTests = Annotated[
     Path | None,
     option(
-        "Also write the exchanges in the columns of nccl-tests (size, time, algbw, busbw) to this file.", panel=OUTPUT
+        "Also write the exchanges in the columns of nccl-tests (size, time, algbw, busbw) to this file.",
+        panel=OUTPUT,
+        metavar="FILE",
     ),
 ]

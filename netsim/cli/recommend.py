@@ -37,7 +37,8 @@ def recommend(
     ] = None,
     density: Annotated[str, option("Densities of sparse candidates, with commas.")] = "0.001,0.01",
     validation: Annotated[
-        Path | None, option("Folder of netsim validate --out, to compare the lead with errors of predictions.")
+        Path | None,
+        option("Folder of netsim validate --out, to compare the lead with errors of predictions.", metavar="FOLDER"),
     ] = None,
     jobs: Annotated[int, option("Simulations at the same time; 0: one per core.", parser=whole, metavar="N")] = 0,
     as_json: Annotated[bool, option("Print one JSON document instead of the table.", "--json")] = False,

@@ -32,10 +32,12 @@ def simulate(
             "Write per-step metrics (δ, residual norm, uploads, accuracy) to this file: .csv or .jsonl. With --resume "
             "the file is written anew, from the step after the checkpoint.",
             panel=OUTPUT,
+            metavar="FILE",
         ),
     ] = None,
     checkpoint: Annotated[
-        Path | None, option("Save the state of the run to this file, for --resume.", panel=OUTPUT)
+        Path | None,
+        option("Save the state of the run to this file, for --resume.", panel=OUTPUT, metavar="FILE"),
     ] = None,
     checkpoint_every: Annotated[
         int | None,
@@ -51,7 +53,11 @@ def simulate(
     ] = False,
     trace: Annotated[
         Path | None,
-        option("Write a timeline of the run to this file (.json or .json.gz) for ui.perfetto.dev.", panel=OUTPUT),
+        option(
+            "Write a timeline of the run to this file (.json or .json.gz) for ui.perfetto.dev.",
+            panel=OUTPUT,
+            metavar="FILE",
+        ),
     ] = None,
     nccl_tests: NcclTests = None,
     as_json: Json = False,

@@ -34,13 +34,16 @@ def study(
     quick: Annotated[
         bool, option("Use the quick setting: up to two minutes on two cores, with bundled data.", "--quick")
     ] = False,
-    out: Annotated[Path | None, option("Folder for the report, the conclusion and the points.")] = None,
+    out: Annotated[
+        Path | None, option("Folder for the report, the conclusion and the points.", metavar="FOLDER")
+    ] = None,
     resume: Annotated[bool, option("Use the points that an earlier run stored in --out.", "--resume")] = False,
     dry_run: Annotated[bool, option("Print what would be simulated, and simulate nothing.", "--dry-run")] = False,
     jobs: Annotated[int, option("Points simulated at the same time; 0: one per core.", parser=whole, metavar="N")] = 0,
-    data_dir: Annotated[str | None, option("Folder of data sets, for studies that train.")] = None,
+    data_dir: Annotated[str | None, option("Folder of data sets, for studies that train.", metavar="FOLDER")] = None,
     validation: Annotated[
-        Path | None, option("Folder of netsim validate --out, to add predicted against measured to the report.")
+        Path | None,
+        option("Folder of netsim validate --out, to add predicted against measured to the report.", metavar="FOLDER"),
     ] = None,
     nccl_tests: NcclTests = None,
     cluster: Annotated[str | None, option("Simulate on a Dask cluster: dask://host:port.")] = None,

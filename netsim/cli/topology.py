@@ -47,7 +47,7 @@ def _experiment(topology: str, options: dict[str, Any]) -> Experiment:
 @takes(*LINKS, workers=8)
 def show(
     topology: Name,
-    out: Annotated[Path | None, option("Draw the network into this SVG file.")] = None,
+    out: Annotated[Path | None, option("Draw the network into this SVG file.", metavar="FILE")] = None,
     as_json: Annotated[bool, option("Print one JSON document instead of sentences.", "--json")] = False,
     **options: Any,
 ) -> None:
@@ -107,7 +107,7 @@ def export(
     format_: Annotated[
         str, option("json (networkx node-link), graphml, or simgrid (platform XML).", "--format")
     ] = "json",
-    out: Annotated[Path | None, option("Write to this file instead of printing.")] = None,
+    out: Annotated[Path | None, option("Write to this file instead of printing.", metavar="FILE")] = None,
     **options: Any,
 ) -> None:
     """Write a network as a file that netsim, networkx or SimGrid reads."""

@@ -60,13 +60,19 @@ def validate(
     tolerance: Annotated[str, option("Exit with status 4 if a relative error is larger.")] = "10%",
     profile: Annotated[
         str | None,
-        option("Predict with a profile of netsim calibrate, not with messages measured beside the exchanges."),
+        option(
+            "Predict with a profile of netsim calibrate, not with messages measured beside the exchanges.",
+            metavar="FILE",
+        ),
     ] = None,
     backend: Annotated[str, option("Backend under torchrun: gloo, nccl or mpi.")] = "gloo",
     timeout: Annotated[str, option("Timeout of an operation that waits.")] = "60s",
     out: Annotated[
         Path | None,
-        option("Folder for scatter plot, CSV, JSON and measurements; stored settings are not measured again."),
+        option(
+            "Folder for scatter plot, CSV, JSON and measurements; stored settings are not measured again.",
+            metavar="FOLDER",
+        ),
     ] = None,
     as_json: Annotated[bool, option("Print one JSON document instead of the table.", "--json")] = False,
 ) -> None:
