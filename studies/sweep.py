@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import product
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from pydantic import Field
 
@@ -31,6 +31,7 @@ CHARGES = ("compute_time", "select_time", "merge_time")
 class SweepSettings(Settings):
     """Options with one value, and options with a list of values; names as in Python, such as ``compute_time``."""
 
+    replaces: ClassVar[Mapping[str, Collection[str]]] = {"elements": ("model",), "workload": ("model",)}
     fixed: dict[str, Value] = Field(default={"timing_only": True, "model": "resnet50"})
     vary: dict[str, tuple[Value, ...]] = Field(
         default={

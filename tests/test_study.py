@@ -251,6 +251,37 @@ def test_a_study_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.parametrize(
+    ("sets", "fixed", "points"),
+    [
+        ("fixed.elements=1000", {"timing_only": True, "elements": 1000}, 30),
+        ("fixed.workload=fc-mnist", {"timing_only": True, "workload": "fc-mnist"}, 30),
+        ("fixed.density=0.01", {"timing_only": True, "model": "resnet50", "density": 0.01}, 30),
+        ("fixed.workers=4", {"timing_only": True, "model": "resnet50", "workers": 4}, 6),
+        ("vary.elements=1000,2000", {"timing_only": True}, 60),
+        ("vary.model=vgg16,resnet50", {"timing_only": True}, 60),
+    ],
+)
+def test_a_set_replaces_the_defaults_that_contradict_it(
+    capsys: pytest.CaptureFixture[str], sets: str, fixed: dict[str, Any], points: int
+) -> None:
+    """The defaults: 3 algorithms, 5 numbers of workers and 2 bandwidths, of which one table has given up a key."""
+    planned = json.loads(run(capsys, f"study sweep --set {sets} --dry-run --json").out)["points"]
+    assert len(planned) == points
+    varied = {"algorithm", "workers", "bandwidth", sets.removeprefix("vary.").partition("=")[0]}
+    assert all(
+        {name: value for name, value in point.items() if name not in varied or name in fixed} == fixed
+        for point in planned
+    )
+
+
+def test_a_set_that_contradicts_another_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    ran = run(capsys, "study sweep --set fixed.elements=1000 --set fixed.model=vgg16 --dry-run")
+    assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
+    assert "elements" in ran.err
+    assert "model" in ran.err
+
+
+@pytest.mark.parametrize(
     ("extra", "workers", "said"),
     [
         ('workload = "os:system"', "[2]", "your own code"),

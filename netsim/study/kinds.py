@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
@@ -28,8 +28,14 @@ class Settings(BaseModel):
     """The settings of a study, one field each; ``--set``, a TOML file and Python can change them.
 
     Unknown names, numbers that are not finite, and values of another type are errors.
+
+    Attributes
+    ----------
+    replaces
+        For settings that are tables: the keys that a given key replaces where they have their default, by that key.
     """
 
+    replaces: ClassVar[Mapping[str, Collection[str]]] = {}
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
     @field_validator("*")

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from netsim._util.errors import UsageError, check_choice, unknown
 from netsim._util.options import several
 from netsim._util.storage import content_of
-from netsim.study.kinds import SettingsT, Study
+from netsim.study.kinds import Settings, SettingsT, Study
 
 LARGEST_FILE = 1_000_000
 """Greatest size of a TOML file in bytes, a thousand times the usual size."""
@@ -76,6 +76,7 @@ def settings_of(
     """
     known = study.settings.model_fields
     values = (dict(study.quick) if quick else {}) | dict(given or {})
+    in_tables: dict[str, dict[str, Any]] = {}
     for text in sets:
         name, equals, written = text.partition("=")
         name = name.strip().replace("-", "_")
@@ -85,9 +86,10 @@ def settings_of(
         default = known[table].get_default(call_default_factory=True) if table in known else None
         if key and isinstance(default, dict):
             list_of = any(isinstance(value, tuple) for value in default.values())
-            values[table] = dict(values.get(table, default)) | {key: _read(written.strip(), list_of)}
+            in_tables.setdefault(table, {})[key] = _read(written.strip(), list_of)
         else:
             values[name] = _read(written.strip(), isinstance(default, tuple))
+    values |= _tables(study.settings, values, in_tables)
     for name in values:
         if name not in known:
             raise unknown(f"setting of study {study.name}", name, known)
@@ -95,6 +97,27 @@ def settings_of(
         return study.settings.model_validate({name: _frozen(value) for name, value in values.items()})
     except ValidationError as error:
         raise UsageError(_one_line(error)) from None
+
+
+def _tables(
+    settings: type[Settings], values: Mapping[str, Any], sets: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Return the settings that are tables, changed by `sets`.
+
+    A table that was not given has its default, without the keys that were given in another table, and without those
+    that a given key replaces.
+    """
+    defaults = {name: field.get_default(call_default_factory=True) for name, field in settings.model_fields.items()}
+    defaults = {name: default for name, default in defaults.items() if isinstance(default, dict)}
+    whole = {name: values[name] for name in defaults if isinstance(values.get(name), Mapping)}
+    given = {key for table in (*whole.values(), *sets.values()) for key in table}
+    gone = given.union(*(settings.replaces.get(key, ()) for key in given))
+    kept = {
+        name: {key: value for key, value in default.items() if key not in gone}
+        for name, default in defaults.items()
+        if name not in values
+    }
+    return {name: {**table, **sets.get(name, {})} for name, table in (whole | kept).items()}
 
 
 def _read(text: str, list_of: bool) -> Any:
