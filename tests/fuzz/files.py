@@ -403,7 +403,7 @@ def _forged(random: Random, content: bytes) -> bytes:
         body = pools.spoilt_bytes(random, body)
     if not isinstance(header, dict) or not isinstance(header.get("sha256"), str):
         return json.dumps(header).encode() + b"\n" + body
-    line = json.dumps(header).encode().replace(header["sha256"].encode(), b"0" * 64, 1) + b"\n"
+    line = json.dumps(header | {"sha256": "0" * 64}).encode() + b"\n"
     digest = hashlib.sha256(line + body).hexdigest().encode()
     return line.replace(b"0" * 64, digest, 1) + body
 
