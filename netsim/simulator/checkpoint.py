@@ -1,7 +1,8 @@
-"""Long runs: everything that the rest of a simulation depends on, in one file, at the end of a round.
+"""Checkpoints of long runs: the state of a simulation at the end of a round, in one file.
 
-Objects that ranks share are written once, and are shared again afterwards: it is by identity that netsim
-knows which work all workers repeat. Memories are made of classes that algorithms list, and of no others.
+An object that several ranks share is written once, and is shared again after reading. netsim relies on this: it
+recognises work that all workers repeat by the identity of its arguments. A file contains only objects of the classes
+that algorithms list in `remembers`.
 """
 
 from __future__ import annotations
@@ -51,11 +52,11 @@ class CheckpointState:
     step
         The next step.
     path
-        The picoseconds of each event along the critical path so far.
+        Picoseconds of each event along the critical path so far.
     trained
-        What each rank holds; a rank that goes on removes its entry.
+        Parameters and state of each rank; a rank that resumes removes its entry.
     skipped
-        How many uploads each worker has skipped since its last one, if metrics were asked for.
+        Number of uploads that each worker has skipped since its last upload; empty unless metrics are written.
     """
 
     step: int = 0
@@ -65,7 +66,7 @@ class CheckpointState:
 
 
 class Checkpoint:
-    """The checkpoint file of one run, written after every `every` rounds of each algorithm, and when one ends."""
+    """The checkpoint file of one run, written every `every` rounds of an algorithm and at the algorithm's end."""
 
     def __init__(self, path: Path, config: Mapping[str, Any], every: int) -> None:
         self.path = path
@@ -108,7 +109,7 @@ class Checkpoint:
             return checkpoint
 
     def check(self, config: Mapping[str, Any], every: int | None) -> None:
-        """Raise UsageError unless these are the options of the run; None for `every` means the same interval."""
+        """Raise UsageError unless these are the options of the saved run; None for `every` keeps its interval."""
         wanted = json.loads(json.dumps(config)) | {"checkpoint_every": self.every if every is None else every}
         saved = self._config | {"checkpoint_every": self.every}
         for name in wanted | saved:
@@ -134,7 +135,7 @@ class Checkpoint:
 
     @contextmanager
     def going_on(self) -> Iterator[None]:
-        """Turn exceptions from forged contents, in the part of a run after a resume, into a NetsimError of one line."""
+        """Turn exceptions that forged contents cause after a resume into a NetsimError of one line."""
         try:
             yield
         except NetsimError:
@@ -154,7 +155,10 @@ class Checkpoint:
     def standing(
         self, algorithm: str, workers: Sequence[Worker], links: Sequence[Link], device: str
     ) -> CheckpointState:
-        """Return the state of an algorithm, and restore the counts of its `workers`; the initial state without one."""
+        """Return the saved state of an algorithm, and restore the counts of its `workers`.
+
+        Without a saved state, return the initial state.
+        """
         if self._running is None or self._running["algorithm"] != algorithm:
             return CheckpointState()
         running, self._running = self._running, None
@@ -174,7 +178,7 @@ class Checkpoint:
             return standing
 
     def save(self, algorithm: str, standing: CheckpointState, workers: Sequence[Worker]) -> None:
-        """Write the state of an algorithm that runs."""
+        """Write the state of the algorithm that is running."""
         table = _Table()
         running = {
             "algorithm": algorithm,
@@ -190,7 +194,7 @@ class Checkpoint:
         self._write(running, self._done | {algorithm: standing.step})
 
     def finish(self, result: Result) -> None:
-        """Write the result of an algorithm that is finished."""
+        """Write the result of a finished algorithm."""
         self._results[result.algorithm] = result
         self._write(None, self._done | {result.algorithm: result.rounds})
 
@@ -228,7 +232,13 @@ class CheckpointObserver(RunObserver):
 def checkpoint_of(
     experiment: Experiment, path: str | Path | None, every: int | None = None, resume: bool = False
 ) -> Checkpoint | None:
-    """Return the checkpoint of a run's options, or None; raise UsageError for options that do not fit together."""
+    """Return the checkpoint that a run's options name, None if they name none.
+
+    Raises
+    ------
+    UsageError
+        For options that contradict each other, and for a file that cannot be resumed or would be overwritten.
+    """
     every, resume = in_python(every), in_python(resume)
     if not isinstance(resume, bool):
         raise UsageError(f"resume {shown(resume)} must be True or False")
@@ -296,7 +306,7 @@ def _forms() -> tuple[type[BaseModel], type[BaseModel]]:
 
 @functools.cache
 def _classes() -> dict[str, type]:
-    """Return by name the classes that a file may contain."""
+    """Return the classes whose objects a file may contain, by name."""
     remembered = [memory for algorithm in ALGORITHMS.values() for memory in algorithm.remembers]
     return {
         f"{kind.__module__}.{kind.__qualname__}": kind
@@ -305,14 +315,14 @@ def _classes() -> dict[str, type]:
 
 
 class _Table:
-    """Objects as rows (class, fields), each object once; a field that is another object is (row,)."""
+    """Objects as rows (class, fields), one row an object; a field that holds another object is (number of its row,)."""
 
     def __init__(self) -> None:
         self.rows: list[tuple[str, Any]] = []
         self._numbers: dict[int, int] = {}
 
     def put(self, value: Any) -> Any:
-        """Return a value as a field of a row: plain values and tensors themselves, objects as (row,)."""
+        """Return a value as a field of a row: a plain value or tensor itself, an object as (number of its row,)."""
         import torch
 
         if value is None or type(value) in (bool, int, float, str):

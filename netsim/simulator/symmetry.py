@@ -1,9 +1,9 @@
-"""Records what all ranks do, from the few ranks that represent them, if only sizes are simulated.
+"""Records the messages and computations of all ranks from a few representative ranks; only sizes are simulated.
 
-Rank 0, the last worker and the server run side by side, and every collective is answered for all ranks at once. What
-the other ranks do follows from that, as long as no algorithm depends on its rank. A representative's rank may
-therefore be compared with 0 and with the server's rank, and refuses everything else. An algorithm that looks at its
-rank, or sends messages outside of schedules, raises NoScheduleError, and must be simulated by the event engine.
+The representatives are rank 0, the last worker and the server. Their programs run side by side, and every collective is
+answered for all ranks at once. Every other rank behaves like a representative if no algorithm depends on its rank. A
+representative's rank can therefore be compared with 0 and with the server's rank only. Any other use of the rank, and
+any message outside of schedules, raises NoScheduleError; the event engine must then simulate the algorithm.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _PAYLOADS = (Dense, Sparse, SizeOnly, Flag, Bundle)
 
 
 class RecordedPhase(NamedTuple):
-    """A collective, or the computation between two: its rounds, and the charges that they refer to.
+    """A collective, or the computation between two collectives.
 
-    A charge has the picoseconds of each kind of work. Phases with equal keys are equal.
+    `rounds` refer to `charges`; a charge holds the picoseconds of each kind of work. Phases with equal keys are equal.
     """
 
     key: Hashable
@@ -44,7 +44,7 @@ class RecordedPhase(NamedTuple):
 
 
 class OpaqueRank:
-    """The rank of a representative, which stands for other ranks too: it can be passed on, but not looked at."""
+    """The rank of a representative, which also stands for other ranks: code may pass it on, but not read its value."""
 
     __slots__ = ("_number", "_special")
 
@@ -60,7 +60,7 @@ class OpaqueRank:
         return self._number != 0
 
     def _refuse(self, *_: object) -> Any:
-        raise NoScheduleError("its text goes by rank")
+        raise NoScheduleError("its program depends on the rank")
 
     __hash__ = __index__ = __int__ = __float__ = __str__ = __repr__ = __iter__ = _refuse
     __lt__ = __le__ = __gt__ = __ge__ = _refuse
@@ -69,7 +69,7 @@ class OpaqueRank:
 
 
 class RoleRepresentative(Worker):
-    """A worker that represents other workers, too."""
+    """A worker that represents other workers as well."""
 
     __slots__ = ("number",)
 
@@ -91,11 +91,11 @@ class RoleRepresentative(Worker):
         return self.number < self.workers
 
     def _check(self, peer: int, verb: str) -> None:
-        raise NoScheduleError(f"it sends messages by itself, in {self.operation}")
+        raise NoScheduleError(f"it sends messages outside of schedules, in {self.operation}")
 
 
 class SymmetryRecorder:
-    """Runs the representatives to their end, and records what all ranks do, step by step."""
+    """Runs the programs of the representatives, and records messages and computations of all ranks, step by step."""
 
     def __init__(self, world: RoleMap, costs: Costs) -> None:
         self.world = world
@@ -105,7 +105,10 @@ class SymmetryRecorder:
         self.uneven = False
 
     def run(self, program: Callable[[Worker], Coroutine[Any, Any, Any]]) -> list[Any]:
-        """Run ``program(worker)``, which calls :meth:`end` after a step, for all representatives; return results."""
+        """Run ``program(worker)`` for all representatives, and return their results.
+
+        The program calls :meth:`end` after every step.
+        """
         self._since: list[list[Counter[str]]] = [[Counter()] for _ in self.workers]
         results: list[Any] = [None] * len(self.workers)
         with ExitStack() as stack:
@@ -119,7 +122,7 @@ class SymmetryRecorder:
                 if all(call is None for call in calls):
                     break
                 answers = self._exchange(calls)
-        self.steps.pop()  # what would begin after the last
+        self.steps.pop()  # the step that would begin after the last one
         return results
 
     def end(self, worker: Worker) -> None:
@@ -129,7 +132,7 @@ class SymmetryRecorder:
     def _advance(
         self, role: int, coroutine: Coroutine[Any, Any, Any], answer: Any, results: list[Any]
     ) -> Collective[Any] | None:
-        """Run a representative up to its next collective, and return that; None at the end of its program."""
+        """Run a representative up to its next collective, and return the collective; None at the program's end."""
         while True:
             try:
                 request = coroutine.send(answer)
@@ -145,7 +148,7 @@ class SymmetryRecorder:
                 case Collective():
                     answer = EXPAND
                 case _:
-                    raise NoScheduleError("it sends messages by itself")
+                    raise NoScheduleError("it sends messages outside of schedules")
 
     def _note_computing(self) -> None:
         """Record the computation since the last collective, and the steps that ended in between."""
@@ -205,7 +208,7 @@ def _nothing_runs() -> None:
 
 
 def _print(value: Any) -> Hashable:
-    """Return a key that tells arguments of a collective apart, as far as its messages depend on them."""
+    """Return a key that is equal for arguments of a collective with which it sends equal messages."""
     if isinstance(value, _PAYLOADS):
         return kind_of(value), size_of(value)
     if isinstance(value, list | tuple):

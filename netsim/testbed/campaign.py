@@ -1,4 +1,4 @@
-"""Validation campaigns: measure settings on a real cluster, predict them, and compare."""
+"""Validation campaigns: exchanges and rounds are measured on a real cluster, predicted, and compared."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from netsim.testbed.predict import ClusterModel, predicted_exchange
 SCHEMA = "netsim.validation/1"
 LARGE_S = 0.1
 LARGE_BYTES = 2 * 10**6
-"""The large point-to-point message needs about LARGE_S seconds of its link, and has at most LARGE_BYTES."""
+"""The large point-to-point message occupies its link for about LARGE_S seconds, and has at most LARGE_BYTES."""
 TYPICAL = HostTerms(
     wake_warm_s=2e-4,
     wake_cold_s=4e-4,
@@ -44,18 +44,18 @@ TYPICAL = HostTerms(
     forwarding_cpu_s_per_byte=2e-8,
     cores=2,
 )
-"""Terms of a machine of two cores, to estimate before any measurement how long measuring takes."""
+"""Typical terms of a machine with two cores, for the estimate of how long a campaign takes."""
 
 CROWDED = 0.85
-"""Busy fraction of core time from which on the cores, as much as the links, limit what is measured."""
+"""Busy share of core time from which on cores limit the measured times as much as links do."""
 
 OnProgress = Callable[[str, float, float], None]
-"""Called with what is being measured, the seconds of measuring done, and those of the whole campaign."""
+"""Called with the cell that is measured, the estimated seconds of finished measurements, and those of all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """A cluster on this machine, and the cells that are measured in it.
+    """A shaped cluster on this machine, and the cells that are measured in it.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ class Setting:
 
     @property
     def key(self) -> str:
-        """A digest that names this setting's file; files of earlier versions were named with EARLIER_SENDS."""
+        """The digest that names this setting's file; it contains the names of EARLIER_SENDS, as in earlier versions."""
         fields = asdict(self)
         for cell in fields["cells"]:
             cell["sends"] = next((old for old, new in EARLIER_SENDS.items() if new == cell["sends"]), cell["sends"])
@@ -95,7 +95,7 @@ class Setting:
         return None if folder is None else folder / f"{self.key}.json"
 
     def seconds(self) -> list[float]:
-        """Return about how long one repeat of each cell takes."""
+        """Return the estimated seconds of one repeat of each cell."""
         fabric, wire = Fabric(self.cluster.graph()), self.cluster.wire
         estimates: list[float] = []
         for cell in self.cells:
@@ -106,7 +106,7 @@ class Setting:
 
 
 def _similar_exchange(cell: Cell) -> tuple[Cell, int]:
-    """Return an exchange that takes about as long as one of a cell's algorithm, and the number of those exchanges."""
+    """Return an exchange that takes about as long as an exchange of a cell's algorithm, and the number of exchanges."""
     assert cell.experiment is not None
     algorithm, rounds = class_of(cell.name), int(cell.experiment["rounds"])
     name = "ps-in" if algorithm.uses_server else "gtopk-tree" if algorithm.sparse else "ring-all-reduce"
@@ -115,7 +115,7 @@ def _similar_exchange(cell: Cell) -> tuple[Cell, int]:
 
 @dataclass(slots=True)
 class Validation:
-    """All comparisons, and for each setting its point-to-point measurements and the load of the machine."""
+    """All comparisons; and each setting's point-to-point measurements and load of the machine."""
 
     comparison: list[Comparison] = field(default_factory=list)
     settings: list[dict[str, Any]] = field(default_factory=list)
@@ -157,11 +157,11 @@ def validate(
     tolerance
         Largest relative error at which a prediction agrees.
     on_progress
-        Told what is being measured.
+        Called as measurements proceed.
     folder
-        Settings that have a file here are not measured again; others get one.
+        Folder of stored measurements; a setting with a file here is not measured again, and others are stored here.
     profile
-        Where the hosts' terms come from; None to take them from measurements beside each cell.
+        Profile with the hosts' terms; None to derive the terms from the measurements beside each cell.
     """
     validation = Validation()
     costs = [
@@ -200,16 +200,16 @@ def validate(
 def join(
     cells: tuple[Cell, ...], network: ClusterNetwork, backend: str, timeout_s: float, tolerance: float
 ) -> Validation:
-    """Measure and predict as one rank of torchrun's job; rank 0 gets the comparison, others an empty one.
+    """Measure and predict as one rank of torchrun's job; rank 0 gets the comparison, other ranks an empty one.
 
-    The network is taken to be a star.
+    The network is assumed to be a star.
 
     Parameters
     ----------
     cells
         Exchanges and rounds of training.
     network
-        What is known of the links.
+        The known properties of the links.
     backend, timeout_s
         Backend of torch.distributed, and the seconds after which an operation that waits fails.
     tolerance
@@ -236,14 +236,14 @@ def _without_cells(record: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class ClusterNetwork:
-    """What is known of the real network under torchrun.
+    """The known properties of the real network under torchrun.
 
     Parameters
     ----------
     bandwidth_bps
         Nominal bandwidth of the links in bit/s; None to take the payload rate from the profile or a measurement.
     profile
-        Where the hosts' terms come from; None to measure them.
+        Profile with the hosts' terms; None to measure the terms.
     """
 
     bandwidth_bps: int | None = None
@@ -251,11 +251,11 @@ class ClusterNetwork:
 
     @property
     def wire(self) -> Wire:
-        """Framing of a cable; none where the bandwidth is a payload rate."""
+        """Framing of a cable; no framing if the bandwidth is a payload rate."""
         return IDEAL_CABLE if self.bandwidth_bps is not None else Wire(header_bytes=0, ack_bytes=0)
 
     def bandwidth_of(self, measured: P2PMeasurements) -> float:
-        """Return the links' bandwidth in bit/s: nominal, or the payload rate of the profile or as measured."""
+        """Return the links' bandwidth in bit/s: the nominal one, or the payload rate of the profile or measurement."""
         if self.bandwidth_bps is not None:
             return self.bandwidth_bps
         return measured_bandwidth(measured) if self.profile is None else self.profile.link.bandwidth_bps
@@ -278,7 +278,7 @@ def _details(cells: tuple[Cell, ...], large_bytes: int, backend: str, timeout_s:
 
 
 class MachineRecord:
-    """The load of this machine before and during a measurement, which starts when this object is made."""
+    """The load of this machine before and during a measurement that starts with the construction of this object."""
 
     def __init__(self) -> None:
         self._load, self._began, self._ticks = os.getloadavg()[0], time.time(), processor_ticks()
@@ -286,7 +286,7 @@ class MachineRecord:
     def record(
         self, network: str, p2p: dict[str, Any], cells: Sequence[Cell], measured_cells: list[dict[str, Any]]
     ) -> dict[str, Any]:
-        """Return the record of a measurement that has just ended, as it is stored.
+        """Return the stored form of a measurement that has just ended.
 
         Parameters
         ----------
@@ -295,7 +295,7 @@ class MachineRecord:
         p2p, measured_cells
             Results of :func:`netsim.testbed.cells.measure_as_rank`.
         cells
-            The cells, which the record describes beside their results.
+            The measured cells; the record holds each with its results.
         """
         return {
             "network": network,
@@ -317,7 +317,7 @@ def _store(record: dict[str, Any], file: Path) -> None:
 
 
 def stored_record(file: Path | None) -> dict[str, Any] | None:
-    """Return the record in a file; None if there is none, or one that is damaged or lacks measurements."""
+    """Return the record in a file; None without a file, and for a record that is damaged or lacks measurements."""
     if file is None or not file.is_file():
         return None
     with suppress(*STRANGE):
@@ -331,14 +331,14 @@ def stored_record(file: Path | None) -> dict[str, Any] | None:
 
 
 def _compared(setting: Setting, record: dict[str, Any], profile: Profile | None, tolerance: float) -> list[Comparison]:
-    """Predict the cells of a setting, and compare."""
+    """Predict the cells of a setting, and compare the predictions with the record."""
     comparison = compare(setting.cells, record, model_of(setting.cluster, record["cores"], profile), tolerance)
     json.dumps([row.as_json() for row in comparison], allow_nan=False)  # as the document will be written
     return comparison
 
 
 def _measure(setting: Setting, on_repeat: Callable[[str, int], None]) -> dict[str, Any]:
-    """Measure all cells of a setting."""
+    """Build the cluster of a setting, and measure all cells in it."""
     cluster = setting.cluster
     large = min(LARGE_BYTES, int(LARGE_S * cluster.bandwidth_bps / 8))
     machine = MachineRecord()
@@ -350,21 +350,21 @@ def _measure(setting: Setting, on_repeat: Callable[[str, int], None]) -> dict[st
 
 
 def model_of(cluster: Cluster, cores: int | None, profile: Profile | None = None) -> ClusterModel:
-    """Return the model of a shaped cluster whose ranks share `cores` cores; None gives each rank its own."""
+    """Return the model of a shaped cluster whose ranks share `cores` cores; with None each rank has its own core."""
     return ClusterModel(Fabric(cluster.graph()), cluster.wire, cluster.bandwidth_bps, cores, profile)
 
 
 def compare(cells: Sequence[Cell], record: dict[str, Any], model: ClusterModel, tolerance: float) -> list[Comparison]:
-    """Predict all cells of a record, and compare.
+    """Predict all cells of a record, and compare the predictions with the measurements.
 
     Parameters
     ----------
     cells
-        The cells that were measured.
+        The measured cells.
     record
-        Their measurements, as stored.
+        The stored measurements of the cells.
     model
-        What predicts them.
+        The model that predicts them.
     tolerance
         Largest relative error at which a prediction agrees.
     """
@@ -396,7 +396,7 @@ def compare(cells: Sequence[Cell], record: dict[str, Any], model: ClusterModel, 
 
 
 def conclude(validation: Validation, tolerance: float) -> list[str]:
-    """Return the conclusion in sentences: errors by size of message, load of the cores, and verdicts."""
+    """Return the conclusion in sentences: errors by message size, load of the cores, and verdicts."""
     rows = validation.comparison
     exchanges = [row for row in rows if row.kind == "exchange"]
     groups = {

@@ -1,4 +1,4 @@
-"""Point-to-point measurements: one rank's part in measuring what messages cost, and how fast cores are meanwhile."""
+"""Point-to-point measurements: what a message costs in seconds and core time, as one rank of several measures it."""
 
 from __future__ import annotations
 
@@ -38,24 +38,24 @@ def _key(key: str, **default: Any) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class P2PMeasurements:
-    """What messages between two ranks cost, in seconds; every rank gets the same.
+    """Costs of messages between two ranks, in seconds; the same on every rank.
 
-    "Concurrent" messages are sent by all ranks at once, one after another without a pause, each rank's to one other
-    rank (:func:`netsim.testbed.exchanges.permutation`).
+    "Concurrent" messages are sent by all ranks at the same time, without pauses, and each rank sends to one other rank
+    (:func:`netsim.testbed.exchanges.permutation`).
 
     Parameters
     ----------
     idle_small_s, idle_large_s
-        A small message, and one of `large_bytes`, to the next rank, after all were idle. Every repeat has another
-        sender, since it matters on which cores two ranks are.
+        A small message and one of `large_bytes`, sent to the next rank after all ranks were idle. Each repeat has
+        another sender, because the time depends on the cores that run the two ranks.
     warm_small_s
-        A small message of many to and fro without a pause.
+        A small message in a ping-pong without pauses.
     concurrent_small_s, concurrent_large_s
-        A concurrent message: a small one, and one of `concurrent_large_bytes`.
+        A small concurrent message, and one of `concurrent_large_bytes`.
     concurrent_small_cpu_s, concurrent_large_cpu_s
         Core seconds for each of these; None if ranks are on several hosts.
     concurrent_merge_s
-        A small concurrent message with small vectors to add after it.
+        A small concurrent message, after which the receiver adds two small vectors.
     concurrent_header_s
         A small concurrent message whose size only its sender knows.
     large_bytes, concurrent_large_bytes
@@ -63,11 +63,11 @@ class P2PMeasurements:
     ranks, hosts
         Number of ranks, and of machines.
     start_delay_s, idle_margin_s
-        How long ranks were idle before each message, and after it beyond its expected end.
+        Seconds for which ranks were idle before each message, and after its expected end.
     merge_s
-        Adding small vectors when one of them has just come, after the ranks were idle.
+        Adding two small vectors, one of which has just arrived, after the ranks were idle.
     merge_s_per_byte
-        Adding vectors, per byte that is read.
+        Adding two vectors, per byte that is read.
     """
 
     idle_small_s: float = _key("small_s")
@@ -97,7 +97,7 @@ class P2PMeasurements:
         KeyError
             A measurement is missing.
         ValueError
-            A value is negative or not finite. No measurement gives such a value.
+            A value is negative or not finite.
         """
         named = {measurement.name: _stored_name(measurement) for measurement in fields(cls)}
         measured = {name: stored[key] for name, key in named.items() if key in REQUIRED_KEYS or key in stored}
@@ -125,9 +125,9 @@ REQUIRED_KEYS = {_stored_name(measurement) for measurement in fields(P2PMeasurem
 
 
 def averaged(mean: Callable[[list[float]], float], measured: Sequence[P2PMeasurements]) -> P2PMeasurements:
-    """Return the mean of each measurement that was made several times, over the times at which it is known.
+    """Return each measurement's mean over the repeats in which it is known.
 
-    What is the same every time, such as the number of ranks, stays as it is.
+    A value that is equal in all repeats, such as the number of ranks, stays as it is.
     """
     values: dict[str, Any] = {}
     for name in (measurement.name for measurement in fields(P2PMeasurements)):
@@ -139,7 +139,7 @@ def averaged(mean: Callable[[list[float]], float], measured: Sequence[P2PMeasure
 def measure_p2p(
     rank: int, start: SimultaneousStart, large_bytes: int, repeats: int = 4, *, warm_up: bool = False
 ) -> P2PMeasurements:
-    """Measure messages between two ranks, and adding vectors; the same result on every rank.
+    """Measure messages between two ranks, and additions of vectors; every rank gets the same result.
 
     Parameters
     ----------
@@ -150,9 +150,9 @@ def measure_p2p(
     large_bytes
         Payload of the large message.
     repeats
-        Messages of each kind after idleness.
+        Number of messages of each kind that are sent after idleness.
     warm_up
-        Whether as many messages go before those that count, so that connections exist.
+        Whether as many uncounted messages are sent first, so that connections exist.
     """
     import torch
     import torch.distributed as dist
@@ -200,10 +200,10 @@ def measure_p2p(
 
 
 class MessageTiming(NamedTuple):
-    """What one rank saw of a message, in seconds of its monotonic clock.
+    """The instants of a message on one rank, in seconds of the rank's monotonic clock.
 
-    `due` is the agreed start, `began` when the rank started, `received` when it had the message (None: it was not the
-    receiver), `src` the message's sender, and `adding_s` the seconds that the receiver then took to add it.
+    `due` is the agreed start, and `began` the rank's start. `received` is when the rank had the message; None if the
+    rank was not the receiver. `src` is the sender, and `adding_s` the seconds of the receiver's addition.
     """
 
     due: float
@@ -214,9 +214,9 @@ class MessageTiming(NamedTuple):
 
 
 def _times(timings: Sequence[Sequence[MessageTiming]], hosts: int) -> list[float]:
-    """Return the seconds that each repeat's message took; ``timings[rank][repeat]``.
+    """Return the seconds of each repeat's message, from ``timings[rank][repeat]``.
 
-    They run from the start of its sender or, where sender and receiver have no clock in common, from the agreed start.
+    A message's time starts when its sender starts, or at the agreed start if sender and receiver share no clock.
     """
     times = []
     for messages in zip(*timings, strict=True):
@@ -228,10 +228,10 @@ def _times(timings: Sequence[Sequence[MessageTiming]], hosts: int) -> list[float
 def _messages(
     rank: int, start: SimultaneousStart, vector: Vector, repeats: int, *, warm_up: bool = False
 ) -> list[MessageTiming]:
-    """Have a message go from a rank to the next, from another rank each time.
+    """Send `repeats` messages, each from another rank to its next rank, and return their timings.
 
-    The first one is not counted: it tells how long all ranks are to be idle for the others. With `warm_up` as many as
-    count go before, since the first message on a connection takes longer.
+    One more message is sent first and not counted; its time decides how long all ranks are idle during the others. With
+    `warm_up`, `repeats` messages are sent first, because the first message of a connection takes longer.
     """
     import torch.distributed as dist
 
@@ -247,7 +247,7 @@ def _messages(
 
 
 def _message(rank: int, src: int, start: SimultaneousStart, vector: Vector) -> MessageTiming:
-    """After all were idle, have a message go from `src` to the next rank, which waits for it and adds it."""
+    """Send a message from `src` to the next rank after all ranks were idle; the receiver adds the message's vector."""
     import torch.distributed as dist
 
     due = start.agree()
@@ -272,7 +272,7 @@ def _message(rank: int, src: int, start: SimultaneousStart, vector: Vector) -> M
 
 
 def _to_and_fro(rank: int, start: SimultaneousStart) -> float:
-    """Return the seconds of a small message between ranks 0 and 1, of many without a pause."""
+    """Return the seconds of a small message in a ping-pong without pauses between ranks 0 and 1."""
     import torch.distributed as dist
 
     from netsim.testbed.pingpong import ping_pong
@@ -284,7 +284,7 @@ def _to_and_fro(rank: int, start: SimultaneousStart) -> float:
 
 
 class ConcurrentTiming(NamedTuple):
-    """Seconds of a concurrent message, and core seconds for it; None if ranks are on several machines."""
+    """Seconds of a concurrent message, and its core seconds; None if ranks are on several machines."""
 
     seconds: float
     cpu_s: float | None
@@ -298,7 +298,7 @@ def _median(timings: Sequence[ConcurrentTiming]) -> ConcurrentTiming:
 
 
 def _idle_share(start: SimultaneousStart) -> float | None:
-    """Return the fraction of all core time that other processes use, measured while all ranks are idle."""
+    """Return the share of core time that other processes use, measured while all ranks are idle."""
     start.begin()
     before = processor_ticks()
     time.sleep(IDLE_SAMPLE_S)
@@ -314,10 +314,10 @@ def _concurrent(
     *,
     merging: bool = False,
 ) -> ConcurrentTiming:
-    """Have every rank send a vector again and again to one rank, receive from another, and add those if `merging`.
+    """Measure concurrent messages: every rank sends `vector` to one rank, and receives from another, without pauses.
 
-    A quarter as many messages before those are not counted, since some ranks start late. `others_share`, the load of
-    other processes, is subtracted.
+    If `merging`, a rank adds each vector that it receives. A quarter as many messages are sent first and not counted,
+    because some ranks start late. `others_share`, the share of core time that other processes use, is subtracted.
     """
     import torch.distributed as dist
 
@@ -345,7 +345,7 @@ def _concurrent(
 
 
 def _merging(rank: int, start: SimultaneousStart, nbytes: int, repeats: int = 9) -> float:
-    """Return the seconds that adding two vectors of `nbytes` takes when caches hold something else."""
+    """Return the seconds of adding two vectors of `nbytes` that are not in the caches."""
     import torch
     import torch.distributed as dist
 

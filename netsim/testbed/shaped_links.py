@@ -3,14 +3,15 @@
 :mod:`netsim.network.flows` shares links max-min. A shaped link under TCP differs from it in four ways:
 
 - **Acknowledgements** go first. A flow of rate x loads the links of its way back with s x, where s is
-  :attr:`netsim.cluster.framing.Wire.ack_share`, about 2 %. Data shares what is left of a link. Rates therefore depend
-  on rates; they are solved by iteration, which contracts by s.
-- **Token buckets.** A link that was idle sends its bucket at once, and refills it at its bandwidth less its load. It
-  sends while its bucket is not negative, a whole group of frames at a time. So the last group of a message leaves on
-  credit, before the link has earned it, and the next message waits for that deficit.
-- **Guaranteed rates.** Every pair of hosts has a class, and so a token bucket, of its own on a link. A message of the
-  pair starts at once even where the link has a deficit. Until that is earned, the link carries guaranteed rates only.
-- **Duplex loss.** Where data goes both ways, links lose more than acknowledgements at the beginning of each message.
+  :attr:`netsim.cluster.framing.Wire.ack_share`, about 2 %. Data shares the rest of the link. The rates of flows
+  therefore depend on each other; an iteration solves them, and each step reduces the error by the factor s.
+- **Token buckets.** An idle link sends a full bucket of bytes at once. The bucket refills at the bandwidth less the
+  load. The link sends whole groups of frames as long as the bucket is not negative. The last group of a message
+  therefore leaves on credit, and the next message waits until the bucket's deficit is earned.
+- **Guaranteed rates.** Every pair of hosts has a class with its own token bucket on a link. A message of the pair
+  starts at once even while the link has a deficit. During a deficit the link carries guaranteed rates only.
+- **Duplex loss.** Where data goes both ways, acknowledgements are not the only loss: at the beginning of each message
+  links carry less.
 """
 
 from __future__ import annotations
@@ -46,18 +47,18 @@ class PacketStream:
     done
         Called with the stream when its last bit has left.
     deficit_bits
-        Of `bits`, the part that leaves on credit at the end.
+        The part of `bits` that leaves on credit at the end.
 
     Attributes
     ----------
     bits : float
         Bits that are still to drain.
     lossy_bits : float
-        Bits that are still to drain before the stream's beginning, with its duplex loss, is over.
+        Bits that are still to drain with duplex loss.
     immediate : bool
-        Whether token buckets send the whole message at once.
+        Whether the tokens suffice for the whole message.
     bottlenecks : list of (Link, int)
-        Links that limited the stream's rate, and for how many picoseconds each.
+        Links that limited the stream's rate, each with its number of picoseconds.
     """
 
     __slots__ = (
@@ -103,8 +104,8 @@ class ShapedNetwork:
     wire
         Framing and token buckets of the links.
     duplex_loss
-        Load that a stream at its beginning puts on its way back besides acknowledgements, as a fraction of its rate;
-        and the length of that beginning in bytes on a link.
+        Load on the way back at the beginning of a stream, besides acknowledgements, as a fraction of the stream's
+        rate; and the length of this beginning, in bytes on a link.
     """
 
     def __init__(self, environment: simpy.Environment, wire: Wire, duplex_loss: tuple[float, int] = (0.0, 0)) -> None:
@@ -176,9 +177,9 @@ class ShapedNetwork:
             stream.done(stream)
 
     def _spend_tokens(self, stream: PacketStream, now: int) -> None:
-        """Send at once what all links of the route have tokens for: their own, or those of the pair of hosts.
+        """Send at once as many bits as all links of the route have tokens for, their own or those of the pair of hosts.
 
-        Where a pair has no tokens of its own, the stream waits until the link has earned its deficit.
+        If the pair has no tokens, the stream waits until the link's deficit is earned.
         """
         pairs = [self._pair_bucket(link, stream) for link in stream.links]
         links = [self._bucket(link) for link in stream.links]
@@ -195,17 +196,17 @@ class ShapedNetwork:
         stream.immediate = stream.bits <= NOTHING and all(bucket.bits > 0 for bucket in pairs)
 
     def _charge(self, links: tuple[Link, ...], nbytes: int, now: int) -> None:
-        """Charge links with a frame besides the message: gloo's notice of a ready receiver, or its acknowledgement."""
+        """Charge links for a frame that is not part of a message: gloo's ready notice, or its acknowledgement."""
         for link in links if nbytes else ():
             bucket = self._bucket(link)
             bucket.refill(now)
             bucket.bits -= 8 * nbytes
 
     def _leave_deficit(self, stream: PacketStream, now: int) -> None:
-        """Charge every link of the route with the last group of a message, which left on credit.
+        """Charge every link of the route for the last group of a message, which left on credit.
 
-        Streams that the link still limits drain the deficit, in equal parts: of messages that would end together, one
-        ends after the other. A message of a single group has tokens of its own and does not wait.
+        The deficit is added in equal parts to the streams that the link still limits, so messages that would end
+        together end one after the other. A message of a single group uses the pair's tokens and does not wait.
         """
         for link in stream.links if stream.deficit_bits else ():
             self._pair_bucket(link, stream).bits = -stream.deficit_bits
@@ -225,7 +226,7 @@ class ShapedNetwork:
         return bucket
 
     def _pair_bucket(self, link: Link, stream: PacketStream) -> TokenBucket:
-        """Return the bucket that a stream's two hosts have for themselves on a link, refilled until now."""
+        """Return the token bucket of a stream's pair of hosts on a link, refilled until now."""
         if (bucket := self._pair_buckets.get((link, stream.links))) is None:
             guaranteed = self._wire.guaranteed_rate
             capacity = 8.0 * self._wire.burst_bytes if guaranteed else 0.0
@@ -272,9 +273,9 @@ class ShapedNetwork:
         return load
 
     def _set_alarm(self) -> None:
-        """Have SimPy call at the next change: a stream ends or leaves its beginning, or a deficit is earned.
+        """Set SimPy's alarm for the next change: a stream ends, a stream's duplex loss ends, or a deficit is earned.
 
-        An alarm that was set before is then ignored.
+        Earlier alarms are then ignored.
         """
         self._alarm += 1
         if self._streams:
