@@ -2,7 +2,8 @@
 
 A message of n segments is sent in windows of w, 2w, 4w … segments. A window starts when the previous window has
 drained and the acknowledgement of that window's first segment is back. Once a window takes longer to drain than its
-acknowledgement to come back, the sender never waits again.
+acknowledgement to come back, the sender never waits again. A message right behind another one on its connection goes on
+with the window of that message; after an idle time, slow start begins anew.
 
 For a message that shares no link this is the classic latency of a static slow start: with S/R the time of a segment on
 the narrowest link, each window adds max(0, RTT + S/R - (segments of the window) S/R).
@@ -97,22 +98,62 @@ class Tcp:
             return 0
         return ACKNOWLEDGEMENT * -(-wire_bytes // (self.segment * self.segments_per_ack))
 
-    def windows(self, nbytes: int, first: int) -> tuple[int, ...]:
-        """Return the bytes on the wire of each window of a message; the first window has `first` segments.
-
-        >>> Tcp().windows(nbytes=5000, first=1)
-        (1538, 3076, 746)
-        """
-        windows = []
-        while nbytes > 0:
-            part = min(nbytes, first * self.payload)
-            windows.append(self.on_wire(part))
-            nbytes -= part
-            first *= 2
-        return tuple(windows)
-
     def acknowledged(self, route: Route, latency_ps: int) -> int:
         """Return the picoseconds from a window's start until the acknowledgement of its first segment is back."""
         assert route.narrowest is not None
         segment = 8 * self.segment * PICOSECONDS // route.narrowest.bandwidth_bps
         return 2 * latency_ps + segment
+
+
+class CongestionWindow:
+    """The present window of slow start on a connection.
+
+    Parameters
+    ----------
+    tcp
+        The options of TCP.
+    segments
+        Size of the first window.
+
+    Attributes
+    ----------
+    began : int
+        When the window started, in picoseconds.
+    """
+
+    __slots__ = ("_left", "_segments", "_tcp", "began")
+
+    def __init__(self, tcp: Tcp, segments: int) -> None:
+        self._tcp, self._segments = tcp, segments
+        self._left = segments * tcp.payload
+        self.began = 0
+
+    def __repr__(self) -> str:
+        return f"CongestionWindow({self._segments} segments, {self._left} bytes left)"
+
+    @property
+    def used_up(self) -> bool:
+        """Whether what follows waits for an acknowledgement."""
+        return not self._left
+
+    def open(self) -> None:
+        """Let everything that follows be sent without waiting for acknowledgements."""
+        self._left = 2**63
+
+    def take(self, nbytes: int) -> list[int]:
+        """Return the bytes on the wire of each window of a message: the rest of this window, and larger windows.
+
+        >>> window = CongestionWindow(Tcp(), segments=1)
+        >>> window.take(1000), window.take(5000)
+        ([1090], [538, 3076, 1836])
+        """
+        windows = []
+        while nbytes:
+            if self.used_up:
+                self._segments *= 2
+                self._left = self._segments * self._tcp.payload
+            part = min(nbytes, self._left)
+            self._left -= part
+            nbytes -= part
+            windows.append(self._tcp.on_wire(part))
+        return windows or [0]

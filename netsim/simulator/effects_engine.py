@@ -19,7 +19,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
@@ -36,7 +36,7 @@ from netsim.network.flow import Sharing, weight_by_latency
 from netsim.network.flowfile import read_flows
 from netsim.network.flows import CAP, Flow, Network
 from netsim.network.switching import extra_ps
-from netsim.network.tcp import Tcp
+from netsim.network.tcp import CongestionWindow, Tcp
 from netsim.network.token_bucket import NOTHING, TokenBucket
 from netsim.simulator.clear_to_send import Clearances
 from netsim.simulator.critical_path import CriticalPath
@@ -54,9 +54,9 @@ class DisturbedTransfer:
     """A message on its way through the stages: its route, its path of events so far, and what is still to come.
 
     `windows` are the bytes of the windows that have not started, `window_began` the instant at which the last one did,
-    and `window_bytes` its size. `held_since` is when the message began to wait for its receiver, `latency_ps` the
-    latency that it met. A message is `clocked` once the window of its connection is used up: the rest leaves as
-    acknowledgements come back. `limit` names what caps its rate.
+    and `window_bytes` its size; `congestion` is the connection's window of slow start. `held_since` is when the message
+    began to wait for its receiver, `latency_ps` the latency that it met. A message is `clocked` once the window of its
+    connection is used up: the rest leaves as acknowledgements come back. `limit` names what caps its rate.
     """
 
     worker: Worker
@@ -65,8 +65,9 @@ class DisturbedTransfer:
     path: CriticalPath
     sent: Done
     arrived: Done
-    windows: list[int]
     weight: float
+    windows: list[int] = field(default_factory=list)
+    congestion: CongestionWindow | None = None
     held_since: int = 0
     latency_ps: int = 0
     window_began: int = 0
@@ -250,6 +251,7 @@ class EffectsTransport(SimulatedTransport):
         super().__init__(fabric, hosts, costs, executor, now, sharing, observers)
         self._sharing = sharing
         self._tcp = effects.tcp()
+        self._congestion: dict[tuple[int, int], CongestionWindow] = {}
         self._streams = effects.connected()
         self._send_windows: defaultdict[tuple[int, int], TokenBucket] | None = None
         if (window := self._streams.window_bytes) is not None:
@@ -311,12 +313,8 @@ class EffectsTransport(SimulatedTransport):
     def carry(self, worker: Worker, request: Send, path: CriticalPath, sent: Done, arrived: Done) -> None:
         """Send a message through all stages."""
         route = self._fabric.route(self._hosts[worker.rank], self._hosts[request.dst])
-        size = nbytes(request.payload)
-        windows, streams = [size], self._streams.count
-        if self._tcp is not None:
-            windows = list(self._tcp.windows(size, streams * self._tcp.initial_window)) or [0]
-        weight = streams * (1.0 if self._sharing == "maxmin" or not route.links else weight_by_latency(route))
-        transfer = DisturbedTransfer(worker, request, route, path, sent, arrived, windows, weight)
+        weight = 1.0 if self._sharing == "maxmin" or not route.links else weight_by_latency(route)
+        transfer = DisturbedTransfer(worker, request, route, path, sent, arrived, self._streams.count * weight)
         self._transfers[transfer] = None
         self._work_on_host(worker.rank, transfer, self._depart if self._clearances is None else self._hold)
 
@@ -348,7 +346,7 @@ class EffectsTransport(SimulatedTransport):
         self._depart(transfer)
 
     def _depart(self, transfer: DisturbedTransfer) -> None:
-        """Start the first window after all delays."""
+        """Start the first window after all delays, and after earlier messages of the connection."""
         if self.eager:
             transfer.sent(None, transfer.path)
         wait = 0
@@ -364,9 +362,31 @@ class EffectsTransport(SimulatedTransport):
             wait = ready_at - self.now
             if wait < 0 and earlier is not None:  # it was ready before its connection was
                 transfer.path = earlier
-            self._start_window(transfer, max(0, wait))
+            self._begin(transfer, max(0, wait), follows=earlier is not None)
 
         self._connections.post(self._connection(transfer), begin)
+
+    def _begin(self, transfer: DisturbedTransfer, wait: int, *, follows: bool) -> None:
+        """Start the first window in `wait` picoseconds; `follows`: right behind another message of the connection."""
+        transfer.windows = [transfer.nbytes]
+        if self._tcp is not None:
+            pair = transfer.worker.rank, transfer.request.dst
+            if not follows:
+                first = self._streams.count * self._tcp.initial_window
+                self._congestion[pair] = CongestionWindow(self._tcp, first)
+            window = transfer.congestion = self._congestion[pair]
+            if window.used_up:
+                wait += self._pause(transfer, window, wait)
+            if window.used_up or not follows:
+                window.began = self.now + wait
+            transfer.windows = window.take(transfer.nbytes)
+        self._start_window(transfer, wait)
+
+    def _pause(self, transfer: DisturbedTransfer, window: CongestionWindow, wait: int) -> int:
+        """Return for how long, after `wait` picoseconds, the next window of slow start waits for an acknowledgement."""
+        pause = max(0, window.began + self._round_trip(transfer) - self.now - wait)
+        transfer.path = transfer.path.then("slow start", pause)
+        return pause
 
     def _connection(self, transfer: DisturbedTransfer) -> Hashable:
         """Return what identifies the connection of a message: its pair of ranks, or the message itself."""
@@ -404,6 +424,8 @@ class EffectsTransport(SimulatedTransport):
             transfer.windows = [transfer.window_bytes - free + sum(transfer.windows)]
             transfer.window_bytes, transfer.clocked = free, True
         elif transfer.clocked or transfer.window_bytes > free:
+            if transfer.congestion is not None:
+                transfer.congestion.open()
             transfer.window_bytes += sum(transfer.windows)
             transfer.windows, transfer.clocked, pace = [], True, tokens.rate
             transfer.limit = "window" if pace < self._streams.cap_bps else "stream rate"
@@ -437,12 +459,14 @@ class EffectsTransport(SimulatedTransport):
                 transfer.sent(None, transfer.path)
             self._work_on_host(transfer.request.dst, transfer, self._arrived)
             return
-        wait = 0
-        if not transfer.clocked:
-            wait = max(0, transfer.window_began + self._round_trip(transfer) - self.now)
-            transfer.path = transfer.path.then("slow start", wait)
-        if not wait:
-            transfer.windows = [sum(transfer.windows)]  # from now on the sender never waits
+        wait, window = 0, transfer.congestion
+        if window is not None and not transfer.clocked:
+            wait = self._pause(transfer, window, 0)
+            window.began = self.now + wait
+        if not wait:  # from now on the sender never waits
+            transfer.windows = [sum(transfer.windows)]
+            if window is not None:
+                window.open()
         self._start_window(transfer, wait)
 
     def _arrived(self, transfer: DisturbedTransfer) -> None:
