@@ -112,6 +112,37 @@ def test_what_is_simulated_and_written_is_read_again(tmp_path: Path) -> None:
     assert found.provenance.machine == "SIMULATED"
 
 
+SLICE = 2**19
+
+
+def ring_half_s(ranks: int, size: int, alpha: float, beta: float) -> float:
+    """Return the seconds of a reduce-scatter or an all-gather in slices: latencies hide behind draining but for one."""
+    chunk = size // ranks
+    return (alpha if chunk > SLICE else (ranks - 1) * alpha) + (ranks - 1) * chunk * beta
+
+
+def chain_s(ranks: int, size: int, alpha: float, beta: float) -> float:
+    """Return the seconds of a broadcast or a reduce along a chain: the last slice leaves after all others."""
+    return (ranks - 1) * (alpha + min(size, SLICE) * beta) + max(0, size - SLICE) * beta
+
+
+@pytest.mark.parametrize(
+    ("operation", "seconds"),
+    [("all_gather", ring_half_s), ("reduce_scatter", ring_half_s), ("broadcast", chain_s), ("reduce", chain_s)],
+)
+def test_pipelined_collectives_of_nccl_are_fitted(
+    operation: str, seconds: Callable[[int, int, float, float], float], tmp_path: Path
+) -> None:
+    """A slice drains in 0.5 ms, so that α = 0.1 ms hides behind it. The largest sizes are extrapolated."""
+    alpha, beta, ranks = 1e-4, 1e-9, 4
+    sizes = [ranks * SLICE // 64, ranks * SLICE // 8, 16 * ranks * SLICE, 64 * ranks * SLICE]
+    text = of_nccl_tests(ranks, lambda size: seconds(ranks, size, alpha, beta), sizes).replace("all_reduce", operation)
+    found = calibrated(text, tmp_path)
+    assert found.link.fixed_s == pytest.approx(alpha, rel=2e-3)
+    assert found.link.each_s == pytest.approx(beta, rel=2e-3)
+    assert found.link.residual_worst < 2e-3
+
+
 def test_other_layouts_of_the_table_are_read(tmp_path: Path) -> None:
     """Of 2020: no group, no root, and the log of NCCL between; of 2026: statistics of iterations, and a time of day."""
     old = (
@@ -145,6 +176,20 @@ def test_other_layouts_of_the_table_are_read(tmp_path: Path) -> None:
     table = read_table(tmp_path / "new.txt")
     assert (table.operation, table.workers, table.machines) == ("sendrecv", 2, 2)
     assert table.seconds == {1048576: [pytest.approx(1e-4), pytest.approx(1.01e-4)]}
+
+
+def test_one_of_several_tables_is_read(tmp_path: Path) -> None:
+    """A log of two programs: the collective that is named says whose rows count."""
+    rings = of_nccl_tests(4, lambda size: ring_s(4, size, 1e-4, 1e-9))
+    messages = of_nccl_tests(4, lambda size: 3e-4 + 2e-9 * size).replace("all_reduce_perf", "sendrecv_perf")
+    (tmp_path / "log.txt").write_text(rings + "\n" + messages)
+    for name, alpha in (("all-reduce", 1e-4), ("sendrecv", 3e-4)):
+        table = read_table(tmp_path / "log.txt", name)
+        found = profile_of_table(table, tmp_path / "log.txt", command="a test", collective=name)
+        assert found.link.fixed_s == pytest.approx(alpha, rel=1e-3)
+        assert len(found.link.points) == len(SIZES)
+    with pytest.raises(UsageError, match="has tables of all-reduce, sendrecv; add --collective sendrecv"):
+        read_table(tmp_path / "log.txt")
 
 
 def test_an_all_reduce_is_known_by_its_bus_bandwidth(tmp_path: Path) -> None:
@@ -220,7 +265,10 @@ HEADER = "# Collective test starting: all_reduce_perf\n# size count type redop r
             "line 3: size '99999999999999999' must be bytes",
         ),
         (HEADER.replace("time", "cputime") + "64 16 float sum -1 3.0 0.1 0.1 0\n", "line 3 has no column time"),
-        (HEADER + "# Collective test starting: reduce_perf\n", "has tables of all_reduce and reduce"),
+        (
+            HEADER + "# Collective test starting: reduce_perf\n",
+            "has tables of all-reduce, reduce; add --collective reduce",
+        ),
         (HEADER + "64 16 float sum -1 3.0 0.1 0.1 0\n", "does not say the workers; add --workers 8"),
         (HEADER.replace("all_reduce", "alltoall") + "64 1 float sum -1 3.0 1 1 0\n", "alltoall"),
         ("# OSU MPI All-to-All Personalized Exchange Latency Test v7\n1 2\n", "which is not simulated"),

@@ -51,7 +51,8 @@ def calibrate(
         ),
     ] = None,
     collective: Annotated[
-        str | None, option("With --from, what was timed, if the file does not say: all-reduce, sendrecv.")
+        str | None,
+        option("With --from, what was timed, if the file does not say or has several: all-reduce, sendrecv."),
     ] = None,
     workers: Annotated[
         int | None, option("With --from, the number of ranks, if the file does not say.", metavar="P", parser=whole)
@@ -116,7 +117,9 @@ def _read(table: Path, nominal_bps: int | None, given: Mapping[str, Any]) -> Pro
     from netsim.testbed.benchmark_tables import read_table
 
     command = shlex.join(["netsim", *sys.argv[1:]])
-    return profile_of_table(read_table(table), table, command=command, nominal_bps=nominal_bps, **given)
+    return profile_of_table(
+        read_table(table, given.get("collective")), table, command=command, nominal_bps=nominal_bps, **given
+    )
 
 
 def _measured(
@@ -197,6 +200,8 @@ def _summary(profile: Profile, out: Path | None) -> list[str]:
         texts += [f"         {_residual(point)}" for point in link.points]
         written = "" if out is None else f" Written to {out}."
         texts.append(f"{profile.title()}: {source.measured}, fitted as if all ranks were alike on one switch.{written}")
+        if link.residual_median > FITS_BADLY:
+            texts.append("One α and one β explain these times badly: leave out sizes, or name another --algorithm.")
         return texts
     texts.append(
         f"message  {format_duration(message.fixed_s)} and {format_duration(message.each_s)} a byte on each host, to "

@@ -7,25 +7,33 @@ exchange is pipelined, both numbers depend on α and β, and the fit is repeated
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from algorithms import class_of
+from algorithms import build_algorithm, class_of
 from netsim._util.errors import NetsimError, UsageError, check_choice
 from netsim._util.system import version
-from netsim.comm.payload import VALUE_BYTES
-from netsim.experiment.configuration import Experiment
+from netsim._util.units import FASTEST_BPS
+from netsim.comm.collectives import Pipeline, chain_broadcast, chain_reduce, ring_all_gather, ring_reduce_scatter
+from netsim.comm.payload import VALUE_BYTES, SizeOnly, nbytes, split
+from netsim.comm.worker import Worker
 from netsim.experiment.profile import Line, LinkLine, Profile, ProfilePoint, ProfileProvenance
-from netsim.simulator.session import open_session
+from netsim.network.fabric import Fabric
+from netsim.simulator.exchange_time import exchange_time
 from netsim.testbed.benchmark_tables import BenchmarkTable
 from netsim.testbed.line_fits import exchange_line
+from topologies import STARS, build
+from topologies.builder import Shape
 
+LARGEST_CHUNK = 2**23
+"""Bytes of a chunk, 16 slices of NCCL and twice its window, beyond which an exchange is not played but extrapolated."""
 WINDOW = 64
 """Messages that osu_bw sends before it waits for an answer, by default."""
 MOST_FITS = 30
-SAME = 1e-4
+SAME = 1e-3
 """Relative change of α and β below which a fit is not repeated."""
 STEP = 1e-3
 """Relative change of α that shows how many latencies are on a critical path."""
@@ -40,6 +48,7 @@ class CriticalTerms(NamedTuple):
 
 Counting = Callable[[int, int, float, float], CriticalTerms]
 """Returns the terms of an exchange from ranks, bytes, α in seconds, and β in seconds per byte."""
+Program = Callable[[Worker, SizeOnly], Awaitable[Any]]
 
 
 def message_terms(workers: int, nbytes: int, latency_s: float, byte_s: float) -> CriticalTerms:
@@ -52,35 +61,76 @@ def window_terms(workers: int, nbytes: int, latency_s: float, byte_s: float) -> 
     return CriticalTerms(2 / WINDOW, nbytes)
 
 
-def all_reduce_terms(algorithm: str) -> Counting:
-    """Return what counts the terms of an all-reduce, as one of the dense algorithms makes it."""
+def simulated_terms(program: Program, *, parts: bool = False, chunked: bool = True) -> Counting:
+    """Return what counts the terms of a collective by simulating it.
 
-    def count(workers: int, nbytes: int, latency_s: float, byte_s: float) -> CriticalTerms:
+    Times are the longest of many sums of latencies and bytes, so they are α · ∂/∂α + β · ∂/∂β. Beyond
+    LARGEST_CHUNK, pipelines are full, and both terms grow linearly with the size.
+
+    Parameters
+    ----------
+    program
+        The collective.
+    parts
+        Whether a rank has a P-th of the benchmark's bytes, as in an all-gather.
+    chunked
+        Whether the collective cuts a vector into a chunk for each rank.
+    """
+
+    @lru_cache(maxsize=64)
+    def played(workers: int, nbytes: int, latency_s: float, byte_s: float) -> CriticalTerms:
+        elements = max(1, round(nbytes / VALUE_BYTES / (workers if parts else 1)))
+        bandwidth_bps = min(FASTEST_BPS, max(1, round(8 / byte_s)))
+
         def seconds(alpha_s: float) -> float:
-            experiment = Experiment.of(
-                algorithm=algorithm,
-                workers=workers,
-                elements=max(1, -(-nbytes // VALUE_BYTES)),
-                timing_only=True,
-                bandwidth=8 / byte_s,
-                latency=alpha_s,
-                compute_time=0.0,
-                merge_time=0.0,
-            )
-            with open_session(experiment) as session:
-                return session.simulate(algorithm).comm_time_s
+            star = Shape(workers, bandwidth_bps, alpha_s)
+            return exchange_time(program, elements, Fabric(build(STARS[0], star)))
 
         taken = seconds(latency_s)
         latencies = (seconds(latency_s * (1 + STEP)) - taken) / (STEP * latency_s)
-        return CriticalTerms(latencies, (taken - latencies * latency_s) / byte_s)
+        return CriticalTerms(latencies, (taken - latencies * latency_s) * bandwidth_bps / 8)
+
+    def count(workers: int, nbytes: int, latency_s: float, byte_s: float) -> CriticalTerms:
+        largest = LARGEST_CHUNK * (workers if chunked else 1)
+        if nbytes <= largest:
+            return played(workers, nbytes, latency_s, byte_s)
+        half, whole = (played(workers, size, latency_s, byte_s) for size in (largest // 2, largest))
+        more = (nbytes - largest) / (largest / 2)
+        return CriticalTerms(*(after + more * (after - before) for before, after in zip(half, whole, strict=True)))
 
     return count
 
 
-Answer = TypeVar("Answer", str, int)
+async def _all_gather(worker: Worker, vector: SizeOnly) -> None:
+    pipeline = Pipeline()
+    await ring_all_gather(worker, *split(vector, pipeline.slices(nbytes(vector))), pipeline=pipeline)
 
-OPERATIONS = ("all-reduce", "sendrecv", "latency", "bandwidth")
-"""Operations of benchmarks that are simulated, by their names in nccl-tests and OSU."""
+
+SIMULATED: Mapping[str, Counting] = {
+    "all-gather": simulated_terms(_all_gather, parts=True),
+    "reduce-scatter": simulated_terms(partial(ring_reduce_scatter, pipeline=Pipeline())),
+    "broadcast": simulated_terms(partial(chain_broadcast, pipeline=Pipeline()), chunked=False),
+    "reduce": simulated_terms(partial(chain_reduce, pipeline=Pipeline()), chunked=False),
+    "sendrecv": message_terms,
+    "latency": message_terms,
+    "bandwidth": window_terms,
+}
+"""By names of operations in nccl-tests and OSU, how NCCL and OSU make them. An all-reduce has several algorithms."""
+
+
+def all_reduce_terms(algorithm: str) -> Counting:
+    """Return what counts the terms of an all-reduce, as one of the dense algorithms makes it."""
+    if class_of(algorithm).sparse or class_of(algorithm).uses_server or class_of(algorithm).grouped:
+        raise UsageError(f"algorithm {algorithm!r} makes no dense all-reduce; give dense or dense-tree")
+    made = build_algorithm(algorithm, {})
+
+    async def program(worker: Worker, vector: SizeOnly) -> None:
+        await made.exchange(worker, vector, None, vector)
+
+    return simulated_terms(program)
+
+
+Answer = TypeVar("Answer", str, int)
 
 
 def profile_of_table(
@@ -90,7 +140,7 @@ def profile_of_table(
     command: str,
     collective: str | None = None,
     workers: int | None = None,
-    algorithm: str = "dense",
+    algorithm: str | None = None,
     nominal_bps: float | None = None,
 ) -> Profile:
     """Return the profile of a benchmark's table: α and β of links, and no cost of hosts.
@@ -104,7 +154,7 @@ def profile_of_table(
     collective, workers
         The operation and the number of ranks, where the table does not say.
     algorithm
-        The dense algorithm that made an all-reduce.
+        The dense algorithm that made an all-reduce; dense, a ring, if None.
     nominal_bps
         Nominal bandwidth of the links in bit/s; None if it is not given.
 
@@ -117,18 +167,21 @@ def profile_of_table(
     """
     where = f"from {str(path)!r}"
     operation = _said(where, "collective", table.operation, collective, "all-reduce")
-    check_choice("collective", operation, OPERATIONS)
+    check_choice("collective", operation, ["all-reduce", *SIMULATED])
     ranks = _said(where, "workers", table.workers, workers, "8")
-    if class_of(algorithm).sparse or class_of(algorithm).uses_server:
-        raise UsageError(f"algorithm {algorithm!r} makes no dense all-reduce; give dense or dense-tree")
     if ranks < 2:
         raise UsageError(f"workers {ranks} must be at least 2: the messages of one rank use no link")
-    counting = {"all-reduce": all_reduce_terms(algorithm), "bandwidth": window_terms}.get(operation, message_terms)
+    if operation == "all-reduce":
+        counting = all_reduce_terms(algorithm or "dense")
+    elif algorithm is None:
+        counting = SIMULATED[operation]
+    else:
+        raise UsageError(f"algorithm {algorithm!r} was given, but {where} has times of {operation}; leave it out")
     points = [ProfilePoint.of(size, seconds) for size, seconds in table.seconds.items()]
     fitted = _fitted(points, counting, ranks, where)
     efficiency = None if nominal_bps is None else 8 / fitted.each_s / nominal_bps
-    how = f" by {algorithm}" if operation == "all-reduce" else ""
-    where_run = f" on {table.machines} machines" if table.machines else ""
+    how = f" by {algorithm or 'dense'}" if operation == "all-reduce" else ""
+    where_run = f" on {table.machines} machine{'s' if table.machines > 1 else ''}" if table.machines else ""
     return Profile(
         format=1,
         provenance=ProfileProvenance(

@@ -70,8 +70,15 @@ class BenchmarkTable:
     seconds: Mapping[int, Sequence[float]]
 
 
-def read_table(path: Path) -> BenchmarkTable:
+def read_table(path: Path, operation: str | None = None) -> BenchmarkTable:
     """Read the output of nccl-tests or of an OSU benchmark.
+
+    Parameters
+    ----------
+    path
+        The file.
+    operation
+        The operation whose table is read, where the file has tables of several.
 
     Raises
     ------
@@ -88,7 +95,20 @@ def read_table(path: Path) -> BenchmarkTable:
         return _of_json(text, where)
     lines = [_TAG.sub("", line).strip() for line in text.split("\n")]
     titles = dict.fromkeys(title for line in lines for title in _OSU.findall(line))
-    return _of_osu(lines, list(titles), where) if titles else _of_nccl_tests(lines, where)
+    if titles:
+        return _of_osu(lines, list(titles), where)
+    return _of_nccl_tests(lines if operation is None else _only_of(operation, lines), where)
+
+
+def _only_of(operation: str, lines: Sequence[str]) -> Sequence[str]:
+    """Return the lines, those of other operations blank; all of them if no program of `operation` was started."""
+    kept, found, blocks = True, False, []
+    for line in lines:
+        if started := _STARTED.search(line):
+            kept = started[1].replace("_", "-") == operation
+            found |= kept
+        blocks.append(line if kept else "")
+    return blocks if found else lines
 
 
 def _of_nccl_tests(lines: Sequence[str], where: str) -> BenchmarkTable:
@@ -130,7 +150,8 @@ def _operation(lines: Sequence[str], where: str) -> str | None:
 
 def _only(found: Sequence[str], where: str) -> str:
     if len(found) > 1:
-        raise UsageError(f"{where} has tables of {' and '.join(found)}; give a file with one of them")
+        names = [each.replace("_", "-") for each in found]
+        raise UsageError(f"{where} has tables of {', '.join(names)}; add --collective {names[-1]}, or give one table")
     return found[0]
 
 
