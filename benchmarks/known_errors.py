@@ -1,9 +1,10 @@
 """The comparisons from which `netsim simulate` and `netsim recommend` say how wrong such predictions were.
 
-    python benchmarks/known_errors.py [FOLDER...]      write netsim/analysis/known_errors.csv
+    python benchmarks/known_errors.py [FOLDER...]      write netsim/analysis/known_errors.csv, in a minute
     python benchmarks/known_errors.py --print          print its settings with their errors
 
-FOLDER holds results of netsim validate, a folder each. Without one, the file's rows of netsim validate are kept.
+The rows are those that `netsim study published` compares, and those of `netsim validate`. FOLDER holds results of the
+latter, a folder each. Without one, the file's rows of netsim validate are kept.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ import csv
 import json
 import statistics
 import sys
+import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from netsim.analysis.known_errors import (
     COLUMNS,
@@ -28,9 +31,11 @@ from netsim.analysis.known_errors import (
     KnownError,
     known_errors,
 )
+from netsim.study import run_study
+from studies import load_study
 
 VALIDATED = "netsim validate"
-EXCHANGES = {
+OF_VALIDATE = {
     "ring-all-reduce": RING,
     "tree-all-reduce": TREE,
     "all-gather": GATHER,
@@ -39,6 +44,16 @@ EXCHANGES = {
     "ps-out": SERVER,
 }
 """Kinds of the exchanges of netsim validate."""
+OF_PUBLISHED = {
+    "S-SGD": (RING, "round"),
+    "S-SGD all-reduce": (RING, "round"),
+    "S-SGD parameter server": (SERVER, "round"),
+    "Top-k S-SGD": (GATHER, "round"),
+    "gTop-k S-SGD": (SPARSE_TREE, "round"),
+}
+"""Kinds of the exchanges of published rounds of training; all others that are all-reduces are bare exchanges."""
+QUALITIES = ("A", "B")
+"""Published rows that can be simulated; others are ratios or simulations."""
 
 
 def validated(folder: Path) -> Iterator[KnownError]:
@@ -51,17 +66,46 @@ def validated(folder: Path) -> Iterator[KnownError]:
         settings = {each["network"]: each for each in document["settings"]}
         for row in document["comparison"]:
             cluster = settings[row["network"]]["cluster"]
-            if row["algorithm"] in EXCHANGES and cluster["shaping"] == "fair" and cluster["trunk_bps"] is None:
+            if row["algorithm"] in OF_VALIDATE and cluster["shaping"] == "fair" and cluster["trunk_bps"] is None:
                 yield KnownError(
-                    source=f"{VALIDATED} on {document['environment']['hardware']}, with its host model",
+                    source=f"{VALIDATED} with its host model, {document['environment']['hardware']}",
                     backend="gloo",
-                    exchange=EXCHANGES[row["algorithm"]],
+                    exchange=OF_VALIDATE[row["algorithm"]],
+                    part="exchange",
                     workers=row["workers"],
                     nbytes=row["bytes"],
                     bandwidth_bps=float(cluster["bandwidth_bps"]),
                     latency_s=float(f"{settings[row['network']]['points']['small_s']:.2g}"),
                     error=round(row["error"], 4),
                 )
+
+
+def published(rows: Sequence[Mapping[str, Any]]) -> Iterator[KnownError]:
+    """Yield the rows of the study's conclusion that were compared, and whose exchange an algorithm makes."""
+    for row in rows:
+        algorithm = row["algorithm"]
+        exchange, part = OF_PUBLISHED.get(algorithm, (RING if "all-reduce" in algorithm else None, "exchange"))
+        compared = row["error"] is not None and not row["calibrated"] and row["quality"] in QUALITIES
+        if compared and exchange is not None and "+" not in algorithm and row["workers"] and row["bandwidth_bps"]:
+            yield KnownError(
+                source=row["name"],
+                backend=row["backend"].partition(" ")[0],
+                exchange=exchange,
+                part=part,
+                workers=row["workers"],
+                nbytes=row["bytes_per_rank"],
+                bandwidth_bps=float(row["bandwidth_bps"]),
+                latency_s=row["latency_s"],
+                error=round(row["error"], 4),
+            )
+
+
+def study_rows() -> list[dict[str, Any]]:
+    """Return the rows of the conclusion of ``netsim study published``."""
+    study = load_study("published")
+    with tempfile.TemporaryDirectory() as folder:
+        rows: list[dict[str, Any]] = run_study(study, study.settings(), Path(folder)).data["rows"]
+    return rows
 
 
 def write(rows: Sequence[KnownError]) -> None:
@@ -74,9 +118,9 @@ def write(rows: Sequence[KnownError]) -> None:
 
 def show(rows: Sequence[KnownError]) -> None:
     """Print the number of comparisons, and the median and the worst |error|, by source and exchange."""
-    errors: defaultdict[tuple[str, str, str], list[float]] = defaultdict(list)
+    errors: defaultdict[tuple[str, ...], list[float]] = defaultdict(list)
     for row in rows:
-        errors[row.source, row.backend, row.exchange].append(abs(row.error))
+        errors[row.source, row.backend, row.exchange, row.part].append(abs(row.error))
     for names, values in errors.items():
         print(f"{', '.join(names)}: {len(values)}, {statistics.median(values):.1%}, {max(values):.1%}")
 
@@ -86,8 +130,10 @@ def main(arguments: list[str]) -> int:
     if arguments == ["--print"]:
         show(known_errors())
         return 0
-    kept = [row for row in known_errors() if row.source.startswith(VALIDATED)] if FILE.exists() else []
-    write([row for folder in arguments for row in validated(Path(folder))] or kept)
+    own = [row for folder in arguments for row in validated(Path(folder))]
+    if not own:
+        own = [row for row in known_errors() if row.source.startswith(VALIDATED)]
+    write([*own, *published(study_rows())])
     return 0
 
 

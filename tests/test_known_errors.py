@@ -29,6 +29,7 @@ SLOW = KnownError(
     source="slow cluster",
     backend="nccl",
     exchange=RING,
+    part="exchange",
     workers=8,
     nbytes=10**8,
     bandwidth_bps=1e9,
@@ -58,6 +59,10 @@ def test_a_question_far_from_all_comparisons_says_how_far() -> None:
     unstated = nearest(ASKED, [replace(SLOW, latency_s=None)])
     assert unstated is not None
     assert "1 Gbit/s, 8 ranks" in unstated.sentence
+    rounds = nearest(ASKED, [replace(SLOW, nbytes=None, part="round")])
+    assert rounds is not None
+    assert rounds.part == "round"
+    assert rounds.sentence.startswith("rounds with nccl ring all-reduce at 1 Gbit/s and 10 ms, 8 ranks (slow cluster)")
 
 
 exponents = st.integers(-3, 3)
@@ -74,6 +79,7 @@ def test_no_comparison_is_nearer_than_the_one_that_is_named(
             source=str(number),
             backend="gloo",
             exchange=RING,
+            part="exchange",
             workers=10,
             nbytes=10 ** (6 + each[0]),
             bandwidth_bps=10.0 ** (9 + each[1]),
@@ -109,7 +115,7 @@ def test_every_algorithm_has_a_kind_of_exchange() -> None:
 def test_the_file_of_comparisons_is_read_whole() -> None:
     rows = known_errors()
     assert len(rows) > 50
-    assert all(row.error > -1 and row.workers >= 2 and row.nbytes > 0 and row.bandwidth_bps > 0 for row in rows)
+    assert all(row.error > -1 and row.workers >= 2 and row.nbytes != 0 and row.bandwidth_bps > 0 for row in rows)
     assert {RING, SERVER} <= {row.exchange for row in rows}
 
 

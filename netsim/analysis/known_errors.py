@@ -28,7 +28,7 @@ REACH = 0.5
 LEAST_LATENCY_S = 1e-6
 """Shorter latencies count as this one: no exchange between hosts depends on them."""
 UNKNOWN_DECADES = 1.0
-"""Distance in latency where the source does not state the latency."""
+"""Distance in latency, or in bytes, where the source does not state them."""
 NOTABLE = 2.0
 """Factor beyond which the difference between a question and the comparisons is said."""
 NOTHING_KNOWN = "unknown, for no {} was compared with a measurement (netsim validate can)"
@@ -56,10 +56,12 @@ class KnownError:
         Who measured, and the communication library.
     exchange
         Kind of exchange.
+    part
+        ``exchange``, or ``round`` if the times are of whole rounds of training.
     workers, nbytes
-        Number of ranks, and bytes of a rank's vector.
+        Number of ranks, and bytes of a rank's vector; None if they are not stated.
     bandwidth_bps, latency_s
-        Of a rank's link, one way; a latency of None is not known.
+        Of a rank's link, one way; a latency of None is not stated.
     error
         predicted / measured - 1.
     """
@@ -67,8 +69,9 @@ class KnownError:
     source: str
     backend: str
     exchange: str
+    part: str
     workers: int
-    nbytes: int
+    nbytes: int | None
     bandwidth_bps: float
     latency_s: float | None
     error: float
@@ -88,8 +91,9 @@ class ErrorQuestion(NamedTuple):
 
 
 class ErrorRange(NamedTuple):
-    """The comparisons nearest to a question; `worst` is their largest |error|, and `sentence` names them."""
+    """The comparisons nearest to a question, in words: the largest |error| of times of their `part`."""
 
+    part: str
     worst: float
     sentence: str
 
@@ -137,8 +141,9 @@ def known_errors() -> tuple[KnownError, ...]:
                 source=row["source"],
                 backend=row["backend"],
                 exchange=row["exchange"],
+                part=row["part"],
                 workers=int(row["workers"]),
-                nbytes=int(row["nbytes"]),
+                nbytes=int(row["nbytes"]) if row["nbytes"] else None,
                 bandwidth_bps=float(row["bandwidth_bps"]),
                 latency_s=float(row["latency_s"]) if row["latency_s"] else None,
                 error=float(row["error"]),
@@ -156,10 +161,11 @@ def nearest(question: ErrorQuestion, known: Iterable[KnownError]) -> ErrorRange 
     rows = [
         each
         for each in alike
-        if (each.source, each.backend) == (best.source, best.backend) and _decades(each, best) <= REACH
+        if (each.source, each.backend, each.part) == (best.source, best.backend, best.part)
+        and _decades(each, best) <= REACH
     ]
     worst = max(abs(each.error) for each in rows)
-    return ErrorRange(worst, _in_words(rows, worst) + _beyond(question, rows))
+    return ErrorRange(best.part, worst, _in_words(rows, worst) + _beyond(question, rows))
 
 
 def known_sentences(questions: Mapping[str, ErrorQuestion], known: Sequence[KnownError]) -> list[str]:
@@ -174,31 +180,35 @@ def known_sentences(questions: Mapping[str, ErrorQuestion], known: Sequence[Know
 
 def _decades(known: KnownError, other: KnownError | ErrorQuestion) -> float:
     """Return the distance of a comparison from another or from a question, in decades."""
-    latency = 0.0 if known.latency_s == other.latency_s else UNKNOWN_DECADES
-    if known.latency_s is not None and other.latency_s is not None:
-        latency = math.log10(_felt(known.latency_s) / _felt(other.latency_s))
     return math.hypot(
-        math.log10(known.workers / other.workers),
-        math.log10(known.nbytes / other.nbytes),
-        math.log10(known.bandwidth_bps / other.bandwidth_bps),
-        latency,
+        _apart(known.workers, other.workers),
+        _apart(known.nbytes, other.nbytes),
+        _apart(known.bandwidth_bps, other.bandwidth_bps),
+        _apart(_felt(known.latency_s), _felt(other.latency_s)),
     )
 
 
-def _felt(latency_s: float) -> float:
-    return max(LEAST_LATENCY_S, latency_s)
+def _apart(one: float | None, other: float | None) -> float:
+    if one is None or other is None:
+        return 0.0 if one == other else UNKNOWN_DECADES
+    return math.log10(one / other)
+
+
+def _felt(latency_s: float | None) -> float | None:
+    return None if latency_s is None else max(LEAST_LATENCY_S, latency_s)
 
 
 def _in_words(rows: Sequence[KnownError], worst: float) -> str:
     first, count = rows[0], len(rows)
-    bandwidth = _range([each.bandwidth_bps for each in rows], format_bandwidth)
     latencies = [each.latency_s for each in rows if each.latency_s is not None]
-    latency = f" and {_range(latencies, format_duration)}" if latencies else ""
-    times = f"in {count} comparisons" if count > 1 else "in one comparison"
+    sizes = [each.nbytes for each in rows if each.nbytes is not None]
     return (
-        f"{first.backend} {first.exchange} at {bandwidth}{latency}, "
-        f"{_range([each.workers for each in rows], lambda ranks: f'{ranks:.0f} ranks')}, "
-        f"{_range([each.nbytes for each in rows], format_bytes)} ({first.source}): within {worst:.1%} {times}"
+        f"{'rounds with ' if first.part == 'round' else ''}{first.backend} {first.exchange} at "
+        f"{_range([each.bandwidth_bps for each in rows], format_bandwidth)}"
+        f"{' and ' + _range(latencies, format_duration) if latencies else ''}, "
+        f"{_range([each.workers for each in rows], lambda ranks: f'{ranks:.0f} ranks')}"
+        f"{', ' + _range(sizes, format_bytes) if sizes else ''} ({first.source}): within {worst:.1%} "
+        f"{f'in {count} comparisons' if count > 1 else 'in one comparison'}"
     )
 
 
@@ -208,18 +218,17 @@ def _range(values: Sequence[float], form: Callable[[float], str]) -> str:
 
 def _beyond(question: ErrorQuestion, rows: Sequence[KnownError]) -> str:
     """Return by which factors the question lies outside the range of the comparisons; empty if it is close to them."""
-    values: dict[str, tuple[float, list[float]]] = {
+    values: dict[str, tuple[float | None, list[float | None]]] = {
         "ranks": (question.workers, [each.workers for each in rows]),
         "bytes": (question.nbytes, [each.nbytes for each in rows]),
         "bandwidth": (question.bandwidth_bps, [each.bandwidth_bps for each in rows]),
-        "latency": (_felt(question.latency_s), [_felt(each.latency_s) for each in rows if each.latency_s is not None]),
+        "latency": (_felt(question.latency_s), [_felt(each.latency_s) for each in rows]),
     }
-    factors = {
-        name: max(asked / max(measured), min(measured) / asked)
-        for name, (asked, measured) in values.items()
-        if measured
-    }
-    far = {name: factor for name, factor in factors.items() if factor > NOTABLE}
-    parts = [f"{factor:,.0f} in {name}" if factor >= 10 else f"{factor:.2g} in {name}" for name, factor in far.items()]
-    factors_in_words = " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
-    return f"; this question is beyond that by a factor of {factors_in_words}" if parts else ""
+    parts = []
+    for name, (asked, all_measured) in values.items():
+        measured = [value for value in all_measured if value is not None]
+        factor = max(asked / max(measured), min(measured) / asked) if asked and measured else 1.0
+        if factor > NOTABLE:
+            parts.append(f"{factor:,.0f} in {name}" if factor >= 10 else f"{factor:.2g} in {name}")
+    in_words = " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
+    return f"; this question is beyond that by a factor of {in_words}" if parts else ""

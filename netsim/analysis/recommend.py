@@ -332,11 +332,15 @@ def _known_margin(ranking: Sequence[Ranked], questions: Questions) -> list[str]:
     if len(errors) < 2:
         return []
     lead_s = compared[1].round_time_s - compared[0].round_time_s
-    error_s = sum(found.worst * row.comm_time_s for row, found in zip(compared, errors, strict=True))
-    lead, error = format_duration(lead_s), format_duration(error_s)
-    if lead_s > error_s:
-        return [f"The lead of {lead} a round exceeds {error}, the sum of the known errors of both exchanges."]
-    return [f"The lead of {lead} a round is within {error}, the sum of the known errors of both exchanges."]
+    error_s = sum(
+        found.worst * (row.round_time_s if found.part == "round" else row.comm_time_s)
+        for row, found in zip(compared, errors, strict=True)
+    )
+    exceeds = "exceeds" if lead_s > error_s else "is within"
+    return [
+        f"The lead of {format_duration(lead_s)} a round {exceeds} {format_duration(error_s)}, the sum of the known "
+        "errors of both."
+    ]
 
 
 def _limits(
