@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 STUDIES = {
     "gtopk-paper": "studies.gtopk_paper",
+    "published": "studies.published",
     "sasg-paper": "studies.sasg_paper",
     "scaling": "studies.scaling",
     "sweep": "studies.sweep",

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 def study(
     name: Annotated[
         str,
-        typer.Argument(help="gtopk-paper, sasg-paper, scaling, sweep, time-to-accuracy; or a TOML file of a study."),
+        typer.Argument(
+            help="gtopk-paper, published, sasg-paper, scaling, sweep, time-to-accuracy; or a TOML file of a study."
+        ),
     ],
     sets: Annotated[
         list[str] | None,

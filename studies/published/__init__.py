@@ -1,0 +1,77 @@
+"""Communication times that other people measured, predicted from what they state.
+
+Every row of a file of measurements (:mod:`studies.published.rows`) is a question to the simulator, which the module of
+its source asks (:mod:`studies.published.sources`). Rows of some clusters leave a term open, such as the bandwidth that
+hosts reach. At most two such terms per cluster are calibrated on a stated part of its rows
+(:mod:`studies.published.calibration`), if possible of netsim's own file; those rows are never compared. The study runs
+in two steps: calibrations first, then all predictions.
+
+The 95 % interval of a prediction (:mod:`studies.intervals`) covers the errors at all other sources of the same quality,
+growing with the doublings of P and size beyond the calibrating rows; the noise of the calibration; and every collective
+that a source leaves open, simulated. A source's own errors never enter its intervals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import Field
+
+from netsim.study import Conclusion, Finding, Outcome, Point, Settings, Study
+from studies.published.predictions import Answers, Campaign, predict_rows
+from studies.published.questions import answer
+from studies.published.report import conclude_on
+from studies.published.rows import PUBLISHED, read_rows, sample
+
+__all__ = ["STUDY"]
+
+
+class PublishedSettings(Settings):
+    """The settings of the study.
+
+    `data` is a CSV file of measurements in the columns of ``studies/published/measured.csv``; that file if empty.
+    `every` takes every so many-th row of a source and quality in netsim's own file.
+    """
+
+    data: str = ""
+    every: int = Field(default=1, ge=1)
+
+
+def _campaign(settings: PublishedSettings) -> Campaign:
+    own = read_rows(PUBLISHED)
+    known = sample(own, settings.every)
+    return Campaign(read_rows(Path(settings.data)) if settings.data else known, known, own)
+
+
+def points(settings: PublishedSettings) -> list[Point]:
+    """Return the calibrations, and the questions of rows whose clusters need none."""
+    return list(_campaign(settings).questions(Answers([])))
+
+
+def refine(settings: PublishedSettings, findings: Sequence[Finding]) -> Sequence[Point]:
+    """Return all questions, with the calibrated terms."""
+    return _campaign(settings).questions(Answers(findings))
+
+
+def conclude(settings: PublishedSettings, findings: Sequence[Finding]) -> Conclusion:
+    """Compare predictions with measurements."""
+    answers = Answers(findings)
+    return conclude_on(predict_rows(_campaign(settings), answers), answers.calibrations)
+
+
+def measure(point: Point) -> Outcome:
+    """Answer a question (:func:`studies.published.questions.answer`)."""
+    return answer(point)
+
+
+STUDY = Study(
+    name="published",
+    title="Communication times that other people measured",
+    settings=PublishedSettings,
+    points=points,
+    measure=measure,
+    conclude=conclude,
+    refine=refine,
+    quick={"every": 10},
+)

@@ -1,0 +1,184 @@
+"""Bare exchanges as questions: a collective of some bytes per rank, over a network that the question describes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeAlias
+
+from netsim.comm.collectives import (
+    Pipeline,
+    chain_broadcast,
+    chain_reduce,
+    ring_all_gather,
+    ring_all_reduce,
+    ring_reduce_scatter,
+    tree_all_reduce,
+    tree_broadcast,
+    tree_reduce,
+)
+from netsim.comm.payload import VALUE_BYTES, Vector, add, nbytes, split
+from netsim.comm.schedule import Combine
+from netsim.comm.worker import Handle, Start, Worker, collective
+from netsim.network.effects import Effects
+from netsim.network.fabric import Fabric
+from netsim.simulator.exchange_time import exchange_time
+from netsim.study.kinds import Outcome, Point
+from studies.published.plans import Question
+from topologies import build
+from topologies.builder import Shape
+
+BareExchange: TypeAlias = Callable[[Worker, Vector, Pipeline | None], Awaitable[Any]]
+MOST_RANKS = 4096
+"""Ranks of a row that is simulated message by message."""
+
+
+def exchange_question(
+    exchange: str,
+    ranks: int,
+    size: float,
+    *,
+    bandwidth_bps: float,
+    latency_s: float,
+    topology: str = "star",
+    pipeline: Pipeline | None = None,
+    eager: bool = False,
+    effects: dict[str, Any] | None = None,
+) -> Question:
+    """Return the question how long an exchange takes.
+
+    Parameters
+    ----------
+    exchange
+        A name in :data:`EXCHANGES`.
+    ranks, size
+        Number of ranks, and bytes of each rank's vector.
+    bandwidth_bps, latency_s, topology
+        The network: of a link and one way between two hosts.
+    pipeline
+        How slices are forwarded; in one piece if None.
+    eager
+        Whether a sender continues at once, so that its next message shares the link.
+    effects
+        Options of :class:`~netsim.network.effects.Effects`.
+    """
+    question: dict[str, Any] = {
+        "exchange": exchange,
+        "ranks": ranks,
+        "elements": max(1, round(size / VALUE_BYTES)),
+        "bandwidth_bps": round(bandwidth_bps),
+        "latency_s": latency_s,
+    }
+    optional = {
+        "topology": None if topology == "star" else topology,
+        "pipeline": None if pipeline is None else list(pipeline),
+        "eager": eager or None,
+        "effects": effects or None,
+    }
+    return question | {name: value for name, value in optional.items() if value is not None}
+
+
+def simulate_exchange(question: Point) -> Outcome:
+    """Simulate the exchange of a question; return its ``seconds``."""
+    shape = Shape(question["ranks"], question["bandwidth_bps"], question["latency_s"])
+    fabric = Fabric(build(question.get("topology", "star"), shape))
+    exchange, sliced = EXCHANGES[question["exchange"]], question.get("pipeline")
+    pipeline = None if sliced is None else Pipeline(*sliced)
+
+    @collective
+    async def run(worker: Worker, vector: Vector) -> Any:
+        return await exchange(worker, vector, pipeline)
+
+    seconds = exchange_time(
+        run,
+        question["elements"],
+        fabric,
+        sends="eager" if question.get("eager") else "rendezvous",
+        effects=Effects(**question.get("effects", {})),
+    )
+    return {"seconds": seconds}
+
+
+def _sum(worker: Worker) -> Combine[Vector]:
+    async def combine(mine: Vector, theirs: Vector) -> Vector:
+        return await worker.compute("merge", add, mine, theirs)
+
+    return combine
+
+
+async def _point_to_point(worker: Worker, vector: Vector, pipeline: Pipeline | None) -> None:
+    """Send rank 0's vector to rank 1."""
+    if worker.rank == 0:
+        await worker.send(1, vector)
+    elif worker.rank == 1:
+        await worker.recv(0, vector)
+
+
+async def _reduce_scatter_and_gather(worker: Worker, vector: Vector, pipeline: Pipeline | None) -> None:
+    """Reduce as gloo does: a ring reduce-scatter, then every rank sends its chunk to rank 0, all at once."""
+    await ring_reduce_scatter(worker, vector, pipeline)
+    chunks = split(vector, worker.workers)
+    if worker.rank:
+        await worker.send(0, chunks[worker.rank])
+        return
+    receives: list[Handle[Vector]] = [await Start(worker.recv(rank, chunks[rank])) for rank in range(1, worker.workers)]
+    for receive in receives:
+        await receive
+
+
+async def _sharded(worker: Worker, vector: Vector, pipeline: Pipeline | None) -> None:
+    """Exchange all chunks with all ranks at once, then gather the sums around a ring."""
+    rank, chunks = worker.rank, split(vector, worker.workers)
+    others = [(rank + distance) % worker.workers for distance in range(1, worker.workers)]
+    receives: list[Handle[Vector]] = [await Start(worker.recv(other, chunks[rank])) for other in others]
+    sends: list[Handle[None]] = [await Start(worker.send(other, chunks[other])) for other in others]
+    for send in sends:
+        await send
+    for receive in receives:
+        await receive
+    own, slices = chunks[rank], 1 if pipeline is None else pipeline.slices(nbytes(chunks[0]))
+    templates = [part for chunk in chunks for part in split(chunk, slices)]
+    await ring_all_gather(worker, *split(own, slices), templates=templates, pipeline=pipeline)
+
+
+async def _chain_reduce_and_broadcast(worker: Worker, vector: Vector, pipeline: Pipeline | None) -> None:
+    await chain_reduce(worker, vector, pipeline)
+    await chain_broadcast(worker, vector, pipeline)
+
+
+async def _recursive_doubling(worker: Worker, vector: Vector, pipeline: Pipeline | None) -> Any:
+    """Sum by recursive doubling; by a tree if the number of ranks is no power of two."""
+    if worker.workers & (worker.workers - 1):
+        return await tree_all_reduce(worker, vector)
+    for power in range(worker.workers.bit_length() - 1):
+        other = worker.rank ^ (1 << power)
+        theirs = await worker.sendrecv(other, vector, other, template=vector)
+        vector = await worker.compute("merge", add, vector, theirs)
+    return vector
+
+
+def _tree_all_reduce(worker: Worker, vector: Vector, pipeline: Pipeline | None) -> Coroutine[Any, Any, Any]:
+    return tree_all_reduce(worker, vector)
+
+
+async def _tree_broadcast(worker: Worker, vector: Vector, pipeline: Pipeline | None) -> Any:
+    return await tree_broadcast(worker, vector, template=vector)
+
+
+async def _tree_reduce(worker: Worker, vector: Vector, pipeline: Pipeline | None) -> Any:
+    return await tree_reduce(worker, vector, _sum(worker))
+
+
+EXCHANGES: dict[str, BareExchange] = {
+    "point-to-point": _point_to_point,
+    "ring-all-reduce": ring_all_reduce,
+    "recursive-doubling": _recursive_doubling,
+    "tree-all-reduce": _tree_all_reduce,
+    "tree-broadcast": _tree_broadcast,
+    "tree-reduce": _tree_reduce,
+    "chain-broadcast": chain_broadcast,
+    "chain-reduce": chain_reduce,
+    "chain-reduce-broadcast": _chain_reduce_and_broadcast,
+    "reduce-scatter-gather": _reduce_scatter_and_gather,
+    "sharded": _sharded,
+}
+"""The exchanges, by name."""

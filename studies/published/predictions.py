@@ -1,0 +1,270 @@
+"""From answers to predictions: which questions rows ask, which rows are skipped and why, errors and intervals."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from netsim.study.kinds import Finding, Outcome, Point
+from studies.intervals import Noise, doublings, interval
+from studies.published.calibration import measured_of
+from studies.published.plans import CalibratedCluster, NotPredictedError, Question, RowPlan, questions_of, stated
+from studies.published.questions import calibration_question
+from studies.published.rows import PublishedRow
+from studies.published.sources import source_of
+
+
+def _key(question: Question) -> str:
+    return json.dumps(question, sort_keys=True)
+
+
+class Answers:
+    """The answers so far: seconds by question, and calibrations by cluster."""
+
+    def __init__(self, findings: Iterable[Finding]) -> None:
+        self.calibrations: dict[str, Outcome] = {}
+        self._outcomes: dict[str, Outcome] = {}
+        for point, outcome in findings:
+            if "calibrate" in point:
+                self.calibrations[point["calibrate"]] = outcome
+            else:
+                self._outcomes[_key(point)] = outcome
+
+    def seconds(self, question: Question) -> float:
+        """Return the simulated seconds of a question; raise NotPredictedError if its simulation failed."""
+        outcome = self._outcomes[_key(question)]
+        if "failed" in outcome:
+            raise NotPredictedError(outcome["failed"])
+        return float(outcome["seconds"])
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRow:
+    """A row with its plan, the plans of what its source leaves open, and the deviations of its cluster's terms."""
+
+    plan: RowPlan
+    alternatives: Sequence[RowPlan]
+    noise: Sequence[float]
+
+
+class Campaign:
+    """The rows that are predicted.
+
+    Parameters
+    ----------
+    rows
+        The rows of the conclusion.
+    known
+        Rows whose errors show how large the error at another source may be.
+    own
+        All rows of netsim's own file, of which some calibrate clusters.
+    """
+
+    def __init__(
+        self, rows: Sequence[PublishedRow], known: Sequence[PublishedRow], own: Sequence[PublishedRow]
+    ) -> None:
+        self.rows = rows
+        self.known = [row for row in known if (row.source, row.id) not in {(each.source, each.id) for each in rows}]
+        self._calibrating: dict[str, list[PublishedRow]] = {}
+        for candidates in (own, rows):
+            missing = {cluster.name for row in candidates if (cluster := cluster_of(row)).terms} - set(
+                self._calibrating
+            )
+            for row in candidates:
+                cluster = cluster_of(row)
+                if cluster.name in missing and cluster.calibrates(row) and _can_calibrate(row, cluster):
+                    self._calibrating.setdefault(cluster.name, []).append(row)
+
+    def calibrating(self, cluster: CalibratedCluster) -> list[PublishedRow]:
+        """Return the rows that calibrate a cluster; raise NotPredictedError if they are fewer than its terms."""
+        rows = self._calibrating.get(cluster.name, []) if cluster.terms else []
+        if len(rows) < len(cluster.terms):
+            raise NotPredictedError(f"too few rows calibrate {cluster.name}: {cluster.part}")
+        return rows
+
+    def calibrates(self, row: PublishedRow) -> bool:
+        """Return whether a row serves the calibration of its cluster."""
+        rows = self._calibrating.get(cluster_of(row).name, ())
+        return any((row.source, row.id) == (each.source, each.id) for each in rows)
+
+    def planned(self, row: PublishedRow, answers: Answers) -> PlannedRow | None:
+        """Return the plans of a row; None while its cluster is not calibrated.
+
+        Raises
+        ------
+        NotPredictedError
+            If the row cannot be simulated.
+        """
+        stated(row, "measured_s")
+        source, cluster = source_of(row), cluster_of(row)
+        self.calibrating(cluster)
+        fitted: Outcome = {"terms": {}, "sd": {}}
+        if cluster.terms:
+            source.plans(row, cluster.starts())  # so that a row that cannot be simulated says so
+            if (known := answers.calibrations.get(cluster.name)) is None:
+                return None
+            fitted = known
+        plan, *alternatives = source.plans(row, fitted["terms"])
+        return PlannedRow(plan, alternatives, list(fitted["sd"].values()))
+
+    def questions(self, answers: Answers) -> list[Point]:
+        """Return all questions that can be asked with these answers."""
+        asked: dict[str, Point] = {}
+        for row in [*self.rows, *self.known]:
+            try:
+                planned = self.planned(row, answers)
+            except NotPredictedError:
+                continue
+            if planned is None:
+                cluster = cluster_of(row)
+                asked[cluster.name] = calibration_question(cluster.name, self.calibrating(cluster))
+                continue
+            for question in questions_of([planned.plan, *planned.alternatives]):
+                asked[_key(question)] = question
+        return list(asked.values())
+
+
+def cluster_of(row: PublishedRow) -> CalibratedCluster:
+    """Return the cluster of a row."""
+    return source_of(row).cluster(row)
+
+
+def _can_calibrate(row: PublishedRow, cluster: CalibratedCluster) -> bool:
+    try:
+        stated(row, "measured_s")
+        source_of(row).plans(row, cluster.starts())
+    except NotPredictedError:
+        return False
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class PredictedRow:
+    """A row and its prediction in seconds; None with the reason in `skipped`.
+
+    `compared` is whether the row says something about the model: it was predicted, and did not calibrate it.
+    """
+
+    row: PublishedRow
+    source: str
+    predicted_s: float | None
+    low_s: float | None
+    high_s: float | None
+    calibrated: bool
+    skipped: str | None
+
+    @property
+    def compared(self) -> bool:
+        """Whether predicted and measured time are compared."""
+        return self.predicted_s is not None and not self.calibrated
+
+    @property
+    def error(self) -> float | None:
+        """Predicted / measured - 1."""
+        return None if self.predicted_s is None else self.predicted_s / measured_of(self.row) - 1
+
+    @property
+    def inside(self) -> bool:
+        """Whether the measured time lies in the interval."""
+        return self.low_s is not None and self.high_s is not None and self.low_s <= measured_of(self.row) <= self.high_s
+
+    @property
+    def half_width(self) -> float | None:
+        """Half of the interval's width, relative to the prediction."""
+        if self.predicted_s is None or self.low_s is None or self.high_s is None:
+            return None
+        return (self.high_s - self.low_s) / (2 * self.predicted_s)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the prediction as a JSON object."""
+        return {
+            "id": self.row.id,
+            "source": self.row.source,
+            "name": self.source,
+            "quality": self.row.quality,
+            "backend": self.row.backend,
+            "algorithm": self.row.algorithm,
+            "workers": self.row.workers,
+            "bandwidth_bps": self.row.bandwidth_bps,
+            "latency_s": self.row.latency_s,
+            "bytes_per_rank": self.row.bytes_per_rank,
+            "predicted_s": self.predicted_s,
+            "measured_s": self.row.measured_s,
+            "error": self.error,
+            "low_s": self.low_s,
+            "high_s": self.high_s,
+            "calibrated": self.calibrated,
+            "skipped": self.skipped,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """The answers to a row's questions, before its interval is known."""
+
+    row: PublishedRow
+    predicted: float
+    alternatives: list[float]
+    noise: Sequence[float]
+    beyond: float
+    calibrated: bool
+
+    @property
+    def ratio(self) -> float:
+        return measured_of(self.row) / self.predicted
+
+    def bounds(self, others: Sequence[_Answered]) -> tuple[float, float]:
+        """Return the 95 % interval of the prediction, from the errors of `others` and the noise of the calibration.
+
+        A time changes at most by a factor by which a bandwidth, a latency or a share changes.
+        """
+        error = math.log(Noise.of(each.ratio for each in others).factor(self.beyond))
+        noise = (NORMAL * deviation for deviation in self.noise)
+        return interval([self.predicted, *self.alternatives], math.exp(math.hypot(error, *noise)))
+
+
+NORMAL = 1.96
+"""Standard deviations that hold 95 % of a normal distribution."""
+FEWEST = 8
+"""Compared rows of a quality at other sources below which the rows of all qualities count."""
+
+
+def predict_rows(campaign: Campaign, answers: Answers) -> list[PredictedRow]:
+    """Return the prediction of every row of a campaign, in order."""
+    answered = {row: _answered(campaign, row, answers) for row in [*campaign.rows, *campaign.known]}
+    compared = [each for each in answered.values() if isinstance(each, _Answered) and not each.calibrated]
+    predicted = []
+    for row in campaign.rows:
+        each, name = answered[row], source_of(row).name
+        if isinstance(each, str):
+            predicted.append(PredictedRow(row, name, None, None, None, campaign.calibrates(row), each))
+            continue
+        others = [other for other in compared if source_of(other.row).name != name]
+        alike = [other for other in others if other.row.quality == row.quality]
+        others = alike if len(alike) >= FEWEST else others
+        low, high = each.bounds(others) if others else (None, None)
+        predicted.append(PredictedRow(row, name, each.predicted, low, high, each.calibrated, None))
+    return predicted
+
+
+def _answered(campaign: Campaign, row: PublishedRow, answers: Answers) -> _Answered | str:
+    """Return the answers to a row's questions, or why it is skipped."""
+    try:
+        planned = campaign.planned(row, answers)
+        assert planned is not None
+        predicted, *alternatives = (plan.seconds(answers.seconds) for plan in (planned.plan, *planned.alternatives))
+        calibrating = campaign.calibrating(cluster_of(row))
+    except NotPredictedError as reason:
+        return str(reason)
+    beyond = sum(_beyond(row, calibrating, name) for name in ("workers", "bytes_per_rank"))
+    return _Answered(row, predicted, alternatives, planned.noise, beyond, campaign.calibrates(row))
+
+
+def _beyond(row: PublishedRow, calibrating: Sequence[PublishedRow], name: str) -> float:
+    """Return by how many doublings a row's attribute lies beyond those of the calibrating rows; 0 if none is known."""
+    known = [value for each in calibrating if (value := getattr(each, name))]
+    value = getattr(row, name)
+    return doublings(value, known) if value and known else 0.0

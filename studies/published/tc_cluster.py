@@ -1,0 +1,182 @@
+"""Yuan's measurements on AWS p3.2xlarge machines behind ``tc netem`` (github.com/BinhangYuan/tc_cluster_setting).
+
+Collectives and point-to-point messages, over gloo and NCCL, of 64 to 1024 MiB. A shaped egress has the stated bandwidth
+and latency; the ingress has the instance's 10 Gbit/s. Three groups of terms are calibrated:
+
+- NCCL, on collectives without a rate limit at P = 4: the bandwidth of a host that sends and receives at once;
+- gloo's connections, on messages of 64 MiB without a rate limit: their rate (Amazon limits a flow to 5 Gbit/s outside a
+  placement group) and their window;
+- the campaign ``Simulate_DP``, another day's and slower, at P = 4 and 256 MiB: its usable share of the bandwidth.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from studies.published.exchanges import exchange_question
+from studies.published.plans import CalibratedCluster, NotPredictedError, RowPlan, Source, Term, Terms, stated
+from studies.published.rows import PublishedRow
+from studies.published.stacks import (
+    GLOO_EFFECTS,
+    GLOO_RING,
+    JUMBO,
+    MIB,
+    NCCL_CHAIN,
+    NCCL_RING,
+    NCCL_SOCKETS,
+    payload_share,
+)
+
+PAGE = "github.com/BinhangYuan/tc_cluster_setting@75581a5 results/"
+INSTANCE_BPS = 10**10
+"""The bandwidth of an instance, and of the ingress of a shaped one, in bit/s."""
+
+
+def _calibrates(row: PublishedRow) -> bool:
+    return (
+        row.algorithm == "point to point"
+        and row.backend == "gloo"
+        and "rate" not in row.bandwidth_kind
+        and row.bytes_per_rank == 64 * MIB
+        and row.latency_s is not None
+        and row.latency_s <= 0.005
+    )
+
+
+NCCL = CalibratedCluster(
+    "NCCL on p3.2xlarge",
+    {"both_ways_bps": Term("bit/s", 9e9, 1e9, 1e10)},
+    lambda row: row.algorithm != "point to point" and row.workers == 4 and row.bandwidth_bps == INSTANCE_BPS,
+    "collectives without a rate limit at P = 4",
+)
+GLOO = CalibratedCluster(
+    "gloo on p3.2xlarge",
+    {"connection_bps": Term("bit/s", 5e9, 1e8, 1e11), "window_bytes": Term("B", 2.5e6, 1e5, 1e8)},
+    _calibrates,
+    "gloo's 64 MiB point to point without a rate limit, up to 5 ms",
+)
+CAMPAIGN = CalibratedCluster(
+    "NCCL on p3.2xlarge, Simulate_DP",
+    {"share": Term("1", 0.9, 0.2, 1.0)},
+    lambda row: row.workers == 4 and row.bytes_per_rank == 256 * MIB,
+    "P = 4 and 256 MiB",
+)
+
+
+def _plans(row: PublishedRow, terms: Terms) -> list[RowPlan]:
+    workers, size, bandwidth, latency_s = stated(row, "workers", "bytes_per_rank", "bandwidth_bps", "latency_s")
+    kind = (row.backend.partition(" ")[0], row.algorithm)
+    if kind not in KINDS:
+        raise NotPredictedError(f"{row.algorithm} of {row.backend} is not modelled for this source")
+    exchange, more = KINDS[kind]
+    share = terms.get("share", 1.0)
+    effects: dict[str, Any] = dict(more.get("effects", {}))
+    if effects.get("protocol") != "tcp":
+        share *= payload_share(JUMBO)
+    if kind[0] == "gloo":
+        effects |= {"stream_rate_bps": round(terms["connection_bps"]), "window_bytes": round(terms["window_bytes"])}
+    down = max(INSTANCE_BPS, bandwidth) * share
+    if row.algorithm != "point to point":
+        bandwidth = min(bandwidth, terms.get("both_ways_bps", math.inf))
+    question = exchange_question(
+        exchange,
+        workers,
+        size,
+        bandwidth_bps=bandwidth * share,
+        latency_s=latency_s,
+        topology=f"star:down={round(down)}bps" if "rate" in row.bandwidth_kind else "star",
+        pipeline=more.get("pipeline"),
+        eager=more.get("eager", False),
+        effects=effects,
+    )
+    return [RowPlan.of(question)]
+
+
+SLOW_START: dict[str, Any] = {"protocol": "tcp", "mtu": JUMBO}
+"""A message alone on a connection that was idle for a second: TCP starts again from its initial window."""
+KINDS: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {
+    ("nccl", "point to point"): ("point-to-point", {"effects": SLOW_START | {"streams": NCCL_SOCKETS}}),
+    ("gloo", "point to point"): ("point-to-point", {"effects": SLOW_START}),
+    ("nccl", "all-reduce"): ("ring-all-reduce", {"pipeline": NCCL_RING}),
+    ("gloo", "all-reduce"): ("ring-all-reduce", {"pipeline": GLOO_RING, "effects": GLOO_EFFECTS}),
+    ("nccl", "broadcast"): ("chain-broadcast", {"pipeline": NCCL_CHAIN}),
+    ("gloo", "broadcast"): ("tree-broadcast", {"eager": True, "effects": SLOW_START}),
+    ("nccl", "reduce"): ("chain-reduce", {"pipeline": NCCL_CHAIN}),
+    ("gloo", "reduce"): ("reduce-scatter-gather", {"pipeline": GLOO_RING, "effects": GLOO_EFFECTS}),
+    ("nccl", "reduce + broadcast"): ("chain-reduce-broadcast", {"pipeline": NCCL_CHAIN}),
+    ("nccl", "all-to-all + all-gather"): ("sharded", {"pipeline": NCCL_RING}),
+}
+"""The exchange of a backend and an algorithm, and how the backend runs it."""
+
+
+def _wan_plans(row: PublishedRow, terms: Terms) -> list[RowPlan]:
+    latency_s, size = stated(row, "latency_s", "bytes_per_rank")
+    question = exchange_question(
+        "point-to-point",
+        2,
+        size,
+        bandwidth_bps=terms["bandwidth_bps"],
+        latency_s=latency_s,
+        effects={"protocol": "tcp", "streams": NCCL_SOCKETS, "window_bytes": round(terms["window_bytes"])},
+    )
+    return [RowPlan.of(question)]
+
+
+REGIONS = CalibratedCluster(
+    "AWS regions over IPsec",
+    {"bandwidth_bps": Term("bit/s", 1.1e9, 1e8, 1e10), "window_bytes": Term("B", 6e5, 1e4, 1e8)},
+    lambda row: row.what.endswith("->Virginia"),
+    "pairs whose receiver is in Virginia",
+)
+
+
+def _cluster(row: PublishedRow) -> CalibratedCluster:
+    return GLOO if row.backend == "gloo" else NCCL
+
+
+def _source(
+    name: str, page: str, leaves_out: str, cluster: Callable[[PublishedRow], CalibratedCluster] = _cluster
+) -> Source:
+    return Source(name=name, begins=(PAGE + page,), cluster=cluster, plans=_plans, leaves_out=leaves_out)
+
+
+SOURCES = (
+    _source(
+        "tc_cluster all-reduce",
+        "allreduce.md",
+        "Without a rate limit, hosts reach 6.5 to 9 Gbit/s of the instance's 10 in both directions at once. gloo over "
+        "delayed links is a tenth slower than two segments in flight and a notice per segment explain.",
+    ),
+    _source(
+        "tc_cluster broadcast",
+        "broadcast.md",
+        "NCCL's chain starts from idle connections: every hop's slow start delays the next, which a slice that is a "
+        "message by itself does not show.",
+    ),
+    _source(
+        "tc_cluster reduce",
+        "reduce.md",
+        "gloo's reduce-scatter is slower than its all-reduce by a fifth; the source does not show why.",
+    ),
+    _source(
+        "tc_cluster point to point",
+        "p2p.md",
+        "The times seem to leave out a latency: with a rate limit, 10 ms of delay add 2 ms over NCCL.",
+    ),
+    Source(
+        name="tc_cluster regions",
+        begins=(PAGE + "p2p.md (AWS regions",),
+        cluster=lambda row: REGIONS,
+        plans=_wan_plans,
+        leaves_out="Losses and other traffic on the public Internet, which differ from pair to pair.",
+    ),
+    _source(
+        "tc_cluster Simulate_DP",
+        "Simulate_DP.md",
+        "This campaign was slower than the other, and irregularly so: 256 MiB at 16 machines and 50 ms took 28.6 s "
+        "where 1024 MiB took 36.3 s.",
+        lambda row: CAMPAIGN,
+    ),
+)
