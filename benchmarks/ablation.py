@@ -48,8 +48,8 @@ class Ablation:
 
     Parameters
     ----------
-    term, unit, formula
-        The term in words, its unit, and what it adds to a prediction.
+    term
+        The term in words; docs/host-model.md has its unit and formula.
     wire
         Fields of :class:`netsim.cluster.framing.Wire` that change.
     measured
@@ -61,8 +61,6 @@ class Ablation:
     """
 
     term: str
-    unit: str = ""
-    formula: str = ""
     wire: Mapping[str, Any] = field(default_factory=dict)
     measured: Measured = lambda measured: measured
     terms: Mapping[str, Any] = field(default_factory=dict)
@@ -86,120 +84,25 @@ def without_message_work(m: P2PMeasurements) -> P2PMeasurements:
 
 FULL = Ablation(term="all terms")
 ABLATIONS = (
-    Ablation(
-        term="frame headers",
-        unit="66 B a frame",
-        formula="bytes on a link = b + 66 ceil(b / 1448)",
-        wire={"header_bytes": 0},
-    ),
-    Ablation(
-        term="acknowledgements",
-        unit="66 B for every max(2, g) segments",
-        formula="load on the way back = s · rate",
-        wire={"ack_bytes": 0},
-    ),
-    Ablation(
-        term="one acknowledgement a group",
-        unit="segments",
-        formula="ack_every = max(2, g), without: 2",
-        wire={"ack_every": 2},
-    ),
-    Ablation(
-        term="token bucket (burst)",
-        unit="4096 B a link",
-        formula="an idle link sends it at once",
-        wire={"burst_bytes": 0},
-    ),
-    Ablation(
-        term="last group on credit",
-        unit="g frames",
-        formula="sent while tokens >= 0; the next message waits for the deficit",
-        wire={"gso_segments": 0},
-    ),
-    Ablation(
-        term="guaranteed rate of a pair",
-        unit="0.8 / (P - 1) of a link",
-        formula="a pair's own bucket; its rate while the link is in deficit",
-        wire={"guaranteed_rate": 0.0},
-    ),
-    Ablation(
-        term="ready notice",
-        unit="114 B a message, and 66 B",
-        formula="a frame on the way back, and its acknowledgement",
-        wire={"ready_bytes": 0},
-    ),
-    Ablation(
-        term="waking",
-        unit="s a thread",
-        formula="(small message - 2/3 CPU per message) / 2",
-        terms={"wake_warm_s": 0.0, "wake_cold_s": 0.0},
-    ),
-    Ablation(
-        term="waking: warm and cold",
-        unit="s, time constant 6 ms",
-        formula="cold + (warm - cold) exp(-idle / 6 ms), without: cold",
-        measured=lambda m: replace(m, warm_small_s=m.idle_small_s),
-    ),
-    Ablation(
-        term="CPU per message",
-        unit="core s",
-        formula="a third each to expect, pack and take in",
-        measured=without_message_work,
-    ),
-    Ablation(
-        term="CPU of a header",
-        unit="core s",
-        formula="once for a message whose size its receiver does not know",
-        measured=lambda m: replace(m, concurrent_header_s=m.concurrent_small_s),
-    ),
-    Ablation(
-        term="forwarding CPU",
-        unit="core s a byte",
-        formula="on the ranks' cores while a message is under way",
-        measured=changed(concurrent_small_cpu_s=None, concurrent_large_cpu_s=None),
-    ),
-    Ablation(
-        term="delivery lag",
-        unit="s a byte",
-        formula="added to a message's arrival",
-        measured=lambda m: replace(m, idle_large_s=m.idle_small_s),
-    ),
-    Ablation(
-        term="duplex loss",
-        unit="fraction of a rate",
-        formula="more load on the way back",
-        measured=changed(concurrent_large_s=0.0),
-    ),
-    Ablation(
-        term="duplex loss ends",
-        unit="bytes",
-        formula="only for as many bytes as it was measured with, without: for all",
-        terms={"duplex_loss_bytes": 2**50},
-    ),
-    Ablation(
-        term="calls",
-        unit="core s",
-        formula="a computation's besides its bytes",
-        measured=changed(merge_s=0.0),
-    ),
-    Ablation(
-        term="calls: warm and cold",
-        unit="core s, time constant 6 ms",
-        formula="cold + (warm - cold) exp(-idle / 6 ms), without: cold",
-        measured=changed(concurrent_merge_s=math.inf),
-    ),
-    Ablation(
-        term="merged bytes",
-        unit="core s a byte",
-        formula="a merge's, for each byte that it reads",
-        measured=changed(merge_s_per_byte=0.0),
-    ),
-    Ablation(
-        term="shared cores",
-        unit="cores",
-        formula="ranks share max-min, without: a core each",
-        own_cores=True,
-    ),
+    Ablation(term="frame headers", wire={"header_bytes": 0}),
+    Ablation(term="acknowledgements", wire={"ack_bytes": 0}),
+    Ablation(term="one acknowledgement a group", wire={"ack_every": 2}),
+    Ablation(term="token bucket (burst)", wire={"burst_bytes": 0}),
+    Ablation(term="last group on credit", wire={"gso_segments": 0}),
+    Ablation(term="guaranteed rate of a pair", wire={"guaranteed_rate": 0.0}),
+    Ablation(term="ready notice", wire={"ready_bytes": 0}),
+    Ablation(term="waking", terms={"wake_warm_s": 0.0, "wake_cold_s": 0.0}),
+    Ablation(term="waking: warm and cold", measured=lambda m: replace(m, warm_small_s=m.idle_small_s)),
+    Ablation(term="CPU per message", measured=without_message_work),
+    Ablation(term="CPU of a header", measured=lambda m: replace(m, concurrent_header_s=m.concurrent_small_s)),
+    Ablation(term="forwarding CPU", measured=changed(concurrent_small_cpu_s=None, concurrent_large_cpu_s=None)),
+    Ablation(term="delivery lag", measured=lambda m: replace(m, idle_large_s=m.idle_small_s)),
+    Ablation(term="duplex loss", measured=changed(concurrent_large_s=0.0)),
+    Ablation(term="duplex loss ends", terms={"duplex_loss_bytes": 2**50}),
+    Ablation(term="calls", measured=changed(merge_s=0.0)),
+    Ablation(term="calls: warm and cold", measured=changed(concurrent_merge_s=math.inf)),
+    Ablation(term="merged bytes", measured=changed(merge_s_per_byte=0.0)),
+    Ablation(term="shared cores", own_cores=True),
 )
 
 
@@ -346,14 +249,13 @@ def row(ablation: Ablation, full: Errors, without: Errors, decision: str) -> str
     exchanges = {name: (median(errors), median(without.by_exchange[name])) for name, errors in full.by_exchange.items()}
     most = max(exchanges, key=lambda name: exchanges[name][1] - exchanges[name][0])
     before, after = exchanges[most]
-    what = [ablation.term, ablation.unit, ablation.formula]
     figures = [
         f"{median(full.believed):.2%} → {median(without.believed):.2%}",
         f"{summary(full.believed)[1]:.1%} → {summary(without.believed)[1]:.1%}",
         f"{most}: {before:.2%} → {after:.2%}",
         f"{median(full.small):.1%} → {median(without.small):.1%}",
     ]
-    return f"| {' | '.join([*what, *figures, decision])} |"
+    return f"| {' | '.join([ablation.term, *figures, decision])} |"
 
 
 def main() -> None:
@@ -373,8 +275,8 @@ def main() -> None:
     spread = Spread.of(runs)
     medians = ", ".join(f"{median(run.believed):.2%}" for run in runs)
     print(f"{len(full.believed)} exchanges; median |error| with all terms, of each run: {medians}\n")
-    print("| term | unit | formula | median \\|error\\| | worst | most in one exchange | below 100 kB | |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| term | median \\|error\\| | worst | most in one exchange | below 100 kB | |")
+    print("|---|---|---|---|---|---|")
     going = []
     for index in indices:
         without = pooled(by_index[index])

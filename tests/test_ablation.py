@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 from netsim.cluster.plan import Cluster
 from netsim.testbed.campaign import model_of
 from netsim.testbed.cells import Cell
+from netsim.testbed.host_model import HostTerms
 from netsim.testbed.p2p_measurements import P2PMeasurements
 
 ablation: Any = pytest.importorskip("benchmarks.ablation", reason="the benchmarks are in the checkout only")
@@ -91,6 +92,16 @@ def test_a_term_that_is_left_out_is_zero_and_only_its_message_explains_the_rest(
     assert differing == gone | absorbing
     assert {without[name] for name in gone} == {0.0}
     assert all(without[name] > full[name] for name in absorbing)
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(HostTerms)])
+def test_every_host_term_is_left_out_by_some_ablation(name: str) -> None:
+    record = {"cluster": asdict(CLUSTER), "cores": 2}
+    values = [
+        getattr(ablation.AblatedModel.of(record, each).terms(each.measured(MEASURED)), name)
+        for each in (ablation.FULL, *ablation.ABLATIONS)
+    ]
+    assert any(value != values[0] for value in values)
 
 
 def test_a_term_stays_if_the_median_rises_by_more_than_two_runs_differ() -> None:

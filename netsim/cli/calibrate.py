@@ -32,7 +32,7 @@ MEASURING: Mapping[str, Any] = {
 
 @takes(workload=MEASURING["workload"], batch_size=MEASURING["batch_size"])
 def calibrate(
-    out: Annotated[Path, option("File for the profile.")] = PROFILE,
+    out: Annotated[Path, option("File for the profile.", metavar="FILE")] = PROFILE,
     local: Annotated[
         int | None,
         option("Measure in a shaped cluster of P hosts on this machine, not over loopback.", metavar="P", parser=whole),
@@ -48,6 +48,7 @@ def calibrate(
             "Measure nothing, and read the table or JSON of nccl-tests, or the table of osu_allreduce, osu_latency or "
             "osu_bw, from this file.",
             "--from",
+            metavar="FILE",
         ),
     ] = None,
     collective: Annotated[

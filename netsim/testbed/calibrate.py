@@ -28,12 +28,12 @@ OTHERS_S = 28.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationPlan:
-    """What is measured, and where.
+    """The measurements of a calibration, and the place where they are made.
 
     Parameters
     ----------
     where, command
-        Where it is measured, and the command that asked for it.
+        The place of the measurements, and the command that asked for them.
     backend
         Backend of torch.distributed.
     nominal_bps

@@ -1,4 +1,4 @@
-"""The cells of a validation, each an exchange or an algorithm's rounds, and how one rank measures them."""
+"""The cells of a validation, each an exchange or an algorithm's rounds, and their measurement on one rank."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REMEASURE_AFTER_S = 6.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """What is measured and predicted once: an exchange, or rounds of an algorithm's training.
+    """An exchange, or rounds of training with one algorithm, which are measured and predicted.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ class Cell:
     sends
         When a send is done: ``eager`` or ``rendezvous``.
     repeats
-        How often it is measured.
+        Number of measurements.
     experiment
         An :meth:`netsim.experiment.configuration.Experiment.config` with one algorithm; None for an exchange.
     """

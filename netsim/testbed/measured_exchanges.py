@@ -1,4 +1,4 @@
-"""One rank's part in measuring exchanges, which all ranks start at one instant."""
+"""The measurement of exchanges, as one rank makes it; all ranks start an exchange at the same instant."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import Any, NamedTuple
 from netsim._util.system import busy_share, processor_ticks
 from netsim.comm.payload import Dense, Sparse, Vector
 from netsim.comm.worker import Sends, Worker
-from netsim.testbed.exchanges import EXCHANGES, SPREAD
+from netsim.testbed.exchanges import EXCHANGES, SPREAD, shift
 from netsim.testbed.simultaneous_start import SimultaneousStart, idle_until_all_done, rank_interpreter, sleep_until
 
 
 class Span(NamedTuple):
-    """When a rank began and ended an exchange, and :func:`netsim._util.system.processor_ticks` before and after it.
+    """The instants at which a rank began and ended an exchange, and the processors' ticks before and after it.
 
-    The ticks are read while all ranks are idle, since reading them takes as long as a small message.
+    The ticks (:func:`netsim._util.system.processor_ticks`) are read while all ranks are idle, because reading them
+    takes as long as a small message.
     """
 
     began: float
@@ -26,9 +27,9 @@ class Span(NamedTuple):
 
 
 class TimedExchange(NamedTuple):
-    """Seconds of an exchange, ``seconds[repeat][rank]``, and the busy fraction of all core time meanwhile.
+    """Seconds of an exchange, ``seconds[repeat][rank]``, and the busy share of core time during the exchange.
 
-    The fraction is that of the machine of the slowest rank; None where the kernel does not tell.
+    The share is that of the slowest rank's machine; None if the kernel does not report it.
     """
 
     seconds: list[list[float]]
@@ -55,10 +56,10 @@ def measured_exchange(
     start: SimultaneousStart,
     on_repeat: Callable[[int], None],
 ) -> TimedExchange:
-    """Measure an exchange; one more repeat goes before, which opens connections and is not counted.
+    """Measure an exchange. A first repeat opens connections and is not counted.
 
-    Times run from the start of the last rank, and those of a single flow from the start of its sender and receiver.
-    Where ranks have no clock in common, each rank's time runs from its own start.
+    Times start when the last rank starts; the time of a single flow starts when both its sender and its receiver have
+    started. If ranks share no clock, each rank's time starts with its own start.
 
     Parameters
     ----------
@@ -109,7 +110,7 @@ def measured_exchange(
 
 
 def _seconds(spans: Sequence[Span], source: Callable[[int, int], int] | None) -> list[float]:
-    """Return each rank's seconds since all ranks had begun or, if given, since it and its `source` had."""
+    """Return each rank's seconds since all ranks had begun; with `source`, since the rank and its source had begun."""
     begun = [span.began for span in spans]
     since = [
         max(begun) if source is None else max(begun[rank], begun[source(rank, len(spans))])
@@ -134,7 +135,7 @@ def check(exchange: str, result: Any, rank: int, ranks: int) -> None:
         "gtopk-tree": [1.0],
         "ps-in": inputs if rank == 0 else None,
         "ps-out": [1.0],
-        "permutation": [inputs[rank - max(1, ranks // 2 - 1)]],
+        "permutation": [inputs[rank - shift(ranks)]],
     }[exchange]
     got = result if result is None or isinstance(result, list) else [result]
     if expected is None and got is None:

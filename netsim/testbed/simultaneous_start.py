@@ -1,4 +1,4 @@
-"""How ranks that are measured start at one instant, and stay idle once they are done."""
+"""The simultaneous start of measured ranks, and their idleness afterwards."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ twice as long as the others."""
 
 
 class SimultaneousStart:
-    """Starts all ranks at an instant of the clock that they share, or as they leave a barrier.
+    """Starts all ranks at one instant of their common clock; ranks without a common clock start after a barrier.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class SimultaneousStart:
         return instant
 
     def agree(self) -> float:
-        """Return an instant of this rank's monotonic clock at which all ranks start, and do not wait for it."""
+        """Return the instant of this rank's monotonic clock at which all ranks start, without waiting for it."""
         import torch
         import torch.distributed as dist
 
@@ -82,7 +82,7 @@ class SimultaneousStart:
 
 
 def idle_until_all_done(began: float, longest_s: float) -> None:
-    """Sleep until every rank should be done that started at `began` and takes at most about `longest_s`."""
+    """Sleep until all ranks should be done, which started at `began` and take about `longest_s` at most."""
     sleep_until(began + longest_s + IDLE_MARGIN_S)
 
 

@@ -33,9 +33,9 @@ def measured_rounds(
     start: SimultaneousStart,
     on_repeat: Callable[[int], None],
 ) -> dict[str, Any]:
-    """Train with the first algorithm of an experiment, again and again from the same initial parameters.
+    """Train repeatedly with the first algorithm of an experiment, from the same initial parameters each time.
 
-    The first repeat is not counted, nor is the first round of each, which costs more than those after it.
+    The first repeat is not counted, nor is the first round of each repeat, because both take longer than the others.
 
     Parameters
     ----------
@@ -92,8 +92,8 @@ def measured_rounds(
 def seconds_a_round(ends: Sequence[Sequence[float]]) -> float:
     """Return the seconds of a round after the first, in the mean over ranks.
 
-    Ranks that share cores end a round one after another, in another order each time. So the slowest rank is mostly the
-    one that ended the first round early, and the mean says more than the maximum.
+    Ranks that share cores end a round one after another, in another order each time. The slowest rank is therefore
+    mostly a rank that ended the first round early, and the mean is more informative than the maximum.
 
     Parameters
     ----------

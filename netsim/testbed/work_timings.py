@@ -23,9 +23,9 @@ from netsim.training.sgd import descend
 
 ELEMENTS = (16_384, 131_072, 1_048_576, 4_194_304)
 DENSITIES = (0.001, 0.01)
-"""Two densities, since one does not tell the cost of an entry from that of an element."""
+"""Two densities, because from one the costs of an entry and of an element cannot be separated."""
 ALGORITHMS = ("dense", "topk", "gtopk", "ps", "ps-topk")
-"""Algorithms that between them call all functions with which the usual algorithms select and merge."""
+"""Algorithms that together call all functions with which the usual algorithms select and merge."""
 BUDGET_S = 12.0
 """Seconds after which larger vectors are left out."""
 WORKERS = 4
