@@ -32,6 +32,7 @@ LARGEST_CHUNK = 2**23
 """Bytes of a chunk, 16 slices of NCCL and twice its window, beyond which an exchange is not played but extrapolated."""
 WINDOW = 64
 """Messages that osu_bw sends before it waits for an answer, by default."""
+MOST_RANKS = 4096
 MOST_FITS = 30
 SAME = 1e-3
 """Relative change of α and β below which a fit is not repeated."""
@@ -48,7 +49,7 @@ class CriticalTerms(NamedTuple):
 
 Counting = Callable[[int, int, float, float], CriticalTerms]
 """Returns the terms of an exchange from ranks, bytes, α in seconds, and β in seconds per byte."""
-Program = Callable[[Worker, SizeOnly], Awaitable[Any]]
+CollectiveProgram = Callable[[Worker, SizeOnly], Awaitable[Any]]
 
 
 def message_terms(workers: int, nbytes: int, latency_s: float, byte_s: float) -> CriticalTerms:
@@ -61,7 +62,7 @@ def window_terms(workers: int, nbytes: int, latency_s: float, byte_s: float) -> 
     return CriticalTerms(2 / WINDOW, nbytes)
 
 
-def simulated_terms(program: Program, *, parts: bool = False, chunked: bool = True) -> Counting:
+def simulated_terms(program: CollectiveProgram, *, parts: bool = False, chunked: bool = True) -> Counting:
     """Return what counts the terms of a collective by simulating it.
 
     Times are the longest of many sums of latencies and bytes, so they are α · ∂/∂α + β · ∂/∂β. Beyond
@@ -169,8 +170,8 @@ def profile_of_table(
     operation = _said(where, "collective", table.operation, collective, "all-reduce")
     check_choice("collective", operation, ["all-reduce", *SIMULATED])
     ranks = _said(where, "workers", table.workers, workers, "8")
-    if ranks < 2:
-        raise UsageError(f"workers {ranks} must be at least 2: the messages of one rank use no link")
+    if not 2 <= ranks <= MOST_RANKS:
+        raise UsageError(f"workers {ranks} must be 2 to {MOST_RANKS:,}: one rank uses no link, and more take long")
     if operation == "all-reduce":
         counting = all_reduce_terms(algorithm or "dense")
     elif algorithm is None:
