@@ -78,7 +78,7 @@ def test_alpha_and_beta_come_back_from_a_table_of_rings(
         assert predicted == pytest.approx(ring_s(ranks, size, alpha, beta), rel=1e-3)
     assert found.link.fixed_s == pytest.approx(alpha, rel=1e-3)
     assert found.provenance.ranks == ranks
-    assert found.provenance.measured == "all-reduce by dense on 2 machines"
+    assert found.provenance.measured == "all-reduce by dense on 2 machines, fitted over star"
     assert found.link.residual_worst < 1e-3
 
 
@@ -143,6 +143,18 @@ def test_pipelined_collectives_of_nccl_are_fitted(
     assert found.link.residual_worst < 2e-3
 
 
+def test_the_links_between_machines_are_fitted_beside_known_ones_inside(tmp_path: Path) -> None:
+    """A ring of 4 ranks crosses each of 2 machines' links once. Every step waits for that hop, and 5 µs inside."""
+    alpha, beta, inside_s = 4e-5, 1e-9, 5e-6
+    sizes = [4 * size for size in SIZES]
+    text = of_nccl_tests(4, lambda size: ring_s(4, size, alpha + inside_s, beta), sizes)
+    found = calibrated(text, tmp_path, topology="machines:gpus=2,inside=80GB/s,inside-latency=5us")
+    assert found.link.fixed_s == pytest.approx(alpha, rel=2e-3)
+    assert found.link.each_s == pytest.approx(beta, rel=2e-3)
+    with pytest.raises(UsageError, match="decides the bandwidth or latency of all links"):
+        calibrated(text, tmp_path, topology="machines:gpus=2,network=25Gbps,network-latency=5us")
+
+
 def test_other_layouts_of_the_table_are_read(tmp_path: Path) -> None:
     """Of 2020: no group, no root, and the log of NCCL between; of 2026: statistics of iterations, and a time of day."""
     old = (
@@ -197,7 +209,7 @@ def test_an_all_reduce_is_known_by_its_bus_bandwidth(tmp_path: Path) -> None:
     text = of_nccl_tests(4, lambda size: ring_s(4, size, 1e-4, 1e-9), [10**6, 10**7, 10**8]).partition("\n")[2]
     assert "all_reduce" not in text
     found = calibrated(text, tmp_path)
-    assert found.provenance.measured == "all-reduce by dense on 2 machines"
+    assert found.provenance.measured == "all-reduce by dense on 2 machines, fitted over star"
 
 
 def test_the_json_of_nccl_tests_is_read(tmp_path: Path) -> None:

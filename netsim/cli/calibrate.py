@@ -61,6 +61,10 @@ def calibrate(
     algorithm: Annotated[
         str | None, option("With --from, the algorithm that made an all-reduce. [default: dense, a ring]")
     ] = None,
+    topology: Annotated[
+        str | None,
+        option("With --from, the network of the ranks, whose open bandwidth and latency are fitted. [default: star]"),
+    ] = None,
     as_json: Annotated[bool, option("Print the profile as JSON instead of a summary.", "--json")] = False,
     **training: Any,
 ) -> None:
@@ -76,7 +80,7 @@ def calibrate(
 
     check_outputs({"out": out}, {"from": table})
     nominal = None if bandwidth is None else parse_bandwidth(bandwidth)
-    of_table = {"collective": collective, "workers": workers, "algorithm": algorithm}
+    of_table = {"collective": collective, "workers": workers, "algorithm": algorithm, "topology": topology}
     profile: Profile | None
     if table is None:
         _refuse(of_table, dict.fromkeys(of_table), "but no file with --from")
@@ -200,7 +204,7 @@ def _summary(profile: Profile, out: Path | None) -> list[str]:
     if source.where == "file":
         texts += [f"         {_residual(point)}" for point in link.points]
         written = "" if out is None else f" Written to {out}."
-        texts.append(f"{profile.title()}: {source.measured}, fitted as if all ranks were alike on one switch.{written}")
+        texts.append(f"{profile.title()}: {source.measured}.{written}")
         if link.residual_median > FITS_BADLY:
             texts.append("One α and one β explain these times badly: leave out sizes, or name another --algorithm.")
         return texts

@@ -1,8 +1,9 @@
 """A profile from another program's benchmark: α and β of the links that explain its times.
 
 On its critical path an exchange spends a number of latencies and a number of bytes, so that it takes
-latencies · α + bytes · β. A simulation says how many: it plays the exchange over an idle star of such links. Where an
-exchange is pipelined, both numbers depend on α and β, and the fit is repeated until they no longer change.
+latencies · α + bytes · β, and a known time on links that have a bandwidth of their own, such as those inside a machine.
+A simulation says how many: it plays the exchange over an idle network. Where an exchange is pipelined, the numbers
+depend on α and β, and the fit is repeated until they no longer change.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from netsim.network.fabric import Fabric
 from netsim.simulator.exchange_time import exchange_time
 from netsim.testbed.benchmark_tables import BenchmarkTable
 from netsim.testbed.line_fits import exchange_line
-from topologies import STARS, build
+from topologies import STARS, build, taken
 from topologies.builder import Shape
 
 LARGEST_CHUNK = 2**23
@@ -41,23 +42,28 @@ STEP = 1e-3
 
 
 class CriticalTerms(NamedTuple):
-    """The latencies and the bytes that an exchange spends on its critical path: it takes latencies · α + bytes · β."""
+    """The critical path of an exchange: it takes latencies · α + bytes · β + other_s."""
 
     latencies: float
     nbytes: float
+    other_s: float = 0.0
 
 
-Counting = Callable[[int, int, float, float], CriticalTerms]
-"""Returns the terms of an exchange from ranks, bytes, α in seconds, and β in seconds per byte."""
+class Trial(NamedTuple):
+    """Links with which an exchange is simulated: α in seconds, and β in seconds per byte, of those not given."""
+
+    topology: str
+    workers: int
+    alpha_s: float
+    byte_s: float
+
+
+Counting = Callable[[int, Trial], CriticalTerms]
+"""Returns the terms of an exchange of so many bytes."""
 CollectiveProgram = Callable[[Worker, SizeOnly], Awaitable[Any]]
 
 
-def message_terms(workers: int, nbytes: int, latency_s: float, byte_s: float) -> CriticalTerms:
-    """Return the terms of one message, or of ranks that each send one to their neighbour at the same time."""
-    return CriticalTerms(1.0, nbytes)
-
-
-def window_terms(workers: int, nbytes: int, latency_s: float, byte_s: float) -> CriticalTerms:
+def window_terms(nbytes: int, trial: Trial) -> CriticalTerms:
     """Return the terms of one of WINDOW messages sent one after another, which one short answer acknowledges."""
     return CriticalTerms(2 / WINDOW, nbytes)
 
@@ -65,8 +71,8 @@ def window_terms(workers: int, nbytes: int, latency_s: float, byte_s: float) -> 
 def simulated_terms(program: CollectiveProgram, *, parts: bool = False, chunked: bool = True) -> Counting:
     """Return what counts the terms of a collective by simulating it.
 
-    Times are the longest of many sums of latencies and bytes, so they are α · ∂/∂α + β · ∂/∂β. Beyond
-    LARGEST_CHUNK, pipelines are full, and both terms grow linearly with the size.
+    A time is the longest of many sums of latencies, bytes and known times, so that its derivatives by α and β are the
+    latencies and bytes of the critical path. Beyond LARGEST_CHUNK pipelines are full, and all terms grow linearly.
 
     Parameters
     ----------
@@ -79,27 +85,43 @@ def simulated_terms(program: CollectiveProgram, *, parts: bool = False, chunked:
     """
 
     @lru_cache(maxsize=64)
-    def played(workers: int, nbytes: int, latency_s: float, byte_s: float) -> CriticalTerms:
-        elements = max(1, round(nbytes / VALUE_BYTES / (workers if parts else 1)))
-        bandwidth_bps = min(FASTEST_BPS, max(1, round(8 / byte_s)))
+    def played(nbytes: int, trial: Trial) -> CriticalTerms:
+        elements = max(1, round(nbytes / VALUE_BYTES / (trial.workers if parts else 1)))
 
-        def seconds(alpha_s: float) -> float:
-            star = Shape(workers, bandwidth_bps, alpha_s)
-            return exchange_time(program, elements, Fabric(build(STARS[0], star)))
+        def seconds(alpha_s: float, bandwidth_bps: int) -> float:
+            shape = Shape(trial.workers, bandwidth_bps, alpha_s)
+            return exchange_time(program, elements, Fabric(build(trial.topology, shape)))
 
-        taken = seconds(latency_s)
-        latencies = (seconds(latency_s * (1 + STEP)) - taken) / (STEP * latency_s)
-        return CriticalTerms(latencies, (taken - latencies * latency_s) * bandwidth_bps / 8)
+        bandwidth_bps = min(FASTEST_BPS, max(1, round(8 / trial.byte_s)))
+        slower_bps = max(1, round(bandwidth_bps / (1 + STEP)))
+        taken = seconds(trial.alpha_s, bandwidth_bps)
+        later = seconds(trial.alpha_s * (1 + STEP), bandwidth_bps) - taken
+        slower = seconds(trial.alpha_s, slower_bps) - taken
+        latencies = later / (STEP * trial.alpha_s)
+        paid = slower / (8 / slower_bps - 8 / bandwidth_bps) if slower_bps < bandwidth_bps else 0.0
+        return CriticalTerms(latencies, paid, taken - latencies * trial.alpha_s - paid * 8 / bandwidth_bps)
 
-    def count(workers: int, nbytes: int, latency_s: float, byte_s: float) -> CriticalTerms:
-        largest = LARGEST_CHUNK * (workers if chunked else 1)
+    def count(nbytes: int, trial: Trial) -> CriticalTerms:
+        largest = LARGEST_CHUNK * (trial.workers if chunked else 1)
         if nbytes <= largest:
-            return played(workers, nbytes, latency_s, byte_s)
-        half, whole = (played(workers, size, latency_s, byte_s) for size in (largest // 2, largest))
+            return played(nbytes, trial)
+        half, whole = (played(size, trial) for size in (largest // 2, largest))
         more = (nbytes - largest) / (largest / 2)
         return CriticalTerms(*(after + more * (after - before) for before, after in zip(half, whole, strict=True)))
 
     return count
+
+
+async def _to_the_next(worker: Worker, vector: SizeOnly) -> None:
+    before, after = ((worker.rank + step) % worker.workers for step in (-1, 1))
+    await worker.sendrecv(after, vector, before, template=vector)
+
+
+async def _to_the_last(worker: Worker, vector: SizeOnly) -> None:
+    if worker.rank == 0:
+        await worker.send(worker.workers - 1, vector)
+    elif worker.rank == worker.workers - 1:
+        await worker.recv(0, template=vector)
 
 
 async def _all_gather(worker: Worker, vector: SizeOnly) -> None:
@@ -112,8 +134,8 @@ SIMULATED: Mapping[str, Counting] = {
     "reduce-scatter": simulated_terms(partial(ring_reduce_scatter, pipeline=Pipeline())),
     "broadcast": simulated_terms(partial(chain_broadcast, pipeline=Pipeline()), chunked=False),
     "reduce": simulated_terms(partial(chain_reduce, pipeline=Pipeline()), chunked=False),
-    "sendrecv": message_terms,
-    "latency": message_terms,
+    "sendrecv": simulated_terms(_to_the_next),
+    "latency": simulated_terms(_to_the_last),
     "bandwidth": window_terms,
 }
 """By names of operations in nccl-tests and OSU, how NCCL and OSU make them. An all-reduce has several algorithms."""
@@ -142,6 +164,7 @@ def profile_of_table(
     collective: str | None = None,
     workers: int | None = None,
     algorithm: str | None = None,
+    topology: str = STARS[0],
     nominal_bps: float | None = None,
 ) -> Profile:
     """Return the profile of a benchmark's table: α and β of links, and no cost of hosts.
@@ -156,6 +179,8 @@ def profile_of_table(
         The operation and the number of ranks, where the table does not say.
     algorithm
         The dense algorithm that made an all-reduce; dense, a ring, if None.
+    topology
+        The network; α and β are those of its links that the topology leaves open.
     nominal_bps
         Nominal bandwidth of the links in bit/s; None if it is not given.
 
@@ -179,7 +204,9 @@ def profile_of_table(
     else:
         raise UsageError(f"algorithm {algorithm!r} was given, but {where} has times of {operation}; leave it out")
     points = [ProfilePoint.of(size, seconds) for size, seconds in table.seconds.items()]
-    fitted = _fitted(points, counting, ranks, where)
+    if not (taken(topology).bandwidth and taken(topology).latency):
+        raise UsageError(f"topology {topology!r} decides the bandwidth or latency of all links; leave that open")
+    fitted = _fitted(points, counting, topology, ranks, where)
     efficiency = None if nominal_bps is None else 8 / fitted.each_s / nominal_bps
     how = f" by {algorithm or 'dense'}" if operation == "all-reduce" else ""
     where_run = f" on {table.machines} machine{'s' if table.machines > 1 else ''}" if table.machines else ""
@@ -190,7 +217,7 @@ def profile_of_table(
             date=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             command=command,
             where="file",
-            measured=f"{operation}{how}{where_run}",
+            measured=f"{operation}{how}{where_run}, fitted over {topology}",
             backend=table.program,
             ranks=ranks,
             netsim=version(),
@@ -212,13 +239,13 @@ def _said(where: str, name: str, found: Answer | None, given: Answer | None, exa
     return value
 
 
-def _fitted(points: Sequence[ProfilePoint], counting: Counting, ranks: int, where: str) -> Line:
+def _fitted(points: Sequence[ProfilePoint], counting: Counting, topology: str, ranks: int, where: str) -> Line:
     """Return α and β with the residual of every point."""
     sizes, seconds = [point.size for point in points], [point.seconds for point in points]
     alpha_s, byte_s, fits = min(seconds), max(seconds) / max(sizes), 0
     while True:
-        terms = [counting(ranks, size, alpha_s, byte_s) for size in sizes]
-        line = exchange_line(points, [each.latencies for each in terms], [each.nbytes for each in terms])
+        trial = Trial(topology, ranks, alpha_s, byte_s)
+        line = exchange_line(points, *zip(*(counting(size, trial) for size in sizes), strict=True))
         if not (line.fixed_s > 0 and line.each_s > 0):
             raise NetsimError(
                 f"{where}: times of {sizes[0]} to {sizes[-1]} bytes make no α and β: large exchanges took no longer, "

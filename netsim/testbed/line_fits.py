@@ -112,31 +112,37 @@ def link(sizes: Sequence[int], samples: Sequence[Sequence[float]], nominal_bps: 
     return LinkLine(**dict(fitted), free_bytes=free, nominal_bps=nominal_bps, efficiency=efficiency)
 
 
-def exchange_line(points: Sequence[ProfilePoint], latencies: Sequence[float], nbytes: Sequence[float]) -> Line:
-    """Return the α and β of messages from times of exchanges, each of which takes latencies · α + nbytes · β.
+def exchange_line(
+    points: Sequence[ProfilePoint], latencies: Sequence[float], nbytes: Sequence[float], other_s: Sequence[float]
+) -> Line:
+    """Return α and β from times of exchanges, each of which takes latencies · α + nbytes · β + other_s.
 
     Parameters
     ----------
     points
         The measured exchanges.
-    latencies, nbytes
-        For each exchange, the number of latencies, and the number of bytes on a link.
+    latencies, nbytes, other_s
+        For each exchange, the number of latencies, the number of bytes on a link, and the seconds that are known.
     """
-    return _fit(points, latencies, nbytes)[0]
+    return _fit(points, latencies, nbytes, other_s)[0]
 
 
 def _line(points: Sequence[ProfilePoint], free: float) -> tuple[Line, float]:
     """Return the line through points whose first `free` bytes cost nothing, and its loss."""
-    return _fit(points, [1.0] * len(points), [max(0.0, point.size - free) for point in points])
+    paid = [max(0.0, point.size - free) for point in points]
+    return _fit(points, [1.0] * len(points), paid, [0.0] * len(points))
 
 
-def _fit(points: Sequence[ProfilePoint], counts: Sequence[float], nbytes: Sequence[float]) -> tuple[Line, float]:
-    """Return the line fixed · counts + each · nbytes through points, and its loss."""
-    spreads = [point.high_s - point.low_s for point in points]
-    (fixed, per_byte), loss = terms([counts, nbytes], [point.seconds for point in points], spreads)
+def _fit(
+    points: Sequence[ProfilePoint], counts: Sequence[float], nbytes: Sequence[float], other_s: Sequence[float]
+) -> tuple[Line, float]:
+    """Return the line fixed · counts + each · nbytes + other_s through points, and its loss."""
+    spreads = [max(TOLERATED * point.seconds, point.high_s - point.low_s) for point in points]
+    rest = [point.seconds - other for point, other in zip(points, other_s, strict=True)]
+    (fixed, per_byte), loss = terms([counts, nbytes], rest, spreads)
     fitted = tuple(
-        point.against(fixed * count + per_byte * size)
-        for point, count, size in zip(points, counts, nbytes, strict=True)
+        point.against(fixed * count + per_byte * size + other)
+        for point, count, size, other in zip(points, counts, nbytes, other_s, strict=True)
     )
     residuals = _residuals([point.residual for point in fitted])
     return Line(fixed_s=fixed, each_s=per_byte, points=fitted, **residuals), loss
