@@ -1,11 +1,13 @@
-"""Critical paths: the chain of events that led to an instant, and the bottleneck that the longest chain shows."""
+"""Critical paths: the chains of events that led to an instant, and what the longest ones say of a round's time."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Hashable
+from collections.abc import Collection, Hashable, Sequence
 
+from netsim._util.units import PICOSECONDS
 from netsim.comm.worker import COMPUTE, SELECT
+from netsim.experiment.results import Timing
 from netsim.network.fabric import Link
 
 LONGEST = 4096
@@ -65,6 +67,37 @@ class CriticalPath:
                 totals[link._what] += link._duration
             link = link._previous
         return totals
+
+
+def timing(totals: Counter[Hashable], whole: int, chains: int, rounds: int, server_hosts: Sequence[str]) -> Timing:
+    """Return the parts of a round's time along critical paths, and its bottleneck.
+
+    Parameters
+    ----------
+    totals
+        Picoseconds of each kind of work, link and latency, summed over `chains` critical paths.
+    whole
+        Picoseconds of these critical paths in all.
+    chains
+        Number of critical paths: of the ranks that end last.
+    rounds
+        Number of rounds.
+    server_hosts
+        Hosts of parameter servers.
+    """
+
+    def seconds(picoseconds: int) -> float:
+        return picoseconds / (PICOSECONDS * rounds * chains)
+
+    compute = sum(totals[work] for work in COMPUTE)
+    select = sum(totals[work] for work in SELECT)
+    return Timing(
+        seconds(whole),
+        seconds(compute),
+        seconds(select),
+        seconds(whole - compute - select),
+        bound_by(totals, server_hosts),
+    )
 
 
 def bound_by(totals: Counter[Hashable], server_hosts: Collection[str]) -> str:

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import importlib.util
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from netsim._util.units import PICOSECONDS
-from netsim.comm.worker import COMPUTE, SELECT, Worker
+from netsim.comm.worker import Worker
 from netsim.experiment.results import Ranks, Timing, Way
 from netsim.network.fabric import Link
 from netsim.network.flow import Sharing
 from netsim.simulator.analytic import SERVER_LINK, WORKER_LINKS, Formulas, Star
-from netsim.simulator.critical_path import bound_by
+from netsim.simulator.critical_path import timing
 from netsim.simulator.layout import NoScheduleError, RoleMap
 from netsim.simulator.symmetry import RecordedPhase, SymmetryRecorder
 from netsim.simulator.vectorized import CriticalPathBacktracker, PlayedRound, RankClocks
@@ -246,34 +245,3 @@ def ranks_of(recorder: SymmetryRecorder, sent: np.ndarray, received: np.ndarray)
         tally.update({what: ranks * count for what, count in mine.items()})
     stored = max(mine.get("stored_value_bytes", 0) for mine in tallies)
     return Ranks(sent[:, 0], sent[:, 1], sent.sum(1), received.sum(1), tally, stored)
-
-
-def timing(totals: Counter[Hashable], whole: int, chains: int, rounds: int, server_hosts: Sequence[str]) -> Timing:
-    """Return where the time of a round went.
-
-    Parameters
-    ----------
-    totals
-        Picoseconds of each kind of work, link and latency, summed over `chains` critical paths.
-    whole
-        Picoseconds of these critical paths in all.
-    chains
-        Number of critical paths: of the ranks that end last.
-    rounds
-        Number of rounds.
-    server_hosts
-        Hosts of parameter servers.
-    """
-
-    def seconds(picoseconds: int) -> float:
-        return picoseconds / (PICOSECONDS * rounds * chains)
-
-    compute = sum(totals[work] for work in COMPUTE)
-    select = sum(totals[work] for work in SELECT)
-    return Timing(
-        seconds(whole),
-        seconds(compute),
-        seconds(select),
-        seconds(whole - compute - select),
-        bound_by(totals, server_hosts),
-    )

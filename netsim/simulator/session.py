@@ -24,9 +24,9 @@ from netsim.experiment.results import RankOutcome, Ranks, Result, Timing, Way, s
 from netsim.network.flow import Sharing
 from netsim.simulator.analytic import Star
 from netsim.simulator.checkpoint import Checkpoint, CheckpointObserver, CheckpointState
-from netsim.simulator.critical_path import CriticalPath
+from netsim.simulator.critical_path import CriticalPath, timing
 from netsim.simulator.effects_engine import EffectsTransport
-from netsim.simulator.engines import Inside, Training, all_at_once, closed_form, timing
+from netsim.simulator.engines import Inside, Training, all_at_once, closed_form
 from netsim.simulator.estimates import check_played, plays_too_long
 from netsim.simulator.event_engine import SimulatedTransport
 from netsim.simulator.layout import NoScheduleError, RoleMap
