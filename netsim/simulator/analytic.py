@@ -6,6 +6,7 @@ the representatives from where they are to where the last message leaves them, w
 ==========================  ==================================================================
 ring reduce-scatter         (P-1)(α + ⌈d/P⌉β), then as long again for the all-gather of chunks
 ring all-gather             (P-1)(α + mβ)
+pipelined ring              the slices that one rank sends, one after another: :meth:`Formulas.pipelined`
 Bruck's all-gather          ⌈log₂P⌉ α + (P-1) m β
 binomial tree               log₂P (α + mβ) up, and down
 parameter server            α + n m β from n workers, and to them; n (2α + (1 + m)β) if serial
@@ -19,7 +20,7 @@ Where a formula does not hold, NoScheduleError says why.
 from __future__ import annotations
 
 import inspect
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -28,6 +29,7 @@ import numpy as np
 from netsim._util.arrays import IntArray
 from netsim._util.units import HORIZON_PS, beyond_horizon
 from netsim.comm.collectives import (
+    Pipeline,
     broadcast_from_server,
     bruck_all_gather,
     gather,
@@ -37,7 +39,8 @@ from netsim.comm.collectives import (
     tree_broadcast,
     tree_reduce,
 )
-from netsim.comm.payload import SizeOnly, add, concatenate
+from netsim.comm.collectives.pipeline import addition
+from netsim.comm.payload import SizeOnly, concatenate, nbytes, split
 from netsim.comm.schedule import size_of, written
 from netsim.comm.worker import Collective, Compute
 from netsim.network.flow import time_alone
@@ -117,14 +120,15 @@ class Formulas(SymmetryRecorder):
     def exchange(self, calls: PerRole[Collective[Any]]) -> PerRole[Any]:
         """Advance the representatives by a collective; return their answers."""
         if written(calls[0]) is RING_ALL_REDUCE:
-            return self._ring_all_reduce([call.args[0] for call in calls])
+            pipeline: Pipeline | None = _arguments(calls[0])["pipeline"]
+            return self._ring_all_reduce([call.args[0] for call in calls], pipeline)
         layout = lay_out(self.world, calls)
         self.uneven |= layout.uneven
         if layout.rounds:
             FORMULAS[written(calls[0])](self, layout, _groups(calls[0]))
         return layout.answers
 
-    def _ring_all_reduce(self, vector: PerRole[Any]) -> PerRole[Any]:
+    def _ring_all_reduce(self, vector: PerRole[Any], pipeline: Pipeline | None) -> PerRole[Any]:
         """Advance all ranks by 2(P-1) hops of a chunk of ⌈d/P⌉ elements, which no smaller chunk overtakes."""
         workers, whole = self.world.workers, self.world.alike(vector)
         assert isinstance(whole, SizeOnly)
@@ -132,10 +136,18 @@ class Formulas(SymmetryRecorder):
             return vector
         chunks = np.full(workers, whole.size // workers)
         chunks[: whole.size % workers] += 1
-        largest = SizeOnly(int(chunks[0]))
-        hop = self._message(size_of(largest))
-        adding = self.charge([Compute("merge", add, (largest, largest))])
-        self._everybody(_times(workers - 1, hop + adding + hop), level=whole.size % workers == 0)
+        largest, even = SizeOnly(int(chunks[0])), whole.size % workers == 0
+        slices = split(largest, 1 if pipeline is None else pipeline.slices(nbytes(largest)))
+        combine = addition(self.workers[0], len(slices))
+        adding = [self.charge([combine(each, each)]) for each in slices]  # type: ignore[list-item]
+        if pipeline is None or len(slices) == 1:
+            hop = self._message(size_of(largest))
+            self._everybody(_times(workers - 1, hop + adding[0] + hop), level=even)
+        elif not even:
+            raise NoScheduleError("chunks of different sizes are forwarded in slices")
+        else:
+            ring = [size_of(each) for each in slices], workers - 1, pipeline.ahead(len(slices))
+            self._everybody(self.pipelined(*ring, adding) + self.pipelined(*ring))
         values = 4 * (2 * whole.size - chunks)
         ranks = np.arange(workers)
         self.sent[:workers, 0] += values - 4 * chunks[(ranks + 1) % workers]
@@ -146,12 +158,65 @@ class Formulas(SymmetryRecorder):
     def all_gather(self, layout: CollectiveLayout, _: Groups) -> None:
         """Advance all ranks, of which each sends and receives one message a round; play one of equal rounds."""
         first, count = layout.rounds[0], len(layout.rounds)
+        if layout.ahead:
+            steps = self.world.workers - 1
+            slices = [layout.rounds[index] for index in range(count // steps)]
+            self._everybody(self.pipelined([_size(each) for each in slices], steps, layout.ahead))
+            for each in slices:
+                self._count(each, steps)
+            return
         if len(first.sizes) > 1:
             raise NoScheduleError("vectors of different sizes are gathered")
         alike = layout.rounds[count - 1].pairs is first.pairs
         for round_, times in [(first, count)] if alike else [(each, 1) for each in layout.rounds]:
             self._everybody(_times(times, self._message(_size(round_))))
             self._count(round_, times)
+
+    def pipelined(
+        self,
+        sizes: Sequence[tuple[int, int, int]],
+        steps: int,
+        ahead: int,
+        charges: Sequence[Counter[str]] | None = None,
+    ) -> Counter[str]:
+        """Return the time of a pipelined ring whose ranks all do the same at the same time.
+
+        Slice i is posted at p(i), when slice i - 1 - `ahead` has been received and combined. It then drains from
+        max(p(i) + α, e(i-1)) until e(i). A rank sends and receives alike, so this is all that it waits for.
+
+        Parameters
+        ----------
+        sizes
+            The bytes of each slice of a chunk: values, indices and flags.
+        steps
+            The number of chunks that a rank forwards.
+        ahead
+            The number of slices that are posted ahead.
+        charges
+            The time of combining each slice, if slices are combined.
+        """
+        latency = self.star.latency_ps
+        drains = [self.star.drains(size) for size in sizes]
+        combining = [0] * len(sizes) if charges is None else [charge["merge"] for charge in charges]
+        # Critical paths, which sum to an instant: picoseconds of latency, of draining and of combining.
+        rank = message = (0, 0, 0)
+        under_way: deque[tuple[tuple[int, int, int], int]] = deque()
+
+        def finish() -> tuple[int, int, int]:
+            received, merge = under_way.popleft()
+            alpha, drained, merged = max(rank, received, key=sum)
+            return alpha, drained, merged + merge
+
+        for draining, merge in [*zip(drains, combining, strict=True)] * steps:
+            if len(under_way) > ahead:
+                rank = finish()
+            if sum(message) <= sum(rank) + latency:
+                message = rank[0] + latency, *rank[1:]
+            message = message[0], message[1] + draining, message[2]
+            under_way.append((message, merge))
+        while under_way:
+            rank = finish()
+        return +Counter({"latency": rank[0], WORKER_LINKS: rank[1], "merge": rank[2]})
 
     def up(self, layout: CollectiveLayout, groups: Groups) -> None:
         """Put rank 0 at the end of a reduction over a tree; the others are earlier."""
@@ -284,9 +349,15 @@ Groups: TypeAlias = Sequence[Sequence[Sequence[int]]] | None
 """The levels of a tree that has several groups."""
 
 
+def _arguments(call: Collective[Any]) -> dict[str, Any]:
+    """Return the arguments of a collective by name."""
+    bound = inspect.signature(written(call)).bind(call.worker, *call.args, **getattr(call.function, "keywords", {}))
+    bound.apply_defaults()
+    return bound.arguments
+
+
 def _groups(call: Collective[Any]) -> Groups:
-    arguments = inspect.signature(written(call)).bind(call.worker, *call.args, **getattr(call.function, "keywords", {}))
-    levels: Groups = arguments.arguments.get("levels")
+    levels: Groups = _arguments(call).get("levels")
     return levels if levels is not None and len(levels[0]) > 1 else None
 
 

@@ -1,13 +1,16 @@
 """Plays rounds message by message in compiled code, where rounds share links with each other.
 
-One table holds the rounds of all ranks: which messages each rank sends and awaits in each round that it takes part in
-(a *visit*), and what it computes afterwards. A loop compiled by numba then does what
+One table holds the rounds of all ranks: which messages each rank posts and then waits for (a *visit*), and what it
+computes afterwards. Where a schedule posts rounds ahead, a rank posts the messages of one round in a visit, and waits
+for those of an earlier round. A loop compiled by numba then does what
 :class:`netsim.simulator.scheduler.RankScheduler` does with coroutines, over the flow engine of
 :mod:`netsim.network.compiled`. Import this module lazily, and only if numba is installed.
 """
 
 from __future__ import annotations
 
+from collections import deque
+from itertools import chain, repeat
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,9 +19,16 @@ import numpy.typing as npt
 from netsim._util.arrays import IntArray
 from netsim._util.units import beyond_horizon
 from netsim.network.compiled import NEVER, NONE, Core, add, jit, new_core, next_instant, settle, take
-from netsim.simulator.layout import NoScheduleError
+from netsim.simulator.layout import NoScheduleError, SizedRound
 from netsim.simulator.symmetry import RecordedPhase
-from netsim.simulator.vectorized import BY_RECEIVER, BY_SENDER, PlayedRound, RankClocks, SharingNotes
+from netsim.simulator.vectorized import (
+    BY_RECEIVER,
+    BY_SENDER,
+    PairRoutes,
+    PlayedRound,
+    RankClocks,
+    SharingNotes,
+)
 
 MOST_MESSAGES = 16_000_000
 """A message takes about 60 bytes in the table."""
@@ -36,16 +46,25 @@ class RoundTable(NamedTuple):
     """All messages and visits, in the order of their rounds; a rank makes its visits in that order."""
 
     bits: IntArray
+    src: Ints
+    src_visit: Ints
+    """The visit in which the sender of a message waits for it,"""
     dst: Ints
     dst_visit: Ints
-    src: Ints
+    """and that in which the receiver does."""
     route: Ints
+    before: Ints
+    """The message that a message must wait for, which is between the same ranks; NONE if there is none,"""
+    behind: Ints
+    """and the one that waits for it. Both are empty if no rounds are posted ahead."""
     rank_visits: Lists
     """By rank."""
-    sends: Lists
+    posts: Lists
     """By visit: the messages that its rank sends then,"""
+    sends: Lists
+    """those it sent that it waits for,"""
     awaits: Lists
-    """and those that it waits for."""
+    """and those it receives that it waits for."""
     charge: IntArray
     """By visit: the picoseconds that its rank computes afterwards."""
     route_links: Lists
@@ -55,7 +74,7 @@ class RoundTable(NamedTuple):
 
 def play_compiled(clocks: RankClocks, parts: list[RecordedPhase]) -> list[PlayedRound]:
     """Advance all ranks through phases, from equal clocks; return the rounds for the backtracker."""
-    count = sum(len(round_.pairs.src) for part in parts for round_ in part.rounds)
+    count = sum(part.messages for part in parts)
     if count > MOST_MESSAGES:
         raise NoScheduleError(f"{count:,} messages that share links are more than are laid out at a time")
     builder = _Builder(clocks, parts)
@@ -65,6 +84,7 @@ def play_compiled(clocks: RankClocks, parts: list[RecordedPhase]) -> list[Played
     held_first = np.concatenate([[0], np.cumsum(builder.links_of_messages)])
     waited, held = np.zeros(count, np.uint8), np.zeros(held_first[-1], np.int64)
     arrived = np.full(count, -1, np.int64)
+    queued = np.full(len(table.before), -1, np.int64)
     ranks = len(clocks.clock)
     stand = RankState(
         np.zeros(ranks, np.int64),
@@ -72,22 +92,22 @@ def play_compiled(clocks: RankClocks, parts: list[RecordedPhase]) -> list[Played
         np.zeros(ranks, np.int64),
         np.zeros(ranks, np.int32),
     )
-    core = new_core(clocks.fabric.bandwidth_bps, *_room(table))
-    _play(core, table, stand, held_first, held, waited, arrived)
+    core = new_core(clocks.fabric.bandwidth_bps, *_room(table, 1 + max((part.ahead for part in parts), default=0)))
+    _play(core, table, stand, held_first, held, waited, arrived, queued)
     if core.head["scheduled"][0]:  # for what is due at the horizon, nobody waits any longer
         raise beyond_horizon()
     clocks.clock += stand.clock
     clocks.check_horizon()
-    return builder.history(waited, held_first, held)
+    return builder.history(waited, held_first, held, np.where(queued > 0, table.before, NONE))
 
 
-def _room(table: RoundTable) -> tuple[int, int]:
-    """Return the largest number of simultaneous flows, and the number of links on their routes."""
-    visits, sends = np.diff(table.rank_visits.first), np.diff(table.sends.first)
+def _room(table: RoundTable, window: int) -> tuple[int, int]:
+    """Return the largest number of simultaneous flows, of `window` rounds, and the number of links on their routes."""
+    visits, posts = np.diff(table.rank_visits.first), np.diff(table.posts.first)
     owners = np.repeat(np.arange(len(visits)), visits)
     most = np.zeros(len(visits), np.int64)
-    np.maximum.at(most, owners, sends[table.rank_visits.items])
-    flows = int(most.sum())
+    np.maximum.at(most, owners, posts[table.rank_visits.items])
+    flows = window * int(most.sum())
     return flows + len(visits), flows * int(np.diff(table.route_links.first).max(initial=0)) + 1
 
 
@@ -97,67 +117,107 @@ class _Builder:
     def __init__(self, clocks: RankClocks, parts: list[RecordedPhase]) -> None:
         self._clocks, self._parts = clocks, parts
         self._routes: dict[int, int] = {}
-        self._columns: dict[str, list[Any]] = {name: [] for name in ("bits", "src", "dst", "route")}
-        self._visits: dict[str, list[Any]] = {name: [] for name in ("rank", "charge", "src", "dst")}
-        self._lines: list[Any] = []
+        self._columns: dict[str, list[Any]] = {name: [] for name in ("bits", "src", "dst", "route", "pair")}
+        self._visits: dict[str, list[Any]] = {name: [] for name in ("rank", "charge", "post", "src", "dst")}
+        self._lines: list[PairRoutes] = []
         self._count = self._routes_count = 0
+        self._ahead = any(part.ahead for part in parts)
         for part in parts:
-            charges = part.charged_ps
-            for round_ in part.rounds:
-                self._add(round_, charges)
+            charges, under_way = part.charged_ps, deque[SizedRound]()
+            for round_ in chain(part.rounds, repeat(None, part.ahead)):
+                if round_ is not None:
+                    under_way.append(round_)
+                    self._post(round_)
+                over = round_ is None or len(under_way) > part.ahead
+                self._visit(round_, under_way.popleft() if over and under_way else None, charges)
         self.links_of_messages = (
             np.diff(self._route_first())[self._joined("route")] if self._lines else np.zeros(0, int)
         )
 
-    def _add(self, round_: Any, charges: IntArray) -> None:
-        pairs, then = round_.pairs, round_.then
-        ranks = np.zeros(0, np.int64)
-        if len(pairs.src):
-            lines = self._clocks.lines(pairs)
-            if id(pairs) not in self._routes:
-                self._routes[id(pairs)] = self._routes_count
-                self._routes_count += len(pairs.src)
-                self._lines.append(lines)
-            self._columns["bits"].append(8 * round_.sizes.sum(1)[round_.which])
-            self._columns["src"].append(pairs.src)
-            self._columns["dst"].append(pairs.dst)
-            self._columns["route"].append(self._routes[id(pairs)] + np.arange(len(pairs.src)))
-            self._clocks.count(round_, lines)
-            ranks = lines.ranks
-        if then is not None and (len(then.at) != len(ranks) or (then.at != ranks).any()):
-            ranks = np.union1d(ranks, then.at)
+    def _post(self, round_: SizedRound) -> None:
+        """Add the messages of a round."""
+        pairs = round_.pairs
+        if not len(pairs.src):
+            return
+        lines = self._clocks.lines(pairs)
+        if id(pairs) not in self._routes:
+            self._routes[id(pairs)] = self._routes_count
+            self._routes_count += len(pairs.src)
+            self._lines.append(lines)
+        self._columns["bits"].append(8 * round_.sizes.sum(1)[round_.which])
+        self._columns["src"].append(pairs.src)
+        self._columns["dst"].append(pairs.dst)
+        self._columns["route"].append(self._routes[id(pairs)] + np.arange(len(pairs.src)))
+        if self._ahead:
+            self._columns["pair"].append(lines.names)
+        self._clocks.count(round_, lines)
+
+    def _visit(self, posted: SizedRound | None, finished: SizedRound | None, charges: IntArray) -> None:
+        """Let ranks post their messages of one round, then wait for those of another, or the same, and compute."""
+        then = None if finished is None else finished.then
+        taking_part = [
+            self._clocks.lines(round_.pairs).ranks
+            for round_ in (posted, finished)
+            if round_ is not None and len(round_.pairs.src)
+        ]
+        if then is not None:
+            taking_part.append(then.at)
+        ranks = taking_part[0] if taking_part else np.zeros(0, np.int64)
+        for others in taking_part[1:]:
+            if len(others) != len(ranks) or (others != ranks).any():
+                ranks = np.union1d(ranks, others)
         charge = np.zeros(len(ranks), np.int64)
         if then is not None:
             charge[np.searchsorted(ranks, then.at)] = charges[then.pick]
         self._visits["rank"].append(ranks)
         self._visits["charge"].append(charge)
-        for end, of in (("src", pairs.src), ("dst", pairs.dst)):
-            self._visits[end].append(self._count + np.searchsorted(ranks, of))
+        if posted is not None:
+            self._visits["post"].append(self._count + np.searchsorted(ranks, posted.pairs.src))
+        if finished is not None:
+            self._visits["src"].append(self._count + np.searchsorted(ranks, finished.pairs.src))
+            self._visits["dst"].append(self._count + np.searchsorted(ranks, finished.pairs.dst))
         self._count += len(ranks)
 
     def _joined(self, name: str) -> IntArray:
         return np.concatenate([np.zeros(0, np.int64), *self._columns[name]])
+
+    def _neighbours(self) -> tuple[Ints, Ints]:
+        """Return for each message the one before it between the same ranks, and the one after it; or NONE."""
+        pair = self._joined("pair")
+        before, behind = np.full((2, len(pair)), NONE, np.int32)
+        order = np.argsort(pair, kind="stable")
+        following = pair[order[1:]] == pair[order[:-1]]
+        one, other = order[:-1][following], order[1:][following]
+        before[other], behind[one] = one, other
+        return before, behind
 
     def _route_first(self) -> IntArray:
         counts = [np.bincount(lines.owners, minlength=len(lines.latency)) for lines in self._lines]
         return np.cumsum(np.concatenate([np.zeros(1, np.int64), *counts]))
 
     def table(self) -> RoundTable:
-        src_visit, dst_visit, rank, charge = (
-            np.concatenate([np.zeros(0, np.int64), *self._visits[name]]) for name in ("src", "dst", "rank", "charge")
+        post_visit, src_visit, dst_visit, rank, charge = (
+            np.concatenate([np.zeros(0, np.int64), *self._visits[name]])
+            for name in ("post", "src", "dst", "rank", "charge")
         )
         none = np.zeros(0, np.int64)
         latency = np.concatenate([none, *(lines.latency for lines in self._lines)])
         links = np.concatenate([none, *(lines.links for lines in self._lines)])
         first = self._route_first()
+        before, behind = self._neighbours()
+        sends = _lists(src_visit, self._count)
         return RoundTable(
             bits=self._joined("bits"),
+            src=_short(self._joined("src")),
+            src_visit=_short(src_visit),
             dst=_short(self._joined("dst")),
             dst_visit=_short(dst_visit),
-            src=_short(self._joined("src")),
             route=_short(self._joined("route")),
+            before=before,
+            behind=behind,
             rank_visits=_lists(rank, len(self._clocks.clock)),
-            sends=_lists(src_visit, self._count),
+            posts=_lists(post_visit, self._count) if self._ahead else sends,
+            sends=sends,
             awaits=_lists(dst_visit, self._count),
             charge=charge,
             route_links=Lists(_short(first), _short(links)),
@@ -165,7 +225,9 @@ class _Builder:
             weight=self._clocks.weights(latency),
         )
 
-    def history(self, waited: npt.NDArray[np.uint8], held_first: IntArray, held: IntArray) -> list[PlayedRound]:
+    def history(
+        self, waited: npt.NDArray[np.uint8], held_first: IntArray, held: IntArray, behind: IntArray
+    ) -> list[PlayedRound]:
         """Return the rounds in their order, for the backtracker."""
         some = np.flatnonzero(held)
         message = np.searchsorted(held_first, some, side="right") - 1
@@ -173,16 +235,22 @@ class _Builder:
         place = route_first[self._joined("route")[message]] + some - held_first[message]
         link = np.concatenate([np.zeros(0, np.int64), *(lines.links for lines in self._lines)])[place]
         durations, history, first = held[some], [], 0
+        rounds = np.zeros(len(waited), np.int32)
         for part in self._parts:
             for number, round_ in enumerate(part.rounds):
                 last = first + len(round_.pairs.src)
                 notes = slice(*np.searchsorted(message, [first, last]))
+                rounds[first:last] = number
+                before, back = behind[first:last], None
+                if part.ahead:
+                    back = np.where(before == NONE, 0, number - rounds[before]).astype(np.min_scalar_type(part.ahead))
                 history.append(
                     PlayedRound(
                         part,
                         number,
                         waited[first:last],
                         SharingNotes(message[notes] - first, link[notes], durations[notes]),
+                        back,
                     )
                 )
                 first = last
@@ -213,13 +281,14 @@ class RankState(NamedTuple):
 
 @jit
 def _play(
-    core: Core, table: RoundTable, stand: RankState, held_first: Any, held: Any, waited: Any, arrived: Any
+    core: Core, table: RoundTable, stand: RankState, held_first: Any, held: Any, waited: Any, arrived: Any, queued: Any
 ) -> None:
     """Run all ranks from where they are to their end.
 
     All code of a rank's visit is in this function: to pass the table to another function takes longer than a visit.
+    While a message waits for the one before it, `queued` holds the instant at which it could have begun to drain.
     """
-    messages, ranks = len(table.bits), len(stand.clock)
+    messages, ranks, in_order = len(table.bits), len(stand.clock), len(queued) > 0
     done, ready = np.zeros(len(core.flows), np.int32), np.arange(len(core.flows) + ranks)
     count, now = ranks, stand.clock[0]
     stand.pending[:] = NONE
@@ -235,12 +304,16 @@ def _play(
             while place < table.rank_visits.first[rank + 1] and not charge:
                 visit, pending = table.rank_visits.items[place], 0
                 stand.since[rank] = now
-                for message in table.sends.items[table.sends.first[visit] : table.sends.first[visit + 1]]:
+                for message in table.posts.items[table.posts.first[visit] : table.posts.first[visit + 1]]:
                     route = table.route[message]
-                    links = table.route_links.items[table.route_links.first[route] : table.route_links.first[route + 1]]
                     at = now + table.latency[route]
+                    if in_order and table.before[message] != NONE and arrived[table.before[message]] < 0:
+                        queued[message] = at
+                        continue
+                    links = table.route_links.items[table.route_links.first[route] : table.route_links.first[route + 1]]
                     add(core, message, links, table.bits[message], table.weight[route], np.inf, at)
-                    pending += 1
+                for message in table.sends.items[table.sends.first[visit] : table.sends.first[visit + 1]]:
+                    pending += arrived[message] < 0
                 for message in table.awaits.items[table.awaits.first[visit] : table.awaits.first[visit + 1]]:
                     pending += arrived[message] < 0
                 stand.pending[rank] = pending
@@ -269,11 +342,20 @@ def _play(
                 continue
             take(core, number, held[held_first[message] : held_first[message + 1]])
             arrived[message] = now
+            behind = table.behind[message] if in_order else NONE
+            if behind != NONE and queued[behind] >= 0:
+                route = table.route[behind]
+                links = table.route_links.items[table.route_links.first[route] : table.route_links.first[route + 1]]
+                at = max(now, queued[behind])
+                add(core, behind, links, table.bits[behind], table.weight[route], np.inf, at)
+                queued[behind] = at - queued[behind]
             src, dst = table.src[message], table.dst[message]
-            stand.pending[src] -= 1
-            if stand.pending[src] == 0:
-                ready[count] = src
-                count += 1
+            place = stand.visit[src]
+            if stand.pending[src] > 0 and table.rank_visits.items[place] == table.src_visit[message]:
+                stand.pending[src] -= 1
+                if stand.pending[src] == 0:
+                    ready[count] = src
+                    count += 1
             place = stand.visit[dst]
             if stand.pending[dst] > 0 and table.rank_visits.items[place] == table.dst_visit[message]:
                 stand.pending[dst] -= 1

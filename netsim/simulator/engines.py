@@ -189,8 +189,7 @@ class StepPlayer:
             return False
         if self._compile_few:
             return True
-        messages = sum(len(round_.pairs.src) for step in self._steps for part in step for round_ in part.rounds)
-        return messages >= WORTH_COMPILING
+        return sum(part.messages for step in self._steps for part in step) >= WORTH_COMPILING
 
 
 def closed_form(training: Training, world: RoleMap, star: Star, costs: Costs) -> EngineResult:

@@ -36,6 +36,10 @@ SLOW_S, LONGEST_S = 20, 2 * 86400
 """Seconds from which a simulation is announced, and from which it is refused."""
 SMALL = 512
 """Beyond twice as many workers, an estimate extrapolates from the layouts of this number and of twice as many."""
+MANY = 2**28
+"""Beyond twice as many elements, an estimate extrapolates from this number and twice as many."""
+UNKNOWN_ELEMENTS = 10_000
+"""The elements of a gradient in an estimate, if they show only when it runs."""
 FEWER = "take fewer workers or rounds"
 
 
@@ -122,7 +126,9 @@ def _has_formulas(experiment: Experiment, played: Estimate) -> bool:
 def _played(experiment: Experiment, name: str, *, watched: bool = False) -> Estimate:
     """Return about the least that an algorithm takes whose messages are all simulated."""
     workers, rounds = experiment.workers, experiment.round_count
-    of_a_round = _of_a_round(name, workers)
+    elements = _elements(experiment) or UNKNOWN_ELEMENTS
+    k = experiment.k_of(elements) if experiment.k is None else min(experiment.k, elements)
+    of_a_round = _of_a_round(name, workers, elements, k)
     servers = experiment.servers if class_of(name).uses_server else 0
     messages = of_a_round.messages * max(1, servers)
     one_by_one = (
@@ -146,30 +152,51 @@ def _played(experiment: Experiment, name: str, *, watched: bool = False) -> Esti
 
 
 @functools.lru_cache(maxsize=4096)
-def _of_a_round(name: str, workers: int) -> _Round:
-    """Return the exchanges and messages of a round: counted, or extrapolated by a power law from two small layouts."""
+def _of_a_round(name: str, workers: int, elements: int, k: int) -> _Round:
+    """Return the exchanges and messages of a round: counted, or extrapolated by a power law from two small layouts.
+
+    Fewer workers get shorter vectors, whose chunks are as long, because chunks may be forwarded in slices.
+    """
     if class_of(name).grouped:
         name = "gtopk"  # its groups take the network to find; it sends about as many
-    if workers <= 2 * SMALL:
-        return _counted(name, workers)
-    one, two = (_counted(name, times * SMALL) for times in (1, 2))
+    if workers > 2 * SMALL:
+        sizes = [(small, max(1, elements * small // workers)) for small in (SMALL, 2 * SMALL)]
+        one, two = (_of_a_round(name, small, fewer, min(k, fewer)) for small, fewer in sizes)
+        return _extrapolated(one, two, workers / (2 * SMALL))
+    if elements > 2 * MANY:
+        one, two = (_of_a_round(name, workers, fewer, max(1, k * fewer // elements)) for fewer in (MANY, 2 * MANY))
+        return _extrapolated(one, two, elements / (2 * MANY))
+    return _counted(name, workers, elements, k)
+
+
+def _extrapolated(one: _Round, two: _Round, times: float) -> _Round:
+    """Return a round of so many times the size of `two`, which has twice the size of `one`."""
     exchanges, messages = (
-        larger * (workers / (2 * SMALL)) ** math.log2(larger / smaller) if smaller else larger
+        larger * times ** math.log2(larger / smaller) if smaller else larger
         for smaller, larger in zip(one[:2], two[:2], strict=True)
     )
     return _Round(exchanges, messages, two.has_schedule)
 
 
-def _counted(name: str, workers: int) -> _Round:
-    small = Experiment(workers=workers, algorithms=(name,), timing_only=True, elements=10_000, k=1)
-    algorithm = small.algorithm(name, (10_000,))
+def _counted(name: str, workers: int, elements: int, k: int) -> _Round:
+    small = Experiment(workers=workers, algorithms=(name,), timing_only=True, elements=elements, k=k)
+    algorithm = small.algorithm(name, (elements,))
     recorder = SymmetryRecorder(RoleMap(workers, 0), AssumedCosts({}))
     try:
-        run(recorder, Training(algorithm, TimingOnly(10_000), small.recipe(name), 1))
+        run(recorder, Training(algorithm, TimingOnly(elements), small.recipe(name), 1))
     except NoScheduleError:
         return _Round(2.0, 2.0 * workers, has_schedule=False)  # to a server and back, or so
-    rounds = [each for step in recorder.steps for part in step for each in part.rounds]
-    return _Round(len(rounds), sum(len(each.pairs.src) for each in rounds))
+    parts = [part for step in recorder.steps for part in step]
+    return _Round(sum(len(part.rounds) for part in parts), sum(part.messages for part in parts))
+
+
+def _elements(experiment: Experiment) -> int | None:
+    """Return the elements of a gradient; None for a user's own workload, which shows them when it runs."""
+    if experiment.known_tensors():
+        return sum(experiment.known_tensors())
+    if experiment.workload in WORKLOADS:
+        return sum(size for _, size in WORKLOADS[experiment.workload].tensors(experiment.data))
+    return None
 
 
 def _cross_traffic(experiment: Experiment, name: str) -> float:
@@ -180,12 +207,8 @@ def _cross_traffic(experiment: Experiment, name: str) -> float:
     load = experiment.effects.load
     if load is None:
         return 0.0
-    if experiment.known_tensors():
-        elements = sum(experiment.known_tensors())
-    elif experiment.workload in WORKLOADS:
-        elements = sum(size for _, size in WORKLOADS[experiment.workload].tensors(experiment.data))
-    else:
-        return 0.0  # a user's own: what it takes shows when it runs
+    if (elements := _elements(experiment)) is None:
+        return 0.0
     workers = experiment.workers
     bandwidth_bps = experiment.bandwidth_bps or BANDWIDTH_BPS
     star = Star(round(2 * (experiment.latency_s or LATENCY_S) * PICOSECONDS), bandwidth_bps)

@@ -53,18 +53,24 @@ class SizedRounds(Sequence[SizedRound]):
     def __getitem__(self, index: Any) -> Any:
         return self._size(index, self._rounds[index])
 
+    @property
+    def messages(self) -> int:
+        """The number of messages of all rounds, for which no round is sized."""
+        return sum(len(round_.pairs.src) for round_ in self._rounds)
+
 
 class CollectiveLayout(NamedTuple):
     """The rounds of a collective for all ranks, and the `answers` that the representatives get.
 
     `requests` holds lists of computations, to which rounds refer; a rank makes the computations of a list in order.
-    `uneven` is true if ranks of one role make different numbers of computations.
+    `uneven` is true if ranks of one role make different numbers of computations. `ahead` is that of the schedule.
     """
 
     rounds: Sequence[SizedRound]
     answers: PerRole[Any]
     requests: Sequence[Sequence[Compute[Any]]] = ()
     uneven: bool = False
+    ahead: int = 0
 
 
 class RoleMap:
@@ -101,8 +107,6 @@ def lay_out(world: RoleMap, calls: PerRole[Collective[Any]]) -> CollectiveLayout
         schedule_at(Worker(rank, world.workers, world.server), call)
         for rank, call in zip(world.representatives, calls, strict=True)
     ]
-    if schedules[0].ahead:
-        raise NoScheduleError("rounds are posted ahead of others")
     held = _held(world, schedules)
     sizes, which = _kinds(held)
     merges = _merges(schedules[0], held, which)
@@ -123,12 +127,12 @@ def lay_out(world: RoleMap, calls: PerRole[Collective[Any]]) -> CollectiveLayout
             then = PostCompute(pairs.dst, kind if merges.picks is None else np.full(len(kind), merges.picks[index]))
         return SizedRound(pairs, of_a_round, kind, then)
 
-    rounds = SizedRounds(schedules[0].rounds, size)
+    rounds, ahead = SizedRounds(schedules[0].rounds, size), schedules[0].ahead
     if merges is None or merges.picks is None:
         answers = [schedule.answer(held) for schedule in schedules]
-        return CollectiveLayout(rounds, answers, [] if merges is None else merges.requests)
+        return CollectiveLayout(rounds, answers, [] if merges is None else merges.requests, ahead=ahead)
     answers = [schedule.answer([merges.result if role == 0 else None]) for role, schedule in enumerate(schedules)]
-    return CollectiveLayout(rounds, answers, merges.requests, uneven=True)
+    return CollectiveLayout(rounds, answers, merges.requests, uneven=True, ahead=ahead)
 
 
 def _held(world: RoleMap, schedules: PerRole[Schedule[Any]]) -> Sequence[Any]:

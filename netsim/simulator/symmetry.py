@@ -20,7 +20,16 @@ from netsim._util.units import HORIZON_PS
 from netsim.comm.payload import Bundle, Dense, Flag, SizeOnly, Sparse
 from netsim.comm.schedule import Pairs, has_schedule, size_of, written
 from netsim.comm.worker import EXPAND, Collective, Compute, Worker, evaluate, stages
-from netsim.simulator.layout import NoScheduleError, PerRole, PostCompute, RoleMap, SizedRound, kind_of, lay_out
+from netsim.simulator.layout import (
+    NoScheduleError,
+    PerRole,
+    PostCompute,
+    RoleMap,
+    SizedRound,
+    SizedRounds,
+    kind_of,
+    lay_out,
+)
 from netsim.training.costs import Costs
 
 NOBODY = Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64))
@@ -31,16 +40,23 @@ class RecordedPhase(NamedTuple):
     """A collective, or the computation between two collectives.
 
     `rounds` refer to `charges`; a charge holds the picoseconds of each kind of work. Phases with equal keys are equal.
+    A rank posts its messages of a round when those of all rounds are done but for the `ahead` rounds before.
     """
 
     key: Hashable
     rounds: Sequence[SizedRound]
     charges: tuple[Counter[str], ...]
+    ahead: int = 0
 
     @property
     def charged_ps(self) -> npt.NDArray[np.int64]:
         """The sum of each charge in picoseconds; at most the horizon."""
         return np.array([min(charge.total(), HORIZON_PS) for charge in self.charges], np.int64)
+
+    @property
+    def messages(self) -> int:
+        """The number of messages of all rounds."""
+        return self.rounds.messages if isinstance(self.rounds, SizedRounds) else 0
 
 
 class OpaqueRank:
@@ -192,7 +208,7 @@ class SymmetryRecorder:
         charges = tuple(map(self.charge, layout.requests))
         prints = tuple(_print((call.args, getattr(call.function, "keywords", {}))) for call in calls)
         key = (calls[0].name, prints, *(frozenset(charge.items()) for charge in charges))
-        self.steps[-1].append(RecordedPhase(key, layout.rounds, charges))
+        self.steps[-1].append(RecordedPhase(key, layout.rounds, charges, layout.ahead))
         return layout.answers
 
     def charge(self, requests: Sequence[Compute[Any]]) -> Counter[str]:

@@ -4,13 +4,16 @@ A rank depends on other ranks only by the messages that it waits for. The clocks
 clocks before the round: a message starts at its sender's clock, and its receiver continues at the later of its own
 clock and the arrival. The result is exact as long as no link carries flows of different rounds at the same time. Every
 round checks this condition, and raises NoScheduleError if it is violated.
+
+A schedule may post rounds ahead: a rank then finishes a round after it has posted the next `ahead` rounds. Messages
+from one rank to another drain one after the other, so those of consecutive rounds never share a link.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Hashable
-from typing import NamedTuple
+from collections import Counter, deque
+from collections.abc import Hashable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -48,13 +51,24 @@ class PlayedRound(NamedTuple):
     """A round that was played, as :class:`CriticalPathBacktracker` needs it.
 
     `waited` has a byte per message: whether its receiver, or its sender, continued when it arrived. `notes` say which
-    links limited messages, where flows shared links.
+    links limited messages, where flows shared links. A message that queued did so behind one that was posted `behind`
+    rounds earlier; 0 if it did not queue, and None if no rounds are posted ahead.
     """
 
     part: RecordedPhase
     number: int
     waited: npt.NDArray[np.uint8]
-    notes: SharingNotes | None
+    notes: SharingNotes | None = None
+    behind: npt.NDArray[Any] | None = None
+
+
+class PostedRound(NamedTuple):
+    """A round on its way: when its messages arrive, in picoseconds; `notes` and `behind` as in a played round."""
+
+    round_: SizedRound
+    leave: IntArray
+    notes: SharingNotes | None = None
+    behind: IntArray | None = None
 
 
 class PairRoutes:
@@ -63,13 +77,16 @@ class PairRoutes:
     def __init__(self, fabric: Fabric, pairs: Pairs) -> None:
         self.pairs = pairs
         first, self.links, self.latency = fabric.links_of(pairs.src, pairs.dst)
+        self.first = first[:-1]
+        self.names = (pairs.src << 32) + pairs.dst
+        """A number of each pair, which is the same in all rounds."""
         counts = np.diff(first)
         self.owners = np.repeat(np.arange(len(counts)), counts)
         self.distinct = len(np.unique(self.links)) == len(self.links)
         bandwidth = fabric.bandwidth_bps[self.links]
         # Sorted by owner, then bandwidth, then place on the route: the first of an owner's is its narrowest.
         order = np.lexsort((np.arange(len(bandwidth)), bandwidth, self.owners))
-        self.narrowest = self.links[order[first[:-1]]]
+        self.narrowest = self.links[order[self.first]]
         self.bandwidths, self.kind = np.unique(fabric.bandwidth_bps[self.narrowest], return_inverse=True)
         self.ranks, places = np.unique(np.concatenate([pairs.src, pairs.dst]), return_inverse=True)
         self.src, self.dst = places[: len(pairs.src)], places[len(pairs.src) :]
@@ -127,15 +144,26 @@ class RankClocks:
     def advance(self, part: RecordedPhase) -> list[PlayedRound]:
         """Advance all ranks through the rounds of a phase; return the rounds for :class:`CriticalPathBacktracker`."""
         charges = part.charged_ps
-        history = []
-        for number, round_ in enumerate(part.rounds):
-            if len(round_.pairs.src):
-                history.append(PlayedRound(part, number, *self._exchange(round_)))
-            elif round_.then is not None:
-                history.append(PlayedRound(part, number, np.zeros(0, np.uint8), None))
-            if round_.then is not None:
-                self.clock[round_.then.at] += charges[round_.then.pick]
+        carried = np.full((3, len(self.busy)), -1) if part.ahead else None
+        under_way: deque[PostedRound] = deque()
+        history: list[PlayedRound] = []
+
+        def finish() -> None:
+            posted = under_way.popleft()
+            waited, behind = self._go_on(posted), posted.behind
+            if behind is not None:
+                behind = behind.astype(np.min_scalar_type(part.ahead))
+            history.append(PlayedRound(part, len(history), waited, posted.notes, behind))
+            if (then := posted.round_.then) is not None:
+                self.clock[then.at] += charges[then.pick]
             self.check_horizon()
+
+        for number, round_ in enumerate(part.rounds):
+            if len(under_way) > part.ahead:
+                finish()
+            under_way.append(self._post(number, round_, carried))
+        while under_way:
+            finish()
         return history
 
     def check_horizon(self) -> None:
@@ -187,11 +215,20 @@ class RankClocks:
                 raise InfeasibleError("a rank sends or receives more than 2⁶³ bytes in all; take fewer rounds")
             counts += times * (counts - before)
 
-    def _exchange(self, round_: SizedRound) -> tuple[npt.NDArray[np.uint8], SharingNotes | None]:
+    def _post(self, number: int, round_: SizedRound, carried: IntArray | None) -> PostedRound:
+        """Let the messages of a round begin; `carried` has the pair, round and end of each link's last message."""
+        if not len(round_.pairs.src):
+            return PostedRound(round_, round_.pairs.src)
         lines = self.lines(round_.pairs)
-        enter = self.clock[round_.pairs.src] + lines.latency
+        enter, behind = self.clock[round_.pairs.src] + lines.latency, None
         if enter.max() >= HORIZON_PS:
             raise beyond_horizon()
+        if carried is not None:
+            last = carried[:, lines.links]
+            last = np.where(last[0] == lines.names[lines.owners], last, -1)
+            _, before, drained = np.maximum.reduceat(last, lines.first, axis=1)
+            behind = np.where(drained > enter, number - before, 0)
+            enter = np.maximum(enter, drained)
         if not (self.busy[lines.links] <= enter[lines.owners]).all():
             raise NoScheduleError("links carry flows of different rounds at a time")
         leave, notes = enter + lines.durations(round_.sizes, round_.which), None
@@ -205,8 +242,11 @@ class RankClocks:
                 leave, *columns = drain(lines.owners, lines.links, enter, bits, self.fabric.bandwidth_bps)
                 notes = SharingNotes(*columns)
             np.maximum.at(self.busy, lines.links, leave[lines.owners])
+        if carried is not None:
+            carried[0, lines.links], carried[1, lines.links] = lines.names[lines.owners], number
+            carried[2, lines.links] = leave[lines.owners]
         self.count(round_, lines)
-        return self._go_on(lines, leave), notes
+        return PostedRound(round_, leave, notes, behind)
 
     def count(self, round_: SizedRound, lines: PairRoutes) -> None:
         """Count the messages of a round, and their bytes."""
@@ -220,11 +260,15 @@ class RankClocks:
             np.add.at(self.received, round_.pairs.dst, sizes)
             np.add.at(self.messages, round_.pairs.src, 1)
 
-    def _go_on(self, lines: PairRoutes, leave: IntArray) -> npt.NDArray[np.uint8]:
+    def _go_on(self, posted: PostedRound) -> npt.NDArray[np.uint8]:
         """Advance the ranks of a round to when their messages are done; return which messages they waited for.
 
         Of several messages at the same instant, a received one counts first, and of those the one waited for first.
         """
+        leave = posted.leave
+        if not len(leave):
+            return np.zeros(0, np.uint8)
+        lines = self.lines(posted.round_.pairs)
         before = self.clock[lines.ranks]
         received, sent = before.copy(), before.copy()
         if lines.single:
@@ -272,6 +316,8 @@ class CriticalPathBacktracker:
     def __init__(self, clocks: RankClocks, walkers: IntArray, links: int) -> None:
         self._clocks = clocks
         self.walkers = walkers
+        self._under_way: dict[int, tuple[PlayedRound, SizedRound, IntArray]] = {}
+        """By round: how many walkers follow each of its messages back to the instant at which it was posted."""
         self.totals: Counter[Hashable] = Counter()
         self.on_links = np.zeros(links)
 
@@ -287,44 +333,100 @@ class CriticalPathBacktracker:
             self.backtrack(history)
             self.walkers = here
             return
-        for part, number, waited, notes in reversed(history):
-            round_ = part.rounds[number]
+        part = None
+        for played in reversed(history):
+            self._arrive(played.number + part.ahead if part is played.part else -1)
+            part = played.part
+            round_ = part.rounds[played.number]
             if round_.then is not None:
                 passed = np.bincount(round_.then.pick, self.walkers[round_.then.at], len(part.charges))
                 for charge, times in zip(part.charges, passed.astype(np.int64).tolist(), strict=True):
                     for work, picoseconds in charge.items():
                         self.totals[work] += times * picoseconds
-            if len(waited):
-                self._messages(round_, waited, notes)
+            if len(played.waited):
+                self._depart(played, round_)
+        self._arrive(-1)
 
     def _origins(self, history: list[PlayedRound]) -> IntArray:
         """Return for every rank the rank at which its critical path was before these rounds."""
-        origins = np.arange(len(self.walkers))
-        for part, number, waited, _ in reversed(history):
-            if len(waited):
-                pairs, came = part.rounds[number].pairs, np.flatnonzero(waited & BY_RECEIVER)
-                before = np.arange(len(origins))
-                before[pairs.dst[came]] = pairs.src[came]
+        origins, part = np.arange(len(self.walkers)), None
+        skipped = np.zeros(len(origins), np.int64)
+        for played, posted in zip(reversed(history), reversed(self._roots(history)), strict=True):
+            if part is not played.part:
+                part, skipped = played.part, np.full(len(origins), len(played.part.rounds))
+            if not len(played.waited):
+                continue
+            pairs, came = part.rounds[played.number].pairs, np.flatnonzero(played.waited & BY_RECEIVER)
+            before = np.arange(len(origins))
+            before[pairs.dst[came]] = pairs.src[came]
+            if posted is None:
                 origins = before[origins]
+                continue
+            # A path that follows a message back skips the rounds that its sender finished after it had posted that one.
+            went = np.flatnonzero(played.waited & BY_SENDER)
+            until = np.full(len(origins), played.number)
+            until[pairs.dst[came]], until[pairs.src[went]] = posted[came] - part.ahead, posted[went] - part.ahead
+            here = np.flatnonzero(played.number < skipped)
+            skipped[here] = until[origins[here]]
+            origins[here] = before[origins[here]]
         return origins
 
-    def _messages(self, round_: SizedRound, waited: npt.NDArray[np.uint8], notes: SharingNotes | None) -> None:
-        lines, (src, dst) = self._clocks.lines(round_.pairs), (round_.pairs.src, round_.pairs.dst)
-        came = np.flatnonzero(waited & BY_RECEIVER)
-        moved = self.walkers[dst[came]]
-        went = np.flatnonzero(waited & BY_SENDER)
+    def _roots(self, history: list[PlayedRound]) -> list[npt.NDArray[np.int32] | None]:
+        """Return the round in which each message, or the first one of its queue, was posted; None without `ahead`."""
+        roots: list[npt.NDArray[np.int32] | None] = []
+        for played in history:
+            posted = None
+            if played.behind is not None:
+                posted = np.full(len(played.behind), played.number, np.int32)
+                for back, which, places in self._queues(played, played.part.rounds[played.number].pairs):
+                    earlier = roots[-back]
+                    assert earlier is not None
+                    posted[which] = earlier[places]
+            roots.append(posted)
+        return roots
+
+    def _queues(self, played: PlayedRound, pairs: Pairs) -> Iterator[tuple[int, IntArray, IntArray]]:
+        """Yield the messages of a round that queued behind those so many rounds before, and the places of these."""
+        assert played.behind is not None
+        for back in np.unique(played.behind[played.behind > 0]).tolist():
+            which = np.flatnonzero(played.behind == back)
+            earlier, places = played.part.rounds[played.number - back].pairs, which
+            if earlier is not pairs:
+                names, wanted = (self._clocks.lines(each).names for each in (earlier, pairs))
+                order = np.argsort(names)
+                places = order[np.searchsorted(names, wanted[which], sorter=order)]
+            yield back, which, places
+
+    def _depart(self, played: PlayedRound, round_: SizedRound) -> None:
+        """Let the walkers of ranks that waited for a message of a round follow it back."""
+        pairs, waited = round_.pairs, played.waited
+        came, went = np.flatnonzero(waited & BY_RECEIVER), np.flatnonzero(waited & BY_SENDER)
         weight = np.zeros(len(waited), np.int64)
-        weight[came] = moved
-        weight[went] += self.walkers[src[went]]
-        self.totals["latency"] += _dot(weight, lines.latency)
-        if notes is None:
-            np.add.at(
-                self.on_links, lines.narrowest, weight * lines.durations(round_.sizes, round_.which).astype(float)
-            )
-        else:
-            np.add.at(self.on_links, notes.links, weight[notes.messages] * notes.durations.astype(float))
-        self.walkers[dst[came]] = 0
-        np.add.at(self.walkers, src[came], moved)
+        weight[came] = self.walkers[pairs.dst[came]]
+        weight[went] += self.walkers[pairs.src[went]]
+        self.walkers[pairs.dst[came]] = 0
+        self.walkers[pairs.src[went]] = 0
+        self._under_way[played.number] = played, round_, weight
+
+    def _arrive(self, posted: int) -> None:
+        """Let the walkers that follow messages of rounds after `posted` arrive at the senders.
+
+        A message that queued has the path of the message before it, then its own time on links.
+        """
+        for number in [number for number in self._under_way if number > posted]:
+            played, round_, weight = self._under_way.pop(number)
+            lines, notes = self._clocks.lines(round_.pairs), played.notes
+            if notes is None:
+                durations = lines.durations(round_.sizes, round_.which).astype(float)
+                np.add.at(self.on_links, lines.narrowest, weight * durations)
+            else:
+                np.add.at(self.on_links, notes.links, weight[notes.messages] * notes.durations.astype(float))
+            if played.behind is not None:
+                for back, which, places in self._queues(played, round_.pairs):
+                    self._under_way[number - back][2][places] += weight[which]
+                weight = np.where(played.behind, 0, weight)
+            self.totals["latency"] += _dot(weight, lines.latency)
+            np.add.at(self.walkers, round_.pairs.src, weight)
 
 
 def _dot(times: IntArray, durations: IntArray) -> int:
