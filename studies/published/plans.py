@@ -20,10 +20,14 @@ class NotPredictedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RowPlan:
-    """A prediction: `constant_s` plus, for every part, its count times the simulated seconds of its question."""
+    """A prediction: `constant_s` plus, for every part, its count times the simulated seconds of its question.
+
+    `compose` takes the seconds of all parts; by default they pass one after another.
+    """
 
     parts: Sequence[tuple[float, Question]]
     constant_s: float = 0.0
+    compose: Callable[[Sequence[float]], float] = sum
 
     @classmethod
     def of(cls, *questions: Question, constant_s: float = 0.0) -> RowPlan:
@@ -32,7 +36,7 @@ class RowPlan:
 
     def seconds(self, answer: Callable[[Question], float]) -> float:
         """Return the predicted seconds; ``answer(question)`` returns the simulated seconds of a question."""
-        return self.constant_s + sum(count * answer(question) for count, question in self.parts)
+        return self.constant_s + self.compose([count * answer(question) for count, question in self.parts])
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +99,9 @@ class Source:
         collective or switch). It raises NotPredictedError, with the reason, for a row that cannot be simulated.
     leaves_out
         What the model leaves out, in a sentence for the report.
+    contender
+        Returns the task of a row, and the algorithm or scheduler that the source compares with others on it; None for a
+        source that compares nothing.
     """
 
     name: str
@@ -102,6 +109,7 @@ class Source:
     cluster: Callable[[PublishedRow], CalibratedCluster]
     plans: Callable[[PublishedRow, Terms], Sequence[RowPlan]]
     leaves_out: str
+    contender: Callable[[PublishedRow], tuple[str, str]] | None = None
 
     def knows(self, row: PublishedRow) -> bool:
         """Return whether a row comes from this source."""

@@ -10,6 +10,7 @@ from netsim.report import Figure, Section, Table
 from netsim.report.drawing import Axis, Series, against
 from netsim.study import Conclusion, Outcome
 from studies.published.calibration import measured_of
+from studies.published.orders import orders_of, section_on, sentence_on
 from studies.published.predictions import PredictedRow, cluster_of
 from studies.published.sources import source_of
 
@@ -79,6 +80,7 @@ def conclude_on(rows: Sequence[PredictedRow], calibrations: Mapping[str, Outcome
     }
     used = {cluster_of(row.row).name: cluster_of(row.row) for row in rows}
     fitted = {name: calibrations[name] for name in used if name in calibrations}
+    orders = orders_of(rows)
     missed = [key for key, summary in by_source.items() if _misses(key[1], summary)]
     data = {
         "rows": [row.as_json() for row in rows],
@@ -88,13 +90,15 @@ def conclude_on(rows: Sequence[PredictedRow], calibrations: Mapping[str, Outcome
         ],
         "qualities": {quality: summary._asdict() for quality, summary in by_quality.items()},
         "clusters": {name: dict(outcome) | {"part": used[name].part} for name, outcome in fitted.items()},
+        "orders": [order.as_json() for order in orders],
     }
     return Conclusion(
-        [_sentence(quality, summary) for quality, summary in by_quality.items()],
+        [*(_sentence(quality, summary) for quality, summary in by_quality.items()), sentence_on(orders)],
         data,
         [
             _comparison(rows, by_source),
             Section("What the model leaves out", "\n\n".join(_left_out(groups, missed))),
+            section_on(orders),
             _calibrations(fitted, {name: used[name].part for name in fitted}),
             Section("All rows", tables=[_table(rows)]),
         ],

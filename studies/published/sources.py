@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from studies.published import diloco, gloo_issues, mlbench, mpi_trees, stated_exchanges, tc_cluster
+from studies.published import (
+    ddl_benchmarks,
+    diloco,
+    gloo_issues,
+    gradient_compression,
+    gtopkssgd,
+    jax_blog,
+    mlbench,
+    mpi_trees,
+    stated_exchanges,
+    tc_cluster,
+)
 from studies.published.plans import Source
 from studies.published.rows import PublishedRow
 
@@ -12,6 +23,10 @@ SOURCES: tuple[Source, ...] = (
     *mlbench.SOURCES,
     *gloo_issues.SOURCES,
     *mpi_trees.SOURCES,
+    *ddl_benchmarks.SOURCES,
+    *gtopkssgd.SOURCES,
+    *gradient_compression.SOURCES,
+    *jax_blog.SOURCES,
 )
 
 
