@@ -1,7 +1,7 @@
 """What each term of the testbed's host model buys: stored measurements predicted again without it.
 
     python benchmarks/ablation.py RUN [RUN...]             a table of all terms
-    python benchmarks/ablation.py RUN [RUN...] --only "waking: warm and cold,duplex loss"
+    python benchmarks/ablation.py RUN [RUN...] --only "waking: warm and cold,delivery lag"
 
 A RUN is a folder that ``python benchmarks/validation.py RUN PIECE...`` has filled; nothing is measured. The figures are
 medians and worst values of |predicted / measured - 1| over all runs. They count exchanges of 100 kB and more where
@@ -30,7 +30,6 @@ from netsim.testbed.campaign import compare, model_of, stored_record
 from netsim.testbed.cells import Cell
 from netsim.testbed.comparison import summary
 from netsim.testbed.host_model import HostTerms
-from netsim.testbed.p2p_fits import host_terms, with_duplex_loss
 from netsim.testbed.p2p_measurements import P2PMeasurements
 from netsim.testbed.predict import ClusterModel
 
@@ -67,18 +66,12 @@ class Ablation:
     own_cores: bool = False
 
 
-def changed(**values: Any) -> Measured:
-    """Return a function that replaces some of the measurements."""
-    return lambda measured: replace(measured, **values)
-
-
 def without_message_work(m: P2PMeasurements) -> P2PMeasurements:
     """Return measurements in which a message takes no core time, and all else as much more as it did."""
     return replace(
         m,
         concurrent_small_s=0.0,
         concurrent_header_s=m.concurrent_header_s - m.concurrent_small_s,
-        concurrent_merge_s=m.concurrent_merge_s - m.concurrent_small_s,
     )
 
 
@@ -86,22 +79,15 @@ FULL = Ablation(term="all terms")
 ABLATIONS = (
     Ablation(term="frame headers", wire={"header_bytes": 0}),
     Ablation(term="acknowledgements", wire={"ack_bytes": 0}),
-    Ablation(term="one acknowledgement a group", wire={"ack_every": 2}),
     Ablation(term="token bucket (burst)", wire={"burst_bytes": 0}),
     Ablation(term="last group on credit", wire={"gso_segments": 0}),
     Ablation(term="guaranteed rate of a pair", wire={"guaranteed_rate": 0.0}),
-    Ablation(term="ready notice", wire={"ready_bytes": 0}),
     Ablation(term="waking", terms={"wake_warm_s": 0.0, "wake_cold_s": 0.0}),
     Ablation(term="waking: warm and cold", measured=lambda m: replace(m, warm_small_s=m.idle_small_s)),
     Ablation(term="CPU per message", measured=without_message_work),
     Ablation(term="CPU of a header", measured=lambda m: replace(m, concurrent_header_s=m.concurrent_small_s)),
-    Ablation(term="forwarding CPU", measured=changed(concurrent_small_cpu_s=None, concurrent_large_cpu_s=None)),
     Ablation(term="delivery lag", measured=lambda m: replace(m, idle_large_s=m.idle_small_s)),
-    Ablation(term="duplex loss", measured=changed(concurrent_large_s=0.0)),
-    Ablation(term="duplex loss ends", terms={"duplex_loss_bytes": 2**50}),
-    Ablation(term="calls", measured=changed(merge_s=0.0)),
-    Ablation(term="calls: warm and cold", measured=changed(concurrent_merge_s=math.inf)),
-    Ablation(term="merged bytes", measured=changed(merge_s_per_byte=0.0)),
+    Ablation(term="calls", measured=lambda m: replace(m, merge_s=0.0)),
     Ablation(term="shared cores", own_cores=True),
 )
 
@@ -140,11 +126,8 @@ class AblatedModel(ClusterModel):
         return super().predicted(cell, self.ablation.measured(measured), compute_s)
 
     def terms(self, measured: P2PMeasurements) -> HostTerms:
-        """Return the terms of the hosts, the duplex loss fitted without the term that is left out."""
-        terms = replace(host_terms(measured, self.wire, self.bandwidth_bps, self.cores), **self.ablation.terms)
-        concurrent = measured.concurrent_large_bytes, measured.concurrent_large_s
-        terms = with_duplex_loss(terms, *concurrent, self.fabric, self.wire)
-        return replace(terms, **self.ablation.terms)  # once more, since fitting the loss sets two of them
+        """Return the terms of the hosts, without the one that is left out."""
+        return replace(super().terms(measured), **self.ablation.terms)
 
 
 @dataclass(frozen=True, slots=True)

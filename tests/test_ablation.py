@@ -23,17 +23,11 @@ MEASURED = P2PMeasurements(
     idle_large_s=0.0522,
     warm_small_s=2e-4,
     concurrent_small_s=3e-4,
-    concurrent_small_cpu_s=1e-4,
-    concurrent_large_s=4.8e-3,
-    concurrent_large_cpu_s=9e-4,
-    concurrent_large_bytes=50_000,
-    concurrent_merge_s=3.4e-4,
     concurrent_header_s=5e-4,
     large_bytes=625_000,
     ranks=4,
     start_delay_s=0.02,
     merge_s=1e-4,
-    merge_s_per_byte=1e-10,
 )
 CELLS = [
     Cell(name=name, bytes=size, sends="eager", repeats=1)
@@ -74,9 +68,8 @@ def test_every_term_makes_a_difference_where_it_is_left_out(run: Path, left_out:
     [
         ("CPU per message", {"cpu_per_message_s"}, {"wake_cold_s", "wake_warm_s"}),
         ("CPU of a header", {"header_cpu_s"}, set()),
-        ("forwarding CPU", {"forwarding_cpu_s_per_byte"}, set()),
         ("delivery lag", {"delivery_lag_s_per_byte"}, set()),
-        ("calls", {"call_cold_s", "call_warm_s"}, set()),
+        ("calls", {"call_s"}, set()),
     ],
 )
 def test_a_term_that_is_left_out_is_zero_and_only_its_message_explains_the_rest(
@@ -88,7 +81,7 @@ def test_a_term_that_is_left_out_is_zero_and_only_its_message_explains_the_rest(
         asdict(ablation.AblatedModel.of(record, each).terms(each.measured(MEASURED)))
         for each in (ablation.FULL, left_out)
     )
-    differing = {name for name in full if full[name] != pytest.approx(without[name], rel=1e-9)} - {"duplex_loss"}
+    differing = {name for name in full if full[name] != pytest.approx(without[name], rel=1e-9)}
     assert differing == gone | absorbing
     assert {without[name] for name in gone} == {0.0}
     assert all(without[name] > full[name] for name in absorbing)
@@ -120,7 +113,7 @@ def test_a_term_stays_if_the_median_rises_by_more_than_two_runs_differ() -> None
 def test_terms_that_go_are_left_out_together() -> None:
     both = ablation.together([each for each in ablation.ABLATIONS if each.term in ("calls", "delivery lag")], "both")
     terms = ablation.AblatedModel.of({"cluster": asdict(CLUSTER), "cores": 2}, both).terms(both.measured(MEASURED))
-    assert (terms.call_cold_s, terms.delivery_lag_s_per_byte) == (0.0, 0.0)
+    assert (terms.call_s, terms.delivery_lag_s_per_byte) == (0.0, 0.0)
 
 
 def test_a_run_without_measurements_is_named(tmp_path: Path) -> None:

@@ -204,8 +204,6 @@ POINTS = dict.fromkeys(sorted(REQUIRED_KEYS), 1e-4) | {
     "large_bytes": 10**5,
     "large_s": 0.02,
     "ranks": 2,
-    "crowd_some_bytes": 1000,
-    "merge_s_per_byte": 1e-9,
 }
 RECORD: dict[str, Any] = {
     "network": "a network", "date": "today", "seconds": 1.0, "load_before": 0.0, "processors_busy": 0.1, "cores": 2,

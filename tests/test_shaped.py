@@ -175,22 +175,6 @@ def test_what_a_link_lets_through_early_it_earns_back(messages: list[int], gso_s
     assert not waiting
 
 
-@pytest.mark.parametrize(("both_ways", "besides"), [(False, 66), (True, 114 + 66)])
-def test_a_link_carries_the_word_that_a_receiver_is_ready_and_its_acknowledgement(
-    both_ways: bool, besides: int
-) -> None:
-    """The word goes back, what acknowledges it goes with the message."""
-    wire = Wire(header_bytes=66, ack_bytes=66, ack_every=10**9, ready_bytes=114)
-    environment = simpy.Environment()
-    network = ShapedNetwork(environment, wire)
-    there, back = (Route((Link(way, "a", "b", RATE, 0.0),), 0) for way in (0, 1))
-    ends: list[float] = []
-    for route, other in ((there, back), (back, there))[: 1 + both_ways]:
-        network.start(route, other, 10 * FRAME, lambda _: ends.append(environment.now / PICOSECONDS))
-    environment.run()
-    assert ends == pytest.approx([8 * (10 * FRAME + besides) / RATE] * (1 + both_ways))
-
-
 @given(st.integers(1, 40_000), st.sampled_from([1, 2, 3, 4]))
 def test_what_is_owed_is_the_last_group(nbytes: int, gso_segments: int) -> None:
     wire = Wire(header_bytes=66, gso_segments=gso_segments)

@@ -34,13 +34,7 @@ from netsim.testbed.cpu_model import Processors
 from netsim.testbed.exchanges import COLLECTIVES, EXCHANGES, permutation
 from netsim.testbed.host_model import COOLING_S, START_DELAY_S, HostTerms, HostTransport
 from netsim.testbed.local_work import TimedTransport
-from netsim.testbed.p2p_fits import (
-    MOST_DUPLEX_LOSS,
-    concurrent_message_s,
-    host_terms,
-    profile_terms,
-    with_duplex_loss,
-)
+from netsim.testbed.p2p_fits import host_terms, profile_terms
 from netsim.testbed.p2p_measurements import REQUIRED_KEYS, P2PMeasurements, averaged
 from netsim.testbed.pingpong import Trips, ping_pong
 from netsim.testbed.predict import ClusterModel, predicted_exchange
@@ -145,11 +139,9 @@ def grown(at_once: float, at_last: float, still_s: float) -> float:
     return at_last - (at_last - at_once) * math.exp(-still_s / COOLING_S)
 
 
-def test_a_computation_takes_more_than_its_bytes_and_less_where_a_rank_just_did_one() -> None:
+def test_a_computation_takes_more_than_its_bytes() -> None:
     fabric = Fabric(Cluster(ranks=2, bandwidth_bps=RATE).graph())
-    transport = HostTransport(
-        fabric, NO_ACKS, HostTerms(call_cold_s=1e-4, call_warm_s=1e-5), AssumedCosts({"merge": 1e-3})
-    )
+    transport = HostTransport(fabric, NO_ACKS, HostTerms(call_s=1e-4), AssumedCosts({"merge": 1e-3}))
     ends: list[float] = []
 
     async def program(worker: Worker) -> None:
@@ -158,38 +150,7 @@ def test_a_computation_takes_more_than_its_bytes_and_less_where_a_rank_just_did_
             ends.append(transport.now / PICOSECONDS)
 
     RankScheduler[None](transport).run([Worker(0, 1)], program)
-    # Processors do nothing for messages before it begins, nor while it computes.
-    assert ends[0] == pytest.approx(1e-3 + grown(1e-5, 1e-4, START_DELAY_S), rel=1e-6)
-    assert ends[1] - ends[0] == pytest.approx(1e-3 + grown(1e-5, 1e-4, ends[0]), rel=1e-6)
-
-
-def ends_of_pairs(terms: HostTerms, pairs: int) -> list[float]:
-    """Return when a message of 100 kB is there that each of so many ranks sends another."""
-    fabric = Fabric(Cluster(ranks=2 * pairs, bandwidth_bps=RATE).graph())
-    transport = HostTransport(fabric, NO_ACKS, terms, AssumedCosts({}))
-    ends: list[float] = []
-
-    async def program(worker: Worker) -> None:
-        payload = SizeOnly(25_000)
-        if worker.rank < pairs:
-            await worker.send(worker.rank + pairs, payload)
-        else:
-            await worker.recv(worker.rank - pairs, template=payload)
-            ends.append(transport.now / PICOSECONDS)
-
-    RankScheduler[None](transport).run([Worker(rank, 2 * pairs) for rank in range(2 * pairs)], program)
-    return ends
-
-
-@pytest.mark.parametrize(("pairs", "cores"), [(1, 2), (3, 2), (8, 2), (8, 4)])
-@pytest.mark.parametrize("forwarding_cpu_s_per_byte", [2e-8, 1e-7])
-def test_frames_are_as_fast_as_their_links_or_as_all_cores_forward_them(
-    pairs: int, cores: int, forwarding_cpu_s_per_byte: float
-) -> None:
-    ends = ends_of_pairs(HostTerms(forwarding_cpu_s_per_byte=forwarding_cpu_s_per_byte, cores=cores), pairs)
-    work = forwarding_cpu_s_per_byte * 100_000
-    # A message's frames are one core's at the most: one after the other, through the same links.
-    assert max(ends) == pytest.approx(max(drain(100_000), work, pairs * work / cores), rel=1e-6)
+    assert ends == pytest.approx([1.1e-3, 2.2e-3], rel=1e-9)
 
 
 def test_caches_forget_while_processors_do_something_else_than_messages() -> None:
@@ -200,14 +161,14 @@ def test_caches_forget_while_processors_do_something_else_than_messages() -> Non
     def ended() -> None:
         ends.append(environment.now / 1e12)
 
-    # Of two cores one rank takes half of one, for two seconds; two others share the rest: 3/4 of a core each.
+    # Three ranks share two cores, 2/3 of a core each, until the shorter work on a message ends.
     processors.run(0, 10**12, ended)
-    processors.run(1, 10**12, ended, most=0.5)
+    processors.run(1, 5 * 10**11, ended)
     processors.run(2, 10**12, ended, on_message=False)
     environment.run()
-    assert ends == pytest.approx([4 / 3, 4 / 3, 2.0])
-    # First 1.5 of two cores are wanted for messages, then 0.5.
-    assert processors.idle_ps(0) == pytest.approx((4 / 3 * 0.25 + 2 / 3 * 0.75) * 10**12)
+    assert ends == pytest.approx([0.75, 1.25, 1.25])
+    # Messages want two cores at first, and then one of two.
+    assert processors.idle_ps(0) == pytest.approx(0.5 * 0.5 * 10**12)
 
 
 def ends_of_two(terms: HostTerms, pause_s: float) -> list[float]:
@@ -369,8 +330,8 @@ def test_who_measures_busy_processors_is_told_so(busy: float | None, told: bool)
     assert all("In 1 of 2 " in each and "97% busy during all-gather, P = 16" in each for each in said)
 
 
-CROWD, CORES, LARGE, SOME = 9, 2, 10**6, 25_000
-"""Ranks and cores of a simulated machine, and bytes of the large message and of a concurrent one."""
+CROWD, CORES, LARGE = 9, 2, 10**6
+"""Ranks and cores of a simulated machine, and bytes of the large message."""
 
 
 def simulated_results(
@@ -406,50 +367,37 @@ def simulated_p2p(terms: HostTerms, wire: Wire) -> P2PMeasurements:
         (began,), (received, added), *_ = simulated_results(terms, wire, program)
         return (received - began) / PICOSECONDS, (added - received) / PICOSECONDS
 
-    def concurrent(payload: SizeOnly, *, merging: bool = False) -> tuple[float, float]:
-        """Seconds and core seconds of one of many messages that every rank sends and receives."""
+    def concurrent(payload: SizeOnly) -> float:
+        """Seconds of one of many messages that every rank sends and receives."""
 
         async def send(worker: Worker, messages: int) -> None:
             for _ in range(messages):
                 await permutation(worker, payload)
-                if merging:
-                    await worker.compute("merge", lambda: None)
 
-        async def program(worker: Worker, transport: HostTransport) -> tuple[float, float]:
+        async def program(worker: Worker, transport: HostTransport) -> float:
             for _ in range(worker.rank):  # ranks start one after another; in step, all would wait for threads at once
                 await worker.compute("update", lambda: None)
             await send(worker, 10)
-            began, idle_ps = transport.now, transport._processors.idle_ps(worker.rank)
+            began = transport.now
             await send(worker, 40)
-            took_ps = transport.now - began
-            busy_ps = took_ps - (transport._processors.idle_ps(worker.rank) - idle_ps)
-            return took_ps / PICOSECONDS / 40, CORES * busy_ps / PICOSECONDS / 40 / CROWD
+            return (transport.now - began) / PICOSECONDS / 40
 
-        timings = simulated_results(terms, wire, program)
-        seconds, core_s = (statistics.median(values) for values in zip(*timings, strict=True))
-        return seconds, core_s
+        return statistics.median(simulated_results(terms, wire, program))
 
     async def to_and_fro(worker: Worker, transport: HostTransport) -> list[Trips]:
         return await ping_pong(worker, lambda: transport.now / PICOSECONDS, lambda: 0.0, 1.0, [4])
 
     (small_s, merge_s), (large_s, _) = idle(SizeOnly(1)), idle(SizeOnly(LARGE // 4))
-    (concurrent_s, cpu_s), (some_s, some_cpu_s) = concurrent(SizeOnly(1)), concurrent(SizeOnly(SOME // 4))
     return P2PMeasurements(
         idle_small_s=small_s,
         idle_large_s=large_s,
         warm_small_s=statistics.median(simulated_results(terms, wire, to_and_fro)[0][0].one_way_s),
-        concurrent_small_s=concurrent_s,
-        concurrent_small_cpu_s=cpu_s,
-        concurrent_large_s=some_s,
-        concurrent_large_cpu_s=some_cpu_s,
-        concurrent_large_bytes=SOME,
-        concurrent_merge_s=concurrent(SizeOnly(1), merging=True)[0],
-        concurrent_header_s=concurrent(SizeOnly(10, 1))[0],
+        concurrent_small_s=concurrent(SizeOnly(1)),
+        concurrent_header_s=concurrent(SizeOnly(10, 1)),
         large_bytes=LARGE,
         ranks=CROWD,
         start_delay_s=START_DELAY_S,
         merge_s=merge_s,
-        merge_s_per_byte=0.0,
     )
 
 
@@ -460,11 +408,9 @@ def test_the_terms_of_a_simulated_machine_are_found_again(warm: float, work: flo
         wake_cold_s=3e-4,
         cpu_per_message_s=work,
         delivery_lag_s_per_byte=1e-9,
-        forwarding_cpu_s_per_byte=2e-8,
         cores=CORES,
         header_cpu_s=1.5e-4,
-        call_cold_s=1e-4,
-        call_warm_s=4e-5,
+        call_s=1e-4,
     )
     wire = Wire(header_bytes=66, burst_bytes=4096, gso_segments=4)
     measured = simulated_p2p(terms, wire)
@@ -472,34 +418,9 @@ def test_the_terms_of_a_simulated_machine_are_found_again(warm: float, work: flo
     # Threads that were idle for 20 ms have cooled to 1 - exp(-20 / 6), 96 %; between two messages they cool a little.
     for name, value in asdict(terms).items():
         assert getattr(found, name) == pytest.approx(value, rel=0.05, abs=0.05 * 3e-4 if "wake" in name else 0.0), name
-    # Of several hosts nobody counts what all processors did.
-    elsewhere = host_terms(replace(measured, concurrent_small_cpu_s=None, concurrent_large_cpu_s=None), wire, RATE, 2)
-    assert elsewhere == replace(found, forwarding_cpu_s_per_byte=0.0)
     # Where all have a core, as many at once take as long as one, and all that a message takes may be work.
     alone = host_terms(measured, wire, RATE, None)
     assert alone.cpu_per_message_s == min(measured.idle_small_s, measured.concurrent_small_s)
-
-
-@pytest.mark.parametrize(("longer", "share"), [(1.0, 0.0), (1.03, 0.03), (0.9, 0.0), (3.0, MOST_DUPLEX_LOSS)])
-def test_links_lose_what_makes_a_crowds_message_as_long_as_it_was(longer: float, share: float) -> None:
-    """Where all ranks send at once; more than a part is not believed, and links lose nothing where it took less."""
-    fabric = Fabric(Cluster(ranks=4, bandwidth_bps=RATE).graph())
-    without = concurrent_message_s(25_000, fabric, NO_ACKS, IDEAL)
-    assert without == pytest.approx(drain(25_000), rel=1e-6)
-    found = with_duplex_loss(IDEAL, 25_000, longer * without, fabric, NO_ACKS)
-    assert found.duplex_loss == pytest.approx(share, rel=1e-3)
-    assert concurrent_message_s(25_000, fabric, NO_ACKS, found) == pytest.approx((1 + share) * without, rel=2e-3)
-
-
-def test_the_beginning_of_a_message_takes_more_from_links_that_carry_data_both_ways() -> None:
-    """And nothing from those that do not, nor does what comes after the beginning."""
-    lossy = HostTerms(duplex_loss=0.1, duplex_loss_bytes=NO_ACKS.bytes_of(20_000))
-    fabric = Fabric(Cluster(ranks=2, bandwidth_bps=RATE).graph())
-    (both, _), (_, one) = (
-        predicted_exchange(exchange, 100_000, "eager", fabric, NO_ACKS, lossy) for exchange in ("permutation", "ps-out")
-    )
-    assert one == pytest.approx(drain(100_000), rel=1e-6)
-    assert both == pytest.approx(drain(100_000) + 0.1 * drain(20_000), rel=1e-3)
 
 
 @pytest.mark.parametrize("crowd", [1e-4, 4e-4])
@@ -511,7 +432,7 @@ def test_where_processors_are_short_a_message_is_the_work_that_a_crowd_says(crow
         "ranks": 16,
         "crowd_s": crowd * 16 / 2,
     }
-    measured = P2PMeasurements.from_json(points | {"large_bytes": 1, "crowd_some_bytes": 1})
+    measured = P2PMeasurements.from_json(points | {"large_bytes": 1})
     found = host_terms(measured, NO_ACKS, RATE, 2)
     assert found.cpu_per_message_s == pytest.approx(crowd)
     assert found.wake_warm_s == pytest.approx(max(0.0, 1.5e-4 - crowd * 2 / 3) / 2)
@@ -540,10 +461,10 @@ def test_a_setting_has_the_file_that_earlier_versions_gave_it() -> None:
 
 def test_a_cell_is_predicted_with_what_processors_did_beside_it() -> None:
     """A ring of small messages is slower by as much as ranks' work, where they have one core."""
-    points = dict.fromkeys(REQUIRED_KEYS, 0.0) | {"ranks": 4, "large_bytes": 1, "crowd_some_bytes": 1}
+    points = dict.fromkeys(REQUIRED_KEYS, 0.0) | {"ranks": 4, "large_bytes": 1}
     cells = [Cell(name="ring-all-reduce", bytes=16, sends="eager", repeats=1)] * 2
     beside = [{"times": [1.0], "points": {"crowd_s": 4 * work, "small_s": work}} for work in (1e-3, 3e-3)]
-    record = {"points": points | {"merge_s_per_byte": 0.0}, "cells": beside, "network": "any"}
+    record = {"points": points, "cells": beside, "network": "any"}
     fabric = Fabric(Cluster(ranks=4, bandwidth_bps=10**9).graph())
     model = ClusterModel(fabric, NO_ACKS, 10**9, 1)
     slow, slower = compare(cells, record, model, 1.0)
@@ -552,16 +473,11 @@ def test_a_cell_is_predicted_with_what_processors_did_beside_it() -> None:
     assert slower.predicted_s == pytest.approx(6 * 4 * 3e-3, rel=0.01)
 
 
-def test_measurements_of_several_rounds_are_averaged_as_far_as_they_are_known() -> None:
-    known = P2PMeasurements.from_json(dict.fromkeys(REQUIRED_KEYS, 0.0) | {"ranks": 16, "crowd_some_work_s": None})
-    rounds = [
-        replace(known, concurrent_small_s=seconds, concurrent_small_cpu_s=cpu_s)
-        for seconds, cpu_s in ((1.0, None), (2.0, 1e-4), (6.0, 2e-4))
-    ]
-    of_all = replace(known, concurrent_small_s=2.0, concurrent_small_cpu_s=1.5e-4)
-    assert averaged(statistics.median, rounds).as_json() == pytest.approx(of_all.as_json())
-    of_two = replace(known, concurrent_small_s=1.5, concurrent_small_cpu_s=1e-4)
-    assert averaged(statistics.fmean, rounds[:2]).as_json() == pytest.approx(of_two.as_json())
+def test_measurements_of_several_rounds_are_averaged() -> None:
+    known = P2PMeasurements.from_json(dict.fromkeys(REQUIRED_KEYS, 0.0) | {"ranks": 16})
+    rounds = [replace(known, concurrent_small_s=seconds) for seconds in (1.0, 2.0, 6.0)]
+    assert averaged(statistics.median, rounds) == replace(known, concurrent_small_s=2.0)
+    assert averaged(statistics.fmean, rounds[:2]) == replace(known, concurrent_small_s=1.5)
 
 
 def test_measurements_are_stored_with_the_keys_of_earlier_records() -> None:

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 SEGMENT_BYTES = 1448
 """Payload of a full frame: MTU 1500 less 20 of IP, 20 of TCP and 12 of the TCP timestamp option."""
+SEGMENTS_PER_ACK = 2
+"""TCP acknowledges every other segment."""
 HEADER_BYTES = {"virtual": 66, "physical": 90}
 """Headers of a frame: 52 of IP and TCP and 14 of Ethernet; on a cable also checksum, preamble and gap."""
 GLOO_BYTES = 48
-"""gloo's header of a transfer, and the whole of its notice that a receiver is ready."""
+"""gloo's header of a transfer."""
 ENVELOPE_BYTES = GLOO_BYTES + 96 + 32
 """gloo's header, netsim's header of a message, and the table at the beginning of its body."""
 
@@ -24,8 +26,6 @@ class Wire:
         Headers of a frame, in bytes.
     ack_bytes
         Size of an acknowledgement on the way back, in bytes.
-    ack_every
-        Segments for which TCP sends one acknowledgement.
     burst_bytes
         Size of the token bucket: what an idle link sends at once, in bytes.
     gso_segments
@@ -34,17 +34,13 @@ class Wire:
     guaranteed_rate
         Rate that every pair of hosts is guaranteed on a link, as a fraction of the link's bandwidth. Each pair has
         a token bucket of `burst_bytes` of its own for it. 0 means no guarantee and no such bucket.
-    ready_bytes
-        Size of gloo's notice that a receiver is ready, in bytes; it precedes every message on the way back.
     """
 
     header_bytes: int = HEADER_BYTES["physical"]
     ack_bytes: int = 84
-    ack_every: int = 2
     burst_bytes: int = 0
     gso_segments: int = 0
     guaranteed_rate: float = 0.0
-    ready_bytes: int = 0
 
     def bytes_of(self, nbytes: int) -> int:
         """Return the bytes on a link of a message with `nbytes` of values and indices, headers included."""
@@ -66,7 +62,7 @@ class Wire:
     @property
     def ack_share(self) -> float:
         """Bytes of acknowledgements on the way back, per byte on the way there."""
-        return self.ack_bytes / (self.ack_every * (SEGMENT_BYTES + self.header_bytes))
+        return self.ack_bytes / (SEGMENTS_PER_ACK * (SEGMENT_BYTES + self.header_bytes))
 
 
 IDEAL_CABLE = Wire()

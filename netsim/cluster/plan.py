@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from netsim._util.errors import UsageError, check_choice
-from netsim.cluster.framing import GLOO_BYTES, HEADER_BYTES, Wire
+from netsim.cluster.framing import HEADER_BYTES, Wire
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -26,8 +26,6 @@ FRAME_BYTES = 1514
 """Size of a full frame as a veth's queue counts it: MTU 1500 and 14 of Ethernet, no preamble, no checksum."""
 ACK_BYTES = 66
 """Size of an acknowledgement on a veth: 14 of Ethernet, 20 of IP, 20 of TCP and 12 of the timestamp option."""
-READY_BYTES = ACK_BYTES + GLOO_BYTES
-"""Size of the frame with gloo's notice that a receiver is ready."""
 BURST_BYTES = 4096
 """Size of a link's token bucket. With a third of it late timers cost rate; a larger one falsifies short messages."""
 FRAMES_BPS = 100_000_000
@@ -109,11 +107,9 @@ class Cluster:
         return Wire(
             header_bytes=HEADER_BYTES["virtual"],
             ack_bytes=ACK_BYTES,
-            ack_every=max(2, self.gso_segments),  # TCP acknowledges a group once
             burst_bytes=BURST_BYTES,
             gso_segments=self.gso_segments if self.shaping == "fair" else 0,  # tbf sends nothing on credit
             guaranteed_rate=PEERS_SHARE / max(1, self.ranks - 1) if self.shaping == "fair" else 0.0,
-            ready_bytes=READY_BYTES,
         )
 
     def rack(self, rank: int) -> int:

@@ -41,7 +41,6 @@ TYPICAL = HostTerms(
     wake_cold_s=4e-4,
     cpu_per_message_s=2e-4,
     delivery_lag_s_per_byte=1e-9,
-    forwarding_cpu_s_per_byte=2e-8,
     cores=2,
 )
 """Typical terms of a machine with two cores, for the estimate of how long a campaign takes."""

@@ -22,7 +22,7 @@ class CorePool:
 
     def __init__(self, index: int, cores: int, now: int) -> None:
         self.route = Route((Link(index, "cores", f"{cores} cores", cores * PICOSECONDS, 0.0),), 0)
-        self._cores, self._busy_cores, self._idle_ps, self._since = cores, 0.0, 0.0, now
+        self._cores, self._busy_cores, self._idle_ps, self._since = cores, 0, 0.0, now
 
     def idle_ps(self, now: int) -> float:
         """Return the picoseconds without message work since the start, averaged over the cores."""
@@ -30,7 +30,7 @@ class CorePool:
         self._since = now
         return self._idle_ps
 
-    def occupy(self, cores: float, now: int) -> None:
+    def occupy(self, cores: int, now: int) -> None:
         """Change the number of cores that messages want, from now on, by `cores` (negative: release)."""
         self.idle_ps(now)
         self._busy_cores += cores
@@ -58,9 +58,7 @@ class Processors:
         else:
             self._pools = [CorePool(0, shared, now)] * ranks
 
-    def run(
-        self, rank: int, charge: int, ended: Callable[[], object], *, most: float = 1.0, on_message: bool = True
-    ) -> None:
+    def run(self, rank: int, charge: int, ended: Callable[[], object], *, on_message: bool = True) -> None:
         """Occupy the cores of a rank for `charge`, then call ``ended()``.
 
         Parameters
@@ -69,12 +67,10 @@ class Processors:
             The rank whose cores do the work.
         charge
             Core time in picoseconds.
-        most
-            Largest fraction of one core that the work may use.
         on_message
             Whether the work belongs to a message. Only message work keeps threads awake.
         """
-        pool, cores = self._pools[rank], most if on_message else 0.0
+        pool, cores = self._pools[rank], 1 if on_message else 0
 
         def end() -> None:
             pool.occupy(-cores, self._now)
@@ -82,7 +78,7 @@ class Processors:
 
         pool.occupy(cores, self._now)
         # A picosecond of a core is a bit of its link, and links carry bytes.
-        self._work.start(pool.route, math.ceil(charge / 8), lambda _: end(), cap_bps=most * PICOSECONDS)
+        self._work.start(pool.route, math.ceil(charge / 8), lambda _: end(), cap_bps=PICOSECONDS)
 
     def idle_ps(self, rank: int) -> float:
         """Return the picoseconds without message work since the start, averaged over the cores of a rank."""

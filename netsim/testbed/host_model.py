@@ -6,8 +6,8 @@ message is
 1. expected by its receiver: a third of `cpu_per_message_s`. gloo's notice of that wakes a thread of the sender;
 2. packed by its sender: a third of `cpu_per_message_s`. If only the sender knows the size, a header goes first. It
    wakes two threads of the receiver, takes `header_cpu_s` there, and its answer wakes one thread of the sender;
-3. carried by the links (:mod:`netsim.testbed.shaped_links`). Meanwhile the kernel forwards its frames on the same
-   cores, for `forwarding_cpu_s_per_byte`, and its last byte is late by `delivery_lag_s_per_byte` for each byte;
+3. carried by the links (:mod:`netsim.testbed.shaped_links`). Its last byte is late by `delivery_lag_s_per_byte` for
+   each byte;
 4. taken in by its receiver: two threads wake, gloo's and the rank's own, then a third of `cpu_per_message_s`.
 
 An eager send is done when the kernel holds the body, which is at once because send buffers are larger than messages.
@@ -23,7 +23,6 @@ import math
 from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import simpy
@@ -32,7 +31,7 @@ from netsim._util.units import PICOSECONDS, picoseconds
 from netsim.cluster.framing import Wire
 from netsim.comm.payload import has_known_size, nbytes
 from netsim.comm.worker import Compute, Recv, Send, Sends, Worker, stages
-from netsim.network.fabric import Fabric, Route
+from netsim.network.fabric import Fabric
 from netsim.simulator.critical_path import CriticalPath
 from netsim.simulator.event_engine import Connections
 from netsim.simulator.scheduler import Done
@@ -43,7 +42,7 @@ from netsim.training.costs import Costs
 START_DELAY_S = 0.02
 """Seconds for which all ranks are idle before a measurement starts."""
 COOLING_S = 0.006
-"""Time constant in seconds with which threads fall asleep and caches cool while cores have no message to work on."""
+"""Time constant in seconds with which threads fall asleep while cores have no message to work on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,14 +60,8 @@ class HostTerms:
         Core seconds more at the receiver for a message that a header announces.
     delivery_lag_s_per_byte
         Seconds by which a message is later than its links alone would have it, per byte of payload.
-    forwarding_cpu_s_per_byte
-        Core seconds for the kernel's forwarding of frames, per byte of payload.
-    duplex_loss
-        Where data goes both ways, load on the way back besides acknowledgements, as a fraction of a message's rate.
-    duplex_loss_bytes
-        Bytes on a link after which a message causes no more duplex loss.
-    call_warm_s, call_cold_s
-        Core seconds of a computation besides those for its bytes: if its rank has just done the same, and if not.
+    call_s
+        Core seconds of a computation besides those for its bytes.
     cores
         Cores that all ranks share; None if each rank has one of its own.
     """
@@ -78,11 +71,7 @@ class HostTerms:
     cpu_per_message_s: float = 0.0
     header_cpu_s: float = 0.0
     delivery_lag_s_per_byte: float = 0.0
-    forwarding_cpu_s_per_byte: float = 0.0
-    duplex_loss: float = 0.0
-    duplex_loss_bytes: int = 0
-    call_cold_s: float = 0.0
-    call_warm_s: float = 0.0
+    call_s: float = 0.0
     cores: int | None = None
 
 
@@ -125,16 +114,15 @@ class HostTransport:
         self, fabric: Fabric, wire: Wire, terms: HostTerms, costs: Costs, sends: Sends = "eager", now: int = 0
     ) -> None:
         self._environment = simpy.Environment(initial_time=now)
-        self._network = ShapedNetwork(self._environment, wire, (terms.duplex_loss, terms.duplex_loss_bytes))
+        self._network = ShapedNetwork(self._environment, wire)
         self._connections = Connections()
         self._processors = Processors(self._environment, len(fabric.hosts), terms.cores)
         self._fabric, self._wire, self._costs = fabric, wire, costs
         self._acknowledged = sends == "rendezvous"
         self._wake_warm, self._wake_cold = picoseconds(terms.wake_warm_s), picoseconds(terms.wake_cold_s)
         self._message_step, self._header = picoseconds(terms.cpu_per_message_s) // 3, picoseconds(terms.header_cpu_s)
-        self._call_cold, self._call_warm = picoseconds(terms.call_cold_s), picoseconds(terms.call_warm_s)
+        self._call = picoseconds(terms.call_s)
         self._lag_per_byte = terms.delivery_lag_s_per_byte * PICOSECONDS
-        self._forwarding_per_byte = terms.forwarding_cpu_s_per_byte * PICOSECONDS
         self._packed: defaultdict[tuple[int, int, int], deque[PackedMessage]] = defaultdict(deque)
         self._expected: defaultdict[tuple[int, int, int], deque[int]] = defaultdict(deque)
         self._work_queues: dict[int, deque[Callable[[], None]]] = {}
@@ -211,24 +199,17 @@ class HostTransport:
             wait = ready_at - self.now
             if wait < 0 and earlier is not None:  # it was ready before its connection was
                 on_way = earlier
-            forwarded = self._forward(message, route)
             size = self._wire.bytes_of(nbytes(message.request.payload))
-            self._network.start(route, back, size, partial(drained, forwarded), max(0, wait))
+            self._network.start(route, back, size, drained, max(0, wait))
 
-        def drained(forwarded: simpy.Event, stream: PacketStream) -> None:
-            arriving, drained_at = on_way, self.now
+        def drained(stream: PacketStream) -> None:
+            arriving = on_way
             for link, duration in stream.bottlenecks:
                 arriving = arriving.then(link, duration)
             self._connections.drained((src, dst), arriving)
-            if forwarded.processed:
-                reached(arriving, drained_at)
-            else:
-                forwarded.callbacks.append(lambda _: reached(arriving, drained_at))
-
-        def reached(arriving: CriticalPath, drained_at: int) -> None:
             lag = round(self._lag_per_byte * nbytes(message.request.payload))
             waking = self._waking_both(dst)
-            arriving = arriving.then("forwarding", self.now - drained_at).then("waking", waking + lag)
+            arriving = arriving.then("waking", waking + lag)
             self._after(waking + lag, lambda: self._occupy(dst, "taking in", self._message_step, arriving, taken_in))
 
         def taken_in(path: CriticalPath) -> None:
@@ -239,32 +220,16 @@ class HostTransport:
 
         self._connections.post((src, dst), begin)
 
-    def _forward(self, message: PackedMessage, route: Route) -> simpy.Event:
-        """Have cores forward a message's frames, at most as fast as the links carry them; return when they are done."""
-        forwarded = self._environment.event()
-        size = nbytes(message.request.payload)
-        if not (charge := round(self._forwarding_per_byte * size)):
-            return forwarded.succeed()
-        drained_bytes = self._wire.drained_of(self._wire.bytes_of(size))
-        drained = PICOSECONDS * 8 * drained_bytes / min(link.bandwidth_bps for link in route.links)
-        most = min(1.0, charge / drained) if drained else 1.0
-        self._processors.run(message.worker.rank, charge, forwarded.succeed, most=most)
-        return forwarded
-
     def _waking(self, rank: int, thread: str) -> int:
         """Return the picoseconds until a thread runs, and note that it has run now."""
-        return self._cooled(self._wake_warm, self._wake_cold, rank, thread)
+        idle_ps = self._processors.idle_ps(rank)
+        idle_s = (idle_ps - self._last_active.get((rank, thread), self._idle_at_start)) / PICOSECONDS
+        self._last_active[rank, thread] = idle_ps
+        return round(self._wake_cold + (self._wake_warm - self._wake_cold) * math.exp(-idle_s / COOLING_S))
 
     def _waking_both(self, rank: int) -> int:
         """Return the picoseconds until a message has woken gloo's thread, and gloo's thread the rank's own thread."""
         return self._waking(rank, GLOO_THREAD) + self._waking(rank, RANK_THREAD)
-
-    def _cooled(self, warm: int, cold: int, rank: int, activity: str) -> int:
-        """Return a cost between `warm` and `cold`, by how long cores were idle since a rank's last such activity."""
-        idle_ps = self._processors.idle_ps(rank)
-        idle_s = (idle_ps - self._last_active.get((rank, activity), self._idle_at_start)) / PICOSECONDS
-        self._last_active[rank, activity] = idle_ps
-        return round(cold + (warm - cold) * math.exp(-idle_s / COOLING_S))
 
     # Computing.
 
@@ -279,8 +244,7 @@ class HostTransport:
                 done(call(), path)
                 return
             work, charge = charges.pop(0)
-            charge += self._cooled(self._call_warm, self._call_cold, worker.rank, work)
-            self._occupy(worker.rank, work, charge, path, next_stage, on_message=False)
+            self._occupy(worker.rank, work, charge + self._call, path, next_stage, on_message=False)
 
         next_stage(path)
 

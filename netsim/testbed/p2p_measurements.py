@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, NamedTuple
 
-from netsim._util.system import busy_share, processor_ticks
 from netsim.comm.payload import Dense, Sparse, Vector, add
 from netsim.comm.worker import Worker
 from netsim.testbed.exchanges import permutation
@@ -24,11 +22,6 @@ from netsim.testbed.simultaneous_start import (
 )
 
 SMALL_BYTES = 4
-MERGED_BYTES = 2 * 10**6
-LARGE_PER_CONCURRENT = 25
-"""Bytes of the large message / bytes of a concurrent one, which needs about 4 ms of its link."""
-IDLE_SAMPLE_S = 0.2
-"""Seconds for which all ranks are idle while the load of other processes is measured."""
 
 
 def _key(key: str, **default: Any) -> Any:
@@ -50,35 +43,24 @@ class P2PMeasurements:
         another sender, because the time depends on the cores that run the two ranks.
     warm_small_s
         A small message in a ping-pong without pauses.
-    concurrent_small_s, concurrent_large_s
-        A small concurrent message, and one of `concurrent_large_bytes`.
-    concurrent_small_cpu_s, concurrent_large_cpu_s
-        Core seconds for each of these; None if ranks are on several hosts.
-    concurrent_merge_s
-        A small concurrent message, after which the receiver adds two small vectors.
+    concurrent_small_s
+        A small concurrent message.
     concurrent_header_s
         A small concurrent message whose size only its sender knows.
-    large_bytes, concurrent_large_bytes
-        Payloads in bytes.
+    large_bytes
+        Payload of the large message in bytes.
     ranks, hosts
         Number of ranks, and of machines.
     start_delay_s, idle_margin_s
         Seconds for which ranks were idle before each message, and after its expected end.
     merge_s
         Adding two small vectors, one of which has just arrived, after the ranks were idle.
-    merge_s_per_byte
-        Adding two vectors, per byte that is read.
     """
 
     idle_small_s: float = _key("small_s")
     idle_large_s: float = _key("large_s")
     warm_small_s: float = _key("busy_s")
     concurrent_small_s: float = _key("crowd_s")
-    concurrent_small_cpu_s: float | None = _key("crowd_work_s")
-    concurrent_large_s: float = _key("crowd_some_s")
-    concurrent_large_cpu_s: float | None = _key("crowd_some_work_s")
-    concurrent_large_bytes: int = _key("crowd_some_bytes")
-    concurrent_merge_s: float = _key("crowd_merge_s")
     concurrent_header_s: float = _key("crowd_header_s")
     large_bytes: int = _key("large_bytes")
     ranks: int = _key("ranks")
@@ -86,7 +68,6 @@ class P2PMeasurements:
     start_delay_s: float = _key("still_s")
     idle_margin_s: float = _key("rest_s", default=IDLE_MARGIN_S)
     merge_s: float = _key("merge_s")
-    merge_s_per_byte: float = _key("merge_s_per_byte")
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> P2PMeasurements:
@@ -102,7 +83,7 @@ class P2PMeasurements:
         named = {measurement.name: _stored_name(measurement) for measurement in fields(cls)}
         measured = {name: stored[key] for name, key in named.items() if key in REQUIRED_KEYS or key in stored}
         for name, value in measured.items():
-            if value is not None and not 0 <= value < math.inf:
+            if not 0 <= value < math.inf:
                 raise ValueError(f"{name} {value!r} must be finite and zero or more")
         return cls(**measured)
 
@@ -125,14 +106,11 @@ REQUIRED_KEYS = {_stored_name(measurement) for measurement in fields(P2PMeasurem
 
 
 def averaged(mean: Callable[[list[float]], float], measured: Sequence[P2PMeasurements]) -> P2PMeasurements:
-    """Return each measurement's mean over the repeats in which it is known.
-
-    A value that is equal in all repeats, such as the number of ranks, stays as it is.
-    """
+    """Return each measurement's mean over repeats; a value that is equal in all repeats stays as it is."""
     values: dict[str, Any] = {}
     for name in (measurement.name for measurement in fields(P2PMeasurements)):
-        known = [value for of_time in measured if (value := getattr(of_time, name)) is not None]
-        values[name] = (known[0] if len(set(known)) == 1 else mean(known)) if known else None
+        repeats = [getattr(of_time, name) for of_time in measured]
+        values[name] = repeats[0] if len(set(repeats)) == 1 else mean(repeats)
     return P2PMeasurements(**values)
 
 
@@ -157,45 +135,29 @@ def measure_p2p(
     import torch
     import torch.distributed as dist
 
-    concurrent_bytes = max(SMALL_BYTES, large_bytes // LARGE_PER_CONCURRENT)
-    small, medium, large = (
-        Dense(torch.ones(nbytes // 4, device=start.device)) for nbytes in (SMALL_BYTES, concurrent_bytes, large_bytes)
-    )
+    small, large = (Dense(torch.ones(nbytes // 4, device=start.device)) for nbytes in (SMALL_BYTES, large_bytes))
     sparse = Sparse(torch.zeros(1, dtype=torch.int32, device=start.device), small.values, 1)
     after_idleness = [_messages(rank, start, vector, repeats, warm_up=warm_up) for vector in (small, large)]
-    warm, others_share = _to_and_fro(rank, start), _idle_share(start)
-    concurrent = [
-        _concurrent(rank, start, others_share, small),
-        _concurrent(rank, start, others_share, medium, messages=50),
-        _concurrent(rank, start, others_share, small, merging=True),
-        _concurrent(rank, start, others_share, sparse),
-    ]
-    merging = [_merging(rank, start, nbytes) if rank == 0 else 0.0 for nbytes in (SMALL_BYTES, MERGED_BYTES)]
+    warm = _to_and_fro(rank, start)
+    concurrent = [_concurrent(rank, start, vector) for vector in (small, sparse)]
     gathered: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(gathered, (after_idleness, concurrent, warm, merging))
-    messages, all_concurrent, all_warm, all_merging = zip(*gathered, strict=True)
+    dist.all_gather_object(gathered, (after_idleness, concurrent, warm))
+    messages, all_concurrent, all_warm = zip(*gathered, strict=True)
     smalls, larges = zip(*messages, strict=True)
     adding = [message.adding_s for timings in smalls for message in timings if message.adding_s is not None]
-    of_small, of_medium, of_merging, of_sparse = map(_median, zip(*all_concurrent, strict=True))
-    merge_small_s, merge_large_s = all_merging[0]
+    of_small, of_sparse = map(statistics.median, zip(*all_concurrent, strict=True))
     return P2PMeasurements(
         idle_small_s=statistics.median(_times(smalls, start.hosts)),
         idle_large_s=statistics.median(_times(larges, start.hosts)),
         warm_small_s=all_warm[0],
-        concurrent_small_s=of_small.seconds,
-        concurrent_small_cpu_s=of_small.cpu_s,
-        concurrent_large_s=of_medium.seconds,
-        concurrent_large_cpu_s=of_medium.cpu_s,
-        concurrent_large_bytes=concurrent_bytes,
-        concurrent_merge_s=of_merging.seconds,
-        concurrent_header_s=of_sparse.seconds,
+        concurrent_small_s=of_small,
+        concurrent_header_s=of_sparse,
         large_bytes=large_bytes,
         ranks=dist.get_world_size(),
         hosts=start.hosts,
         start_delay_s=START_DELAY_S,
         idle_margin_s=IDLE_MARGIN_S,
         merge_s=statistics.median(adding),
-        merge_s_per_byte=max(0.0, merge_large_s - merge_small_s) / (2 * MERGED_BYTES),
     )
 
 
@@ -283,84 +245,23 @@ def _to_and_fro(rank: int, start: SimultaneousStart) -> float:
     return statistics.median(trips[0].one_way_s) if trips else 0.0
 
 
-class ConcurrentTiming(NamedTuple):
-    """Seconds of a concurrent message, and its core seconds; None if ranks are on several machines."""
+def _concurrent(rank: int, start: SimultaneousStart, vector: Vector, messages: int = 100) -> float:
+    """Return the seconds of a concurrent message: every rank sends `vector` to one rank and receives from another.
 
-    seconds: float
-    cpu_s: float | None
-
-
-def _median(timings: Sequence[ConcurrentTiming]) -> ConcurrentTiming:
-    cpu_s = [timing.cpu_s for timing in timings if timing.cpu_s is not None]
-    return ConcurrentTiming(
-        statistics.median(timing.seconds for timing in timings), statistics.median(cpu_s) if cpu_s else None
-    )
-
-
-def _idle_share(start: SimultaneousStart) -> float | None:
-    """Return the share of core time that other processes use, measured while all ranks are idle."""
-    start.begin()
-    before = processor_ticks()
-    time.sleep(IDLE_SAMPLE_S)
-    return busy_share((before, processor_ticks()))
-
-
-def _concurrent(
-    rank: int,
-    start: SimultaneousStart,
-    others_share: float | None,
-    vector: Vector,
-    messages: int = 100,
-    *,
-    merging: bool = False,
-) -> ConcurrentTiming:
-    """Measure concurrent messages: every rank sends `vector` to one rank, and receives from another, without pauses.
-
-    If `merging`, a rank adds each vector that it receives. A quarter as many messages are sent first and not counted,
-    because some ranks start late. `others_share`, the share of core time that other processes use, is subtracted.
+    Ranks make no pauses. A quarter as many messages are sent first and not counted, because some ranks start late.
     """
     import torch.distributed as dist
 
-    ranks = dist.get_world_size()
-
     async def send(worker: Worker, messages: int) -> None:
         for _ in range(messages):
-            theirs = await permutation(worker, vector)
-            if merging:
-                await worker.compute("merge", add, theirs, vector)
-
-    async def program(worker: Worker) -> tuple[float, float | None]:
-        await send(worker, messages // 4)
-        before, began = processor_ticks(), time.monotonic()
-        await send(worker, messages)
-        return time.monotonic() - began, busy_share((before, processor_ticks()))
-
-    start.begin()
-    worker = Worker(rank, ranks)
-    took, share = rank_interpreter(worker, start).run(program(worker))
-    if share is None or others_share is None or start.hosts > 1:
-        return ConcurrentTiming(took / messages, None)
-    cpu_s = (share - others_share) * (os.cpu_count() or 1) * took / (messages * ranks)
-    return ConcurrentTiming(took / messages, cpu_s)
-
-
-def _merging(rank: int, start: SimultaneousStart, nbytes: int, repeats: int = 9) -> float:
-    """Return the seconds of adding two vectors of `nbytes` that are not in the caches."""
-    import torch
-    import torch.distributed as dist
-
-    vector, other = Dense(torch.ones(nbytes // 4)), torch.ones(8 * 10**6)
+            await permutation(worker, vector)
 
     async def program(worker: Worker) -> float:
-        samples = []
-        for _ in range(repeats):
-            other.mul_(1.0)
-            time.sleep(0.002)
-            began = time.monotonic()
-            kept = await worker.compute("merge", add, vector, vector)
-            samples.append(time.monotonic() - began)
-            del kept
-        return statistics.median(samples[2:])
+        await send(worker, messages // 4)
+        began = time.monotonic()
+        await send(worker, messages)
+        return (time.monotonic() - began) / messages
 
+    start.begin()
     worker = Worker(rank, dist.get_world_size())
     return rank_interpreter(worker, start).run(program(worker))

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from netsim._util.units import PICOSECONDS
 from netsim.cluster.framing import Wire
-from netsim.comm.payload import nbytes
-from netsim.comm.worker import Compute, Sends, Worker
+from netsim.comm.worker import Sends, Worker
 from netsim.experiment.profile import Profile
 from netsim.network.fabric import Fabric
 from netsim.simulator.scheduler import RankScheduler
 from netsim.testbed.cells import Cell
 from netsim.testbed.exchanges import EXCHANGES
 from netsim.testbed.host_model import HostTerms, HostTransport
-from netsim.testbed.p2p_fits import host_terms, profile_terms, with_duplex_loss
+from netsim.testbed.p2p_fits import host_terms, profile_terms
 from netsim.testbed.p2p_measurements import P2PMeasurements
+from netsim.training.costs import AssumedCosts
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +45,7 @@ class ClusterModel:
         """Return the terms of the hosts, with point-to-point messages as measured beside a cell."""
         if self.profile is not None:
             return profile_terms(self.profile, self.cores)
-        terms = host_terms(measured, self.wire, self.bandwidth_bps, self.cores)
-        concurrent = measured.concurrent_large_bytes, measured.concurrent_large_s
-        return with_duplex_loss(terms, *concurrent, self.fabric, self.wire)
+        return host_terms(measured, self.wire, self.bandwidth_bps, self.cores)
 
     def predicted(
         self, cell: Cell, measured: P2PMeasurements, compute_s: Mapping[str, float]
@@ -74,26 +71,14 @@ class ClusterModel:
 
         links, terms = (self.fabric, self.wire), self.terms(measured)
         if cell.experiment is None:
-            seconds = predicted_exchange(cell.name, cell.bytes, cell.sends, *links, terms, measured.merge_s_per_byte)
-            return seconds, None
+            return predicted_exchange(cell.name, cell.bytes, cell.sends, *links, terms), None
         experiment = Experiment.from_config(cell.experiment)
         round_s, sha256 = predicted_rounds(experiment, *links, terms, cell.sends, compute_s)
         return [round_s], sha256
 
 
-@dataclass(frozen=True, slots=True)
-class MergeCosts:
-    """Charges merges by the bytes that they read; exchanges compute nothing else."""
-
-    seconds_per_byte: float
-
-    def picoseconds(self, request: Compute[Any], settle: Callable[[], None]) -> int:
-        """Return the time to charge for a merge."""
-        return round(self.seconds_per_byte * PICOSECONDS * sum(nbytes(arg) for arg in request.args))
-
-
 def predicted_exchange(
-    exchange: str, size: int, sends: Sends, fabric: Fabric, wire: Wire, terms: HostTerms, merge_s_per_byte: float = 0.0
+    exchange: str, size: int, sends: Sends, fabric: Fabric, wire: Wire, terms: HostTerms
 ) -> list[float]:
     """Return the seconds after which each rank is done with one exchange on an idle network.
 
@@ -103,10 +88,8 @@ def predicted_exchange(
         Name of the exchange, bytes of each rank's vector, and when a send is done.
     fabric, wire, terms
         The links, their framing, and the costs of hosts.
-    merge_s_per_byte
-        Seconds of a merge per byte that it reads.
     """
-    transport = HostTransport(fabric, wire, terms, MergeCosts(merge_s_per_byte), sends)
+    transport = HostTransport(fabric, wire, terms, AssumedCosts({}), sends)
     vector = EXCHANGES[exchange].size_only(size)
 
     async def program(worker: Worker) -> float:

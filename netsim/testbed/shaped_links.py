@@ -1,6 +1,6 @@
 """Flows on links that are shaped by token buckets and carry TCP's acknowledgements: a fluid model.
 
-:mod:`netsim.network.flows` shares links max-min. A shaped link under TCP differs from it in four ways:
+:mod:`netsim.network.flows` shares links max-min. A shaped link under TCP differs from it in three ways:
 
 - **Acknowledgements** go first. A flow of rate x loads the links of its way back with s x, where s is
   :attr:`netsim.cluster.framing.Wire.ack_share`, about 2 %. Data shares the rest of the link. The rates of flows
@@ -10,8 +10,6 @@
   therefore leaves on credit, and the next message waits until the bucket's deficit is earned.
 - **Guaranteed rates.** Every pair of hosts has a class with its own token bucket on a link. A message of the pair
   starts at once even while the link has a deficit. During a deficit the link carries guaranteed rates only.
-- **Duplex loss.** Where data goes both ways, acknowledgements are not the only loss: at the beginning of each message
-  links carry less.
 """
 
 from __future__ import annotations
@@ -32,7 +30,7 @@ from netsim.network.token_bucket import NOTHING, TokenBucket
 
 NEVER = sys.maxsize
 ITERATIONS = 4
-"""Iterations for rates: the error left is s⁴, 2e-7 for acknowledgements, 2e-3 at the largest duplex loss."""
+"""Iterations for rates: the error left is s⁴, 2e-7 for acknowledgements."""
 
 
 class PacketStream:
@@ -53,8 +51,6 @@ class PacketStream:
     ----------
     bits : float
         Bits that are still to drain.
-    lossy_bits : float
-        Bits that are still to drain with duplex loss.
     immediate : bool
         Whether the tokens suffice for the whole message.
     bottlenecks : list of (Link, int)
@@ -63,7 +59,7 @@ class PacketStream:
 
     __slots__ = (
         *("back", "bits", "bottleneck", "bottlenecks", "deficit_bits", "done", "due", "immediate", "links"),
-        *("lossy_bits", "rate", "since"),
+        *("rate", "since"),
     )
 
     weight = 1.0
@@ -79,7 +75,7 @@ class PacketStream:
     ) -> None:
         self.links, self.back, self.done = links, back, done
         self.bits, self.deficit_bits = float(bits - deficit_bits), float(deficit_bits)
-        self.rate = self.lossy_bits = 0.0
+        self.rate = 0.0
         self.bottleneck: Bottleneck | None = None
         self.since = self.due = 0
         self.immediate = False
@@ -89,7 +85,7 @@ class PacketStream:
         """Subtract the bits that drained at the present rate since the last change of rates."""
         if now > self.since and self.bottleneck is not None:
             drained = self.rate * (now - self.since) / PICOSECONDS
-            self.bits, self.lossy_bits = max(0.0, self.bits - drained), max(0.0, self.lossy_bits - drained)
+            self.bits = max(0.0, self.bits - drained)
             self.bottlenecks.append((self.bottleneck, now - self.since))
         self.since = now
 
@@ -103,15 +99,11 @@ class ShapedNetwork:
         SimPy's simulation, in picoseconds.
     wire
         Framing and token buckets of the links.
-    duplex_loss
-        Load on the way back at the beginning of a stream, besides acknowledgements, as a fraction of the stream's
-        rate; and the length of this beginning, in bytes on a link.
     """
 
-    def __init__(self, environment: simpy.Environment, wire: Wire, duplex_loss: tuple[float, int] = (0.0, 0)) -> None:
+    def __init__(self, environment: simpy.Environment, wire: Wire) -> None:
         self._environment = environment
         self._wire = wire
-        self._duplex_loss, self._lossy_bits = duplex_loss[0], 8.0 * duplex_loss[1]
         self._streams: dict[PacketStream, None] = {}
         self._buckets: dict[Link, TokenBucket] = {}
         self._pair_buckets: dict[tuple[Link, tuple[Link, ...]], TokenBucket] = {}
@@ -169,9 +161,6 @@ class ShapedNetwork:
             stream.since = now
             self._streams[stream] = None
             self._spend_tokens(stream, now)
-            stream.lossy_bits = self._lossy_bits
-            self._charge(stream.back, self._wire.ready_bytes, now)
-            self._charge(stream.links, self._wire.ack_bytes if self._wire.ready_bytes else 0, now)
         self._solve(now)
         for stream in leaving:
             stream.done(stream)
@@ -194,13 +183,6 @@ class ShapedNetwork:
             bucket.bits -= max(0.0, min(spent, bucket.bits))
         stream.bits -= spent
         stream.immediate = stream.bits <= NOTHING and all(bucket.bits > 0 for bucket in pairs)
-
-    def _charge(self, links: tuple[Link, ...], nbytes: int, now: int) -> None:
-        """Charge links for a frame that is not part of a message: gloo's ready notice, or its acknowledgement."""
-        for link in links if nbytes else ():
-            bucket = self._bucket(link)
-            bucket.refill(now)
-            bucket.bits -= 8 * nbytes
 
     def _leave_deficit(self, stream: PacketStream, now: int) -> None:
         """Charge every link of the route for the last group of a message, which left on credit.
@@ -264,16 +246,15 @@ class ShapedNetwork:
         return link.bandwidth_bps
 
     def _reverse_load(self, rates: Mapping[PacketStream, tuple[float, Bottleneck]]) -> dict[Link, float]:
-        """Return the load of acknowledgements and duplex loss on every link, in bit/s."""
+        """Return the load of acknowledgements on every link, in bit/s."""
         load: dict[Link, float] = {}
         for stream, (rate, _) in rates.items():
-            share = self._wire.ack_share + (self._duplex_loss if stream.lossy_bits > NOTHING else 0.0)
             for link in stream.back:
-                load[link] = load.get(link, 0.0) + share * rate
+                load[link] = load.get(link, 0.0) + self._wire.ack_share * rate
         return load
 
     def _set_alarm(self) -> None:
-        """Set SimPy's alarm for the next change: a stream ends, a stream's duplex loss ends, or a deficit is earned.
+        """Set SimPy's alarm for the next change: a stream ends, or a deficit is earned.
 
         Earlier alarms are then ignored.
         """
@@ -281,9 +262,6 @@ class ShapedNetwork:
         if self._streams:
             alarm = self._alarm
             due = min(stream.due for stream in self._streams)
-            for stream in self._streams:
-                if stream.lossy_bits > NOTHING and stream.rate > 0:
-                    due = min(due, self._now + math.ceil(stream.lossy_bits * PICOSECONDS / stream.rate))
             for link in {link for stream in self._streams for link in stream.links}:
                 bucket = self._buckets[link]
                 if bucket.in_deficit and bucket.rate > 0:

@@ -148,7 +148,7 @@ def predicted_rounds(
     with one_thread_each():
         task, tensors, _ = load_task(experiment, "cpu")
         algorithm = experiment.algorithm(experiment.algorithms[0], tensors)
-        terms = replace(terms, call_cold_s=0.0, call_warm_s=0.0)  # the timed computations include them
+        terms = replace(terms, call_s=0.0)  # the timed computations include it
         transport = HostTransport(fabric, wire, terms, TimedCosts(compute_s), sends)
         workers = make_workers(algorithm, experiment.workers, experiment.servers)
         ends: list[list[float]] = [[] for _ in workers]
