@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import statistics
 import sys
 import tempfile
@@ -89,7 +90,7 @@ def published(rows: Sequence[Mapping[str, Any]]) -> Iterator[KnownError]:
         if compared and exchange is not None and "+" not in algorithm and row["workers"] and row["bandwidth_bps"]:
             yield KnownError(
                 source=row["name"],
-                backend=row["backend"].partition(" ")[0],
+                backend=re.split(r" \(| \d| socket", row["backend"])[0],
                 exchange=exchange,
                 part=part,
                 workers=row["workers"],
@@ -100,11 +101,12 @@ def published(rows: Sequence[Mapping[str, Any]]) -> Iterator[KnownError]:
             )
 
 
-def study_rows() -> list[dict[str, Any]]:
+def study_rows(*, quick: bool = False) -> list[dict[str, Any]]:
     """Return the rows of the conclusion of ``netsim study published``."""
     study = load_study("published")
+    settings = study.settings(**study.quick) if quick else study.settings()
     with tempfile.TemporaryDirectory() as folder:
-        rows: list[dict[str, Any]] = run_study(study, study.settings(), Path(folder)).data["rows"]
+        rows: list[dict[str, Any]] = run_study(study, settings, Path(folder)).data["rows"]
     return rows
 
 

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 FILE = Path(__file__).with_name("known_errors.csv")
 REACH = 0.5
-"""Decades from the nearest comparison within which others of its source count, too."""
+"""Decades from a nearest comparison within which others of its source count, too."""
+TIED = 0.1
+"""Decades by which the nearest comparison of another source or library may be farther away, and be named, too."""
 LEAST_LATENCY_S = 1e-6
 """Shorter latencies count as this one: no exchange between hosts depends on them."""
 UNKNOWN_DECADES = 1.0
@@ -91,10 +93,10 @@ class ErrorQuestion(NamedTuple):
 
 
 class ErrorRange(NamedTuple):
-    """The comparisons nearest to a question, in words: the largest |error| of times of their `part`."""
+    """The comparisons nearest to a question, in words; `worst` is the largest |error|, of whole rounds or not."""
 
-    part: str
     worst: float
+    rounds: bool
     sentence: str
 
 
@@ -157,15 +159,20 @@ def nearest(question: ErrorQuestion, known: Iterable[KnownError]) -> ErrorRange 
     alike = [each for each in known if each.exchange == question.exchange]
     if not alike:
         return None
-    best = min(alike, key=lambda each: _decades(each, question))
-    rows = [
-        each
-        for each in alike
-        if (each.source, each.backend, each.part) == (best.source, best.backend, best.part)
-        and _decades(each, best) <= REACH
+    groups: dict[tuple[str, str, str], list[KnownError]] = {}
+    for each in sorted(alike, key=lambda each: _decades(each, question)):
+        groups.setdefault((each.part, each.source, each.backend), []).append(each)
+    (nearest_row, *_), *_ = groups.values()
+    named = [
+        [each for each in group if _decades(each, group[0]) <= REACH]
+        for group in groups.values()
+        if group[0].part == nearest_row.part and _decades(group[0], question) <= _decades(nearest_row, question) + TIED
     ]
-    worst = max(abs(each.error) for each in rows)
-    return ErrorRange(best.part, worst, _in_words(rows, worst) + _beyond(question, rows))
+    return ErrorRange(
+        max(abs(each.error) for group in named for each in group),
+        nearest_row.part == "round",
+        "; ".join(map(_in_words, named)) + _beyond(question, [each for group in named for each in group]),
+    )
 
 
 def known_sentences(questions: Mapping[str, ErrorQuestion], known: Sequence[KnownError]) -> list[str]:
@@ -198,8 +205,8 @@ def _felt(latency_s: float | None) -> float | None:
     return None if latency_s is None else max(LEAST_LATENCY_S, latency_s)
 
 
-def _in_words(rows: Sequence[KnownError], worst: float) -> str:
-    first, count = rows[0], len(rows)
+def _in_words(rows: Sequence[KnownError]) -> str:
+    first, count, worst = rows[0], len(rows), max(abs(each.error) for each in rows)
     latencies = [each.latency_s for each in rows if each.latency_s is not None]
     sizes = [each.nbytes for each in rows if each.nbytes is not None]
     return (

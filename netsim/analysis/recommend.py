@@ -333,7 +333,7 @@ def _known_margin(ranking: Sequence[Ranked], questions: Questions) -> list[str]:
         return []
     lead_s = compared[1].round_time_s - compared[0].round_time_s
     error_s = sum(
-        found.worst * (row.round_time_s if found.part == "round" else row.comm_time_s)
+        found.worst * (row.round_time_s if found.rounds else row.comm_time_s)
         for row, found in zip(compared, errors, strict=True)
     )
     exceeds = "exceeds" if lead_s > error_s else "is within"
