@@ -14,6 +14,10 @@ Alternatives
 
 The interval is [least / f, greatest · f] with f = exp(t s √(1 + terms / rows + doublings)), where t is the 97.5 %
 quantile of Student's distribution with rows - terms degrees of freedom.
+
+For a cluster with too few rows of its own, the errors at many other clusters take the place of Student's law: 95 % of
+them, each divided by √(1 + its doublings), do not exceed :func:`reach`, and ln f = reach √(1 + doublings). This needs
+no form of their distribution.
 """
 
 from __future__ import annotations
@@ -63,8 +67,26 @@ class Noise:
         return math.exp(quantile * self.deviation * math.sqrt(1 + self.terms / self.rows + doublings))
 
 
+def reach(errors: Iterable[tuple[float, float]]) -> float:
+    """Return the logarithm of measured / predicted that 95 % of further rows do not exceed in absolute value.
+
+    Parameters
+    ----------
+    errors
+        For each row elsewhere: measured / predicted, and its doublings beyond the rows that calibrated its cluster. The
+        result holds for a row without doublings.
+
+    Notes
+    -----
+    Among n + 1 rows alike in distribution, a further one is equally likely at every place of the order. The result is
+    the ⌈0.95 (n + 1)⌉-th of the n errors in order of size; the largest for fewer than 19.
+    """
+    sizes = sorted(abs(math.log(ratio)) / math.sqrt(1 + doublings) for ratio, doublings in errors)
+    return sizes[min(math.ceil(CONFIDENCE * (len(sizes) + 1)), len(sizes)) - 1]
+
+
 def interval(predictions: Sequence[float], factor: float) -> tuple[float, float]:
-    """Return the 95 % interval of a quantity from the `predictions` of all alternatives, and :meth:`Noise.factor`."""
+    """Return the 95 % interval of a quantity from the `predictions` of all alternatives, and a factor f."""
     return min(predictions) / factor, max(predictions) * factor
 
 

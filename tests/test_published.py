@@ -277,15 +277,14 @@ def test_an_interval_comes_from_the_errors_at_other_sources(tmp_path: Path) -> N
     series = published_rows("reduce 1 GB, NADC, own tree", (2, 4, 8))
     lines = [{"quality": "C"}, *series]
     alone, _, near, far = concluded(written(tmp_path / "rows.csv", *lines))["rows"]
-    # ln(measured / predicted) of the other source's two compared rows, and Student's quantile for two.
-    squares = [math.log(1 + row["error"]) ** 2 for row in (near, far)]
-    reach = 4.302653 * math.sqrt(sum(squares) / 2)
-    assert alone["high_s"] == pytest.approx(0.01 * math.exp(reach), rel=1e-6)
-    assert alone["low_s"] == pytest.approx(0.01 / math.exp(reach), rel=1e-6)
-    # One doubling of P beyond the calibration adds the variance once, two doublings twice; one other row: 12.7 σ.
-    sigma = abs(math.log(0.0101 / 0.01))
+    # The larger of the errors of the other source's two compared rows, one and two doublings beyond their calibration.
+    sizes = [abs(math.log(1 + row["error"])) / math.sqrt(1 + doublings) for row, doublings in ((near, 1), (far, 2))]
+    assert alone["high_s"] == pytest.approx(0.01 * math.exp(max(sizes)), rel=1e-6)
+    assert alone["low_s"] == pytest.approx(0.01 / math.exp(max(sizes)), rel=1e-6)
+    # One doubling of P beyond the calibration adds the variance once, two doublings twice.
+    error = abs(math.log(0.0101 / 0.01))
     for row, doublings in ((near, 1), (far, 2)):
-        widest = math.exp(math.hypot(12.706205 * sigma * math.sqrt(1 + doublings), 1.96 * rounding_of(2.4)))
+        widest = math.exp(math.hypot(error * math.sqrt(1 + doublings), 1.96 * rounding_of(2.4)))
         assert row["high_s"] / row["predicted_s"] == pytest.approx(widest, rel=1e-3)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from netsim.study.kinds import Finding, Outcome, Point
-from studies.intervals import Noise, doublings, interval
+from studies.intervals import doublings, interval, reach
 from studies.published.calibration import measured_of
 from studies.published.plans import CalibratedCluster, NotPredictedError, Question, RowPlan, questions_of, stated
 from studies.published.questions import calibration_question
@@ -221,7 +221,7 @@ class _Answered:
 
         A time changes at most by a factor by which a bandwidth, a latency or a share changes.
         """
-        error = math.log(Noise.of(each.ratio for each in others).factor(self.beyond))
+        error = reach((each.ratio, each.beyond) for each in others) * math.sqrt(1 + self.beyond)
         noise = (NORMAL * deviation for deviation in self.noise)
         return interval([self.predicted, *self.alternatives], math.exp(math.hypot(error, *noise)))
 
