@@ -89,7 +89,7 @@ def settings_of(text: str) -> dict[str, Any]:
 
 
 def variant_of(text: Any) -> tuple[Any, ...]:
-    """Return what tells two variants of algorithms apart: the class and the values of all options, given or not.
+    """Return a key that differs between variants of algorithms: the class and the values of all options, given or not.
 
     >>> variant_of("topk") == variant_of("topk:gather=ring") != variant_of("topk:gather=bruck")
     True

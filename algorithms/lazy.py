@@ -57,7 +57,7 @@ class LazyMemory(NamedTuple):
 
 
 class TriggerDecision(NamedTuple):
-    """The left-hand side of a rule, and what to remember: `snapshot` always, `reference` if the worker uploads."""
+    """The left-hand side of a rule, and values to remember: `snapshot` always, `reference` if the worker uploads."""
 
     distance: float
     reference: Vector | None = None

@@ -28,7 +28,7 @@ FIRST_DENSITY = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """How many entries to select, and by which method.
+    """The number of entries to select, and the method.
 
     Attributes
     ----------

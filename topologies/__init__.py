@@ -141,4 +141,4 @@ def servers_of(topology: str) -> int:
 
 
 def _of_file(shape: Shape) -> None:
-    """Have the signature of a topology without keys: a network from a file takes no key but `hash`."""
+    """Stand for a topology without keys: a network from a file takes no key but `hash`."""

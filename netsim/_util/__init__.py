@@ -1,1 +1,1 @@
-"""What every room uses: units, errors, files that are whole or absent, random streams, the machine."""
+"""Tools of every room: units, errors, files that are whole or absent, random streams, the machine."""

@@ -1,4 +1,4 @@
-"""How an option is declared: once, by an :class:`Option`, mostly as a field of a frozen dataclass.
+"""Declarations of options: each option is declared once, by an :class:`Option`, mostly a frozen dataclass's field.
 
     fan_out: int = option(8, Whole(2), "Children of a switch in a tree.")
 
@@ -20,7 +20,7 @@ from netsim._util.units import SIZE, parse_bandwidth, parse_duration, parse_size
 
 
 class Kind:
-    """What values an option takes."""
+    """A kind of value that options take."""
 
     metavar = "TEXT"
 
@@ -193,7 +193,7 @@ class Size(Kind):
 
 
 def is_number(value: object) -> bool:
-    """Return whether a value is a number that floating point can hold, be it one that is not finite."""
+    """Return whether a value is a number that floating point can represent, including infinities and NaN."""
     return isinstance(value, float) or (type(value) is int and abs(value) < 2**1000)
 
 
@@ -204,11 +204,11 @@ class Option:
     Parameters
     ----------
     kind
-        What values it takes.
+        The kind of its values.
     default
         The value where none is given; None if something else decides then, as `otherwise` says.
     help
-        What it does, in a sentence or two. ``{choices}`` stands for the names that `kind` takes.
+        Its effect, in a sentence or two. ``{choices}`` stands for the names that `kind` takes.
     otherwise
         The default in words, for the help and the README, where `default` does not say it.
     name
@@ -242,7 +242,7 @@ class Option:
 
     @property
     def usual(self) -> str:
-        """The default in words; empty for what is absent by default."""
+        """The default in words; empty for an option without a default."""
         if self.otherwise or self.default is None:
             return self.otherwise
         return self.kind.write(self.default)
@@ -272,7 +272,7 @@ def declared(cls: Any) -> Mapping[str, Option]:
 
 
 def read_fields(declaration: Any) -> None:
-    """Have every option of a frozen dataclass hold a value as its kind reads it; raise UsageError for one it cannot."""
+    """Replace the options of a frozen dataclass by the values that their kinds read; raise UsageError otherwise."""
     cls: type = type(declaration)
     for name, each in declared(cls).items():
         value = getattr(declaration, name)

@@ -44,7 +44,7 @@ def child_environment() -> dict[str, str]:
 
 @contextmanager
 def safe_children() -> Iterator[None]:
-    """Have processes that a library starts within this block inherit the :func:`child_environment`."""
+    """Give the :func:`child_environment` to processes that a library starts within this block."""
     before = os.environ.copy()
     os.environ.update(child_environment())
     try:
@@ -184,7 +184,7 @@ AWAKE = Path("/dev/cpu_dma_latency")
 
 @contextmanager
 def inhibit_cpu_idle() -> Iterator[bool]:
-    """Keep idle processors from sleeping, if the kernel permits; yield whether it does.
+    """Keep idle processors from sleeping, if the kernel permits this; yield whether it does.
 
     A sleeping processor delays timers and wake-ups by its exit latency; a virtual one, until its host schedules it.
     The kernel's limit on that latency is the number of microseconds that a process writes to ``/dev/cpu_dma_latency``,

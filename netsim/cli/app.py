@@ -73,7 +73,7 @@ def _check_arguments(arguments: Sequence[str]) -> None:
 
 
 def answer(arguments: list[str] | None) -> int:
-    """Do what the arguments ask for, and return the exit status. Raises UsageError for arguments that are wrong."""
+    """Run the command that the arguments name, and return the exit status; raise UsageError for wrong arguments."""
     _check_arguments(sys.argv[1:] if arguments is None else arguments)
     command = typer.main.get_command(app)
     # Typer's own usage errors derive from this; typer vendors click, so click's name is not ours to import.

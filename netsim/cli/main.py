@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _interrupted(interrupts: Interrupts, message: str) -> tuple[int, str]:
-    """Return the exit status of an interrupted run, and what to say."""
+    """Return the exit status and the message of an interrupted run."""
     import signal
 
     number = signal.Signals(interrupts.came[0]) if interrupts.came else signal.SIGINT
@@ -44,7 +44,7 @@ def _interrupted(interrupts: Interrupts, message: str) -> tuple[int, str]:
 
 
 def _outcome(arguments: list[str] | None) -> tuple[int, str]:
-    """Return the exit status, and what is to be said of an error."""
+    """Return the exit status and the message of an error."""
     import sys
 
     from netsim._util.errors import InfeasibleError, NetsimError, reason_of

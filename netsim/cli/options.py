@@ -35,7 +35,7 @@ def option(text: str, *names: str, panel: str = "Options", metavar: str = "TEXT"
 
 
 def parser(kind: Kind) -> Callable[[str], Any]:
-    """Return what reads the text of an option, for :func:`option`."""
+    """Return the function that parses the text of an option, for :func:`option`."""
 
     def parse(text: Any) -> Any:
         try:
@@ -50,9 +50,9 @@ whole, number = parser(Whole()), parser(Number())
 
 
 class Shared(NamedTuple):
-    """What declared options a command has: those under the headings `panels`, and those that are named.
+    """The declared options of a command: `names` are headings, with all options below them, or single options.
 
-    `defaults` are this command's own, and `required` has none.
+    `defaults` are this command's own defaults; an option of `required` has no default.
     """
 
     names: tuple[str, ...]
@@ -133,7 +133,7 @@ def show_help(ctx: typer.Context) -> None:
 
 
 class Command(TyperCommand):
-    """A command whose options are made when they are looked at: the choices of declared ones are of registries.
+    """A command that makes its options on first use, because the choices of declared options come from registries.
 
     ``netsim --help`` looks at no command's options, and so imports none of the registries.
     """
@@ -150,7 +150,7 @@ class Command(TyperCommand):
 
     @params.setter
     def params(self, own: list[Any]) -> None:
-        """Keep the parameters that typer found."""
+        """Store the parameters that typer found."""
         self._params = own
 
     def get_short_help_str(self, limit: int = 45) -> str:

@@ -29,7 +29,7 @@ ACK_BYTES = 66
 BURST_BYTES = 4096
 """Size of a link's token bucket. With a third of it late timers cost rate; a larger one falsifies short messages."""
 FRAMES_BPS = 100_000_000
-"""Bandwidth of all ranks' links in all up to which every frame leaves a queue by itself.
+"""Total bandwidth of all ranks' links up to which every frame leaves a queue by itself.
 
 Above it frames leave in groups, so that the number of timers a second stays the same."""
 MOST_GSO_SEGMENTS = 8

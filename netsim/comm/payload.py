@@ -1,4 +1,4 @@
-"""What a message carries: a dense vector, a sparse vector, a flag, a bundle of these, or only their sizes.
+"""Payloads of messages: a dense vector, a sparse vector, a flag, a bundle of these, or only their sizes.
 
 A payload is a value: a rank that holds it may send it, and no rank changes it (except by :func:`in_place`).
 Timing-only runs use :class:`SizeOnly` in place of data. Functions of payloads state the size of their result with
@@ -48,7 +48,7 @@ class Dense:
         return 0
 
     def version(self) -> int:
-        """Return a number that grows whenever somebody changes the values in place."""
+        """Return a number that grows with every change of the values in place."""
         return self.values._version
 
 
@@ -82,7 +82,7 @@ class Sparse:
 
 @dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
 class SizeOnly:
-    """A vector of `size` float32 elements of which only the size is known.
+    """A vector of `size` float32 elements without values.
 
     ``entries`` is the number of (value, index) pairs of a sparse vector, and None for a dense vector.
     """

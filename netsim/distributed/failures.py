@@ -1,4 +1,4 @@
-"""How the ranks of a job ended, and which of their exit messages tells the cause."""
+"""The ends of a job's ranks, and the choice of the exit message that tells the cause."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class ExitMessage:
 
 @dataclass(frozen=True, slots=True)
 class RankExit:
-    """How a process ended.
+    """The end of a process.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ class RankExit:
 
 
 def diagnose(exits: Mapping[int | str, RankExit], reached: str = "") -> tuple[str, int]:
-    """Return the message and the exit status of a job of which a process failed.
+    """Return the message and the exit status of a job with a failed process.
 
     A rank's own error comes first. Then comes a rank that died without an exit message or is stopped, with the message
     of a rank that waited for it. Then comes a rank that waited in vain for one that did not. A closed connection mostly

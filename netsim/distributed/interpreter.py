@@ -205,7 +205,7 @@ class RankInterpreter:
         return Outgoing(transfers, begin_body)
 
     def _start_recv(self, request: Recv[Any]) -> Incoming:
-        """Be ready for all of a message, or for its header: gloo moves no data before the receiver is."""
+        """Post the receive of a whole message, or of its header; gloo moves no data before a receive is posted."""
         where = self._where("receiving from rank", request.src, request.template)
         acknowledge = partial(self._acknowledge, request, where) if self._acknowledged else None
         if self._at_once and has_known_size(request.template):

@@ -102,7 +102,7 @@ def _error(kind: str, message: str) -> NetsimError:
 def launch_work(
     details: dict[str, Any], ranks: int, on_round: OnRound = ignore, cluster: Cluster | None = None
 ) -> list[dict[str, Any]]:
-    """Have ranks on this machine run a task, and return the results of rank 0.
+    """Run a task on ranks of this machine, and return the results of rank 0.
 
     Parameters
     ----------

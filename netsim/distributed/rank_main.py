@@ -1,4 +1,4 @@
-"""What one rank of a real run does: join the process group, and train with each algorithm."""
+"""The program of one rank of a real run: it joins the process group, and trains with each algorithm."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def process_group(
 
 
 def wake_without_preempting() -> None:
-    """Have threads of this process, when they wake, wait for a core rather than preempt a running thread.
+    """Make threads of this process that wake up wait for a core instead of preempting a running thread.
 
     While a rank's own thread holds a connection's lock, gloo's thread polls for the lock without a pause. Where ranks
     outnumber cores, preempting the holder of a lock costs whole time slices.
@@ -292,7 +292,7 @@ def _warm_up(experiment: Experiment, algorithm: str, task: Any) -> None:
 
 
 def _timing(spent: Spent, elapsed: float, rounds: int) -> Timing:
-    """Return how the slowest rank spent its time; what is not computation is communication or waiting."""
+    """Return the parts of the slowest rank's time; all time without computation is communication or waiting."""
     compute, select = spent.compute / rounds, spent.select / rounds
     comm = elapsed / rounds - compute - select
     parts = {"compute": compute, "selection": select, "network": comm}

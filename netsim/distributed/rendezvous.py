@@ -21,7 +21,7 @@ T = TypeVar("T")
 POLL_S = 0.01
 """Seconds between two looks at the store, or for a listener."""
 LINGER_S = 0.5
-"""Seconds for which the rank that serves the store stays after a failure, so that others can read what is wrong."""
+"""Seconds for which the rank that serves the store stays after a failure, so that other ranks can read its cause."""
 LAST_PORT = 2**16 - 1
 MAY_DIFFER = ("data_dir", "command")
 """Keys of a configuration that may differ from host to host."""

@@ -181,7 +181,7 @@ def stop(processes: Sequence[Process], grace_s: float = GRACE_S) -> None:
 
 
 def die_with(parent: int, *, heed_interrupts: bool = False) -> None:
-    """Have the kernel kill this process when its parent ends, however that ends.
+    """Ask the kernel to kill this process when its parent ends, for whatever reason.
 
     Parameters
     ----------

@@ -46,7 +46,7 @@ def whole_tag(tag: int, nbytes: int) -> int:
 
 
 class Where(NamedTuple):
-    """What a rank is doing with a peer; it becomes text only when an error needs it.
+    """An operation of a rank with a peer; it becomes text only for an error.
 
     `payload` is what is sent, or a template of what is expected.
     """

@@ -37,7 +37,7 @@ LR_DECAY = 0.1
 ENGINES = ("auto", "event", "vectorized")
 """``event`` simulates one message at a time, ``vectorized`` a whole round; ``auto`` takes the faster that applies."""
 EARLIER_ENGINES = {"messages": "event", "batched": "vectorized", "compiled": "vectorized", "closed-form": "vectorized"}
-"""The engine by the name that earlier versions gave to what it uses inside."""
+"""The engine, by the name that earlier versions gave to a method inside the engine."""
 OWN = "own"
 """The value of bandwidth or latency that leaves links as the topology sets them, or else at the default."""
 MOST_ELEMENTS = 2**31 - 1

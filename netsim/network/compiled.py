@@ -604,7 +604,7 @@ def _join(core: Core, slot: int) -> None:
 
 @jit
 def _join_held(core: Core, slot: int) -> None:
-    """Make members of the flows on a link whose bottleneck it is, and of those that are unsettled."""
+    """Make members of a link's flows that have their bottleneck there, and of its unsettled flows."""
     index = core.links[slot].first
     while index != NONE:
         knot = core.knots[index]
@@ -642,7 +642,7 @@ def _repair(core: Core, now: int) -> None:
 
 @jit
 def _sum_up(core: Core, slot: int) -> None:
-    """Sum up the members on a link, and what the other flows there take of its capacity."""
+    """Sum up the members on a link, and the capacity that the link's other flows take."""
     link, flows, knots, repair = core.links[slot], core.flows, core.knots, core.head[0].repair
     link.stale = 0
     users, weight, kept, highest, held = 0, 0.0, 0.0, 0.0, -1.0

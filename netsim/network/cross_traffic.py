@@ -91,7 +91,7 @@ class Sizes:
 
 
 class CrossTraffic:
-    """Keeps every link that a message has used at `load`, as a share of the link's present bandwidth."""
+    """Loads every link that a message has used: cross traffic takes the share `load` of its present bandwidth."""
 
     def __init__(
         self, environment: simpy.Environment, network: Network, sharing: Sharing, load: float, sizes: Sizes, seed: int
@@ -123,7 +123,7 @@ class CrossTraffic:
             self._start(link, float(nbytes))
 
     def _arrive(self, link: Link, window: int, number: int) -> None:
-        """Let the flows of window `number` arrive, and prepare the next window at its end."""
+        """Start the flows of window `number` at their instants, and the next window at the end of this one."""
         random = generator(self._seed, Stream.CROSS_TRAFFIC, link.index, number)
         count = int(random.poisson(WINDOW))
         instants = sorted(number * window + int(part * window) for part in random.random(count))

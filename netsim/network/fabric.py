@@ -68,7 +68,7 @@ class Route:
         self.links = links
         self.latency_ps = latency_ps
         self.narrowest: Link | None = None
-        """The link of least bandwidth, the first if there are several; None for a host's route to itself."""
+        """The link of least bandwidth, the first of several equal ones; None for a host's route to itself."""
         for link in links:
             if self.narrowest is None or link.bandwidth_bps < self.narrowest.bandwidth_bps:
                 self.narrowest = link

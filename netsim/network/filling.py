@@ -19,7 +19,7 @@ from netsim.network.flow import CAP, Bottleneck, Flow, time_left
 
 
 class Sharer(Protocol):
-    """What shares links: a flow, or anything else with a route, a weight and a cap."""
+    """A user of links: a flow, or any other object with a route, a weight and a cap."""
 
     @property
     def links(self) -> tuple[Link, ...]:
@@ -53,7 +53,7 @@ def max_min(
     Parameters
     ----------
     sharers
-        What shares the links, each with at least one link.
+        The users of the links, each with at least one link.
     bandwidth
         The present bandwidth of a link, in bit/s.
 
@@ -161,7 +161,7 @@ class ProgressiveFilling:
         return agenda[0][0] if agenda else None
 
     def add(self, flow: Flow) -> None:
-        """Let a flow take part from the next :meth:`settle` on."""
+        """Add a flow, which shares links from the next :meth:`settle` on."""
         self._shares[flow] = FlowShare(flow)
         for link in flow.links:
             self._on_link.setdefault(link, {})[flow] = None

@@ -25,7 +25,7 @@ SHARINGS: dict[Sharing, str] = {
     "maxmin": "max-min fairness",
     "rtt": "max-min fairness weighted by 1 / latency of routes",
 }
-"""What each choice of ``--sharing`` is called. Rates inverse to latency are those of long-lived TCP flows."""
+"""The name of each choice of ``--sharing`` in words. Long-lived TCP flows have rates inverse to latency."""
 
 
 class Flow:
@@ -83,7 +83,7 @@ class Flow:
 
     @property
     def bottlenecks(self) -> list[tuple[Bottleneck, int]]:
-        """What limited a flow that has ended, and for how many picoseconds each."""
+        """The bottlenecks of a flow that has ended, and for how many picoseconds each limited the flow."""
         if self.held is not None:
             return list(self.held.items())
         return [(self.alone_at, self.due - self.since)] if self.since >= 0 else []
@@ -136,7 +136,7 @@ def time_alone(bits: int, rate: int) -> int:
 
 
 def time_left(bits: int, remaining: float, rate: float) -> int:
-    """Return the picoseconds until a flow of `bits` ends, of which `remaining` are left, at `rate` bit/s.
+    """Return the picoseconds until a flow of `bits`, with `remaining` bits left, ends at `rate` bit/s.
 
     Never more than the horizon.
     """
@@ -161,7 +161,7 @@ class FairShareSolver(Protocol):
         """The instant at which the first flow ends at the present rates, in picoseconds; None if none does."""
 
     def add(self, flow: Flow) -> None:
-        """Let a flow drain its `remaining` bits."""
+        """Add a flow, which drains its `remaining` bits."""
 
     def set_bandwidth(self, link: Link, bandwidth_bps: float) -> None:
         """Give a link another bandwidth."""

@@ -61,7 +61,7 @@ class Network:
         self._shared: dict[Link, int] = {}
         """For each other link in use: how many flows use it."""
         self._bandwidth: dict[Link, float] = {}
-        """The present bandwidth of the links whose bandwidth ever changed."""
+        """The present bandwidth of each link whose bandwidth has changed."""
         self._solver: FairShareSolver = _compiled() if solver == "compiled" else ProgressiveFilling()
         self._may_change_over = solver == "auto" and find_spec("numba") is not None
         self._unsettled = False
@@ -203,7 +203,7 @@ class Network:
         return over
 
     def _enter(self, flow: Flow, now: int) -> None:
-        """Let a flow drain from now on: alone on its links, or handed to the solver."""
+        """Start draining a flow: by itself if it is alone on its links, else by the solver."""
         flow.since = now
         links, alone = flow.links, self._alone
         if (
@@ -238,7 +238,7 @@ class Network:
         self._unsettled = True
 
     def _settle(self, now: int) -> list[Flow]:
-        """Have the solver share links; return the flows that end now."""
+        """Compute the solver's rates anew; return the flows that end now."""
         self._unsettled = False
         over = self._solver.settle(now)
         shared = self._shared

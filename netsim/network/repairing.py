@@ -35,11 +35,11 @@ class IncrementalFairShare:
 
     @property
     def shared_out(self) -> int:
-        """How many rates were computed so far."""
+        """Number of rates computed so far."""
         return int(self._core.head["shared_out"][0])
 
     def add(self, flow: Flow) -> None:
-        """Let a flow take part from the next :meth:`settle` on."""
+        """Add a flow, which shares links from the next :meth:`settle` on."""
         links = self._routes.get(flow.links)
         if links is None:
             links = np.array([self._index(link) for link in flow.links], np.int64)

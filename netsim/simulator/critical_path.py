@@ -1,4 +1,4 @@
-"""Critical paths: the chains of events that led to an instant, and what the longest ones say of a round's time."""
+"""Critical paths: the chains of events that led to an instant, and the parts of a round's time along the longest."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class CriticalPath:
 
     @classmethod
     def after(cls, totals: Counter[Hashable]) -> CriticalPath:
-        """Return a path that continues another one, of which only the totals are known."""
+        """Return a path that continues another path, from the totals of that path."""
         path = cls.start(0)
         path._summed = totals
         return path

@@ -226,7 +226,7 @@ def closed_form(training: Training, world: RoleMap, star: Star, costs: Costs) ->
 
 
 def run(recorder: SymmetryRecorder, training: Training) -> None:
-    """Let the representatives train."""
+    """Run the training of the representatives, and record it."""
 
     def ended(worker: Worker, _: Trained) -> None:
         recorder.end(worker)
@@ -237,7 +237,10 @@ def run(recorder: SymmetryRecorder, training: Training) -> None:
 
 
 def ranks_of(recorder: SymmetryRecorder, sent: np.ndarray, received: np.ndarray) -> Ranks:
-    """Return what all ranks did; `sent` and `received` are the bytes (values, indices, flags) of each, shape (P, 3)."""
+    """Return traffic and tallies of all ranks.
+
+    `sent` and `received` are bytes of values, indices and flags, each of shape (P, 3).
+    """
     tally: Counter[str] = Counter()
     tallies = [worker.tally for worker in recorder.workers]
     for mine, ranks in zip(tallies, np.bincount(recorder.world.role).tolist(), strict=True):

@@ -88,7 +88,7 @@ def check_experiment(experiment: Experiment, *, watched: bool = False, times: in
 
 
 def check_experiments(experiments: Iterable[Experiment], jobs: int) -> None:
-    """Apply :func:`check_duration` to the points of a study, of which `jobs` run at once."""
+    """Apply :func:`check_duration` to the points of a study; `jobs` of them run at once."""
     count, seconds = 0, 0.0
     for experiment in experiments:
         count += 1
@@ -99,7 +99,7 @@ def check_experiments(experiments: Iterable[Experiment], jobs: int) -> None:
 
 
 def estimate(experiment: Experiment, name: str, *, watched: bool = False) -> Estimate:
-    """Return about the least that one algorithm takes, by the way that its ranks are simulated."""
+    """Return the estimated lower bound for one algorithm, by the engine that simulates it."""
     found = _played(experiment, name, watched=watched)
     if _has_formulas(experiment, found):
         return Estimate(0, experiment.round_count * experiment.workers * FORMULA_S, False)
@@ -118,13 +118,13 @@ def check_played(experiment: Experiment, name: str, why: str) -> None:
 
 
 def _has_formulas(experiment: Experiment, played: Estimate) -> bool:
-    """Return whether this is an idle star of which one round takes so long to play that it would be announced."""
+    """Return whether the network is an idle star, and playing one round takes so long that it would be announced."""
     round_s = experiment.workers * WORKER_S + played.messages / MESSAGES_PER_SECOND["batched"]
     return experiment.topology in STARS and not played.one_by_one and round_s > SLOW_S
 
 
 def _played(experiment: Experiment, name: str, *, watched: bool = False) -> Estimate:
-    """Return about the least that an algorithm takes whose messages are all simulated."""
+    """Return the estimated lower bound for an algorithm whose messages are all simulated."""
     workers, rounds = experiment.workers, experiment.round_count
     elements = _elements(experiment) or UNKNOWN_ELEMENTS
     k = experiment.k_of(elements) if experiment.k is None else min(experiment.k, elements)
@@ -200,7 +200,7 @@ def _elements(experiment: Experiment) -> int | None:
 
 
 def _cross_traffic(experiment: Experiment, name: str) -> float:
-    """Return how many flows of others arrive in a round, by its time on an idle star whose two ways are all loaded.
+    """Return the number of cross-traffic flows in a round, from its time on an idle star whose links are all loaded.
 
     The load λ = ρ B / (8 E[size]) arrives at each link, and a round takes 1 / (1 - ρ) times as long.
     """

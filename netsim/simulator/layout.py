@@ -29,7 +29,7 @@ class PostCompute(NamedTuple):
 
 
 class SizedRound(NamedTuple):
-    """A round of messages of which only the sizes are known.
+    """A round of messages whose sizes alone are known.
 
     Message i has ``sizes[which[i]]`` bytes: of values, of indices and of flags (:func:`size_of`). A rank that
     receives several waits for them in this order, and may then compute.
@@ -206,7 +206,7 @@ def _merges(schedule: Schedule[Any], held: Sequence[Any], which: IntArray) -> _M
 
 
 def asked(work: Awaitable[T]) -> tuple[list[Compute[Any]], T]:
-    """Return the computations that a coroutine asks for, and what it returns; it may ask for nothing else."""
+    """Return the computations that a coroutine requests, and its result; any other request is an error."""
     requests: list[Compute[Any]] = []
     steps = work.__await__()
     answer: Any = None

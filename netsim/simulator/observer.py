@@ -1,4 +1,4 @@
-"""Watching a run: the one protocol by which traces, timelines, metrics, progress and checkpoints learn what happens.
+"""Observers of a run: the protocol through which traces, timelines, metrics, progress and checkpoints get its events.
 
 An observer derives from :class:`RunObserver` and overrides the events that it needs. :class:`Observers` sorts several
 observers by event, so an event without a listener costs one look at an empty tuple::
@@ -138,9 +138,9 @@ class MetricsObserver(RunObserver):
         self._recorder = recorder
 
     def showed(self, worker: Worker, what: str, *vectors: Vector) -> None:
-        """Have the recorder add up the vectors."""
+        """Pass the vectors to the recorder."""
         self._recorder.observe(worker, what, *vectors)
 
     def step_ended(self, worker: Worker, trained: Trained) -> None:
-        """Have the recorder count the step."""
+        """Pass the end of the step to the recorder."""
         self._recorder.finished(worker, trained)

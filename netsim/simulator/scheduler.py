@@ -56,7 +56,7 @@ class Transport(Protocol):
         """Compute ``answer = call()`` for `worker`; call ``done(answer, path)`` when the computation's time is over."""
 
     def advance(self) -> bool:
-        """Let the next event happen; return False if there is none."""
+        """Process the next event; return False if there is none."""
 
 
 class InMemoryTransport:
@@ -65,7 +65,7 @@ class InMemoryTransport:
     now = 0
 
     def carry(self, worker: Worker, request: Send, path: CriticalPath, sent: Done, arrived: Done) -> None:
-        """Let the message arrive at once."""
+        """Deliver the message at once."""
         sent(None, path)
         arrived(None, path)
 

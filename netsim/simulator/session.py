@@ -53,7 +53,7 @@ SMALL_BATCH = 1024
 
 
 class Session:
-    """What all algorithms of an experiment share: the task, and the cost of computing.
+    """The common parts of an experiment's algorithms: the task, and the costs of computations.
 
     Parameters
     ----------
@@ -233,7 +233,7 @@ class Session:
     def _recorder(
         self, algorithm: Algorithm, workers: list[Worker], now: Callable[[], int], emit: Emit | None
     ) -> MetricsRecorder | None:
-        """Return what computes rows of metrics from the vectors that workers show; None without `emit`."""
+        """Return the recorder that turns vectors shown by workers into rows of metrics; None without `emit`."""
         if emit is None:
             return None
         every = self.experiment.eval_every
@@ -243,7 +243,7 @@ class Session:
     def _in_the_way(
         self, algorithm: Algorithm, emit: Emit | None, checkpoint: Checkpoint | None, trace: Trace | None
     ) -> str | None:
-        """Return why messages have to be simulated one by one, "" if somebody wants that; None if they have not."""
+        """Return why messages must be simulated one by one: "" if the user asked for it, None if they need not be."""
         if self.experiment.engine == "event":
             return ""
         reasons = {
@@ -296,7 +296,7 @@ class Session:
         return RoleMap(self.experiment.workers, self.experiment.workers if dedicated else 0)
 
     def _star(self) -> Star:
-        """Return the star that the network is; raise NoScheduleError if it is none whose links are all alike."""
+        """Return the network as a star; raise NoScheduleError unless it is a star with equal links."""
         experiment = self.experiment
         if experiment.topology not in STARS:
             raise NoScheduleError(f"formulas are for a star whose links are all alike, not for {experiment.topology}")
@@ -362,7 +362,7 @@ def open_session(experiment: Experiment) -> Iterator[Session]:
 
 
 def costs_of(experiment: Experiment, rest: ReportedCosts) -> ReportedCosts:
-    """Return the costs of computations: those of the experiment's profile, and `rest` for all others."""
+    """Return the cost model of an experiment: the rates of its profile, and `rest` for computations without a rate."""
     rates = experiment.rates()
     return RatedCosts(rates, set(experiment.assumed_costs()), rest) if rates else rest
 
@@ -514,7 +514,7 @@ def _outcomes(tasks: list[RankCoroutine[Trained]]) -> list[RankOutcome]:
 
 
 def _standing(step: int, tasks: list[RankCoroutine[Trained]], recorder: MetricsRecorder | None) -> CheckpointState:
-    """Return the state of an algorithm whose ranks have all ended the round before `step`."""
+    """Return the state of an algorithm after all ranks have ended the round before `step`."""
     path = max((task.path.totals() for task in tasks), key=Counter.total)
     trained = {task.worker.rank: task.result for task in tasks if task.result is not None}
     return CheckpointState(step, path, trained, {} if recorder is None else recorder.staleness)

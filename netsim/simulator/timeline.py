@@ -11,7 +11,7 @@ from netsim.training.loop import Trained
 
 
 class Spent(NamedTuple):
-    """How long a rank computed, selected without computing, and waited for messages.
+    """The times for which a rank computed, selected without computing, and waited for messages.
 
     `hidden` is the part of `communication` during which the rank computed or selected.
     """
@@ -74,7 +74,7 @@ def covered(intervals: Iterable[tuple[float, float]]) -> float:
 
 
 class TimelineObserver(RunObserver):
-    """Keeps a timeline a rank, and adds what each step spent to the rank's tally, in picoseconds."""
+    """Fills a timeline for each rank, and adds the times of each step to the rank's tally, in picoseconds."""
 
     def __init__(self, ranks: int) -> None:
         self._timelines = [Timeline() for _ in range(ranks)]

@@ -26,7 +26,7 @@ SEND, RECEIVE, BOTH, WAIT = "send", "receive", "send and receive", "wait"
 
 
 class Activity(NamedTuple):
-    """What a rank did between two instants: a kind of work, or a kind of waiting."""
+    """An activity of a rank between two instants: a kind of work, or a kind of waiting."""
 
     kind: str
     step: int
@@ -68,7 +68,7 @@ class Trace:
         )
 
     def add(self, record: Computation | TracedMessage) -> None:
-        """Keep a record, unless there are too many."""
+        """Add a record, unless there are too many."""
         if len(self.computations) + len(self.messages) >= MOST_RECORDS:
             self.left_out += 1
         elif isinstance(record, Computation):
@@ -130,7 +130,7 @@ class Trace:
 
 
 class TraceObserver(RunObserver):
-    """Keeps every computation and message in `trace`, and how much of each link's bandwidth is in use."""
+    """Adds every computation and message to `trace`, and the utilisation of every link."""
 
     def __init__(self, trace: Trace) -> None:
         self._trace = trace
@@ -140,15 +140,15 @@ class TraceObserver(RunObserver):
         self._transport = cast("SimulatedTransport", transport)
 
     def computed(self, computation: Computation) -> None:
-        """Keep the computation."""
+        """Add the computation to the trace."""
         self._trace.add(computation)
 
     def delivered(self, message: TracedMessage) -> None:
-        """Keep the message."""
+        """Add the message to the trace."""
         self._trace.add(message)
 
     def advanced(self) -> None:
-        """Keep the utilisation of all links if it changed."""
+        """Record the utilisation of all links if it changed."""
         self._trace.set_levels(self._transport.now, self._transport.utilisation())
 
 

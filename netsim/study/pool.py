@@ -163,7 +163,7 @@ def _measure_one(
 
 
 def _difference(here: Version, asked: Version) -> str:
-    """Return how the code of the measuring process differs from that of the requesting one; empty if it does not."""
+    """Return the differences between the code of the measuring and the requesting process; empty if there are none."""
     if here.code != asked.code:
         return f"the cluster runs netsim {here.code}, but this machine {asked.code}"
     wrong = next((name for name in asked.libraries if here.libraries.get(name) != asked.libraries[name]), None)

@@ -1,4 +1,4 @@
-"""What this machine supports, and what killed runs left behind."""
+"""The features that this machine supports, and the leftovers of killed runs."""
 
 from __future__ import annotations
 

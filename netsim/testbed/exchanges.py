@@ -45,7 +45,7 @@ class Exchange:
     source: Callable[[int, int], int] | None = None
 
     def size_only(self, nbytes: int) -> SizeOnly:
-        """Return a vector of `nbytes`, to the nearest element, of which only the size is known."""
+        """Return a vector without values, of `nbytes` to the nearest element."""
         if self.sparse:
             entries = max(1, nbytes // ENTRY_BYTES)
             return SizeOnly(SPREAD * entries, entries)
@@ -74,7 +74,7 @@ async def _out_of_server(worker: Worker, vector: Vector) -> Vector:
 
 
 def shift(ranks: int) -> int:
-    """Return the distance of a permutation, such that of two contiguous racks some flows stay in theirs, others not."""
+    """Return the distance of a permutation; between two contiguous racks, some of its flows cross and some do not."""
     return max(1, ranks // 2 - 1)
 
 

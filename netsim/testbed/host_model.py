@@ -148,7 +148,7 @@ class HostTransport:
         self._occupy(worker.rank, "packing", self._message_step, path, packed)
 
     def expect(self, worker: Worker, request: Recv[Any]) -> None:
-        """Have a rank be ready for a message; its sender hears of that when gloo's thread there has woken."""
+        """Make a rank ready for a message; the sender knows this when the sender's gloo thread has woken."""
 
         def expected(_: CriticalPath) -> None:
             channel = (request.src, worker.rank, request.tag)
@@ -163,7 +163,7 @@ class HostTransport:
             self._rendezvous(self._packed[channel].popleft(), self._expected[channel].popleft())
 
     def _rendezvous(self, message: PackedMessage, heard_at: int) -> None:
-        """Have a packed message leave as soon as its sender knows, at `heard_at`, that its receiver is ready."""
+        """Send a packed message as soon as its sender knows, at `heard_at`, that the receiver is ready."""
         src, dst = message.worker.rank, message.request.dst
 
         def heard() -> None:
@@ -258,7 +258,7 @@ class HostTransport:
         *,
         on_message: bool = True,
     ) -> None:
-        """Have a rank work for `charge` picoseconds of one core, after what it was asked to do before."""
+        """Occupy one core of a rank for `charge` picoseconds, after the rank's earlier work."""
         if not charge:
             then(path)
             return

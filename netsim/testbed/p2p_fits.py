@@ -16,7 +16,7 @@ def measured_bandwidth(measured: P2PMeasurements) -> float:
 
 
 def profile_terms(profile: Profile, cores: int | None) -> HostTerms:
-    """Return the terms that a profile has: a message's α, and what its two hosts do to it."""
+    """Return the terms that a profile contains: a message's α, and the work of its two hosts."""
     wake = profile.link.fixed_s / 2 + profile.message.fixed_s  # a message wakes two threads
     return HostTerms(
         wake_warm_s=wake, wake_cold_s=wake, delivery_lag_s_per_byte=2 * profile.message.each_s, cores=cores

@@ -1,4 +1,4 @@
-"""Point-to-point measurements: what a message costs in seconds and core time, as one rank of several measures it."""
+"""Point-to-point measurements: seconds and core time of a message, as each rank of a job measures them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole rounds of training: measured by one rank of a real cluster, and predicted over the simulated one."""
+"""Whole rounds of training, measured by one rank of a real cluster and predicted on the simulated cluster."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Distributed training: its loop, what an algorithm is, SGD, overlap, compute costs, metrics and workloads."""
+"""Distributed training: loop, interface of algorithms, SGD, overlap, compute costs, metrics and workloads."""

@@ -55,7 +55,7 @@ class TimingOnly(Task):
         return self._vector
 
     def gradient(self, parameters: Vector, rank: int, step: int) -> Vector:
-        """Return the size of a gradient, which is that of the parameters."""
+        """Return the size of a gradient, which equals the size of the parameters."""
         return self._vector
 
 

@@ -102,7 +102,7 @@ RULES: tuple[tuple[tuple[type[nn.Module], ...], Callable[[Any], DrawValues]], ..
     ((nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm), _norm),
     ((nn.Embedding,), _embedding),
 )
-"""How parameters are drawn, by the kind of layer."""
+"""The rule for initial values, by the kind of layer."""
 
 
 def check_model(workload: str, model: nn.Module) -> None:

@@ -109,7 +109,7 @@ def _refused(task: DataParallelTask, why: str, drawn: dict[str, str] | None = No
 
 
 def _culprit(task: DataParallelTask, drawn: dict[str, str]) -> str | None:
-    """Return the first innermost module whose forward advances a generator, or differs when repeated."""
+    """Return the first module without children whose forward advances a generator, or differs when repeated."""
     replica = task.replica()
     replica.hold(task.initial_parameters().values)
     one, other = _calls(task, replica), _calls(task, replica)

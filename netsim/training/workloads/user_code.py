@@ -1,4 +1,4 @@
-"""What protects a run from a user's code: its errors are named, its state is compared, its random numbers contained.
+"""Protection of a run from a user's code: errors are named, state is compared, random numbers are contained.
 
 :func:`blaming` reports an error of user code in one line with file and line number. :func:`hashed` and
 :func:`state_of` return digests, which are equal if two values are equal bit for bit. :func:`seeded` and

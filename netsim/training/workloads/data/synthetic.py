@@ -17,7 +17,7 @@ TRAINING, TEST = 4096, 1024
 SEQUENCES, TEST_SEQUENCES = 1024, 256
 """Numbers of sequences."""
 CONTRAST = 0.3
-"""Standard deviation of the means of classes, relative to that of the noise."""
+"""Standard deviation of the class means / standard deviation of the noise."""
 
 STAY = 0.9
 """Probability that a frame has the class of the previous frame."""
