@@ -101,12 +101,16 @@ class Ranked:
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """The candidates from the fastest to the slowest, the conclusion in sentences, and the assumptions behind it."""
+    """The candidates from the fastest to the slowest, the conclusion in sentences, and the assumptions behind it.
+
+    `known_errors` says how wrong predictions of the exchanges were that the conclusion names.
+    """
 
     config: Mapping[str, Any]
     ranking: Sequence[Ranked]
     sentences: Sequence[str]
     limits: Sequence[str]
+    known_errors: Sequence[str]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recommendation as a JSON object, in SI units."""
@@ -117,6 +121,7 @@ class Recommendation:
             "ranking": ranking,
             "conclusion": list(self.sentences),
             "limits": list(self.limits),
+            "known_errors": list(self.known_errors),
         }
 
 
@@ -217,7 +222,7 @@ def recommend(
         "link_ranges": {topology: each and each.as_json() for topology, each in links.items()},
     }
     known = _known(ranking, questions)
-    return Recommendation(config, ranking, words, _limits(options, networks, links, known))
+    return Recommendation(config, ranking, words, _limits(options, networks, links), known)
 
 
 def _left_out(topologies: Collection[str]) -> dict[str, set[str]]:
@@ -347,7 +352,6 @@ def _limits(
     options: Mapping[str, Any],
     networks: Mapping[str, Experiment],
     links: Mapping[str, LinkRanges | None],
-    known: Sequence[str],
 ) -> list[str]:
     works = ("compute_time", "select_time", "merge_time")
     profile = options.get("profile")
@@ -359,7 +363,6 @@ def _limits(
     return [
         f"SIMULATED, from sizes only. Links of {speeds}. ASSUMED, as given: {charges}.{measured}",
         f"The range beside each round time covers input errors of ±{SHARE:.0%} only.",
-        *(f"Known error, {sentence}" for sentence in known),
         "Not simulated: the number of rounds that a density needs to reach an accuracy, and overlap of communication "
         "with computation.",
     ]

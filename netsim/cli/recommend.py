@@ -94,7 +94,8 @@ def _render(recommendation: Recommendation) -> None:
         for sentence in recommendation.sentences:
             console.print(escape(sentence), highlight=False, soft_wrap=True)
         print_table(console, table)
-        for sentence in recommendation.limits:
+        known = (f"Known error, {sentence}" for sentence in recommendation.known_errors)
+        for sentence in (*recommendation.limits, *known):
             console.print(escape(sentence), highlight=False, soft_wrap=True)
 
 
