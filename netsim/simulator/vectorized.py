@@ -102,6 +102,40 @@ class PairRoutes:
         return durations
 
 
+class PairQueues:
+    """The queues of a phase whose rounds are posted ahead: messages from one rank to another drain in their order."""
+
+    def __init__(self, links: int) -> None:
+        self._last = np.full((3, links), -1)
+        """The pair, the round and the end of the last message on each link,"""
+        self._only: tuple[PairRoutes, IntArray] | None = None
+        """or, while all rounds have the same pairs, which share no link: the ends of the last round."""
+
+    def begin(self, number: int, lines: PairRoutes, enter: IntArray) -> tuple[IntArray, IntArray]:
+        """Return when messages begin to drain that could from `enter` on, and `behind` as in a played round."""
+        if self._only is not None and self._only[0] is lines:
+            before, drained = number - 1, self._only[1]
+        else:
+            if self._only is not None:
+                self._write(number - 1, *self._only)
+                self._only = None
+            last = self._last[:, lines.links]
+            last = np.where(last[0] == lines.names[lines.owners], last, -1)
+            _, before, drained = np.maximum.reduceat(last, lines.first, axis=1)
+        return np.maximum(enter, drained), np.where(drained > enter, number - before, 0)
+
+    def end(self, number: int, lines: PairRoutes, leave: IntArray) -> None:
+        """Take note of when the messages of a round end."""
+        if lines.distinct and (number == 0 or self._only is not None):
+            self._only = lines, leave
+        else:
+            self._write(number, lines, leave)
+
+    def _write(self, number: int, lines: PairRoutes, leave: IntArray) -> None:
+        self._last[0, lines.links], self._last[1, lines.links] = lines.names[lines.owners], number
+        self._last[2, lines.links] = leave[lines.owners]
+
+
 class RankClocks:
     """The clocks of all ranks, until when links are busy, and the bytes that ranks sent and received.
 
@@ -144,7 +178,7 @@ class RankClocks:
     def advance(self, part: RecordedPhase) -> list[PlayedRound]:
         """Advance all ranks through the rounds of a phase; return the rounds for :class:`CriticalPathBacktracker`."""
         charges = part.charged_ps
-        carried = np.full((3, len(self.busy)), -1) if part.ahead else None
+        queues = PairQueues(len(self.busy)) if part.ahead else None
         under_way: deque[PostedRound] = deque()
         history: list[PlayedRound] = []
 
@@ -161,7 +195,7 @@ class RankClocks:
         for number, round_ in enumerate(part.rounds):
             if len(under_way) > part.ahead:
                 finish()
-            under_way.append(self._post(number, round_, carried))
+            under_way.append(self._post(number, round_, queues))
         while under_way:
             finish()
         return history
@@ -215,20 +249,16 @@ class RankClocks:
                 raise InfeasibleError("a rank sends or receives more than 2⁶³ bytes in all; take fewer rounds")
             counts += times * (counts - before)
 
-    def _post(self, number: int, round_: SizedRound, carried: IntArray | None) -> PostedRound:
-        """Let the messages of a round begin; `carried` has the pair, round and end of each link's last message."""
+    def _post(self, number: int, round_: SizedRound, queues: PairQueues | None) -> PostedRound:
+        """Let the messages of a round begin."""
         if not len(round_.pairs.src):
             return PostedRound(round_, round_.pairs.src)
         lines = self.lines(round_.pairs)
         enter, behind = self.clock[round_.pairs.src] + lines.latency, None
         if enter.max() >= HORIZON_PS:
             raise beyond_horizon()
-        if carried is not None:
-            last = carried[:, lines.links]
-            last = np.where(last[0] == lines.names[lines.owners], last, -1)
-            _, before, drained = np.maximum.reduceat(last, lines.first, axis=1)
-            behind = np.where(drained > enter, number - before, 0)
-            enter = np.maximum(enter, drained)
+        if queues is not None:
+            enter, behind = queues.begin(number, lines, enter)
         if not (self.busy[lines.links] <= enter[lines.owners]).all():
             raise NoScheduleError("links carry flows of different rounds at a time")
         leave, notes = enter + lines.durations(round_.sizes, round_.which), None
@@ -242,9 +272,8 @@ class RankClocks:
                 leave, *columns = drain(lines.owners, lines.links, enter, bits, self.fabric.bandwidth_bps)
                 notes = SharingNotes(*columns)
             np.maximum.at(self.busy, lines.links, leave[lines.owners])
-        if carried is not None:
-            carried[0, lines.links], carried[1, lines.links] = lines.names[lines.owners], number
-            carried[2, lines.links] = leave[lines.owners]
+        if queues is not None:
+            queues.end(number, lines, leave)
         self.count(round_, lines)
         return PostedRound(round_, leave, notes, behind)
 
@@ -378,35 +407,36 @@ class CriticalPathBacktracker:
             posted = None
             if played.behind is not None:
                 posted = np.full(len(played.behind), played.number, np.int32)
-                for back, which, places in self._queues(played, played.part.rounds[played.number].pairs):
+                rounds = played.part.rounds
+                for back, which in _queued(played.behind):
+                    places = self._places(which, *(rounds[played.number - by].pairs for by in (0, back)))
                     earlier = roots[-back]
                     assert earlier is not None
                     posted[which] = earlier[places]
             roots.append(posted)
         return roots
 
-    def _queues(self, played: PlayedRound, pairs: Pairs) -> Iterator[tuple[int, IntArray, IntArray]]:
-        """Yield the messages of a round that queued behind those so many rounds before, and the places of these."""
-        assert played.behind is not None
-        for back in np.unique(played.behind[played.behind > 0]).tolist():
-            which = np.flatnonzero(played.behind == back)
-            earlier, places = played.part.rounds[played.number - back].pairs, which
-            if earlier is not pairs:
-                names, wanted = (self._clocks.lines(each).names for each in (earlier, pairs))
-                order = np.argsort(names)
-                places = order[np.searchsorted(names, wanted[which], sorter=order)]
-            yield back, which, places
+    def _places(self, which: IntArray, pairs: Pairs, earlier: Pairs) -> IntArray:
+        """Return the places in an earlier round of messages between the same ranks."""
+        if pairs is earlier:
+            return which
+        wanted, names = (self._clocks.lines(each).names for each in (pairs, earlier))
+        order = np.argsort(names)
+        places: IntArray = order[np.searchsorted(names, wanted[which], sorter=order)]
+        return places
 
     def _depart(self, played: PlayedRound, round_: SizedRound) -> None:
         """Let the walkers of ranks that waited for a message of a round follow it back."""
         pairs, waited = round_.pairs, played.waited
-        came, went = np.flatnonzero(waited & BY_RECEIVER), np.flatnonzero(waited & BY_SENDER)
         weight = np.zeros(len(waited), np.int64)
+        self._under_way[played.number] = played, round_, weight
+        if not self.walkers.any():
+            return
+        came, went = np.flatnonzero(waited & BY_RECEIVER), np.flatnonzero(waited & BY_SENDER)
         weight[came] = self.walkers[pairs.dst[came]]
         weight[went] += self.walkers[pairs.src[went]]
         self.walkers[pairs.dst[came]] = 0
         self.walkers[pairs.src[went]] = 0
-        self._under_way[played.number] = played, round_, weight
 
     def _arrive(self, posted: int) -> None:
         """Let the walkers that follow messages of rounds after `posted` arrive at the senders.
@@ -415,6 +445,8 @@ class CriticalPathBacktracker:
         """
         for number in [number for number in self._under_way if number > posted]:
             played, round_, weight = self._under_way.pop(number)
+            if not weight.any():
+                continue
             lines, notes = self._clocks.lines(round_.pairs), played.notes
             if notes is None:
                 durations = lines.durations(round_.sizes, round_.which).astype(float)
@@ -422,11 +454,20 @@ class CriticalPathBacktracker:
             else:
                 np.add.at(self.on_links, notes.links, weight[notes.messages] * notes.durations.astype(float))
             if played.behind is not None:
-                for back, which, places in self._queues(played, round_.pairs):
-                    self._under_way[number - back][2][places] += weight[which]
+                for back, which in _queued(played.behind):
+                    _, before, followed = self._under_way[number - back]
+                    followed[self._places(which, round_.pairs, before.pairs)] += weight[which]
                 weight = np.where(played.behind, 0, weight)
-            self.totals["latency"] += _dot(weight, lines.latency)
-            np.add.at(self.walkers, round_.pairs.src, weight)
+            if weight.any():
+                self.totals["latency"] += _dot(weight, lines.latency)
+                np.add.at(self.walkers, round_.pairs.src, weight)
+
+
+def _queued(behind: npt.NDArray[Any]) -> Iterator[tuple[int, IntArray]]:
+    """Yield by how many rounds messages of a round queued behind others, and which messages did."""
+    for back in range(max(1, int(behind.min())), int(behind.max()) + 1):
+        if len(which := np.flatnonzero(behind == back)):
+            yield back, which
 
 
 def _dot(times: IntArray, durations: IntArray) -> int:
