@@ -68,7 +68,7 @@ class Noise:
 
 
 def reach(errors: Iterable[tuple[float, float]]) -> float:
-    """Return the logarithm of measured / predicted that 95 % of further rows do not exceed in absolute value.
+    """Return the logarithm of measured / predicted that 95 % of the errors elsewhere do not exceed in absolute value.
 
     Parameters
     ----------
@@ -78,11 +78,11 @@ def reach(errors: Iterable[tuple[float, float]]) -> float:
 
     Notes
     -----
-    Among n + 1 rows alike in distribution, a further one is equally likely at every place of the order. The result is
-    the ⌈0.95 (n + 1)⌉-th of the n errors in order of size; the largest for fewer than 19.
+    The result is the ⌈0.95 n⌉-th of n errors in order of size. A further row of the same distribution lies within it
+    with a probability of ⌈0.95 n⌉ / (n + 1).
     """
     sizes = sorted(abs(math.log(ratio)) / math.sqrt(1 + doublings) for ratio, doublings in errors)
-    return sizes[min(math.ceil(CONFIDENCE * (len(sizes) + 1)), len(sizes)) - 1]
+    return sizes[math.ceil(CONFIDENCE * len(sizes)) - 1]
 
 
 def interval(predictions: Sequence[float], factor: float) -> tuple[float, float]:

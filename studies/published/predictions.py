@@ -219,11 +219,12 @@ class _Answered:
     def bounds(self, others: Sequence[_Answered]) -> tuple[float, float]:
         """Return the 95 % interval of the prediction, from the errors of `others` and the noise of the calibration.
 
-        A time changes at most by a factor by which a bandwidth, a latency or a share changes.
+        A time changes at most by the factor by which all terms change, so its elasticities with respect to the terms
+        add up to at most 1, and its deviation is at most the greatest of theirs.
         """
         error = reach((each.ratio, each.beyond) for each in others) * math.sqrt(1 + self.beyond)
-        noise = (NORMAL * deviation for deviation in self.noise)
-        return interval([self.predicted, *self.alternatives], math.exp(math.hypot(error, *noise)))
+        noise = NORMAL * max(self.noise, default=0.0)
+        return interval([self.predicted, *self.alternatives], math.exp(math.hypot(error, noise)))
 
 
 NORMAL = 1.96
