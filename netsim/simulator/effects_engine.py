@@ -17,8 +17,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
-from concurrent.futures import Executor
+from collections.abc import Callable, Collection, Hashable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -32,7 +31,7 @@ from netsim.network.changes import Change, changes_of
 from netsim.network.cross_traffic import CrossTraffic, Sizes
 from netsim.network.effects import Effects
 from netsim.network.fabric import Fabric, Link, Route
-from netsim.network.flow import Sharing, weight_by_latency
+from netsim.network.flow import weight_by_latency
 from netsim.network.flowfile import read_flows
 from netsim.network.flows import CAP, Flow, Network
 from netsim.network.switching import extra_ps
@@ -41,7 +40,6 @@ from netsim.network.token_bucket import NOTHING, TokenBucket
 from netsim.simulator.clear_to_send import Clearances
 from netsim.simulator.critical_path import CriticalPath
 from netsim.simulator.event_engine import SimulatedTransport
-from netsim.simulator.observer import UNOBSERVED, Observers
 from netsim.simulator.scheduler import Done
 from netsim.training.costs import Costs
 
@@ -233,23 +231,21 @@ class LinkChanges:
 
 
 class EffectsTransport(SimulatedTransport):
-    """A simulated network with `effects`; random numbers are drawn from `seed`."""
+    """A simulated network with `effects`.
 
-    def __init__(
-        self,
-        fabric: Fabric,
-        hosts: Sequence[str],
-        costs: Costs,
-        executor: Executor | None = None,
-        now: int = 0,
-        sharing: Sharing = "maxmin",
-        observers: Observers = UNOBSERVED,
-        *,
-        effects: Effects,
-        seed: int,
-    ) -> None:
-        super().__init__(fabric, hosts, costs, executor, now, sharing, observers)
-        self._sharing = sharing
+    Parameters
+    ----------
+    network, options
+        The parameters of :class:`~netsim.simulator.event_engine.SimulatedTransport`.
+    effects
+        The effects.
+    seed
+        Random numbers are drawn from it.
+    """
+
+    def __init__(self, *network: Any, effects: Effects, seed: int, **options: Any) -> None:
+        super().__init__(*network, **options)
+        fabric, now = self._fabric, self.now
         self._tcp = effects.tcp()
         self._congestion: dict[tuple[int, int], CongestionWindow] = {}
         self._streams = effects.connected()
@@ -272,7 +268,9 @@ class EffectsTransport(SimulatedTransport):
         self._cross_traffic: CrossTraffic | None = None
         if effects.load is not None:
             sizes = Sizes.of(effects.background_size)
-            self._cross_traffic = CrossTraffic(self._environment, self._network, sharing, effects.load, sizes, seed)
+            self._cross_traffic = CrossTraffic(
+                self._environment, self._network, self._sharing, effects.load, sizes, seed
+            )
         if effects.flows_file is not None:
             self._start_background(fabric, effects)
 
@@ -495,6 +493,30 @@ class EffectsTransport(SimulatedTransport):
         if self._clearances is None or not self._clearances.held:
             return self._transfers
         return [transfer for transfer in self._transfers if transfer not in self._clearances.held]
+
+
+def open_transport(
+    fabric: Fabric, costs: Costs, effects: Effects, seed: int, *, eager: bool = False, **options: Any
+) -> SimulatedTransport:
+    """Return the transport over a simulated network whose rank r lives on ``fabric.hosts[r]``.
+
+    Parameters
+    ----------
+    fabric, costs, options
+        Parameters of :class:`~netsim.simulator.event_engine.SimulatedTransport`.
+    effects, seed
+        The effects, if any, and the seed of their random numbers.
+    eager
+        Whether a sender goes on as soon as its message is on its way.
+    """
+    network = (fabric, fabric.hosts, costs)
+    transport = (
+        EffectsTransport(*network, effects=effects, seed=seed, **options)
+        if effects.any
+        else SimulatedTransport(*network, **options)
+    )
+    transport.eager = eager
+    return transport
 
 
 def _delays(effects: Effects, tcp: Tcp | None, seed: int) -> list[DelayStage]:

@@ -90,6 +90,7 @@ class SimulatedTransport:
     ) -> None:
         self._environment: Any = simpy.Environment(initial_time=now)  # its clock counts whole picoseconds
         self._network = Network(self._environment, sharing)
+        self._sharing = sharing
         self._connections = Connections()
         self._fabric = fabric
         self._hosts = hosts

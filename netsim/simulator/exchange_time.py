@@ -11,9 +11,8 @@ from netsim.comm.worker import Sends, Worker
 from netsim.network.effects import Effects
 from netsim.network.fabric import Fabric
 from netsim.network.flow import Sharing
-from netsim.simulator.effects_engine import EffectsTransport
+from netsim.simulator.effects_engine import open_transport
 from netsim.simulator.engines import StepPlayer
-from netsim.simulator.event_engine import SimulatedTransport
 from netsim.simulator.layout import NoScheduleError, RoleMap
 from netsim.simulator.scheduler import RankScheduler
 from netsim.simulator.symmetry import SymmetryRecorder
@@ -90,13 +89,7 @@ def exchange_time(
         await collective(worker, vector)
         ends.append(transport.now)
 
-    if effects.any:
-        transport: SimulatedTransport = EffectsTransport(
-            fabric, fabric.hosts, NOTHING_COMPUTED, sharing=sharing, effects=effects, seed=seed
-        )
-    else:
-        transport = SimulatedTransport(fabric, fabric.hosts, NOTHING_COMPUTED, sharing=sharing)
-    transport.eager = sends == "eager"
+    transport = open_transport(fabric, NOTHING_COMPUTED, effects, seed, eager=sends == "eager", sharing=sharing)
     workers = len(fabric.workers)
     RankScheduler[None](transport).run([Worker(rank, workers) for rank in range(workers)], program)
     return max(ends) / PICOSECONDS

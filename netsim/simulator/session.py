@@ -25,10 +25,9 @@ from netsim.network.flow import Sharing
 from netsim.simulator.analytic import Star
 from netsim.simulator.checkpoint import Checkpoint, CheckpointObserver, CheckpointState
 from netsim.simulator.critical_path import CriticalPath, timing
-from netsim.simulator.effects_engine import EffectsTransport
+from netsim.simulator.effects_engine import open_transport
 from netsim.simulator.engines import Inside, Training, all_at_once, closed_form
 from netsim.simulator.estimates import check_played, plays_too_long
-from netsim.simulator.event_engine import SimulatedTransport
 from netsim.simulator.layout import NoScheduleError, RoleMap
 from netsim.simulator.observer import UNOBSERVED, MetricsObserver, Observers, ProgressObserver, RunObserver, tell
 from netsim.simulator.scheduler import InMemoryTransport, RankCoroutine, RankScheduler, Transport
@@ -190,15 +189,18 @@ class Session:
 
     def _transport(self, fabric: Fabric, standing: CheckpointState, observers: Observers) -> Transport:
         """Return the network with the effects that were asked for; its clock starts where `standing` ended."""
-        experiment, now = self.experiment, standing.path.total()
-        network = (fabric, fabric.hosts, self.costs, self._executor, now, cast(Sharing, experiment.sharing), observers)
-        transport: SimulatedTransport
-        if experiment.effects.any:
-            transport = EffectsTransport(*network, effects=experiment.effects, seed=experiment.seed)
-        else:
-            transport = SimulatedTransport(*network)
-        transport.eager = experiment.sends == "eager"
-        return transport
+        experiment = self.experiment
+        return open_transport(
+            fabric,
+            self.costs,
+            experiment.effects,
+            experiment.seed,
+            eager=experiment.sends == "eager",
+            executor=self._executor,
+            now=standing.path.total(),
+            sharing=experiment.sharing,
+            observers=observers,
+        )
 
     def in_memory(self, name: str) -> list[RankOutcome]:
         """Run one algorithm without a network and without time; return the outcome of each rank."""
