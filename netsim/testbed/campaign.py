@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -179,21 +180,32 @@ def validate(
             on_progress(f"{cell.title}, P = {setting.cluster.ranks}, {setting.network}", before + part, total)
 
         on_progress(f"P = {setting.cluster.ranks}, {setting.network}", done, total)
-        file = setting.file(folder)
-        record, comparison = stored_record(file), None
-        if record is not None:
-            # A file that netsim did not write, or whose values no simulation can take, is measured again.
-            with suppress(*STRANGE, NetsimError):
-                comparison = _compared(setting, record, profile, tolerance)
-        if record is None or comparison is None:
-            record = _measure(setting, repeated)
-            if file is not None:
-                _store(record, file)
-            comparison = _compared(setting, record, profile, tolerance)
+        predict = partial(_compared, setting, profile=profile, tolerance=tolerance)
+        record, comparison = _stored_or_measured(setting, setting.file(folder), predict, repeated)
         validation.settings.append(_without_cells(record))
         validation.comparison += comparison
         done += sum(cost)
     return validation
+
+
+def _stored_or_measured(
+    setting: Setting,
+    file: Path | None,
+    predict: Callable[[dict[str, Any]], list[Comparison]],
+    on_repeat: Callable[[str, int], None],
+) -> tuple[dict[str, Any], list[Comparison]]:
+    """Return the record of a setting, and the comparison that ``predict(record)`` makes of it.
+
+    A record in `file` is used unless netsim did not write it, or no simulation can take its values. Otherwise the
+    setting is measured, and the file written.
+    """
+    if (stored := stored_record(file)) is not None:
+        with suppress(*STRANGE, NetsimError):
+            return stored, predict(stored)
+    record = _measure(setting, on_repeat)
+    if file is not None:
+        _store(record, file)
+    return record, predict(record)
 
 
 def join(
