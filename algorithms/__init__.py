@@ -12,6 +12,8 @@ from functools import lru_cache
 from typing import Any
 
 from algorithms.dense import DenseRing
+from algorithms.dense_double_tree import DenseDoubleTree
+from algorithms.dense_hier import DenseHierarchical
 from algorithms.dense_tree import DenseTree
 from algorithms.gtopk import GTopK, GTopKHierarchical
 from algorithms.gtopk_naive import GTopKNaive
@@ -31,6 +33,8 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
     for algorithm in (
         DenseRing,
         DenseTree,
+        DenseDoubleTree,
+        DenseHierarchical,
         TopK,
         GTopK,
         GTopKNaive,

@@ -10,9 +10,9 @@ from typing import ClassVar, Literal
 
 from algorithms.compression import merge, outside, restore
 from algorithms.feedback import ErrorFeedback, Feedback
+from algorithms.groups import GROUP_SIZE, groups_of_ranks
 from algorithms.selection import Selector
-from netsim._util.errors import UsageError
-from netsim._util.options import Choice, Option, Whole
+from netsim._util.options import Choice, Option
 from netsim.comm.collectives import Levels, tree_broadcast, tree_reduce
 from netsim.comm.payload import Vector
 from netsim.comm.worker import Worker
@@ -106,15 +106,7 @@ class GTopKHierarchical(GTopK):
 
     name = "gtopk-hier"
     title = "gTop-k (hierarchical)"
-    options = (
-        Option(
-            Whole(1),
-            None,
-            "Number of consecutive ranks that form a group.",
-            otherwise="the racks of the topology",
-            name="group_size",
-        ),
-    )
+    options = (GROUP_SIZE,)
     grouped: ClassVar[bool] = True
 
     def __init__(
@@ -133,19 +125,3 @@ class GTopKHierarchical(GTopK):
             members = groups_of_ranks(self.groups, workers)
             self._levels = members, (tuple(ranks[0] for ranks in members),)
         return self._levels
-
-
-def groups_of_ranks(groups: Sequence[int] | int | None, workers: int) -> tuple[tuple[int, ...], ...]:
-    """Return the ranks of every group, ascending; raise UsageError for groups that do not fit the workers."""
-    if groups is None:
-        groups = workers
-    if isinstance(groups, int):
-        if groups < 1:
-            raise UsageError(f"groups {groups!r} must be a size of at least 1, or the group of every rank")
-        groups = [rank // groups for rank in range(workers)]
-    if len(groups) != workers:
-        raise UsageError(f"groups for {len(groups)} ranks were given, but there are {workers} ranks")
-    members: dict[int, list[int]] = {}
-    for rank, group in enumerate(groups):
-        members.setdefault(group, []).append(rank)
-    return tuple(map(tuple, members.values()))

@@ -1,4 +1,4 @@
-"""The option ``segment``: whether rings forward vectors in slices, as NCCL and gloo do, or in whole chunks."""
+"""The option ``segment``: whether rings and double trees forward vectors in slices, as NCCL does, or in one piece."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DEFAULT: Final[Segment] = NONE
 SEGMENT: Final = Option(
     Size((AUTO, NONE)),
     DEFAULT,
-    "Slices in which a ring forwards: auto (512KiB), a size, or none (whole chunks, as in textbooks).",
+    "Slices in which a ring or double tree forwards: auto (512KiB), a size, or none (whole chunks, as in textbooks).",
     name="segment",
 )
 

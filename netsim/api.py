@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from algorithms import build_algorithm, class_of, own_options, taken_by
+from algorithms import ALGORITHMS, build_algorithm, class_of, own_options, taken_by
 from netsim._util.errors import (
     AlgorithmsFailedError,
     DivergedError,
@@ -280,13 +280,14 @@ def check_real(experiment: Experiment) -> None:
                 f"{option_of(name)} {shown(getattr(experiment, name))} was given, but a real run measures a real "
                 "network; leave it out, or use netsim simulate"
             )
+    hierarchical = " and ".join(name for name, kind in ALGORITHMS.items() if kind.grouped)
     grouped = any(class_of(name).grouped and "group_size" not in own_options(name) for name in experiment.algorithms)
     for name in ("topology", "placement"):
         value, applies = getattr(experiment, name), grouped or (name == "topology" and experiment.servers)
         if value != getattr(Experiment, name) and not applies:
             raise UsageError(
                 f"{name} {value!r} was given, but a real run uses it only for parameter servers and the groups of "
-                "gtopk-hier; leave it out, or use netsim simulate"
+                f"{hierarchical}; leave it out, or use netsim simulate"
             )
 
 

@@ -25,7 +25,7 @@ from netsim.training.sgd import SGDConfig
 
 FEATURES, CLASSES, BATCH, STEPS = 6, 3, 5, 24
 TENSORS = (FEATURES * CLASSES, CLASSES)
-DENSE = ("dense", "dense-tree", "ps")
+DENSE = ("dense", "dense-tree", "dense-double-tree", "dense-hier", "ps")
 EVERYTHING: dict[str, Any] = {
     "lr": 0.4, "lr_warmup": 6, "lr_decay": 0.2, "lr_decay_at": (10, 17), "momentum": 0.9, "weight_decay": 0.02,
     "clip": 0.5,

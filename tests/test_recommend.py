@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from netsim.analysis.recommend import candidates
 from tests.command import run
 from tests.test_study import validated
 
@@ -136,3 +137,12 @@ def test_questions_that_are_refused(capsys: pytest.CaptureFixture[str], change: 
     ran = run(capsys, f"{ASK} {change}")
     assert (ran.code, ran.out) == (2, "")
     assert said in ran.err
+
+
+def test_machines_have_a_hierarchical_candidate_unless_one_holds_all_workers() -> None:
+    names = [
+        [each.algorithm for each in candidates(None, [0.001], [topology], 16)]
+        for topology in ("machines:gpus=8", "machines:gpus=16", "star")
+    ]
+    assert "dense-hier" in names[0]
+    assert names[1] == names[2] == [name for name in names[0] if name != "dense-hier"]

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import product
 from typing import Any
+
+import numpy as np
 
 from algorithms import class_of, own_options, title_of, variant_of, with_options
 from algorithms.topk import GATHERS, TopK
@@ -24,14 +25,20 @@ from netsim.study.kinds import Point
 from netsim.study.pool import backend, check_jobs, measured
 from netsim.study.simulated import simulate_point
 from netsim.study.validated import ValidationFile, present
-from topologies import taken
+from topologies import STARS, build, taken
+from topologies.builder import Shape
+from topologies.spec import name_of
 
 SCHEMA = "netsim.recommend/1"
 ALL = ("dense", "dense-tree", "topk", "gtopk", "ps", "ps-topk")
 """Default candidates: dense algorithms, and sparse algorithms that keep unsent entries as a residual.
 
-Two kinds are left out. `randk` sends the bytes of a smaller model and converges far more slowly. Lazy algorithms skip
-uploads depending on the data, which a simulation of sizes does not have."""
+Three kinds are left out. `randk` sends the bytes of a smaller model and converges far more slowly. Lazy algorithms skip
+uploads depending on the data, which a simulation of sizes does not have. `dense-double-tree` is simulated message by
+message, which takes long for many workers."""
+ALL_IN_GROUPS = (*ALL, "dense-hier")
+"""Default candidates where workers are in several groups. `gtopk-hier` is left out: in rank order, the tree of `gtopk`
+follows the groups already."""
 DENSITIES = (0.001, 0.01)
 SHARE = 0.2
 """Relative change of each input, one at a time, to test whether the ranking holds."""
@@ -125,10 +132,13 @@ class Recommendation:
         }
 
 
-def candidates(algorithms: Sequence[str], densities: Sequence[float], topologies: Sequence[str]) -> list[Candidate]:
+def candidates(
+    algorithms: Sequence[str] | None, densities: Sequence[float], topologies: Sequence[str], workers: int
+) -> list[Candidate]:
     """Return all combinations of algorithms, densities and topologies.
 
-    Densities apply to sparse algorithms only. Top-k comes with both all-gathers, ring and Bruck's.
+    Densities apply to sparse algorithms only. Top-k comes with both all-gathers, ring and Bruck's. If `algorithms` is
+    None, each topology has its default candidates.
 
     Raises
     ------
@@ -136,7 +146,8 @@ def candidates(algorithms: Sequence[str], densities: Sequence[float], topologies
         If an algorithm is unknown, or a name or density is given twice.
     """
     combinations: list[Candidate] = []
-    for topology, algorithm in product(topologies, algorithms):
+    chosen = [(each, _defaults(each, workers) if algorithms is None else algorithms) for each in topologies]
+    for topology, algorithm in ((topology, algorithm) for topology, names in chosen for algorithm in names):
         own = own_options(algorithm).get("gather")
         gathers = (own,) if own is not None or class_of(algorithm) is not TopK else tuple(GATHERS)
         for density in densities if class_of(algorithm).sparse else (None,):
@@ -150,6 +161,12 @@ def candidates(algorithms: Sequence[str], densities: Sequence[float], topologies
             )
         seen.add(same)
     return combinations
+
+
+def _defaults(topology: str, workers: int) -> tuple[str, ...]:
+    """Return the candidates on a topology if none are named."""
+    one_group = name_of(topology) in STARS or len(np.unique(build(topology, Shape(workers)).groups[:workers])) < 2
+    return ALL if one_group else ALL_IN_GROUPS
 
 
 def recommend(

@@ -46,14 +46,15 @@ def recommend(
 ) -> None:
     """Rank algorithms and densities for a model on a network, and state how robust the ranking is."""
     from netsim._util.options import several
-    from netsim.analysis.recommend import ALL, candidates
+    from netsim.analysis.recommend import candidates
     from netsim.analysis.recommend import recommend as ranked
     from netsim.study.validated import read_validation
 
     if ("model" in options) == ("elements" in options):
         raise UsageError("either model or elements must be given, such as --model resnet50")
     options = dict.fromkeys(OPTIONAL) | options
-    tried = candidates(several(algorithm) if algorithm else ALL, _numbers(density), several(topology))
+    named = several(algorithm) if algorithm else None
+    tried = candidates(named, _numbers(density), several(topology), options["workers"])
     with points_progress("simulating") as on_point:
         validated = None if validation is None else read_validation(validation)
         recommendation = ranked(tried, options, validation=validated, jobs=jobs, on_point=on_point)

@@ -319,6 +319,15 @@ class Worker:
         branch._first_tag = self._first_tag + number * TAGS
         return branch
 
+    def strand(self, tag: int) -> Worker:
+        """Return the worker of a coroutine beside others in the same exchange of this rank; strands differ in `tag`.
+
+        Its messages have `tag` added to theirs. It counts traffic separately.
+        """
+        strand = self.branch(0, self.part, self.observer)
+        strand._first_tag += tag
+        return strand
+
     def observe(self, what: str, *payloads: Payload) -> None:
         """Show payloads to the observer of this run; they are not sent."""
         if self.observer is not None:

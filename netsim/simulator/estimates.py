@@ -158,7 +158,7 @@ def _of_a_round(name: str, workers: int, elements: int, k: int) -> _Round:
     Fewer workers get shorter vectors, whose chunks are as long, because chunks may be forwarded in slices.
     """
     if class_of(name).grouped:
-        name = "gtopk"  # its groups take the network to find; it sends about as many
+        name = "gtopk" if class_of(name).sparse else "dense"  # its groups are the network's; it sends about as many
     if workers > 2 * SMALL:
         sizes = [(small, max(1, elements * small // workers)) for small in (SMALL, 2 * SMALL)]
         one, two = (_of_a_round(name, small, fewer, min(k, fewer)) for small, fewer in sizes)

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from netsim._util.units import HORIZON_PS
 from netsim.comm.payload import Bundle, Dense, Flag, SizeOnly, Sparse
 from netsim.comm.schedule import Pairs, has_schedule, size_of, written
-from netsim.comm.worker import EXPAND, Collective, Compute, Worker, evaluate, stages
+from netsim.comm.worker import EXPAND, Collective, Compute, Fork, Worker, evaluate, stages
 from netsim.simulator.layout import (
     NoScheduleError,
     PerRole,
@@ -163,6 +163,9 @@ class SymmetryRecorder:
                     return request
                 case Collective():
                     answer = EXPAND
+                case Fork():
+                    request.coroutine.close()
+                    raise NoScheduleError("it exchanges in several coroutines at a time")
                 case _:
                     raise NoScheduleError("it sends messages outside of schedules")
 

@@ -7,6 +7,8 @@ The order in which operands are combined is fixed, so results agree bit for bit 
 
 from netsim.comm.collectives.bruck import bruck_all_gather
 from netsim.comm.collectives.chains import chain_broadcast, chain_reduce
+from netsim.comm.collectives.double_trees import double_tree_all_reduce
+from netsim.comm.collectives.hierarchical import hierarchical_all_reduce
 from netsim.comm.collectives.pipeline import Pipeline
 from netsim.comm.collectives.rings import ring_all_gather, ring_all_reduce, ring_reduce, ring_reduce_scatter
 from netsim.comm.collectives.server import broadcast_from_server, gather, scatter
@@ -19,8 +21,10 @@ __all__ = [
     "bruck_all_gather",
     "chain_broadcast",
     "chain_reduce",
+    "double_tree_all_reduce",
     "doubling_broadcast",
     "gather",
+    "hierarchical_all_reduce",
     "ring_all_gather",
     "ring_all_reduce",
     "ring_reduce",
