@@ -95,17 +95,19 @@ def test_what_is_simulated_with_a_table_s_profile_is_the_table(ranks: int, tmp_p
     assert result.comm_time_s == pytest.approx(ring_s(ranks, 400_000, alpha, beta), rel=1e-3)
 
 
-def test_what_is_simulated_and_written_is_read_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("algorithm", ["dense:segment=none", "dense:segment=auto", "dense-tree"])
+def test_what_is_simulated_and_written_is_read_again(algorithm: str, tmp_path: Path) -> None:
     """Simulate, write nccl-tests' columns, calibrate from them: the links are those that were simulated.
 
     Times of 100 µs and more are printed to 10 ns, one in ten thousand.
     """
     options: dict[str, Any] = {"workers": 4, "bandwidth": "10Gbps", "latency": "20us", "timing_only": True}
     reports = [
-        netsim.simulate(**options, algorithm="dense", elements=elements) for elements in (100, 10_000, 1_000_000, 10**8)
+        netsim.simulate(**options, algorithm=algorithm, elements=elements)
+        for elements in (100, 10_000, 1_000_000, 10**8)
     ]
     runs = all_reduce_runs(("dense", report.results[0].to_dict()) for report in reports)
-    found = calibrated(nccl_tests_text(runs), tmp_path)
+    found = calibrated(nccl_tests_text(runs), tmp_path, algorithm=algorithm)
     assert found.link.fixed_s == pytest.approx(20e-6, rel=1e-3)
     assert found.link.bandwidth_bps == pytest.approx(10e9, rel=1e-3)
     assert found.provenance.ranks == 4

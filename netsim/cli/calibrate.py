@@ -58,8 +58,12 @@ def calibrate(
     workers: Annotated[
         int | None, option("With --from, the number of ranks, if the file does not say.", metavar="P", parser=whole)
     ] = None,
-    algorithm: Annotated[
-        str | None, option("With --from, the algorithm that made an all-reduce. [default: dense, a ring]")
+    exchanged_by: Annotated[
+        str | None,
+        option(
+            "With --from, the algorithm that made an all-reduce, like dense-tree. [default: dense, a ring]",
+            "--algorithm",
+        ),
     ] = None,
     topology: Annotated[
         str | None,
@@ -80,7 +84,7 @@ def calibrate(
 
     check_outputs({"out": out}, {"from": table})
     nominal = None if bandwidth is None else parse_bandwidth(bandwidth)
-    of_table = {"collective": collective, "workers": workers, "algorithm": algorithm, "topology": topology}
+    of_table = {"collective": collective, "workers": workers, "algorithm": exchanged_by, "topology": topology}
     profile: Profile | None
     if table is None:
         _refuse(of_table, dict.fromkeys(of_table), "but no file with --from")
