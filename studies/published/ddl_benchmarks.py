@@ -59,6 +59,8 @@ def _cluster(row: PublishedRow) -> CalibratedCluster:
 
 def _plans(row: PublishedRow, terms: Terms) -> list[RowPlan]:
     machines, gpus, compute_s, elements = stated(row, "nodes", "gpus_per_node", "compute_s", "elements")
+    if machines > 1:
+        stated(row, "bandwidth_bps")
     name, _, exchange = _contender(row)[1].partition("-")
     if name not in SCHEDULERS:
         raise NotPredictedError(f"netsim exchanges gradients as they get ready, and {name} by priority, in tuned parts")

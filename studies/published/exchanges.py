@@ -9,15 +9,16 @@ from netsim.comm.collectives import (
     Pipeline,
     chain_broadcast,
     chain_reduce,
+    doubling_broadcast,
     ring_all_gather,
     ring_all_reduce,
-    ring_reduce_scatter,
+    ring_reduce,
     tree_all_reduce,
     tree_broadcast,
     tree_reduce,
 )
 from netsim.comm.payload import VALUE_BYTES, Vector, add, nbytes, split
-from netsim.comm.schedule import Combine
+from netsim.comm.schedule import Combine, LazyRounds, Round, Schedule, scheduled, shift
 from netsim.comm.worker import Handle, Start, Worker, collective
 from netsim.network.effects import Effects
 from netsim.network.fabric import Fabric
@@ -113,16 +114,25 @@ async def _point_to_point(worker: Worker, vector: Vector, pipeline: Pipeline | N
         await worker.recv(0, vector)
 
 
-async def _reduce_scatter_and_gather(worker: Worker, vector: Vector, pipeline: Pipeline | None) -> None:
-    """Reduce as gloo does: a ring reduce-scatter, then every rank sends its chunk to rank 0, all at once."""
-    await ring_reduce_scatter(worker, vector, pipeline)
-    chunks = split(vector, worker.workers)
-    if worker.rank:
-        await worker.send(0, chunks[worker.rank])
-        return
-    receives: list[Handle[Vector]] = [await Start(worker.recv(rank, chunks[rank])) for rank in range(1, worker.workers)]
-    for receive in receives:
-        await receive
+@scheduled
+def _hop(worker: Worker, vector: Vector, pipeline: Pipeline, count: int) -> Schedule[None]:
+    """Send the first `count` slices of a chunk one rank further around a ring."""
+    to_the_next = shift(worker.workers, 1)
+    rounds = LazyRounds(count, lambda index: Round(to_the_next, lambda src, dst: 0 * src + index))
+    return Schedule(
+        rounds, split(vector, pipeline.slices(nbytes(vector))), lambda held: None, ahead=pipeline.window - 1
+    )
+
+
+async def _gloo_reduce(worker: Worker, vector: Vector, pipeline: Pipeline | None) -> None:
+    """Reduce as gloo's code does: around the ring, one chunk further than needed, and all chunks to rank 0.
+
+    The loop of ``gloo/reduce.cc`` ends after all segments but two, not after those of P-1 chunks.
+    """
+    if pipeline is not None and worker.workers > 1:
+        chunk = split(vector, worker.workers)[0]
+        await _hop(worker, chunk, pipeline, pipeline.slices(nbytes(chunk)) - pipeline.window)
+    await ring_reduce(worker, vector, pipeline)
 
 
 async def _sharded(worker: Worker, vector: Vector, pipeline: Pipeline | None) -> None:
@@ -160,6 +170,10 @@ def _tree_all_reduce(worker: Worker, vector: Vector, pipeline: Pipeline | None) 
     return tree_all_reduce(worker, vector)
 
 
+def _doubling_broadcast(worker: Worker, vector: Vector, pipeline: Pipeline | None) -> Awaitable[Vector]:
+    return doubling_broadcast(worker, vector)
+
+
 async def _tree_broadcast(worker: Worker, vector: Vector, pipeline: Pipeline | None) -> Any:
     return await tree_broadcast(worker, vector, template=vector)
 
@@ -173,12 +187,14 @@ EXCHANGES: dict[str, BareExchange] = {
     "ring-all-reduce": ring_all_reduce,
     "recursive-doubling": _recursive_doubling,
     "tree-all-reduce": _tree_all_reduce,
+    "doubling-broadcast": _doubling_broadcast,
     "tree-broadcast": _tree_broadcast,
     "tree-reduce": _tree_reduce,
     "chain-broadcast": chain_broadcast,
     "chain-reduce": chain_reduce,
     "chain-reduce-broadcast": _chain_reduce_and_broadcast,
-    "reduce-scatter-gather": _reduce_scatter_and_gather,
+    "ring-reduce": ring_reduce,
+    "gloo-reduce": _gloo_reduce,
     "sharded": _sharded,
 }
 """The exchanges, by name."""

@@ -43,11 +43,21 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class PlannedRow:
-    """A row with its plan, the plans of what its source leaves open, and the deviations of its cluster's terms."""
+    """The plans of a row: its own, of what its source leaves open, and with one uncertain term a deviation higher.
+
+    `noise` bounds the deviation from all other terms. A time changes at most by the factor by which all terms change,
+    so its elasticities add up to at most 1, and its deviation is at most the greatest of theirs.
+    """
 
     plan: RowPlan
     alternatives: Sequence[RowPlan]
-    noise: Sequence[float]
+    disturbed: Sequence[RowPlan]
+    noise: float
+
+    @property
+    def all(self) -> list[RowPlan]:
+        """All plans, its own first."""
+        return [self.plan, *self.alternatives, *self.disturbed]
 
 
 class Campaign:
@@ -108,7 +118,14 @@ class Campaign:
                 return None
             fitted = known
         plan, *alternatives = source.plans(row, fitted["terms"])
-        return PlannedRow(plan, alternatives, list(fitted["sd"].values()))
+        terms, deviations = fitted["terms"], fitted["sd"]
+        disturbed = [
+            source.plans(row, terms | {name: terms[name] * math.exp(deviation)})[0]
+            for name, deviation in deviations.items()
+            if deviation > SMALL
+        ]
+        small = max((deviation for deviation in deviations.values() if deviation <= SMALL), default=0.0)
+        return PlannedRow(plan, alternatives, disturbed, small)
 
     def questions(self, answers: Answers) -> list[Point]:
         """Return all questions that can be asked with these answers."""
@@ -122,7 +139,7 @@ class Campaign:
                 cluster = cluster_of(row)
                 asked[cluster.name] = calibration_question(cluster.name, self.calibrating(cluster))
                 continue
-            for question in questions_of([planned.plan, *planned.alternatives]):
+            for question in questions_of(planned.all):
                 asked[_key(question)] = question
         return list(asked.values())
 
@@ -217,16 +234,14 @@ class _Answered:
         return measured_of(self.row) / self.predicted
 
     def bounds(self, others: Sequence[_Answered]) -> tuple[float, float]:
-        """Return the 95 % interval of the prediction, from the errors of `others` and the noise of the calibration.
-
-        A time changes at most by the factor by which all terms change, so its elasticities with respect to the terms
-        add up to at most 1, and its deviation is at most the greatest of theirs.
-        """
+        """Return the 95 % interval of the prediction, from the errors of `others` and the noise of the calibration."""
         error = reach((each.ratio, each.beyond) for each in others) * math.sqrt(1 + self.beyond)
-        noise = NORMAL * max(self.noise, default=0.0)
-        return interval([self.predicted, *self.alternatives], math.exp(math.hypot(error, noise)))
+        noise = (NORMAL * deviation for deviation in self.noise)
+        return interval([self.predicted, *self.alternatives], math.exp(math.hypot(error, *noise)))
 
 
+SMALL = 0.05
+"""Relative deviation of a term up to which its effect is bounded rather than simulated."""
 NORMAL = 1.96
 """Standard deviations that hold 95 % of a normal distribution."""
 FEWEST = 8
@@ -256,12 +271,14 @@ def _answered(campaign: Campaign, row: PublishedRow, answers: Answers) -> _Answe
     try:
         planned = campaign.planned(row, answers)
         assert planned is not None
-        predicted, *alternatives = (plan.seconds(answers.seconds) for plan in (planned.plan, *planned.alternatives))
+        predicted, *others = (plan.seconds(answers.seconds) for plan in planned.all)
         calibrating = campaign.calibrating(cluster_of(row))
     except NotPredictedError as reason:
         return str(reason)
     beyond = sum(_beyond(row, calibrating, name) for name in ("workers", "bytes_per_rank"))
-    return _Answered(row, predicted, alternatives, planned.noise, beyond, campaign.calibrates(row))
+    alternatives, disturbed = others[: len(planned.alternatives)], others[len(planned.alternatives) :]
+    noise = [planned.noise, *(math.log(seconds / predicted) for seconds in disturbed)]
+    return _Answered(row, predicted, alternatives, noise, beyond, campaign.calibrates(row))
 
 
 def _beyond(row: PublishedRow, calibrating: Sequence[PublishedRow], name: str) -> float:

@@ -16,7 +16,7 @@ EXCHANGES: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {
     ("nccl", "reduce"): ("chain-reduce", {"pipeline": NCCL_CHAIN}),
     ("nccl", "point to point"): ("point-to-point", {}),
     ("gloo", "all-reduce"): ("ring-all-reduce", {"pipeline": GLOO_RING, "effects": GLOO_EFFECTS}),
-    ("gloo", "broadcast"): ("tree-broadcast", {"eager": True}),
+    ("gloo", "broadcast"): ("doubling-broadcast", {"eager": True}),
     ("gloo", "point to point"): ("point-to-point", {}),
 }
 """By backend and algorithm: the exchange, and how the backend runs it."""

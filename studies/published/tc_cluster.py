@@ -102,9 +102,9 @@ KINDS: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {
     ("nccl", "all-reduce"): ("ring-all-reduce", {"pipeline": NCCL_RING}),
     ("gloo", "all-reduce"): ("ring-all-reduce", {"pipeline": GLOO_RING, "effects": GLOO_EFFECTS}),
     ("nccl", "broadcast"): ("chain-broadcast", {"pipeline": NCCL_CHAIN}),
-    ("gloo", "broadcast"): ("tree-broadcast", {"eager": True, "effects": SLOW_START}),
+    ("gloo", "broadcast"): ("doubling-broadcast", {"eager": True, "effects": SLOW_START}),
     ("nccl", "reduce"): ("chain-reduce", {"pipeline": NCCL_CHAIN}),
-    ("gloo", "reduce"): ("reduce-scatter-gather", {"pipeline": GLOO_RING, "effects": GLOO_EFFECTS}),
+    ("gloo", "reduce"): ("gloo-reduce", {"pipeline": GLOO_RING, "effects": GLOO_EFFECTS}),
     ("nccl", "reduce + broadcast"): ("chain-reduce-broadcast", {"pipeline": NCCL_CHAIN}),
     ("nccl", "all-to-all + all-gather"): ("sharded", {"pipeline": NCCL_RING}),
 }
@@ -158,7 +158,8 @@ SOURCES = (
     _source(
         "tc_cluster reduce",
         "reduce.md",
-        "gloo's reduce-scatter is slower than its all-reduce by a fifth; the source does not show why.",
+        "With 10 ms, gloo's two segments in flight take a tenth longer than they and their notices need. NCCL's "
+        "128 MiB take a fifth more than half of the time of 256 MiB.",
     ),
     _source(
         "tc_cluster point to point",
