@@ -153,6 +153,13 @@ def test_the_links_between_machines_are_fitted_beside_known_ones_inside(tmp_path
     found = calibrated(text, tmp_path, topology="machines:gpus=2,inside=80GB/s,inside-latency=5us")
     assert found.link.fixed_s == pytest.approx(alpha, rel=2e-3)
     assert found.link.each_s == pytest.approx(beta, rel=2e-3)
+    # Hierarchically: a step inside, two across of a quarter, in which two ranks share a machine's link, one inside.
+    inside = {size: 2 * (inside_s + size / 2 / 80e9) for size in sizes}
+    text = of_nccl_tests(4, lambda size: inside[size] + 2 * (alpha + inside_s) + size * beta, sizes)
+    topology = "machines:gpus=2,inside=80GB/s,inside-latency=5us"
+    found = calibrated(text, tmp_path, topology=topology, algorithm="dense-hier")
+    assert found.link.fixed_s == pytest.approx(alpha, rel=2e-3)
+    assert found.link.each_s == pytest.approx(beta, rel=2e-3)
     with pytest.raises(UsageError, match="decides the bandwidth or latency of all links"):
         calibrated(text, tmp_path, topology="machines:gpus=2,network=25Gbps,network-latency=5us")
 

@@ -14,7 +14,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from algorithms import build_algorithm, class_of
+from algorithms import build_algorithm, class_of, own_options
 from netsim._util.errors import NetsimError, UsageError, check_choice
 from netsim._util.system import version
 from netsim._util.units import FASTEST_BPS
@@ -141,11 +141,14 @@ SIMULATED: Mapping[str, Counting] = {
 """By names of operations in nccl-tests and OSU, how NCCL and OSU make them. An all-reduce has several algorithms."""
 
 
-def all_reduce_terms(algorithm: str) -> Counting:
-    """Return what counts the terms of an all-reduce, as one of the dense algorithms makes it."""
-    if class_of(algorithm).sparse or class_of(algorithm).uses_server or class_of(algorithm).grouped:
-        raise UsageError(f"algorithm {algorithm!r} makes no dense all-reduce; give dense or dense-tree")
-    made = build_algorithm(algorithm, {})
+def all_reduce_terms(algorithm: str, topology: str, workers: int) -> Counting:
+    """Return what counts the terms of an all-reduce, as one of the dense algorithms makes it on a topology."""
+    made_of = class_of(algorithm)
+    if made_of.sparse or made_of.uses_server:
+        raise UsageError(f"algorithm {algorithm!r} makes no dense all-reduce; give one such as dense or dense-tree")
+    grouped = made_of.grouped and "group_size" not in own_options(algorithm)
+    groups = tuple(Fabric(build(topology, Shape(workers, 10**9, 1e-6))).groups.tolist()) if grouped else None
+    made = build_algorithm(algorithm, {"groups": groups} if grouped else {})
 
     async def program(worker: Worker, vector: SizeOnly) -> None:
         await made.exchange(worker, vector, None, vector)
@@ -198,7 +201,7 @@ def profile_of_table(
     if not 2 <= ranks <= MOST_RANKS:
         raise UsageError(f"workers {ranks} must be 2 to {MOST_RANKS:,}: one rank uses no link, and more take long")
     if operation == "all-reduce":
-        counting = all_reduce_terms(algorithm or "dense")
+        counting = all_reduce_terms(algorithm or "dense", topology, ranks)
     elif algorithm is None:
         counting = SIMULATED[operation]
     else:
