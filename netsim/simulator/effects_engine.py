@@ -41,7 +41,6 @@ from netsim.simulator.clear_to_send import Clearances
 from netsim.simulator.critical_path import CriticalPath
 from netsim.simulator.event_engine import SimulatedTransport
 from netsim.simulator.scheduler import Done
-from netsim.training.costs import Costs
 
 PACKET = 1500
 """Bytes of a packet if the protocol has no headers."""
@@ -493,30 +492,6 @@ class EffectsTransport(SimulatedTransport):
         if self._clearances is None or not self._clearances.held:
             return self._transfers
         return [transfer for transfer in self._transfers if transfer not in self._clearances.held]
-
-
-def open_transport(
-    fabric: Fabric, costs: Costs, effects: Effects, seed: int, *, eager: bool = False, **options: Any
-) -> SimulatedTransport:
-    """Return the transport over a simulated network whose rank r lives on ``fabric.hosts[r]``.
-
-    Parameters
-    ----------
-    fabric, costs, options
-        Parameters of :class:`~netsim.simulator.event_engine.SimulatedTransport`.
-    effects, seed
-        The effects, if any, and the seed of their random numbers.
-    eager
-        Whether a sender goes on as soon as its message is on its way.
-    """
-    network = (fabric, fabric.hosts, costs)
-    transport = (
-        EffectsTransport(*network, effects=effects, seed=seed, **options)
-        if effects.any
-        else SimulatedTransport(*network, **options)
-    )
-    transport.eager = eager
-    return transport
 
 
 def _delays(effects: Effects, tcp: Tcp | None, seed: int) -> list[DelayStage]:

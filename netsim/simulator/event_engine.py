@@ -12,6 +12,7 @@ import simpy
 from netsim._util.units import HORIZON_PS, beyond_horizon
 from netsim.comm.payload import nbytes
 from netsim.comm.worker import Compute, Recv, Send, Worker, stages
+from netsim.network.effects import Effects
 from netsim.network.fabric import Fabric, Link
 from netsim.network.flow import Sharing
 from netsim.network.flows import Flow, Network
@@ -206,3 +207,28 @@ class Host:
             raise beyond_horizon()
         self._path = path.then(what, duration)
         return self._path
+
+
+def open_transport(
+    fabric: Fabric, costs: Costs, effects: Effects, seed: int, *, eager: bool = False, **options: Any
+) -> SimulatedTransport:
+    """Return the transport over a simulated network whose rank r lives on ``fabric.hosts[r]``.
+
+    Parameters
+    ----------
+    fabric, costs, options
+        Parameters of :class:`SimulatedTransport`.
+    effects, seed
+        The effects, if any, and the seed of their random numbers.
+    eager
+        Whether a sender goes on as soon as its message is on its way.
+    """
+    if effects.any:
+        from netsim.simulator.effects_engine import EffectsTransport
+
+        options |= {"effects": effects, "seed": seed}
+        transport: SimulatedTransport = EffectsTransport(fabric, fabric.hosts, costs, **options)
+    else:
+        transport = SimulatedTransport(fabric, fabric.hosts, costs, **options)
+    transport.eager = eager
+    return transport

@@ -11,8 +11,8 @@ from netsim.comm.worker import Sends, Worker
 from netsim.network.effects import Effects
 from netsim.network.fabric import Fabric
 from netsim.network.flow import Sharing
-from netsim.simulator.effects_engine import open_transport
 from netsim.simulator.engines import StepPlayer
+from netsim.simulator.event_engine import open_transport
 from netsim.simulator.layout import NoScheduleError, RoleMap
 from netsim.simulator.scheduler import RankScheduler
 from netsim.simulator.symmetry import SymmetryRecorder

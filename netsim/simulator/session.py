@@ -25,9 +25,9 @@ from netsim.network.flow import Sharing
 from netsim.simulator.analytic import Star
 from netsim.simulator.checkpoint import Checkpoint, CheckpointObserver, CheckpointState
 from netsim.simulator.critical_path import CriticalPath, timing
-from netsim.simulator.effects_engine import open_transport
 from netsim.simulator.engines import Inside, Training, all_at_once, closed_form
 from netsim.simulator.estimates import check_played, plays_too_long
+from netsim.simulator.event_engine import open_transport
 from netsim.simulator.layout import NoScheduleError, RoleMap
 from netsim.simulator.observer import UNOBSERVED, MetricsObserver, Observers, ProgressObserver, RunObserver, tell
 from netsim.simulator.scheduler import InMemoryTransport, RankCoroutine, RankScheduler, Transport
