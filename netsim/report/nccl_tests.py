@@ -1,7 +1,8 @@
 """Simulated exchanges in the columns of nccl-tests, for programs that plot its output.
 
 Each run has the lines of a program of nccl-tests 2.18: the ranks, a header, a row per size, and the mean bus bandwidth.
-The columns of the out-of-place and of the in-place exchange are equal, and ``#wrong`` is N/A: no data were checked.
+The columns of the out-of-place and of the in-place exchange are equal. ``#wrong`` is 0, because programs that read the
+table expect a number; ``validation: 0`` says that no data were checked.
 """
 
 from __future__ import annotations
@@ -76,7 +77,10 @@ def _lines(run: NcclTestsRun) -> Iterator[str]:
     sizes = [size for size, _ in run.seconds]
     yield f"# netsim {version()}, in the columns of nccl-tests 2.18: {run.title}. SIMULATED"
     yield f"# Collective test starting: {run.operation}_perf"
-    yield f"# nThread 1 nGpus 1 minBytes {min(sizes)} maxBytes {max(sizes)} iters: 1 validation: 0 graph: 0"
+    yield (
+        f"# nThread 1 nGpus 1 minBytes {min(sizes)} maxBytes {max(sizes)} step: 0(bytes) warmup iters: 0 iters: 1 "
+        "agg iters: 1 validation: 0 graph: 0"
+    )
     yield "#"
     yield "# Using devices"
     for rank in range(run.ranks):
@@ -93,7 +97,7 @@ def _lines(run: NcclTestsRun) -> Iterator[str]:
     for size, seconds in run.seconds:
         algorithm_rate = size / seconds / 1e9 if seconds else 0.0
         rates.append(BUS_FACTOR[run.operation](run.ranks) * algorithm_rate)
-        cells = (fixed(1e6 * seconds, 7), fixed(algorithm_rate, 6), fixed(rates[-1], 6), "N/A")
+        cells = (fixed(1e6 * seconds, 7), fixed(algorithm_rate, 6), fixed(rates[-1], 6), "0")
         yield f"{size:12d}  {size // width:12d}  {kind:>8}  {redop:>6}  {-1:6d}" + 2 * _cells(cells)
     yield f"# {'Out of bounds values':<20} : 0 OK"
     yield f"# {'Avg bus bandwidth':<20} : {fmean(rates):g} "
