@@ -34,10 +34,14 @@ INSTANCE_BPS = 10**10
 """The bandwidth of an instance, and of the ingress of a shaped one, in bit/s."""
 
 
+def _backend(row: PublishedRow) -> str:
+    return row.backend.partition(" ")[0]
+
+
 def _calibrates(row: PublishedRow) -> bool:
     return (
         row.algorithm == "point to point"
-        and row.backend == "gloo"
+        and _backend(row) == "gloo"
         and "rate" not in row.bandwidth_kind
         and row.bytes_per_rank == 64 * MIB
         and row.latency_s is not None
@@ -67,7 +71,7 @@ CAMPAIGN = CalibratedCluster(
 
 def _plans(row: PublishedRow, terms: Terms) -> list[RowPlan]:
     workers, size, bandwidth, latency_s = stated(row, "workers", "bytes_per_rank", "bandwidth_bps", "latency_s")
-    kind = (row.backend.partition(" ")[0], row.algorithm)
+    kind = (_backend(row), row.algorithm)
     if kind not in KINDS:
         raise NotPredictedError(f"{row.algorithm} of {row.backend} is not modelled for this source")
     exchange, more = KINDS[kind]
@@ -133,7 +137,11 @@ REGIONS = CalibratedCluster(
 
 
 def _cluster(row: PublishedRow) -> CalibratedCluster:
-    return GLOO if row.backend == "gloo" else NCCL
+    return GLOO if _backend(row) == "gloo" else NCCL
+
+
+def _campaign(row: PublishedRow) -> CalibratedCluster:
+    return GLOO if _backend(row) == "gloo" else CAMPAIGN
 
 
 def _source(
@@ -178,6 +186,6 @@ SOURCES = (
         "Simulate_DP.md",
         "This campaign was slower than the other, and irregularly so: 256 MiB at 16 machines and 50 ms took 28.6 s "
         "where 1024 MiB took 36.3 s.",
-        lambda row: CAMPAIGN,
+        _campaign,
     ),
 )
