@@ -36,8 +36,6 @@ SLOW_S, LONGEST_S = 20, 2 * 86400
 """Seconds from which a simulation is announced, and from which it is refused."""
 SMALL = 512
 """Beyond twice as many workers, an estimate extrapolates from the layouts of this number and of twice as many."""
-MANY = 2**28
-"""Beyond twice as many elements, an estimate extrapolates from this number and twice as many."""
 UNKNOWN_ELEMENTS = 10_000
 """The elements of a gradient in an estimate, if they show only when it runs."""
 FEWER = "take fewer workers or rounds"
@@ -159,20 +157,12 @@ def _of_a_round(name: str, workers: int, elements: int, k: int) -> _Round:
     """
     if class_of(name).grouped:
         name = "gtopk" if class_of(name).sparse else "dense"  # its groups are the network's; it sends about as many
-    if workers > 2 * SMALL:
-        sizes = [(small, max(1, elements * small // workers)) for small in (SMALL, 2 * SMALL)]
-        one, two = (_of_a_round(name, small, fewer, min(k, fewer)) for small, fewer in sizes)
-        return _extrapolated(one, two, workers / (2 * SMALL))
-    if elements > 2 * MANY:
-        one, two = (_of_a_round(name, workers, fewer, max(1, k * fewer // elements)) for fewer in (MANY, 2 * MANY))
-        return _extrapolated(one, two, elements / (2 * MANY))
-    return _counted(name, workers, elements, k)
-
-
-def _extrapolated(one: _Round, two: _Round, times: float) -> _Round:
-    """Return a round of so many times the size of `two`, which has twice the size of `one`."""
+    if workers <= 2 * SMALL:
+        return _counted(name, workers, elements, k)
+    sizes = [(small, max(1, elements * small // workers)) for small in (SMALL, 2 * SMALL)]
+    one, two = (_counted(name, small, fewer, min(k, fewer)) for small, fewer in sizes)
     exchanges, messages = (
-        larger * times ** math.log2(larger / smaller) if smaller else larger
+        larger * (workers / (2 * SMALL)) ** math.log2(larger / smaller) if smaller else larger
         for smaller, larger in zip(one[:2], two[:2], strict=True)
     )
     return _Round(exchanges, messages, two.has_schedule)
