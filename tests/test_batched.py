@@ -309,8 +309,8 @@ async def of_different_sizes(worker: Worker) -> None:
 @pytest.mark.parametrize(
     ("program", "why"),
     [
-        (by_rank, "by rank"),
-        (by_itself, "messages by itself"),
+        (by_rank, "depends on the rank"),
+        (by_itself, "messages outside of schedules"),
         (apart, "the same collectives"),
         (of_different_sizes, "different sizes"),
     ],
