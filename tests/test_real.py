@@ -47,6 +47,16 @@ def test_parameters_and_bytes_are_equal_in_memory_simulated_and_real(workers: in
 
 @pytest.mark.real
 @pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2, 3, 4, 5])
+def test_rings_in_slices_change_neither_parameters_nor_bytes(workers: int) -> None:
+    """Chunks and selections of 9 to 22 slices, of which eight are under way at once."""
+    sliced = {"algorithm": "dense:segment=100KiB,topk:segment=200B,randk:segment=50B", "k": 500}
+    send_mode = "rendezvous" if workers in (2, 3) else "eager"
+    assert_three_worlds_agree(sliced | {"rounds": 5, "seed": workers, "send_mode": send_mode}, workers)
+
+
+@pytest.mark.real
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
