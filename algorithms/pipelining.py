@@ -10,7 +10,7 @@ from netsim.comm.collectives import Pipeline
 Segment: TypeAlias = int | str
 """The bytes of a slice, ``auto`` for the default of :class:`Pipeline`, or ``none`` for whole chunks."""
 AUTO, NONE = "auto", "none"
-DEFAULT: Final[Segment] = NONE
+DEFAULT: Final[Segment] = AUTO
 
 SEGMENT: Final = Option(
     Size((AUTO, NONE)),

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from algorithms import OWN_OPTIONS, with_options
+from netsim._util.options import several
 
 
 def named(names: str, **own: Any) -> str:
     """Return the algorithms, which have commas between, each with those of the options that it takes."""
-    return ",".join(with_options(name, **own) for name in names.split(","))
+    return ",".join(with_options(name, **own) for name in several(names))
 
 
 def with_own(options: dict[str, Any]) -> dict[str, Any]:

@@ -436,6 +436,13 @@ def test_an_estimate_counts_the_messages_of_a_round() -> None:
     assert found.seconds == pytest.approx(2 * 100_000 * 99_999 / 15_000, rel=0.02)
 
 
+@pytest.mark.parametrize("elements", [4 * 10 * 2**17, 4 * 10**5 * 2**17])
+def test_an_estimate_counts_slices(elements: int) -> None:
+    """Of P chunks of s slices of 512 KiB, a ring all-reduce sends 2 (P - 1) s P messages."""
+    experiment = Experiment.of(workers=4, algorithm="dense", elements=elements, timing_only=True)
+    assert estimate(experiment, "dense").messages == pytest.approx(2 * 3 * 4 * elements / (4 * 2**17), rel=1e-9)
+
+
 def test_an_estimate_counts_cross_traffic() -> None:
     """Of P links, each way, at load 1/2 for a round of T: P B / (8 size) · T / (1 - 1/2) flows arrive in all."""
     options = {"workers": 8, "algorithm": "dense", "elements": 10**8, "timing_only": True, "latency": "1us"}

@@ -332,6 +332,8 @@ def test_slices_are_charged_their_share_of_a_merge() -> None:
     ("algorithm", "title"),
     [
         ("dense", "dense"),
+        ("dense:segment=auto", "dense"),
+        ("dense:segment=none", "dense (segment none)"),
         ("dense:segment=512KB", "dense (segment 512kB)"),
         ("topk:segment=512KiB", "Top-k (segment 512KiB)"),
         ("topk:gather=bruck,segment=64KiB", "Top-k (bruck, segment 64KiB)"),
