@@ -34,12 +34,19 @@ DRAWN = "drawn"
 class ScalingSettings(Settings):
     """The settings of the study; lists vary, and other topologies are compared with the first one.
 
-    An algorithm may name its all-gather: ``topk:gather=bruck``. `engine` is the option ``--engine`` of ``netsim
+    An algorithm may name its all-gather, and rings forward whole chunks, as in the papers' forms, with ``segment=none``:
+    ``topk:gather=bruck``, ``dense:segment=none``. `engine` is the option ``--engine`` of ``netsim
     simulate``. If the file or the keys of a topology set every link, `bandwidths` and `latency` must be ``own``.
     """
 
     workers: tuple[int, ...] = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024, 2048, 4096)
-    algorithms: tuple[str, ...] = ("dense", "dense-tree", "topk", "topk:gather=bruck", "gtopk")
+    algorithms: tuple[str, ...] = (
+        "dense:segment=none",
+        "dense-tree",
+        "topk:segment=none",
+        "topk:gather=bruck",
+        "gtopk",
+    )
     topologies: tuple[str, ...] = ("star", "racks:size=8,oversubscription=8", "ring")
     bandwidths: tuple[str, ...] = ("1Gbps", "10Gbps", "100Gbps")
     densities: tuple[float, ...] = (0.001, 0.003, 0.01)
@@ -196,7 +203,7 @@ STUDY = Study(
     conclude=conclude,
     quick={
         "workers": (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256, 512),
-        "algorithms": ("dense", "topk", "topk:gather=bruck", "gtopk"),
+        "algorithms": ("dense:segment=none", "topk:segment=none", "topk:gather=bruck", "gtopk"),
         "bandwidths": ("1Gbps", "10Gbps"),
         "exact_up_to": 32,
     },

@@ -143,7 +143,7 @@ def test_an_order_that_goes_to_and_fro_is_told_exactly(slope: float, offset: flo
 
 
 SMALL = (
-    "--set workers=2,3,4,6,8,12,16 --set algorithms=dense,topk,gtopk --set bandwidths=1Gbps --set exact_up_to=16 "
+    "--set workers=2,3,4,6,8,12,16 --set algorithms=dense,topk:segment=none,gtopk --set bandwidths=1Gbps --set exact_up_to=16 "
     "--set topologies=star,ring --jobs 1"
 )
 
@@ -169,9 +169,9 @@ def test_the_papers_laws_are_found(small: Path) -> None:
     """On a star: Top-k (P-1)(α + 2kβ), gTop-k up to 2⌈log₂P⌉(α + 2kβ), with β = 32 ns and α = 50 µs."""
     found = conclusion(small)
     orders = {law["algorithm"]: law["order"] for law in found["laws"] if law["topology"] == "star"}
-    assert orders == {"dense": "O(1)", "topk": "O(kP)", "gtopk": "O(k log P)"}
+    assert orders == {"dense": "O(1)", "topk:segment=none": "O(kP)", "gtopk": "O(k log P)"}
     for each in found["fits"]:
-        if (each["algorithm"], each["topology"]) == ("topk", "star"):
+        if (each["algorithm"], each["topology"]) == ("topk:segment=none", "star"):
             assert each["form"] == "P"
             assert each["coefficients"]["slope_s"] == pytest.approx(50e-6 + 2 * each["k"] * 32e-9, rel=1e-6)
         if (each["algorithm"], each["topology"]) == ("gtopk", "star"):
@@ -192,13 +192,13 @@ def test_the_crossover_is_the_one_that_simulation_finds(small: Path) -> None:
 
     def faster(workers: int) -> bool:
         options = {"workers": workers, "timing_only": True, "model": "resnet50", "density": 0.001}
-        topk, gtopk = netsim.simulate(algorithm="topk,gtopk", **options).results
+        topk, gtopk = netsim.simulate(algorithm="topk:segment=none,gtopk", **options).results
         return gtopk.round_time_s < topk.round_time_s
 
     (crossing,) = (
         each
         for each in conclusion(small)["crossovers"]
-        if each["topology"] == "star" and each["density"] == 0.001 and each["between"] == ["topk", "gtopk"]
+        if each["topology"] == "star" and each["density"] == 0.001 and each["between"] == ["topk:segment=none", "gtopk"]
     )
     first = next(workers for workers in range(2, 17) if faster(workers))
     assert crossing["bracket"] == [first - 1, first]
