@@ -34,9 +34,9 @@ DRAWN = "drawn"
 class ScalingSettings(Settings):
     """The settings of the study; lists vary, and other topologies are compared with the first one.
 
-    An algorithm may name its all-gather, and rings forward whole chunks, as in the papers' forms, with ``segment=none``:
-    ``topk:gather=bruck``, ``dense:segment=none``. `engine` is the option ``--engine`` of ``netsim
-    simulate``. If the file or the keys of a topology set every link, `bandwidths` and `latency` must be ``own``.
+    An algorithm may name its options: ``topk:gather=bruck`` has another all-gather. With ``segment=none``, rings
+    forward whole chunks, as in the papers' forms. `engine` is the option ``--engine`` of ``netsim simulate``. If the
+    file or the keys of a topology set every link, `bandwidths` and `latency` must be ``own``.
     """
 
     workers: tuple[int, ...] = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024, 2048, 4096)
