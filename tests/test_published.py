@@ -220,6 +220,7 @@ def seconds(exchange: str, ranks: int, **how: Any) -> float:
         ("ring-all-reduce", 4, 6 * (LATENCY + DRAIN / 4)),
         ("recursive-doubling", 8, 3 * (LATENCY + DRAIN)),
         ("tree-all-reduce", 8, 6 * (LATENCY + DRAIN)),
+        ("double-tree-all-reduce", 8, 6 * LATENCY + (2 + 3) * DRAIN),  # 2 L α + (2 + 2 L - 3) d β, in one slice
         ("doubling-broadcast", 8, 3 * (LATENCY + DRAIN)),
         ("tree-broadcast", 8, 3 * (LATENCY + DRAIN)),
         ("tree-reduce", 8, 3 * (LATENCY + DRAIN)),
@@ -261,7 +262,7 @@ def test_an_unshaped_ingress_takes_a_gather_at_the_rate_of_its_senders() -> None
 def concluded(data: Path) -> dict[str, Any]:
     """Return the conclusion on the rows of a file, with their own errors alone."""
     rows = read_rows(data)
-    campaign, findings = Campaign(rows, [], read_rows(PUBLISHED)), list[Finding]()
+    campaign, findings = Campaign(rows, rows, read_rows(PUBLISHED)), list[Finding]()
     for _ in range(2):  # the calibrations, then the predictions
         findings += [Finding(question, answer(question)) for question in campaign.questions(Answers(findings))]
     answers = Answers(findings)

@@ -75,14 +75,18 @@ def _plans(row: PublishedRow, terms: Terms) -> list[RowPlan]:
     rate = terms["unshaped_bps"] if _unshaped(row) else bandwidth * payload_share(JUMBO)
     rate *= terms["kept"] if _drops(row) else 1
 
-    def plan(latency_s: float) -> RowPlan:
-        def exchange(size: int) -> Question:
+    def plan(exchange: str, latency_s: float) -> RowPlan:
+        def question(size: int) -> Question:
             network: dict[str, Any] = {"bandwidth_bps": rate, "latency_s": latency_s}
-            return exchange_question("ring-all-reduce", workers, 4 * size, **network, pipeline=NCCL_RING)
+            return exchange_question(exchange, workers, 4 * size, **network, pipeline=NCCL_RING)
 
-        return RowPlan([(count, exchange(size)) for size, count in Counter(sizes).items()])
+        return RowPlan([(count, question(size)) for size, count in Counter(sizes).items()])
 
-    return [plan(latency_s) for latency_s in (LATENCY_S, *OTHER_LATENCIES_S)]
+    return [
+        plan("ring-all-reduce", LATENCY_S),
+        *(plan("ring-all-reduce", latency_s) for latency_s in OTHER_LATENCIES_S),
+        plan("double-tree-all-reduce", LATENCY_S),
+    ]
 
 
 def _buckets(tensors: Iterable[int]) -> list[int]:

@@ -62,7 +62,7 @@ def _small_plans(row: PublishedRow, terms: Terms) -> list[RowPlan]:
                 pipeline=GLOO_RING if gloo else NCCL_RING,
             )
         )
-        for exchange in ("ring-all-reduce", *(() if gloo else ("tree-all-reduce",)))
+        for exchange in ("ring-all-reduce", *(() if gloo else ("double-tree-all-reduce",)))
     ]
 
 

@@ -16,7 +16,7 @@ from studies.published.stacks import GLOO_RING, NCCL_RING
 
 ALGORITHMS: dict[str, tuple[str, Pipeline | None, str | None]] = {
     "gloo": ("ring-all-reduce", GLOO_RING, None),
-    "nccl": ("ring-all-reduce", NCCL_RING, "tree-all-reduce"),
+    "nccl": ("ring-all-reduce", NCCL_RING, "double-tree-all-reduce"),
     "Open MPI": ("ring-all-reduce", None, "recursive-doubling"),
 }
 """By backend: its all-reduce, how it is pipelined, and what the backend may choose instead."""

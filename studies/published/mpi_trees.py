@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from functools import cache
 
+from netsim.comm.collectives import Pipeline
 from studies.published.exchanges import exchange_question
 from studies.published.plans import CalibratedCluster, NotPredictedError, RowPlan, Source, Term, Terms, stated
 from studies.published.rows import PublishedRow
-from studies.published.stacks import NCCL_CHAIN
+from studies.published.stacks import MIB
 
+PIECES = Pipeline(8 * MIB, window=4)
+"""ASSUMED slices of a library that pipelines."""
 LATENCY_S = 50e-6
 """ASSUMED; it is nothing beside the seconds of 1 GB."""
 
@@ -41,7 +44,7 @@ def _plans(row: PublishedRow, terms: Terms) -> list[RowPlan]:
                 size,
                 bandwidth_bps=terms["bandwidth_bps"],
                 latency_s=LATENCY_S,
-                pipeline=None if exchange.startswith("tree") else NCCL_CHAIN,
+                pipeline=None if exchange.startswith("tree") else PIECES,
             )
         )
         for exchange in (f"tree-{operation}", *others)

@@ -76,8 +76,7 @@ class Campaign:
     def __init__(
         self, rows: Sequence[PublishedRow], known: Sequence[PublishedRow], own: Sequence[PublishedRow]
     ) -> None:
-        self.rows = rows
-        self.known = [row for row in known if (row.source, row.id) not in {(each.source, each.id) for each in rows}]
+        self.rows, self.known = rows, known
         self._calibrating: dict[str, list[PublishedRow]] = {}
         for candidates in (own, rows):
             missing = {cluster.name for row in candidates if (cluster := cluster_of(row)).terms} - set(
@@ -250,15 +249,15 @@ FEWEST = 8
 
 def predict_rows(campaign: Campaign, answers: Answers) -> list[PredictedRow]:
     """Return the prediction of every row of a campaign, in order."""
-    answered = {row: _answered(campaign, row, answers) for row in [*campaign.rows, *campaign.known]}
-    compared = [each for each in answered.values() if isinstance(each, _Answered) and not each.calibrated]
+    answered = {row: _answered(campaign, row, answers) for row in {*campaign.rows, *campaign.known}}
+    known = [each for row in campaign.known if isinstance(each := answered[row], _Answered) and not each.calibrated]
     predicted = []
     for row in campaign.rows:
         each, name = answered[row], source_of(row).name
         if isinstance(each, str):
             predicted.append(PredictedRow(row, name, None, None, None, campaign.calibrates(row), each))
             continue
-        others = [other for other in compared if source_of(other.row).name != name]
+        others = [other for other in known if source_of(other.row).name != name]
         alike = [other for other in others if other.row.quality == row.quality]
         others = alike if len(alike) >= FEWEST else others
         low, high = each.bounds(others) if others else (None, None)

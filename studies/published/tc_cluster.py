@@ -123,7 +123,7 @@ def _wan_plans(row: PublishedRow, terms: Terms) -> list[RowPlan]:
         size,
         bandwidth_bps=terms["bandwidth_bps"],
         latency_s=latency_s,
-        effects={"protocol": "tcp", "streams": NCCL_SOCKETS, "window_bytes": round(terms["window_bytes"])},
+        effects={"streams": NCCL_SOCKETS, "window_bytes": round(terms["window_bytes"])},
     )
     return [RowPlan.of(question)]
 
