@@ -65,7 +65,7 @@ def of_checkout(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cal
         ("studies/scaling.py", 'in (DRAWN, "engine")', "in (DRAWN,)", {"scaling"}),
         ("netsim/_util/units.py", "PICOSECONDS = 10**12", "PICOSECONDS = 10**11", ALL),
         ("algorithms/gtopk.py", "class GTopK(", "class GTopK(object, ", ALL),
-        ("netsim/comm/collectives/rings.py", "def ring_all_gather(", "def ring_all_gather(*, ", ALL),
+        ("netsim/comm/collectives/rings.py", "def ring_reduce_scatter(", "def ring_reduce_scatter(*, ", ALL),
         ("topologies/spec.py", "1e6", "1e7", ALL),
         ("topologies/star.py", "def star(", "def star(*, ", ALL),
         # Named by a text alone.
