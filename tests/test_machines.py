@@ -73,7 +73,7 @@ def test_a_ring_over_machines_takes_as_long_as_over_single_hosts(machines: int, 
     workers = machines * gpus
     expected = 2 * (workers - 1) * (35e-6 + 32 * chunk / 10**9)
     topology = f"machines:gpus={gpus},inside=1GB/s,network=1Gbps,network-latency=30us"
-    options = {"workers": workers, "elements": chunk * workers, "algorithm": "dense"}
+    options = {"workers": workers, "elements": chunk * workers, "algorithm": "dense:segment=none"}
     assert time_of(topology, **options) == pytest.approx(expected, rel=1e-9, abs=1e-11)
 
 
@@ -82,7 +82,7 @@ def test_a_ring_over_machines_takes_as_long_as_over_single_hosts(machines: int, 
 def test_both_directions_share_a_limit(engine: str, gpus: int, limit: str) -> None:
     """A ring of 2 ranks exchanges S/2 each way, twice; full duplex α + S/(2B) a time, else α + 2 S/(2C)."""
     keys = f"gpus={gpus},inside=1GB/s,inside-latency=10us,network=8Gbps,network-latency=10us"
-    options = {"workers": 2, "elements": 10**5, "algorithm": "dense"}
+    options = {"workers": 2, "elements": 10**5, "algorithm": "dense:segment=none"}
     latency, half = 10e-6 if gpus == 2 else 20e-6, 16 * 10**5
     for keyed, drained in (
         ("", half / 8e9),
@@ -97,7 +97,7 @@ def test_both_directions_share_a_limit(engine: str, gpus: int, limit: str) -> No
 def test_a_bus_carries_all_messages_of_a_ring(gpus: int) -> None:
     """m messages of S/m a step over one bus: 2(m-1)(α + S/C)."""
     expected = 2 * (gpus - 1) * (5e-6 + 32 * 10**6 / 100e9)
-    options = {"workers": gpus, "elements": 10**6, "algorithm": "dense"}
+    options = {"workers": gpus, "elements": 10**6, "algorithm": "dense:segment=none"}
     assert time_of(f"machines:gpus={gpus},pcie=100Gbps", **options) == pytest.approx(expected, rel=1e-9)
 
 
@@ -174,7 +174,7 @@ def hub(**node: Any) -> dict[str, Any]:
 def test_a_node_in_a_file_may_have_a_bandwidth(tmp_path: Path) -> None:
     """Three messages of S/3 a step pass the hub: 4 (α + S/C); without a limit 4 (α + S/(3B))."""
     path = tmp_path / "hub.json"
-    options = {"workers": 3, "elements": 3 * 10**6, "algorithm": "dense"}
+    options = {"workers": 3, "elements": 3 * 10**6, "algorithm": "dense:segment=none"}
     for node, rate in (({}, 3e9), ({"bandwidth_bps": 5e8}, 5e8)):
         path.write_text(json.dumps(hub(**node)))
         assert time_of(str(path), **options) == pytest.approx(4 * (2e-6 + 32 * 3 * 10**6 / rate), rel=1e-9)

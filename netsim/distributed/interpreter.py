@@ -169,10 +169,15 @@ class RankInterpreter:
         self.timeline.computed(request.work, started, time.perf_counter())
         return result
 
-    def _fork(self, request: Fork[Any]) -> ForkedExchange:
-        """Answer the requests of a concurrent coroutine in a thread."""
+    def _fork(self, request: Fork[Any]) -> ForkedExchange | Received:
+        """Answer the requests of a concurrent coroutine in a thread, or at once under nccl.
+
+        Ranks fork in one order. In threads, nccl might begin exchanges in different orders at two ranks, and deadlock.
+        """
         beside = RankInterpreter(request.worker, self._device, self._backend, self._sends)
         beside.timeline = self.timeline
+        if self._on_gpu:
+            return Received(beside._drive(request.coroutine))
         return ForkedExchange(partial(beside._drive, request.coroutine))
 
     def _in_pieces(self, request: InPieces) -> Backward:

@@ -214,7 +214,7 @@ class BothWays(Handle[Any]):
 
 
 class Received(Handle[Any]):
-    """An exchange that was finished when it was started."""
+    """An exchange that was finished when it was started, and its result."""
 
     __slots__ = ("_payload",)
 
