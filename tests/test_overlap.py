@@ -261,6 +261,49 @@ def test_buckets_that_are_there_at_once_are_pipelined() -> None:
     assert buckets.round_time_s == pytest.approx(50e-6 + 14 * 4 * 32e-6, rel=1e-12)
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(2, 6),
+    st.lists(st.integers(1, 20_000), min_size=2, max_size=6),
+    st.integers(0, 3 * 10**9),
+    st.sampled_from([0.0, 1 / 3, 0.8]),
+)
+def test_a_serial_communicator_is_a_queue(ranks: int, chunks: list[int], whole: int, forward: float) -> None:
+    """On an idle star an exchange takes 2(P-1)(α + chunk β); the next begins when it has ended and its bucket is ready.
+
+    Latencies add up: concurrent exchanges of the same buckets never end later.
+    """
+    tensors = [chunk * ranks for chunk in chunks]
+    pieces = pieces_of(tensors, "tensor", ready_by_elements(tensors, forward))
+    buckets = [Bucket(piece, one_of("dense", 1)) for piece in pieces]
+    charges = {"gradient": whole / PS}
+    ends = {}
+    for serial in (True, False):
+        tasks, _ = simulated(Overlapped(buckets, serial), TimingOnly(sum(tensors)), ranks, 1, charges=charges)
+        ends[serial] = max(task.path.totals().total() for task in tasks)
+    free = 0
+    for piece, chunk in zip(pieces, chunks[::-1], strict=True):
+        free = max(free, round(whole * piece.ready)) + 2 * (ranks - 1) * (50_000_000 + chunk * (BITS * PS // 10**9))
+    assert abs(ends[True] - max(whole, free)) <= len(chunks)
+    assert ends[False] <= ends[True] + 4 * 2 * ranks * len(chunks)  # picoseconds, to which every message is rounded
+
+
+@pytest.mark.parametrize("name", OVERLAPPING)
+def test_a_serial_communicator_changes_no_bit(name: str) -> None:
+    random = np.random.default_rng(8).standard_normal((3, 4, 60)).astype(np.float32)
+    pieces = pieces_of([20, 30, 10], "tensor", [1, 0.6, 0.5])
+    buckets = [Bucket(piece, one_of(name, 4)) for piece in pieces]
+    one, other = (simulated(Overlapped(buckets, serial), Given(random), 4, rounds=3)[0] for serial in (True, False))
+    for task, concurrent in zip(one, other, strict=True):
+        assert torch.equal(task.result.parameters.values, concurrent.result.parameters.values)
+        assert task.worker.traffic == concurrent.worker.traffic
+
+
+def test_a_serial_communicator_needs_buckets() -> None:
+    with pytest.raises(UsageError, match="communicator 'serial' was given, but there is one exchange only"):
+        Experiment.of(communicator="serial")
+
+
 def test_the_last_bucket_of_gtopk_is_exposed_with_its_own_k() -> None:
     """2 log₂P (α + 2k β), with the k of one bucket: max(1, floor(density n))."""
     report = netsim.simulate(
@@ -416,6 +459,7 @@ def test_parameters_and_bytes_are_equal_in_memory_simulated_and_real(workers: in
     "options",
     [
         {"algorithm": "gtopk,dense", "overlap": "2MB", "momentum": 0.9, "weight_decay": 1e-3},
+        {"algorithm": "gtopk,dense,ps", "overlap": "tensor", "communicator": "serial"},
         {"algorithm": "topk", "overlap": "tensor", "momentum": 0.9, "momentum_correction": True},
         {"algorithm": "ps,ps-topk", "overlap": "2MB", "topology": "ps"},
         {"algorithm": "ps:serial-server=true", "overlap": "2MB"},

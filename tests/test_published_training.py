@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import netsim
+from netsim.training.catalogue import tensors_of
 from studies.published.orders import Contender, Order, orders_of, sentence_on
 from studies.published.predictions import PredictedRow
 from studies.published.rows import PUBLISHED, PublishedRow, read_rows
@@ -81,6 +84,20 @@ def test_a_plan_is_the_step_of_its_answers(sizes: list[int], compute_s: float, s
     # Exchanges of less than 256 elements count as 256.
     expected = step_s(compute_s, sizes, scheduler, lambda size: stages * line(1e-3, 1e-8)(size))
     assert answered == pytest.approx(expected, abs=2 * len(sizes) * stages * 256e-8)
+
+
+def test_a_composed_step_is_the_simulated_one() -> None:
+    """ResNet-50 tensor by tensor over a serial communicator, by the event engine, and composed of bare exchanges."""
+    options: dict[str, Any] = {"workers": 4, "timing_only": True, "algorithm": "dense", "latency": "20us"}
+    sizes = [tensor.size for tensor in tensors_of("resnet50")]
+    exchange_s = {size: netsim.simulate(**options, elements=size).results[0].round_time_s for size in set(sizes)}
+    for compute_s in (0.0, 0.5, 3.0):
+        (simulated,) = netsim.simulate(
+            **options, model="resnet50", compute_time=compute_s, overlap="tensor", communicator="serial"
+        ).results
+        assert simulated.round_time_s == pytest.approx(
+            step_s(compute_s, sizes, "WFBP", exchange_s.__getitem__), rel=1e-9
+        )
 
 
 def order(*times: tuple[str, float, float]) -> Order:

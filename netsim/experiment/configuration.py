@@ -135,6 +135,8 @@ class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions)
         if self.overlap is None:
             if self.ready is not None:
                 raise UsageError(f"ready {self.ready!r} was given, but nothing overlaps; add --overlap 25MB")
+            if self.communicator == "serial":
+                raise UsageError("communicator 'serial' was given, but there is one exchange only; add --overlap 25MB")
             return
         if self.clip is not None:
             raise UsageError(
@@ -272,12 +274,11 @@ class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions)
         pieces, servers = self._exchanged(name, tensors, ready)
         if len(pieces) == 1:
             return self._algorithm(name, self.selector(tensors), 0)
-        return Overlapped(
-            [
-                Bucket(piece, self._algorithm(name, self.selector(tensors, piece), index), index % servers)
-                for index, piece in enumerate(pieces)
-            ]
-        )
+        buckets = [
+            Bucket(piece, self._algorithm(name, self.selector(tensors, piece), index), index % servers)
+            for index, piece in enumerate(pieces)
+        ]
+        return Overlapped(buckets, self.communicator == "serial")
 
     def _exchanged(
         self, name: str, tensors: tuple[int, ...], ready: Sequence[float] | None = None

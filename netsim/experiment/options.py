@@ -20,7 +20,7 @@ from netsim.comm.worker import EARLIER_SENDS, SENDS
 from netsim.network.flow import SHARINGS
 from netsim.network.graph import check_link
 from netsim.training.catalogue import MODELS
-from netsim.training.overlap import Ready, check_bucket
+from netsim.training.overlap import COMMUNICATORS, Ready, check_bucket
 from netsim.training.workloads import DEFAULT, WORKLOADS
 from netsim.training.workloads.data import DATA, SYNTHETIC
 from topologies import STARS, TOPOLOGIES, build, servers_of, taken
@@ -229,6 +229,11 @@ class AlgorithmOptions:
         Text("25MB", check_bucket),
         "Exchange gradients during backward in buckets, last layers first: a largest size (25MB), or tensor for one "
         "bucket per tensor. Sparse algorithms select within each bucket.",
+    )
+    communicator: str = option(
+        COMMUNICATORS[0],
+        Choice(COMMUNICATORS),
+        "With --overlap, how a rank exchanges several buckets: {choices}; serial is one after another, as NCCL does.",
     )
     ready: str | None = option(
         None,

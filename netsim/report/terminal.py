@@ -113,7 +113,8 @@ def _header(first: Result, experiment: Experiment, report: Report) -> list[str]:
         lines.append(f"Effects: {'; '.join(report.effects.values())}")
     in_parts = [result for result in report.results if result.buckets]
     if in_parts and experiment.overlap is not None:
-        lines.append(f"overlap  {_buckets(in_parts[0])}")
+        serial = "   one after another" if experiment.communicator == "serial" else ""
+        lines.append(f"overlap  {_buckets(in_parts[0])}{serial}")
     elif in_parts:
         titles = " and ".join(result.title for result in in_parts)
         lines.append(f"servers  {experiment.servers}, each with an equal part of the gradient, for {titles}")

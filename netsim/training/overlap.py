@@ -2,14 +2,15 @@
 
 Back-propagation computes the gradients of the last layers first. Consecutive tensors form a bucket. The exchange of a
 bucket begins as soon as its gradient is complete, while earlier layers are still computed (wait-free
-back-propagation). With several parameter servers, each server serves one part of the gradient, and all parts are
-exchanged at the same time.
+back-propagation). The exchanges of several buckets share the network, or pass a serial communicator one after another.
+With several parameter servers, each server serves one part of the gradient, and all parts are exchanged at once.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -18,7 +19,7 @@ from netsim._util.errors import InfeasibleError, UsageError, shown
 from netsim._util.units import parse_size, read_number
 from netsim.comm.payload import VALUE_BYTES, Dense, SizeOnly, Sparse, Vector, cut, joined, size_rule
 from netsim.comm.pieces import InPieces, Piece, Pieces
-from netsim.comm.worker import Worker
+from netsim.comm.worker import Handle, Worker
 from netsim.training.algorithm import Algorithm, Gradient, State
 from netsim.training.sgd import SGDConfig
 
@@ -27,6 +28,8 @@ FORWARD = 1 / 3
 
 MOST_BUCKETS = 10_000
 """Most buckets of a vector without tensors; each bucket has its own exchange and its own entry in the result."""
+COMMUNICATORS = ("concurrent", "serial")
+"""How a rank's exchanges run: at the same time, or one after another in the order in which buckets are ready."""
 TENSOR = "tensor"
 """The value of --overlap that makes every tensor a bucket."""
 
@@ -53,10 +56,14 @@ class Overlapped(Algorithm):
     ----------
     buckets
         The buckets in the order in which their gradients are complete, the last layers first.
+    serial
+        Whether the exchange of a bucket, with its selection, begins only when that of the bucket before has ended, as
+        on one communicator of NCCL.
     """
 
-    def __init__(self, buckets: Sequence[Bucket]) -> None:
+    def __init__(self, buckets: Sequence[Bucket], serial: bool = False) -> None:
         self.buckets = tuple(buckets)
+        self.serial = serial
         first = self.buckets[0].algorithm
         traits = ("name", "title", "sparse", "uses_server", "accumulates")
         vars(self).update({trait: getattr(first, trait) for trait in traits})
@@ -87,16 +94,21 @@ class Overlapped(Algorithm):
         backward: Pieces | None = None
         if gradient is not None:
             backward = await InPieces(gradient(parameters), [bucket.piece for bucket in self.buckets])
-        branches, exchanges = [], {}
+        branches: list[Worker] = []
+        exchanges: dict[int, Handle[list[Any]]] = {}
+        before: Handle[list[Any]] | None = None
         for index, piece in enumerate(self._cut(parameters)):
             if backward is None and self._server(worker, index) != worker.rank:
                 continue
             gradient_piece = None if backward is None else await backward.next()
             branch = self._branch(worker, index, parameters.size)
-            exchange = self._exchange(branch, index, gradient_piece, piece, recipe, state.memory[index])
+            exchange = partial(self._exchange, branch, index, gradient_piece, piece, recipe, state.memory[index])
             branches.append(branch)
-            exchanges[index] = await worker.fork(branch, exchange)
-        done = {index: await exchange for index, exchange in exchanges.items()}
+            exchanges[index] = before = await worker.fork(branch, _after(before if self.serial else None, exchange))
+        if self.serial and before is not None:
+            done = dict(zip(exchanges, await before, strict=True))
+        else:
+            done = {index: (await exchange)[0] for index, exchange in exchanges.items()}
         _count(worker, branches)
         memory = tuple(done[index][1] if index in done else old for index, old in enumerate(state.memory))
         state = state._replace(memory=memory)
@@ -132,6 +144,13 @@ class Overlapped(Algorithm):
         if vector not in self._pieces:
             self._pieces[vector] = [cut(vector, piece.first, piece.last) for piece, *_ in self.buckets]
         return self._pieces[vector]
+
+
+async def _after(before: Handle[list[Any]] | None, exchange: Callable[[], Awaitable[Any]]) -> list[Any]:
+    """Begin an exchange after those `before` it, and return the results of all, because a handle has one waiter."""
+    results = [] if before is None else await before
+    results.append(await exchange())
+    return results
 
 
 def described(algorithm: Algorithm, measured: bool | None) -> dict[str, Any]:

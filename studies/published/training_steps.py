@@ -1,8 +1,8 @@
 """Training steps as plans: exchanges that pass one communicator, one after another, beside the backward pass.
 
-NCCL performs the collectives of a communicator one after another, and Horovod gives it one at a time. With
-``--overlap`` netsim lets buckets share the network instead, which hides the latency of a small tensor behind a large
-one. A step is therefore composed here of bare exchanges, each simulated by itself.
+NCCL performs the collectives of a communicator one after another, and Horovod gives it one at a time: as ``netsim
+simulate --overlap tensor --communicator serial`` does. A step is composed here of bare exchanges, each simulated by
+itself and used for many steps; a test compares the two.
 """
 
 from __future__ import annotations
