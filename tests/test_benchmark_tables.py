@@ -381,7 +381,10 @@ def test_a_row_has_the_bandwidths_of_nccl_tests() -> None:
 def test_simulations_and_flows_write_the_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "columns.txt"
     base = "--workers 4 --bandwidth 8Gbps --latency 10us"
-    done = run(capsys, f"simulate {base} --algorithm dense,gtopk --timing-only --elements 1000000 --nccl-tests {file}")
+    done = run(
+        capsys,
+        f"simulate {base} --algorithm dense:segment=none,gtopk --timing-only --elements 1000000 --nccl-tests {file}",
+    )
     assert (done.code, done.err) == (0, "")
     rows = [line.split() for line in file.read_text().splitlines() if line[:1] == " "]
     assert [row[:2] for row in rows] == 2 * [["4000000", "1000000"]]

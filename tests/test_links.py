@@ -167,9 +167,9 @@ def test_the_documents_say_what_the_links_are(capsys: pytest.CaptureFixture[str]
 
 @pytest.mark.parametrize("way", ["event", "batched", "closed-form"])
 def test_scaled_links_are_scaled_in_every_engine(way: str) -> None:
-    """Dense on a star: 2 (P - 1) (α + d / P β), with half of α and a quarter of β."""
+    """Dense in whole chunks on a star: 2 (P - 1) (α + d / P β), with half of α and a quarter of β."""
     workers, elements = 4, 10**6
-    options: dict[str, Any] = {"workers": workers, "elements": elements, "algorithm": "dense"}
+    options: dict[str, Any] = {"workers": workers, "elements": elements, "algorithm": "dense:segment=none"}
     (result,) = results_of(way, **options, bandwidth="1Gbps", bandwidth_scale=4, latency_scale=0.5)
     expected = 2 * (workers - 1) * (25e-6 + elements / workers * 8e-9)
     assert result.round_time_s == pytest.approx(expected, rel=1e-9)
@@ -204,9 +204,9 @@ def test_a_margin_that_no_link_could_have_is_refused_before_anything_is_simulate
 def test_what_one_of_several_topologies_takes_is_for_that_one(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """The ring of 10 Gbit/s and the file of 1: dense takes 2 (P - 1) (α + d / P β) on both."""
+    """The ring of 10 Gbit/s and the file of 1: dense in whole chunks takes 2 (P - 1) (α + d / P β) on both."""
     path = star_file(tmp_path, 4)
-    asked = "recommend --elements 1000000 --workers 4 --compute-time 1ms --jobs 1 --algorithm dense --json"
+    asked = "recommend --elements 1000000 --workers 4 --compute-time 1ms --jobs 1 --algorithm dense:segment=none --json"
     ran = run(capsys, f"{asked} --topology ring,{path} --bandwidth 10Gbps")
     assert (ran.code, ran.err) == (0, "")
     found = json.loads(ran.out)
