@@ -29,7 +29,7 @@ TIED = 0.1
 """Decades by which the nearest comparison of another source or library may be farther away, and be named, too."""
 LEAST_LATENCY_S = 1e-6
 """Shorter latencies count as this one: no exchange between hosts depends on them."""
-UNKNOWN_DECADES = 1.0
+UNKNOWN_DECADES = 0.5
 """Distance in latency, or in bytes, where the source does not state them."""
 NOTABLE = 2.0
 """Factor beyond which the difference between a question and the comparisons is said."""
