@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from algorithms import class_of
+from algorithms import class_of, settings_of, with_options
 from netsim._util.errors import InfeasibleError, UsageError
 from netsim._util.units import PICOSECONDS, format_wait
 from netsim.experiment.configuration import Experiment
@@ -156,7 +156,8 @@ def _of_a_round(name: str, workers: int, elements: int, k: int) -> _Round:
     Fewer workers get shorter vectors, whose chunks are as long, because chunks may be forwarded in slices.
     """
     if class_of(name).grouped:
-        name = "gtopk" if class_of(name).sparse else "dense"  # its groups are the network's; it sends about as many
+        # Its groups take the network to find. Without groups it sends about as many messages.
+        name = with_options("gtopk" if class_of(name).sparse else "dense", **settings_of(name))
     if workers <= 2 * SMALL:
         return _counted(name, workers, elements, k)
     sizes = [(small, max(1, elements * small // workers)) for small in (SMALL, 2 * SMALL)]
