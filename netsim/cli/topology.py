@@ -125,7 +125,14 @@ def export(
 
 
 @app.command(cls=Command)
-@takes(*LINKS, "density", "seed", workers=8, algorithm=("dense", "topk", "gtopk", "gtopk-hier"), elements=25_000_000)
+@takes(
+    *LINKS,
+    "density",
+    "seed",
+    workers=8,
+    algorithm=("dense", "dense-hier", "topk", "gtopk", "gtopk-hier"),
+    elements=25_000_000,
+)
 def placement(
     topology: Name,
     as_json: Json = False,
