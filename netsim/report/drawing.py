@@ -254,9 +254,13 @@ def heat_map(heat: Heat, unit: Axis) -> str:
         return to_svg(drawing)
 
 
+USUAL_SERIES = 4
+"""Series whose legend leaves enough of a picture of the usual height."""
+
+
 def against(series: Sequence[Series], x: Axis, y: Axis, same: str = "predicted = measured") -> str:
     """Draw predicted (y) against measured (x) as SVG, with the line y = x, which the legend calls `same`."""
-    with canvas(height=4.2) as (drawing, axes):
+    with canvas(height=4.2 + 0.22 * max(0, len(series) - USUAL_SERIES)) as (drawing, axes):  # room for the legend
         styles = _styles(series)
         shown: list[tuple[Any, str]] = []
         for each in series:
@@ -277,7 +281,11 @@ def _styles(series: Sequence[Series], order: Sequence[str] = ()) -> dict[str, tu
     """Return the colour, marker and dash of each series; a series with `like` takes those of the named series."""
     names = dict.fromkeys([*order, *(each.name for each in series if not each.like)])
     styles = {
-        name: (COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)], DASHES[index % len(DASHES)])
+        name: (
+            COLOURS[index % len(COLOURS)],
+            MARKERS[(index + index // len(COLOURS)) % len(MARKERS)],  # a colour comes back with another marker
+            DASHES[index % len(DASHES)],
+        )
         for index, name in enumerate(names)
     }
     for each in series:

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from netsim.study.kinds import Finding, Outcome, Point
@@ -222,6 +223,7 @@ class _Answered:
     """The answers to a row's questions, before its interval is known."""
 
     row: PublishedRow
+    source: str
     predicted: float
     alternatives: list[float]
     noise: Sequence[float]
@@ -232,11 +234,11 @@ class _Answered:
     def ratio(self) -> float:
         return measured_of(self.row) / self.predicted
 
-    def bounds(self, others: Sequence[_Answered]) -> tuple[float, float]:
-        """Return the 95 % interval of the prediction, from the errors of `others` and the noise of the calibration."""
-        error = reach((each.ratio, each.beyond) for each in others) * math.sqrt(1 + self.beyond)
+    def bounds(self, error: float) -> tuple[float, float]:
+        """Return the 95 % interval, from the reach of errors elsewhere and the noise of the calibration."""
         noise = (NORMAL * deviation for deviation in self.noise)
-        return interval([self.predicted, *self.alternatives], math.exp(math.hypot(error, *noise)))
+        factor = math.exp(math.hypot(error * math.sqrt(1 + self.beyond), *noise))
+        return interval([self.predicted, *self.alternatives], factor)
 
 
 SMALL = 0.05
@@ -251,17 +253,25 @@ def predict_rows(campaign: Campaign, answers: Answers) -> list[PredictedRow]:
     """Return the prediction of every row of a campaign, in order."""
     answered = {row: _answered(campaign, row, answers) for row in {*campaign.rows, *campaign.known}}
     known = [each for row in campaign.known if isinstance(each := answered[row], _Answered) and not each.calibrated]
+
+    @cache
+    def elsewhere(source: str, quality: str) -> float | None:
+        """Return the reach of the errors at all other sources, of this quality if there are enough."""
+        others = [each for each in known if each.source != source]
+        alike = [each for each in others if each.row.quality == quality]
+        chosen = alike if len(alike) >= FEWEST else others
+        return reach((each.ratio, each.beyond) for each in chosen) if chosen else None
+
     predicted = []
     for row in campaign.rows:
-        each, name = answered[row], source_of(row).name
+        each = answered[row]
         if isinstance(each, str):
-            predicted.append(PredictedRow(row, name, None, None, None, campaign.calibrates(row), each))
+            skipped = PredictedRow(row, source_of(row).name, None, None, None, campaign.calibrates(row), each)
+            predicted.append(skipped)
             continue
-        others = [other for other in known if source_of(other.row).name != name]
-        alike = [other for other in others if other.row.quality == row.quality]
-        others = alike if len(alike) >= FEWEST else others
-        low, high = each.bounds(others) if others else (None, None)
-        predicted.append(PredictedRow(row, name, each.predicted, low, high, each.calibrated, None))
+        error = elsewhere(each.source, row.quality)
+        low, high = (None, None) if error is None else each.bounds(error)
+        predicted.append(PredictedRow(row, each.source, each.predicted, low, high, each.calibrated, None))
     return predicted
 
 
@@ -277,7 +287,7 @@ def _answered(campaign: Campaign, row: PublishedRow, answers: Answers) -> _Answe
     beyond = sum(_beyond(row, calibrating, name) for name in ("workers", "bytes_per_rank"))
     alternatives, disturbed = others[: len(planned.alternatives)], others[len(planned.alternatives) :]
     noise = [planned.noise, *(math.log(seconds / predicted) for seconds in disturbed)]
-    return _Answered(row, predicted, alternatives, noise, beyond, campaign.calibrates(row))
+    return _Answered(row, source_of(row).name, predicted, alternatives, noise, beyond, campaign.calibrates(row))
 
 
 def _beyond(row: PublishedRow, calibrating: Sequence[PublishedRow], name: str) -> float:
