@@ -106,7 +106,7 @@ SOURCES = (
         begins=("github.com/Adnan082/diloco-measured",),
         cluster=lambda row: G6E,
         plans=_plans,
-        leaves_out="Packets that a token bucket drops, beyond a constant share; connections that are cold after 128 "
-        "steps without an exchange; and what makes DDP's buckets a quarter slower than the same bytes by tensor.",
+        leaves_out="Exchanges are cold at the start of a run and after 128 steps without one. A token bucket that "
+        "drops packets loses more than a constant share. DDP's buckets take a quarter longer than the same bytes by tensor.",
     ),
 )
