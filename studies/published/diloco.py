@@ -107,6 +107,7 @@ SOURCES = (
         cluster=lambda row: G6E,
         plans=_plans,
         leaves_out="Exchanges are cold at the start of a run and after 128 steps without one. A token bucket that "
-        "drops packets loses more than a constant share. DDP's buckets take a quarter longer than the same bytes by tensor.",
+        "drops packets loses more than a constant share. DDP's buckets take a quarter longer than the tensors one by "
+        "one.",
     ),
 )
