@@ -17,7 +17,7 @@ from studies.published.orders import Contender, Order, orders_of, sentence_on
 from studies.published.predictions import PredictedRow
 from studies.published.rows import PUBLISHED, PublishedRow, read_rows
 from studies.published.sources import source_of
-from studies.published.training_steps import by_elements, step_plan, step_s
+from studies.published.training_steps import Scheduler, by_elements, step_plan, step_s
 
 tensors = st.lists(st.integers(1, 10**6), min_size=1, max_size=30)
 seconds = st.floats(1e-6, 1)
@@ -73,17 +73,16 @@ def test_a_line_is_interpolated_exactly(
 
 
 @given(tensors, seconds, st.sampled_from(["BSP", "WFBP", "MG-WFBP"]), st.integers(1, 3))
-def test_a_plan_is_the_step_of_its_answers(sizes: list[int], compute_s: float, scheduler: str, stages: int) -> None:
+def test_a_plan_is_the_step_of_its_fastest_answers(
+    sizes: list[int], compute_s: float, scheduler: Scheduler, ways: int
+) -> None:
     plan = step_plan(
-        compute_s,
-        sizes,
-        scheduler,
-        lambda elements: [{"elements": elements, "stage": stage} for stage in range(stages)],
+        compute_s, sizes, scheduler, lambda elements: [{"elements": elements, "times": way + 1} for way in range(ways)]
     )
-    answered = plan.seconds(lambda question: 1e-3 + 1e-8 * question["elements"])
+    answered = plan.seconds(lambda question: question["times"] * line(1e-3, 1e-8)(question["elements"]))
     # Exchanges of less than 256 elements count as 256.
-    expected = step_s(compute_s, sizes, scheduler, lambda size: stages * line(1e-3, 1e-8)(size))
-    assert answered == pytest.approx(expected, abs=2 * len(sizes) * stages * 256e-8)
+    expected = step_s(compute_s, sizes, scheduler, line(1e-3, 1e-8))
+    assert answered == pytest.approx(expected, abs=2 * len(sizes) * 256e-8)
 
 
 def test_a_composed_step_is_the_simulated_one() -> None:

@@ -25,6 +25,8 @@ INSIDE_BPS = 126e9
 INSIDE_S = 5e-6
 LATENCIES_S = {"TCP": (10e-6, 5e-6, 25e-6), "RDMA": (2e-6, 1e-6, 5e-6)}
 """ASSUMED latency between machines by protocol, and others that may be: the source states none."""
+RING, DOUBLE_TREE = "ring-all-reduce", "double-tree-all-reduce"
+"""Exchanges of NCCL, which may take either."""
 SCHEDULERS: dict[str, Scheduler] = {"BSP": "BSP", "WFBP": "WFBP", "MG": "MG-WFBP"}
 
 
@@ -65,12 +67,13 @@ def _plans(row: PublishedRow, terms: Terms) -> list[RowPlan]:
     if name not in SCHEDULERS:
         raise NotPredictedError(f"netsim exchanges gradients as they get ready, and {name} by priority, in tuned parts")
     tensors = _tensors(row, elements, SCHEDULERS[name])
-    asked = _parameter_servers if exchange == "PS" else _all_reduce
-    latencies_s = LATENCIES_S["RDMA" if "RDMA" in row.bandwidth_kind else "TCP"]
-    return [
-        step_plan(compute_s, tensors, SCHEDULERS[name], partial(asked, machines, gpus, terms, latency_s))
-        for latency_s in latencies_s[: None if machines > 1 else 1]
-    ]
+    latency_s, *others_s = LATENCIES_S["RDMA" if "RDMA" in row.bandwidth_kind else "TCP"]
+    if exchange == "PS":
+        exchanges = [partial(_parameter_servers, machines, gpus, terms, each) for each in (latency_s, *others_s)]
+    else:
+        exchanges = [partial(_all_reduce, machines, gpus, terms, each, (RING,)) for each in (latency_s, *others_s)]
+        exchanges += [partial(_all_reduce, machines, gpus, terms, latency_s, (RING, DOUBLE_TREE))]
+    return [step_plan(compute_s, tensors, SCHEDULERS[name], exchange) for exchange in exchanges]
 
 
 def _tensors(row: PublishedRow, elements: int, scheduler: Scheduler) -> Sequence[int]:
@@ -83,8 +86,10 @@ def _tensors(row: PublishedRow, elements: int, scheduler: Scheduler) -> Sequence
     return [tensor.size for tensor in tensors_of(known)]
 
 
-def _all_reduce(machines: int, gpus: int, terms: Terms, latency_s: float, elements: int) -> list[Question]:
-    """Return the question of a flat ring over all GPUs."""
+def _all_reduce(
+    machines: int, gpus: int, terms: Terms, latency_s: float, ways: Sequence[str], elements: int
+) -> list[Question]:
+    """Return the questions of a sum over all GPUs, one for each of the exchanges `ways`."""
     inside_bps = terms.get("inside_bps", INSIDE_BPS)
     network_bps = terms.get("network_bps", inside_bps)
     topology = (
@@ -92,7 +97,7 @@ def _all_reduce(machines: int, gpus: int, terms: Terms, latency_s: float, elemen
         f"inside-latency={INSIDE_S}s,network-latency={latency_s}s"
     )
     network: dict[str, Any] = {"bandwidth_bps": network_bps, "latency_s": latency_s, "topology": topology}
-    return [exchange_question("ring-all-reduce", machines * gpus, 4 * elements, **network, pipeline=NCCL_RING)]
+    return [exchange_question(way, machines * gpus, 4 * elements, **network, pipeline=NCCL_RING) for way in ways]
 
 
 def _parameter_servers(machines: int, gpus: int, terms: Terms, latency_s: float, elements: int) -> list[Question]:
@@ -101,7 +106,7 @@ def _parameter_servers(machines: int, gpus: int, terms: Terms, latency_s: float,
     BytePS cuts tensors into parts, and sums a part inside machines while others are on their way.
     """
     if machines == 1:
-        return _all_reduce(machines, gpus, terms, latency_s, elements)
+        return _all_reduce(machines, gpus, terms, latency_s, (RING,), elements)
     servers: dict[str, Any] = {
         "algorithm": "ps",
         "topology": f"ps:servers={machines}",

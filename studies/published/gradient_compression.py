@@ -40,7 +40,7 @@ def _plans(row: PublishedRow, terms: Terms) -> list[RowPlan]:
         raise NotPredictedError(f"{row.algorithm} is not modelled for this source")
     network: dict[str, Any] = {"bandwidth_bps": terms["bandwidth_bps"], "latency_s": terms["latency_s"]}
     ring = exchange_question("ring-all-reduce", workers, size, **network, pipeline=NCCL_RING)
-    tree = exchange_question("tree-all-reduce", workers, size, **network)
+    tree = exchange_question("double-tree-all-reduce", workers, size, **network, pipeline=NCCL_RING)
     return [RowPlan.of(ring), RowPlan([(1, ring), (1, tree)], compose=min)]  # NCCL takes what it expects to be faster
 
 

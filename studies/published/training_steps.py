@@ -44,14 +44,15 @@ def step_plan(
     scheduler
         When gradients are exchanged.
     exchange
-        ``exchange(elements)`` returns the questions of the exchange of a number of elements, one after another.
+        ``exchange(elements)`` returns a question for each way in which the library may exchange that many elements. The
+        library takes the fastest.
     """
     sizes = _sizes(sum(tensors))
     if scheduler == "BSP":
         sizes = sizes[-2:]
-    stages = [exchange(elements) for elements in sizes]
-    parts = [(1.0, question) for questions in stages for question in questions]
-    return RowPlan(parts, compose=partial(_composed, compute_s, tensors, scheduler, sizes, len(stages[0])))
+    ways = [exchange(elements) for elements in sizes]
+    parts = [(1.0, question) for questions in ways for question in questions]
+    return RowPlan(parts, compose=partial(_composed, compute_s, tensors, scheduler, sizes, len(ways[0])))
 
 
 def _sizes(total: int) -> list[int]:
@@ -67,10 +68,10 @@ def _composed(
     tensors: Sequence[int],
     scheduler: Scheduler,
     sizes: Sequence[int],
-    stages: int,
+    ways: int,
     seconds: Sequence[float],
 ) -> float:
-    exchanges = [sum(seconds[first : first + stages]) for first in range(0, len(seconds), stages)]
+    exchanges = [min(seconds[first : first + ways]) for first in range(0, len(seconds), ways)]
     return step_s(compute_s, tensors, scheduler, by_elements(sizes, exchanges))
 
 
