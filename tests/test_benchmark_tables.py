@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import netsim
-from netsim._util.errors import NetsimError, UsageError
+from netsim._util.errors import NetsimError, UnwrittenError, UsageError
 from netsim.cli.main import main
 from netsim.experiment.profile import Profile, load_profile
 from netsim.report.nccl_tests import NcclTestsRun, all_reduce_runs, fixed, nccl_tests_text
+from netsim.study import run_study
 from netsim.testbed.benchmark_fits import WINDOW, profile_of_table
 from netsim.testbed.benchmark_tables import read_table
 from tests.command import run
@@ -400,6 +401,15 @@ def test_simulations_and_flows_write_the_columns(tmp_path: Path, capsys: pytest.
     refused = run(capsys, f"simulate {base} --timing-only --elements 10 --nccl-tests {tmp_path / 'none' / 'x'}")
     assert refused.code == 2
     assert "nccl-tests" in refused.err
+
+
+def test_a_study_without_exchanges_keeps_its_report(tmp_path: Path) -> None:
+    from tests.test_study import SQUARES
+
+    with pytest.raises(UnwrittenError, match="study squares has no times of exchanges") as refused:
+        run_study(SQUARES, SQUARES.settings(), tmp_path / "out", jobs=1, nccl_tests=tmp_path / "columns.txt")
+    assert refused.value.report.conclusion.sentences
+    assert not (tmp_path / "columns.txt").exists()
 
 
 @pytest.mark.slow
