@@ -284,7 +284,7 @@ def test_a_profile_decides_no_link_that_the_topology_decides(
     assert told["results"][0]["comm_time_s"] == pytest.approx(2 * (1e-3 + 4000e-6 + hosts), rel=1e-9)
     shown = run(capsys, f"simulate {own}").out
     assert "8 Mbit/s   1 ms a link" in shown
-    assert "measured values for hosts" in shown
+    assert "values for hosts" in shown
     asked = f"recommend --workers 2 --topology {path} --elements 1000 --compute-time 1ms --jobs 1 --profile {saved}"
     assert f"All other values for hosts come from the profile {saved}" in run(capsys, asked).out
     assert run(capsys, f"simulate {own} --protocol tcp").code == 0, "the headers are in a β that no link takes"

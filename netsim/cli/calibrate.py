@@ -206,7 +206,7 @@ def _summary(profile: Profile, out: Path | None) -> list[str]:
         f"({format_bandwidth(link.bandwidth_bps)}{efficiency}){burst}   {_fit(link)}",
     ]
     if source.where == "file":
-        texts += [f"         {_residual(point)}" for point in link.points]
+        texts += [f"         {_residual(point, source.kind)}" for point in link.points]
         written = "" if out is None else f" Written to {out}."
         texts.append(f"{profile.title()}: {source.measured}.{written}")
         if link.residual_median > FITS_BADLY:
@@ -234,11 +234,11 @@ def _summary(profile: Profile, out: Path | None) -> list[str]:
     return texts
 
 
-def _residual(point: ProfilePoint) -> str:
+def _residual(point: ProfilePoint, kind: str) -> str:
     from netsim._util.units import format_bytes, format_duration
 
     return (
-        f"{format_bytes(point.size):>8} {format_duration(point.seconds):>9} MEASURED   "
+        f"{format_bytes(point.size):>8} {format_duration(point.seconds):>9} {kind}   "
         f"{format_duration(point.seconds * (1 + point.residual)):>9} fitted   {point.residual:+.1%}"
     )
 

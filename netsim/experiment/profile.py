@@ -38,10 +38,10 @@ class ProfileProvenance(ProfileTable):
     """When, where and how a profile was measured; `load` is the machine's mean load in the minute before.
 
     Where another program's file was read, `date` is when it was read, and `measured` the exchange that it timed; the
-    versions, cores and load of the machine are not known.
+    versions, cores and load of the machine are not known. Only a file that netsim wrote has simulated times.
     """
 
-    kind: Literal["MEASURED"]
+    kind: Literal["MEASURED", "SIMULATED"]
     date: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d)$")]
     command: ShortText
     where: Literal["loopback", "shaped cluster", "torchrun", "file"]
@@ -197,7 +197,9 @@ class Profile(ProfileTable):
         """Return date, place and machine of the measurement, in words."""
         source = self.provenance
         if source.where == "file":
-            return f"MEASURED by {source.backend}, {source.ranks} ranks, {source.machine}; read {source.date[:10]}"
+            return (
+                f"{source.kind}, from {source.backend}, {source.ranks} ranks, {source.machine}; read {source.date[:10]}"
+            )
         return f"MEASURED {source.date[:10]} on {source.where}, {source.machine}"
 
 

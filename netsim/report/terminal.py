@@ -108,7 +108,7 @@ def _header(first: Result, experiment: Experiment, report: Report) -> list[str]:
         backend = report.environment.get("backend", "")
         lines.append(f"network  {first.workers} workers over torch.distributed ({backend})   MEASURED")
     if experiment.profile is not None and first.mode == "simulated":
-        lines.append(f"profile  {experiment.profile}: measured values for {experiment.profiled()}")
+        lines.append(f"profile  {experiment.profile}: values for {experiment.profiled()}")
     if report.effects:
         lines.append(f"Effects: {'; '.join(report.effects.values())}")
     in_parts = [result for result in report.results if result.buckets]

@@ -216,7 +216,7 @@ def profile_of_table(
     return Profile(
         format=1,
         provenance=ProfileProvenance(
-            kind="MEASURED",
+            kind=table.kind,
             date=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             command=command,
             where="file",

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -68,6 +68,11 @@ class BenchmarkTable:
     machines: int | None
     devices: str
     seconds: Mapping[int, Sequence[float]]
+
+    @property
+    def kind(self) -> Literal["MEASURED", "SIMULATED"]:
+        """Whether the times were measured, or are in a file that netsim wrote."""
+        return "SIMULATED" if self.devices == "SIMULATED" else "MEASURED"
 
 
 def read_table(path: Path, operation: str | None = None) -> BenchmarkTable:
