@@ -17,6 +17,7 @@ from netsim._util.errors import UsageError
 from netsim.network.fabric import Fabric
 from netsim.network.summary import bisection
 from netsim.report.network import draw_network
+from tests.engines import NUMBA, results_of
 from tests.test_routing import all_pairs, everyone
 from tests.test_topology_command import facts
 from topologies import build
@@ -137,6 +138,22 @@ def test_a_route_has_the_limit_of_every_node_on_it_once(form: str) -> None:
         hosts = fabric.hosts[sources[pair]], fabric.hosts[targets[pair]]
         assert [link.index for link in fabric.route(*hosts).links] == route
         assert fabric.route(*hosts).latency_ps == latency_ps[pair]
+
+
+@pytest.mark.skipif(not NUMBA, reason="numba is not installed")
+@settings(max_examples=15, deadline=None)
+@given(
+    form=st.sampled_from(LIMITED),
+    workers=st.integers(2, 9),
+    algorithm=st.sampled_from(["dense:segment=4kB", "topk:segment=100B", "gtopk"]),
+    placement=st.sampled_from(["rank-order", "random"]),
+)
+def test_engines_agree_on_limits_that_many_messages_share(
+    form: str, workers: int, algorithm: str, **options: Any
+) -> None:
+    options |= {"workers": workers, "algorithm": algorithm, "topology": form, "elements": 20_000, "k": 200}
+    times = [results_of(engine, **options)[0].round_time_s for engine in ("event", "compiled")]
+    assert times[0] == pytest.approx(times[1], rel=1e-9, abs=20 / PS)
 
 
 @pytest.mark.parametrize("form", LIMITED)

@@ -51,7 +51,8 @@ BOUNDED = {
     "--data-dir": "data .",
     "--background": "0.1 0.3 flows.csv",
     "--background-size": "exponential:1MB fixed:100kB",
-    "--algorithm": "dense topk,gtopk ps,sasg randk gtopk-hier:group-size=2 lag:history=1,lasg-ps:delay=2",
+    "--algorithm": "dense topk,gtopk ps,sasg randk gtopk-hier:group-size=2 dense-hier:group-size=2,dense-double-tree "
+    "lag:history=1,lasg-ps:delay=2",
     "--cluster": "dask:// x",
     "--profile": "profile.toml",
     "--flows": "flows.csv",

@@ -54,6 +54,7 @@ def _networks() -> list[tuple[str, bytes]]:
         "tree:fan-out=2",
         "racks:size=2,oversubscription=2",
         "wan:sites=2",
+        "machines:gpus=2,pcie=1Gbps,ceiling=1Gbps",
     ]
     fabrics = [
         Experiment.of(topology=name, workers=4, timing_only=True, elements=1).fabric(everywhere=True) for name in names

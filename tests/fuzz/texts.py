@@ -135,5 +135,16 @@ def options(random: Random, folder: Path) -> Case:
 
 def networks_built(random: Random) -> Any:
     """Return a small network of a topology, for files."""
-    name = random.choice(["star", "ring", "tree:fan-out=2", "racks:size=2", "ps", "torus:sides=2x2", "wan:sites=2"])
+    name = random.choice(
+        [
+            "star",
+            "ring",
+            "tree:fan-out=2",
+            "racks:size=2",
+            "ps",
+            "torus:sides=2x2",
+            "wan:sites=2",
+            "machines:gpus=2,pcie=1Gbps",
+        ]
+    )
     return build(name, Shape(random.choice([2, 3, 4]), 10**9, 50e-6))
