@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -20,8 +21,9 @@ from netsim.comm.collectives import bruck_all_gather, ring_all_gather, tree_broa
 from netsim.comm.payload import Bundle, Dense, Flag, SizeOnly, Sparse, add
 from netsim.comm.worker import Compute, Worker
 from netsim.network.fabric import Fabric
+from netsim.simulator import critical_path
 from netsim.simulator.compute_pool import ReplicaMemo
-from netsim.simulator.critical_path import LONGEST, CriticalPath
+from netsim.simulator.critical_path import LONGEST, CriticalPath, sum_of
 from netsim.simulator.event_engine import SimulatedTransport
 from netsim.simulator.scheduler import InMemoryTransport, Operation, RankScheduler
 from netsim.training.costs import AssumedCosts, MeasuredCosts
@@ -255,6 +257,20 @@ def test_a_long_path_keeps_its_totals_and_a_bounded_length() -> None:
     while link is not None:
         length, link = length + 1, link._previous
     assert length <= LONGEST + 1
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 10**6), st.sampled_from("abc"), st.integers(0, 9)), max_size=60), st.data())
+def test_the_sum_of_paths_that_share_beginnings(events: list[tuple[int, str, int]], data: st.DataObject) -> None:
+    """The totals of each path are counted here as it grows; short chains are summed up every few events."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(critical_path, "LONGEST", 5)
+        paths, counted = [CriticalPath.start(3)], [Counter({"start": 3})]
+        for before, what, duration in events:
+            paths.append(paths[before % len(paths)].then(what, duration))
+            counted.append(counted[before % len(counted)] + Counter({what: duration}))
+    chosen = data.draw(st.lists(st.integers(0, len(paths) - 1), max_size=9))
+    assert sum_of([paths[one] for one in chosen]) == sum((counted[one] for one in chosen), Counter())
 
 
 def test_a_run_leaves_no_cycles_that_would_keep_payloads_until_the_collector_comes() -> None:

@@ -48,10 +48,11 @@ class Pairs:
 
     def of(self, rank: int) -> tuple[Sequence[int], Sequence[int]]:
         """Return the ranks to which a rank sends, and the ranks from which it receives."""
-        return self._by_rank.get(rank, ((), ()))
+        return self.by_rank.get(rank, ((), ()))
 
     @functools.cached_property
-    def _by_rank(self) -> dict[int, tuple[list[int], list[int]]]:
+    def by_rank(self) -> dict[int, tuple[list[int], list[int]]]:
+        """For each rank that takes part: the ranks to which it sends, and the ranks from which it receives."""
         peers: defaultdict[int, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
         for src, dst in zip(self.src.tolist(), self.dst.tolist(), strict=True):
             peers[src][0].append(dst)
@@ -115,6 +116,10 @@ class LazyRounds(Sequence[Round]):
     def of(self, rank: int) -> Iterable[int]:
         """Return the indices of the rounds that a rank takes part in."""
         return range(self._count) if self._of is None else self._of(rank)
+
+    def made(self, rank: int) -> Iterator[Round]:
+        """Yield the rounds that a rank takes part in."""
+        return map(self._make, self.of(rank))
 
 
 class Repeated(MutableSequence[PayloadT]):
@@ -187,26 +192,24 @@ async def play(worker: Worker, schedule: Schedule[R]) -> R:
     rank, rounds, combine = worker.rank, schedule.rounds, schedule.combine
     if schedule.ahead:
         return await _play_ahead(worker, schedule)
-    held: Any = schedule.held
-    for round_ in map(rounds.__getitem__, rounds.of(rank)) if isinstance(rounds, LazyRounds) else rounds:
-        targets, sources = round_.pairs.of(rank)
-        if not targets and not sources:
+    held: Any = schedule.held if isinstance(schedule.held, list | Repeated) else list(schedule.held)
+    for round_ in rounds.made(rank) if isinstance(rounds, LazyRounds) else rounds:
+        if (peers := round_.pairs.by_rank.get(rank)) is None:
             continue
-        if not isinstance(held, list | Repeated) and (sources or combine is not None):
-            held = list(held)
-        if len(targets) > 1 or len(sources) > 1 or round_.bundled is not None or round_.signal is not None:
+        (targets, sources), (_, slot_of, bundled, signal) = peers, round_
+        if len(targets) > 1 or len(sources) > 1 or bundled is not None or signal is not None:
             await _several(worker, round_, held, combine)
             continue
         # One message, or one each way, of one slot: nearly all rounds. Each is made once, without another coroutine.
         if not sources:
-            sent = round_.slot(rank, targets[0])
+            sent = slot_of(rank, targets[0])
             await worker.send(targets[0], held[sent])
             if combine is not None:
                 held[sent] = None
             continue
-        slot = round_.slot(sources[0], rank)
+        slot = slot_of(sources[0], rank)
         if targets:
-            sent = round_.slot(rank, targets[0])
+            sent = slot_of(rank, targets[0])
             payload = await worker.sendrecv(targets[0], held[sent], sources[0], held[slot])
             if combine is not None:
                 held[sent] = None

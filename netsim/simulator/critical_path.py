@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Hashable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Hashable, Iterable, Sequence
 
 from netsim._util.units import PICOSECONDS
 from netsim.comm.worker import COMPUTE, SELECT
@@ -58,15 +58,31 @@ class CriticalPath:
 
     def totals(self) -> Counter[Hashable]:
         """Return the picoseconds of each event along the path."""
-        totals: Counter[Hashable] = Counter()
-        link: CriticalPath | None = self
-        while link is not None:
-            if link._summed is not None:
-                totals.update(link._summed)
+        return sum_of([self])
+
+
+def sum_of(paths: Iterable[CriticalPath]) -> Counter[Hashable]:
+    """Return the picoseconds of each event, summed over paths. What paths share is looked at once."""
+    totals: Counter[Hashable] = Counter()
+    ends: defaultdict[int, dict[CriticalPath, int]] = defaultdict(dict)
+    for path in paths:
+        ends[path._depth][path] = ends[path._depth].get(path, 0) + 1
+    through: dict[CriticalPath, int] = {}  # by link of a chain: how many paths lead through it
+    for depth in range(max(ends, default=0), 0, -1):
+        if depth in ends:
+            for path, count in ends[depth].items():
+                through[path] = through.get(path, 0) + count
+        before: dict[CriticalPath, int] = {}
+        for link, count in through.items():
+            if link._summed is None:
+                totals[link._what] += count * link._duration
             else:
-                totals[link._what] += link._duration
-            link = link._previous
-        return totals
+                for what, duration in link._summed.items():
+                    totals[what] += count * duration
+            if (previous := link._previous) is not None:
+                before[previous] = before.get(previous, 0) + count
+        through = before
+    return totals
 
 
 def timing(totals: Counter[Hashable], whole: int, chains: int, rounds: int, server_hosts: Sequence[str]) -> Timing:

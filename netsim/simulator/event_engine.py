@@ -39,15 +39,26 @@ class Connections:
         self._waiting: dict[Hashable, deque[Begin] | None] = {}
         """For each connection in use: the messages that wait for it, None while none ever did."""
 
-    def post(self, connection: Hashable, begin: Begin) -> None:
-        """Call ``begin(None)`` now if a connection is free, else ``begin(path)`` as soon as it is."""
-        if connection not in self._waiting:
-            self._waiting[connection] = None
-            begin(None)
-        elif (waiting := self._waiting[connection]) is None:
+    def take(self, connection: Hashable) -> bool:
+        """Take a connection if it is free, and return whether it was."""
+        if connection in self._waiting:
+            return False
+        self._waiting[connection] = None
+        return True
+
+    def wait(self, connection: Hashable, begin: Begin) -> None:
+        """Call ``begin(path)`` as soon as a connection, which was not free, is."""
+        if (waiting := self._waiting[connection]) is None:
             self._waiting[connection] = deque([begin])
         else:
             waiting.append(begin)
+
+    def post(self, connection: Hashable, begin: Begin) -> None:
+        """Call ``begin(None)`` now if a connection is free, else ``begin(path)`` as soon as it is."""
+        if self.take(connection):
+            begin(None)
+        else:
+            self.wait(connection, begin)
 
     def drained(self, connection: Hashable, path: CriticalPath) -> None:
         """Let the next message of a connection begin, now that one has drained, after the events of `path`."""
@@ -120,19 +131,11 @@ class SimulatedTransport:
 
     def carry(self, worker: Worker, request: Send, path: CriticalPath, sent: Done, arrived: Done) -> None:
         """Start a flow along the route between the two hosts, after earlier flows of this pair of ranks."""
-        pair = worker.rank, request.dst
-        route = self._fabric.route(self._hosts[worker.rank], self._hosts[request.dst])
-        ready_at = self.now + route.latency_ps
+        src, dst = pair = worker.rank, request.dst
+        route = self._fabric.route(self._hosts[src], self._hosts[dst])
         if self.eager:
             sent(None, path)
         path = path.then("latency", route.latency_ps)
-
-        def begin(earlier: CriticalPath | None) -> None:
-            nonlocal path
-            wait = ready_at - self.now
-            if wait < 0 and earlier is not None:  # it was ready before its connection was
-                path = earlier
-            self._network.start(route, nbytes(request.payload), drained, wait_ps=max(0, wait))
 
         def drained(flow: Flow) -> None:
             longer = path
@@ -143,7 +146,19 @@ class SimulatedTransport:
                 sent(None, longer)
             arrived(None, longer)
 
-        self._connections.post(pair, begin)
+        if self._connections.take(pair):
+            self._network.start(route, nbytes(request.payload), drained)
+            return
+        ready_at = self.now + route.latency_ps
+
+        def begin(earlier: CriticalPath | None) -> None:
+            nonlocal path
+            wait = ready_at - self.now
+            if wait < 0 and earlier is not None:  # it was ready before its connection was
+                path = earlier
+            self._network.start(route, nbytes(request.payload), drained, wait_ps=max(0, wait))
+
+        self._connections.wait(pair, begin)
 
     def expect(self, worker: Worker, request: Recv[Any]) -> None:
         """Do nothing: a flow starts when its send is posted, whether or not its receiver is ready."""

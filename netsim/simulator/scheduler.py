@@ -134,10 +134,11 @@ class Place(NamedTuple):
 class RankCoroutine(Generic[T]):
     """A coroutine and its state: that of a rank, or one that a rank forked and whose `end` it may await.
 
-    `path` is the chain of events that led to the coroutine's present; `blocked_since` is an instant in picoseconds.
+    `path` is the chain of events that led to the coroutine's present; `blocked_since` and `ended_at` are instants in
+    picoseconds.
     """
 
-    __slots__ = ("blocked_since", "coroutine", "end", "finished", "path", "result", "waits_for", "worker")
+    __slots__ = ("blocked_since", "coroutine", "end", "ended_at", "finished", "path", "result", "waits_for", "worker")
 
     def __init__(
         self, worker: Worker, coroutine: Coroutine[Any, Any, T], start: CriticalPath, end: Operation | None = None
@@ -147,7 +148,7 @@ class RankCoroutine(Generic[T]):
         self.path = start
         self.end = end
         self.waits_for: Operation | None = None
-        self.blocked_since = 0
+        self.blocked_since = self.ended_at = 0
         self.finished = False
         self.result: T | None = None
 
@@ -182,7 +183,7 @@ class RankScheduler(Generic[T]):
         self._replicas = ReplicaMemo()
         self._begins: dict[type, Callable[[RankCoroutine[Any], Any], Operation]] = {
             Operation: lambda _, handle: handle,
-            Start: lambda task, start: self._begin(task, start.request),
+            Start: lambda task, start: self._begins[type(start.request)](task, start.request),
             Send: self._send,
             Recv: self._receive,
             SendRecv: self._both,
@@ -235,19 +236,22 @@ class RankScheduler(Generic[T]):
 
     def _resume(self, task: RankCoroutine[T], answer: Any) -> None:
         """Run a coroutine with the answer to its last request until it is blocked or finished."""
+        begins = self._begins
         while True:
             try:
                 request = task.coroutine.send(answer)
             except StopIteration as stop:
-                task.finished, task.result = True, stop.value
+                task.finished, task.result, task.ended_at = True, stop.value, self._transport.now
                 if task.end is not None:
                     del self._forked[task]
                     self._finish(task.end, stop.value, task.path)
                 return
-            if isinstance(request, EXPANDED):
+            begin = begins.get(type(request))
+            if begin is None:
+                _check_expanded(task, request)
                 answer = EXPAND
                 continue
-            operation = self._begin(task, request)
+            operation = begin(task, request)
             if isinstance(request, BESIDE):
                 answer = operation
                 continue
@@ -256,16 +260,6 @@ class RankScheduler(Generic[T]):
                 task.waits_for, task.blocked_since = operation, self._transport.now
                 return
             answer = operation.answer
-
-    def _begin(self, task: RankCoroutine[T], request: Any) -> Operation:
-        """Begin a request; raise ProtocolError for anything that is none."""
-        begin = self._begins.get(type(request))
-        if begin is not None:
-            return begin(task, request)
-        raise ProtocolError(
-            f"rank {task.worker.rank} awaited {request!r}, which is not a netsim request: "
-            "algorithms await only the requests of netsim.comm.worker"
-        )
 
     def _send(self, task: RankCoroutine[T], request: Send) -> Operation:
         operation = Operation(request)
@@ -330,7 +324,6 @@ class RankScheduler(Generic[T]):
         operation = Operation(request)
         received = self._receive(task, request.recv)
         sent = self._send(task, request.send)
-        pending = [part for part in (received, sent) if not part.done]
         received_at: tuple[int, CriticalPath] | None = None
 
         def part_done(_: Any, path: CriticalPath) -> None:
@@ -342,9 +335,11 @@ class RankScheduler(Generic[T]):
                     path = received_at[1]
                 self._finish(operation, received.answer, path)
 
-        for part in pending:
-            part.tell = part_done
-        if not pending:
+        if not received.done:
+            received.tell = part_done
+        if not sent.done:
+            sent.tell = part_done
+        elif received.done:
             self._finish(operation, received.answer, task.path)
         return operation
 
@@ -424,6 +419,15 @@ class RankScheduler(Generic[T]):
         else:
             awaited = repr(request)
         return f"rank {worker.rank} waits for {awaited} since {_clock(task.blocked_since)}"
+
+
+def _check_expanded(task: RankCoroutine[Any], request: Any) -> None:
+    """Raise ProtocolError for what a coroutine awaited, unless it consists of requests."""
+    if not isinstance(request, EXPANDED):
+        raise ProtocolError(
+            f"rank {task.worker.rank} awaited {request!r}, which is not a netsim request: "
+            "algorithms await only the requests of netsim.comm.worker"
+        )
 
 
 def _awaited(task: RankCoroutine[Any]) -> Any:

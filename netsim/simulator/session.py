@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,7 +23,7 @@ from netsim.experiment.results import RankOutcome, Ranks, Result, Timing, Way, s
 from netsim.network.flow import Sharing
 from netsim.simulator.analytic import Star
 from netsim.simulator.checkpoint import Checkpoint, CheckpointObserver, CheckpointState
-from netsim.simulator.critical_path import CriticalPath, timing
+from netsim.simulator.critical_path import CriticalPath, sum_of, timing
 from netsim.simulator.engines import Inside, Training, all_at_once, closed_form
 from netsim.simulator.estimates import check_played, plays_too_long
 from netsim.simulator.event_engine import open_transport
@@ -517,7 +516,7 @@ def _outcomes(tasks: list[RankCoroutine[Trained]]) -> list[RankOutcome]:
 
 def _standing(step: int, tasks: list[RankCoroutine[Trained]], recorder: MetricsRecorder | None) -> CheckpointState:
     """Return the state of an algorithm after all ranks have ended the round before `step`."""
-    path = max((task.path.totals() for task in tasks), key=Counter.total)
+    path = max(tasks, key=lambda task: task.ended_at).path.totals()
     trained = {task.worker.rank: task.result for task in tasks if task.result is not None}
     return CheckpointState(step, path, trained, {} if recorder is None else recorder.staleness)
 
@@ -528,8 +527,8 @@ def _overlapped(timing: Timing, tasks: list[RankCoroutine[Trained]], rounds: int
     With overlap, communication runs beside computation, so the critical path alone does not have all times.
     """
     training = [task for task in tasks if task.worker.trains]
-    ends = [task.path.totals().total() for task in training]
-    last = [task.worker.tally for task, end in zip(training, ends, strict=True) if end == max(ends)]
+    end = max(task.ended_at for task in training)
+    last = [task.worker.tally for task in training if task.ended_at == end]
 
     def seconds(name: str) -> float:
         return sum(tally[name] for tally in last) / (PICOSECONDS * rounds * len(last))
@@ -546,10 +545,7 @@ def _overlapped(timing: Timing, tasks: list[RankCoroutine[Trained]], rounds: int
 
 def _timing(tasks: list[RankCoroutine[Trained]], rounds: int, server_hosts: Sequence[str]) -> Timing:
     """Return the times along the critical path; the mean of several paths if several ranks end last."""
-    paths = [task.path.totals() for task in tasks]
-    end = max(path.total() for path in paths)
-    last = [path for path in paths if path.total() == end]
-    totals: Counter[Hashable] = Counter()
-    for path in last:
-        totals.update(path)
+    end = max(task.ended_at for task in tasks)
+    last = [task.path for task in tasks if task.ended_at == end]
+    totals = sum_of(last)
     return timing(totals, totals.total(), len(last), rounds, server_hosts)
