@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 import netsim
 from netsim.training.catalogue import tensors_of
 from studies.published.orders import Contender, Order, orders_of, sentence_on
+from studies.published.plans import NotPredictedError, questions_of
 from studies.published.predictions import PredictedRow
+from studies.published.questions import answer
 from studies.published.rows import PUBLISHED, PublishedRow, read_rows
 from studies.published.sources import source_of
 from studies.published.training_steps import Scheduler, by_elements, step_plan, step_s
@@ -97,6 +99,22 @@ def test_a_composed_step_is_the_simulated_one() -> None:
         assert simulated.round_time_s == pytest.approx(
             step_s(compute_s, sizes, "WFBP", exchange_s.__getitem__), rel=1e-9
         )
+
+
+@pytest.mark.parametrize("what", ["", "WFBP-A2A", "iteration, , WFBP-A2A", "iteration, GPT-9 bs 1/GPU, MG-WFBP", "BSP"])
+@pytest.mark.parametrize("changes", [{}, {"nodes": 10**6}, {"gpus_per_node": 0}, {"elements": 10**17}, {"workers": 1}])
+def test_any_row_of_training_is_planned_or_says_why_not(what: str, changes: dict[str, int]) -> None:
+    rows = [row for row in read_rows(PUBLISHED) if row.workers == 8 and source_of(row).contender is not None]
+    for row in {row.source: row for row in rows}.values():
+        changed = replace(row, what=what, **changes)
+        source = source_of(changed)
+        terms = source.cluster(changed).starts()
+        try:
+            plans = source.plans(changed, terms)
+        except NotPredictedError:
+            continue
+        for question in questions_of(plans):
+            assert answer(question).keys() & {"seconds", "failed"}
 
 
 def order(*times: tuple[str, float, float]) -> Order:

@@ -79,7 +79,7 @@ def _plans(row: PublishedRow, terms: Terms) -> list[RowPlan]:
 def _tensors(row: PublishedRow, elements: int, scheduler: Scheduler) -> Sequence[int]:
     if scheduler == "BSP":
         return [elements]
-    model = row.what.split(", ")[1].partition(" ")[0].lower()
+    model = _contender(row)[0].rpartition(", ")[2].partition(" ")[0].lower()
     known = next((name for name in (model, model.replace("-", "")) if name in MODELS), None)
     if known is None:
         raise NotPredictedError(f"the sizes of the tensors of {model} are not known")

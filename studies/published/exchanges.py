@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeAlias
 
+from netsim._util.errors import InfeasibleError
 from netsim.comm.collectives import (
     Pipeline,
     chain_broadcast,
@@ -30,8 +31,8 @@ from topologies import build
 from topologies.builder import Shape
 
 BareExchange: TypeAlias = Callable[[Worker, Vector, Pipeline | None], Awaitable[Any]]
-MOST_RANKS = 4096
-"""Ranks of a row that is simulated message by message."""
+MOST_MESSAGES = 10**7
+"""Messages of an exchange that is simulated, to stop a file with an absurd size or number of ranks."""
 
 
 def exchange_question(
@@ -80,11 +81,20 @@ def exchange_question(
 
 
 def simulate_exchange(question: Point) -> Outcome:
-    """Simulate the exchange of a question; return its ``seconds``."""
-    shape = Shape(question["ranks"], question["bandwidth_bps"], question["latency_s"])
-    fabric = Fabric(build(question.get("topology", "star"), shape))
+    """Simulate the exchange of a question; return its ``seconds``.
+
+    Raises
+    ------
+    InfeasibleError
+        If the exchange could have more than ten million messages.
+    """
     exchange, sliced = EXCHANGES[question["exchange"]], question.get("pipeline")
     pipeline = None if sliced is None else Pipeline(*sliced)
+    slices = 0 if pipeline is None else pipeline.slices(VALUE_BYTES * question["elements"])
+    if (messages := 2 * question["ranks"] * (question["ranks"] + slices)) > MOST_MESSAGES:
+        raise InfeasibleError(f"the exchange has up to {messages:,} messages; at most {MOST_MESSAGES:,} are simulated")
+    shape = Shape(question["ranks"], question["bandwidth_bps"], question["latency_s"])
+    fabric = Fabric(build(question.get("topology", "star"), shape))
 
     @collective
     async def run(worker: Worker, vector: Vector) -> Any:

@@ -117,13 +117,24 @@ class Source:
 
 
 def stated(row: PublishedRow, *names: str) -> list[Any]:
-    """Return the attributes `names` of a row; raise NotPredictedError unless the row states all of them."""
+    """Return the attributes `names` of a row.
+
+    Raises
+    ------
+    NotPredictedError
+        Unless the row states all of them, and at most 4,096 ranks.
+    """
     missing = [name for name in names if getattr(row, name) is None]
     if missing:
         raise NotPredictedError(f"the row does not state {' and '.join(map(STATED.__getitem__, missing))}")
+    ranks = max(row.workers or 0, (row.nodes or 0) * (row.gpus_per_node or 1))
+    if ranks > MOST_RANKS:
+        raise NotPredictedError(f"{ranks:,} ranks are more than this study simulates; at most {MOST_RANKS:,}")
     return [getattr(row, name) for name in names]
 
 
+MOST_RANKS = 4096
+"""Ranks of a row that is predicted, most of which are simulated message by message."""
 STATED = {
     "workers": "P",
     "bandwidth_bps": "the bandwidth",
