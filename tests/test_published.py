@@ -218,6 +218,7 @@ def seconds(exchange: str, ranks: int, **how: Any) -> float:
     [
         ("point-to-point", 2, LATENCY + DRAIN),
         ("ring-all-reduce", 4, 6 * (LATENCY + DRAIN / 4)),
+        ("ring-all-gather", 4, 3 * (LATENCY + DRAIN)),
         ("recursive-doubling", 8, 3 * (LATENCY + DRAIN)),
         ("tree-all-reduce", 8, 6 * (LATENCY + DRAIN)),
         ("double-tree-all-reduce", 8, 6 * LATENCY + (2 + 3) * DRAIN),  # 2 L α + (2 + 2 L - 3) d β, in one slice

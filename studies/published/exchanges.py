@@ -161,6 +161,12 @@ async def _sharded(worker: Worker, vector: Vector, pipeline: Pipeline | None) ->
     await ring_all_gather(worker, *split(own, slices), templates=templates, pipeline=pipeline)
 
 
+async def _all_gather(worker: Worker, vector: Vector, pipeline: Pipeline | None) -> None:
+    """Gather every rank's vector around a ring."""
+    slices = 1 if pipeline is None else pipeline.slices(nbytes(vector))
+    await ring_all_gather(worker, *split(vector, slices), pipeline=pipeline)
+
+
 async def _chain_reduce_and_broadcast(worker: Worker, vector: Vector, pipeline: Pipeline | None) -> None:
     await chain_reduce(worker, vector, pipeline)
     await chain_broadcast(worker, vector, pipeline)
@@ -196,6 +202,7 @@ async def _tree_reduce(worker: Worker, vector: Vector, pipeline: Pipeline | None
 EXCHANGES: dict[str, BareExchange] = {
     "point-to-point": _point_to_point,
     "ring-all-reduce": ring_all_reduce,
+    "ring-all-gather": _all_gather,
     "recursive-doubling": _recursive_doubling,
     "tree-all-reduce": _tree_all_reduce,
     "double-tree-all-reduce": double_tree_all_reduce,

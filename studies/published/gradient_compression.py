@@ -17,6 +17,9 @@ from studies.published.stacks import NCCL_RING
 K80_S = 0.3
 """Both models compute for longer than this on the slow instances, and for less on the fast ones."""
 
+EXCHANGES = {"all-reduce": ("ring-all-reduce", "double-tree-all-reduce"), "all-gather": ("ring-all-gather",)}
+"""By the beginning of an algorithm: NCCL's exchanges, of which it takes what it expects to be the fastest."""
+
 
 @cache
 def _instances(kind: str) -> CalibratedCluster:
@@ -36,12 +39,12 @@ def _plans(row: PublishedRow, terms: Terms) -> list[RowPlan]:
     workers, size, _ = stated(row, "workers", "bytes_per_rank", "compute_s")
     if "Heterogeneous" in row.notes:
         raise NotPredictedError("the time contains a fast machine's wait for a slow one")
-    if not row.algorithm.startswith("all-reduce"):
+    exchanges = next((ways for name, ways in EXCHANGES.items() if row.algorithm.startswith(name)), None)
+    if exchanges is None:
         raise NotPredictedError(f"{row.algorithm} is not modelled for this source")
     network: dict[str, Any] = {"bandwidth_bps": terms["bandwidth_bps"], "latency_s": terms["latency_s"]}
-    ring = exchange_question("ring-all-reduce", workers, size, **network, pipeline=NCCL_RING)
-    tree = exchange_question("double-tree-all-reduce", workers, size, **network, pipeline=NCCL_RING)
-    return [RowPlan.of(ring), RowPlan([(1, ring), (1, tree)], compose=min)]  # NCCL takes what it expects to be faster
+    ways = [exchange_question(name, workers, size, **network, pipeline=NCCL_RING) for name in exchanges]
+    return [RowPlan.of(ways[0]), RowPlan([(1, way) for way in ways], compose=min)]
 
 
 SOURCES = (
