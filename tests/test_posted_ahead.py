@@ -19,7 +19,9 @@ from netsim.comm.collectives import (
     chain_reduce,
     ring_all_gather,
     ring_all_reduce,
+    ring_reduce,
 )
+from netsim.comm.collectives.double_trees import double_tree_broadcast, double_tree_reduce
 from netsim.comm.payload import SizeOnly, split
 from netsim.comm.worker import Worker
 from netsim.network.fabric import Fabric
@@ -107,18 +109,26 @@ def gathered(worker: Worker, vector: SizeOnly, pipeline: Pipeline) -> Any:
     return ring_all_gather(worker, *slices, pipeline=pipeline)
 
 
-COLLECTIVES = [ring_all_reduce, gathered, chain_broadcast, chain_reduce]
+async def over_a_tree(worker: Worker, vector: SizeOnly, pipeline: Pipeline) -> None:
+    slices = split(vector, pipeline.slices(vector.value_bytes))
+    window = pipeline.ahead(len(slices)) + 1
+    reduced = await double_tree_reduce(worker, slices, 0, window)
+    await double_tree_broadcast(worker, reduced, slices, 0, window)
+
+
+PAIRS_APART = [ring_all_reduce, gathered, chain_broadcast, chain_reduce]
+"""Collectives in which a rank receives from one rank only, so that no messages share a link of a star."""
 
 
 @st.composite
-def exchanges(draw: st.DrawFn, topologies: list[str]) -> Exchange:
+def exchanges(draw: st.DrawFn, collectives: list[Any], topologies: list[str]) -> Exchange:
     workers, elements = draw(st.integers(2, 17)), draw(st.integers(1, 3000))
     latency_s = draw(st.sampled_from([0.0, 1e-9, 3e-6, 200e-6]))
     shape = Shape(workers, draw(st.sampled_from([10**6, 10**9, 703 * 10**8])), latency_s)
     graph = TOPOLOGIES[topology := draw(st.sampled_from(topologies))](shape)
     order = None if topology == "star" else draw(st.none() | st.permutations(range(workers)))
     return Exchange(
-        draw(st.sampled_from(COLLECTIVES)),
+        draw(st.sampled_from(collectives)),
         elements,
         Pipeline(max(1, 4 * elements // draw(st.integers(1, 30))), draw(st.integers(1, 9)), draw(st.integers(1, 4))),
         Fabric(graph, workers, order),
@@ -129,15 +139,15 @@ def exchanges(draw: st.DrawFn, topologies: list[str]) -> Exchange:
 
 @pytest.mark.parametrize("inside", INSIDES)
 @settings(max_examples=100, deadline=None)
-@given(exchange=exchanges(["star"]))
+@given(exchange=exchanges(PAIRS_APART, ["star"]))
 def test_on_a_star_all_is_the_same_to_the_picosecond(inside: Inside, exchange: Exchange) -> None:
     """No two pairs share a link of a star, so that arrays never give up."""
     assert at_once(exchange, inside) == by_events(exchange)
 
 
 @pytest.mark.parametrize("inside", INSIDES)
-@settings(max_examples=100, deadline=None)
-@given(exchange=exchanges(["ring", "racks", "fat-tree", "torus"]))
+@settings(max_examples=80, deadline=None)
+@given(exchange=exchanges([*PAIRS_APART, ring_reduce, over_a_tree], ["star", "ring", "racks", "fat-tree", "torus"]))
 def test_where_links_are_shared_it_is_the_same_but_for_rounding(inside: Inside, exchange: Exchange) -> None:
     """A shared rate is a float, and an instant half-way between two picoseconds may be rounded up or down."""
     try:

@@ -168,7 +168,7 @@ class _Builder:
                 ranks = np.union1d(ranks, others)
         charge = np.zeros(len(ranks), np.int64)
         if then is not None:
-            charge[np.searchsorted(ranks, then.at)] = charges[then.pick]
+            np.add.at(charge, np.searchsorted(ranks, then.at), charges[then.pick])
         self._visits["rank"].append(ranks)
         self._visits["charge"].append(charge)
         if posted is not None:

@@ -194,6 +194,8 @@ def _merges(schedule: Schedule[Any], held: Sequence[Any], which: IntArray) -> _M
     requests: list[Sequence[Compute[Any]]] = []
     picks = []
     for round_ in schedule.rounds:
+        if len(np.unique(round_.pairs.dst)) < len(round_.pairs.dst):
+            raise NoScheduleError("a rank combines several payloads of a round")
         receives = 0 in round_.pairs.dst
         if receives or not requests:  # before its first merge, rank 0 tells what others are charged for theirs
             request, after = asked(combine(result, own) if requests else work)

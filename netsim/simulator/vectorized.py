@@ -189,7 +189,7 @@ class RankClocks:
                 behind = behind.astype(np.min_scalar_type(part.ahead))
             history.append(PlayedRound(part, len(history), waited, posted.notes, behind))
             if (then := posted.round_.then) is not None:
-                self.clock[then.at] += charges[then.pick]
+                np.add.at(self.clock, then.at, charges[then.pick])  # a rank may combine several payloads
             self.check_horizon()
 
         for number, round_ in enumerate(part.rounds):
