@@ -288,7 +288,11 @@ def test_a_browser_shows_the_report(small: Path, tmp_path: Path) -> None:
 def test_the_quick_study_names_both_laws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ran = run(capsys, f"study scaling --quick --out {tmp_path / 'out'}")
     assert ran.code == 0
-    for said in ("Top-k communicates in O(kP)", "gTop-k communicates in O(k log P)", "gTop-k breaks its law on ring"):
+    for said in (
+        "Top-k (segment none) communicates in O(kP)",
+        "gTop-k communicates in O(k log P)",
+        "gTop-k breaks its law on ring",
+    ):
         assert said in ran.out
     assert all("95% interval of the slope" in line for line in ran.out.splitlines() if "communicates in" in line)
     in_a_browser(tmp_path / "out" / "report.html", tmp_path / "profile", 4 + 2 + 2 * 4 + 3)

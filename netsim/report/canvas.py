@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 WIDTH, HEIGHT = 4.9, 3.4
 """Size of a picture in inches; narrow, so that its letters stay legible on the screen of a telephone."""
+LEGEND_ROWS, ROW_HEIGHT = 4, 0.2
+"""Rows of a legend for which a picture has room, and the inches that every further row adds to its height."""
 
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -100,15 +102,18 @@ def _tick(value: float) -> str:
 
 
 def legend(drawing: Drawing, shown: Sequence[tuple[Any, str]]) -> None:
-    """Put the legend above the axes, where it hides no data."""
+    """Put the legend above the axes, where it hides no data; the picture grows with a legend of many rows."""
     if not shown:
         return
     longest = max(len(name) for _, name in shown)
+    columns = max(1, min(len(shown), 56 // (longest + 8)))
+    further = max(0, -(-len(shown) // columns) - LEGEND_ROWS)
+    drawing.set_figheight(drawing.get_figheight() + ROW_HEIGHT * further)
     drawing.legend(
         [handle for handle, _ in shown],
         [plain(name) for _, name in shown],
         loc="outside upper left",
-        ncols=max(1, min(len(shown), 56 // (longest + 8))),
+        ncols=columns,
         handlelength=2.2,
         columnspacing=1.2,
         borderaxespad=0,

@@ -254,13 +254,9 @@ def heat_map(heat: Heat, unit: Axis) -> str:
         return to_svg(drawing)
 
 
-USUAL_SERIES = 4
-"""Series whose legend leaves enough of a picture of the usual height."""
-
-
 def against(series: Sequence[Series], x: Axis, y: Axis, same: str = "predicted = measured") -> str:
     """Draw predicted (y) against measured (x) as SVG, with the line y = x, which the legend calls `same`."""
-    with canvas(height=4.2 + 0.22 * max(0, len(series) - USUAL_SERIES)) as (drawing, axes):  # room for the legend
+    with canvas(height=4.2) as (drawing, axes):
         styles = _styles(series)
         shown: list[tuple[Any, str]] = []
         for each in series:
