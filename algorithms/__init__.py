@@ -1,16 +1,20 @@
 """Distributed-SGD algorithms, one file each; the same code runs in the simulator and over torch.distributed.
 
 To add one: a file with a subclass of :class:`netsim.training.algorithm.Algorithm`, and a line below. An algorithm is
-named ``NAME`` or ``NAME:key=value,key=value``, where the keys are the options that its class declares.
+named ``NAME`` or ``NAME:key=value,key=value``, where the keys are the options that its class declares. NAME is one of
+:data:`ALGORITHMS`, or names a user's own class (:mod:`algorithms.own`). An installed package adds a name by an entry
+point in the group ``netsim.algorithms``.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import lru_cache
 from typing import Any
 
+from algorithms import own
 from algorithms.dense import DenseRing
 from algorithms.dense_double_tree import DenseDoubleTree
 from algorithms.dense_hier import DenseHierarchical
@@ -19,13 +23,15 @@ from algorithms.gtopk import GTopK, GTopKHierarchical
 from algorithms.gtopk_naive import GTopKNaive
 from algorithms.lag import LAG
 from algorithms.lasg import LASGPS, LASGWK1, LASGWK2
+from algorithms.own import checked_class, class_named, options_of
 from algorithms.ps import ParameterServer
 from algorithms.ps_topk import ParameterServerTopK
 from algorithms.randk import RandK
 from algorithms.sasg import SASG
 from algorithms.topk import TopK
-from netsim._util.errors import check_choice, unknown
+from netsim._util.errors import UsageError, check_choice, unknown
 from netsim._util.options import Option, key_values
+from netsim._util.user_code import blaming, own_parts, plugins
 from netsim.training.algorithm import Algorithm
 
 ALGORITHMS: dict[str, type[Algorithm]] = {
@@ -50,10 +56,27 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
     )
 }
 
+BUILT_IN = frozenset(ALGORITHMS)
+UNUSABLE: dict[str, UsageError] = {}
+"""Why an algorithm of an installed package cannot be used, by its name."""
+
+
+def _add_plugins() -> None:
+    for name, found, error in plugins("netsim.algorithms"):
+        try:
+            if error is not None:
+                raise error
+            ALGORITHMS.setdefault(name, checked_class(name, found))
+        except UsageError as why:
+            UNUSABLE[name] = why
+
+
+_add_plugins()
+
 OWN_OPTIONS: dict[str, Option] = {
-    option.name: option for algorithm in ALGORITHMS.values() for option in algorithm.options
+    option.name: option for name, kind in ALGORITHMS.items() if name in BUILT_IN for option in kind.options
 }
-"""All options that algorithms declare, by name."""
+"""All options that netsim's own algorithms declare, by name."""
 
 
 def owners_of(option: str) -> list[str]:
@@ -63,33 +86,71 @@ def owners_of(option: str) -> list[str]:
     ]
 
 
+def parts_of(text: str) -> tuple[str, str]:
+    """Return the name of an algorithm, and the text of its options.
+
+    >>> parts_of("gtopk:residual=index-intersection"), parts_of("./mine.py:Mine:beta=0.9")
+    (('gtopk', 'residual=index-intersection'), ('./mine.py:Mine', 'beta=0.9'))
+    """
+    name, _, rest = text.partition(":")
+    return (name, rest) if name in ALGORITHMS else own_parts(text) or (name, rest)
+
+
 def name_of(text: str) -> str:
     """Return the name of an algorithm without its options: "gtopk" for ``gtopk:residual=index-intersection``."""
-    return text.partition(":")[0]
+    return parts_of(text)[0]
+
+
+def is_users(text: str) -> bool:
+    """Return whether an algorithm is a user's own class, or comes from another package."""
+    return name_of(text) not in BUILT_IN
 
 
 def class_of(text: Any) -> type[Algorithm]:
     """Return the class of an algorithm, given with or without options; raise UsageError for an unknown name."""
     name = name_of(text) if isinstance(text, str) else text
-    check_choice("algorithm", name, ALGORITHMS)
+    if isinstance(name, str) and ":" in name:
+        return class_named(name)
+    if name in UNUSABLE and name not in ALGORITHMS:
+        raise UNUSABLE[name]
+    check_choice("algorithm", name, [*ALGORITHMS, "or your own: FILE.py:CLASS"])
     return ALGORITHMS[name]
 
 
-@lru_cache(maxsize=1024)
-def _given(text: str) -> Mapping[str, Any]:
-    options = {option.name: option for option in class_of(text).options}
-    return key_values(f"algorithm {name_of(text)!r}", text.partition(":")[2], options)
+def text_of(given: Any) -> Any:
+    """Return the text of an algorithm given as a class or an object; anything else as it is.
+
+    >>> text_of(TopK), text_of(DenseRing(segment="none"))
+    ('topk', 'dense:segment=none')
+    """
+    kind = given if isinstance(given, type) else type(given)
+    if not issubclass(kind, Algorithm):
+        return given
+    return own.text_of(given, next((name for name, found in ALGORITHMS.items() if found is kind), None))
+
+
+def declared_by(text: str) -> tuple[Option, ...]:
+    """Return the options that an algorithm has of its own."""
+    return options_of(class_of(text)) if is_users(text) else class_of(text).options
+
+
+def _written(text: str) -> Mapping[str, Any]:
+    name, written = parts_of(text)
+    return key_values(f"algorithm {name!r}", written, {option.name: option for option in declared_by(text)})
+
+
+_written_once = lru_cache(maxsize=1024)(_written)
 
 
 def own_options(text: str) -> dict[str, Any]:
     """Return the options in the text of an algorithm, by name; raise UsageError for an option that it does not have."""
     class_of(text)
-    return dict(_given(text))
+    return dict(_written(text) if is_users(text) else _written_once(text))
 
 
 def settings_of(text: str) -> dict[str, Any]:
     """Return the values of all options of an algorithm: those in its text, and defaults for the others."""
-    return {option.name: option.default for option in class_of(text).options} | own_options(text)
+    return {option.name: option.default for option in declared_by(text)} | own_options(text)
 
 
 def variant_of(text: Any) -> tuple[Any, ...]:
@@ -112,10 +173,10 @@ def with_options(text: str, **values: Any) -> str:
     given = own_options(text)
     added = {
         option.key: option.kind.write(values[option.name])
-        for option in class_of(text).options
+        for option in declared_by(text)
         if option.name in values and option.name not in given and values[option.name] != option.default
     }
-    name, _, items = text.partition(":")
+    name, items = parts_of(text)
     items = ",".join([*filter(None, [items]), *(f"{key}={value}" for key, value in added.items())])
     return f"{name}:{items}" if items else name
 
@@ -127,9 +188,17 @@ def title_of(text: str) -> str:
     ('Top-k (bruck)', 'SASG (history 5, serial-server)')
     """
     algorithm, settings = class_of(text), settings_of(text)
-    changed = [option for option in algorithm.options if settings[option.name] != option.default]
+    changed = [option for option in declared_by(text) if settings[option.name] != option.default]
     words = [option.in_words(settings[option.name]) for option in changed]
     return algorithm.title + (f" ({', '.join(words)})" if words else "")
+
+
+def check_titles(texts: Sequence[str]) -> None:
+    """Raise UsageError if a user's algorithm has the title of another one, which results are told apart by."""
+    titles: dict[str, str] = {}
+    for text in texts:
+        if (other := titles.setdefault(title_of(text), text)) != text and (is_users(text) or is_users(other)):
+            raise UsageError(f"algorithms {other!r} and {text!r} have the same title {title_of(text)!r}; change one")
 
 
 def taken_by(text: str) -> list[str]:
@@ -151,10 +220,12 @@ def build_algorithm(text: str, options: Mapping[str, Any], *, strict: bool = Tru
     if "group_size" in own:
         own["groups"] = own.pop("group_size")
     values = dict(options) | own
-    for each in class_of(text).options:
+    for each in declared_by(text):
         if values.get(each.name) is not None:
             values[each.name] = each.read(values[each.name])
-    built = class_of(text)(**{name: value for name, value in values.items() if name in takes})
+    chosen = {name: value for name, value in values.items() if name in takes}
+    with blaming(f"algorithm {text!r}", "its constructor") if is_users(text) else nullcontext():
+        built = class_of(text)(**chosen)
     if ":" in text:
         built.name, built.title = text, title_of(text)
     return built

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from algorithms import ALGORITHMS, build_algorithm, class_of, own_options, taken_by
+from algorithms import ALGORITHMS, build_algorithm, class_of, declared_by, is_users, own_options, taken_by, text_of
 from netsim._util.errors import (
     AlgorithmsFailedError,
     DivergedError,
@@ -24,13 +24,16 @@ from netsim._util.progress import OnRound, ignore
 from netsim._util.storage import check_outputs
 from netsim._util.system import environment
 from netsim._util.units import in_python
+from netsim._util.user_code import blaming, check_not_imported
 from netsim.experiment.configuration import Experiment
 from netsim.experiment.given import input_files, option_of
 from netsim.experiment.results import Report, Result
 from netsim.simulator.checkpoint import Checkpoint, checkpoint_of
 from netsim.simulator.estimates import check_experiment
+from netsim.simulator.rehearsal import rehearse
 from netsim.simulator.session import Session, open_session
 from netsim.simulator.trace import Trace
+from netsim.training.algorithm import Algorithm
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,7 +89,7 @@ def simulate(
     >>> [(result.title, result.round_time_s) for result in report.results]
     [('gTop-k', 0.0198), ('Top-k', 0.10395)]
     """
-    _check_call(on_round)
+    _check_call("netsim.simulate", on_round)
     experiment = Experiment.of(**options)
     check_outputs({"metrics": metrics, "checkpoint": checkpoint, "trace": trace}, input_files(options))
     saved = checkpoint_of(experiment, checkpoint, checkpoint_every, resume)
@@ -112,6 +115,7 @@ def simulate_experiment(
     unwritten: list[str] = []
     if experiment.timing_only or experiment.effects.load is not None:
         check_experiment(experiment, watched=any(file is not None for file in (metrics, checkpoint, trace)))
+    rehearse(experiment)
     with ExitStack() as stack:
         session = stack.enter_context(open_session(experiment))
         emit = None if metrics is None else stack.enter_context(metrics_file(metrics, unwritten))
@@ -124,7 +128,8 @@ def simulate_experiment(
         failed: dict[str, NetsimError] = {}
         for name in experiment.algorithms:
             try:
-                results.append(session.simulate(name, on_round, emit, checkpoint, traces.get(name)))
+                with blaming(f"algorithm {name!r}", "its exchange") if is_users(name) else nullcontext():
+                    results.append(session.simulate(name, on_round, emit, checkpoint, traces.get(name)))
             except InterruptedRunError:
                 raise
             except NetsimError as error:
@@ -248,14 +253,15 @@ def run(
     from netsim.distributed.launch import launch
     from netsim.distributed.rank_main import check_backend
 
-    _check_call(on_round)
+    _check_call("netsim.run", on_round)
     experiment = Experiment.of(workers=workers, **options)
     check_real(experiment)
     check_backend(backend, experiment)
     return real_report(experiment, *launch(experiment, backend, timeout, on_round), backend)
 
 
-def _check_call(on_round: OnRound) -> None:
+def _check_call(call: str, on_round: OnRound) -> None:
+    check_not_imported(call)
     if not callable(on_round):
         raise UsageError(f"on_round {shown(on_round)} must be a function of an algorithm's name and a step")
 
@@ -344,7 +350,7 @@ def _settled(algorithm: str, k: int | None, rows: torch.Tensor, given: Mapping[s
         raise UsageError(f"bucket {shown(bucket)} must be a whole number from 0 to {2**32 - 1}")
     if "groups" in own:
         Whole(1).read("groups", own.pop("groups"))
-    for each in class_of(algorithm).options:
+    for each in declared_by(algorithm):
         if each.name in own:
             each.read(own.pop(each.name))
     asked = {OPTION_OF.get(name, name): value for name, value in own.items()}
@@ -353,14 +359,17 @@ def _settled(algorithm: str, k: int | None, rows: torch.Tensor, given: Mapping[s
 
 
 def exchange(
-    algorithm: str, vectors: torch.Tensor | np.ndarray, k: int | None = None, **options: Any
+    algorithm: str | type[Algorithm] | Algorithm,
+    vectors: torch.Tensor | np.ndarray,
+    k: int | None = None,
+    **options: Any,
 ) -> ExchangeResult:
     """Make one exchange of given vectors in memory, starting without residuals.
 
     Parameters
     ----------
     algorithm
-        The name of an algorithm, such as "gtopk".
+        The name of an algorithm, such as "gtopk", a class, or an object.
     vectors
         One vector per worker, shape (P, d), floating-point.
     k
@@ -406,14 +415,14 @@ def exchange(
         raise UsageError(f"vectors of shape {tuple(rows.shape)}, {rows.dtype}, must be floating-point of shape (P, d)")
     if not bool(torch.isfinite(rows).all()):
         raise UsageError("vectors hold NaN or infinity; every element must be finite")
-    algorithm, k = in_python(algorithm), in_python(k)
-    sparse = class_of(algorithm).sparse
+    name, k = text_of(in_python(algorithm)), in_python(k)
+    sparse = class_of(name).sparse
     if sparse and k is None:
-        raise UsageError(f"{algorithm} needs k, the number of entries that it selects")
+        raise UsageError(f"{name} needs k, the number of entries that it selects")
     if k is not None and not sparse:
-        raise UsageError(f"k {shown(k)} was given, but {algorithm} exchanges every entry; leave it out")
-    settled = _settled(algorithm, k, rows, options)
-    chosen = build_algorithm(algorithm, settled | ({"selector": Selector(k)} if k is not None else {}))
+        raise UsageError(f"k {shown(k)} was given, but {name} exchanges every entry; leave it out")
+    settled = _settled(name, k, rows, options)
+    chosen = build_algorithm(name, settled | ({"selector": Selector(k)} if k is not None else {}))
 
     async def program(worker: Worker) -> tuple[torch.Tensor, torch.Tensor]:
         vector = Dense(rows[worker.rank].clone())

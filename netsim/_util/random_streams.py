@@ -41,6 +41,7 @@ class Stream(Enum):
     PLACEMENT = (7,)
     RESAMPLED_FIT = (8,)
     CALIBRATION_VECTORS = (10, "rank")
+    REHEARSAL = (11, "rank", "step")
     COMPUTE = (101, "rank", "step")
     STRAGGLE = (102, "number", "rank", "step")
     LATENCY = (103, "source", "target", "tag", "step", "message")

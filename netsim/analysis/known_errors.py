@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from algorithms import class_of, own_options
+from algorithms import class_of, is_users, own_options
 from netsim._util.units import format_bandwidth, format_bytes, format_duration, format_range
 from netsim.comm.payload import INDEX_BYTES, VALUE_BYTES
 
@@ -103,6 +103,8 @@ class ErrorRange(NamedTuple):
 def exchange_kind(algorithm: str) -> str:
     """Return the kind of exchange of an algorithm; its title if its exchange is its own."""
     found = class_of(algorithm)
+    if is_users(algorithm):
+        return found.title
     if found.uses_server:
         return SERVER
     if found.name == "topk" and own_options(algorithm).get("gather") not in (None, "ring"):

@@ -15,6 +15,7 @@ from netsim.cli.calibrate import calibrate
 from netsim.cli.doctor import doctor
 from netsim.cli.fetch import fetch
 from netsim.cli.flows import flows
+from netsim.cli.new import new
 from netsim.cli.options import Command, show_help
 from netsim.cli.recommend import recommend
 from netsim.cli.run import run
@@ -30,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (simulate, run, fetch, flows, study, recommend, calibrate, validate, doctor):
+for command in (simulate, run, fetch, flows, study, recommend, calibrate, validate, doctor, new):
     app.command(cls=Command)(command)
 app.add_typer(topology, name="topology", short_help=str(topology.info.help))
 

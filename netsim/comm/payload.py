@@ -167,9 +167,15 @@ def size_rule(rule: Callable[..., Any]) -> Callable[[Callable[P, R]], Callable[P
                 return rule(*args, **kwargs)  # type: ignore[no-any-return]
             return function(*args, **kwargs)
 
+        call.has_size_rule = True  # type: ignore[attr-defined]
         return call
 
     return decorate
+
+
+def has_size_rule(function: Callable[..., Any]) -> bool:
+    """Return whether a function was given a :func:`size_rule`."""
+    return getattr(function, "has_size_rule", False)
 
 
 def in_place(function: Callable[P, R]) -> Callable[P, R]:

@@ -12,6 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from algorithms import is_users
+from algorithms.own import check_for_ranks
 from netsim._util.errors import NetsimError, NonFiniteGradientError, UsageError, reason_of, shown
 from netsim._util.interrupts import ended_politely
 from netsim._util.progress import OnRound, ignore
@@ -24,6 +26,7 @@ from netsim.distributed.rank_main import TRAIN, check_backend, process_group, ra
 from netsim.distributed.supervision import GRACE_S, die_with, stop, supervise
 from netsim.experiment.configuration import Experiment
 from netsim.experiment.results import Result
+from netsim.simulator.rehearsal import rehearse
 from netsim.simulator.session import load_task
 from netsim.training.workloads import is_own
 from topologies import servers_of
@@ -69,6 +72,9 @@ def launch(
     RankFailedError
         If a rank fails before there is any result.
     """
+    for name in filter(is_users, experiment.algorithms):
+        check_for_ranks(name)
+    rehearse(experiment)
     task, _, _ = load_task(experiment, "cpu")  # refuse here, before ranks exist, what every rank would refuse
     ranks = ranks_of(experiment)
     check_memory(f"{ranks:,} processes", ranks * RANK_BYTES, "start fewer with --nproc")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from algorithms import OWN_OPTIONS, build_algorithm, class_of, own_options, settings_of
+from algorithms import OWN_OPTIONS, build_algorithm, class_of, is_users, own_options, settings_of
 from algorithms.selection import How, Selector, entries
 from netsim._util.errors import InfeasibleError, UsageError, shown
 from netsim._util.options import read_fields
@@ -390,7 +390,7 @@ class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions)
         """
         values = asdict(self) | {"rounds": self.round_count}
         config = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
-        settings = [settings_of(algorithm) for algorithm in self.algorithms]
+        settings = [settings_of(algorithm) for algorithm in self.algorithms if not is_users(algorithm)]
         for name, option in OWN_OPTIONS.items():
             chosen = [setting[name] for setting in settings if name in setting]
             config[name] = chosen[0] if chosen and chosen.count(chosen[0]) == len(chosen) else option.default

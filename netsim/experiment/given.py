@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from algorithms import OWN_OPTIONS, owners_of, with_options
+from algorithms import OWN_OPTIONS, is_users, owners_of, with_options
 from netsim._util.errors import UsageError, check_choice, check_digits, shown, unknown
 from netsim._util.options import Choice, Option, declared
 from netsim._util.units import in_python
@@ -93,7 +93,10 @@ def _with_own_options(config: Mapping[str, Any]) -> dict[str, Any]:
     settings = {name: config[name] for name in OWN_OPTIONS if config.get(name) is not None}
     options = {name: value for name, value in config.items() if name not in OWN_OPTIONS}
     if settings and "algorithms" in options:
-        options["algorithms"] = tuple(with_options(algorithm, **settings) for algorithm in options["algorithms"])
+        options["algorithms"] = tuple(
+            algorithm if is_users(algorithm) else with_options(algorithm, **settings)
+            for algorithm in options["algorithms"]
+        )
     return options
 
 

@@ -9,7 +9,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from algorithms import ALGORITHMS, variant_of
+from algorithms import ALGORITHMS, check_titles, is_users, name_of, text_of, variant_of
+from algorithms.own import load_class
 from algorithms.selection import HOWS
 from netsim._util.errors import UsageError, shown
 from netsim._util.options import Bandwidth, Choice, Duration, Kind, Number, OnOff, Text, Whole, option, several
@@ -47,7 +48,7 @@ ROUND = Whole(0)
 
 
 class Algorithms(Kind):
-    """Names of algorithms: text with commas, or several."""
+    """Algorithms: text of names with commas, or several names, classes or objects."""
 
     choices: ClassVar[Any] = ALGORITHMS
 
@@ -55,17 +56,23 @@ class Algorithms(Kind):
         """Return the names; raise UsageError for an unknown or repeated one."""
         if isinstance(value, str):
             value = tuple(several(value))
-        if not isinstance(value, list | tuple):
-            raise UsageError(f"{name} {shown(value)} must be a name or several, such as 'dense,gtopk'")
-        if not value:
+        elif not isinstance(value, list | tuple):
+            value = (text_of(value),)
+        names: tuple[str, ...] = tuple(map(text_of, value))
+        if not names:
             raise UsageError("no algorithm was named; name at least one, such as gtopk")
         named: dict[Any, str] = {}
-        for algorithm in value:
+        for algorithm in names:
+            if not isinstance(algorithm, str):
+                raise UsageError(f"{name} {shown(algorithm)} must be a name or several, such as 'dense,gtopk'")
+            if is_users(algorithm) and ":" in name_of(algorithm):
+                load_class(name_of(algorithm))
             if (earlier := named.get(variant_of(algorithm))) is not None:
                 first = "" if earlier == algorithm else f", first as {earlier!r}"
                 raise UsageError(f"{name} {algorithm!r} was named twice{first}; name each once")
             named[variant_of(algorithm)] = algorithm
-        return tuple(value)
+        check_titles(names)
+        return names
 
     def write(self, value: tuple[str, ...]) -> str:
         """Return the names with commas between."""
@@ -204,7 +211,8 @@ class AlgorithmOptions:
     algorithms: tuple[str, ...] = option(
         DEFAULT_ALGORITHMS,
         Algorithms(),
-        "Algorithms to compare, with commas: {choices}. An algorithm's own options follow its name: gtopk:KEY=VALUE.",
+        "Algorithms to compare, with commas: {choices}, or your own: FILE.py:CLASS or package.module:CLASS. An "
+        "algorithm's own options follow its name: gtopk:KEY=VALUE.",
         name="algorithm",
     )
     density: float | None = option(
@@ -251,8 +259,8 @@ class TrainingOptions:
     workload: str = option(
         DEFAULT,
         Text(DEFAULT),
-        f"What is trained: {', '.join(WORKLOADS)}, or your own module:factory. The module is searched among installed "
-        "packages, then in the current folder.",
+        f"What is trained: {', '.join(WORKLOADS)}, or your own FILE.py:factory or module:factory. The module is "
+        "searched among installed packages, then in the current folder.",
     )
     data: str | None = option(
         None,

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from algorithms import ALGORITHMS
+from algorithms.own import own_classes
 from netsim._util.checksummed_file import STRANGE, as_written, sealed, write_sealed
 from netsim._util.errors import NetsimError, UsageError, in_one_line, reason_of, shown
 from netsim._util.system import version
@@ -29,7 +30,7 @@ from netsim.experiment.given import option_of
 from netsim.experiment.results import Result
 from netsim.network.fabric import Link
 from netsim.simulator.observer import RunObserver
-from netsim.training.algorithm import State
+from netsim.training.algorithm import Algorithm, State
 from netsim.training.costs import ReportedCosts
 from netsim.training.loop import Trained
 
@@ -304,10 +305,14 @@ def _forms() -> tuple[type[BaseModel], type[BaseModel]]:
     return header, form(results=list[result], measured=measured, running=running | None)  # type: ignore[valid-type]
 
 
-@functools.cache
 def _classes() -> dict[str, type]:
     """Return the classes whose objects a file may contain, by name."""
-    remembered = [memory for algorithm in ALGORITHMS.values() for memory in algorithm.remembers]
+    return _classes_of((*ALGORITHMS.values(), *own_classes()))
+
+
+@functools.lru_cache(maxsize=16)
+def _classes_of(algorithms: tuple[type[Algorithm], ...]) -> dict[str, type]:
+    remembered = [memory for algorithm in algorithms for memory in algorithm.remembers]
     return {
         f"{kind.__module__}.{kind.__qualname__}": kind
         for kind in (Trained, State, Dense, Sparse, SizeOnly, Flag, Bundle, tuple, *remembered)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from algorithms import name_of
 from netsim._util.errors import UsageError
+from netsim._util.options import several
 from netsim._util.storage import content_of
 from netsim.experiment.configuration import Experiment
 from netsim.study.kinds import Point
@@ -36,11 +38,20 @@ def experiments_of(points: Sequence[Point]) -> list[Experiment]:
 
 
 def check_no_code(point: Point) -> None:
-    """Raise UsageError for a workload that is user code: settings may come from a file, and a file must run no code."""
-    if is_own(str(point.get("workload", ""))):
-        raise UsageError(
-            f"workload {point['workload']!r} is your own code, which a study does not run; name a built-in workload"
-        )
+    """Raise UsageError for user code: settings may come from a file, and a file must run no code."""
+    for option in ("algorithm", "workload"):
+        for text in several(str(point.get(option, ""))):
+            if names_code(option, text):
+                raise UsageError(
+                    f"{option} {text!r} is your own code, which a study does not run; name a built-in {option}"
+                )
+
+
+def names_code(option: str, text: str) -> bool:
+    """Return whether the value of an option names a user's own code."""
+    if option == "algorithm":
+        return ":" in name_of(text)
+    return is_own(text)
 
 
 def _experiment_of(point: Point) -> Experiment:

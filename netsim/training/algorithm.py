@@ -11,7 +11,7 @@ memory and over torch.distributed alike, and a checkpoint can save the memory of
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from typing import Any, ClassVar, NamedTuple, Self, TypeAlias
 
 from netsim._util.options import Option
 from netsim.comm.payload import Vector
@@ -38,7 +38,7 @@ class Algorithm:
     Attributes
     ----------
     name, title
-        The name on the command line, and the name in tables and sentences.
+        The name on the command line, and the name in tables and sentences; the name of the class by default.
     sparse
         Whether the algorithm selects k of d entries.
     uses_server
@@ -70,6 +70,19 @@ class Algorithm:
     corrects_momentum: ClassVar[bool] = False
     overlaps: ClassVar[bool] = True
     remembers: ClassVar[tuple[type, ...]] = ()
+    arguments: tuple[tuple[Any, ...], dict[str, Any]]
+    """What the constructor was given, from which an equal object can be built in another process."""
+
+    def __init_subclass__(cls) -> None:
+        for name in ("name", "title"):
+            if name not in vars(cls):
+                setattr(cls, name, cls.__name__)
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Return a new object that remembers the arguments of its constructor."""
+        created = super().__new__(cls)
+        created.arguments = args, kwargs
+        return created
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name})"

@@ -7,7 +7,6 @@ a workload is built.
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from netsim._util.errors import UsageError, unknown
+from netsim._util.user_code import imported
 from netsim.training.workloads.data import DATA, IMAGES, SYNTHETIC, SampleShape, data_names, joint_shape
 
 if TYPE_CHECKING:
@@ -231,18 +231,11 @@ def _defaults_kept(name: str) -> Iterator[None]:
 
 
 def _imported(name: str) -> Callable[[int], Any]:
-    """Return the user's factory; its module may be in the current folder, which is searched last."""
-    from netsim.training.workloads.user_code import blaming, seeded
+    """Return the user's factory."""
+    from netsim.training.workloads.user_code import seeded
 
-    if (here := os.getcwd()) not in sys.path:  # noqa: PTH109 (a string, as sys.path holds)
-        sys.path.append(here)
-    module, _, function = name.partition(":")
-    if module.endswith(".py"):
-        better = module.removesuffix(".py").strip("./").replace("/", ".")
-        raise UsageError(f"workload {name!r} must name a module, not a file; write '{better}:{function}'")
-    hint = "; expected module:factory of a module in this folder, or installed"
-    with _defaults_kept(name), seeded(0), redirect_stdout(sys.stderr), blaming(repr(name), "importing it", hint):
-        factory = attribute(name)
+    with _defaults_kept(name), seeded(0):
+        factory = imported("workload", name, "module:factory or FILE.py:factory")
     if not callable(factory):
         raise UsageError(f"workload {name!r}: {type(factory).__name__} cannot be called; expected a function of a seed")
     return factory  # type: ignore[no-any-return]

@@ -1,0 +1,344 @@
+"""Users' own algorithms: named by file or module, given from Python, and the rules that a rehearsal checks."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import netsim
+from algorithms import ALGORITHMS, class_of, title_of
+from algorithms.dense import DenseRing
+from netsim._util import user_code
+from netsim._util.errors import UsageError
+from netsim.cli.main import main
+from netsim.comm.collectives import ring_all_reduce
+from netsim.comm.payload import Vector
+from netsim.comm.worker import Worker
+from netsim.experiment.configuration import Experiment
+from netsim.simulator import rehearsal
+from netsim.study.checks import check_no_code
+from netsim.training.algorithm import Algorithm
+
+HEADER = """
+from netsim.comm.collectives import ring_all_reduce
+from netsim.comm.payload import Dense, SizeOnly, size_rule
+from netsim.training.algorithm import Algorithm
+
+"""
+WRITTEN = (
+    HEADER
+    + """
+class Ring(Algorithm):
+    def __init__(self, factor: float = 1.0, rounds: int = 1, mode: str = "plain", loud: bool = False) -> None:
+        self.factor = factor
+
+    async def exchange(self, worker, vector, memory, template):
+        return await ring_all_reduce(worker, vector), None
+"""
+)
+
+
+class Own(Algorithm):
+    """The ring all-reduce, as a user writes it."""
+
+    def __init__(self, k: int = 1, rate: float = 0.5) -> None:
+        self.k = k
+        self.rate = rate
+
+    async def exchange(self, worker: Worker, vector: Any, memory: None, template: Vector) -> tuple[Vector, None]:
+        """Return the sum."""
+        return await ring_all_reduce(worker, vector), None
+
+
+def written(folder: Path, text: str, name: str = "mine.py") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def timed(algorithm: Any, **options: Any) -> list[float]:
+    report = netsim.simulate(**{"workers": 8, "timing_only": True, "elements": 10_000, **options}, algorithm=algorithm)
+    return [result.round_time_s for result in report.results]
+
+
+def test_a_file_a_module_a_class_and_an_object_serve_as_a_name_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    written(tmp_path, WRITTEN, "ring_of_mine.py")
+    [expected] = timed("dense:segment=none")
+    for algorithm in ("./ring_of_mine.py:Ring", "ring_of_mine:Ring", "ring_of_mine:Ring:factor=0.5", Own, Own(k=3)):
+        assert timed(algorithm) == [expected]
+    assert timed([Own(k=3), Own(k=4), "gtopk", DenseRing(segment="none")])[::3] == [expected, expected]
+
+
+def test_the_arguments_of_an_object_are_its_options() -> None:
+    report = netsim.simulate(workers=2, timing_only=True, elements=100, algorithm=[Own(3, rate=1e-7 / 3), DenseRing])
+    assert [result.title for result in report.results] == ["Own (k 3, rate 3.33333e-08)", "dense"]
+    name = report.results[0].algorithm
+    built = Experiment.of(algorithm=name).algorithm(name, (100,))
+    assert isinstance(built, Own)
+    assert (built.k, built.rate) == (3, 1e-7 / 3)
+    assert report.results[1].algorithm == "dense"
+
+
+def test_constructor_parameters_are_options_of_their_defaults_type(tmp_path: Path) -> None:
+    name = f"{written(tmp_path, WRITTEN)}:Ring"
+    assert title_of(f"{name}:factor=2,loud=true") == "Ring (factor 2, loud)"
+    for wrong, message in (("rounds=x", "not a whole number"), ("factor=inf", "finite"), ("fctor=1", "did you mean")):
+        with pytest.raises(UsageError, match=message):
+            Experiment.of(algorithm=f"{name}:{wrong}")
+
+
+def test_a_file_that_changed_is_imported_anew(tmp_path: Path) -> None:
+    path = written(tmp_path, WRITTEN)
+    timed(f"{path}:Ring")
+    path.write_text(WRITTEN.replace("mode", "manner"))
+    os.utime(path, ns=(0, 0))
+    timed(f"{path}:Ring:manner=plain")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("missing.py:Ring", "was not found; give the path of a Python file"),
+        ("mine.py:Rign", "has no attribute 'Rign' (did you mean 'Ring'?)"),
+        ("mine.py:size_rule", "is of type function; expected a subclass of netsim.training.algorithm.Algorithm"),
+        ("mine.py:Dense", "is class Dense; expected a subclass"),
+        ("mine.py:Algorithm", "it has no exchange; define async def exchange(...)"),
+        ("no_such_package.module:Ring", "ModuleNotFoundError"),
+    ],
+)
+def test_a_name_that_is_no_algorithm_is_refused_in_one_line(
+    name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path, WRITTEN)
+    with pytest.raises(UsageError) as raised:
+        Experiment.of(algorithm=name)
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+BROKEN = {
+    "a received payload is changed": (
+        """
+        other = await worker.sendrecv((worker.rank + 1) % worker.workers, vector,
+                                      (worker.rank - 1) % worker.workers, vector)
+        other.values.add_(1)
+        return await ring_all_reduce(worker, other), None
+""",
+        "between mine.py:8 and mine.py:11; a payload never changes",
+    ),
+    "the values of a payload are replaced": (
+        """
+        vector.values += 1  #!
+        return await ring_all_reduce(worker, vector), None
+""",
+        "a payload never changes",
+    ),
+    "a function changes what was sent": (
+        """
+        await worker.sendrecv((worker.rank + 1) % worker.workers, vector, (worker.rank - 1) % worker.workers, vector)
+        return await worker.compute("merge", double, vector), None
+""",
+        "was changed by double (mine.py:",
+    ),
+    "a send is not awaited": (
+        """
+        worker.send((worker.rank + 1) % worker.workers, vector)  #!
+        return await ring_all_reduce(worker, vector), None
+""",
+        "was not awaited",
+    ),
+    "a send is not awaited, and its receiver waits": (
+        """
+        worker.send((worker.rank + 1) % worker.workers, vector)  #!
+        return await worker.recv((worker.rank - 1) % worker.workers, vector), None
+""",
+        "worker.send at mine.py:",
+    ),
+    "ranks end with different sums": ("\n        return vector, None\n", "the same sum on every rank"),
+    "nobody sends": (
+        "\n        return await worker.recv((worker.rank - 1) % worker.workers, vector), None\n",
+        "the algorithm deadlocks",
+    ),
+    "no size rule": (
+        """
+        summed = await ring_all_reduce(worker, vector)
+        return await worker.replicated("merge", halve, summed), None
+""",
+        "halve (mine.py:",
+    ),
+    "values are read outside of a function": (
+        """
+        total = float(vector.values.sum())  #!
+        return await ring_all_reduce(worker, vector), None
+""",
+        "read values only in functions given to worker.compute",
+    ),
+    "another error": (
+        """
+        total = vector.vales  #!
+        return await ring_all_reduce(worker, vector), None
+""",
+        "AttributeError ('Dense' object has no attribute 'vales') in its exchange, at mine.py:",
+    ),
+    "something else is awaited": (
+        """
+        import asyncio
+        await asyncio.sleep(0)  #!
+        return await ring_all_reduce(worker, vector), None
+""",
+        "which is not a netsim request",
+    ),
+}
+FUNCTIONS = """
+
+def double(vector):
+    vector.values.mul_(2)
+    return vector
+
+def halve(vector):
+    return Dense(vector.values / 2)
+"""
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_broken_rule_is_named_with_file_and_line(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    body, message = BROKEN[what]
+    text = HEADER + f"class Broken(Algorithm):\n    async def exchange(self, worker, vector, memory, template):{body}"
+    written(tmp_path, text + FUNCTIONS)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError) as raised:
+        netsim.simulate(workers=4, timing_only=True, elements=1000, algorithm="mine.py:Broken")
+    said = str(raised.value)
+    assert message in said
+    assert "\n" not in said
+    assert said.startswith("algorithm 'mine.py:Broken'")
+    marked = [number for number, line in enumerate(text.splitlines(), 1) if line.endswith("#!")]
+    assert all(f"mine.py:{number}" in said for number in marked)
+
+
+def test_an_exchange_that_is_no_coroutine_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path, WRITTEN.replace("async def exchange", "def exchange").replace("await ", ""))
+    with pytest.raises(UsageError, match=r"\(mine\.py:11\): exchange is not a coroutine; write async def exchange"):
+        timed("mine.py:Ring")
+
+
+@pytest.mark.parametrize("name", list(ALGORITHMS))
+def test_netsims_own_algorithms_break_no_rule(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rehearsal, "is_users", lambda text: True)
+    rehearsal.rehearse(Experiment.of(algorithm=name, timing_only=True))
+
+
+def test_a_study_runs_no_code_that_its_settings_name() -> None:
+    for point in ({"algorithm": "./mine.py:Mine"}, {"algorithm": "dense,mine:Mine:k=3"}, {"workload": "mine:make"}):
+        with pytest.raises(UsageError, match="is your own code, which a study does not run"):
+            check_no_code(point)
+    check_no_code({"algorithm": "topk:gather=bruck,dense", "workload": "digits-mlp"})
+
+
+def test_two_algorithms_with_one_title_are_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, WRITTEN.replace("    def __init__", '    title = "Top-k"\n    def __init__'))
+    with pytest.raises(UsageError, match="have the same title 'Top-k'; change one"):
+        Experiment.of(algorithm=f"topk,{path}:Ring")
+
+
+def test_a_class_that_ranks_cannot_import_is_refused_before_they_start() -> None:
+    class Local(Own):
+        """A class inside a function."""
+
+    assert timed(Local) == timed(Own)
+    with pytest.raises(UsageError, match="define it at the top level of a file"):
+        netsim.run(workers=2, algorithm=Local)
+
+
+def test_an_object_with_an_argument_that_no_text_holds_is_refused() -> None:
+    class Callback(Own):
+        """An algorithm with a function as its argument."""
+
+        def __init__(self, decay: Any = None) -> None:
+            super().__init__()
+
+    with pytest.raises(UsageError, match=r"Callback\(decay=<built-in function len>\)"):
+        Experiment.of(algorithm=Callback(decay=len))
+
+
+def test_a_script_that_calls_netsim_while_it_is_imported_is_told_so(tmp_path: Path) -> None:
+    path = written(tmp_path, WRITTEN + "\nimport netsim\nnetsim.simulate(algorithm=Ring)\n")
+    with pytest.raises(UsageError, match=r"call it under if __name__ == '__main__':$"):
+        timed(f"{path}:Ring")
+
+
+def test_an_installed_package_adds_algorithms_by_entry_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Point:
+        """An entry point as importlib.metadata finds it."""
+
+        def __init__(self, name: str, load: Any) -> None:
+            self.name, self.value, self.load = name, "package:Class", load
+
+    points = [Point("theirs", lambda: Own), Point("broken", lambda: 1 / 0), Point("dense", lambda: Own)]
+    monkeypatch.setattr(user_code.importlib.metadata, "entry_points", lambda group: points)
+    monkeypatch.setattr("algorithms.ALGORITHMS", ALGORITHMS.copy())
+    monkeypatch.setattr("algorithms.UNUSABLE", {})
+    import algorithms
+
+    algorithms._add_plugins()
+    assert class_of("theirs") is Own
+    assert class_of("dense") is DenseRing
+    with pytest.raises(
+        UsageError, match=r"'broken': ZeroDivisionError \(division by zero\) in importing package:Class"
+    ):
+        class_of("broken")
+    with pytest.raises(UsageError, match="theirs"):
+        class_of("unknown")
+
+
+def test_new_algorithm_writes_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "algorithm", "my_blocks.py"]) == 0
+    assert main(["new", "algorithm", "my_blocks.py"]) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert main(["new", "algorithm", "my-blocks.py"]) == 2
+    assert "must be the name of a Python module" in capsys.readouterr().err
+    # 2 (P-1) messages of a chunk, 1/P of a block of 1/10 of 640,000 float32 values at 1 Gbit/s, after 50 µs each.
+    [took, _] = timed(["./my_blocks.py:MyBlocks:blocks=10", "gtopk"], workers=64, elements=640_000, latency="50us")
+    assert took == pytest.approx(2 * 63 * (50e-6 + 640_000 / 10 / 64 * 32 / 1e9))
+
+
+@pytest.mark.slow
+@pytest.mark.real
+def test_new_algorithm_passes_its_test_and_runs_on_real_ranks_as_simulated(tmp_path: Path) -> None:
+    def netsim_in(*arguments: str) -> None:
+        subprocess.run([sys.executable, "-m", *arguments], cwd=tmp_path, check=True, timeout=300)
+
+    netsim_in("netsim", "new", "algorithm", "mine.py")
+    netsim_in("pytest", "-q", "-p", "no:cacheprovider", "test_mine.py")
+    netsim_in(
+        "netsim", "run", "--nproc", "3", "--algorithm", "./mine.py:Mine:blocks=2", "--rounds", "3", "--out", "real"
+    )
+    costs = ["--compute-time", "1ms", "--select-time", "0s", "--merge-time", "0s"]
+    netsim_in(
+        *("netsim", "simulate", "--workers", "3", "--algorithm", "./mine.py:Mine:blocks=2", "--rounds", "3"),
+        *("--out", "simulated", *costs),
+    )
+    import json
+
+    [real], [simulated] = (json.loads((tmp_path / name).read_text())["results"] for name in ("real", "simulated"))
+    assert real["parameters_sha256"] == simulated["parameters_sha256"]
+
+
+def test_a_name_with_options_is_kept_in_the_config() -> None:
+    report = netsim.simulate(workers=2, timing_only=True, elements=100, algorithm=[Own(k=3), "sasg"])
+    again = Experiment.from_config(report.config)
+    assert again.algorithms == ("tests.test_own_algorithms:Own:k=3", "sasg")
+    assert torch.equal(netsim.exchange(Own(k=3), torch.ones(2, 5)).aggregated, torch.full((5,), 2.0))
