@@ -96,13 +96,17 @@ class LazyRounds(Sequence[Round]):
     """`count` rounds; ``make(index)`` makes a round when it is first used.
 
     ``of(rank)`` returns the indices of the rounds in which a rank takes part, in ascending order; without it, every
-    rank takes part in all.
+    rank takes part in all. `pairs` are those of every round, if all have the same.
     """
 
     def __init__(
-        self, count: int, make: Callable[[int], Round], of: Callable[[int], Iterable[int]] | None = None
+        self,
+        count: int,
+        make: Callable[[int], Round],
+        of: Callable[[int], Iterable[int]] | None = None,
+        pairs: Pairs | None = None,
     ) -> None:
-        self._count, self._make, self._of = count, functools.cache(make), of
+        self._count, self._make, self._of, self._pairs = count, functools.cache(make), of, pairs
 
     def __len__(self) -> int:
         return self._count
@@ -116,6 +120,13 @@ class LazyRounds(Sequence[Round]):
     def of(self, rank: int) -> Iterable[int]:
         """Return the indices of the rounds that a rank takes part in."""
         return range(self._count) if self._of is None else self._of(rank)
+
+    @property
+    def messages(self) -> int:
+        """The number of messages of all rounds, which need not be made for it if all have the same pairs."""
+        if self._pairs is not None:
+            return self._count * len(self._pairs.src)
+        return sum(len(round_.pairs.src) for round_ in self)
 
     def made(self, rank: int) -> Iterator[Round]:
         """Yield the rounds that a rank takes part in."""

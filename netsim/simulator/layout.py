@@ -9,7 +9,7 @@ import numpy as np
 
 from netsim._util.arrays import IntArray
 from netsim.comm.payload import Payload
-from netsim.comm.schedule import Pairs, Repeated, Round, Schedule, schedule_at, size_of
+from netsim.comm.schedule import LazyRounds, Pairs, Repeated, Round, Schedule, schedule_at, size_of
 from netsim.comm.worker import Collective, Compute, Worker, evaluate
 
 T = TypeVar("T")
@@ -56,6 +56,8 @@ class SizedRounds(Sequence[SizedRound]):
     @property
     def messages(self) -> int:
         """The number of messages of all rounds, for which no round is sized."""
+        if isinstance(self._rounds, LazyRounds):
+            return self._rounds.messages
         return sum(len(round_.pairs.src) for round_ in self._rounds)
 
 

@@ -123,4 +123,4 @@ def _hops(workers: int, slices: int, behind: int) -> LazyRounds:
         step, place = divmod(index, slices)
         return Round(to_the_next, lambda src, dst: (src - step - behind) * slices + place)
 
-    return LazyRounds((workers - 1) * slices, hop)
+    return LazyRounds((workers - 1) * slices, hop, pairs=to_the_next)
