@@ -32,6 +32,7 @@ from netsim.simulator.event_engine import SimulatedTransport
 from netsim.simulator.exchange_time import exchange_time
 from netsim.simulator.scheduler import InMemoryTransport, RankScheduler
 from netsim.training.costs import AssumedCosts
+from tests.command import run
 from tests.strategies import gradients
 from topologies import TOPOLOGIES
 from topologies.builder import Shape
@@ -342,6 +343,16 @@ def test_slices_are_charged_their_share_of_a_merge() -> None:
 def test_titles_name_slices_that_are_not_the_default(algorithm: str, title: str) -> None:
     (result,) = netsim.simulate(workers=2, algorithm=algorithm, timing_only=True, elements=1000, k=10).results
     assert result.title == title
+
+
+@pytest.mark.parametrize(("algorithm", "size"), [("dense", "50 MB"), ("topk", "80 MB")])
+def test_too_many_slices_are_one_line(capsys: pytest.CaptureFixture[str], algorithm: str, size: str) -> None:
+    """A chunk of d/2 values, or k values and indices."""
+    sizes = "--workers 2 --elements 25000000 --k 10000000"
+    ran = run(capsys, f"simulate --timing-only {sizes} --algorithm {algorithm}:segment=100B")
+    assert (ran.code, ran.out) == (3, "")
+    assert f"{size} in slices of 100 B are" in ran.err
+    assert ran.err.count("\n") == 1
 
 
 def test_auto_is_nccls_slice_and_a_chunk_of_one_slice_is_the_textbooks_ring() -> None:

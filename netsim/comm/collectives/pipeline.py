@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from netsim._util.errors import InfeasibleError
+from netsim._util.units import format_bytes
 from netsim.comm.payload import Vector, add
 from netsim.comm.schedule import Combine
 from netsim.comm.worker import Compute, Worker
+
+MOST_SLICES = 2**15
+"""Most slices of a chunk. The longest vector in slices of 512 KiB has as many."""
 
 
 class Pipeline(NamedTuple):
@@ -31,8 +36,12 @@ class Pipeline(NamedTuple):
     fewest: int = 1
 
     def slices(self, size: int) -> int:
-        """Return the number of slices of a chunk of `size` bytes."""
-        return max(1, self.fewest, -(-size // self.slice_bytes))
+        """Return the number of slices of a chunk of `size` bytes; raise InfeasibleError for more than `MOST_SLICES`."""
+        slices = max(1, self.fewest, -(-size // self.slice_bytes))
+        if slices > MOST_SLICES:
+            cut = f"{format_bytes(size)} in slices of {format_bytes(self.slice_bytes)}"
+            raise InfeasibleError(f"{cut} are {slices:,} slices; take larger ones, at most {MOST_SLICES:,}")
+        return slices
 
     def ahead(self, slices: int) -> int:
         """Return how many rounds of one slice are posted ahead, if a chunk has that many slices."""
