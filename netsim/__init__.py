@@ -20,6 +20,7 @@ TYPE_CHECKING = False  # as checkers of types read it; typing itself takes time,
 if TYPE_CHECKING:
     from typing import Any
 
+    from netsim import ddp as ddp
     from netsim._util.errors import NetsimError as NetsimError
     from netsim._util.errors import UsageError as UsageError
     from netsim.api import exchange as exchange
@@ -37,7 +38,8 @@ _HOMES = {
     "Report": "netsim.experiment.results",
     "Result": "netsim.experiment.results",
 }
-__all__ = [*_HOMES, "__version__"]
+_ROOMS = ("ddp",)
+__all__ = [*_HOMES, *_ROOMS, "__version__"]
 
 
 def __getattr__(name: str) -> "Any":
@@ -47,6 +49,8 @@ def __getattr__(name: str) -> "Any":
         from netsim._util.system import version
 
         return version()
+    if name in _ROOMS:
+        return importlib.import_module(f"{__name__}.{name}")
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'netsim' has no attribute {name!r}")

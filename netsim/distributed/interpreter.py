@@ -66,6 +66,8 @@ class RankInterpreter:
         Where vectors are, and the backend of the process group.
     sends
         When a send is done: ``eager`` or ``rendezvous``.
+    group
+        The process group of the ranks; by default all processes.
 
     Attributes
     ----------
@@ -75,10 +77,12 @@ class RankInterpreter:
         Times of this coroutine and of those that it forked, in seconds.
     """
 
-    def __init__(self, worker: Worker, device: str, backend: str, sends: Sends = "eager") -> None:
+    def __init__(
+        self, worker: Worker, device: str, backend: str, sends: Sends = "eager", group: dist.ProcessGroup | None = None
+    ) -> None:
         self._worker = worker
         # The group's own send and recv skip the look-ups that dist.isend and dist.irecv make at every call.
-        group = dist.group.WORLD
+        group = dist.group.WORLD if group is None else group
         assert group is not None, "this process is not in the group"
         self._group = group
         self._device, self._backend, self._sends = device, backend, sends
@@ -174,7 +178,7 @@ class RankInterpreter:
 
         Ranks fork in one order. In threads, nccl might begin exchanges in different orders at two ranks, and deadlock.
         """
-        beside = RankInterpreter(request.worker, self._device, self._backend, self._sends)
+        beside = RankInterpreter(request.worker, self._device, self._backend, self._sends, self._group)
         beside.timeline = self.timeline
         if self._on_gpu:
             return Received(beside._drive(request.coroutine))
@@ -285,11 +289,14 @@ class RankInterpreter:
             transfer.wait()
         theirs = Header.decode(words, receiving.operation, receiving.step, recv.tag, receiving)
         buffer = torch.empty(theirs.body_bytes, dtype=torch.uint8, device=self._wire_device)
-        batch = [dist.P2POp(dist.isend, body, send.dst)] if body.numel() else []
-        batch += [dist.P2POp(dist.irecv, buffer, recv.src)] if buffer.numel() else []
+        batch = [self._operation(dist.isend, body, send.dst)] if body.numel() else []
+        batch += [self._operation(dist.irecv, buffer, recv.src)] if buffer.numel() else []
         for work in dist.batch_isend_irecv(batch) if batch else ():
             wait(work, receiving)
         return self._unpack(recv, receiving, words, buffer)
+
+    def _operation(self, kind: Callable[..., Any], tensor: torch.Tensor, peer: int) -> dist.P2POp:
+        return dist.P2POp(kind, tensor, dist.get_global_rank(self._group, peer), self._group)
 
     @property
     def _wire_device(self) -> str:

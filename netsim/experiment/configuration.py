@@ -275,10 +275,14 @@ class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions)
         if len(pieces) == 1:
             return self._algorithm(name, self.selector(tensors), 0)
         buckets = [
-            Bucket(piece, self._algorithm(name, self.selector(tensors, piece), index), index % servers)
+            Bucket(piece, self.bucket_algorithm(name, tensors, piece, index), index % servers)
             for index, piece in enumerate(pieces)
         ]
         return Overlapped(buckets, self.communicator == "serial")
+
+    def bucket_algorithm(self, name: str, tensors: tuple[int, ...], piece: Piece, index: int) -> Algorithm:
+        """Return the algorithm that exchanges a `piece` of a vector with these tensors as its bucket `index`."""
+        return self._algorithm(name, self.selector(tensors, piece), index)
 
     def _exchanged(
         self, name: str, tensors: tuple[int, ...], ready: Sequence[float] | None = None

@@ -1,0 +1,227 @@
+"""The communication hook: one exchange for each bucket of gradients, beside the backward pass."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+
+from netsim._util.errors import NonFiniteGradientError, UsageError
+from netsim.comm.payload import Dense, SizeOnly
+from netsim.comm.worker import Worker
+from netsim.ddp.memory import Leaves, ParameterMemory
+from netsim.distributed.interpreter import RankInterpreter
+from netsim.training.algorithm import Algorithm
+from netsim.training.sgd import dense_values
+
+AlgorithmOf = Callable[[tuple[int, ...], int], Algorithm]
+"""``algorithm_of(sizes, index)`` returns the algorithm for the bucket with this index and these tensors."""
+
+
+class BucketGradients(NamedTuple):
+    """The gradients of a bucket by parameter, in the model's order; they are views of the `buffer`."""
+
+    number: int
+    step: int
+    views: dict[str, torch.Tensor]
+    buffer: torch.Tensor
+
+
+class ExchangeHook:
+    """The state of the hook on one rank, as :func:`netsim.ddp.register` returns it.
+
+    A thread exchanges the buckets one after another, in the order in which DDP hands them over, which is the same on
+    all ranks. The backward pass goes on meanwhile.
+
+    The vector that is exchanged has the order of the model's parameters, as in simulations, whatever the order in the
+    bucket. Gradients of 16 bits are exchanged as float32: a residual of 16 bits would lose small gradients.
+
+    DDP drops what a hook returns for a parameter that no rank has used (``find_unused_parameters``). The exchange
+    leaves such a parameter out, so that its residual stays.
+
+    Parameters
+    ----------
+    text
+        The algorithm with its options.
+    algorithm_of
+        Builds the algorithm of a bucket.
+    names
+        The parameters that are trained, with their names, in the model's order.
+    worker, interpreter
+        This rank, and what answers its requests.
+    group
+        The ranks that exchange; nothing else communicates in this group.
+    finds_unused
+        Whether DDP looks for parameters that are not used.
+    scaler
+        The loss scaler of the training, if there is one.
+
+    Attributes
+    ----------
+    step
+        Number of exchanges so far; each follows a backward pass outside ``no_sync``.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        algorithm_of: AlgorithmOf,
+        names: dict[torch.nn.Parameter, str],
+        worker: Worker,
+        interpreter: RankInterpreter,
+        group: dist.ProcessGroup,
+        finds_unused: bool = False,
+        scaler: torch.amp.GradScaler | None = None,
+    ) -> None:
+        self.step = 0
+        self._text = text
+        self._algorithm_of = lru_cache(maxsize=None)(algorithm_of)
+        self._names = names
+        self._sizes = {name: parameter.numel() for parameter, name in names.items()}
+        self._places = {name: place for place, name in enumerate(self._sizes)}
+        self._worker, self._interpreter, self._group = worker, interpreter, group
+        self._finds_unused = finds_unused
+        self._scaler = scaler if scaler is not None and scaler.is_enabled() else None
+        self._memory = ParameterMemory()
+        self._before: dict[str, Leaves] = {}
+        self._step_before = self._overflowed = -1
+        # The number of torch's threads is each thread's own, and changes bits.
+        self._thread = ThreadPoolExecutor(1, "exchange", torch.set_num_threads, (torch.get_num_threads(),))
+
+    def __repr__(self) -> str:
+        return f"ExchangeHook({self._text}, {self._worker.workers} ranks, step {self.step})"
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes of values and indices that this rank has sent."""
+        return self._worker.traffic.bytes_up
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what this rank remembers: the step, and the vectors of its memory by parameter.
+
+        Ranks remember different vectors, so every rank saves its own. ``torch.load(…, weights_only=True)`` can load it.
+        """
+        return {"algorithm": self._text, "step": self.step, "memory": self._memory.by_parameter()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a :meth:`state_dict`; buckets may be others than when it was saved.
+
+        Raises
+        ------
+        UsageError
+            If it is that of another algorithm or model.
+        """
+        if state["algorithm"] != self._text:
+            raise UsageError(
+                f"state of algorithm {state['algorithm']!r} was given, expected that of {self._text!r}; register the "
+                "algorithm that was saved"
+            )
+        for name, vectors in state["memory"].items():
+            for leaf, values in vectors.items():
+                if values.numel() != self._sizes.get(name):
+                    raise UsageError(
+                        f"state has a {leaf} of {values.numel()} elements for parameter {name!r}, expected "
+                        f"{self._sizes.get(name, 'no such parameter')}; load the state of the same model"
+                    )
+        self.step = state["step"]
+        self._memory = ParameterMemory()
+        self._memory.put_back(state["memory"])
+
+    def start(self, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:  # type: ignore[name-defined]
+        """Begin the exchange of a bucket; the future holds the bucket's buffer with the mean over ranks."""
+        gradients = self._gradients(bucket)
+        self.step += bucket.is_last()
+        device = gradients.buffer.device
+        computed: Any = None
+        if device.type == "cuda":
+            computed = torch.cuda.current_stream(device).record_event()
+
+        def exchange(_: object) -> torch.Tensor:
+            if computed is not None:
+                computed.synchronize()
+            return self._exchange(gradients)
+
+        # `exchange` runs in the thread that sets the result. Its error becomes the future's, and so backward's.
+        begun: torch.futures.Future[None] = torch.futures.Future(devices=[device] if computed is not None else None)
+        exchanged = begun.then(exchange)
+        self._thread.submit(begun.set_result, None)
+        return exchanged
+
+    def _gradients(self, bucket: dist.GradBucket) -> BucketGradients:  # type: ignore[name-defined]
+        pairs = zip(bucket.parameters(), bucket.gradients(), strict=True)
+        views = {self._names[parameter]: view for parameter, view in pairs}
+        ordered = sorted(views, key=self._places.__getitem__)
+        return BucketGradients(bucket.index(), self.step, {name: views[name] for name in ordered}, bucket.buffer())
+
+    @torch.no_grad()
+    def _exchange(self, gradients: BucketGradients) -> torch.Tensor:
+        """Replace the gradients of a bucket by their mean over ranks, as the algorithm sees it; return the buffer."""
+        views = self._used(gradients.views) if self._finds_unused else gradients.views
+        if not views:
+            return gradients.buffer
+        vector = torch.cat([view.reshape(-1) for view in views.values()])
+        if vector.element_size() < 4:
+            vector = vector.float()
+        scale = 1.0 if self._scaler is None else self._scaler.get_scale()
+        vector /= scale
+        sizes = {name: view.numel() for name, view in views.items()}
+        if self._scaler is None:
+            self._check_finite(vector, gradients)
+        elif self._overflow(vector, gradients.step):
+            return gradients.buffer.fill_(torch.inf)  # the scaler of every rank then skips the step
+        mean = self._mean(Dense(vector), sizes, gradients.number, gradients.step)
+        mean *= scale
+        for view, piece in zip(views.values(), mean.split_with_sizes(list(sizes.values())), strict=True):
+            view.copy_(piece.view_as(view))
+        return gradients.buffer
+
+    def _mean(self, vector: Dense, sizes: dict[str, int], number: int, step: int) -> torch.Tensor:
+        """Return the sum (d,) of all ranks' vectors that the algorithm gives, divided by their number."""
+        algorithm = self._algorithm_of(tuple(sizes.values()), number)
+        memory = self._memory.take(sizes, lambda: algorithm.initial_memory(vector))
+        if self._scaler is not None:
+            self._before |= self._memory.by_parameter(sizes)
+        self._worker.step = step
+        total, memory = self._interpreter.run(algorithm.exchange(self._worker, vector, memory, vector))
+        self._interpreter.timeline.spent()  # forget the times
+        self._memory.keep(sizes, memory)
+        assert not isinstance(total, SizeOnly)
+        return dense_values(total) / self._worker.workers
+
+    def _used(self, views: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return the gradients that are not zero on all ranks."""
+        used = torch.tensor([bool(view.any()) for view in views.values()], dtype=torch.uint8)
+        dist.all_reduce(used, dist.ReduceOp.MAX, self._group)
+        return {name: view for (name, view), anywhere in zip(views.items(), used.tolist(), strict=True) if anywhere}
+
+    def _check_finite(self, vector: torch.Tensor, gradients: BucketGradients) -> None:
+        if not _is_finite(vector):
+            bad = next(name for name, view in gradients.views.items() if not view.isfinite().all())
+            raise NonFiniteGradientError(
+                f"rank {self._worker.rank}, step {gradients.step}: the gradient of {bad} is not finite; lower the "
+                "learning rate, or give scaler= if a GradScaler scales the loss"
+            )
+
+    def _overflow(self, vector: torch.Tensor, step: int) -> bool:
+        """Return whether a gradient of this step, of any rank, is not finite; all memory is then as before the step."""
+        if self._overflowed == step:
+            return True
+        if self._step_before != step:
+            self._step_before, self._before = step, {}
+        finite = torch.tensor(int(_is_finite(vector)))
+        dist.all_reduce(finite, dist.ReduceOp.MIN, self._group)
+        if finite:
+            return False
+        self._overflowed = step
+        self._memory.put_back(self._before)
+        return True
+
+
+def _is_finite(vector: torch.Tensor) -> bool:
+    # A finite sum has only finite terms, and is faster than a test of every element.
+    return math.isfinite(float(vector.sum())) or bool(vector.isfinite().all())

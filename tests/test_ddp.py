@@ -1,0 +1,370 @@
+"""Algorithms as communication hooks of DistributedDataParallel: the simulated training, and no gradient lost."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+import netsim
+from netsim._util.errors import UsageError
+from netsim.comm.payload import Dense
+from netsim.ddp.memory import ParameterMemory
+from netsim.experiment.configuration import Experiment
+from netsim.experiment.results import sha256_of
+from netsim.simulator.session import load_task
+from tests.ranks import on_ranks
+
+SHAPES = {"first": (40, 3), "frozen": (5,), "second": (7, 11), "third": (50,), "last": (1,)}
+TRAINED = [name for name in SHAPES if name != "frozen"]
+TINY_MB = 2e-4
+"""A size of buckets, 200 bytes, that makes a bucket of almost every parameter."""
+TENSOR_MB = 1e-5
+"""A size of buckets, 10 bytes, that makes a bucket of every parameter of at least three elements."""
+
+
+class Weighted(nn.Module):
+    """A model whose gradient is given: the loss is the sum of parameters times `gradients`."""
+
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        for name, shape in SHAPES.items():
+            self.register_parameter(name, nn.Parameter(torch.zeros(shape, dtype=dtype), name != "frozen"))
+
+    def forward(self, gradients: dict[str, torch.Tensor]) -> torch.Tensor:
+        products = [(getattr(self, name) * gradient).sum() for name, gradient in gradients.items()]
+        return torch.stack(products).sum()
+
+
+def drawn(rank: int, step: int, names: Sequence[str] = TRAINED, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
+    """Return gradients of small whole numbers: sums of a few of them are exact in every type."""
+    generator = torch.Generator().manual_seed(1000 * step + rank)
+    return {name: torch.randint(-3, 4, SHAPES[name], generator=generator).to(dtype) for name in names}
+
+
+class Mass:
+    """The sums of the gradients of this rank, and of what DDP has given back, times the number of ranks."""
+
+    def __init__(self, ranks: int) -> None:
+        self.ranks = ranks
+        self.given = {name: torch.zeros(SHAPES[name], dtype=torch.float64) for name in TRAINED}
+        self.applied = {name: torch.zeros(SHAPES[name], dtype=torch.float64) for name in TRAINED}
+
+    def give(self, model: DistributedDataParallel, gradients: dict[str, torch.Tensor], scale: float = 1.0) -> None:
+        for name, gradient in gradients.items():
+            self.given[name] += gradient.double()
+        (model(gradients) * scale).backward()
+
+    def apply(self, model: DistributedDataParallel, scale: float = 1.0) -> None:
+        for name in TRAINED:
+            gradient = model.module.get_parameter(name).grad
+            if gradient is not None:
+                self.applied[name] += self.ranks * gradient.double() / scale
+        model.zero_grad()
+
+    def balance(self, hook: netsim.ddp.ExchangeHook) -> dict[str, dict[str, torch.Tensor]]:
+        memory = hook.state_dict()["memory"]
+        residual = {name: memory.get(name, {}).get("residual", torch.zeros(1)) for name in TRAINED}
+        return {"given": self.given, "applied": self.applied, "residual": residual}
+
+
+def wrapped(algorithm: str, ranks: int, **options: Any) -> tuple[DistributedDataParallel, netsim.ddp.ExchangeHook]:
+    dtype, cap_mb = options.pop("dtype", torch.float32), options.pop("cap_mb", 25)
+    scaler, unused = options.pop("scaler", None), options.pop("find_unused_parameters", False)
+    model = DistributedDataParallel(Weighted(dtype), bucket_cap_mb=cap_mb, find_unused_parameters=unused)
+    density = {} if algorithm.startswith("dense") else {"density": 0.05}
+    return model, netsim.ddp.register(model, algorithm, scaler=scaler, **density, **options)
+
+
+def assert_nothing_is_lost(balances: list[dict[str, dict[str, torch.Tensor]]]) -> None:
+    """Assert the law: what all ranks gave = what was applied + what their residuals hold; exact for whole numbers."""
+    for name in TRAINED:
+        given_in_all = sum(balance["given"][name] for balance in balances)
+        held = sum(balance["residual"][name].double().reshape(-1) for balance in balances)
+        for balance in balances:
+            applied = balance["applied"][name]
+            assert torch.equal(applied, balances[0]["applied"][name])  # DDP keeps ranks alike
+            assert torch.equal(applied.reshape(-1) + held, given_in_all.reshape(-1)), name
+
+
+def plain_steps(rank: int, ranks: int, algorithm: str, options: dict[str, Any]) -> Any:
+    dtype = options.get("dtype", torch.float32)
+    model, hook = wrapped(algorithm, ranks, **options)
+    mass = Mass(ranks)
+    for step in range(4):
+        mass.give(model, drawn(rank, step, dtype=dtype))
+        mass.apply(model)
+    assert hook.step == 4
+    return mass.balance(hook)
+
+
+def varied_steps(rank: int, ranks: int, algorithm: str) -> Any:
+    """Train with accumulation, with parameters that nobody or one rank uses, and resume with other buckets."""
+    options: dict[str, Any] = {"find_unused_parameters": True, "cap_mb": TINY_MB}
+    model, hook = wrapped(algorithm, ranks, **options)
+    mass = Mass(ranks)
+    for step in range(3):
+        with model.no_sync():
+            mass.give(model, drawn(rank, 100 + step))
+        mass.give(model, drawn(rank, step))
+        mass.apply(model)
+    mass.give(model, drawn(rank, 3, ["second", "third", "first"] if rank else ["second"]))
+    mass.apply(model)
+    mass.give(model, drawn(rank, 4, ["third"]))
+    mass.apply(model)
+    state = hook.state_dict()
+    model, hook = wrapped(algorithm, ranks, **options | {"cap_mb": 25})
+    hook.load_state_dict(state)
+    assert hook.step == 5
+    for step in range(5, 8):
+        mass.give(model, drawn(rank, step))
+        mass.apply(model)
+    return mass.balance(hook)
+
+
+def scaled_steps(rank: int, ranks: int) -> Any:
+    """Train with a loss scaler; at steps 0 and 2 a gradient of rank 1 overflows."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, backoff_factor=0.25)
+    model, hook = wrapped("gtopk", ranks, scaler=scaler, cap_mb=TINY_MB)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    mass = Mass(ranks)
+    scales = []
+    for step in range(5):
+        scale = scaler.get_scale()
+        scales.append(scale)
+        if step in (0, 2):
+            gradients = drawn(rank, step)
+            if rank == 1:
+                gradients["second"][0, 0] = math.inf
+            scaler.scale(model(gradients)).backward()
+        else:
+            scaler.scale(torch.zeros(1))  # the scaler must have seen a loss before it steps
+            mass.give(model, drawn(rank, step), scale)
+            mass.apply(model, scale)
+            for name in TRAINED:  # finite, for the scaler to look at
+                model.module.get_parameter(name).grad = torch.zeros(SHAPES[name])
+        before = model.module.second.detach().clone()
+        scaler.step(optimizer)
+        assert torch.equal(before, model.module.second)  # skipped, or zeros
+        scaler.update()
+        model.zero_grad()
+    assert scales == [2.0**10, 2.0**8, 2.0**8, 2.0**6, 2.0**6]
+    return mass.balance(hook)
+
+
+def many(rank: int, ranks: int) -> list[Any]:
+    """Run what the quick tests assert, all in one group of processes."""
+    balances = [plain_steps(rank, ranks, "gtopk", {"cap_mb": TINY_MB}), varied_steps(rank, ranks, "gtopk")]
+    return [*balances, scaled_steps(rank, ranks)]
+
+
+@pytest.mark.real
+def test_no_gradient_is_lost_in_buckets_accumulation_checkpoints_and_overflows() -> None:
+    for balances in zip(*on_ranks(many, 2), strict=True):
+        assert_nothing_is_lost(list(balances))
+
+
+ALGORITHMS = ("dense", "topk", "randk", "gtopk", "gtopk-naive", "topk:gather=bruck", "gtopk-hier:group-size=2")
+
+
+def grid(rank: int, ranks: int) -> list[Any]:
+    balances = [
+        plain_steps(rank, ranks, algorithm, dict(options))
+        for algorithm in ALGORITHMS
+        for options in ({}, {"cap_mb": TINY_MB}, {"per_tensor": True, "cap_mb": TINY_MB})
+    ]
+    balances += [varied_steps(rank, ranks, algorithm) for algorithm in ALGORITHMS]
+    types = (torch.bfloat16, torch.float16, torch.float64)
+    return balances + [plain_steps(rank, ranks, "gtopk", {"dtype": dtype, "cap_mb": TINY_MB}) for dtype in types]
+
+
+@pytest.mark.real
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2, 4])  # dividing by another number would round
+def test_no_gradient_is_lost_by_any_algorithm(ranks: int) -> None:
+    for balances in zip(*on_ranks(grid, ranks), strict=True):
+        assert_nothing_is_lost(list(balances))
+
+
+def digits(rank: int, ranks: int, algorithm: str, lr: float, steps: int, cap_mb: float) -> tuple[str, torch.Tensor]:
+    """Train digits-mlp with a loop of plain PyTorch; return the digest of the parameters, and the parameters."""
+    options: dict[str, Any] = {} if algorithm == "dense" else {"density": 0.01}
+    task, _, _ = load_task(Experiment.of(workers=ranks, algorithm=algorithm, **options), "cpu")
+    net = task.workload.model.to_empty(device="cpu")
+    nn.utils.vector_to_parameters(task.initial_parameters().values.clone(), net.parameters())
+    model = DistributedDataParallel(net, bucket_cap_mb=cap_mb)
+    netsim.ddp.register(model, algorithm, **options)
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+    for step in range(steps):
+        inputs, labels = task.samples(rank, step)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(inputs), labels).backward()
+        optimizer.step()
+    parameters = nn.utils.parameters_to_vector(net.parameters()).detach()
+    return sha256_of(Dense(parameters)), parameters
+
+
+def several(rank: int, ranks: int, algorithms: Sequence[str], *args: Any) -> list[tuple[str, torch.Tensor]]:
+    return [digits(rank, ranks, algorithm, *args) for algorithm in algorithms]
+
+
+WORLDS = ("dense", "topk", "gtopk", "randk")
+
+
+def simulated(algorithms: Sequence[str], ranks: int, lr: float, steps: int, **options: Any) -> list[str]:
+    results = netsim.simulate(
+        workers=ranks, algorithm=algorithms, lr=lr, rounds=steps, density=0.01, compute_time="1ms", **options
+    ).results
+    return [str(result.parameters_sha256) for result in results]
+
+
+@pytest.mark.real
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [2, 3, 4])
+def test_three_worlds_end_with_equal_parameters(ranks: int) -> None:
+    """A rate that is a power of two scales gradients exactly, so a residual of γ g is γ times a residual of g."""
+    steps, lr = 50, 0.125
+    by_rank = on_ranks(several, ranks, WORLDS, lr, steps, 100)
+    real = netsim.run(workers=ranks, algorithm=WORLDS, lr=lr, rounds=steps, density=0.01).results
+    expected = simulated(WORLDS, ranks, lr, steps)
+    assert [result.parameters_sha256 for result in real] == expected
+    for trained in by_rank:
+        assert [sha256 for sha256, _ in trained] == expected
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_one_bucket_a_tensor_is_the_simulated_overlap() -> None:
+    """Buckets of one tensor each are exchanged as with ``overlap="tensor"``; random-k has other numbers of buckets."""
+    algorithms = ("dense", "topk", "gtopk")
+    (trained, _) = on_ranks(several, 2, algorithms, 0.125, 20, TENSOR_MB)
+    assert [sha256 for sha256, _ in trained] == simulated(algorithms, 2, 0.125, 20, overlap="tensor")
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_the_example_in_the_docs_runs_and_resumes(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "ddp.md").read_text(encoding="utf-8")
+    (tmp_path / "train.py").write_text(text.partition("```python\n")[2].partition("```")[0], encoding="utf-8")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "train.py"]
+    for steps in (10, 20):
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+        ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
+        assert ended.returncode == 0, ended.stderr
+        assert {f"rank {rank}" for rank in range(2)} == {line.partition(":")[0] for line in ended.stdout.splitlines()}
+        assert ended.stdout.count(f"bytes sent in {steps} steps") == 2
+
+
+def test_a_memory_follows_its_parameters_through_any_buckets() -> None:
+    """Whatever the buckets, each parameter finds the values that it left."""
+
+    @given(st.permutations(range(6)), st.sets(st.integers(1, 5)), st.permutations(range(6)), st.sets(st.integers(1, 5)))
+    def check(first: list[int], cuts: set[int], second: list[int], other_cuts: set[int]) -> None:
+        memory, expected = ParameterMemory(), {}
+        for order, ends in ((first, cuts), (second, other_cuts), (first, cuts)):
+            for bucket in _cut(order, ends):
+                sizes = {f"p{index}": index + 1 for index in bucket}
+                held = memory.take(sizes, partial(nothing, sum(sizes.values())))
+                values = held[0].values
+                for name, piece in zip(sizes, values.split(list(sizes.values())), strict=True):
+                    assert torch.equal(piece, expected.get(name, torch.zeros(sizes[name])))
+                values += torch.arange(len(values)) + 1
+                for name, piece in zip(sizes, values.split(list(sizes.values())), strict=True):
+                    expected[name] = piece.clone()
+                memory.keep(sizes, held)
+        kept = memory.by_parameter()
+        assert {name: vectors["0"].tolist() for name, vectors in kept.items()} == {
+            name: values.tolist() for name, values in expected.items()
+        }
+
+    check()
+
+
+def nothing(size: int) -> tuple[Dense, None]:
+    return Dense(torch.zeros(size)), None
+
+
+def _cut(order: list[int], ends: set[int]) -> list[list[int]]:
+    places = [0, *sorted(ends), len(order)]
+    return [order[first:last] for first, last in pairwise(places)]
+
+
+@pytest.fixture
+def alone() -> Iterator[None]:
+    """Be the only rank of a group."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize(
+    ("algorithm", "options", "says"),
+    [
+        ("ps", {}, "parameter server"),
+        ("sasg", {}, "parameter server"),
+        ("gtopk-hier", {}, "group-size"),
+        ("gtopk", {"momentum": 0.9}, "optimiser"),
+        ("gtopk", {"lr": 0.1}, "option of a DDP hook"),
+        ("gtopk", {"k": 10**6}, "more than the"),
+        ("gtopq", {}, "gtopk"),
+        ("gtopk,topk", {}, "gtopk"),
+    ],
+)
+def test_a_wrong_combination_is_refused_in_one_line(
+    algorithm: str, options: dict[str, Any], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    with pytest.raises(UsageError, match=says) as raised:
+        netsim.ddp.register(DistributedDataParallel(Weighted()), algorithm, **options)
+    assert "\n" not in str(raised.value)
+
+
+def test_other_models_are_refused_in_one_line() -> None:
+    with pytest.raises(UsageError, match="expected a DistributedDataParallel"):
+        netsim.ddp.register(Weighted(), "gtopk")  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("alone")
+def test_sparse_gradients_and_second_hooks_are_refused() -> None:
+    with pytest.raises(UsageError, match="sparse=True"):
+        netsim.ddp.register(DistributedDataParallel(nn.Sequential(nn.Embedding(3, 2, sparse=True))), "gtopk")
+    model = DistributedDataParallel(Weighted())
+    netsim.ddp.register(model, "gtopk")
+    with pytest.raises(UsageError, match="register one hook, once"):
+        netsim.ddp.register(model, "gtopk")
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_gradient_that_is_not_finite_fails_the_backward_pass() -> None:
+    model = DistributedDataParallel(Weighted())
+    netsim.ddp.register(model, "gtopk")
+    with pytest.raises(RuntimeError, match="the gradient of third is not finite"):
+        model(drawn(0, 0) | {"third": torch.full((50,), math.nan)}).backward()
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_state_of_another_algorithm_or_model_is_refused() -> None:
+    hook = netsim.ddp.register(DistributedDataParallel(Weighted()), "gtopk")
+    other = netsim.ddp.register(DistributedDataParallel(Weighted()), "topk")
+    with pytest.raises(UsageError, match="topk"):
+        hook.load_state_dict(other.state_dict())
+    model = DistributedDataParallel(nn.Linear(3, 2))
+    another = netsim.ddp.register(model, "gtopk")
+    model(torch.ones(1, 3)).sum().backward()
+    with pytest.raises(UsageError, match="same model"):
+        hook.load_state_dict(another.state_dict())
