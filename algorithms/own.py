@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import inspect
 import math
-import sys
 from typing import Any
 
 from netsim._util.errors import UsageError, shown
 from netsim._util.options import Kind, Number, OnOff, Option, Text, Whole
-from netsim._util.user_code import imported, own_parts, short
+from netsim._util.user_code import imported, name_of_object, own_parts, short
 from netsim.training.algorithm import Algorithm
 
 SUPPLIED = ("selector", "momentum_correction", "seed", "bucket", "groups")
@@ -103,7 +102,7 @@ def text_of(given: type[Algorithm] | Algorithm, registered: str | None) -> str:
         For an object that was given what no text can name.
     """
     kind = given if isinstance(given, type) else type(given)
-    name = registered or _name_of(kind)
+    name = registered or name_of_object(kind)
     if registered is None and _named.get(name) is not kind:
         _named[name] = checked_class(name, kind)
         _from_python.add(name)
@@ -123,16 +122,6 @@ def text_of(given: type[Algorithm] | Algorithm, registered: str | None) -> str:
             written = repr(value) if isinstance(value, float) else options[parameter].kind.write(value)
             items.append(f"{options[parameter].key}={written}")
     return f"{name}:{','.join(items)}" if items else name
-
-
-def _name_of(kind: type[Algorithm]) -> str:
-    """Return ``module:CLASS``, or ``FILE.py:CLASS`` for a class of the script that runs or of a file imported alone."""
-    file = getattr(sys.modules.get(kind.__module__), "__file__", None) or ""
-    if not all(map(str.isidentifier, kind.__module__.split("."))) or (
-        kind.__module__ == "__main__" and file.endswith(".py")
-    ):
-        return f"{file}:{kind.__qualname__}"
-    return f"{kind.__module__}:{kind.__qualname__}"
 
 
 def check_for_ranks(text: str) -> None:

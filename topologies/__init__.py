@@ -2,7 +2,9 @@
 
 To add a topology, write a file with a function ``(Shape, keys...) -> Graph`` and add a line to :data:`TOPOLOGIES`. On
 the command line a topology is ``NAME``, ``NAME:key=value,...`` or the name of a file. The keys are the function's
-parameters, and `hash`: the seed of the hash that picks one of several routes of equal cost.
+parameters, and `hash`: the seed of the hash that picks one of several routes of equal cost. A user's own function is
+named ``FILE.py:FUNCTION`` or ``package.module:FUNCTION``, and may return a networkx graph instead. An installed package
+adds a name by an entry point in the group ``netsim.topologies``.
 
 >>> graph = build("racks:size=2,uplink=1Gbps", Shape(workers=4))
 >>> [graph.names[switch] for switch in graph.switches]
@@ -15,12 +17,13 @@ import functools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from netsim._util.errors import InfeasibleError, UsageError, unknown
-from netsim.network.graph import Graph
+from netsim._util.user_code import blaming, imported, name_of_object, own_parts, plugins
+from netsim.network.graph import Graph, from_networkx
 from topologies import spec
 from topologies.builder import Shape, check_size
 from topologies.dragonfly import dragonfly
@@ -45,6 +48,16 @@ TOPOLOGIES: dict[str, Callable[..., Graph]] = {
     "wan": wide_area,
 }
 
+UNUSABLE: dict[str, UsageError] = {}
+"""Why a topology of an installed package cannot be used, by its name."""
+for _name, _found, _error in plugins("netsim.topologies"):
+    if _error is None:
+        TOPOLOGIES.setdefault(_name, _found)
+    else:
+        UNUSABLE[_name] = _error
+spec.NAMES.update(TOPOLOGIES)
+_from_python: dict[str, Callable[..., Any]] = {}
+
 STARS = ("star", "ps")
 """Topologies in which all links are alike if no key is given."""
 
@@ -54,22 +67,54 @@ def check_topology(topology: object) -> None:
     if not isinstance(topology, str):
         raise UsageError(f"topology {topology!r} must be a name; known: {', '.join(TOPOLOGIES)}")
     name = spec.name_of(topology)
+    if is_own(topology):
+        spec.arguments(topology, function_of(name))
+        return
     if is_file(name):
         spec.arguments(topology, _of_file)
         read_graph(Path(name))
         return
     if name not in TOPOLOGIES:
-        raise unknown("topology", name, [*TOPOLOGIES, "or a file: FILE.json, FILE.graphml"])
+        if name in UNUSABLE:
+            raise UNUSABLE[name]
+        raise unknown("topology", name, [*TOPOLOGIES, "or a file: FILE.json, FILE.graphml, FILE.py:FUNCTION"])
     spec.arguments(topology, TOPOLOGIES[name])
+
+
+def is_own(topology: str) -> bool:
+    """Return whether a topology names a user's own function."""
+    name = spec.name_of(topology)
+    return name not in TOPOLOGIES and own_parts(name) is not None
+
+
+def text_of(topology: Any) -> Any:
+    """Return the text that names a function given from Python; anything else as it is."""
+    if not callable(topology):
+        return topology
+    name = next((name for name, function in TOPOLOGIES.items() if function is topology), None)
+    if name is None:
+        name = name_of_object(topology)
+        _from_python[name] = topology
+    return name
+
+
+def function_of(name: str) -> Callable[..., Any]:
+    """Return the function of a topology's name, which may name a user's own; raise UsageError if it is none."""
+    if name in TOPOLOGIES:
+        return TOPOLOGIES[name]
+    function = _from_python.get(name) or imported("topology", name, "FILE.py:FUNCTION or package.module:FUNCTION")
+    if not callable(function) or isinstance(function, type):
+        raise UsageError(f"topology {name!r} is of type {type(function).__name__}; expected a function of a Shape")
+    return function
 
 
 def file_of(topology: str) -> Path | None:
     """Return the file that a topology is read from or that a key names, as in ``wan:matrix=FILE``; None without one."""
     check_topology(topology)
     name = spec.name_of(topology)
-    if is_file(name):
+    if not is_own(topology) and is_file(name):
         return Path(name)
-    values = spec.arguments(topology, TOPOLOGIES[name]).values()
+    values = spec.arguments(topology, function_of(name)).values()
     return next((value for value in values if isinstance(value, Path)), None)
 
 
@@ -92,17 +137,35 @@ def build(topology: str, shape: Shape) -> Graph:
     """
     check_topology(topology)
     name = spec.name_of(topology)
-    if is_file(name):
+    if not is_own(topology) and is_file(name):
         arguments = spec.arguments(topology, _of_file)
         graph = read_graph(Path(name))
     else:
-        arguments = spec.arguments(topology, TOPOLOGIES[name])
+        arguments = spec.arguments(topology, function_of(name))
+        keys = {key: value for key, value in arguments.items() if key != "hash"}
         try:
             check_size(shape.workers, 0, 0)
-            graph = TOPOLOGIES[name](shape, **{key: value for key, value in arguments.items() if key != "hash"})
+            if is_own(topology):
+                graph = _built_by_user(topology, function_of(name), shape, keys)
+            else:
+                graph = TOPOLOGIES[name](shape, **keys)
         except InfeasibleError as error:
             raise InfeasibleError(f"topology {topology!r}: {error}") from None
     return replace(graph, hash_seed=arguments.get("hash", 0))
+
+
+def _built_by_user(topology: str, function: Callable[..., Any], shape: Shape, keys: dict[str, Any]) -> Graph:
+    """Return the network of a user's function, which may return a networkx graph, described as in a file."""
+    with blaming(f"topology {topology!r}", "its function"):
+        built = function(shape, **keys)
+    if isinstance(built, Graph):
+        return built
+    if not hasattr(built, "nodes"):
+        raise UsageError(
+            f"topology {topology!r}: its function returned {type(built).__name__}, expected a networkx graph with "
+            "hosts and links"
+        )
+    return from_networkx(built, f"topology {topology!r}: ")
 
 
 class Taken(NamedTuple):
@@ -115,6 +178,8 @@ class Taken(NamedTuple):
 def taken(topology: str) -> Taken:
     """Return whether any link of a topology takes the shape's bandwidth, and whether any takes its latency."""
     check_topology(topology)
+    if is_own(topology):
+        return _taken.__wrapped__(topology)  # its function may change
     return Taken(False, False) if is_file(spec.name_of(topology)) else _taken(topology)
 
 
@@ -132,6 +197,8 @@ def _taken(topology: str) -> Taken:
 def servers_of(topology: str) -> int:
     """Return how many hosts a topology reserves for parameter servers."""
     name = spec.name_of(topology)
+    if is_own(topology):
+        return len(build(topology, Shape(1)).servers)
     if is_file(name):
         return len(read_graph(Path(name)).servers)
     if name != "ps":

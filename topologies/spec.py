@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeAlias, get_args, get_type_hints
 
 from netsim._util.errors import UsageError, shown, unknown
 from netsim._util.units import parse_bandwidth, parse_duration, read_number, read_whole
+from netsim._util.user_code import own_parts
 from netsim.network.graph import check_link
 from topologies.from_file import has_ending, is_file
 
@@ -66,16 +67,30 @@ LinkLatency: TypeAlias = Annotated[float, _latency]
 File: TypeAlias = Annotated[Path, Path]
 
 
+def _number(text: str) -> float:
+    value = read_number(text)
+    if value is None:
+        raise UsageError(f"{shown(text)} must be a finite number, such as 0.5")
+    return value
+
+
+PLAIN: dict[Any, Callable[[str], Any]] = {int: _seed, float: _number}
+"""The reader of a key by its parameter's plain type; any other value is text."""
+
+
 def keys_of(build: Callable[..., Any]) -> dict[str, tuple[str, Callable[[str], Any]]]:
     """Return the keys of a topology, each with its parameter and the function that reads its value."""
     hints = get_type_hints(build, include_extras=True)
     keys: dict[str, tuple[str, Callable[[str], Any]]] = {}
     for name in list(inspect.signature(build).parameters)[1:]:
-        annotated = next(hint for hint in (hints[name], *get_args(hints[name])) if hasattr(hint, "__metadata__"))
-        keys[name.rstrip("_").replace("_", "-")] = (name, annotated.__metadata__[0])
+        kinds = [kind for kind in (hints.get(name), *get_args(hints.get(name))) if kind is not None]
+        read = next((kind.__metadata__[0] for kind in kinds if hasattr(kind, "__metadata__")), None)
+        keys[name.rstrip("_").replace("_", "-")] = (name, read or next(filter(None, map(PLAIN.get, kinds)), str))
     return keys | {"hash": ("hash", _seed)}
 
 
+NAMES: set[str] = set()
+"""The registered names of topologies; :mod:`topologies` adds them."""
 _WORD = re.compile(r"[\w-]+")
 _KEY = re.compile(r"\s*[\w-]+\s*=")
 
@@ -85,9 +100,12 @@ def parts_of(text: str) -> tuple[str, str]:
 
     A path may contain colons, such as ``C:\\net.json`` or ``./a:b.json``. Keys follow a word or a file's suffix.
 
-    >>> parts_of("racks:size=8,uplink=10Gbps")
-    ('racks', 'size=8,uplink=10Gbps')
+    >>> parts_of("racks:size=8,uplink=10Gbps"), parts_of("./mine.py:pair:size=8")
+    (('racks', 'size=8,uplink=10Gbps'), ('./mine.py:pair', 'size=8'))
     """
+    own = own_parts(text)
+    if own is not None and not (has_ending(place := own[0].partition(":")[0]) or place in NAMES):
+        return own
     for colon in (place for place, letter in enumerate(text) if letter == ":"):
         name, rest = text[:colon], text[colon + 1 :]
         if _KEY.match(rest) and (_WORD.fullmatch(name) or has_ending(name)):

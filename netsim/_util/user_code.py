@@ -71,6 +71,15 @@ def imported(kind: str, name: str, example: str) -> Any:
     return found
 
 
+def name_of_object(found: Any) -> str:
+    """Return the name of a class or function: ``module:NAME``, or ``FILE.py:NAME`` of a script or a file by itself."""
+    file = getattr(sys.modules.get(found.__module__), "__file__", None) or ""
+    alone = not all(map(str.isidentifier, found.__module__.split(".")))
+    if alone or (found.__module__ == "__main__" and file.endswith(".py")):
+        return f"{file}:{found.__qualname__}"
+    return f"{found.__module__}:{found.__qualname__}"
+
+
 def _module(name: str) -> ModuleType:
     _search(os.getcwd())  # noqa: PTH109 (a string, as sys.path holds)
     return importlib.import_module(name)

@@ -19,7 +19,7 @@ from netsim.experiment.options import (
     TrainingOptions,
 )
 from netsim.network.effects import Effects
-from topologies import file_of
+from topologies import file_of, text_of
 
 ENGINE_OF_WAY = {"auto": "auto"} | EARLIER_ENGINES
 """The engine by the value of ``way``, as configs of earlier versions call the option."""
@@ -64,6 +64,8 @@ def by_field(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]
     given = {name: in_python(value) for name, value in options.items() if value is not None}
     for name, value in given.items():
         check_digits(option_of(name).replace("_", "-"), value)
+    if "topology" in given:
+        given["topology"] = text_of(given["topology"])
     if "algorithms" in given:  # a config, perhaps of an earlier version; people write `algorithm`
         given = of_today(given)
     effects, values = _effects(given), _fields(given)
@@ -163,5 +165,5 @@ def _rates(config: Any) -> tuple[tuple[str, float, float, float], ...]:
 def input_files(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the files that options read, by option. A background load is returned, too, although it is no file."""
     named = {name: options.get(name) for name in ("profile", "background", "flows")}
-    topology = in_python(options.get("topology"))
+    topology = text_of(in_python(options.get("topology")))
     return named | {"topology": file_of(topology) if topology else None}

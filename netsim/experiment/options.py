@@ -107,8 +107,8 @@ class NetworkOptions:
     topology: str = option(
         STARS[0],
         Text(STARS[0]),
-        f"Topology of the network: {', '.join(TOPOLOGIES)}, with keys, such as fat-tree:k=8; or a file: FILE.json, "
-        "FILE.graphml.",
+        f"Topology of the network: {', '.join(TOPOLOGIES)}, with keys, such as fat-tree:k=8; a file: FILE.json, "
+        "FILE.graphml; or your own FILE.py:FUNCTION or package.module:FUNCTION.",
     )
     bandwidth_bps: int | None = option(
         None,

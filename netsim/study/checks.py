@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import topologies
 from algorithms import name_of
 from netsim._util.errors import UsageError
 from netsim._util.options import several
@@ -39,7 +40,7 @@ def experiments_of(points: Sequence[Point]) -> list[Experiment]:
 
 def check_no_code(point: Point) -> None:
     """Raise UsageError for user code: settings may come from a file, and a file must run no code."""
-    for option in ("algorithm", "workload"):
+    for option in ("algorithm", "topology", "workload"):
         for text in several(str(point.get(option, ""))):
             if names_code(option, text):
                 raise UsageError(
@@ -51,7 +52,7 @@ def names_code(option: str, text: str) -> bool:
     """Return whether the value of an option names a user's own code."""
     if option == "algorithm":
         return ":" in name_of(text)
-    return is_own(text)
+    return is_own(text) if option == "workload" else topologies.is_own(text)
 
 
 def _experiment_of(point: Point) -> Experiment:
