@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netsim._util.errors import UsageError
+from netsim.comm.collectives import Pipeline
 from netsim.study import Finding, run_study
 from studies import load_study
 from studies.published.calibration import calibrate_cluster, rounding_of
@@ -240,6 +241,20 @@ def test_an_exchange_takes_its_closed_form(exchange: str, ranks: int, form: floa
 def test_every_exchange_has_a_closed_form_above() -> None:
     marks = test_an_exchange_takes_its_closed_form.pytestmark  # type: ignore[attr-defined]
     assert {name for name, _, _ in marks[0].args[1]} == set(EXCHANGES)
+
+
+def test_gloos_reduction_goes_a_chunk_further() -> None:
+    """By hand, 4 ranks, chunks of 10 slices that drain in t = DRAIN / 40 < α, two in flight, so that two take α + t.
+
+    The further chunk has 10 - 2 slices, four pairs; the ring's three chunks have 15 pairs. The second slice of the last
+    pair ends t after the first. Then three chunks come to rank 0.
+    """
+    t = DRAIN / 40
+    pairs = (4 + 15) * (LATENCY + t) + 2 * t
+    assert t < LATENCY
+    assert seconds("gloo-reduce", 4, pipeline=Pipeline(SIZE // 40, 2, 2)) == pytest.approx(
+        pairs + LATENCY + 3 * DRAIN / 4, rel=1e-6
+    )
 
 
 def test_recursive_doubling_of_no_power_of_two_is_a_tree() -> None:
