@@ -429,8 +429,9 @@ class CriticalPathBacktracker:
         """Let the walkers of ranks that waited for a message of a round follow it back."""
         pairs, waited = round_.pairs, played.waited
         weight = np.zeros(len(waited), np.int64)
+        others_left = not self._under_way or self.walkers.any()
         self._under_way[played.number] = played, round_, weight
-        if not self.walkers.any():
+        if not others_left:
             return
         came, went = np.flatnonzero(waited & BY_RECEIVER), np.flatnonzero(waited & BY_SENDER)
         weight[came] = self.walkers[pairs.dst[came]]
@@ -445,7 +446,7 @@ class CriticalPathBacktracker:
         """
         for number in [number for number in self._under_way if number > posted]:
             played, round_, weight = self._under_way.pop(number)
-            if not weight.any():
+            if played.behind is not None and not weight.any():
                 continue
             lines, notes = self._clocks.lines(round_.pairs), played.notes
             if notes is None:
@@ -458,9 +459,10 @@ class CriticalPathBacktracker:
                     _, before, followed = self._under_way[number - back]
                     followed[self._places(which, round_.pairs, before.pairs)] += weight[which]
                 weight = np.where(played.behind, 0, weight)
-            if weight.any():
-                self.totals["latency"] += _dot(weight, lines.latency)
-                np.add.at(self.walkers, round_.pairs.src, weight)
+                if not weight.any():
+                    continue
+            self.totals["latency"] += _dot(weight, lines.latency)
+            np.add.at(self.walkers, round_.pairs.src, weight)
 
 
 def _queued(behind: npt.NDArray[Any]) -> Iterator[tuple[int, IntArray]]:
