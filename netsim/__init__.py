@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from netsim.api import simulate as simulate
     from netsim.experiment.results import Report as Report
     from netsim.experiment.results import Result as Result
+    from netsim.training.workloads.workload import Workload as Workload
 
 _HOMES = {
     "exchange": "netsim.api",
@@ -37,6 +38,7 @@ _HOMES = {
     "UsageError": "netsim._util.errors",
     "Report": "netsim.experiment.results",
     "Result": "netsim.experiment.results",
+    "Workload": "netsim.training.workloads.workload",
 }
 _ROOMS = ("ddp",)
 __all__ = [*_HOMES, *_ROOMS, "__version__"]

@@ -354,7 +354,7 @@ def test_the_documentation_of_python_is_read_character_by_character() -> None:
 
     text = "".join(topics[key] for key in sorted(topics))
     workload = load_workload("char-lstm", 0)
-    assert workload.data == "python-docs"
+    assert workload.source == "python-docs"
     assert hashlib.sha256(text.encode()).hexdigest() in workload.note
     known = "\n" + "".join(map(chr, range(32, 127))) + "\N{REPLACEMENT CHARACTER}"
     assert len(known) == 97
@@ -410,7 +410,7 @@ def test_synthetic_data_is_a_function_of_the_seed_in_the_shape_that_the_model_wa
     assert one.training.inputs.shape[1:] == shape.sample
     assert 0 <= int(one.training.labels.min()) <= int(one.training.labels.max()) < shape.classes
     assert "synthetic: made up" in one.note
-    assert one.data == "synthetic"
+    assert one.source == "synthetic"
     assert one.elements == recipe.elements()
 
 

@@ -287,7 +287,7 @@ def test_an_installed_package_adds_algorithms_by_entry_points(monkeypatch: pytes
             self.name, self.value, self.load = name, "package:Class", load
 
     points = [Point("theirs", lambda: Own), Point("broken", lambda: 1 / 0), Point("dense", lambda: Own)]
-    monkeypatch.setattr(user_code.importlib.metadata, "entry_points", lambda group: points)
+    monkeypatch.setattr(user_code, "plugin_points", lambda group: points)
     monkeypatch.setattr("algorithms.ALGORITHMS", ALGORITHMS.copy())
     monkeypatch.setattr("algorithms.UNUSABLE", {})
     import algorithms

@@ -363,7 +363,7 @@ def test_training_on_synthetic_data_learns(name: str) -> None:
 
 def test_frames_of_synthetic_data_can_be_learnt() -> None:
     frames = load_workload("lstm-an4", 0)
-    assert frames.data == "synthetic"
+    assert frames.source == "synthetic"
     model = FrameTagger(SampleShape("frames", (50, 161), 29), 32, 1)
     task = DataParallelTask(replace(frames, model=model), 2, 16, 0, "cpu")
     at = task.initial_parameters()

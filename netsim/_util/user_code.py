@@ -131,9 +131,19 @@ def check_not_imported(call: str) -> None:
         )
 
 
+def plugin_points(group: str) -> list[Any]:
+    """Return the entry points of installed packages in a group."""
+    return list(_entry_points().select(group=group))
+
+
+@cache
+def _entry_points() -> Any:
+    return importlib.metadata.entry_points()
+
+
 def plugins(group: str) -> Iterator[tuple[str, Any, UsageError | None]]:
     """Yield the objects that installed packages register as entry points: name, object, and None or why it failed."""
-    for point in importlib.metadata.entry_points(group=group):
+    for point in plugin_points(group):
         try:
             with redirect_stdout(sys.stderr), blaming(f"{group} {point.name!r}", f"importing {point.value}"):
                 found = point.load()

@@ -28,6 +28,7 @@ from netsim.experiment.configuration import Experiment
 from netsim.experiment.results import Result
 from netsim.simulator.rehearsal import rehearse
 from netsim.simulator.session import load_task
+from netsim.training import workloads
 from netsim.training.workloads import is_own
 from topologies import servers_of
 
@@ -74,6 +75,7 @@ def launch(
     """
     for name in filter(is_users, experiment.algorithms):
         check_for_ranks(name)
+    workloads.check_for_ranks(experiment.workload)
     rehearse(experiment)
     task, _, _ = load_task(experiment, "cpu")  # refuse here, before ranks exist, what every rank would refuse
     ranks = ranks_of(experiment)

@@ -19,6 +19,7 @@ from netsim.experiment.options import (
     TrainingOptions,
 )
 from netsim.network.effects import Effects
+from netsim.training import workloads
 from topologies import file_of, text_of
 
 ENGINE_OF_WAY = {"auto": "auto"} | EARLIER_ENGINES
@@ -64,6 +65,8 @@ def by_field(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]
     given = {name: in_python(value) for name, value in options.items() if value is not None}
     for name, value in given.items():
         check_digits(option_of(name).replace("_", "-"), value)
+    if "workload" in given:
+        given["workload"] = workloads.text_of(given["workload"])
     if "topology" in given:
         given["topology"] = text_of(given["topology"])
     if "algorithms" in given:  # a config, perhaps of an earlier version; people write `algorithm`

@@ -22,7 +22,7 @@ from netsim.network.flow import SHARINGS
 from netsim.network.graph import check_link
 from netsim.training.catalogue import MODELS
 from netsim.training.overlap import COMMUNICATORS, Ready, check_bucket
-from netsim.training.workloads import DEFAULT, WORKLOADS
+from netsim.training.workloads import DEFAULT, PLUGINS, WORKLOADS
 from netsim.training.workloads.data import DATA, SYNTHETIC
 from topologies import STARS, TOPOLOGIES, build, servers_of, taken
 from topologies.builder import BANDWIDTH_BPS, LATENCY_S, Shape
@@ -259,8 +259,8 @@ class TrainingOptions:
     workload: str = option(
         DEFAULT,
         Text(DEFAULT),
-        f"What is trained: {', '.join(WORKLOADS)}, or your own FILE.py:factory or module:factory. The module is "
-        "searched among installed packages, then in the current folder.",
+        f"What is trained: {', '.join([*WORKLOADS, *PLUGINS])}, or your own FILE.py:factory or module:factory. The "
+        "module is searched among installed packages, then in the current folder.",
     )
     data: str | None = option(
         None,

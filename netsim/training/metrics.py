@@ -57,8 +57,8 @@ class Evaluator(Protocol):
         """Test loss in nats."""
 
     @property
-    def accuracy(self) -> float:
-        """Test accuracy from 0 to 1."""
+    def accuracy(self) -> float | None:
+        """Test accuracy from 0 to 1; None with a loss of the user."""
 
     @property
     def gradient_norm_sq(self) -> float | None:

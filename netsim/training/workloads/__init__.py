@@ -10,12 +10,12 @@ import importlib
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from netsim._util.errors import UsageError, unknown
-from netsim._util.user_code import imported
+from netsim._util.user_code import imported, name_of_object, plugin_points
 from netsim.training.workloads.data import DATA, IMAGES, SYNTHETIC, SampleShape, data_names, joint_shape
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class WorkloadSpec:
             self._build(shape),
             loaded.training,
             loaded.test,
-            data=data,
+            source=data,
             note=loaded.note,
             chunk=self.chunk,
             loss_samples=self.loss_samples,
@@ -135,9 +135,50 @@ DEFAULT = "digits-mlp"
 """Handwritten digits, which scikit-learn contains, and a model large enough that communication matters."""
 
 
+PLUGINS = {point.name: point.value for point in plugin_points("netsim.workloads") if point.name not in WORKLOADS}
+"""The factories of installed packages as ``module:factory``, by the names of their entry points."""
+_from_python: dict[str, Workload] = {}
+FROM_PYTHON = "python:"
+"""The beginning of the name of a workload that was given as an object."""
+
+
 def is_own(name: str) -> bool:
     """Return whether `name` is a user's ``module:factory`` and not a name in the registry."""
     return ":" in name
+
+
+def text_of(workload: Any) -> Any:
+    """Return the text that names a workload given from Python as an object or a factory; anything else as it is.
+
+    An object without initial values starts from the values that its model has.
+    """
+    if isinstance(workload, str):
+        return PLUGINS.get(workload, workload)
+    if not (callable(workload) or hasattr(workload, "parts_sha256")):
+        return workload
+    if callable(workload):
+        name = name_of_object(workload)
+        _factories[name] = workload
+        return name
+    from netsim.training.workloads.parameters import present_values
+
+    if workload.initial is None:
+        workload = replace(workload, initial=present_values(workload.model))
+    name = f"{FROM_PYTHON}{workload.name}"
+    _from_python[name] = workload
+    return name
+
+
+_factories: dict[str, Callable[[int], Any]] = {}
+
+
+def check_for_ranks(name: str) -> None:
+    """Raise UsageError for a workload that no other process can import."""
+    if name.startswith(FROM_PYTHON) or "<locals>" in name or name.startswith("__main__:"):
+        raise UsageError(
+            f"workload {name!r} cannot be imported by the ranks of a real run; write a function of the seed at the top "
+            "level of a file that returns the Workload, and give FILE.py:FUNCTION"
+        )
 
 
 def check_workload(name: str, data: str | None = None, split: str = "iid", sampling: str = "random") -> None:
@@ -155,7 +196,7 @@ def check_workload(name: str, data: str | None = None, split: str = "iid", sampl
             raise UsageError(f"data {data!r} was given, but workload {name!r} brings its own; leave out --data")
         return
     if name not in WORKLOADS:
-        raise unknown("workload", name, WORKLOADS)
+        raise unknown("workload", name, [*WORKLOADS, *PLUGINS, "or your own: FILE.py:factory"])
     data = data or WORKLOADS[name].default
     shape = WORKLOADS[name].shape(data)
     if rule == MIX and len(data_names(data)) < 2:
@@ -177,7 +218,9 @@ def load_workload(name: str, seed: int, data: str | None = None, data_dir: Path 
     check_workload(name, data)
     if not is_own(name):
         return WORKLOADS[name](seed, data, data_dir)
-    factory = _imported(name)
+    if name in _from_python:
+        return _from_python[name]
+    factory = _factories.get(name) or _imported(name)
     made = _made(name, factory, seed).parts_sha256()
     workload = _made(name, factory, seed)
     for part, digest in workload.parts_sha256().items():
@@ -204,7 +247,7 @@ def _made(name: str, factory: Callable[[int], Any], seed: int) -> Workload:
     if not isinstance(workload, Workload):
         raise UsageError(
             f"workload {name!r}: its factory returned {type(workload).__name__}, expected netsim's Workload "
-            "(from netsim.training.workloads.workload import Workload)"
+            "(netsim.Workload)"
         )
     return workload
 

@@ -73,6 +73,11 @@ def initial_values(model: nn.Module, seed: int) -> np.ndarray:
     return np.concatenate(values)
 
 
+def present_values(model: nn.Module) -> np.ndarray:
+    """Return the values (d,) that the trainable parameters of a model have."""
+    return torch.cat([parameter.detach().flatten().cpu() for _, parameter in trainable(model)]).numpy()
+
+
 DrawValues = Callable[[np.random.Generator, str, int], np.ndarray]
 
 
@@ -165,8 +170,11 @@ def _check_apart(workload: str, trained: Iterable[tuple[str, nn.Parameter]]) -> 
             )
 
 
-def check_samples(workload: str, kind: str, inputs: object, labels: object) -> None:
-    """Raise UsageError unless `inputs` and `labels` are finite tensors of valid types with one label per input."""
+def check_samples(workload: str, kind: str, inputs: object, labels: object, *, are_classes: bool = True) -> None:
+    """Raise UsageError unless `inputs` and `labels` are finite tensors of valid types with one label per input.
+
+    Labels that `are_classes` are whole numbers from 0.
+    """
     where = f"workload {workload}"
     for name, tensor in (("inputs", inputs), ("labels", labels)):
         if not isinstance(tensor, torch.Tensor):
@@ -178,11 +186,11 @@ def check_samples(workload: str, kind: str, inputs: object, labels: object) -> N
             f"{len(tensor) if tensor.dim() else 0} {name}" for name, tensor in (("inputs", inputs), ("labels", labels))
         )
         raise UsageError(f"{where}: {counts} for {kind}; expected as many, and at least one")
-    if labels.dtype != torch.int64:
+    if are_classes and labels.dtype != torch.int64:
         raise UsageError(f"{where}: {kind} labels are {kind_of(labels)}, expected int64")
     if (inputs.is_floating_point() and inputs.dtype != torch.float32) or inputs.is_complex():
         raise UsageError(f"{where}: {kind} inputs are {kind_of(inputs)}, expected float32; call .float() on them")
-    if int(labels.min()) < 0:
+    if are_classes and int(labels.min()) < 0:
         number = int(labels.argmin()) // labels[0].numel()
         raise UsageError(
             f"{where}: {kind} sample {number} has label {int(labels.min())}, expected 0 or more; "

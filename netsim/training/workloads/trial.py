@@ -53,9 +53,12 @@ def _check_scores(task: DataParallelTask) -> None:
     """Raise UsageError unless there is a score for each label, and scores depend on the copy's parameters only."""
     workload, replica = task.workload, task.replica()
     replica.hold(task.initial_parameters().values)
-    scores = replica.scores(*task.samples(0, 0))
-    for kind, samples in (("training", workload.training), ("test", workload.test)):
-        check_labels(workload.name, kind, samples.labels, scores.shape[1])
+    if workload.loss is not None:
+        scores = replica.loss(*task.samples(0, 0))
+    else:
+        scores = replica.scores(*task.samples(0, 0))
+        for kind, samples in (("training", workload.training), ("test", workload.test)):
+            check_labels(workload.name, kind, samples.labels, scores.shape[1])
     if name := replica.misses():
         raise _refused(task, f"its forward adds or replaces parameter {name!r}, which netsim then does not train")
     names, originals = zip(*trainable(workload.model), strict=True)
@@ -135,7 +138,7 @@ def _calls(task: DataParallelTask, replica: Replica) -> list[tuple[str, str, dic
     hooks += [module.register_forward_hook(partial(end, name)) for name, module in replica.model.named_modules()]
     try:
         with torch.no_grad():
-            replica.scores(*task.samples(0, 0))
+            replica.loss(*task.samples(0, 0))
     finally:
         for hook in hooks:
             hook.remove()

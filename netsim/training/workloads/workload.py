@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass, field
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,8 +26,8 @@ from netsim.training.workloads.parameters import (
     initial_values,
     trainable,
 )
-from netsim.training.workloads.replica import Replica
-from netsim.training.workloads.samples import Samples
+from netsim.training.workloads.replica import LossFunction, Replica
+from netsim.training.workloads.samples import Samples, parts_of_data
 from netsim.training.workloads.splits import RANDOM, SAMPLINGS, Divisible, Sampler, divide
 from netsim.training.workloads.user_code import blaming, hashed
 
@@ -37,7 +37,10 @@ POPULATION = 1024
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """A model with its data; training minimises the cross-entropy.
+    """A model with its data; training minimises the cross-entropy, or a loss of the user.
+
+    ``Workload(model=net, data=dataset)`` is a workload for ``netsim.simulate(workload=...)``: every fifth sample of the
+    data set is for tests, unless `test` is given.
 
     Attributes
     ----------
@@ -47,8 +50,8 @@ class Workload:
         The model, which is put into training mode. Its trainable parameters only give names and shapes. Frozen
         parameters and buffers keep their values.
     training, test
-        The samples.
-    data, note
+        The samples; a data set of pairs (input, label) of tensors is read whole.
+    source, note
         The names of the data sets, and a description of one line.
     chunk
         Samples evaluated at once.
@@ -56,6 +59,10 @@ class Workload:
         Training samples over which the training loss is computed.
     initial
         Initial values (d,) of the trainable parameters; None for :func:`initial_values`.
+    loss
+        ``loss(outputs, labels)`` returns the mean loss of a mini-batch; None for the cross-entropy of scores.
+    data
+        The data set, in place of `training`.
 
     Raises
     ------
@@ -64,17 +71,27 @@ class Workload:
         not float32, and for invalid samples.
     """
 
-    name: str
-    model: nn.Module
-    training: Samples
-    test: Samples
-    data: str = "its own"
+    name: str = "own"
+    model: nn.Module = field(default_factory=nn.Module)
+    training: Samples = None  # type: ignore[assignment]  # by `data`
+    test: Samples = None  # type: ignore[assignment]  # by `data`
+    source: str = "its own"
     note: str = ""
     chunk: int = 2048
     loss_samples: int = 10_000
     initial: np.ndarray | None = None
+    loss: LossFunction | None = None
+    data: InitVar[Any] = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, data: Any) -> None:
+        for part, samples in parts_of_data(self.name, data, self.training, self.test).items():
+            object.__setattr__(self, part, samples)
+        if self.loss is nn.functional.cross_entropy:
+            object.__setattr__(self, "loss", None)
+        if self.loss is not None and not callable(self.loss):
+            raise UsageError(
+                f"workload {self.name}: loss is {type(self.loss).__name__}, expected a function of outputs and labels"
+            )
         if not isinstance(self.model, nn.Module):
             raise UsageError(f"workload {self.name}: model is {type(self.model).__name__}, expected a torch.nn.Module")
         self.model.train()
@@ -84,7 +101,7 @@ class Workload:
                 raise UsageError(
                     f"workload {self.name}: {kind} is {type(samples).__name__}, expected Samples(inputs, labels)"
                 )
-            check_samples(self.name, kind, samples.inputs, samples.labels)
+            check_samples(self.name, kind, samples.inputs, samples.labels, are_classes=self.loss is None)
             check_moments(self.name, kind, samples.mean, samples.deviation)
         for name in ("chunk", "loss_samples"):
             if type(value := getattr(self, name)) is not int or value < 1:
@@ -115,13 +132,14 @@ class Workload:
 
 
 class Evaluation(NamedTuple):
-    """The mean cross-entropy in nats, and the accuracy: the fraction of samples, or of places in sequences.
+    """The mean loss, and the accuracy: the fraction of samples, or of places in sequences.
 
-    `gradient_norm_sq` is ‖∇f‖² of the mean training loss f; None if it was not requested.
+    The loss is the cross-entropy in nats unless the workload has its own. Then `accuracy` is None. `gradient_norm_sq`
+    is ‖∇f‖² of the mean training loss f; None if it was not requested.
     """
 
     loss: float
-    accuracy: float
+    accuracy: float | None
     gradient_norm_sq: float | None = None
 
 
@@ -313,12 +331,16 @@ class DataParallelTask:
         right = places = 0
         with torch.no_grad():
             for inputs, labels in self._chunks(samples, numbers):
+                if self.workload.loss is not None:
+                    loss += float(replica.loss(inputs, labels)) * len(labels)
+                    places += len(labels)
+                    continue
                 scores, expected = replica.scores(inputs, labels), labels.flatten()
                 with blaming(self.workload.name, "the cross-entropy of its scores"):
                     loss += float(nn.functional.cross_entropy(scores, expected)) * len(expected)
                 right += int((scores.argmax(1) == expected).sum())
                 places += len(expected)
-        return Evaluation(loss / places, right / places)
+        return Evaluation(loss / places, right / places if self.workload.loss is None else None)
 
     def _chunks(self, samples: Samples, numbers: np.ndarray) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         for start in range(0, len(numbers), self.workload.chunk):
@@ -332,7 +354,7 @@ class DataParallelTask:
 
     def replica(self) -> Replica:
         """Return a new copy of the model."""
-        return Replica(self.workload.model, self.device, self.workload.name)
+        return Replica(self.workload.model, self.device, self.workload.name, self.workload.loss)
 
     def _first_bad(self, gradient: torch.Tensor) -> str | None:
         pieces = torch.split(gradient, [size for _, size in self.tensors])
@@ -342,6 +364,6 @@ class DataParallelTask:
 
 def _divisible(workload: Workload) -> Divisible:
     labels, part = workload.training.labels, workload.training.part
-    classes = labels.cpu().numpy() if labels.dim() == 1 else None
-    data = f"{workload.name} on {workload.data}" if workload.data != workload.name else workload.name
+    classes = labels.cpu().numpy() if labels.dim() == 1 and labels.dtype == torch.int64 else None
+    data = f"{workload.name} on {workload.source}" if workload.source != workload.name else workload.name
     return Divisible(data, len(labels), classes, None if part is None else part.cpu().numpy())
