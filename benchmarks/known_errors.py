@@ -52,7 +52,7 @@ OF_PUBLISHED = {
     "Top-k S-SGD": (GATHER, "round"),
     "gTop-k S-SGD": (SPARSE_TREE, "round"),
 }
-"""Kinds of the exchanges of published rounds of training; all others that are all-reduces are bare exchanges."""
+"""Kinds of the exchanges of published rounds of training; other all-reduces and all-gathers are bare exchanges."""
 QUALITIES = ("A", "B")
 """Published rows that can be simulated; others are ratios or simulations."""
 
@@ -85,7 +85,8 @@ def published(rows: Sequence[Mapping[str, Any]]) -> Iterator[KnownError]:
     """Yield the rows of the study's conclusion that were compared, and whose exchange an algorithm makes."""
     for row in rows:
         algorithm = row["algorithm"]
-        exchange, part = OF_PUBLISHED.get(algorithm, (RING if "all-reduce" in algorithm else None, "exchange"))
+        bare = RING if "all-reduce" in algorithm else GATHER if "all-gather" in algorithm else None
+        exchange, part = OF_PUBLISHED.get(algorithm, (bare, "exchange"))
         compared = row["error"] is not None and not row["calibrated"] and row["quality"] in QUALITIES
         if compared and exchange is not None and "+" not in algorithm and row["workers"] and row["bandwidth_bps"]:
             yield KnownError(
