@@ -18,15 +18,20 @@ import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 import netsim
+from algorithms.topk import TopK
 from netsim._util.errors import UsageError
-from netsim.comm.payload import Dense
+from netsim.comm.payload import Dense, Vector
 from netsim.ddp.memory import ParameterMemory
 from netsim.experiment.configuration import Experiment
 from netsim.experiment.results import sha256_of
-from netsim.simulator.session import load_task
+from netsim.simulator.scheduler import InMemoryTransport, RankScheduler
+from netsim.simulator.session import Session, load_task, make_workers, open_session
+from netsim.training.loop import Trained, train
 from tests.ranks import on_ranks
 
 SHAPES = {"first": (40, 3), "frozen": (5,), "second": (7, 11), "third": (50,), "last": (1,)}
@@ -200,9 +205,9 @@ def test_no_gradient_is_lost_by_any_algorithm(ranks: int) -> None:
         assert_nothing_is_lost(list(balances))
 
 
-def digits(rank: int, ranks: int, algorithm: str, lr: float, steps: int, cap_mb: float) -> tuple[str, torch.Tensor]:
+def digits(rank: int, ranks: int, algorithm: str, lr: float, steps: int, cap_mb: float, per_tensor: bool) -> Any:
     """Train digits-mlp with a loop of plain PyTorch; return the digest of the parameters, and the parameters."""
-    options: dict[str, Any] = {} if algorithm == "dense" else {"density": 0.01}
+    options: dict[str, Any] = {} if algorithm == "dense" else {"density": 0.01, "per_tensor": per_tensor}
     task, _, _ = load_task(Experiment.of(workers=ranks, algorithm=algorithm, **options), "cpu")
     net = task.workload.model.to_empty(device="cpu")
     nn.utils.vector_to_parameters(task.initial_parameters().values.clone(), net.parameters())
@@ -218,7 +223,7 @@ def digits(rank: int, ranks: int, algorithm: str, lr: float, steps: int, cap_mb:
     return sha256_of(Dense(parameters)), parameters
 
 
-def several(rank: int, ranks: int, algorithms: Sequence[str], *args: Any) -> list[tuple[str, torch.Tensor]]:
+def several(rank: int, ranks: int, algorithms: Sequence[str], *args: Any) -> list[Any]:
     return [digits(rank, ranks, algorithm, *args) for algorithm in algorithms]
 
 
@@ -238,7 +243,7 @@ def simulated(algorithms: Sequence[str], ranks: int, lr: float, steps: int, **op
 def test_three_worlds_end_with_equal_parameters(ranks: int) -> None:
     """A rate that is a power of two scales gradients exactly, so a residual of γ g is γ times a residual of g."""
     steps, lr = 50, 0.125
-    by_rank = on_ranks(several, ranks, WORLDS, lr, steps, 100)
+    by_rank = on_ranks(several, ranks, WORLDS, lr, steps, 100, False)
     real = netsim.run(workers=ranks, algorithm=WORLDS, lr=lr, rounds=steps, density=0.01).results
     expected = simulated(WORLDS, ranks, lr, steps)
     assert [result.parameters_sha256 for result in real] == expected
@@ -248,11 +253,38 @@ def test_three_worlds_end_with_equal_parameters(ranks: int) -> None:
 
 @pytest.mark.real
 @pytest.mark.slow
-def test_one_bucket_a_tensor_is_the_simulated_overlap() -> None:
-    """Buckets of one tensor each are exchanged as with ``overlap="tensor"``; random-k has other numbers of buckets."""
+def test_several_buckets_select_per_tensor_as_one_bucket_does() -> None:
+    """Selection per tensor does not depend on buckets, nor does the order of a sum of two vectors."""
     algorithms = ("dense", "topk", "gtopk")
-    (trained, _) = on_ranks(several, 2, algorithms, 0.125, 20, TENSOR_MB)
-    assert [sha256 for sha256, _ in trained] == simulated(algorithms, 2, 0.125, 20, overlap="tensor")
+    (trained, _) = on_ranks(several, 2, algorithms, 0.125, 10, TENSOR_MB, True)
+    assert [sha256 for sha256, _ in trained] == simulated(algorithms, 2, 0.125, 10, per_tensor=True)
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_at_any_rate_and_with_several_buckets_only_rounding_differs() -> None:
+    """γ times a residual of g is rounded otherwise than a residual of γ g; and with P = 3 sums have another order."""
+    lr, steps = 0.1, 10
+    (one_bucket, *_) = on_ranks(several, 3, ("dense",), lr, steps, 100, False)
+    (many_buckets, *_) = on_ranks(several, 3, ("dense",), lr, steps, TENSOR_MB, False)
+    with open_session(Experiment.of(workers=3, algorithm="dense", lr=lr, rounds=steps)) as lab:
+        expected = parameters_of(lab)
+    for ((_, parameters),) in (one_bucket, many_buckets):
+        assert (parameters - expected).abs().max() < 1e-6
+
+
+def parameters_of(lab: Session) -> torch.Tensor:
+    """Return the parameters after a run in memory."""
+    experiment = lab.experiment
+    algorithm = experiment.algorithm(experiment.algorithms[0], lab.tensors)
+    workers = make_workers(algorithm, experiment.workers, experiment.servers)
+    recipe = experiment.recipe(algorithm.name)
+    tasks = RankScheduler[Trained](InMemoryTransport()).run(
+        workers, lambda worker: train(worker, algorithm, lab.task, experiment.round_count, recipe)
+    )
+    assert tasks[0].result is not None
+    assert isinstance(tasks[0].result.parameters, Dense)
+    return tasks[0].result.parameters.values
 
 
 @pytest.mark.real
@@ -267,6 +299,64 @@ def test_the_example_in_the_docs_runs_and_resumes(tmp_path: Path) -> None:
         assert ended.returncode == 0, ended.stderr
         assert {f"rank {rank}" for rank in range(2)} == {line.partition(":")[0] for line in ended.stdout.splitlines()}
         assert ended.stdout.count(f"bytes sent in {steps} steps") == 2
+
+
+class Momentary(TopK):
+    """Top-k of a user, who counts exchanges in the memory."""
+
+    name = "momentary"
+    title = "momentary"
+
+    def initial_memory(self, template: Vector) -> Any:
+        return (super().initial_memory(template), 0)
+
+
+@pytest.mark.usefixtures("alone")
+def test_an_algorithm_of_ones_own_is_a_hook_or_refused_by_its_memory(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("from algorithms.topk import TopK\n\nclass Mine(TopK):\n    title = 'mine'\n")
+    hook = netsim.ddp.register(DistributedDataParallel(Weighted()), f"{tmp_path}/mine.py:Mine", density=0.1)
+    assert "Mine" in repr(hook)
+    with pytest.raises(UsageError, match="its memory holds int"):
+        netsim.ddp.register(DistributedDataParallel(Weighted()), Momentary)
+
+
+def shard_steps(rank: int, ranks: int, density: float) -> list[float]:
+    """Train two groups of two ranks, each of which shards the model; return the sums of all elements."""
+    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("groups", "shards"))
+    model = fully_shard(Weighted(), mesh=mesh["shards"])
+    hook = netsim.ddp.register(model, "gtopk", density=density, replicas=mesh["groups"].get_group())
+    given = applied = 0.0
+    for step in range(4):
+        gradients = drawn(rank, step)
+        given += sum(float(gradient.sum()) for gradient in gradients.values())
+        model(gradients).backward()
+        for name in TRAINED:
+            applied += float(model.get_parameter(name).grad.full_tensor().sum())
+        model.zero_grad()
+    assert hook.step == 4
+    held = sum(float(vectors["residual"].sum()) for vectors in hook.state_dict()["memory"].values())
+    return [given, applied, held]
+
+
+@pytest.mark.real
+@pytest.mark.slow
+@pytest.mark.parametrize("density", [1.0, 0.05])
+def test_shards_of_fsdp_lose_no_gradient_between_groups(density: float) -> None:
+    """FSDP gives the mean over its group of two, and the hook the mean over two groups; halves are exact."""
+    sums = on_ranks(shard_steps, 4, density)
+    given, held = (sum(column) for column in list(zip(*sums, strict=True))[::2])
+    assert (held == 0) == (density == 1)
+    for _, applied, _ in sums:
+        assert applied + held / 2 == given / 4
+
+
+@pytest.mark.usefixtures("alone")
+def test_fsdp_without_groups_is_refused() -> None:
+    model = fully_shard(Weighted(), mesh=init_device_mesh("cpu", (1,)))
+    with pytest.raises(UsageError, match="no, because within a group that shards"):
+        netsim.ddp.register(model, "gtopk")
+    with pytest.raises(UsageError, match="k needs the tensors"):
+        netsim.ddp.register(model, "gtopk", k=3, replicas=dist.group.WORLD)
 
 
 def test_a_memory_follows_its_parameters_through_any_buckets() -> None:

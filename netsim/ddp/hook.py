@@ -1,9 +1,9 @@
-"""The communication hook: one exchange for each bucket of gradients, beside the backward pass."""
+"""The communication hooks: one exchange for each bucket of gradients of DDP, or for each shard of FSDP."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -23,26 +23,10 @@ AlgorithmOf = Callable[[tuple[int, ...], int], Algorithm]
 """``algorithm_of(sizes, index)`` returns the algorithm for the bucket with this index and these tensors."""
 
 
-class BucketGradients(NamedTuple):
-    """The gradients of a bucket by parameter, in the model's order; they are views of the `buffer`."""
-
-    number: int
-    step: int
-    views: dict[str, torch.Tensor]
-    buffer: torch.Tensor
-
-
 class ExchangeHook:
-    """The state of the hook on one rank, as :func:`netsim.ddp.register` returns it.
+    """The exchange of gradients by an algorithm on one rank, as :func:`netsim.ddp.register` returns it.
 
-    A thread exchanges the buckets one after another, in the order in which DDP hands them over, which is the same on
-    all ranks. The backward pass goes on meanwhile.
-
-    The vector that is exchanged has the order of the model's parameters, as in simulations, whatever the order in the
-    bucket. Gradients of 16 bits are exchanged as float32: a residual of 16 bits would lose small gradients.
-
-    DDP drops what a hook returns for a parameter that no rank has used (``find_unused_parameters``). The exchange
-    leaves such a parameter out, so that its residual stays.
+    Gradients of 16 bits are exchanged as float32: a residual of 16 bits would lose small gradients.
 
     Parameters
     ----------
@@ -50,51 +34,39 @@ class ExchangeHook:
         The algorithm with its options.
     algorithm_of
         Builds the algorithm of a bucket.
-    names
-        The parameters that are trained, with their names, in the model's order.
     worker, interpreter
         This rank, and what answers its requests.
     group
         The ranks that exchange; nothing else communicates in this group.
-    finds_unused
-        Whether DDP looks for parameters that are not used.
     scaler
         The loss scaler of the training, if there is one.
 
     Attributes
     ----------
     step
-        Number of exchanges so far; each follows a backward pass outside ``no_sync``.
+        Number of exchanges so far; each follows a backward pass that synchronises gradients.
     """
 
     def __init__(
         self,
         text: str,
         algorithm_of: AlgorithmOf,
-        names: dict[torch.nn.Parameter, str],
         worker: Worker,
         interpreter: RankInterpreter,
         group: dist.ProcessGroup,
-        finds_unused: bool = False,
         scaler: torch.amp.GradScaler | None = None,
     ) -> None:
         self.step = 0
         self._text = text
         self._algorithm_of = lru_cache(maxsize=None)(algorithm_of)
-        self._names = names
-        self._sizes = {name: parameter.numel() for parameter, name in names.items()}
-        self._places = {name: place for place, name in enumerate(self._sizes)}
         self._worker, self._interpreter, self._group = worker, interpreter, group
-        self._finds_unused = finds_unused
         self._scaler = scaler if scaler is not None and scaler.is_enabled() else None
         self._memory = ParameterMemory()
         self._before: dict[str, Leaves] = {}
         self._step_before = self._overflowed = -1
-        # The number of torch's threads is each thread's own, and changes bits.
-        self._thread = ThreadPoolExecutor(1, "exchange", torch.set_num_threads, (torch.get_num_threads(),))
 
     def __repr__(self) -> str:
-        return f"ExchangeHook({self._text}, {self._worker.workers} ranks, step {self.step})"
+        return f"{type(self).__name__}({self._text}, {self._worker.workers} ranks, step {self.step})"
 
     @property
     def bytes_sent(self) -> int:
@@ -121,16 +93,126 @@ class ExchangeHook:
                 f"state of algorithm {state['algorithm']!r} was given, expected that of {self._text!r}; register the "
                 "algorithm that was saved"
             )
-        for name, vectors in state["memory"].items():
-            for leaf, values in vectors.items():
-                if values.numel() != self._sizes.get(name):
-                    raise UsageError(
-                        f"state has a {leaf} of {values.numel()} elements for parameter {name!r}, expected "
-                        f"{self._sizes.get(name, 'no such parameter')}; load the state of the same model"
-                    )
+        self._check_sizes(dict(_sizes(state["memory"])))
         self.step = state["step"]
         self._memory = ParameterMemory()
         self._memory.put_back(state["memory"])
+
+    def _check_sizes(self, sizes: dict[str, int]) -> None:
+        """Raise UsageError if the model has no parameters of these names and sizes."""
+
+    def _replace_by_mean(self, views: dict[str, torch.Tensor], number: int, step: int) -> bool:
+        """Replace the gradients in a bucket by their mean over ranks, as the algorithm computes it.
+
+        Parameters
+        ----------
+        views
+            The gradients by name; they are overwritten.
+        number, step
+            Number of the bucket, and of the exchange.
+
+        Returns
+        -------
+        bool
+            Whether the gradients of all ranks were finite; if not, nothing has changed. Without a scaler an error is
+            raised instead.
+        """
+        vector = torch.cat([view.reshape(-1) for view in views.values()])
+        if vector.element_size() < 4:
+            vector = vector.float()
+        scale = 1.0 if self._scaler is None else self._scaler.get_scale()
+        vector /= scale
+        if self._scaler is None:
+            self._check_finite(vector, views, step)
+        elif self._overflow(vector, step):
+            return False
+        sizes = {name: view.numel() for name, view in views.items()}
+        mean = self._mean(Dense(vector), sizes, number, step)
+        mean *= scale
+        for view, piece in zip(views.values(), mean.split_with_sizes(list(sizes.values())), strict=True):
+            view.copy_(piece.view_as(view))
+        return True
+
+    def _mean(self, vector: Dense, sizes: dict[str, int], number: int, step: int) -> torch.Tensor:
+        """Return the sum (d,) of all ranks' vectors that the algorithm gives, divided by their number."""
+        algorithm = self._algorithm_of(tuple(sizes.values()), number)
+        memory = self._memory.take(sizes, lambda: algorithm.initial_memory(vector))
+        if self._scaler is not None:
+            self._before |= self._memory.by_parameter(sizes)
+        self._worker.step = step
+        total, memory = self._interpreter.run(algorithm.exchange(self._worker, vector, memory, vector))
+        self._interpreter.timeline.spent()  # forget the times
+        self._memory.keep(sizes, memory)
+        assert not isinstance(total, SizeOnly)
+        return dense_values(total) / self._worker.workers
+
+    def _check_finite(self, vector: torch.Tensor, views: dict[str, torch.Tensor], step: int) -> None:
+        if not _is_finite(vector):
+            bad = next(name for name, view in views.items() if not view.isfinite().all())
+            raise NonFiniteGradientError(
+                f"rank {self._worker.rank}, step {step}: the gradient of {bad} is not finite; lower the "
+                "learning rate, or give scaler= if a GradScaler scales the loss"
+            )
+
+    def _overflow(self, vector: torch.Tensor, step: int) -> bool:
+        """Return whether a gradient of this step, of any rank, is not finite; all memory is then as before the step."""
+        if self._overflowed == step:
+            return True
+        if self._step_before != step:
+            self._step_before, self._before = step, {}
+        finite = torch.tensor(int(_is_finite(vector)))
+        dist.all_reduce(finite, dist.ReduceOp.MIN, self._group)
+        if finite:
+            return False
+        self._overflowed = step
+        self._memory.put_back(self._before)
+        return True
+
+
+class BucketGradients(NamedTuple):
+    """The gradients of a bucket by parameter, in the model's order; they are views of the `buffer`."""
+
+    number: int
+    step: int
+    views: dict[str, torch.Tensor]
+    buffer: torch.Tensor
+
+
+class BucketHook(ExchangeHook):
+    """The hook of a DistributedDataParallel model.
+
+    A thread exchanges the buckets one after another, in the order in which DDP hands them over, which is the same on
+    all ranks. The backward pass goes on meanwhile.
+
+    The vector that is exchanged has the order of the model's parameters, as in simulations, whatever the order in the
+    bucket. DDP drops what a hook returns for a parameter that no rank has used (``find_unused_parameters``). The
+    exchange leaves such a parameter out, so that its residual stays.
+
+    Parameters
+    ----------
+    names
+        The parameters that are trained, with their names, in the model's order.
+    finds_unused
+        Whether DDP looks for parameters that are not used.
+    *args, **options
+        As for :class:`ExchangeHook`.
+    """
+
+    def __init__(self, names: dict[torch.nn.Parameter, str], finds_unused: bool, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._names, self._finds_unused = names, finds_unused
+        self._sizes = {name: parameter.numel() for parameter, name in names.items()}
+        self._places = {name: place for place, name in enumerate(self._sizes)}
+        # The number of torch's threads is each thread's own, and changes bits.
+        self._thread = ThreadPoolExecutor(1, "exchange", torch.set_num_threads, (torch.get_num_threads(),))
+
+    def _check_sizes(self, sizes: dict[str, int]) -> None:
+        for name, size in sizes.items():
+            if size != self._sizes.get(name):
+                raise UsageError(
+                    f"state has {size} elements for parameter {name!r}, expected "
+                    f"{self._sizes.get(name, 'no such parameter')}; load the state of the same model"
+                )
 
     def start(self, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:  # type: ignore[name-defined]
         """Begin the exchange of a bucket; the future holds the bucket's buffer with the mean over ranks."""
@@ -160,38 +242,11 @@ class ExchangeHook:
 
     @torch.no_grad()
     def _exchange(self, gradients: BucketGradients) -> torch.Tensor:
-        """Replace the gradients of a bucket by their mean over ranks, as the algorithm sees it; return the buffer."""
+        """Exchange a bucket, and return its buffer."""
         views = self._used(gradients.views) if self._finds_unused else gradients.views
-        if not views:
-            return gradients.buffer
-        vector = torch.cat([view.reshape(-1) for view in views.values()])
-        if vector.element_size() < 4:
-            vector = vector.float()
-        scale = 1.0 if self._scaler is None else self._scaler.get_scale()
-        vector /= scale
-        sizes = {name: view.numel() for name, view in views.items()}
-        if self._scaler is None:
-            self._check_finite(vector, gradients)
-        elif self._overflow(vector, gradients.step):
-            return gradients.buffer.fill_(torch.inf)  # the scaler of every rank then skips the step
-        mean = self._mean(Dense(vector), sizes, gradients.number, gradients.step)
-        mean *= scale
-        for view, piece in zip(views.values(), mean.split_with_sizes(list(sizes.values())), strict=True):
-            view.copy_(piece.view_as(view))
+        if views and not self._replace_by_mean(views, gradients.number, gradients.step):
+            gradients.buffer.fill_(torch.inf)  # the scaler of every rank then skips the step
         return gradients.buffer
-
-    def _mean(self, vector: Dense, sizes: dict[str, int], number: int, step: int) -> torch.Tensor:
-        """Return the sum (d,) of all ranks' vectors that the algorithm gives, divided by their number."""
-        algorithm = self._algorithm_of(tuple(sizes.values()), number)
-        memory = self._memory.take(sizes, lambda: algorithm.initial_memory(vector))
-        if self._scaler is not None:
-            self._before |= self._memory.by_parameter(sizes)
-        self._worker.step = step
-        total, memory = self._interpreter.run(algorithm.exchange(self._worker, vector, memory, vector))
-        self._interpreter.timeline.spent()  # forget the times
-        self._memory.keep(sizes, memory)
-        assert not isinstance(total, SizeOnly)
-        return dense_values(total) / self._worker.workers
 
     def _used(self, views: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Return the gradients that are not zero on all ranks."""
@@ -199,27 +254,31 @@ class ExchangeHook:
         dist.all_reduce(used, dist.ReduceOp.MAX, self._group)
         return {name: view for (name, view), anywhere in zip(views.items(), used.tolist(), strict=True) if anywhere}
 
-    def _check_finite(self, vector: torch.Tensor, gradients: BucketGradients) -> None:
-        if not _is_finite(vector):
-            bad = next(name for name, view in gradients.views.items() if not view.isfinite().all())
-            raise NonFiniteGradientError(
-                f"rank {self._worker.rank}, step {gradients.step}: the gradient of {bad} is not finite; lower the "
-                "learning rate, or give scaler= if a GradScaler scales the loss"
-            )
 
-    def _overflow(self, vector: torch.Tensor, step: int) -> bool:
-        """Return whether a gradient of this step, of any rank, is not finite; all memory is then as before the step."""
-        if self._overflowed == step:
-            return True
-        if self._step_before != step:
-            self._step_before, self._before = step, {}
-        finite = torch.tensor(int(_is_finite(vector)))
-        dist.all_reduce(finite, dist.ReduceOp.MIN, self._group)
-        if finite:
-            return False
-        self._overflowed = step
-        self._memory.put_back(self._before)
-        return True
+class ShardHook(ExchangeHook):
+    """The hook of an FSDP model on ranks that hold the same shard, one of each group that shards the model.
+
+    FSDP adds the gradients of a group up and gives every rank its shard; here the shards of the groups are exchanged.
+    Backward waits for each exchange.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._exchanged: set[str] = set()
+
+    @torch.no_grad()
+    def exchange(self, name: str, number: int, shard: torch.Tensor) -> None:
+        """Replace a shard (n,) of the gradients of module `name` by its mean over ranks; `number` is the module's."""
+        if not self._exchanged or name in self._exchanged:
+            self._exchanged.clear()
+            self.step += 1
+        self._exchanged.add(name)
+        self._replace_by_mean({name: shard}, number, self.step - 1)
+
+
+def _sizes(memory: Mapping[str, Leaves]) -> Iterator[tuple[str, int]]:
+    """Yield the elements of each vector in a memory, with its parameter."""
+    return ((name, values.numel()) for name, vectors in memory.items() for values in vectors.values())
 
 
 def _is_finite(vector: torch.Tensor) -> bool:

@@ -1,20 +1,22 @@
-"""Registration of an algorithm as the communication hook of a DistributedDataParallel model."""
+"""Registration of an algorithm as the communication hook of a model of DDP or FSDP2."""
 
 # DDP compares the annotations of a hook with types, so annotations must not be texts here.
 
 import os
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from algorithms import ALGORITHMS, class_of, own_options, text_of, with_options
 from netsim._util.errors import UsageError, shown, unknown
 from netsim.comm.pieces import Piece
 from netsim.comm.worker import Worker
-from netsim.ddp.hook import ExchangeHook
+from netsim.ddp.hook import BucketHook, ExchangeHook, ShardHook
 from netsim.ddp.memory import check_divisible
 from netsim.distributed.interpreter import RankInterpreter
 from netsim.experiment.configuration import Experiment
@@ -27,22 +29,26 @@ BACKENDS = {"gloo": "gloo", "nccl": "cpu:gloo,cuda:nccl"}
 
 
 def register(
-    model: DistributedDataParallel,
+    model: DistributedDataParallel | FSDPModule,
     algorithm: str | type[Algorithm] | Algorithm,
     *,
+    replicas: dist.ProcessGroup | None = None,
     scaler: torch.amp.GradScaler | None = None,
     timeout: float | None = None,
     **options: Any,
 ) -> ExchangeHook:
-    """Let an algorithm exchange the gradients of a DDP model; call it on all ranks, before the first backward pass.
+    """Let an algorithm exchange the gradients of a model; call it on all ranks, before the first backward pass.
 
     Parameters
     ----------
     model
-        The model, on gloo or nccl.
+        The DDP model, on gloo or nccl; or a model of ``fully_shard`` (FSDP2), sharded within groups of ranks such as
+        those of a machine, whose gradients are then exchanged between the groups.
     algorithm
         The algorithm as for :func:`netsim.simulate`: a text such as "gtopk" or "./mine.py:Mine:beta=0.9", a class or an
         object. Its exchange must be like an all-reduce: one with a parameter server, or that skips uploads, is refused.
+    replicas
+        For FSDP2: the process group of the ranks that hold the same shard as this rank, one of each group.
     scaler
         The ``torch.amp.GradScaler`` of the training. Residuals are then kept unscaled, and after an overflow on any
         rank all ranks skip the step and keep their residuals.
@@ -74,7 +80,6 @@ def register(
     >>> model = torch.nn.parallel.DistributedDataParallel(net)  # doctest: +SKIP
     >>> hook = netsim.ddp.register(model, "gtopk", density=1e-3)  # doctest: +SKIP
     """
-    _check_model(model)
     text = text_of(algorithm)
     _check_algorithm(text)
     if unsupported := next((name for name in options if name not in OPTIONS), None):
@@ -85,37 +90,47 @@ def register(
             "optimiser's; give it to torch.optim.SGD, or add momentum_correction=True"
         )
     text = _with_machines(text)
-    workers = dist.get_world_size(model.process_group)
-    experiment = Experiment.of(workers=workers, algorithm=[text], **options)
-    names = {parameter: name for name, parameter in model.module.named_parameters() if parameter.requires_grad}
+    if isinstance(model, FSDPModule):
+        ranks = _check_shards(model, replicas, scaler, options)
+    else:
+        _check_model(model)
+        ranks = model.process_group
+    module: torch.nn.Module = model if isinstance(model, FSDPModule) else model.module  # type: ignore[assignment]
+    names = {parameter: name for name, parameter in module.named_parameters() if parameter.requires_grad}
     elements = sum(parameter.numel() for parameter in names)
+    experiment = Experiment.of(workers=dist.get_world_size(ranks), algorithm=[text], **options)
     experiment.k_of(elements)
 
-    def algorithm_of(sizes: tuple[int, ...], index: int) -> Algorithm:
+    def algorithm_of(sizes: tuple[int, ...], number: int) -> Algorithm:
         size = sum(sizes)
-        return experiment.bucket_algorithm(text, (*sizes, elements - size), Piece(0, size, (0, len(sizes)), 1.0), index)
+        tensors = (*sizes, max(0, elements - size))
+        return experiment.bucket_algorithm(text, tensors, Piece(0, size, (0, len(sizes)), 1.0), number)
 
-    check_divisible(algorithm_of(tuple(parameter.numel() for parameter in names), 0))
+    check_divisible(algorithm_of((elements,), 0))
     device = next(iter(names)).device
-    backend = _backend(model, device)
-    group = dist.new_group(
-        dist.get_process_group_ranks(model.process_group),
-        None if timeout is None else timedelta(seconds=timeout),
-        BACKENDS[backend],
-        use_local_synchronization=True,
-    )
-    worker = Worker(dist.get_rank(group), workers)
+    backend = _backend(ranks, device)
+    limit = None if timeout is None else timedelta(seconds=timeout)
+    members = dist.get_process_group_ranks(ranks)
+    group = dist.new_group(members, limit, BACKENDS[backend], use_local_synchronization=True)
+    worker = Worker(dist.get_rank(group), dist.get_world_size(group))
     _check_same(group, experiment, {name: parameter.numel() for parameter, name in names.items()})
     interpreter = RankInterpreter(worker, str(device), backend, group=group)
-    hook = ExchangeHook(text, algorithm_of, names, worker, interpreter, group, model.find_unused_parameters, scaler)
+    common = (text, algorithm_of, worker, interpreter, group)
+    if isinstance(model, FSDPModule):
+        shards = ShardHook(*common)
+        for number, (name, part) in enumerate(module.named_modules()):
+            if isinstance(part, FSDPModule):
+                part.set_all_reduce_hook(partial(shards.exchange, name, number))
+        return shards
+    buckets = BucketHook(names, model.find_unused_parameters, *common, scaler=scaler)
     try:
-        model.register_comm_hook(hook, exchange_bucket)
+        model.register_comm_hook(buckets, exchange_bucket)
     except RuntimeError as error:
         raise UsageError(f"the model takes no hook ({str(error).splitlines()[0]}); register one hook, once") from error
-    return hook
+    return buckets
 
 
-def exchange_bucket(state: ExchangeHook, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:  # type: ignore[name-defined]
+def exchange_bucket(state: BucketHook, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:  # type: ignore[name-defined]
     """Exchange a bucket: the hook as DDP calls it."""
     return state.start(bucket)
 
@@ -123,14 +138,9 @@ def exchange_bucket(state: ExchangeHook, bucket: dist.GradBucket) -> torch.futur
 def _check_model(model: Any) -> None:
     """Raise UsageError unless a model is a DistributedDataParallel whose gradients are all dense."""
     if not isinstance(model, DistributedDataParallel):
-        why = ""
-        if any(kind.__name__ in ("FSDPModule", "FullyShardedDataParallel") for kind in type(model).__mro__):
-            why = (
-                " no, because FSDP adds gradients up in a reduce-scatter before a hook sees them, and a worker's "
-                "residual needs its own gradient;"
-            )
         raise UsageError(
-            f"a DDP hook for a {type(model).__name__}:{why} expected a DistributedDataParallel; wrap the model in one"
+            f"a hook for a {type(model).__name__} was asked for, expected a DistributedDataParallel or a model of "
+            "fully_shard (FSDP2); wrap the model in one"
         )
     for name, module in model.module.named_modules():
         if isinstance(module, torch.nn.Embedding | torch.nn.EmbeddingBag) and module.sparse:
@@ -138,6 +148,31 @@ def _check_model(model: Any) -> None:
                 f"module {name!r} has sparse=True, expected dense gradients, from which algorithms select themselves; "
                 "leave sparse out"
             )
+
+
+def _check_shards(
+    model: FSDPModule,
+    replicas: dist.ProcessGroup | None,
+    scaler: torch.amp.GradScaler | None,
+    options: dict[str, Any],
+) -> dist.ProcessGroup:
+    """Return the ranks that exchange shards of an FSDP model; raise UsageError for what cannot be combined."""
+    why, instead = None, ""
+    if replicas is None:
+        why = "within a group that shards, gradients are added up in a reduce-scatter that no hook can replace"
+        instead = "shard within machines, and give replicas=, the group of the ranks with the same shard"
+    elif any(parameter.device_mesh.ndim != 1 for parameter in model.parameters()):  # type: ignore[attr-defined]
+        why = "a mesh of two dimensions has an all-reduce of its own, before the hook"
+        instead = "give fully_shard the mesh of one dimension within which it shards"
+    elif scaler is not None:
+        why = "ranks with other shards would not restore their residuals after an overflow"
+        instead = "train in bfloat16, without a scaler"
+    elif unknown_size := next((name for name in ("k", "per_tensor") if options.get(name)), None):
+        why = f"{unknown_size} needs the tensors, and a shard is a flat vector with padding"
+        instead = "give density"
+    if why is not None or replicas is None:
+        raise UsageError(f"such a hook for a model of FSDP2: no, because {why}; {instead}")
+    return replicas
 
 
 def _check_algorithm(text: Any) -> None:
@@ -166,9 +201,9 @@ def _with_machines(text: str) -> str:
     )
 
 
-def _backend(model: DistributedDataParallel, device: torch.device) -> str:
-    """Return the backend of a model's process group for its device; raise UsageError for one that cannot be used."""
-    config = dict(item.split(":") for item in dist.get_backend_config(model.process_group).split(","))
+def _backend(ranks: dist.ProcessGroup, device: torch.device) -> str:
+    """Return the backend of a process group for a device; raise UsageError for one that cannot be used."""
+    config = dict(item.split(":") for item in dist.get_backend_config(ranks).split(","))
     if (backend := config.get(device.type, "none")) not in BACKENDS:
         raise UsageError(f"backend {backend!r} of the model's process group cannot be used; expected gloo or nccl")
     return backend
