@@ -15,7 +15,7 @@ import netsim
 from algorithms import ALGORITHMS, class_of, title_of
 from algorithms.dense import DenseRing
 from netsim._util import user_code
-from netsim._util.errors import UsageError
+from netsim._util.errors import NetsimError, UsageError
 from netsim.cli.main import main
 from netsim.comm.collectives import ring_all_reduce
 from netsim.comm.payload import Vector
@@ -313,6 +313,30 @@ def test_new_algorithm_writes_what_it_says(tmp_path: Path, monkeypatch: pytest.M
     # 2 (P-1) messages of a chunk, 1/P of a block of 1/10 of 640,000 float32 values at 1 Gbit/s, after 50 µs each.
     [took, _] = timed(["./my_blocks.py:MyBlocks:blocks=10", "gtopk"], workers=64, elements=640_000, latency="50us")
     assert took == pytest.approx(2 * 63 * (50e-6 + 640_000 / 10 / 64 * 32 / 1e9))
+
+
+LATE = """
+class Late(Algorithm):
+    async def exchange(self, worker, vector, memory, template):
+        if worker.step == 3:
+            vector.nothing
+        return await ring_all_reduce(worker, vector), None
+"""
+
+
+def test_an_error_of_a_later_step_is_named_with_file_and_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path, HEADER + LATE)
+    with pytest.raises(UsageError, match=r"no attribute 'nothing'\) in its exchange, at mine\.py:10$"):
+        netsim.simulate(workers=2, algorithm="mine.py:Late", rounds=5, workload="tests.tiny:tiny", k=3)
+
+
+@pytest.mark.slow
+@pytest.mark.real
+def test_an_error_of_a_real_rank_is_named_with_file_and_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(tmp_path, HEADER + LATE)
+    with pytest.raises(NetsimError, match=rf"no attribute 'nothing', at {path}:10$"):
+        netsim.run(workers=2, algorithm=f"{path}:Late", rounds=5, workload="tests.tiny:tiny", k=3)
 
 
 @pytest.mark.slow

@@ -23,6 +23,9 @@ def number(shape):
 def raises(shape):
     return shape.nothing
 
+def unknown(shape, size: "Missing" = 2):
+    return None
+
 class Network:
     pass
 """
@@ -58,6 +61,7 @@ def test_the_function_of_the_page_is_the_racks_that_it_describes(
         ("number", "its function returned int, expected a networkx graph with hosts and links"),
         ("raises", "AttributeError ('Shape' object has no attribute 'nothing') in its function, at wrong.py:6"),
         ("Network", "is of type type; expected a function of a Shape"),
+        ("unknown", "NameError (name 'Missing' is not defined) in the annotations of its function"),
         ("missing", "has no attribute 'missing'"),
     ],
 )
@@ -76,6 +80,12 @@ def test_names_of_files_and_of_netsims_own_topologies_are_no_users_functions() -
     for text in ("racks:size", "star", "./a:b.json", "net.json:x", "/folder/net.graphml:hash=3"):
         assert not is_own(text)
     assert spec.parts_of("./mine.py:pairs") == ("./mine.py:pairs", "")
+
+
+@pytest.mark.parametrize("topology", [len, float, object(), lambda: None])
+def test_what_builds_no_network_is_refused(topology: Any) -> None:
+    with pytest.raises(UsageError):
+        round_times(topology)
 
 
 def test_a_study_runs_no_code_that_its_settings_name() -> None:

@@ -14,7 +14,9 @@ adds a name by an entry point in the group ``netsim.topologies``.
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -68,7 +70,7 @@ def check_topology(topology: object) -> None:
         raise UsageError(f"topology {topology!r} must be a name; known: {', '.join(TOPOLOGIES)}")
     name = spec.name_of(topology)
     if is_own(topology):
-        spec.arguments(topology, function_of(name))
+        _arguments(topology)
         return
     if is_file(name):
         spec.arguments(topology, _of_file)
@@ -89,7 +91,7 @@ def is_own(topology: str) -> bool:
 
 def text_of(topology: Any) -> Any:
     """Return the text that names a function given from Python; anything else as it is."""
-    if not callable(topology):
+    if not inspect.isfunction(topology):
         return topology
     name = next((name for name, function in TOPOLOGIES.items() if function is topology), None)
     if name is None:
@@ -108,13 +110,20 @@ def function_of(name: str) -> Callable[..., Any]:
     return function
 
 
+def _arguments(topology: str) -> dict[str, Any]:
+    """Return the keyword arguments of a topology's function."""
+    function = function_of(spec.name_of(topology))
+    with blaming(f"topology {topology!r}", "the annotations of its function") if is_own(topology) else nullcontext():
+        return spec.arguments(topology, function)
+
+
 def file_of(topology: str) -> Path | None:
     """Return the file that a topology is read from or that a key names, as in ``wan:matrix=FILE``; None without one."""
     check_topology(topology)
     name = spec.name_of(topology)
     if not is_own(topology) and is_file(name):
         return Path(name)
-    values = spec.arguments(topology, function_of(name)).values()
+    values = _arguments(topology).values()
     return next((value for value in values if isinstance(value, Path)), None)
 
 
@@ -141,7 +150,7 @@ def build(topology: str, shape: Shape) -> Graph:
         arguments = spec.arguments(topology, _of_file)
         graph = read_graph(Path(name))
     else:
-        arguments = spec.arguments(topology, function_of(name))
+        arguments = _arguments(topology)
         keys = {key: value for key, value in arguments.items() if key != "hash"}
         try:
             check_size(shape.workers, 0, 0)

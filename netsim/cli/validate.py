@@ -216,11 +216,16 @@ def _round(config: dict[str, Any], name: str, ranks: int) -> Cell:
 
 
 def _chosen(kind: str, text: str, known: Any, usual: list[str]) -> list[str]:
+    from algorithms import class_of
+
     if text == "none":
         return []
     names = usual if text == "all" else [name for name in several(text) if name]
     for name in names:
-        check_choice(kind, name.partition(":")[0], known)
+        if kind == "algorithm":
+            class_of(name)
+        else:
+            check_choice(kind, name.partition(":")[0], known)
     return names
 
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from netsim._util.errors import NetsimError, PeerError, PeerLostError, PeerSilentError, in_one_line
+from netsim._util.user_code import where
 
 if TYPE_CHECKING:
     from netsim.comm.worker import Worker
@@ -157,7 +158,7 @@ def taking_part(rank: int, tell: TellFailure | None = None, note: NotePhase = _i
                 translated := failure(str(CURRENT_RANK), error), PeerError
             ):
                 end(type(translated).__name__, str(translated), translated.exit_code, tell, translated.peer)
-            end("", f"{CURRENT_RANK}: {in_one_line(error)}", 1, tell)
+            end("", f"{CURRENT_RANK}: {in_one_line(error)}{where(error)}", 1, tell)
 
 
 _ENDING = threading.Lock()

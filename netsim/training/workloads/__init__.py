@@ -7,6 +7,7 @@ a workload is built.
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -154,12 +155,12 @@ def text_of(workload: Any) -> Any:
     """
     if isinstance(workload, str):
         return PLUGINS.get(workload, workload)
-    if not (callable(workload) or hasattr(workload, "parts_sha256")):
-        return workload
-    if callable(workload):
+    if inspect.isfunction(workload):
         name = name_of_object(workload)
         _factories[name] = workload
         return name
+    if not hasattr(workload, "parts_sha256"):
+        return workload
     from netsim.training.workloads.parameters import present_values
 
     if workload.initial is None:
