@@ -132,10 +132,10 @@ BROKEN = {
         """
         other = await worker.sendrecv((worker.rank + 1) % worker.workers, vector,
                                       (worker.rank - 1) % worker.workers, vector)
-        other.values.add_(1)
+        other.values.add_(1)  #!
         return await ring_all_reduce(worker, other), None
 """,
-        "between mine.py:8 and mine.py:11; a payload never changes",
+        "was changed at mine.py:10; a payload never changes",
     ),
     "the values of a payload are replaced": (
         """
@@ -149,7 +149,7 @@ BROKEN = {
         await worker.sendrecv((worker.rank + 1) % worker.workers, vector, (worker.rank - 1) % worker.workers, vector)
         return await worker.compute("merge", double, vector), None
 """,
-        "was changed by double (mine.py:",
+        "was changed at mine.py:13; a payload never changes",
     ),
     "a send is not awaited": (
         """

@@ -17,7 +17,7 @@ import sysconfig
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from functools import cache
+from functools import cache, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -181,6 +181,7 @@ def short(filename: str) -> str:
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
+@lru_cache(maxsize=4096)
 def is_users_file(filename: str) -> bool:
     """Return whether a file holds a user's code, rather than netsim's, a numerical library's or Python's."""
     path = Path(filename)

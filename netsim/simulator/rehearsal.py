@@ -8,7 +8,8 @@ sums, a deadlock, and any other error of the user's code.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import FrozenInstanceError, replace
 from types import FrameType
 from typing import Any, NamedTuple
@@ -75,9 +76,23 @@ class RandomGradients(Task):
         return Dense(torch.from_numpy(random.standard_normal(self._elements)).float())
 
 
+class PayloadChangedError(UsageError):
+    """A payload was changed that several ranks may hold."""
+
+
 def _try_out(experiment: Experiment, name: str, task: Task) -> None:
+    """Try an algorithm; if it changes a payload, try it again line by line, to name the line that does."""
+    try:
+        _attempt(experiment, name, task, RuleWatch(f"algorithm {name!r}"))
+    except PayloadChangedError:
+        watch = RuleWatch(f"algorithm {name!r}")
+        with watch.line_by_line():
+            _attempt(experiment, name, task, watch)
+        raise
+
+
+def _attempt(experiment: Experiment, name: str, task: Task, watch: RuleWatch) -> None:
     algorithm = experiment.algorithm(name, (ELEMENTS,))
-    watch = RuleWatch(f"algorithm {name!r}")
     workers = [WatchedWorker(each, watch) for each in make_workers(algorithm, experiment.workers, experiment.servers)]
     recipe = experiment.recipe(name)
 
@@ -157,7 +172,28 @@ class RuleWatch:
         """Raise UsageError if a payload that several ranks may hold was changed since the last check, `by` whom."""
         for held in self._held.values():
             if held.payload.version() != held.version:
-                raise UsageError(f"{self.subject}: {held.what} was changed {by}; {UNCHANGED}")
+                raise PayloadChangedError(f"{self.subject}: {held.what} was changed {by}; {UNCHANGED}")
+
+    @contextmanager
+    def line_by_line(self) -> Iterator[None]:
+        """Compare payloads after every line of user code inside the block, too."""
+        line = ""
+
+        def trace(frame: FrameType, event: str, _: Any) -> Any:
+            nonlocal line
+            if not is_users_file(frame.f_code.co_filename):
+                return None
+            if event != "call":
+                self.check_unchanged(f"at {line}")
+            line = f"{short(frame.f_code.co_filename)}:{frame.f_lineno}"
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            yield
+        finally:
+            sys.settrace(before)
 
     def check_awaited(self) -> None:
         """Raise UsageError for a request that was made and never awaited."""
