@@ -90,7 +90,10 @@ class Mass:
 def wrapped(algorithm: str, ranks: int, **options: Any) -> tuple[DistributedDataParallel, netsim.ddp.ExchangeHook]:
     dtype, cap_mb = options.pop("dtype", torch.float32), options.pop("cap_mb", 25)
     scaler, unused = options.pop("scaler", None), options.pop("find_unused_parameters", False)
-    model = DistributedDataParallel(Weighted(dtype), bucket_cap_mb=cap_mb, find_unused_parameters=unused)
+    views = options.pop("gradient_as_bucket_view", False)
+    model = DistributedDataParallel(
+        Weighted(dtype), bucket_cap_mb=cap_mb, find_unused_parameters=unused, gradient_as_bucket_view=views
+    )
     density = {} if algorithm.startswith("dense") else {"density": 0.05}
     return model, netsim.ddp.register(model, algorithm, scaler=scaler, **density, **options)
 
@@ -173,8 +176,9 @@ def scaled_steps(rank: int, ranks: int) -> Any:
 
 def many(rank: int, ranks: int) -> list[Any]:
     """Run what the quick tests assert, all in one group of processes."""
-    balances = [plain_steps(rank, ranks, "gtopk", {"cap_mb": TINY_MB}), varied_steps(rank, ranks, "gtopk")]
-    return [*balances, scaled_steps(rank, ranks)]
+    views = {"cap_mb": TINY_MB, "gradient_as_bucket_view": True}
+    balances = [plain_steps(rank, ranks, "gtopk", options) for options in ({"cap_mb": TINY_MB}, views)]
+    return [*balances, varied_steps(rank, ranks, "gtopk"), scaled_steps(rank, ranks)]
 
 
 @pytest.mark.real
