@@ -228,7 +228,7 @@ class NumpyKernels:
         return positions[self._largest(keys, k)].astype(np.int32)
 
     def _guess(self, residual: Floats, vector: Floats, factor: Any, k: int) -> int:
-        """Return a floor estimated from the sample, or 0 if k is too large for the sample."""
+        """Return a floor for the k-th largest key, estimated from a sample; 0 if k is too large for the sample."""
         groups = residual.size // STRIDE
         rank = _rank(residual.size, k)
         if 2 * rank > groups:
@@ -471,7 +471,7 @@ def _scan(
 
 
 def _guess(residual: Floats, vector: Floats, factor: Any, bits: Keys, k: int) -> Any:
-    """Return a floor estimated from the sample, or 0 if k is too large for the sample."""
+    """Return a floor for the k-th largest key, estimated from a sample; 0 if k is too large for the sample."""
     none = bits.dtype.type(0)
     groups, rank = bits.size // STRIDE, _rank(bits.size, k)
     if 2 * rank > groups:

@@ -87,14 +87,19 @@ class Lazy(OverServer):
     overlaps: ClassVar[bool] = False  # the rule needs the whole gradient
     default_alpha: float | None = None
     options = (
-        Option(Whole(1), 10, "Number D of recent parameter movements in the rule's limit.", name="history"),
+        Option(
+            Whole(1),
+            10,
+            "Number D of recent parameter movements that set the limit under which a worker skips its upload.",
+            name="history",
+        ),
         Option(
             Whole(1), None, "Number of consecutive skips after which a worker must upload.", otherwise="D", name="delay"
         ),
         Option(
             Number(),
             None,
-            "Weight α_d of a movement in the rule's limit, times the learning rate γ.",
+            "Weight α_d of a parameter movement in the limit (see history), times the learning rate γ.",
             otherwise="sasg 0.5, others 0.1 / γ",
             name="alpha",
         ),

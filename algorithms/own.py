@@ -64,7 +64,7 @@ def checked_class(name: str, found: Any) -> type[Algorithm]:
 
 
 def place_of(definition: Any) -> str:
-    """Return " (FILE:LINE)" of a class or function; empty text where no source is known."""
+    """Return " (FILE:LINE)" for a class or function; empty text if its source is not available."""
     try:
         definition = inspect.unwrap(definition)
         return f" ({short(inspect.getsourcefile(definition) or '')}:{inspect.getsourcelines(definition)[1]})"

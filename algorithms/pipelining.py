@@ -15,7 +15,7 @@ DEFAULT: Final[Segment] = AUTO
 SEGMENT: Final = Option(
     Size((AUTO, NONE)),
     DEFAULT,
-    "Slices in which a ring or double tree forwards: auto (512KiB), a size, or none (whole chunks, as in textbooks).",
+    "Size of the slices that a ring or double tree forwards: auto (512KiB), a size, or none (whole chunks).",
     name="segment",
 )
 

@@ -157,7 +157,7 @@ def _report(
     *,
     watched: bool = False,
 ) -> Report | None:
-    """Return the report of the algorithms that finished; None if none did."""
+    """Return the report of the algorithms that finished; None if no algorithm finished."""
     from netsim.analysis.conclusion import conclude
     from netsim.analysis.known_errors import error_question, known_errors, known_sentences
     from netsim.analysis.unused_options import idle_options
@@ -313,7 +313,7 @@ class ExchangeResult(NamedTuple):
     Attributes
     ----------
     aggregated
-        The sum over ranks of everything that was sent and applied (d,).
+        The total that every rank obtains (d,): the sum of all vectors, or of the entries that the algorithm keeps.
     residuals
         The residual of each rank (P, d).
     bytes_sent, bytes_received

@@ -229,7 +229,7 @@ class Growth:
                     yield (condition if any(key[0].density for key in keys) else condition.dense()), pair
 
     def open_brackets(self, most: int) -> list[tuple[Condition, str, int]]:
-        """Return the (condition, algorithm, P) to simulate next so that every crossover up to P = `most` is exact."""
+        """Return each (condition, algorithm, P) to simulate next, until every crossover up to P = `most` is exact."""
         wanted: dict[tuple[Condition, str, int], None] = {}
         for condition, pair in self.pairs():
             one, other = (self.seconds(condition, algorithm, ROUND) for algorithm in pair)

@@ -41,8 +41,8 @@ LAST_DIGIT = 0.0016
 class SasgSettings(Settings):
     """The settings of the training runs for the figures; the tables always use the paper's settings.
 
-    The default is the paper's first task. The second one is workload resnet18, data cifar10, lr 0.01, alpha 1,
-    rounds 15000, lr_decay_at "10000". `mix` is the data of Fig. 5; "none" leaves the figure out.
+    The default is the paper's first task. The paper's second task is workload resnet18, data cifar10, lr 0.01, alpha 1,
+    rounds 15000, lr_decay_at "10000". `mix` is the data set of Fig. 5; "none" omits that figure.
     """
 
     workload: str = "fc-mnist"

@@ -90,7 +90,7 @@ def is_own(topology: str) -> bool:
 
 
 def text_of(topology: Any) -> Any:
-    """Return the text that names a function given from Python; anything else as it is."""
+    """Return the name of a topology that is given as a Python function; return any other value unchanged."""
     if not inspect.isfunction(topology):
         return topology
     name = next((name for name, function in TOPOLOGIES.items() if function is topology), None)
@@ -185,7 +185,7 @@ class Taken(NamedTuple):
 
 
 def taken(topology: str) -> Taken:
-    """Return whether any link of a topology takes the shape's bandwidth, and whether any takes its latency."""
+    """Return whether the shape's bandwidth applies to any link of a topology, and whether its latency does."""
     check_topology(topology)
     if is_own(topology):
         return _taken.__wrapped__(topology)  # its function may change
@@ -217,4 +217,4 @@ def servers_of(topology: str) -> int:
 
 
 def _of_file(shape: Shape) -> None:
-    """Stand for a topology without keys: a network from a file takes no key but `hash`."""
+    """Declare the keys of a network from a file: none but `hash`."""

@@ -112,9 +112,9 @@ class Wiring:
         sources, targets
             The nodes at the two ends of each cable.
         bandwidth_bps, latency_s
-            Those of the links; the shape's bandwidth and half of its latency if None.
+            Bandwidth and latency from `sources` to `targets`; None takes the shape's bandwidth, or half its latency.
         back_bps, back_s
-            Those of the links back; the same as of the other direction if None.
+            Bandwidth and latency from `targets` to `sources`; None takes the values of the other direction.
         """
         there = self._shape.bandwidth_bps if bandwidth_bps is None else bandwidth_bps
         wait = self._shape.latency_s / 2 if latency_s is None else latency_s

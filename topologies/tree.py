@@ -23,11 +23,11 @@ def tree(
     Parameters
     ----------
     fan_out
-        The shape's if None.
+        Children of a switch; None takes the fan-out of `shape`.
     uplink
-        The bandwidth of a switch's uplink in bit/s. If this and `oversubscription` are None, that of a host's link.
+        Bandwidth of a switch's uplink in bit/s. Without `uplink` and `oversubscription`, it is that of a host's link.
     oversubscription
-        Instead of `uplink`: the bandwidth of all links below a switch, divided by that of its uplink.
+        Instead of `uplink`: the bandwidth of all links below a switch, divided by the bandwidth of its uplink.
     """
     fan_out = shape.fan_out if fan_out is None else fan_out
     if fan_out < 2:

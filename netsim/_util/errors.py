@@ -86,7 +86,7 @@ class PeerError(NetsimError):
 
 
 class PeerSilentError(PeerError):
-    """No message came from a peer, or went to it, within the timeout."""
+    """A message to or from a peer did not complete within the timeout."""
 
 
 class PeerLostError(PeerError):

@@ -1,6 +1,6 @@
 """Writes results so that a file is either complete or absent, and checks paths before a run.
 
-A new file replaces nothing or a regular file when it is complete. A symbolic link stays, and its target is replaced.
+A regular file at the path is replaced once the new file is complete. A symbolic link stays; its target is replaced.
 Output to a device or a FIFO is written directly.
 """
 

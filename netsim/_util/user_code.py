@@ -72,7 +72,7 @@ def imported(kind: str, name: str, example: str) -> Any:
 
 
 def name_of_object(found: Any) -> str:
-    """Return the name of a class or function: ``module:NAME``, or ``FILE.py:NAME`` of a script or a file by itself."""
+    """Return the name of a class or function: ``module:NAME``, or ``FILE.py:NAME`` outside importable modules."""
     file = getattr(sys.modules.get(found.__module__), "__file__", None) or ""
     alone = not all(map(str.isidentifier, found.__module__.split(".")))
     if alone or (found.__module__ == "__main__" and file.endswith(".py")):

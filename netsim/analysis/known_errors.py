@@ -101,7 +101,7 @@ class ErrorRange(NamedTuple):
 
 
 def exchange_kind(algorithm: str) -> str:
-    """Return the kind of exchange of an algorithm; its title if its exchange is its own."""
+    """Return the kind of exchange of an algorithm; its title if no other algorithm exchanges in this way."""
     found = class_of(algorithm)
     if is_users(algorithm):
         return found.title
@@ -178,7 +178,7 @@ def nearest(question: ErrorQuestion, known: Iterable[KnownError]) -> ErrorRange 
 
 
 def known_sentences(questions: Mapping[str, ErrorQuestion], known: Sequence[KnownError]) -> list[str]:
-    """Return what is known of each question's error, a sentence for each answer, with the names of its questions."""
+    """Return sentences on the known errors of named questions; questions with the same answer share a sentence."""
     named: dict[str, list[str]] = {}
     for name, question in questions.items():
         found = nearest(question, known)

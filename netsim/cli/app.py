@@ -61,9 +61,9 @@ LISTS = ("--algorithm", "--exchange", "--link-event", "--local", "--lr-decay-at"
 
 
 def _check_arguments(arguments: Sequence[str]) -> None:
-    """Raise UsageError for what typer would misread: a file without a name, and a list given in several parts.
+    """Raise UsageError for arguments that typer misreads: an empty file name, and a list option that is given twice.
 
-    Typer takes an empty name for the current folder, and of an option that is given twice only the last value.
+    Typer reads an empty name as the current folder. Of an option that is given twice, it keeps only the last value.
     """
     for name, value in pairwise([*arguments, "end"]):
         if (name in FILES and not value) or (name.endswith("=") and name[:-1] in FILES):

@@ -147,7 +147,7 @@ def show_and_write(document: str, out: Path | None, show: Callable[[], None] | N
 
 
 def all_done(steps: Iterable[Callable[[], object]]) -> None:
-    """Take every step, also after a failed one; then raise a NetsimError for all failures."""
+    """Call every step, even if an earlier step failed; then raise one NetsimError for all failures."""
     failed: list[NetsimError] = []
     for step in steps:
         try:

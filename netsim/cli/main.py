@@ -1,7 +1,6 @@
-"""The command line. stdout is the result, stderr the rest; see :func:`main` for exit codes.
+"""The command line. Results go to stdout, all else to stderr; :func:`main` lists the exit codes.
 
-It imports everything else only after it has taken over the handling of signals, so that an interrupt during an import
-is no traceback.
+Signal handlers are installed before all other imports, so that an interrupt during an import prints no traceback.
 """
 
 from __future__ import annotations

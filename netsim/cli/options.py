@@ -60,7 +60,7 @@ class Shared(NamedTuple):
     defaults: Mapping[str, Any]
 
     def declarations(self) -> Iterator[tuple[str, Option]]:
-        """Yield each option, in the order of its declaration, with the heading that it stands under."""
+        """Yield the heading and the declaration of each option, in the order of declaration."""
         from netsim._util.options import declared
         from netsim.experiment.given import PANELS
 

@@ -22,7 +22,7 @@ def simulate(
     accounting: Annotated[
         str,
         option(
-            "Columns of the table: full, or paper (only uploads and their bits of values, as in the SASG paper).",
+            "Columns of the table: full, or paper (uploads and bits of uploaded values only, as in the SASG paper).",
             panel=OUTPUT,
         ),
     ] = "full",

@@ -43,12 +43,12 @@ class Wire:
     guaranteed_rate: float = 0.0
 
     def bytes_of(self, nbytes: int) -> int:
-        """Return the bytes on a link of a message with `nbytes` of values and indices, headers included."""
+        """Return the bytes that a message with `nbytes` of values and indices takes on a link, headers included."""
         body = nbytes + ENVELOPE_BYTES
         return body + self.header_bytes * -(-body // SEGMENT_BYTES)
 
     def deficit_of(self, bytes_on_link: int) -> int:
-        """Return the bytes of a message's last group of frames, which leaves on credit."""
+        """Return the bytes of a message's last group of frames, which leaves before the bucket holds its tokens."""
         if not self.gso_segments:
             return 0
         frame = SEGMENT_BYTES + self.header_bytes

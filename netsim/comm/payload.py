@@ -158,7 +158,7 @@ R = TypeVar("R")
 
 
 def size_rule(rule: Callable[..., Any]) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Let a function of payloads also accept size-only payloads, for which ``rule(*args)`` is the result."""
+    """Let a function of payloads accept size-only payloads, too; it then returns ``rule(*args)``."""
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(function)

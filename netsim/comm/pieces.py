@@ -67,4 +67,4 @@ class InTurn(Pieces):
 
 
 def _pass_time(*args: Any) -> None:
-    """Do nothing: the gradient whose time passes was computed before."""
+    """Do nothing: the gradient is already computed, and only its time is charged."""

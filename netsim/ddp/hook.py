@@ -35,7 +35,7 @@ class ExchangeHook:
     algorithm_of
         Builds the algorithm of a bucket.
     worker, interpreter
-        This rank, and what answers its requests.
+        This rank, and the interpreter that performs its communication.
     group
         The ranks that exchange; nothing else communicates in this group.
     scaler
@@ -81,12 +81,12 @@ class ExchangeHook:
         return {"algorithm": self._text, "step": self.step, "memory": self._memory.by_parameter()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a :meth:`state_dict`; buckets may be others than when it was saved.
+        """Continue from a :meth:`state_dict`; parameters may be in other buckets now than when the state was saved.
 
         Raises
         ------
         UsageError
-            If it is that of another algorithm or model.
+            If the state belongs to another algorithm or model.
         """
         if state["algorithm"] != self._text:
             raise UsageError(
@@ -155,7 +155,7 @@ class ExchangeHook:
             )
 
     def _overflow(self, vector: torch.Tensor, step: int) -> bool:
-        """Return whether a gradient of this step, of any rank, is not finite; all memory is then as before the step."""
+        """Return whether a gradient of this step is not finite on any rank; then undo the step's changes of memory."""
         if self._overflowed == step:
             return True
         if self._step_before != step:
@@ -249,7 +249,7 @@ class BucketHook(ExchangeHook):
         return gradients.buffer
 
     def _used(self, views: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Return the gradients that are not zero on all ranks."""
+        """Return the gradients with a non-zero element on at least one rank."""
         used = torch.tensor([bool(view.any()) for view in views.values()], dtype=torch.uint8)
         dist.all_reduce(used, dist.ReduceOp.MAX, self._group)
         return {name: view for (name, view), anywhere in zip(views.items(), used.tolist(), strict=True) if anywhere}
@@ -277,7 +277,7 @@ class ShardHook(ExchangeHook):
 
 
 def _sizes(memory: Mapping[str, Leaves]) -> Iterator[tuple[str, int]]:
-    """Yield the elements of each vector in a memory, with its parameter."""
+    """Yield (parameter, number of elements) for each vector in a memory."""
     return ((name, values.numel()) for name, vectors in memory.items() for values in vectors.values())
 
 

@@ -137,6 +137,6 @@ def diagnose(exits: Mapping[int | str, RankExit], reached: str = "") -> tuple[st
 
 
 def _peer_waited_too(message: ExitMessage, messages: Mapping[int | str, ExitMessage], kind: str) -> bool:
-    """Return whether the peer that a rank waited for waited in vain, too; its message is then closer to the cause."""
+    """Return whether a rank's peer ended with the same kind of error; its message is then closer to the cause."""
     peer = messages.get(message.peer) if message.peer is not None else None
     return peer is not None and peer.kind == kind

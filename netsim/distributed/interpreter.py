@@ -275,7 +275,7 @@ class RankInterpreter:
         return BothWays(incoming, outgoing)
 
     def _exchange_bodies_at_once(self, request: SendRecv[Any]) -> Payload:
-        """Exchange under nccl, where both bodies must be one batch: it would run a send and a receive in turn."""
+        """Exchange under nccl, in one batch: nccl would run a separate send and receive one after the other."""
         send, recv = request.send, request.recv
         sending = self._where("sending to rank", send.dst, send.payload)
         receiving = self._where("receiving from rank", recv.src, recv.template)

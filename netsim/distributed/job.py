@@ -140,7 +140,7 @@ class Phases:
         self._path = path
 
     def enter(self, rank: int, where: str) -> None:
-        """Note that a rank is in an operation, or in none if `where` is empty."""
+        """Record the operation that a rank is in; an empty `where` records that the rank left it."""
         since = f"{time.monotonic():.9f} {where}" if where else ""
         record = since.encode(errors="replace")[: PHASE_BYTES - 1].ljust(PHASE_BYTES - 1) + b"\n"
         descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -59,7 +59,7 @@ def launch(
     backend, timeout_s
         Backend of torch.distributed, and the seconds after which an operation that waits fails.
     on_round
-        Told the progress of rank 0.
+        Called with the progress of rank 0.
     cluster
         A shaped cluster to build; None for loopback.
 
@@ -116,18 +116,18 @@ def launch_work(
     ----------
     details
         Arguments of the task. ``work`` names its function (:func:`netsim.distributed.job.task_of`); ``backend`` and
-        ``timeout_s`` are needed, too.
+        ``timeout_s`` are required, too.
     ranks
         Number of ranks.
     on_round
-        Told the progress of rank 0.
+        Called with the progress of rank 0.
     cluster
         A shaped cluster to build; None for loopback.
 
     Raises
     ------
     RankFailedError
-        If a rank fails; it has the results until then.
+        If a rank fails; the error holds the results until then.
     """
     with _folder() as folder, ended_politely():
         job = Job(folder)

@@ -57,7 +57,7 @@ class RankContext:
         self._between = "starting, before step 0"
 
     def follow(self, worker: Worker, doing: Callable[[], str]) -> None:
-        """Describe this rank by the operation and step of `worker` from now on, and by the text of ``doing()``."""
+        """From now on, describe this rank by the operation and step of `worker` and the text of ``doing()``."""
         self._worker, self._doing = worker, doing
 
     def __str__(self) -> str:

@@ -332,7 +332,7 @@ class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions)
         )
 
     def shown(self) -> dict[str, str]:
-        """Return a text on each effect that is simulated beyond an ideal network, by the option that enables it."""
+        """Return a description of each effect that is enabled, by the name of its option."""
         shown: dict[str, str] = {}
         if self.sharing == "rtt":
             shown["sharing"] = "links shared by 1 / latency of routes (rtt)"

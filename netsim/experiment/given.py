@@ -127,7 +127,7 @@ def present_option(name: str) -> str | None:
 
 
 def moved(name: str, value: str) -> UsageError | None:
-    """Return the error that names the new spelling of an option of an earlier version; None for other options."""
+    """Return the error that tells the new spelling of a renamed option; None for an option that was not renamed."""
     if name in EARLIER_OPTIONS:
         flag = "--" + EARLIER_OPTIONS[name].replace("_", "-")
         return UsageError(f"--{name} is called {flag} now; write {flag} instead")

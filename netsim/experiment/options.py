@@ -125,15 +125,15 @@ class NetworkOptions:
         otherwise="that of a --profile, or 50us",
     )
     bandwidth_scale: float = option(
-        1.0, POSITIVE, "Factor on the bandwidth of every link, also of links that a file or keys describe."
+        1.0, POSITIVE, "Factor on the bandwidth of every link, including links that a file or keys describe."
     )
     latency_scale: float = option(
-        1.0, POSITIVE, "Factor on the latency of every link, also of links that a file or keys describe."
+        1.0, POSITIVE, "Factor on the latency of every link, including links that a file or keys describe."
     )
     host_ceiling_bps: int | None = option(
         None,
         Bandwidth(),
-        "What a host can move, sent and received together: 600MB/s. Its link may be faster.",
+        "Highest rate of a host, sent plus received: 600MB/s. The link of the host may be faster.",
         name="host_ceiling",
         otherwise="unlimited",
     )
@@ -149,13 +149,13 @@ class NetworkOptions:
         Choice(SENDS, EARLIER_SENDS),
         "When a sender continues: rendezvous (after its receiver has the message) or eager (at once, so its next "
         "message shares the link).",
-        otherwise="rendezvous in simulations, eager for real",
+        otherwise="rendezvous in simulations, eager on real ranks",
         name="send_mode",
     )
     profile: str | None = option(
         None,
         Text("profile.toml"),
-        "File written by netsim calibrate: measured costs of network and hosts, for values that no other option sets.",
+        "File written by netsim calibrate: measured costs of network and hosts. Other options take precedence over it.",
     )
 
     def settle_links(self) -> None:
@@ -197,7 +197,7 @@ class NetworkOptions:
         return self.graph(1 if self.topology in STARS else None).ranges()
 
     def profiled(self) -> str:
-        """Return in words what a profile sets here: hosts, and the link properties that the topology leaves open."""
+        """Return in words what a profile describes: the hosts, and link properties that the topology leaves open."""
         takes = taken(self.topology)
         if takes.bandwidth and takes.latency:
             return "network and hosts"
@@ -241,14 +241,15 @@ class AlgorithmOptions:
     communicator: str = option(
         COMMUNICATORS[0],
         Choice(COMMUNICATORS),
-        "With --overlap, how a rank exchanges several buckets: {choices}; serial is one after another, as NCCL does.",
+        "With --overlap, how a rank exchanges several buckets: {choices}. NCCL is serial: one bucket after another.",
     )
     ready: str | None = option(
         None,
         Text("measured", Ready.of),
-        "With --overlap, when buckets are ready: measured; elements, in proportion to their elements (ASSUMED; "
-        "elements:0.5 if forward takes half of the time, not a third); or fractions of the compute time, 0.5,0.8,1.",
-        otherwise="measured where compute times are",
+        "With --overlap, when buckets are ready: measured; elements (ASSUMED: backward time is in proportion to "
+        "elements, after a third of the compute time for forward, or half with elements:0.5); or fractions of the "
+        "compute time, 0.5,0.8,1.",
+        otherwise="measured where compute times are measured",
     )
 
 

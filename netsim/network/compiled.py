@@ -642,7 +642,7 @@ def _repair(core: Core, now: int) -> None:
 
 @jit
 def _sum_up(core: Core, slot: int) -> None:
-    """Sum up the members on a link, and the capacity that the link's other flows take."""
+    """Sum the weights of the members on a link, and the rates of the link's other flows."""
     link, flows, knots, repair = core.links[slot], core.flows, core.knots, core.head[0].repair
     link.stale = 0
     users, weight, kept, highest, held = 0, 0.0, 0.0, 0.0, -1.0

@@ -51,7 +51,8 @@ class Effects:
     connections: str = option(
         "established",
         Choice(CONNECTIONS),
-        "With tcp: established (before the run), or opened in one round trip per-pair of hosts or per-message.",
+        "With tcp: when connections open: established (before the run), per-pair (with the first message between two "
+        "hosts) or per-message. Opening takes one round trip.",
     )
     mtu: int = option(
         1500,
@@ -61,8 +62,8 @@ class Effects:
     segments_per_ack: int = option(
         0,
         Whole(0, example="2"),
-        "With tcp: segments that an acknowledgement stands for; it takes 90 bytes of the other direction's bandwidth. "
-        "2 with delayed acknowledgements, 0 for no bandwidth.",
+        "With tcp: segments per acknowledgement; 2 with delayed acknowledgements. Each acknowledgement takes 90 bytes "
+        "of the other direction's bandwidth. 0: acknowledgements take no bandwidth.",
     )
     window_bytes: int | None = option(
         None,
@@ -87,7 +88,7 @@ class Effects:
     clear_to_send: bool = option(
         False,
         OnOff(),
-        "A message leaves only after a notice from its receiver, which posted a receive (as in gloo).",
+        "Every message waits until its receiver has posted a receive and has told the sender, as in gloo.",
     )
     switching: str = option(
         "ideal",

@@ -83,7 +83,7 @@ class Router(Protocol):
 
 
 def flow_hash(sources: IntArray, targets: IntArray, flows: IntArray | int, seed: int) -> HashArray:
-    """Return a hash for each flow: of its two nodes and of its number among the flows between them."""
+    """Return a hash of each flow from its two nodes and its index among the flows between them."""
     mixed = np.full(np.shape(sources), seed, np.uint64)
     for part in (sources, targets, flows):
         mixed = _mix(mixed ^ np.asarray(part).astype(np.uint64))
@@ -107,7 +107,7 @@ def _mix(values: HashArray) -> HashArray:
 class TreeRouter:
     """Finds the only route between two nodes of a tree: up to their lowest common ancestor, and down.
 
-    ``parents[node]`` is the node above, the node itself at the root; ``up[node]`` and ``down[node]`` are the links to
+    ``parents[node]`` is the node's parent; the root is its own parent. ``up[node]`` and ``down[node]`` are the links to
     the parent and back.
     """
 

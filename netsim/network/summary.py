@@ -32,10 +32,10 @@ class Summary:
     Parameters
     ----------
     diameter_links, diameter_s
-        The most links, and the most latency, of any route. Unless `exact`, only a sample of the pairs was looked at,
-        and the true values may be larger.
+        The number of links of the longest route, and the largest latency of a route. Unless `exact`, they come from a
+        sample of the pairs, and the true values may be larger.
     bisection_bps
-        The bandwidth from one half of the hosts to the other, the least of the halvings tried; None for large networks.
+        The least bandwidth from one half of the hosts to the other, over the halvings tried; None for large networks.
     link_ranges
         The ranges of the links' bandwidths and latencies; None if there are no links.
     """

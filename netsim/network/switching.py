@@ -19,11 +19,11 @@ HEADER = 22
 
 
 def extra_ps(switching: str, route: Route, wire_bytes: int, packet: int) -> int:
-    """Return the picoseconds that switches add to the route's latency and the bytes' time on its narrowest link.
+    """Return the picoseconds by which switches delay a message, beyond latency and its time on the narrowest link.
 
-    Cut-through adds the time of a header on every link but the last. Store-and-forward sends packets of `packet` bytes
-    and a last one with the rest. It adds the time until the last packet has passed the last link, less the time of all
-    bytes on the narrowest link.
+    Cut-through adds the time of a header on every link but the last. Store-and-forward sends packets of `packet` bytes,
+    and a last packet with the remaining bytes. The delay is then the time until the last packet has passed the last
+    link, minus the time of all bytes on the narrowest link.
     """
     bandwidths = [link.bandwidth_bps for link in route.links if link.cabled]
     if switching == "ideal" or len(bandwidths) < 2 or not wire_bytes:

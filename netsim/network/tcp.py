@@ -53,7 +53,7 @@ class Tcp:
     mtu
         The largest IP packet in bytes: 1500, or about 9000 for jumbo frames.
     segments_per_ack
-        Segments that an acknowledgement stands for; with 0, acknowledgements take no bandwidth.
+        Segments per acknowledgement; with 0, acknowledgements take no bandwidth.
     """
 
     initial_window: int = 10

@@ -40,5 +40,5 @@ class TokenBucket:
 
     @property
     def in_deficit(self) -> bool:
-        """Whether the link has sent more than it has earned."""
+        """Whether the bucket holds less than zero tokens: the link has sent more than its rate allows."""
         return self.bits < -NOTHING

@@ -50,12 +50,13 @@ EXCHANGE = ("select_time_s", "comm_time_s", "hidden_comm_time_s")
 
 
 def all_reduce_runs(results: Iterable[tuple[str, Mapping[str, Any]]]) -> list[NcclTestsRun]:
-    """Return the exchanges of results as all-reduces of the dense gradient, a run for each title and number of ranks.
+    """Return exchanges as all-reduces of the dense gradient: one run per title and number of ranks.
 
     Parameters
     ----------
     results
-        A title, and the attributes of a :class:`~netsim.experiment.results.Result`. Others are left out.
+        Titles, each with the attributes of a :class:`~netsim.experiment.results.Result`. A result without times of an
+        exchange is left out.
     """
     runs: dict[tuple[str, int], dict[int, float]] = {}
     for title, result in results:

@@ -132,7 +132,7 @@ def _header(first: Result, experiment: Experiment, report: Report) -> list[str]:
 def _speed(experiment: Experiment, links: LinkRanges | None) -> str:
     """Return bandwidth and latency of the links.
 
-    Where all links have one latency, the text gives the latency from host to host, as the user gave it.
+    If all links have the same latency, the text gives the host-to-host latency, as in ``--latency``.
     """
     if links is None:
         return "no links"

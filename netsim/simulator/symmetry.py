@@ -223,7 +223,7 @@ class SymmetryRecorder:
 
 
 def _nothing_runs() -> None:
-    """Do nothing: a device needs no synchronisation before an assumed cost is charged."""
+    """Do nothing: an assumed cost is charged without synchronising the device."""
 
 
 def _print(value: Any) -> Hashable:

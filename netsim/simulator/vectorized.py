@@ -466,7 +466,7 @@ class CriticalPathBacktracker:
 
 
 def _queued(behind: npt.NDArray[Any]) -> Iterator[tuple[int, IntArray]]:
-    """Yield by how many rounds messages of a round queued behind others, and which messages did."""
+    """Yield (n, messages): the messages of a round that queued behind messages n rounds earlier."""
     for back in range(max(1, int(behind.min())), int(behind.max()) + 1):
         if len(which := np.flatnonzero(behind == back)):
             yield back, which

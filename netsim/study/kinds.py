@@ -73,7 +73,7 @@ class Conclusion:
 
 
 def nothing_more(settings: Any, findings: Sequence[Finding]) -> Sequence[Point]:
-    """Return no further points: the default of :attr:`Study.refine`."""
+    """Return no points: the default of :attr:`Study.refine`, for studies that measure in one step."""
     return ()
 
 

@@ -185,7 +185,7 @@ def _begin_worker(parent: int) -> None:
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Block interrupts in processes started meanwhile; deliver a pending interrupt to this process at the end.
+    """Let processes start with interrupts blocked; deliver a pending interrupt to this process at the end.
 
     Ctrl-C interrupts all processes, and a process that is still starting would print a traceback.
     """

@@ -328,7 +328,7 @@ def _store(record: dict[str, Any], file: Path) -> None:
 
 
 def stored_record(file: Path | None) -> dict[str, Any] | None:
-    """Return the record in a file; None without a file, and for a record that is damaged or lacks measurements."""
+    """Return the record in a file; None if the file is missing or damaged, or lacks measurements."""
     if file is None or not file.is_file():
         return None
     with suppress(*STRANGE):

@@ -91,7 +91,7 @@ class Comparison:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """Return the row of a document."""
+        """Return the comparison as a JSON object."""
         return asdict(self)
 
 

@@ -254,9 +254,9 @@ class ShapedNetwork:
         return load
 
     def _set_alarm(self) -> None:
-        """Set SimPy's alarm for the next change: a stream ends, or a deficit is earned.
+        """Set SimPy's alarm for the next change: a stream ends, or a bucket in deficit refills to zero.
 
-        Earlier alarms are then ignored.
+        The new alarm replaces earlier ones.
         """
         self._alarm += 1
         if self._streams:

@@ -82,7 +82,7 @@ class SimultaneousStart:
 
 
 def idle_until_all_done(began: float, longest_s: float) -> None:
-    """Sleep until all ranks should be done, which started at `began` and take about `longest_s` at most."""
+    """Sleep until `longest_s` after `began`, with a margin: all ranks should then be done."""
     sleep_until(began + longest_s + IDLE_MARGIN_S)
 
 

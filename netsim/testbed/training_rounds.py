@@ -39,12 +39,14 @@ def measured_rounds(
 
     Parameters
     ----------
-    experiment, sends
-        What is trained, and when a send is done.
+    experiment
+        The workload, the algorithm and the hyper-parameters.
+    sends
+        When a sender continues, as in ``--send-mode``.
     rank
         This rank.
     repeats
-        Repeats that are counted.
+        Number of repeats that count.
     start
         Starts all ranks at one instant.
     on_repeat
@@ -53,8 +55,8 @@ def measured_rounds(
     Returns
     -------
     dict
-        ``times``: seconds a round, of each repeat; ``sha256``: digests of the trained parameters on all ranks;
-        ``local``: seconds of each computation of a round.
+        ``times``: each repeat's seconds per round; ``sha256``: the different digests of the ranks' trained parameters;
+        ``local``: seconds of each computation in a round.
     """
     import torch.distributed as dist
 

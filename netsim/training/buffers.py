@@ -1,8 +1,8 @@
-"""Memory for vectors of d elements that live long or come and go at every step, outside the general allocator.
+"""Memory for vectors of d elements, outside the general allocator: residuals, which stay, and gradients of a step.
 
-The residuals of all workers lie one after another in large pages. The gradients of a step reuse the memory of earlier
-ones, which the cache may still hold. ``benchmarks/rounds.py`` measures the effect: a round's time and peak memory
-against P·d·4 bytes.
+The residuals of all workers lie one after another in large pages. The gradients of a step reuse the memory of
+earlier gradients, which may still be in the cache. ``benchmarks/rounds.py`` measures the effect: a round's time, and
+peak memory relative to P·d·4 bytes.
 """
 
 from __future__ import annotations

@@ -1,14 +1,19 @@
 """Communication times that other people measured, predicted from what they state.
 
-Every row of a file of measurements (:mod:`studies.published.rows`) is a question to the simulator, which the module of
-its source asks (:mod:`studies.published.sources`). Rows of some clusters leave a term open, such as the bandwidth that
-hosts reach. At most two such terms per cluster are calibrated on a stated part of its rows
-(:mod:`studies.published.calibration`), if possible of netsim's own file; those rows are never compared. The study runs
-in two steps: calibrations first, then all predictions.
+A file of measurements has one row per measurement (:mod:`studies.published.rows`). The module of a row's source
+(:mod:`studies.published.sources`) turns the row into questions to the simulator. The rows of some clusters leave a term
+open, such as the bandwidth that hosts reach. At most two such terms per cluster are calibrated
+(:mod:`studies.published.calibration`) on a stated part of the cluster's rows, in netsim's own file if it has them.
+Rows that calibrate are never compared. The study runs in two steps: calibrations first, then all predictions.
 
-The 95 % interval of a prediction (:mod:`studies.intervals`) covers the errors at all other sources of the same quality,
-growing with the doublings of P and size beyond the calibrating rows; the noise of the calibration; and every collective
-that a source leaves open, simulated. A source's own errors never enter its intervals.
+Three things widen the 95 % interval of a prediction (:mod:`studies.intervals`):
+
+- the errors at all other sources of the same quality, which grow with each doubling of P or size beyond the
+  calibrating rows;
+- the noise of the calibration;
+- the collectives that the source may have used, if it does not name its collective: all of them are simulated.
+
+A source's own errors never enter its intervals.
 """
 
 from __future__ import annotations
@@ -30,8 +35,8 @@ __all__ = ["STUDY"]
 class PublishedSettings(Settings):
     """The settings of the study.
 
-    `data` is a CSV file of measurements in the columns of ``studies/published/measured.csv``; that file if empty.
-    `every` takes every so many-th row of a source and quality in netsim's own file.
+    `data` is a CSV file of measurements with the columns of ``studies/published/measured.csv``, which is the default.
+    `every` = n takes only every n-th row of each source and quality in netsim's own file.
     """
 
     data: str = ""
@@ -45,7 +50,7 @@ def _campaign(settings: PublishedSettings) -> Campaign:
 
 
 def points(settings: PublishedSettings) -> list[Point]:
-    """Return the calibrations, and the questions of rows whose clusters need none."""
+    """Return the calibrations, and the questions of rows whose clusters need no calibration."""
     return list(_campaign(settings).questions(Answers([])))
 
 

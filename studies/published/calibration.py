@@ -23,7 +23,7 @@ def calibrate_cluster(
     plan: Callable[[PublishedRow, Terms], RowPlan],
     answer: Callable[[Question], float],
 ) -> Outcome:
-    """Fit the terms of a cluster by least squares of ln(predicted / measured), in which outliers count less.
+    """Fit the terms of a cluster by least squares of ln(predicted / measured), with less weight on outliers.
 
     Parameters
     ----------
@@ -75,12 +75,12 @@ def calibrate_cluster(
 
 
 def measured_of(row: PublishedRow) -> float:
-    """Return the seconds that a row measured; only rows with a time are calibrated or compared."""
+    """Return the measured seconds of a row; rows without a time are neither calibrated nor compared."""
     assert row.measured_s is not None
     return row.measured_s
 
 
 def rounding_of(value: float) -> float:
-    """Return the standard deviation of a published figure from rounding to its last digit, relative to the figure."""
+    """Return the relative standard deviation of a published figure that was rounded to its last digit."""
     exponent = Decimal(repr(value)).normalize().as_tuple().exponent
     return 10.0 ** int(exponent) / (value * math.sqrt(12))

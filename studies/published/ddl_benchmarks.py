@@ -3,8 +3,8 @@
 All GPUs of a machine share its link, and a ring crosses the link once each way. BytePS sums inside a machine, then
 pushes to and pulls from as many servers as there are machines, one tensor after another.
 
-Four clusters are calibrated, with one term each: a machine by itself (P = 4), with what a GPU moves over PCIe, and the
-three networks, with what a machine moves over its link.
+Four clusters are calibrated, with one term each. For a machine by itself (P = 4), the term is the bandwidth that a GPU
+reaches over PCIe. For each of the three networks, the term is the bandwidth that a machine reaches over its link.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _contender(row: PublishedRow) -> tuple[str, str]:
 
 
 def _calibrates(row: PublishedRow) -> bool:
-    """Return whether a row is of one or two machines, and exchanges after backward."""
+    """Return whether a row measures one or two machines that exchange after the backward pass."""
     few = row.nodes is not None and row.nodes <= 2
     return few and _contender(row)[1] == "BSP-A2A"
 
@@ -101,9 +101,9 @@ def _all_reduce(
 
 
 def _parameter_servers(machines: int, gpus: int, terms: Terms, latency_s: float, elements: int) -> list[Question]:
-    """Return the question of an exchange between machines and servers; a single machine uses none.
+    """Return the question of an exchange between machines and servers; a single machine uses no servers.
 
-    BytePS cuts tensors into parts, and sums a part inside machines while others are on their way.
+    BytePS cuts tensors into parts. It sums a part inside machines while other parts cross the network.
     """
     if machines == 1:
         return _all_reduce(machines, gpus, terms, latency_s, (RING,), elements)

@@ -1,11 +1,12 @@
 """DiLoCo, LocalSGD and DDP on four g6e.2xlarge machines behind token buckets (github.com/Adnan082/diloco-measured).
 
 The model has 57 tensors (`TENSORS`, from the sizes in ``configs/models/30m-realvocab.toml``). DiLoCo and LocalSGD
-exchange each tensor by an all-reduce of its own, one after another; DDP exchanges buckets of 25 MB.
+exchange each tensor by an all-reduce of its own, one after another; DDP exchanges buckets of 25 MiB.
 
-Two terms are calibrated. Without a token bucket the link's bandwidth is not stated (one iperf3 stream reached
-9.53 Gbit/s). A token bucket queues its rate times 50 ms and drops what comes beyond; where that is less than the 4 MiB
-that NCCL has in flight, a share of the link is lost to retransmissions.
+Two terms are calibrated. The first is the link's bandwidth without a token bucket, which the source does not state
+(one iperf3 stream reached 9.53 Gbit/s). A token bucket queues 50 ms of traffic at its rate and drops further packets.
+If this queue is smaller than the 4 MiB that NCCL has in flight, retransmissions take a share of the link. The second
+term is the share that remains.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ def _plans(row: PublishedRow, terms: Terms) -> list[RowPlan]:
 
 
 def _buckets(tensors: Iterable[int]) -> list[int]:
-    """Return the elements of DDP's buckets: the first is full at 1 MiB, all others at 25 MiB."""
+    """Return the number of elements of each DDP bucket; the first is full at 1 MiB, all others at 25 MiB."""
     buckets, full = [0], MIB
     for size in tensors:
         if 4 * buckets[-1] >= full:

@@ -47,7 +47,7 @@ def exchange_question(
     eager: bool = False,
     effects: dict[str, Any] | None = None,
 ) -> Question:
-    """Return the question how long an exchange takes.
+    """Return the question for the time of an exchange.
 
     Parameters
     ----------
@@ -56,9 +56,9 @@ def exchange_question(
     ranks, size
         Number of ranks, and bytes of each rank's vector.
     bandwidth_bps, latency_s, topology
-        The network: of a link and one way between two hosts.
+        Bandwidth of a link, one-way latency between two hosts, and topology of the network.
     pipeline
-        How slices are forwarded; in one piece if None.
+        Size of slices and number of slices in flight; None forwards whole chunks.
     eager
         Whether a sender continues at once, so that its next message shares the link.
     effects
@@ -136,9 +136,9 @@ def _hop(worker: Worker, vector: Vector, pipeline: Pipeline, count: int) -> Sche
 
 
 async def _gloo_reduce(worker: Worker, vector: Vector, pipeline: Pipeline | None) -> None:
-    """Reduce as gloo's code does: around the ring, one chunk further than needed, and all chunks to rank 0.
+    """Reduce as gloo does: around the ring, nearly one chunk further than needed, then all chunks to rank 0.
 
-    The loop of ``gloo/reduce.cc`` ends after all segments but two, not after those of P-1 chunks.
+    The loop of ``gloo/reduce.cc`` passes on the segments of P chunks but for the last two segments; P-1 chunks suffice.
     """
     if pipeline is not None and worker.workers > 1:
         chunk = split(vector, worker.workers)[0]

@@ -1,7 +1,7 @@
 """All-reduces in training steps on AWS, dense and compressed (github.com/vineeths96/Gradient-Compression).
 
-The source does not name its instances; its times of computing show two kinds. For each, two terms are calibrated at
-P = 2: the bandwidth, on dense all-reduces, and the latency of a message, on random-k ones.
+The source does not name its instances; its compute times show two kinds. For each kind, two terms are calibrated at
+P = 2: the bandwidth, on dense all-reduces, and the latency of a message, on all-reduces of random-k entries.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Training steps of gTop-k's authors: S-SGD, Top-k and gTop-k over 1 Gbit/s Ethernet (github.com/hclhkbu/gtopkssgd).
 
-The authors' α and β give the network. Two terms of the hosts are calibrated, both per element of the gradient: the
-selection, and a copy between GPU and host. S-SGD copies the gradient to the host and the sum back; Top-k selects, and
-copies a dense sum back; gTop-k selects, and copies sparse vectors only.
+The network has the α and β that the authors state. Two costs of the hosts, in seconds per element of the gradient, are
+calibrated: the selection, and a copy between GPU and host. S-SGD copies the gradient to the host and the sum back.
+Top-k selects, and copies a dense sum back. gTop-k selects, and copies only sparse vectors.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ONE_SWITCH = 8
 
 
 class HostPasses(NamedTuple):
-    """How often an algorithm selects from all elements, and copies all elements between GPU and host."""
+    """Number of selections from all elements, and of copies of all elements between GPU and host, per step."""
 
     selections: int
     copies: int

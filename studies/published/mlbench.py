@@ -1,7 +1,7 @@
 """All-reduces of mlbench on GCP n1-standard-4 machines, over gloo, NCCL and Open MPI (github.com/mlbench).
 
-Hosts of four virtual processors bind rather than links. For each backend two terms are calibrated at P = 2: the latency
-of a message and the usable bandwidth.
+Hosts of four virtual processors limit the bandwidth; the links could carry more. For each backend, two terms are
+calibrated at P = 2: the latency of a message and the usable bandwidth.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Broadcasts and reductions of 1 GB over MPI: how time grows with P, relative to the time at P = 2 (a GitHub page).
 
-The network is not stated, so that the usable bandwidth of each series is calibrated at its P = 2.
+The source does not state its network. The usable bandwidth of each series is therefore calibrated at P = 2.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Whether the simulator orders what a source compared in one setting as the source measured it.
+"""Orders: whether the simulator ranks algorithms or schedulers in one setting as their source measured them.
 
 A setting is a task on a network at one P. Its contenders are algorithms or schedulers. Two contenders count if their
-measured times differ by more than 5 %; equal predictions order none.
+measured times differ by more than 5 %. Equal predictions count as a wrong order.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class Order:
     source, task, network
         The setting in words.
     workers
-        Its P.
+        Number of workers P.
     contenders
-        All contenders, the fastest as measured first.
+        All contenders, in ascending order of measured time.
     """
 
     source: str
@@ -50,7 +50,7 @@ class Order:
 
     @property
     def pairs(self) -> list[tuple[Contender, Contender]]:
-        """The pairs of contenders that count, each with the faster one, as measured, first."""
+        """The pairs of contenders that count; the first of a pair has the shorter measured time."""
         return [
             (fast, slow)
             for fast, slow in combinations(self.contenders, 2)
@@ -59,7 +59,7 @@ class Order:
 
     @property
     def right(self) -> int:
-        """How many of the pairs are predicted in the measured order."""
+        """Number of pairs that are predicted in the measured order."""
         return sum(fast.predicted_s < slow.predicted_s for fast, slow in self.pairs)
 
     @property

@@ -1,4 +1,4 @@
-"""Plans: what a published row means as simulations, which terms its cluster leaves open, and which source knows how."""
+"""Plans: the simulations that predict a published row, the terms that its cluster leaves open, and its source."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ class NotPredictedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RowPlan:
-    """A prediction: `constant_s` plus, for every part, its count times the simulated seconds of its question.
+    """The plan of a prediction: ``constant_s + compose(seconds of all parts)``.
 
-    `compose` takes the seconds of all parts; by default they pass one after another.
+    A part is a count and a question; its seconds are the count times the simulated seconds of the question. The default
+    of `compose` is their sum, for parts that run one after another.
     """
 
     parts: Sequence[tuple[float, Question]]
@@ -31,7 +32,7 @@ class RowPlan:
 
     @classmethod
     def of(cls, *questions: Question, constant_s: float = 0.0) -> RowPlan:
-        """Return the plan of simulations one after another."""
+        """Return the plan that adds up the simulated seconds of questions and `constant_s`."""
         return cls([(1, question) for question in questions], constant_s)
 
     def seconds(self, answer: Callable[[Question], float]) -> float:
@@ -41,7 +42,7 @@ class RowPlan:
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """A quantity of a cluster that no row states: its unit, a first guess, and the range in which it is sought."""
+    """A quantity of a cluster that no row states: its unit, a first guess, and the range that the fit searches."""
 
     unit: str
     start: float
@@ -91,17 +92,18 @@ class Source:
     name
         Name in tables.
     begins
-        The beginnings of `row.source`.
+        Prefixes of `row.source` that belong to this source.
     cluster
         Returns the cluster of a row.
     plans
-        ``plans(row, terms)`` returns the plan of a row, followed by plans of what the source leaves open (another
-        collective or switch). It raises NotPredictedError, with the reason, for a row that cannot be simulated.
+        ``plans(row, terms)`` returns the plan of a row, followed by plans for the alternatives that the source leaves
+        open (another collective or switch). It raises NotPredictedError, with the reason, for a row that cannot be
+        simulated.
     leaves_out
         What the model leaves out, in a sentence for the report.
     contender
-        Returns the task of a row, and the algorithm or scheduler that the source compares with others on it; None for a
-        source that compares nothing.
+        Returns the task of a row, and the algorithm or scheduler that performs the task. None for a source that
+        compares no algorithms or schedulers.
     """
 
     name: str
@@ -122,7 +124,7 @@ def stated(row: PublishedRow, *names: str) -> list[Any]:
     Raises
     ------
     NotPredictedError
-        Unless the row states all of them, and at most 4,096 ranks.
+        If the row leaves one of them out, or has more than 4,096 ranks.
     """
     missing = [name for name in names if getattr(row, name) is None]
     if missing:

@@ -1,4 +1,4 @@
-"""From answers to predictions: which questions rows ask, which rows are skipped and why, errors and intervals."""
+"""Predictions from simulated answers: the questions of rows, the reasons for skipped rows, errors and intervals."""
 
 from __future__ import annotations
 
@@ -44,10 +44,11 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class PlannedRow:
-    """The plans of a row: its own, of what its source leaves open, and with one uncertain term a deviation higher.
+    """The plans of a row: its own, its alternatives, and one per uncertain term, raised by its standard deviation.
 
-    `noise` bounds the deviation from all other terms. A time changes at most by the factor by which all terms change,
-    so its elasticities add up to at most 1, and its deviation is at most the greatest of theirs.
+    `alternatives` are plans for collectives or switches that the source leaves open. `noise` bounds the relative
+    deviation that all other terms cause. If all terms change by a factor, a predicted time changes by at most that
+    factor. The elasticities of a time therefore add up to at most 1, so the largest deviation of a term is a bound.
     """
 
     plan: RowPlan
@@ -67,11 +68,11 @@ class Campaign:
     Parameters
     ----------
     rows
-        The rows of the conclusion.
+        The rows to predict.
     known
-        Rows whose errors show how large the error at another source may be.
+        Rows whose errors set the intervals of other sources.
     own
-        All rows of netsim's own file, of which some calibrate clusters.
+        All rows of netsim's own file; some of them calibrate clusters.
     """
 
     def __init__(
@@ -128,7 +129,7 @@ class Campaign:
         return PlannedRow(plan, alternatives, disturbed, small)
 
     def questions(self, answers: Answers) -> list[Point]:
-        """Return all questions that can be asked with these answers."""
+        """Return the calibrations that are still missing, and the questions of rows whose clusters are calibrated."""
         asked: dict[str, Point] = {}
         for row in [*self.rows, *self.known]:
             try:
@@ -160,9 +161,9 @@ def _can_calibrate(row: PublishedRow, cluster: CalibratedCluster) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class PredictedRow:
-    """A row and its prediction in seconds; None with the reason in `skipped`.
+    """A row and its prediction in seconds; for a row that is not predicted, None and the reason in `skipped`.
 
-    `compared` is whether the row says something about the model: it was predicted, and did not calibrate it.
+    A row is `compared` if it was predicted and did not calibrate its cluster.
     """
 
     row: PublishedRow
@@ -235,7 +236,7 @@ class _Answered:
         return measured_of(self.row) / self.predicted
 
     def bounds(self, error: float) -> tuple[float, float]:
-        """Return the 95 % interval, from the reach of errors elsewhere and the noise of the calibration."""
+        """Return the 95 % interval; `error` is the reach of the errors at other sources."""
         noise = (NORMAL * deviation for deviation in self.noise)
         factor = math.exp(math.hypot(error * math.sqrt(1 + self.beyond), *noise))
         return interval([self.predicted, *self.alternatives], factor)
@@ -256,7 +257,7 @@ def predict_rows(campaign: Campaign, answers: Answers) -> list[PredictedRow]:
 
     @cache
     def elsewhere(source: str, quality: str) -> float | None:
-        """Return the reach of the errors at all other sources, of this quality if there are enough."""
+        """Return the reach of the errors at all other sources, from rows of this quality if there are enough."""
         others = [each for each in known if each.source != source]
         alike = [each for each in others if each.row.quality == quality]
         chosen = alike if len(alike) >= FEWEST else others
@@ -276,7 +277,7 @@ def predict_rows(campaign: Campaign, answers: Answers) -> list[PredictedRow]:
 
 
 def _answered(campaign: Campaign, row: PublishedRow, answers: Answers) -> _Answered | str:
-    """Return the answers to a row's questions, or why it is skipped."""
+    """Return the answers to a row's questions, or the reason why the row is skipped."""
     try:
         planned = campaign.planned(row, answers)
         assert planned is not None
@@ -291,7 +292,7 @@ def _answered(campaign: Campaign, row: PublishedRow, answers: Answers) -> _Answe
 
 
 def _beyond(row: PublishedRow, calibrating: Sequence[PublishedRow], name: str) -> float:
-    """Return by how many doublings a row's attribute lies beyond those of the calibrating rows; 0 if none is known."""
+    """Return the doublings by which a row's attribute exceeds the calibrating rows' range; 0 if no value is known."""
     known = [value for each in calibrating if (value := getattr(each, name))]
     value = getattr(row, name)
     return doublings(value, known) if value and known else 0.0

@@ -19,7 +19,7 @@ QUALITIES = {"A": "can be simulated as stated", "B": "with a stated assumption",
 
 
 class Target(NamedTuple):
-    """The errors within which a quality is meant to be predicted: in the median, and nine in ten."""
+    """The largest errors that a quality is meant to have: the median error, and the error of nine rows in ten."""
 
     median: float
     nine_in_ten: float
@@ -31,7 +31,8 @@ TARGETS = {"A": Target(0.02, 0.06), "B": Target(0.10, 0.35)}
 class ErrorSummary(NamedTuple):
     """The errors of some rows; None where nothing was compared.
 
-    `rows` counts all, `skipped` those without prediction, `calibrated` those that calibrated, `compared` the rest.
+    `rows` counts all rows, `skipped` the rows without a prediction, `calibrated` the calibrating rows, and `compared`
+    the rows whose prediction is compared with the measurement.
     Errors and half-widths are relative; `coverage` is the fraction of measured times inside their 95 % intervals.
     """
 
@@ -63,7 +64,7 @@ class ErrorSummary(NamedTuple):
 
 
 def nine_in_ten(errors: Iterable[float]) -> float:
-    """Return the least error that nine in ten errors do not exceed."""
+    """Return the 90th percentile: the smallest error that at least 90 % of the errors do not exceed."""
     ordered = sorted(errors)
     return ordered[-(-9 * len(ordered) // 10) - 1]
 
@@ -125,7 +126,7 @@ def _sentence(quality: str, summary: ErrorSummary) -> str:
 
 
 def _left_out(groups: Mapping[tuple[str, str], Sequence[PredictedRow]]) -> list[str]:
-    """Return a paragraph for each source and quality that misses: a row beyond nine in ten's error, or the median."""
+    """Return a paragraph for each source and quality whose median error or any row exceeds the target."""
     told = []
     for (name, quality), group in groups.items():
         target, summary = TARGETS.get(quality), ErrorSummary.of(group)

@@ -32,7 +32,7 @@ class PublishedRow:
     workers, nodes, gpus_per_node
         Ranks, machines, and ranks on a machine; None where not stated.
     bandwidth_bps, latency_s
-        Of a machine's link, one way; None where not stated.
+        Bandwidth of a machine's link in each direction, and one-way latency; None where not stated.
     bytes_per_rank, elements, bytes_per_element
         Size of a rank's vector; None where not stated.
     k
@@ -96,8 +96,8 @@ def read_rows(path: Path) -> list[PublishedRow]:
     Raises
     ------
     UsageError
-        For a file that cannot be read, a missing column, a value that its column cannot have, or an id that is used
-        twice. The message is one line with the number of the line.
+        For a file that cannot be read, a missing column, a value that does not fit its column, or an id that occurs
+        twice. The message has one line and names the line of the file.
     """
     where = f"data {str(path)!r}"
     lines = csv_rows(path, where)
@@ -134,7 +134,7 @@ def row_of(place: str, cells: Mapping[str, str]) -> PublishedRow:
 
 
 def _number(place: str, name: str, text: str) -> float | int | None:
-    """Return a number, positive or (of GPUs) 0; None for an empty cell."""
+    """Return a positive number, or 0 for a number of GPUs; None for an empty cell."""
     if not text:
         return None
     value = read_number(text)

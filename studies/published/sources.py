@@ -31,6 +31,6 @@ SOURCES: tuple[Source, ...] = (
 
 
 def source_of(row: PublishedRow) -> Source:
-    """Return the source with the longest matching beginning; without one, that of rows that state everything."""
+    """Return the source with the longest matching prefix; without a match, :data:`stated_exchanges.SOURCE`."""
     known = [(len(begin), source) for source in SOURCES for begin in source.begins if row.source.startswith(begin)]
     return max(known, key=lambda each: each[0])[1] if known else stated_exchanges.SOURCE

@@ -27,5 +27,5 @@ JUMBO = 9001
 
 
 def payload_share(mtu: int) -> float:
-    """Return the share of payload in full frames, as a Linux queueing discipline counts: 52 + 14 bytes of headers."""
+    """Return the payload fraction of a full frame, as Linux queueing disciplines count: 52 + 14 bytes are headers."""
     return (mtu - 52) / (mtu + 14)

@@ -1,4 +1,4 @@
-"""Rows of any other source: an exchange is predicted from the row alone if the row states everything."""
+"""Rows of any other source: an exchange is predicted if the row states all inputs of the simulation."""
 
 from __future__ import annotations
 

@@ -6,7 +6,8 @@ and latency; the ingress has the instance's 10 Gbit/s. Three groups of terms are
 - NCCL, on collectives without a rate limit at P = 4: the bandwidth of a host that sends and receives at once;
 - gloo's connections, on messages of 64 MiB without a rate limit: their rate (Amazon limits a flow to 5 Gbit/s outside a
   placement group) and their window;
-- the campaign ``Simulate_DP``, another day's and slower, at P = 4 and 256 MiB: its usable share of the bandwidth.
+- the campaign ``Simulate_DP``, at P = 4 and 256 MiB: its usable share of the bandwidth. It ran on another day, and was
+  slower.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Training steps as plans: exchanges that pass one communicator, one after another, beside the backward pass.
+"""Training steps as plans: one communicator performs exchanges one after another, during the backward pass.
 
-NCCL performs the collectives of a communicator one after another, and Horovod gives it one at a time: as ``netsim
-simulate --overlap tensor --communicator serial`` does. A step is composed here of bare exchanges, each simulated by
-itself and used for many steps; a test compares the two.
+NCCL performs the collectives of a communicator one after another, and Horovod starts one at a time. ``netsim simulate
+--overlap tensor --communicator serial`` models the same. Here a step is composed of bare exchanges: each is simulated
+by itself, and its time serves many steps. A test compares the two ways.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def step_plan(
 
 
 def _sizes(total: int) -> list[int]:
-    """Return the elements of the exchanges that are simulated, for exchanges of up to `total` elements."""
+    """Return the sizes to simulate, in elements, for exchanges of up to `total` elements."""
     sizes = [SMALLEST]
     while sizes[-1] < min(total, LARGEST):
         sizes.append(STEP * sizes[-1])
@@ -76,7 +76,7 @@ def _composed(
 
 
 def by_elements(sizes: Sequence[int], seconds: Sequence[float]) -> Callable[[int], float]:
-    """Return the seconds of an exchange as a function of its elements, linear between and beyond the known `sizes`."""
+    """Return an exchange's seconds as a function of its elements: linear between `sizes`, and beyond the largest."""
 
     def exchange_s(elements: int) -> float:
         if elements <= sizes[0] or len(sizes) == 1:

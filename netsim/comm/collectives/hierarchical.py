@@ -91,7 +91,10 @@ def rings_reduce_scatter(
 def rings_all_gather(
     worker: Worker, own: Sequence[Vector], templates: Sequence[Vector], rings: Rings, cut: Cut
 ) -> Schedule[list[Vector]]:
-    """Return the slices of all chunks of this rank's ring; `own` are those of its chunk, the inverse of the above."""
+    """Return the slices of all chunks of this rank's ring: the inverse of :func:`rings_reduce_scatter`.
+
+    `own` holds the slices of this rank's chunk.
+    """
     slots, chunk = _slots_of(worker.rank, rings, cut.slices)
     return Schedule(
         _around(rings, worker.workers, cut.slices, 0),

@@ -1,9 +1,9 @@
 """Collectives around a ring: every rank sends to the next and receives from the one before.
 
 A ring may be *pipelined*: it forwards a chunk in slices, so that a rank passes a slice on while the next ones of the
-chunk arrive. Let a chunk be m slices that each take t to drain, w ≤ m of them in flight, and α the latency. P-1 steps
-then take α + (P-1) m t if α ≤ (w-1) t: the latency of all steps but the first hides behind draining. Otherwise, every
-w slices take α + t. The textbook's ring, m = 1, takes (P-1)(α + t).
+chunk arrive. A chunk has m slices, of which w ≤ m are in flight. A slice takes t to drain, and the latency is α. If
+α ≤ (w-1) t, P-1 steps take α + (P-1) m t: draining hides the latency of all steps but the first. Otherwise, every w
+slices take α + t. The ring of textbooks (m = 1) takes (P-1)(α + t).
 """
 
 from __future__ import annotations
