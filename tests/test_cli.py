@@ -15,6 +15,7 @@ import pytest
 
 import netsim
 from netsim._util.errors import InfeasibleError
+from netsim.cli import common
 from netsim.cli.common import Forecast
 from netsim.cli.option_table import with_table
 from tests.command import run, without_announcements
@@ -56,6 +57,17 @@ def trained() -> str:
     ran = python("-m", "netsim", *TRAINED.split(), PYTHONHASHSEED="1", OMP_NUM_THREADS="1")
     assert (ran.returncode, without_announcements(ran.stderr)) == (0, "")
     return ran.stdout
+
+
+def test_a_command_that_takes_long_says_what_it_is_doing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(common, "PATIENCE_S", 0.0)
+    ran = run(capsys, f"simulate {FOUR} --workers 3 --rounds 2 --compute-time 5ms")
+    assert ran.code == 0
+    assert re.search(r"^netsim: simulating; \d of 8 rounds are done so far$", ran.err, re.MULTILINE)
+    monkeypatch.setattr(common, "PATIENCE_S", 3600.0)
+    assert "so far" not in run(capsys, f"{TIMED} --workers 3").err
 
 
 def test_json_is_all_there_is_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:

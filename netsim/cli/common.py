@@ -18,6 +18,8 @@ from netsim._util.units import format_wait
 
 A_YEAR_S = 365 * 86400.0
 """Seconds of a year."""
+PATIENCE_S = 10.0
+"""Seconds after which a command without a terminal says what it is doing."""
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -81,8 +83,8 @@ def told_after(seconds: float) -> Callable[[str], None]:
 
 @contextmanager
 def patience(doing: Callable[[], str]) -> Iterator[None]:
-    """Print `doing()` once on stderr if the block takes long."""
-    timer = threading.Timer(Forecast.AFTER_S, lambda: _tell(doing()))
+    """Print `doing()` once on stderr if the block takes longer than PATIENCE_S."""
+    timer = threading.Timer(PATIENCE_S, lambda: _tell(doing()))
     timer.daemon = True
     timer.start()
     try:
