@@ -30,7 +30,6 @@ from netsim.experiment.given import input_files, option_of
 from netsim.experiment.results import Report, Result
 from netsim.simulator.checkpoint import Checkpoint, checkpoint_of
 from netsim.simulator.estimates import check_experiment
-from netsim.simulator.rehearsal import rehearse
 from netsim.simulator.session import Session, open_session
 from netsim.simulator.trace import Trace
 from netsim.training.algorithm import Algorithm
@@ -115,7 +114,6 @@ def simulate_experiment(
     unwritten: list[str] = []
     if experiment.timing_only or experiment.effects.load is not None:
         check_experiment(experiment, watched=any(file is not None for file in (metrics, checkpoint, trace)))
-    rehearse(experiment)
     with ExitStack() as stack:
         session = stack.enter_context(open_session(experiment))
         emit = None if metrics is None else stack.enter_context(metrics_file(metrics, unwritten))

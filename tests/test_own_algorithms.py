@@ -227,6 +227,19 @@ def test_a_broken_rule_is_named_with_file_and_line(what: str, tmp_path: Path, mo
     assert all(f"mine.py:{number}" in said for number in marked)
 
 
+def test_every_command_that_simulates_rehearses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    body, message = BROKEN["no size rule"]
+    text = HEADER + f"class Broken(Algorithm):\n    async def exchange(self, worker, vector, memory, template):{body}"
+    written(tmp_path, text + FUNCTIONS)
+    monkeypatch.chdir(tmp_path)
+    sizes = ["--workers", "4", "--elements", "100", "--algorithm", "mine.py:Broken"]
+    for command in (["recommend", "--compute-time", "1ms", "--jobs", "1"], ["topology", "placement", "racks:size=2"]):
+        assert main([*command, *sizes]) == 2
+        assert message in capsys.readouterr().err
+
+
 def test_an_exchange_that_is_no_coroutine_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     written(tmp_path, WRITTEN.replace("async def exchange", "def exchange").replace("await ", ""))
@@ -237,6 +250,7 @@ def test_an_exchange_that_is_no_coroutine_is_refused(tmp_path: Path, monkeypatch
 @pytest.mark.parametrize("name", list(ALGORITHMS))
 def test_netsims_own_algorithms_break_no_rule(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rehearsal, "is_users", lambda text: True)
+    rehearsal._rehearse_once.cache_clear()
     rehearsal.rehearse(Experiment.of(algorithm=name, timing_only=True))
 
 

@@ -98,6 +98,9 @@ def check_experiments(experiments: Iterable[Experiment], jobs: int) -> None:
 
 def estimate(experiment: Experiment, name: str, *, watched: bool = False) -> Estimate:
     """Return the estimated lower bound for one algorithm, by the engine that simulates it."""
+    from netsim.simulator.rehearsal import rehearse  # which needs a session, which needs estimates
+
+    rehearse(experiment)
     found = _played(experiment, name, watched=watched)
     if _has_formulas(experiment, found):
         return Estimate(0, experiment.round_count * experiment.workers * FORMULA_S, False)

@@ -11,10 +11,11 @@ import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import FrozenInstanceError, replace
+from functools import lru_cache
 from types import FrameType
 from typing import Any, NamedTuple
 
-from algorithms import is_users
+from algorithms import class_of, is_users
 from algorithms.own import place_of
 from netsim._util.errors import DeadlockError, NetsimError, UsageError, text_of
 from netsim._util.random_streams import Stream, generator
@@ -50,9 +51,15 @@ def rehearse(experiment: Experiment) -> None:
         elements=None,
         model=None,
     )
-    for name in filter(is_users, experiment.algorithms):
+    _rehearse_once(few, tuple(map(class_of, few.algorithms)))
+
+
+@lru_cache(maxsize=64)
+def _rehearse_once(few: Experiment, classes: tuple[Any, ...]) -> None:
+    """Rehearse, unless the same classes passed before; the classes are new if their file changed."""
+    for name in filter(is_users, few.algorithms):
         _try_out(few, name, RandomGradients(ELEMENTS))
-        if experiment.timing_only:
+        if few.timing_only:
             _try_out(few, name, TimingOnly(ELEMENTS))
 
 

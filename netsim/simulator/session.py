@@ -345,7 +345,13 @@ class Session:
 
 @contextmanager
 def open_session(experiment: Experiment) -> Iterator[Session]:
-    """Yield a session for an experiment, with its data, its device, and a pool of threads for gradients."""
+    """Yield a session for an experiment, with its data, its device, and a pool of threads for gradients.
+
+    Users' algorithms are rehearsed first.
+    """
+    from netsim.simulator.rehearsal import rehearse  # which makes workers as this module does
+
+    rehearse(experiment)
     if experiment.timing_only:
         if experiment.ready == "measured":
             raise UsageError("ready 'measured' was given with --timing-only, which computes nothing; leave one out")
