@@ -113,8 +113,8 @@ def test_no_comparison_is_nearer_than_the_one_that_is_named(
 def test_equal_answers_are_given_once() -> None:
     questions = {"dense": ASKED, "Random-k": ASKED, "SASG": ASKED._replace(exchange=SERVER)}
     assert known_sentences(questions, [SLOW]) == [
-        "dense, Random-k: nccl ring all-reduce at 1 Gbit/s and 10 ms, 8 ranks, 100 MB (slow cluster): within 2.1% in "
-        "one comparison.",
+        "dense, Random-k: with the effects of hosts and library, nccl ring all-reduce at 1 Gbit/s and 10 ms, 8 ranks, "
+        "100 MB (slow cluster): within 2.1% in one comparison.",
         "SASG: unknown, for no parameter server was compared with a measurement (netsim validate can).",
     ]
 

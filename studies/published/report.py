@@ -111,8 +111,12 @@ def conclude_on(rows: Sequence[PredictedRow], calibrations: Mapping[str, Outcome
     )
 
 
+def _named(quality: str) -> str:
+    return f"Quality {quality} ({QUALITIES[quality]})" if quality in QUALITIES else f"Quality {quality}"
+
+
 def _sentence(quality: str, summary: ErrorSummary) -> str:
-    kind = f"Quality {quality} ({QUALITIES[quality]})" if quality in QUALITIES else f"Quality {quality}"
+    kind = _named(quality)
     predicted = f"{summary.rows - summary.skipped} of {summary.rows} rows predicted"
     if summary.median_error is None or summary.p90_error is None:
         return f"{kind}: {predicted}, {summary.calibrated} for calibration, none compared."
@@ -182,7 +186,7 @@ def _comparison(rows: Sequence[PredictedRow], summaries: Mapping[tuple[str, str]
             figures.append(
                 Figure(
                     f"Quality {quality}: predicted against measured",
-                    f"Rows that {QUALITIES.get(quality, 'were simulated by others')}; bars are 95 % intervals.",
+                    f"{_named(quality)}; bars are 95 % intervals.",
                     against(series, Axis("measured (s)", 10), Axis("predicted (s)", 10)),
                     PREDICTED,
                 )

@@ -25,7 +25,11 @@ EXCHANGES: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {
 def _plans(row: PublishedRow, terms: Terms) -> list[RowPlan]:
     kind = (row.backend.partition(" ")[0].lower(), row.algorithm)
     if kind not in EXCHANGES:
-        raise NotPredictedError(f"neither source nor exchange is known: {row.algorithm or '?'} of {row.backend or '?'}")
+        known = ", ".join(dict.fromkeys(algorithm for _, algorithm in EXCHANGES))
+        raise NotPredictedError(
+            f"neither source nor exchange is known: {row.algorithm or '?'} of {row.backend or '?'}; known exchanges of "
+            f"nccl or gloo: {known}"
+        )
     workers, size, bandwidth_bps, latency_s = stated(row, "workers", "bytes_per_rank", "bandwidth_bps", "latency_s")
     if row.gpus_per_node is not None and row.gpus_per_node > 1:
         raise NotPredictedError("the source is not known, and the row does not state the links inside a machine")
