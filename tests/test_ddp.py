@@ -157,7 +157,7 @@ def scaled_steps(rank: int, ranks: int) -> Any:
         if step in (0, 2):
             gradients = drawn(rank, step)
             if rank == 1:
-                gradients["second"][0, 0] = math.inf
+                gradients["first"][0, 0] = math.inf  # in the last bucket, after others were exchanged
             scaler.scale(model(gradients)).backward()
         else:
             scaler.scale(torch.zeros(1))  # the scaler must have seen a loss before it steps
