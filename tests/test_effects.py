@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+from collections import Counter
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from netsim.experiment.configuration import Experiment
 from netsim.network.effects import Effects
 from netsim.network.fabric import Fabric, Link, Route
 from netsim.network.switching import extra_ps
+from netsim.simulator.critical_path import bound_by
 from netsim.simulator.effects_engine import EffectsTransport
 from netsim.simulator.scheduler import RankScheduler
 from netsim.training.costs import AssumedCosts
@@ -485,6 +487,16 @@ def test_a_host_moves_what_it_sends_and_receives_with_one_ceiling(engine: str, w
         options = {"workers": workers, "elements": 1000 * workers, "engine": engine, "host_ceiling": ceiling}
         took = round_time("dense", **options)
         assert took == pytest.approx(2 * (workers - 1) * (50e-6 + step), rel=1e-9)
+
+
+@pytest.mark.parametrize("engine", ["event", "auto"])
+def test_a_ceiling_that_binds_is_the_bottleneck(engine: str) -> None:
+    options = {"workers": 4, "timing_only": True, "elements": 10**6, "algorithm": "dense", "engine": engine}
+    for ceiling, expected in (("1.5Gbps", "node limits, e.g. worker0"), ("3Gbps", "worker links, e.g. worker0→switch")):
+        [result] = netsim.simulate(**options, bandwidth="1Gbps", host_ceiling=ceiling).results
+        assert result.bound_by == expected
+    link = Link(0, "nic0", "nic0", 10**9, 0.0)
+    assert bound_by(Counter({link: 1}), ()) == "limit of nic0"
 
 
 def test_a_ceiling_is_named_and_is_no_hop(capsys: pytest.CaptureFixture[str]) -> None:

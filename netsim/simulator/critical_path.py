@@ -130,7 +130,8 @@ def bound_by(totals: Counter[Hashable], server_hosts: Collection[str]) -> str:
     -------
     str
         Such as "compute", "selection", "latency", "server NIC (worker0)" or "link worker1→switch". If no link took half
-        of the time of all links, "worker links", with the first of the busiest as an example.
+        of the time of all links, "worker links", with the first of the busiest as an example. What all messages at a
+        node share, such as a host's ceiling, is "limit of worker1" or "node limits".
     """
     links: Counter[Link] = Counter({what: time for what, time in totals.items() if isinstance(what, Link)})
     candidates = {
@@ -154,6 +155,7 @@ def bound_by(totals: Counter[Hashable], server_hosts: Collection[str]) -> str:
         return f"server NIC ({max(at_servers, key=lambda host: at_servers[host])})"
     busiest = max(links, key=lambda link: (links[link], -link.index))
     if 2 * links[busiest] > links.total():
-        return f"link {busiest.name}"
+        return f"{'link' if busiest.cabled else 'limit of'} {busiest.name}"
     alike = [link for link, time in links.items() if 2 * time > links[busiest]]
-    return f"worker links, e.g. {min(alike, key=lambda link: link.index).name}"
+    example = min(alike, key=lambda link: link.index)
+    return f"{'worker links' if example.cabled else 'node limits'}, e.g. {example.name}"
