@@ -211,7 +211,7 @@ def by_algorithms(work: str, workers: int, _: list[Traffic]) -> None:
 
 def by_rounds(inside: Inside, work: str, workers: int, _: list[Traffic]) -> None:
     """Do the work in rounds, as algorithms whose exchange is just that; links are made within."""
-    algorithm = {"w1": "dense", "w2": "gtopk", "w3": "topk", "w4": "ps-topk"}[work]
+    algorithm = {"w1": "dense:segment=none", "w2": "gtopk", "w3": "topk:segment=none", "w4": "ps-topk"}[work]
     elements = chunk(workers) // 4 * workers if work == "w1" else DENSE // 4
     experiment = Experiment.of(
         workers=workers, bandwidth="1Gbps", latency="50us", algorithm=algorithm, timing_only=True, elements=elements,

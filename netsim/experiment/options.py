@@ -345,9 +345,9 @@ class CostOptions:
     elements: int | None = option(
         None,
         Whole(1, MOST_ELEMENTS, f"at most {MOST_ELEMENTS}: an index is an int32"),
-        "With --timing-only: number of elements of the gradient.",
+        "Without data: number of elements of the gradient.",
     )
-    model: str | None = option(None, Choice(MODELS), "With --timing-only: a model whose tensors are known: {choices}.")
+    model: str | None = option(None, Choice(MODELS), "Without data: a model whose tensors are known: {choices}.")
     engine: str = option(
         "auto",
         Choice(ENGINES, EARLIER_ENGINES),

@@ -114,11 +114,16 @@ class Checkpoint:
         wanted = json.loads(json.dumps(config)) | {"checkpoint_every": self.every if every is None else every}
         saved = self._config | {"checkpoint_every": self.every}
         for name in wanted | saved:
-            if wanted.get(name) != saved.get(name):
-                raise UsageError(
-                    f"{option_of(name).replace('_', '-')} {wanted.get(name)!r} was asked for, but checkpoint "
-                    f"{str(self.path)!r} is of a run with {saved.get(name)!r}; give the same options, or another file"
-                )
+            asked, kept = wanted.get(name), saved.get(name)
+            if asked == kept:
+                continue
+            if isinstance(asked, dict) and isinstance(kept, dict):  # effects: only those that differ
+                other = [key for key in asked | kept if asked.get(key) != kept.get(key)]
+                asked, kept = ({key: each.get(key) for key in other} for each in (asked, kept))
+            raise UsageError(
+                f"{option_of(name).replace('_', '-')} {shown(asked)} was asked for, but checkpoint "
+                f"{str(self.path)!r} is of a run with {shown(kept)}; give the same options, or another file"
+            )
 
     @property
     def progress(self) -> str:
