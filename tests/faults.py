@@ -205,7 +205,7 @@ PHASES: dict[str, tuple[Any, str]] = {
     "connecting": (dist, "init_process_group"),
     "barrier": (dist, "barrier"),
     "computing": (RankInterpreter, "_compute"),
-    "exchanging": (RankInterpreter, "_exchange"),
+    "exchanging": (RankInterpreter, "_begin_exchange"),
     "gathering": (dist, "all_gather_object"),
     "leaving": (dist, "destroy_process_group"),
 }
