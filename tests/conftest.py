@@ -19,5 +19,5 @@ settings.register_profile("explore", deadline=None)
 settings.register_profile("netsim", settings.get_profile("explore"), derandomize=True)
 settings.load_profile("netsim")
 
-# On a busy machine any command may take long enough to say what it is doing; what tests compare is the rest.
+# On a busy machine a command may print a progress line on stderr. Tests compare stderr without such lines.
 common.PATIENCE_S = 3600.0

@@ -121,7 +121,7 @@ def plain_steps(rank: int, ranks: int, algorithm: str, options: dict[str, Any]) 
 
 
 def varied_steps(rank: int, ranks: int, algorithm: str) -> Any:
-    """Train with accumulation, with parameters that nobody or one rank uses, and resume with other buckets."""
+    """Train with accumulation and with parameters that no rank or one rank uses; resume with other buckets."""
     options: dict[str, Any] = {"find_unused_parameters": True, "cap_mb": TINY_MB}
     model, hook = wrapped(algorithm, ranks, **options)
     mass = Mass(ranks)

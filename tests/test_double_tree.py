@@ -57,7 +57,7 @@ def test_slices_change_no_bit(workers: int, size: int, seed: int, segment: str) 
 
 
 def time_of(workers: int, slices: int, latency_s: float, **options: Any) -> float:
-    """Return the round time if both halves have so many slices of 800 µs at 1 Gbit/s."""
+    """Return the round time for a number of slices in each half; a slice takes 800 µs at 1 Gbit/s."""
     result = netsim.simulate(
         algorithm="dense-double-tree:segment=100kB",
         timing_only=True,
@@ -74,7 +74,7 @@ SLICE_S = 800e-6
 
 
 def closed_form(workers: int, slices: int, latency_s: float) -> float:
-    """Return 2 (L α + (2m + 2L - 3) t): L hops, and on a link two slices at a time but for one to and from a root."""
+    """Return 2 (L α + (2m + 2L - 3) t). A path has L hops; two slices share each link, except the links of a root."""
     levels = ceil(log2(workers))
     return 2 * (levels * latency_s + (2 * slices + 2 * levels - 3) * SLICE_S)
 

@@ -89,7 +89,7 @@ class Tcp:
         return nbytes + HEADERS * -(-nbytes // self.payload)
 
     def acknowledgements(self, wire_bytes: int) -> int:
-        """Return the bytes on the way back of the acknowledgements of so many bytes on the wire.
+        """Return the bytes of acknowledgements that a number of bytes on the wire causes in the other direction.
 
         >>> Tcp(segments_per_ack=2).acknowledgements(3 * 1538)
         180

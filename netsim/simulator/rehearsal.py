@@ -133,7 +133,7 @@ def _check_equal(subject: str, results: list[Trained | None]) -> None:
 
 
 class Held(NamedTuple):
-    """A payload that several ranks may hold, what it is in words, and its version."""
+    """A payload that several ranks may hold, with its description and its version."""
 
     payload: Payload
     what: str
