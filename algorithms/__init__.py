@@ -9,6 +9,7 @@ point in the group ``netsim.algorithms``.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import lru_cache
@@ -19,20 +20,33 @@ from algorithms.dense import DenseRing
 from algorithms.dense_double_tree import DenseDoubleTree
 from algorithms.dense_hier import DenseHierarchical
 from algorithms.dense_tree import DenseTree
+from algorithms.dgc import DGC
+from algorithms.diloco import DiLoCo
+from algorithms.ef_signsgd import EFSignSGD
 from algorithms.gtopk import GTopK, GTopKHierarchical
 from algorithms.gtopk_naive import GTopKNaive
+from algorithms.int8 import Int8
 from algorithms.lag import LAG
 from algorithms.lasg import LASGPS, LASGWK1, LASGWK2
+from algorithms.local_sgd import LocalSGD, PostLocalSGD
+from algorithms.oktopk import OkTopk
 from algorithms.own import checked_class, class_named, options_of
+from algorithms.powersgd import PowerSGD
 from algorithms.ps import ParameterServer
 from algorithms.ps_topk import ParameterServerTopK
+from algorithms.qsgd import QSGD
 from algorithms.randk import RandK
 from algorithms.sasg import SASG
+from algorithms.scalecom import ScaleCom
+from algorithms.signsgd import ParameterServerSignSGD, SignSGD
+from algorithms.sparcml import DSAR, SSAR
+from algorithms.streaming_diloco import StreamingDiLoCo
+from algorithms.terngrad import ParameterServerTernGrad, TernGrad
 from algorithms.topk import TopK
 from netsim._util.errors import UsageError, check_choice, unknown
 from netsim._util.options import Option, key_values
 from netsim._util.user_code import blaming, own_parts, plugins
-from netsim.training.algorithm import Algorithm
+from netsim.training.algorithm import Algorithm, Convergence
 
 ALGORITHMS: dict[str, type[Algorithm]] = {
     algorithm.name: algorithm
@@ -45,14 +59,31 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
         GTopK,
         GTopKNaive,
         GTopKHierarchical,
+        DGC,
+        ScaleCom,
+        OkTopk,
+        SSAR,
+        DSAR,
         RandK,
+        QSGD,
+        TernGrad,
+        SignSGD,
+        EFSignSGD,
+        Int8,
+        PowerSGD,
         ParameterServer,
         ParameterServerTopK,
+        ParameterServerTernGrad,
+        ParameterServerSignSGD,
         LAG,
         LASGWK1,
         LASGWK2,
         LASGPS,
         SASG,
+        LocalSGD,
+        PostLocalSGD,
+        DiLoCo,
+        StreamingDiLoCo,
     )
 }
 
@@ -106,6 +137,10 @@ def is_users(text: str) -> bool:
     return name_of(text) not in BUILT_IN
 
 
+FEDERATED = ("fedavg", "fedprox", "federated", "federatedaveraging")
+"""Names, without hyphens, of algorithms with sampled clients, which people ask for and which are not there."""
+
+
 def class_of(text: Any) -> type[Algorithm]:
     """Return the class of an algorithm, given with or without options; raise UsageError for an unknown name."""
     name = name_of(text) if isinstance(text, str) else text
@@ -113,8 +148,24 @@ def class_of(text: Any) -> type[Algorithm]:
         return class_named(name)
     if name in UNUSABLE and name not in ALGORITHMS:
         raise UNUSABLE[name]
+    plain = re.sub("[-_ ]", "", name.lower()) if isinstance(name, str) else ""
+    if plain in FEDERATED and name not in ALGORITHMS:
+        raise UsageError(
+            f"algorithm {name!r}: netsim samples no clients and weights all workers alike, so there is no federated "
+            "averaging; use local-sgd or diloco, whose workers take steps of their own, with --split dirichlet:0.1 for "
+            "unequal data, or your own: FILE.py:CLASS"
+        )
     check_choice("algorithm", name, [*ALGORITHMS, "or your own: FILE.py:CLASS"])
     return ALGORITHMS[name]
+
+
+def is_dense_sgd(text: str) -> bool:
+    """Return whether each step of an algorithm is that of dense SGD, so that training takes as many rounds.
+
+    >>> [is_dense_sgd(name) for name in ("dense-tree", "ps", "topk", "powersgd", "lag", "local-sgd")]
+    [True, True, False, False, False, False]
+    """
+    return class_of(text).convergence is Convergence.EXACT
 
 
 def text_of(given: Any) -> Any:
@@ -136,7 +187,7 @@ def declared_by(text: str) -> tuple[Option, ...]:
 
 def _written(text: str) -> Mapping[str, Any]:
     name, written = parts_of(text)
-    return key_values(f"algorithm {name!r}", written, {option.name: option for option in declared_by(text)})
+    return key_values(name, written, {option.name: option for option in declared_by(text)})
 
 
 _written_once = lru_cache(maxsize=1024)(_written)
@@ -184,13 +235,16 @@ def with_options(text: str, **values: Any) -> str:
 def title_of(text: str) -> str:
     """Return the title of an algorithm with its options, where they differ from the defaults.
 
-    >>> title_of("topk:gather=bruck"), title_of("sasg:history=5,serial-server=true")
-    ('Top-k (bruck)', 'SASG (history 5, serial-server)')
+    >>> title_of("topk:gather=bruck"), title_of("dense-hier:group-size=5,segment=none")
+    ('Top-k (bruck)', 'dense (hierarchical, group-size 5, segment none)')
     """
     algorithm, settings = class_of(text), settings_of(text)
     changed = [option for option in declared_by(text) if settings[option.name] != option.default]
     words = [option.in_words(settings[option.name]) for option in changed]
-    return algorithm.title + (f" ({', '.join(words)})" if words else "")
+    if not words:
+        return algorithm.title
+    begin = f"{algorithm.title[:-1]}, " if algorithm.title.endswith(")") else f"{algorithm.title} ("
+    return f"{begin}{', '.join(words)})"
 
 
 def check_titles(texts: Sequence[str]) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from algorithms.pipelining import DEFAULT, SEGMENT, Segment, pipeline_of
-from netsim.comm.collectives import double_tree_all_reduce
+from netsim.comm.collectives import Pipeline, double_tree_all_reduce
 from netsim.comm.payload import Vector
 from netsim.comm.worker import Worker
 from netsim.training.algorithm import Algorithm
+
+TREE: Final = Pipeline(window=128, most=128)
+"""The slices by default: all are in flight, so that latency delays them no more than whole halves."""
 
 
 class DenseDoubleTree(Algorithm):
@@ -18,7 +23,8 @@ class DenseDoubleTree(Algorithm):
     Parameters
     ----------
     segment
-        The slices in which halves are forwarded: with "auto" of 512 KiB, "none" for whole halves, or a size.
+        The slices in which halves are forwarded: with "auto" of 512 KiB, or a 128th of a half if that is more; "none"
+        for whole halves; or a size, of which eight slices are in flight.
 
     References
     ----------
@@ -27,10 +33,14 @@ class DenseDoubleTree(Algorithm):
 
     name = "dense-double-tree"
     title = "dense double tree"
+    colour = "#0c60b4"
+    exchanges = "synchronous SGD, two binary trees at once, each for half of the gradient"
+    sends = "about 2 d values per worker, 2 log₂P stages"
+    half_precision = True
     options = (SEGMENT,)
 
     def __init__(self, segment: Segment = DEFAULT) -> None:
-        self._pipeline = pipeline_of(segment)
+        self._pipeline = pipeline_of(segment, TREE)
 
     async def exchange(
         self, worker: Worker, vector: Vector | None, memory: None, template: Vector

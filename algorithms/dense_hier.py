@@ -31,6 +31,10 @@ class DenseHierarchical(Algorithm):
 
     name = "dense-hier"
     title = "dense (hierarchical)"
+    colour = "#3078fc"
+    exchanges = "synchronous SGD, rings inside each of g machines of m workers, and m rings across them"
+    sends = "2((m-1)/m) d values per worker inside, 2((g-1)/g) d values per machine across"
+    half_precision = True
     options = (GROUP_SIZE, SEGMENT)
     grouped: ClassVar[bool] = True
 

@@ -13,6 +13,10 @@ class DenseTree(Algorithm):
 
     name = "dense-tree"
     title = "dense tree"
+    colour = "#549cfc"
+    exchanges = "synchronous SGD, reduce and broadcast on a binomial tree"
+    sends = "d values per message, 2 log₂P stages"
+    half_precision = True
 
     async def exchange(
         self, worker: Worker, vector: Vector | None, memory: None, template: Vector

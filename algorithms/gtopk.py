@@ -5,6 +5,7 @@ The tree is plain, or follows groups of ranks that share a machine, rack or site
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
@@ -45,6 +46,9 @@ class GTopK(ErrorFeedback):
 
     name = "gtopk"
     title = "gTop-k"
+    colour = "#029e73"
+    exchanges = "global top-k by merges on a binomial tree: O(k log P)"
+    sends = "k values and indices per message, 2 log₂P stages"
     options = (
         Option(
             Choice(RESIDUALS),
@@ -81,7 +85,7 @@ class GTopK(ErrorFeedback):
         if self.rule == "index-intersection":
             dropped = [await worker.compute("merge", outside, local, total)]
         residual = await worker.compute("merge", restore, memory.residual, *dropped)
-        return total, memory._replace(residual=residual)
+        return total, Feedback(residual, memory.velocity)
 
     def levels(self, workers: int) -> Levels | None:
         """Return the levels of the tree; None for one plain tree of all ranks."""
@@ -106,8 +110,21 @@ class GTopKHierarchical(GTopK):
 
     name = "gtopk-hier"
     title = "gTop-k (hierarchical)"
+    colour = "#3ca848"
+    exchanges = "gTop-k inside each of g racks or machines of m workers, then across them"
+    sends = "k values and indices per message, 2 log₂m + 2 log₂g stages"
     options = (GROUP_SIZE,)
     grouped: ClassVar[bool] = True
+
+    @classmethod
+    def is_candidate(cls, groups: Sequence[int]) -> bool:
+        """Return whether the tree of gTop-k does not merge inside the groups first.
+
+        In rank order it does if each group has the same power of two of ranks.
+        """
+        sizes = list(Counter(groups).values())
+        aligned = len(set(sizes[:-1])) < 2 and sizes[0].bit_count() == 1
+        return super().is_candidate(groups) and not aligned
 
     def __init__(
         self,

@@ -18,6 +18,10 @@ class GTopKNaive(ErrorFeedback):
 
     name = "gtopk-naive"
     title = "gTop-k (naive)"
+    colour = "#308430"
+    exchanges = "all-gather as `topk`, then a second selection of k entries"
+    sends = "as `topk`"
+    tried_as = ()  # a round takes as long as one of topk
 
     async def exchange(
         self, worker: Worker, vector: Contribution | None, memory: Feedback, template: Vector

@@ -23,6 +23,11 @@ class LAG(Lazy):
 
     name = "lag"
     title = "LAG"
+    colour = "#6c9c9c"
+    exchanges = (
+        "`ps`, but a worker whose gradient has changed little skips its upload, and the server uses the last one again"
+    )
+    sends = "d values per upload"
 
     def weight(self, rate: float) -> float:
         """Return α_d = 1/(10 γ²), or alpha / γ."""

@@ -47,6 +47,9 @@ class LASGWK2(_Published, DifferenceOnOneBatch):
 
     name = "lasg-wk2"
     title = "LASG-WK2"
+    colour = "#7f7f7f"
+    exchanges = "`lag` by the difference of two gradients on one mini-batch"
+    sends = "d values per upload"
 
 
 class LASGWK1(_Published):
@@ -57,6 +60,9 @@ class LASGWK1(_Published):
 
     name = "lasg-wk1"
     title = "LASG-WK1"
+    colour = "#6c6078"
+    exchanges = "`lag` by the difference of two gradients that a snapshot of the parameters corrects"
+    sends = "d values per upload"
 
     async def evaluate_trigger(
         self, worker: Worker, parameters: Vector, fresh: Vector, gradient: Gradient, memory: LazyMemory, asked: bool
@@ -97,6 +103,9 @@ class LASGPS(_Published):
 
     name = "lasg-ps"
     title = "LASG-PS"
+    colour = "#6c6054"
+    exchanges = "`lag` by the movement of the parameters, and the server decides"
+    sends = "d values per upload"
     remembers = (ServerMemory, Known)
 
     def initial_memory(self, template: Vector) -> ServerMemory:  # type: ignore[override]
@@ -138,6 +147,7 @@ class LASGPS(_Published):
                     secant = await worker.compute("select", smoothness, fresh, stale, parameters, memory.old)
                     memory = memory._replace(smoothness=max(memory.smoothness, secant))
                 vector = await worker.compute("update", prepare, fresh, parameters, recipe, worker.step)
+                vector = await self.rounded(worker, vector)
                 message = upload(worker, vector, await worker.compute("update", number, memory.smoothness, fresh))
                 memory = memory._replace(old=parameters)
         return await self.finish(worker, parameters, message, recipe, state._replace(memory=memory))
@@ -160,9 +170,12 @@ def smoothness(fresh: Dense, stale: Dense, parameters: Dense, old: Dense) -> flo
 
 @size_rule(lambda number, template: SizeOnly(1))
 def number(number: float, template: Vector) -> Vector:
-    """Return a number as a payload of one element."""
+    """Return a number as a payload of one float32 element, which messages of 16 bits do not round."""
+    import torch
+
     assert isinstance(template, Dense)
-    return Dense(template.values.new_tensor([number]))
+    values = template.values
+    return Dense(values.new_tensor([number], dtype=torch.promote_types(values.dtype, torch.float32)))
 
 
 def value(payload: object) -> float:

@@ -17,13 +17,13 @@ from typing import Any, ClassVar, NamedTuple
 from algorithms.feedback import Feedback
 from algorithms.server import SKIP, OverServer, upload
 from netsim._util.options import Number, Option, Whole
-from netsim.comm.payload import Bundle, Dense, Flag, Vector, size_rule
+from netsim.comm.payload import Bundle, Dense, Flag, Vector, size_rule, template_of
 from netsim.comm.worker import Worker
-from netsim.training.algorithm import Gradient, State
+from netsim.training.algorithm import Convergence, Gradient, State
 from netsim.training.sgd import SGDConfig, prepare
 
 SLAB = 2**16
-"""Elements processed at a time, so that intermediate results stay in the cache."""
+"""Elements processed at a time on a CPU, so that intermediate results stay in the cache."""
 
 
 class LazyMemory(NamedTuple):
@@ -84,7 +84,9 @@ class Lazy(OverServer):
         If `history`, `delay` or `alpha` is not above 0.
     """
 
+    convergence: ClassVar[Convergence] = Convergence.STALE
     overlaps: ClassVar[bool] = False  # the rule needs the whole gradient
+    rounds: ClassVar[bool] = True  # an upload, not the gradient that the rule looks at
     default_alpha: float | None = None
     options = (
         Option(
@@ -139,7 +141,7 @@ class Lazy(OverServer):
 
     async def message(self, worker: Worker, vector: Vector, memory: LazyMemory) -> tuple[Vector, LazyMemory]:
         """Return the content of an upload of the vector γ g, and the memory after the upload."""
-        return vector, memory
+        return await self.rounded(worker, vector), memory
 
     def upload_like(self, template: Vector) -> Bundle:
         """Return an example of an upload of a vector like `template`."""
@@ -197,9 +199,8 @@ class Lazy(OverServer):
     ) -> tuple[Vector, State]:
         """Aggregate, move the parameters, and record the movement; `message` is None at a dedicated server."""
         memory: LazyMemory = state.memory
-        summed, latest = await self.sum_of_latest(
-            worker, message, memory.latest, parameters, self.upload_like(parameters)
-        )
+        template = template_of(parameters, self.precision)
+        summed, latest = await self.sum_of_latest(worker, message, memory.latest, template, self.upload_like(template))
         after, state = await self.apply(worker, parameters, summed, recipe, state)
         moved = await worker.replicated("update", squared_distance, after, parameters)
         movements = (moved, *memory.movements)[: self.history]
@@ -211,7 +212,8 @@ def squared_distance(left: Dense, right: Dense) -> float:
     """Return ‖left - right‖², summed in double precision."""
     import torch
 
-    pieces = zip(torch.split(left.values, SLAB), torch.split(right.values, SLAB), strict=True)
+    slab = SLAB if left.values.device.type == "cpu" else max(1, left.size)
+    pieces = zip(torch.split(left.values, slab), torch.split(right.values, slab), strict=True)
     differences = ((one - other).double() for one, other in pieces)
     return float(sum(difference.dot(difference) for difference in differences))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 from typing import Any
 
 from netsim._util.errors import UsageError, shown
@@ -15,7 +16,7 @@ from netsim._util.options import Kind, Number, OnOff, Option, Text, Whole
 from netsim._util.user_code import imported, name_of_object, own_parts, short
 from netsim.training.algorithm import Algorithm
 
-SUPPLIED = ("selector", "momentum_correction", "seed", "bucket", "groups")
+SUPPLIED = ("selector", "momentum_correction", "seed", "bucket", "groups", "shapes")
 """Constructor parameters whose values come from other options of an experiment."""
 KINDS: dict[type, Kind] = {
     bool: OnOff(),
@@ -79,11 +80,17 @@ def options_of(kind: type[Algorithm]) -> tuple[Option, ...]:
         names.add("groups")
     parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]
     derived = [
-        Option(KINDS[type(each.default)], each.default, "", name=each.name)
+        Option(KINDS[type(each.default)], each.default, _described(kind, each.name), name=each.name)
         for each in parameters
         if each.name not in names and type(each.default) in KINDS
     ]
     return (*kind.options, *derived)
+
+
+def _described(kind: type[Algorithm], parameter: str) -> str:
+    """Return what the docstring of a class says about a parameter, in numpydoc's form; empty text without a word."""
+    lines = re.search(rf"^{parameter}(?: *:.*)?\n((?: +.*\n?)+)", inspect.getdoc(kind) or "", re.MULTILINE)
+    return " ".join(lines[1].split()) if lines else ""
 
 
 def text_of(given: type[Algorithm] | Algorithm, registered: str | None) -> str:

@@ -12,6 +12,9 @@ class ParameterServer(OverServer):
 
     name = "ps"
     title = "parameter server"
+    colour = "#c765ad"
+    exchanges = "synchronous SGD over a parameter server, on worker 0's host or, with `--topology ps`, on its own"
+    sends = "d values to the server, d back"
 
     async def exchange(
         self, worker: Worker, vector: Vector | None, memory: None, template: Vector

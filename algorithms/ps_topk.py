@@ -17,6 +17,9 @@ class ParameterServerTopK(ErrorFeedback, OverServer):
 
     name = "ps-topk"
     title = "PS top-k"
+    colour = "#3fa0d8"
+    exchanges = "top-k with error feedback to a parameter server, the dense sum back"
+    sends = "k values and indices to the server, d values back"
 
     def __init__(
         self, selector: Selector, momentum_correction: SGDConfig | float = 0.0, serial_server: bool = False

@@ -12,7 +12,7 @@ from algorithms.pipelining import DEFAULT, SEGMENT, Segment, pipeline_of
 from algorithms.selection import Selector
 from netsim._util.random_streams import Stream, generator
 from netsim.comm.collectives import ring_all_reduce
-from netsim.comm.payload import Dense, SizeOnly, Sparse, Vector, in_place, size_rule
+from netsim.comm.payload import Dense, Sparse, Vector, in_place, size_rule
 from netsim.comm.worker import Worker
 from netsim.training.algorithm import Contribution
 from netsim.training.sgd import Scaled, SGDConfig, product
@@ -38,6 +38,10 @@ class RandK(ErrorFeedback):
 
     name = "randk"
     title = "Random-k"
+    colour = "#8d7a5b"
+    exchanges = "the same k random entries on all workers, ring all-reduce"
+    sends = "2((P-1)/P) k values per worker, no indices"
+    tried_as = ()  # entries at random converge far more slowly than the largest ones
     random: ClassVar[bool] = True
     options = (SEGMENT,)
 
@@ -94,25 +98,27 @@ def random_positions(size: int, draw: RandomKey) -> torch.Tensor:
 
 
 @in_place
-@size_rule(lambda residual, vector, draw: Selected(SizeOnly(vector.size, min(draw.selector.k, vector.size)), vector))
+@size_rule(
+    lambda residual, vector, draw: Selected(vector.resized(vector.size, min(draw.selector.k, vector.size)), vector)
+)
 def pick(residual: Dense, vector: Dense | Scaled, draw: RandomKey) -> Selected:
     """Return the picked entries of residual + vector, zeros included, and the rest."""
     rest = residual.values
     rest += product(vector)
-    return take_out(rest, random_positions(residual.size, draw).to(rest.device))
+    return take_out(rest, random_positions(residual.size, draw))
 
 
-@size_rule(lambda picked: SizeOnly(picked.entries))
+@size_rule(lambda picked: picked.resized(picked.entries))
 def values_of(picked: Vector) -> Vector:
     """Return the values of entries without their indices, as a dense vector (k,)."""
     assert isinstance(picked, Sparse)
     return Dense(picked.values)
 
 
-@size_rule(lambda summed, template, draw: SizeOnly(template.size, summed.size))
+@size_rule(lambda summed, template, draw: summed.resized(template.size, summed.size))
 def place(summed: Dense, template: Dense, draw: RandomKey) -> Sparse:
     """Return the summed values as entries at their random positions."""
     import torch
 
     positions = random_positions(template.size, draw).to(torch.int32)
-    return Sparse(positions.to(summed.values.device), summed.values, template.size)
+    return Sparse(positions, summed.values.cpu(), template.size)

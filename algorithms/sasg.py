@@ -7,7 +7,7 @@ from algorithms.feedback import ErrorFeedback, Feedback
 from algorithms.lasg import DifferenceOnOneBatch
 from algorithms.lazy import LazyMemory
 from algorithms.selection import Selector
-from netsim.comm.payload import Bundle, Flag, Sparse, Vector
+from netsim.comm.payload import Bundle, Flag, Precision, Sparse, Vector
 from netsim.comm.worker import Worker
 from netsim.training.sgd import zeros
 
@@ -34,6 +34,9 @@ class SASG(DifferenceOnOneBatch):
 
     name = "sasg"
     title = "SASG"
+    colour = "#6a40f0"
+    exchanges = "`lasg-wk2` by rule (6) of the SASG paper, with top-k and error feedback"
+    sends = "k values and indices per upload"
     sparse = True
     default_alpha = 0.5
 
@@ -47,6 +50,11 @@ class SASG(DifferenceOnOneBatch):
     ) -> None:
         super().__init__(history, delay, alpha, serial_server)
         self._feedback = ErrorFeedback(selector)
+
+    def send_as(self, precision: Precision) -> None:
+        """Set the precision of the values in messages."""
+        super().send_as(precision)
+        self._feedback.send_as(precision)
 
     def initial_memory(self, template: Vector) -> LazyMemory:
         """Return the memory before the first step, with a residual of zeros."""

@@ -109,7 +109,7 @@ class Selector:
 def on_kernels(values: torch.Tensor) -> bool:
     """Return whether the compiled kernels accept this tensor: on the CPU, contiguous, float32 or float64.
 
-    For other tensors torch's operators select the same entries, bit for bit.
+    From other tensors :mod:`algorithms.rows` selects the same entries, bit for bit.
     """
     floats = values.is_floating_point() and values.element_size() >= 4
     return values.device.type == "cpu" and floats and values.is_contiguous()
@@ -124,35 +124,21 @@ def top_positions(values: torch.Tensor, k: int) -> torch.Tensor:
     """Return the ascending positions of the min(k, non-zeros) largest magnitudes; of equal ones, the lower position."""
     import torch
 
-    if on_kernels(values):
-        return torch.from_numpy(kernels.top_positions(values.numpy(), k))
-    magnitudes = values.abs()
-    threshold = _guess(magnitudes, k)
-    candidates = torch.nonzero(magnitudes >= threshold).flatten() if threshold > 0 else None
-    if candidates is None or candidates.numel() < k:
-        candidates = torch.nonzero(magnitudes).flatten()
-    if candidates.numel() <= k:
-        return candidates
-    among = magnitudes[candidates]
-    order = torch.sort(among, descending=True, stable=True).indices[:k]
-    return candidates[torch.sort(order).values]
+    return torch.from_numpy(kernels.top_positions(values.detach().cpu().contiguous().numpy(), k))
 
 
-def _guess(magnitudes: torch.Tensor, k: int) -> float:
-    """Return a magnitude probably just below the k-th largest, or 0 where guessing does not pay.
+def sampled_rank(size: int, k: int) -> tuple[int, int]:
+    """Return the stride of a sample of `size` elements, and the rank in it that guesses the k-th largest element.
 
-    The guess comes from a strided sample: the expected rank of the k-th largest, plus three standard deviations. A
-    wrong guess costs time but never changes the result.
+    It is the expected rank of the k-th largest, plus three standard deviations; 0 where guessing does not pay. A wrong
+    guess costs time but never changes the result.
     """
-    stride = magnitudes.numel() // SAMPLE
+    stride = size // SAMPLE
     if stride < 8:
-        return 0.0
-    sample = magnitudes[::stride]
+        return stride, 0
     expected = k / stride
     rank = int(expected + 3 * expected**0.5 + 4)
-    if rank >= sample.numel():
-        return 0.0
-    return float(sample.topk(rank).values[-1])
+    return stride, rank if rank < -(-size // stride) else 0
 
 
 def sampled_threshold(magnitudes: torch.Tensor, k: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from algorithms.compression import total
@@ -23,6 +24,7 @@ class OverServer(Algorithm):
     """
 
     uses_server: ClassVar[bool] = True
+    half_precision: ClassVar[bool] = True
     options: ClassVar[tuple[Option, ...]] = (
         Option(OnOff(), False, "Whether the server receives one worker after another.", name="serial_server"),
     )
@@ -49,7 +51,7 @@ class OverServer(Algorithm):
         if own is not None:
             count_upload(worker, own)
         vectors = await gather(worker, own, template if upload_like is None else upload_like, self.serial)
-        summed = None if vectors is None else await worker.compute("merge", total, *vectors)
+        summed = None if vectors is None else await self._sum(worker, vectors)
         return await broadcast_from_server(worker, summed, template)
 
     async def sum_of_latest(
@@ -76,8 +78,12 @@ class OverServer(Algorithm):
             latest = tuple(latest[rank] if _skips(bundle) else bundle for rank, bundle in enumerate(bundles))
             messages = [_message(bundle) for bundle in latest]
             worker.tally["stored_value_bytes"] = sum(message.value_bytes for message in messages)
-            summed = await worker.compute("merge", total, *messages)
+            summed = await self._sum(worker, messages)
         return await broadcast_from_server(worker, summed, template), latest
+
+    async def _sum(self, worker: Worker, vectors: Sequence[Vector]) -> Vector:
+        """Return the dense sum (d,), added in float32 and rounded once to the precision of messages."""
+        return await self.rounded(worker, await worker.compute("merge", total, *vectors))
 
 
 SKIP = Bundle((Flag(False),))

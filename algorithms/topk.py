@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from algorithms.compression import sum_to_dense
 from algorithms.feedback import ErrorFeedback, Feedback
+from algorithms.gathering import GATHER, Gather, all_gathered
 from algorithms.pipelining import DEFAULT, SEGMENT, Segment, pipeline_of
 from algorithms.selection import Selector
-from netsim._util.options import Choice, Option
-from netsim.comm.collectives import bruck_all_gather, ring_all_gather
-from netsim.comm.payload import INDEX_BYTES, VALUE_BYTES, Vector, split_entries
+from netsim.comm.payload import Vector, entry_bytes, split_entries
 from netsim.comm.worker import Worker
 from netsim.training.algorithm import Contribution
 from netsim.training.sgd import SGDConfig
-
-Gather = Literal["ring", "bruck"]
-GATHERS: tuple[Gather, ...] = ("ring", "bruck")
 
 
 class TopK(ErrorFeedback):
@@ -33,7 +30,7 @@ class TopK(ErrorFeedback):
     gather
         The all-gather: "ring" or "bruck".
     segment
-        The slices in which a ring forwards: "auto" of 512 KiB, "none" for whole vectors, or a size.
+        The slices in which a ring forwards, as for :class:`~algorithms.dense.DenseRing`; "none" for whole vectors.
 
     References
     ----------
@@ -42,15 +39,11 @@ class TopK(ErrorFeedback):
 
     name = "topk"
     title = "Top-k"
-    options = (
-        Option(
-            Choice(GATHERS, {"doubling": "bruck"}),
-            "ring",
-            "All-gather of the selected entries: {choices}.",
-            name="gather",
-        ),
-        SEGMENT,
-    )
+    colour = "#d55e00"
+    exchanges = "top-k with error feedback, all-gather: O(kP)"
+    sends = "(P-1) k values and indices per worker"
+    tried_as: ClassVar[tuple[Mapping[str, Any], ...]] = ({"gather": "ring"}, {"gather": "bruck"})
+    options = (GATHER, SEGMENT)
 
     def __init__(
         self,
@@ -69,17 +62,7 @@ class TopK(ErrorFeedback):
         """Return the dense sum (d,) of the workers' top-k entries."""
         assert vector is not None
         local, memory = await self.compress(worker, vector, memory)
-        everyones = await self._gathered(worker, local)
-        return await worker.replicated("merge", sum_to_dense, *everyones), memory
-
-    async def _gathered(self, worker: Worker, local: Vector) -> list[Vector]:
-        """Return the entries of all workers in rank order; those of a worker may be several vectors."""
-        if self._gather == "bruck":
-            return await bruck_all_gather(worker, local)
-        if self._pipeline is None:
-            return await ring_all_gather(worker, local)
         # Every worker cuts into the same number of slices, though one may have selected fewer entries than k.
-        size = (VALUE_BYTES + INDEX_BYTES) * min(self.selected(local.size, worker.step), local.size)
-        slices = self._pipeline.slices(size)
-        parts = split_entries(local, slices) if slices > 1 else [local]
-        return await ring_all_gather(worker, *parts, pipeline=self._pipeline)
+        size = entry_bytes(local) * min(self.selected(local.size, worker.step), local.size)
+        everyones = await all_gathered(worker, local, self._gather, self._pipeline, size, split_entries)
+        return await worker.replicated("merge", sum_to_dense, *everyones), memory

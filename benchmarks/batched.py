@@ -2,6 +2,7 @@
 
     python benchmarks/batched.py
 
+`benchmarks/methods.py` has every algorithm, in one process.
 Messages a second of each way, beside SimGrid's, are had by
 
     python benchmarks/network.py --work W1,W2,W3,W4 --workers 1024 --way events,algorithms,batched,compiled
@@ -17,12 +18,9 @@ import sys
 import time
 from datetime import date
 
-from algorithms import ALGORITHMS
-
 REPEATS = 3
 SIZE = ["--timing-only", "--elements", "25000000"]
 COMMANDS = {
-    "all algorithms, 1,024 workers, star": ["--workers", "1024", "--algorithm", ",".join(ALGORITHMS)],
     "gTop-k, 65,536 workers, star": ["--workers", "65536", "--algorithm", "gtopk"],
     "gTop-k, 65,536 workers, fat-tree": ["--workers", "65536", "--algorithm", "gtopk", "--topology", "fat-tree"],
     "four algorithms, 1,000,000 workers": ["--workers", "1000000"],

@@ -15,7 +15,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.distributed as dist
@@ -28,16 +28,16 @@ from netsim._util.system import environment
 from netsim.training.workloads.fully_connected import FullyConnected
 
 WIDTHS = (64, 1024, 1024, 10)
+TORCH = ("all-reduce", "float16", "PowerSGD 1", "PowerSGD 4")
 
 
-def network() -> DistributedDataParallel:
+def network(widths: Sequence[int], group: dist.ProcessGroup | None = None) -> DistributedDataParallel:
     torch.manual_seed(0)
     # With several buckets on gloo, PowerSGD begins collectives in an order that differs between ranks, and fails.
-    return DistributedDataParallel(FullyConnected(*WIDTHS), bucket_cap_mb=100)
+    return DistributedDataParallel(FullyConnected(*widths), bucket_cap_mb=100, process_group=group)
 
 
-def by_torch(kind: str) -> DistributedDataParallel:
-    model = network()
+def by_torch(model: DistributedDataParallel, kind: str) -> DistributedDataParallel:
     if kind == "float16":
         model.register_comm_hook(None, default_hooks.fp16_compress_hook)
     elif kind.startswith("PowerSGD"):
@@ -47,17 +47,16 @@ def by_torch(kind: str) -> DistributedDataParallel:
     return model
 
 
-def by_netsim(algorithm: str, density: float) -> DistributedDataParallel:
-    model = network()
+def by_netsim(model: DistributedDataParallel, algorithm: str, density: float) -> DistributedDataParallel:
     netsim.ddp.register(model, algorithm, **({} if algorithm == "dense" else {"density": density}))
     return model
 
 
-def stepper(model: DistributedDataParallel, rank: int) -> Callable[[], None]:
+def stepper(model: DistributedDataParallel, widths: Sequence[int], rank: int) -> Callable[[], None]:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     generator = torch.Generator().manual_seed(rank)
-    inputs = torch.randn(16, WIDTHS[0], generator=generator)
-    labels = torch.randint(WIDTHS[-1], (16,), generator=generator)
+    inputs = torch.randn(16, widths[0], generator=generator)
+    labels = torch.randint(widths[-1], (16,), generator=generator)
 
     def step() -> None:
         optimizer.zero_grad()
@@ -67,29 +66,38 @@ def stepper(model: DistributedDataParallel, rank: int) -> Callable[[], None]:
     return step
 
 
+def slowest(step: Callable[[], None]) -> float:
+    """Return the seconds of a step on the slowest rank; all ranks begin together."""
+    dist.barrier()
+    began = time.perf_counter()
+    step()
+    seconds = torch.tensor(time.perf_counter() - began)
+    dist.all_reduce(seconds, dist.ReduceOp.MAX)
+    return float(seconds)
+
+
 def measure(rank: int, asked: argparse.Namespace, store: str) -> None:
     torch.set_num_threads(1)
     joined = {"rank": rank, "world_size": asked.ranks} if store else {}
     dist.init_process_group("gloo", init_method=store or "env://", **joined)
     rank = dist.get_rank()
-    models = {f"torch {kind}": by_torch(kind) for kind in ("all-reduce", "float16", "PowerSGD 1", "PowerSGD 4")}
-    models |= {f"netsim {name}": by_netsim(name, asked.density) for name in ("dense", "topk", "gtopk", "randk")}
-    steps = {name: stepper(model, rank) for name, model in models.items()}
+    models = {f"torch {kind}": by_torch(network(WIDTHS), kind) for kind in TORCH}
+    models |= {
+        f"netsim {name}": by_netsim(network(WIDTHS), name, asked.density)
+        for name in ("dense", "topk", "gtopk", "randk")
+    }
+    steps = {name: stepper(model, WIDTHS, rank) for name, model in models.items()}
     took: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(-5, asked.steps):  # the first build buckets, compile kernels and start PowerSGD
         for name, step in steps.items():
-            dist.barrier()
-            began = time.perf_counter()
-            step()
-            slowest = torch.tensor(time.perf_counter() - began)
-            dist.all_reduce(slowest, dist.ReduceOp.MAX)
+            seconds = slowest(step)
             if turn >= 0:
-                took[name].append(float(slowest))
+                took[name].append(seconds)
     if rank == 0:
         medians = {name: statistics.median(times) for name, times in took.items()}
         if asked.json:
             given = {"ranks": dist.get_world_size(), "density": asked.density, "steps": asked.steps}
-            print(json.dumps(given | {"environment": environment(), "step_s": medians}))
+            print(json.dumps(given | {"environment": environment("cpu"), "step_s": medians}))
         else:
             for name, seconds in medians.items():
                 ratio = seconds / medians["torch all-reduce"]

@@ -32,10 +32,11 @@ from netsim.analysis.known_errors import (
     KnownError,
     known_errors,
 )
-from netsim.study import run_study
+from netsim.study_engine import run_study
 from studies import load_study
 
 VALIDATED = "netsim validate"
+"""The source of own comparisons; the hardware follows after a comma."""
 OF_VALIDATE = {
     "ring-all-reduce": RING,
     "tree-all-reduce": TREE,
@@ -69,7 +70,7 @@ def validated(folder: Path) -> Iterator[KnownError]:
             cluster = settings[row["network"]]["cluster"]
             if row["algorithm"] in OF_VALIDATE and cluster["shaping"] == "fair" and cluster["trunk_bps"] is None:
                 yield KnownError(
-                    source=f"{VALIDATED} with its host model, {document['environment']['hardware']}",
+                    source=f"{VALIDATED}, {document['environment']['hardware']}",
                     backend="gloo",
                     exchange=OF_VALIDATE[row["algorithm"]],
                     part="exchange",

@@ -109,7 +109,7 @@ def main() -> None:
         found = summary(json.loads((Path(folder) / "turns.json").read_text()))
     if asked.json:
         given = {"ranks": asked.ranks, "bytes": asked.bytes, "preempting": asked.preempting}
-        print(json.dumps(given | {"environment": environment(), "messages": found}))
+        print(json.dumps(given | {"environment": environment("cpu"), "messages": found}))
         return
     for name, took in found.items():
         print(

@@ -112,7 +112,7 @@ def main() -> None:
         table = json.loads((Path(folder) / "table.json").read_text())
     if asked.json:
         given = {"repeats": asked.repeats, "still_ms": IDLE_MS, "processors_awake": awake}
-        print(json.dumps(given | {"environment": environment(), "us": table}))
+        print(json.dumps(given | {"environment": environment("cpu"), "us": table}))
         return
     print(f"{'idle for (ms)':16}", *(f"{idle:6}" for idle in IDLE_MS))
     for kind, times in table.items():

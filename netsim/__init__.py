@@ -3,7 +3,7 @@
 >>> import netsim
 >>> report = netsim.simulate(workers=64, bandwidth="1Gbps", algorithm="gtopk", timing_only=True, elements=25_000_000)
 >>> print(report.conclusion[0])
-gTop-k with 64 workers takes 19.8 ms a round (bottleneck: worker links, e.g. worker0→switch).
+A round of gTop-k with 64 workers takes 19.8 ms (bottleneck: worker links, e.g. worker0→switch).
 
 Importing this package is fast: torch and other libraries are imported on first use.
 """
@@ -23,20 +23,32 @@ if TYPE_CHECKING:
     from netsim import ddp as ddp
     from netsim._util.errors import NetsimError as NetsimError
     from netsim._util.errors import UsageError as UsageError
-    from netsim.api import exchange as exchange
-    from netsim.api import run as run
-    from netsim.api import simulate as simulate
-    from netsim.experiment.results import Report as Report
+    from netsim.api.grids import recommend as recommend
+    from netsim.api.grids import sweep as sweep
+    from netsim.api.one_exchange import exchange as exchange
+    from netsim.api.real_run import run as run
+    from netsim.api.simulation import simulate as simulate
+    from netsim.api.studies import study as study
+    from netsim.api.traffic import flows as flows
+    from netsim.api.validation import validate as validate
     from netsim.experiment.results import Result as Result
+    from netsim.report.exchange_result import ExchangeResult as ExchangeResult
+    from netsim.report.run_report import Report as Report
     from netsim.training.workloads.workload import Workload as Workload
 
 _HOMES = {
-    "exchange": "netsim.api",
-    "run": "netsim.api",
-    "simulate": "netsim.api",
+    "exchange": "netsim.api.one_exchange",
+    "flows": "netsim.api.traffic",
+    "recommend": "netsim.api.grids",
+    "run": "netsim.api.real_run",
+    "simulate": "netsim.api.simulation",
+    "study": "netsim.api.studies",
+    "sweep": "netsim.api.grids",
+    "validate": "netsim.api.validation",
     "NetsimError": "netsim._util.errors",
     "UsageError": "netsim._util.errors",
-    "Report": "netsim.experiment.results",
+    "ExchangeResult": "netsim.report.exchange_result",
+    "Report": "netsim.report.run_report",
     "Result": "netsim.experiment.results",
     "Workload": "netsim.training.workloads.workload",
 }

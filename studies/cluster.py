@@ -10,7 +10,7 @@ from typing import Any
 
 from netsim.report import Figure, Section, Table
 from netsim.report.drawing import Axis, Series, against, lines
-from netsim.study import Finding, Point
+from netsim.study_engine import Finding, Point
 from studies.calibration import Calibration, Key, calibrate
 from studies.intervals import doublings, interval
 from studies.paper_figures import ALPHA_S, BETA_S, THROUGHPUT, THROUGHPUT_OF_MORE
@@ -322,11 +322,16 @@ def _throughput_figure(model: str, rows: list[list[Any]]) -> Figure:
     }
     lows, highs = ({name: [row[column] for row in rows] for name, rows in by_name.items()} for column in (7, 8))
     series = [
-        Series(name, [row[2] for row in rows], [row[4] for row in rows], lows[name], highs[name], points=False)
-        for name, rows in by_name.items()
-    ] + [
-        Series(f"{name}, published", [row[2] for row in rows], [row[3] for row in rows], like=name, line=False)
-        for name, rows in by_name.items()
+        Series(
+            name,
+            [row[2] for row in rows],
+            [row[3] for row in rows],
+            lows[name],
+            highs[name],
+            fit=[row[4] for row in rows],
+            algorithm=algorithm,
+        )
+        for (name, rows), algorithm in zip(by_name.items(), ALGORITHMS, strict=True)
     ]
     caption = (
         "Points are published. Lines are the model, fitted at P = 4 and 8 and predicted at 16 and 32. Bands are 95 % "

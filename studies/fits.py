@@ -31,6 +31,8 @@ FORMS: dict[str, Callable[[Columns], Columns]] = {
 }
 """t(P) = intercept + slope · form(P); the form 1 has no slope."""
 
+LARGEST_MISFIT = 0.1
+"""Relative error up to which a form describes a curve."""
 EXACT = 1e-6
 """Relative misfit below which a form counts as exact; the rest is rounding to picoseconds."""
 FEWEST = 5
@@ -73,6 +75,11 @@ class Fit:
     worst: float
     workers: tuple[int, ...]
     samples: Columns
+
+    @property
+    def describes(self) -> bool:
+        """Whether the form is close to every point: within 10 %."""
+        return self.worst <= LARGEST_MISFIT
 
     def at(self, workers: Sequence[float] | Columns) -> Columns:
         """Return the fitted seconds at each P, shape (P,)."""

@@ -16,7 +16,7 @@ from algorithms import title_of
 from netsim._util.units import format_bandwidth, format_range
 from netsim.experiment.configuration import Experiment
 from netsim.experiment.options import OWN
-from netsim.study.kinds import Finding, Outcome, Point
+from netsim.study_engine.kinds import Finding, Outcome, Point
 from studies.crossovers import Crossover, crossovers, unsettled
 from studies.fits import Fit, PerEntry, fit, per_entry
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Annotated, Any
 
@@ -12,10 +12,10 @@ from algorithms import own_options
 from netsim._util.errors import UsageError
 from netsim.report import Figure, Section, Table
 from netsim.report.drawing import Axis, Series, lines
-from netsim.study import Conclusion, Finding, Outcome, Point, Settings, Study
-from netsim.study.checks import checked
-from netsim.study.simulated import simulate_point
-from netsim.study.trained import train_point
+from netsim.study_engine import Conclusion, Finding, Outcome, Point, Settings, Study
+from netsim.study_engine.checks import checked
+from netsim.study_engine.simulated import simulate_point
+from netsim.study_engine.trained import train_point
 from studies import cluster
 
 TRAINED = "real gradients; no time is shown"
@@ -117,11 +117,14 @@ def conclude(settings: GtopkSettings, findings: Sequence[Finding]) -> Conclusion
     throughput, predicted, told, doubts = cluster.prediction(sizes)
     bands = {task: _delta(_of(curves, task, SHOWN_C)) for task in settings.tasks}
     rules, leak, losses = _rules(residuals)
+    below, steps = (sum(band[key] for band in bands.values()) for key in ("below_1", "steps"))
     sentences = [
-        f"Assumption 1 (δ < 1) at c = {SHOWN_C}, after the warm-up: "
+        f"Assumption 1 (δ < 1) holds at {below:,} of {steps:,} steps after the warm-up, with a compression ratio c = "
+        f"{SHOWN_C:,}, on {' and '.join(bands)}.",
+        "Range of δ: "
         + "; ".join(
-            f"{task}: δ {band['least']:.3f} to {band['greatest']:.3f}, below 1 at {band['below_1']} of "
-            f"{band['steps']} steps"
+            f"{task} {band['least']:.3f} to {band['greatest']:.3f}, below 1 at {band['below_1']} of {band['steps']} "
+            "steps"
             for task, band in bands.items()
         )
         + ".",
@@ -195,7 +198,7 @@ def _figure_1(settings: GtopkSettings, curves: Sequence[Finding]) -> Section:
         sparse, dense = _of(curves, task, SHOWN_C), _of(curves, task, None)
         delta = sparse["steps"]["delta"]
         svg = lines(
-            [Series("δ of every step", list(range(len(delta))), delta, points=False)],
+            [Series("δ of every step", list(range(len(delta))), delta, algorithm="gtopk")],
             Axis("round"),
             Axis("δ (ratio of squared norms)", least=0),
             levels={"Assumption 1: δ < 1": 1.0},
@@ -208,12 +211,7 @@ def _figure_1(settings: GtopkSettings, curves: Sequence[Finding]) -> Section:
                 TRAINED,
             )
         )
-        both = {f"gTop-k, c = {SHOWN_C}": sparse["curve"], "S-SGD": dense["curve"]}
-        svg = lines(
-            [Series(name, of["step"], of["test_loss"]) for name, of in both.items()],
-            Axis("round"),
-            Axis("test loss (nats)"),
-        )
+        svg = _losses({"S-SGD": dense["curve"], f"gTop-k, c = {SHOWN_C:,}": sparse["curve"]})
         figures.append(Figure(f"Fig. 1: loss on {task}", "Test loss of gTop-k and of S-SGD.", svg, TRAINED))
     return Section("Figure 1: Assumption 1 and convergence", figures=figures)
 
@@ -222,16 +220,21 @@ def _figure_2(settings: GtopkSettings, curves: Sequence[Finding]) -> Section:
     figures = []
     for task in settings.tasks:
         by = {"S-SGD": _of(curves, task, None)["curve"]}
-        by |= {f"c = {c:,}": _of(curves, task, c)["curve"] for c in sorted(settings.ratios)}
-        svg = lines(
-            [Series(name, of["step"], of["test_loss"]) for name, of in by.items()],
-            Axis("round"),
-            Axis("test loss (nats)"),
-        )
+        by |= {f"gTop-k, c = {c:,}": _of(curves, task, c)["curve"] for c in sorted(settings.ratios)}
+        svg = _losses(by)
         figures.append(
             Figure(f"Fig. 2: compression ratios on {task}", "The paper: larger c converges more slowly.", svg, TRAINED)
         )
     return Section("Figure 2: the compression ratio", figures=figures)
+
+
+def _losses(curves: Mapping[str, Any]) -> str:
+    """Draw the test losses of S-SGD, and of gTop-k at one or several compression ratios."""
+    series = [
+        Series(name, curve["step"], curve["test_loss"], algorithm="dense" if name == "S-SGD" else "gtopk")
+        for name, curve in curves.items()
+    ]
+    return lines(series, Axis("round"), Axis("test loss (nats)"))
 
 
 def _rules(residuals: Sequence[Finding]) -> tuple[Table, dict[str, float], str]:
@@ -279,8 +282,8 @@ STUDY = Study(
     conclude=conclude,
     quick={
         "tasks": ("fc-mnist:digits", "char-lstm:python-docs"),
-        "rounds": (300, 40),
-        "evaluations": 20,
+        "rounds": (300, 24),
+        "evaluations": 12,
         "ratios": (100, 1000, 5000),
         "residual_task": "fc-mnist:digits",
         "residual_rounds": 100,

@@ -17,7 +17,9 @@ quantile of Student's distribution with rows - terms degrees of freedom.
 
 For a cluster with too few rows of its own, the errors at many other clusters take the place of Student's law: 95 % of
 them, each divided by √(1 + its doublings), do not exceed :func:`reach`, and ln f = reach √(1 + doublings). This needs
-no form of their distribution.
+no form of their distribution. A fit with as many terms as rows shows no error of its own; the terms are then as
+uncertain as a further row, which counts as one more doubling. Where no row calibrates, nothing tells how far a row is
+extrapolated: the errors at other clusters count as they are, undivided.
 """
 
 from __future__ import annotations
@@ -61,10 +63,16 @@ class Noise:
         doublings
             Number of doublings of P or of the size beyond the rows behind the noise.
         """
-        from scipy.special import stdtrit
+        return math.exp(
+            student(self.rows - self.terms) * self.deviation * math.sqrt(1 + self.terms / self.rows + doublings)
+        )
 
-        quantile = stdtrit(self.rows - self.terms, (1 + CONFIDENCE) / 2)
-        return math.exp(quantile * self.deviation * math.sqrt(1 + self.terms / self.rows + doublings))
+
+def student(freedom: int) -> float:
+    """Return how many standard deviations hold 95 % of Student's distribution; 12.7 for one degree of freedom."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
 
 
 def reach(errors: Iterable[tuple[float, float]]) -> float:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from netsim.report import Figure
 from netsim.report.drawing import Axis, Series, lines
-from netsim.study import Outcome
+from netsim.study_engine import Outcome
 
 TRAINED = "SIMULATED network, real gradients; compute ASSUMED"
 COUNTED = "COMPUTED from bits; real gradients"
@@ -22,19 +22,18 @@ ByMethod = Mapping[str, Outcome]
 
 def figure_2(by: ByMethod, on: str) -> list[Figure]:
     """Return accuracy and loss against uploads; `on` names workload and data for the captions."""
-    curves = {name: outcome["curve"] for name, outcome in by.items()}
     loss = Axis("test loss (nats)")
     return [
         Figure(
             "Fig. 2: accuracy against uploads",
             f"{on}. The same accuracy with fewer uploads is better.",
-            _curves(curves, "uploads", "test_accuracy", UPLOADS, ACCURACY),
+            _curves(by, "uploads", "test_accuracy", UPLOADS, ACCURACY),
             TRAINED,
         ),
         Figure(
             "Fig. 2: loss against uploads",
             f"{on}. Test loss; the paper shows training loss.",
-            _curves(curves, "uploads", "test_loss", UPLOADS, loss),
+            _curves(by, "uploads", "test_loss", UPLOADS, loss),
             TRAINED,
         ),
     ]
@@ -42,13 +41,17 @@ def figure_2(by: ByMethod, on: str) -> list[Figure]:
 
 def figure_3(by: ByMethod, on: str, window: int) -> list[Figure]:
     """Return accuracy against communication time and against all time, and communication time per round."""
-    timed = {name: _timed(outcome["curve"]) for name, outcome in by.items()}
+    timed = {name: dict(outcome) | {"curve": _timed(outcome["curve"])} for name, outcome in by.items()}
     sparse = {name: timed[name] for name in SPARSE}
     rounds = [
-        Series(name, *_smooth([1e3 * _upload_s(by[name]) * count for count in by[name]["steps"]["uploads"]], window))
+        Series(
+            name,
+            *_smooth([_upload_s(by[name]) * count for count in by[name]["steps"]["uploads"]], window),
+            algorithm=by[name]["algorithm"],
+        )
         for name in SPARSE
     ]
-    log, plain = Axis("communication time (s)", 10), Axis("communication time (s)")
+    log, plain = Axis("communication time", 10, unit="s"), Axis("communication time", least=0, unit="s")
     return [
         Figure(
             "Fig. 3a: accuracy against communication time",
@@ -59,23 +62,23 @@ def figure_3(by: ByMethod, on: str, window: int) -> list[Figure]:
         Figure(
             "Fig. 3b: the two sparse methods",
             f"{on}. {ONE_BY_ONE}",
-            _curves(sparse, "up_s", "test_accuracy", plain, ACCURACY, by),
+            _curves(sparse, "up_s", "test_accuracy", plain, ACCURACY),
             COUNTED,
         ),
         Figure(
             "Fig. 3c: communication time of every round",
             f"{on}; means of {window} rounds. SASG skips; Sparse never does. {ONE_BY_ONE}",
-            lines(rounds, Axis("round"), Axis("communication of a round (ms)", least=0), order=list(by)),
+            lines(rounds, Axis("round"), Axis("communication of a round", least=0, unit="s")),
             COUNTED,
         ),
         Figure(
             "Accuracy against time, computation included",
             f"{on}; 1 Gbit/s, uploads one by one, the dense model sent back, 5 ms per gradient (SASG and LASG: two).",
             _curves(
-                {name: outcome["curve"] for name, outcome in by.items()},
+                by,
                 "time_s",
                 "test_accuracy",
-                Axis("simulated time (s)", 10),
+                Axis("simulated time", 10, unit="s"),
                 ACCURACY,
             ),
             TRAINED,
@@ -85,30 +88,30 @@ def figure_3(by: ByMethod, on: str, window: int) -> list[Figure]:
 
 def figure_4(by_density: ByMethod, on: str) -> Figure:
     """Return accuracy against uploads at several densities."""
-    curves = {name: outcome["curve"] for name, outcome in by_density.items()}
     return Figure(
         "Fig. 4: other densities",
         f"{on}. The paper: density alone changes accuracy little, and SASG skips more uploads at lower density.",
-        _curves(curves, "uploads", "test_accuracy", UPLOADS, ACCURACY),
+        _curves(by_density, "uploads", "test_accuracy", UPLOADS, ACCURACY),
         TRAINED,
     )
 
 
 def figure_5(by: ByMethod, on: str) -> Figure:
     """Return accuracy against uploads for workers with different data."""
-    curves = {name: outcome["curve"] for name, outcome in by.items()}
     return Figure(
         "Fig. 5: workers with different data",
         f"{on}.",
-        _curves(curves, "uploads", "test_accuracy", UPLOADS, ACCURACY),
+        _curves(by, "uploads", "test_accuracy", UPLOADS, ACCURACY),
         TRAINED,
     )
 
 
-def _curves(
-    by: Mapping[str, Mapping[str, Any]], x: str, y: str, across: Axis, up: Axis, order: Iterable[str] = ()
-) -> str:
-    return lines([Series(name, curve[x], curve[y]) for name, curve in by.items()], across, up, order=list(order))
+def _curves(by: ByMethod, x: str, y: str, across: Axis, up: Axis) -> str:
+    series = [
+        Series(name, outcome["curve"][x], outcome["curve"][y], algorithm=outcome["algorithm"])
+        for name, outcome in by.items()
+    ]
+    return lines(series, across, up)
 
 
 def _timed(curve: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:

@@ -17,9 +17,9 @@ from netsim.experiment.configuration import Experiment
 from netsim.report import Figure, Section, Table
 from netsim.simulator.session import open_session
 from netsim.simulator.trace import Trace
-from netsim.study import Conclusion, Finding, Outcome, Point, Settings, Study
-from netsim.study.checks import checked
-from netsim.study.trained import train_point
+from netsim.study_engine import Conclusion, Finding, Outcome, Point, Settings, Study
+from netsim.study_engine.checks import checked
+from netsim.study_engine.trained import train_point
 from studies.paper_figures import SASG_TABLE_2, SASG_TABLE_3
 from studies.sasg_figures import TRAINED, figure_2, figure_3, figure_4, figure_5
 
@@ -143,24 +143,24 @@ def conclude(settings: SasgSettings, findings: Sequence[Finding]) -> Conclusion:
     main = [each for each in same if each.point["data"] == settings.data]
     reached, sentence = _reached(settings, main)
     sentences = [
+        sentence,
         f"Table II: published uploads × computed bits per upload give every published number of bits to {worst:.2%}"
         + (", its last digit," if worst < LAST_DIGIT else "")
         + " if only values are counted. With indices, Sparse and SASG have twice the bits.",
         f"Table III: stored messages take {memory['lasg-wk2']:.2f} MiB for LASG and {memory['sasg']:.2f} MiB for SASG; "
         'published: 426.25 and 4.26 "MB".',
-        sentence,
     ]
     return Conclusion(
         sentences,
         {"table_2_worst_relative_difference": worst, "stored_mib": memory, "reached": reached},
         [
+            Section("Figures 2 to 5", figures=_drawn(settings, main, runs)),
             Section(
                 "Tables II and III",
                 "Computed columns come from simulations with sizes only. Published columns were copied from the paper "
                 "and enter no computation.",
                 tables=[second, third],
             ),
-            Section("Figures 2 to 5", figures=_drawn(settings, main, runs)),
             Section("Training runs", tables=[_runs(runs)]),
         ],
         [

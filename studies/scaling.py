@@ -16,10 +16,10 @@ from algorithms import class_of, own_options
 from netsim._util.errors import UsageError
 from netsim._util.units import parse_bandwidth
 from netsim.experiment.options import OWN
-from netsim.study import Conclusion, Finding, Outcome, Point, Settings, Study
-from netsim.study.checks import checked
-from netsim.study.simulated import simulate_point
-from netsim.study.traced import RANKS, trace_point
+from netsim.study_engine import Conclusion, Finding, Outcome, Point, Settings, Study
+from netsim.study_engine.checks import checked
+from netsim.study_engine.simulated import simulate_point
+from netsim.study_engine.traced import RANKS, trace_point
 from studies import scaling_report as report
 from studies.fits import FEWEST
 from studies.growth import Condition, Growth, own_bandwidth

@@ -9,8 +9,9 @@ from algorithms import title_of
 from netsim.report import Figure, Section, Table
 from netsim.report.drawing import Axis, Mark, Series, lines, stacked_bars
 from netsim.simulator.trace import Trace
-from netsim.study import Finding
-from netsim.study.traced import gantt_of, links_of
+from netsim.study_engine import Finding
+from netsim.study_engine.traced import gantt_of, links_of
+from studies.fits import LARGEST_MISFIT
 from studies.growth import COMMUNICATION, ROUND, Condition, Growth, condition_of
 from studies.words import BASIS
 
@@ -21,8 +22,9 @@ def curves(growth: Growth, conditions: Sequence[Condition]) -> Section:
     """Return the section of scaling pictures, one per condition."""
     figures = [_scaling_figure(growth, condition) for condition in conditions]
     text = (
-        "Points are simulated. Lines are fits by relative error of the form that AIC chose among 1, log₂P, (P−1)/P, P "
-        "and √P. Vertical lines are crossovers of whole rounds; the bootstrap interval of the fitted curves is shaded."
+        "Points are simulated. A line is the form that AIC chose among 1, log₂P, (P−1)/P, P and √P, fitted by relative "
+        f"error; the legend names it. Where no form is within {LARGEST_MISFIT:.0%} of every point, the points are "
+        "joined. Vertical lines are crossovers of whole rounds; the bootstrap interval of the fitted curves is shaded."
     )
     return Section("Communication against P", text, figures)
 
@@ -34,19 +36,22 @@ def _scaling_figure(growth: Growth, condition: Condition) -> Figure:
         title = growth.titles[algorithm]
         key = condition if (condition, algorithm) in growth.fits else condition.dense()
         fitted = growth.fits[key, algorithm]
-        series.append(Series(title, growth.grid, [seconds[workers] for workers in growth.grid], line=False))
-        curve = fitted.at(growth.grid)
-        if (curve > 0).all():
-            name = f"{title}: {BASIS[fitted.form] or 'constant'}"
-            series.append(Series(name, growth.grid, [float(seconds) for seconds in curve], like=title, points=False))
+        curve = [float(value) for value in fitted.at(growth.grid)] if fitted.describes else None
+        name = title if curve is None else f"{title}: {BASIS[fitted.form] or 'constant'}"
+        values = [seconds[workers] for workers in growth.grid]
+        series.append(Series(name, growth.grid, values, fit=curve, algorithm=algorithm))
     marks = [
         Mark(f"→ {growth.titles[change.after]}", float(change.workers), *(change.interval or (None, None)))
         for (where, _), (change, *others) in growth.changes().items()
         if where in (condition, condition.dense()) and change.workers is not None and not others
     ]
-    x, y = Axis("workers P", 2, growth.grid[0] / 1.15, growth.grid[-1] * 1.15), Axis("exposed communication (s)", 10)
+    x, y = (
+        Axis("workers P", 2, growth.grid[0] / 1.15, growth.grid[-1] * 1.15),
+        Axis("exposed communication", 10, unit="s"),
+    )
     title = f"Communication time: {condition.in_words()}"
-    caption = f"Communication time of a round from P = {growth.grid[0]} to {growth.grid[-1]}, both axes logarithmic."
+    caption = f"Communication time of a round from P = {growth.grid[0]} to {growth.grid[-1]:,}."
+    caption += " “→” is where the whole round of the named algorithm becomes the shorter one." if marks else ""
     return Figure(title, caption, lines(series, x, y, marks), PROVENANCE)
 
 
@@ -141,15 +146,16 @@ def rounds(growth: Growth) -> Section:
             growth.titles[name],
             growth.grid,
             [_efficiency(growth.outcomes(condition, name)[workers], workers)["speed_up"] for workers in growth.grid],
+            algorithm=name,
         )
         for name in growth.algorithms()
     ]
-    ideal = Series("ideal", growth.grid, [float(workers) for workers in growth.grid], points=False)
+    ideal = Series("ideal", growth.grid, [float(workers) for workers in growth.grid])
     figures = [
         Figure(
             f"One round with {last} workers: {condition.in_words()}",
             "Compute, selection and exposed communication of a round, stacked; they sum to the round.",
-            stacked_bars(list(outcomes), parts, Axis("round (s)")),
+            stacked_bars(list(outcomes), parts, Axis("round", least=0, unit="s")),
             PROVENANCE,
         ),
         Figure(

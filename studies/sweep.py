@@ -9,12 +9,13 @@ from typing import Any, ClassVar, TypeAlias
 from pydantic import Field
 
 from netsim._util.errors import UsageError
-from netsim._util.units import format_duration
+from netsim._util.units import format_duration, is_tie
 from netsim.experiment.configuration import Experiment
-from netsim.report import Section, Table
-from netsim.study import Conclusion, Finding, Outcome, Point, Settings, Study
-from netsim.study.checks import experiments_of
-from netsim.study.simulated import simulate_point
+from netsim.report import Figure, Section, Table
+from netsim.report.drawing import Axis, stacked_bars
+from netsim.study_engine import Conclusion, Finding, Outcome, Point, Settings, Study
+from netsim.study_engine.checks import experiments_of
+from netsim.study_engine.simulated import simulate_point
 
 Value: TypeAlias = bool | int | float | str
 SHOWN = {
@@ -25,6 +26,12 @@ SHOWN = {
     "value_bytes_up": "values sent/worker (B)",
     "index_bytes_up": "indices sent/worker (B)",
 }
+PARTS = {
+    "compute_time_s": "compute",
+    "select_time_s": "selection and merging",
+    "comm_time_s": "exposed communication",
+}
+MOST_DRAWN = 24
 CHARGES = ("compute_time", "select_time", "merge_time")
 
 
@@ -75,7 +82,7 @@ def conclude(settings: SweepSettings, findings: Sequence[Finding]) -> Conclusion
         cases = _cases(settings.vary, findings)
         wins, ties = _wins(settings.vary, cases)
         told = ", ".join(f"{algorithm} is fastest in {count}" for algorithm, count in wins.items())
-        tied = f"; in {ties} of them together with others of the same time" if ties else ""
+        tied = f"; in {ties} of them together with others, within 1%" if ties else ""
         sentences.append(f"Among {len(cases)} combinations of the other options, {told}{tied}.")
     rows = [[*(row.point[name] for name in settings.vary), *(row.outcome[name] for name in SHOWN)] for row in findings]
     assumed = sorted(
@@ -86,11 +93,24 @@ def conclude(settings: SweepSettings, findings: Sequence[Finding]) -> Conclusion
         {"fastest": _row(best), "wins": wins},
         [
             Section(
-                "All combinations", tables=[Table("combinations", [*settings.vary, *SHOWN.values()], rows, "SIMULATED")]
+                "All combinations",
+                figures=[_drawn(settings, findings)],
+                tables=[Table("combinations", [*settings.vary, *SHOWN.values()], rows, "SIMULATED")],
             )
         ],
         [f"ASSUMED, not measured: {', '.join(assumed)}."] if assumed else [],
     )
+
+
+def _drawn(settings: SweepSettings, findings: Sequence[Finding]) -> Figure:
+    """Return a picture of the parts of a round of the fastest combinations."""
+    fastest = sorted(findings, key=_round_s)[:MOST_DRAWN]
+    names = [", ".join(str(finding.point[name]) for name in settings.vary) for finding in fastest]
+    parts = {name: [float(finding.outcome[key]) for finding in fastest] for key, name in PARTS.items()}
+    shown = "All combinations" if len(fastest) == len(findings) else f"The {MOST_DRAWN} fastest combinations"
+    caption = f"{shown}, the fastest first, by {', '.join(settings.vary)}. The parts of a bar sum to the round."
+    svg = stacked_bars(names, parts, Axis("round", least=0, unit="s"))
+    return Figure("Time of a round", caption, svg, "SIMULATED")
 
 
 def _round_s(finding: Finding) -> float:
@@ -126,7 +146,7 @@ def _wins(vary: Mapping[str, Sequence[Value]], cases: Sequence[Sequence[Finding]
     wins, ties = dict.fromkeys(map(str, vary["algorithm"]), 0), 0
     for case in cases:
         least = min(map(_round_s, case))
-        fastest = [each.point["algorithm"] for each in case if _round_s(each) == least]
+        fastest = [each.point["algorithm"] for each in case if is_tie(_round_s(each), least)]
         ties += len(fastest) > 1
         for algorithm in fastest:
             wins[algorithm] += 1

@@ -9,13 +9,13 @@ from typing import Any
 from pydantic import Field
 
 from algorithms import with_options
-from netsim._util.units import format_bytes, format_duration, parse_bandwidth
+from netsim._util.units import format_bytes, format_duration, format_factor, parse_bandwidth
 from netsim.report import Figure, Section, Table
 from netsim.report.drawing import Axis, Series, lines, stacked_bars
-from netsim.study import Conclusion, Finding, Outcome, Point, Settings, Study
-from netsim.study.checks import checked
-from netsim.study.traced import one_round, trace_point
-from netsim.study.trained import train_point
+from netsim.study_engine import Conclusion, Finding, Outcome, Point, Settings, Study
+from netsim.study_engine.checks import checked
+from netsim.study_engine.traced import one_round, trace_point
+from netsim.study_engine.trained import train_point
 
 PROVENANCE = "SIMULATED network, real gradients; compute ASSUMED"
 
@@ -184,17 +184,16 @@ def _count(settings: TimeSettings) -> str:
 
 def _winners(settings: TimeSettings, rows: Sequence[dict[str, Any]]) -> tuple[list[str], dict[str, Any]]:
     winners: dict[str, Any] = {"time": {}}
-    told = []
+    told, leads = [], []
     for bandwidth in settings.bandwidths:
         there = [row for row in rows if row["bandwidth"] == bandwidth and row["times"]]
         if not there:
             continue
         first, *others = sorted(there, key=lambda row: row["time_s"])
         winners["time"][bandwidth] = first["algorithm"]
-        told.append(
-            f"{_equals(there, first, 'time_s')} at {bandwidth} after {format_duration(first['time_s'])}"
-            + (_lead(first, others) if others else "")
-        )
+        told.append(f"{_equals(there, first, 'time_s')} at {bandwidth} after {format_duration(first['time_s'])}")
+        if others := [row for row in others if row["time_s"] > first["time_s"]]:
+            leads.append(f"{bandwidth}: {_lead(first, others)}")
     if not told:
         best = max(rows, key=lambda row: row["accuracy"])
         return [
@@ -216,6 +215,8 @@ def _winners(settings: TimeSettings, rows: Sequence[dict[str, Any]]) -> tuple[li
         f"{_equals(rows, fewest, 'uploads')} ({fewest['uploads']:,.0f})"
         + ("; neither depends on the bandwidth." if same else f", at {least['bandwidth']} and {fewest['bandwidth']}.")
     )
+    if leads:
+        sentences.append(f"Lead over the second: {'; '.join(leads)}.")
     never = sorted({row["algorithm"] for row in rows if row["times"] is None})
     return sentences + ([f"Not every seed reached the target with {', '.join(never)}."] if never else []), winners
 
@@ -226,19 +227,21 @@ def _equals(rows: Sequence[Mapping[str, Any]], best: Mapping[str, Any], key: str
 
 
 def _lead(first: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> str:
-    """Return the second's time as a multiple of the first's, and the seeds with which the first is ahead of all."""
+    """Return the second with its time as a multiple of the first's, and the seeds with which the first leads."""
     ahead = sum(all(time < other["times"][seed] for other in others) for seed, time in enumerate(first["times"]))
     count = len(first["times"])
-    seeds = f", first with {ahead} of {count} seeds" if count > 1 else ""
-    return f" ({others[0]['algorithm']} takes {others[0]['time_s'] / first['time_s']:.2f}×{seeds})"
+    seeds = f", {first['algorithm']} is first with {ahead} of {count} seeds" if count > 1 else ""
+    return f"{others[0]['algorithm']} takes {format_factor(others[0]['time_s'] / first['time_s'])} as long{seeds}"
 
 
 def _by_time(settings: TimeSettings, findings: Sequence[Finding]) -> list[Section]:
     figures = []
     for bandwidth in settings.bandwidths:
         there = [finding.outcome for finding in findings if finding.point["bandwidth"] == bandwidth]
-        series = [Series(run["title"], run["curve"]["time_s"], run["curve"]["test_accuracy"]) for run in there]
-        svg = lines(series, Axis("simulated time (s)", 10), Axis("test accuracy (fraction)"), levels=_target(settings))
+        series = [_series(run, run["curve"]["time_s"]) for run in there]
+        svg = lines(
+            series, Axis("simulated time", 10, unit="s"), Axis("test accuracy (fraction)"), levels=_target(settings)
+        )
         figures.append(
             Figure(
                 f"Accuracy against seconds at {bandwidth}",
@@ -258,14 +261,14 @@ def _parts(settings: TimeSettings, findings: Sequence[Finding]) -> Section:
         there = [finding.outcome for finding in findings if finding.point["bandwidth"] == bandwidth]
         names = [run["title"] for run in there]
         parts = {
-            name: [1e3 * run[key] for run in there]
+            name: [run[key] for run in there]
             for name, key in (
                 ("compute", "compute_time_s"),
                 ("selection and merging", "select_time_s"),
                 ("exposed communication", "comm_time_s"),
             )
         }
-        svg = stacked_bars(names, parts, Axis("average round (ms)", least=0))
+        svg = stacked_bars(names, parts, Axis("average round", least=0, unit="s"))
         figures.append(
             Figure(f"A round at {bandwidth}", "Exposed communication is not hidden by computation.", svg, PROVENANCE)
         )
@@ -274,28 +277,34 @@ def _parts(settings: TimeSettings, findings: Sequence[Finding]) -> Section:
 
 def _by_bytes(settings: TimeSettings, findings: Sequence[Finding]) -> Section:
     there = [finding.outcome for finding in findings if finding.point["bandwidth"] == settings.bandwidths[0]]
-    quantities: dict[str, tuple[str, Callable[[Any], Sequence[float]]]] = {
+    quantities: dict[str, tuple[str, str, Callable[[Any], Sequence[float]]]] = {
         "bytes": (
-            "bytes sent by all workers (B)",
+            "bytes sent by all workers",
+            "B",
             lambda curve: [bytes_up(curve, index) for index in range(len(curve["step"]))],
         ),
-        "uploads": ("uploads of single workers", lambda curve: curve["uploads"]),
+        "uploads": ("uploads of single workers", "", lambda curve: curve["uploads"]),
     }
     figures = [
         Figure(
             f"Accuracy against {name}",
             "The same at every bandwidth, because the bandwidth changes times only.",
             lines(
-                [Series(run["title"], quantity(run["curve"]), run["curve"]["test_accuracy"]) for run in there],
-                Axis(label, 10),
+                [_series(run, quantity(run["curve"])) for run in there],
+                Axis(label, 10, unit=unit),
                 Axis("test accuracy (fraction)"),
                 levels=_target(settings),
             ),
             PROVENANCE,
         )
-        for name, (label, quantity) in quantities.items()
+        for name, (label, unit, quantity) in quantities.items()
     ]
     return Section("Bytes and uploads to accuracy", figures=figures)
+
+
+def _series(run: Outcome, x: Sequence[float]) -> Series:
+    """Return the accuracy of a run against a quantity at each evaluation."""
+    return Series(run["title"], x, run["curve"]["test_accuracy"], algorithm=run["algorithm"])
 
 
 def _target(settings: TimeSettings) -> dict[str, float]:
@@ -311,9 +320,10 @@ STUDY = Study(
     conclude=conclude,
     quick={
         "data": "digits",
-        "rounds": 150,
+        "rounds": 120,
         "evaluations": 30,
-        "target": 0.85,
+        "target": 0.8,
+        "seeds": (0, 1),
         "algorithms": ("dense", "topk", "gtopk", "ps-topk", "sasg"),
         "bandwidths": ("10Mbps", "100Mbps", "1Gbps"),
     },

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from netsim._util.units import format_duration
+from netsim._util.units import format_duration, format_factor
 from studies.crossovers import Crossover
 from studies.fits import Fit
 from studies.growth import BREAKS, Broken, Condition, Growth, Law, order_of
@@ -21,6 +21,7 @@ def in_words(growth: Growth) -> list[str]:
     span = f"P = {growth.grid[0]} to {growth.grid[-1]:,}"
     sentences = [
         _headline(growth, laws, first),
+        f"{_fastest(growth, first)} ({first.in_words()}).",
         *(_law(growth, law, span) for law in laws),
         *_broken(growth),
         *_kept(growth),
@@ -30,9 +31,9 @@ def in_words(growth: Growth) -> list[str]:
 
 
 def _headline(growth: Growth, laws: Sequence[Law], first: Condition) -> str:
-    """Return the order of each algorithm, and which one is fastest from which P on."""
+    """Return the order of each algorithm."""
     orders = ", ".join(f"{growth.titles[law.algorithm]} {_in_order(law)}" for law in laws)
-    return f"Communication on {first.topology} grows: {orders}. {_fastest(growth, first)} ({first.in_words()})."
+    return f"Communication on {first.topology} grows: {orders}."
 
 
 def _in_order(law: Law) -> str:
@@ -102,10 +103,11 @@ def _bounded(fitted: Fit) -> str:
 
 
 def _misfit(fits: Iterable[Fit]) -> str:
-    worst = max(fitted.worst for fitted in fits)
-    return (
-        f"; none of the forms describes the curve: the best has errors up to {worst:.0%}" if worst > LARGE_ERROR else ""
-    )
+    worst = max(fits, key=lambda fitted: fitted.worst)
+    if worst.describes:
+        return ""
+    none = "none of the forms describes the curve: " if worst.worst > LARGE_ERROR else ""
+    return f"; {none}the best has errors up to {worst.worst:.0%}"
 
 
 def _formula(fitted: Fit) -> str:
@@ -143,7 +145,7 @@ def _broken(growth: Growth) -> list[str]:
             verdict = f"has another form on {topology}: {form} fits best, and"
         sentences.append(
             f"{growth.titles[algorithm]} {verdict} with {growth.grid[-1]:,} workers it takes "
-            f"{each.times_as_long:.3g}× as long as on {reference} ({each.condition.in_words()})."
+            f"{format_factor(each.times_as_long)} as long as on {reference} ({each.condition.in_words()})."
         )
     return sentences
 

@@ -26,4 +26,4 @@ def run(capsys: pytest.CaptureFixture[str], arguments: str) -> Ran:
 
 def without_announcements(stderr: str) -> str:
     """Return what was said on stderr, less what only a slow machine is told: how far it is, and how long it takes."""
-    return re.sub(r"^netsim: [^\n]*(?:so far|to go)\n", "", stderr, flags=re.MULTILINE)
+    return re.sub(r"^netsim: [^\n]*(?:so far|to go|numbers of workers)\n", "", stderr, flags=re.MULTILINE)

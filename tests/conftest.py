@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 
@@ -9,15 +10,20 @@ from hypothesis import settings
 
 from netsim.cli import common
 
-# Started in the background of a shell, the suite and all that it starts would ignore what some tests send.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# In the background of a shell or under nohup, the suite and all that it starts would ignore what some tests send.
+if threading.current_thread() is threading.main_thread():
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 # Machines that run this are noisy, and the first call of a kernel compiles it: no test is judged by time.
 settings.register_profile("explore", deadline=None)
 # The same cases every time, so that what turns a build red is the change; `--hypothesis-profile=explore` looks further.
 settings.register_profile("netsim", settings.get_profile("explore"), derandomize=True)
 settings.load_profile("netsim")
+
+# pytest-xdist sets this in its processes. Then even files and pipes get lines of that width.
+os.environ.pop("COLUMNS", None)
 
 # On a busy machine a command may print a progress line on stderr. Tests compare stderr without such lines.
 common.PATIENCE_S = 3600.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 from typing import Any, cast, get_args
 
@@ -17,6 +18,11 @@ from tests.named import with_own
 NUMBA = find_spec("numba") is not None
 INSIDES: tuple[Inside, ...] = get_args(Inside)
 ALL = (*ENGINES, *INSIDES)
+
+
+def without_the_way(result: Result) -> dict[str, Any]:
+    """Return all of a result but how its times were found."""
+    return asdict(replace(result, way=None, way_reason=None))
 
 
 def results_of(engine: str, **options: Any) -> list[Result]:

@@ -11,7 +11,6 @@ import itertools
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -40,11 +39,14 @@ from netsim.distributed.interpreter import RankInterpreter
 from netsim.distributed.job import JOB, LAUNCHER, Job
 from netsim.distributed.supervision import ForkedRank, die_with
 from netsim.experiment.configuration import Experiment
+from tests.ports import free_port
 
 WORLD = 3
 TIMEOUT_S = 3.0
 PATIENCE_S = 90.0
-BEAT_S = 0.02
+LEAVING_S = 10.0
+BEAT_S = 0.1
+"""Seconds between two steps: most of a run is waiting, since fifteen runs share the cores with their faults."""
 ODD_AT = 5
 """The step in which the rank that differs differs."""
 EMPTY = "empty"
@@ -111,6 +113,8 @@ class Run:
     seen: dict[str, Any] = field(default_factory=dict)
     inside: dict[int, str] = field(default_factory=dict)
     """Namespace by the process that was in it."""
+    sockets: set[tuple[int, str]] = field(default_factory=set)
+    """Port and inode of each socket at which a rank listened."""
     started_at: float = field(default_factory=time.monotonic)
     disturbed_at: float = 0.0
     ended_at: float = 0.0
@@ -132,14 +136,15 @@ class Run:
         of_ranks = [pid for name, pid in self.people.items() if name.startswith("rank")]
         self.seen["ranks"] = len(of_ranks)
         self.seen["listening"] = sorted({address for pid in of_ranks for address, _ in listening(pid)})
-        self.seen["ports"] = sorted(port for pid in of_ranks for _, port in listening(pid))
+        ports = {port for pid in of_ranks for _, port in listening(pid)}
+        self.sockets = {(port, inode) for port, inode in listening_sockets() if port in ports}
         self.seen["namespaces"] = sorted({namespace(pid) for pid in of_ranks} - {namespace(os.getpid()), ""})
         self.inside = {pid: at for pid in processes() if (at := namespace(pid)) in self.seen["namespaces"]}
 
     def outcome(self) -> dict[str, Any]:
         """Return how it ended, with whatever is left of it a moment later."""
-        # The kernel ends the ranks of a host that was killed, but not at once.
-        wait_until(lambda: not (self.left() or self.ports_left()), 1.0)
+        # The kernel ends the ranks of a host that was killed, but not at once, and later where processors are busy.
+        wait_until(lambda: not (self.left() or self.ports_left()), LEAVING_S)
         return {
             "code": self.code,
             "message": (self.folder / "message").read_text() if (self.folder / "message").exists() else "",
@@ -162,13 +167,15 @@ class Run:
         return [name for name, pid in self.people.items() if alive(pid)]
 
     def ports_left(self) -> list[int]:
-        """Return the ports that still answer; those in a namespace went with it."""
-        return [port for port in self.seen.get("ports", []) if not self.seen["namespaces"] and answers(port)]
+        """Return the ports at which a socket of this run still listens; those in a namespace went with it."""
+        return sorted(port for port, _ in self.sockets & listening_sockets())
 
 
-def answers(port: int) -> bool:
-    with socket.socket() as caller:
-        return caller.connect_ex(("127.0.0.1", port)) == 0
+def listening_sockets() -> set[tuple[int, str]]:
+    """Return the port and the inode of each socket of this namespace that listens: ports are given away again."""
+    rows = [row for kind in ("tcp", "tcp6") for row in Path(f"/proc/self/net/{kind}").read_text().splitlines()[1:]]
+    columns = [row.split() for row in rows]
+    return {(int(each[1].partition(":")[2], 16), each[9]) for each in columns if each[3] == "0A"}
 
 
 def start(folder: Path, details: dict[str, Any], cluster: Cluster | None = None) -> Run:
@@ -236,9 +243,7 @@ def stop_at(folder: Path, rank: int | None, phase: str) -> None:
 def start_ranks_of_torchrun(folder: Path, told: list[tuple[int, str]]) -> list[Run]:
     """Start ranks as torchrun would, each of a world of the size that it is told, to train on loopback."""
     folder.mkdir()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     runs, forge = [], os.getpid()
     for rank, (world, algorithm) in enumerate(told):
         own = folder / str(rank)

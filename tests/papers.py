@@ -243,6 +243,74 @@ class RandK(ErrorFeedback):
         return self.compress_all(vectors, t).sum(axis=0)
 
 
+class ScaleCom(ErrorFeedback):
+    """Algorithm 1 of Chen et al., NeurIPS 2020: worker t mod P chooses CLT-k's entries for all; eq. (5) filters ε.
+
+    Where the leader has fewer than k non-zeros, the first zeros fill up its choice.
+    """
+
+    beta = 1.0
+
+    def exchange(self, vectors: Array, t: int) -> Array:
+        before = self.residuals.copy()
+        gamma = self.sgd.rate(t)
+        self.velocities = self.correction * self.velocities + vectors / gamma
+        accumulated = before + gamma * self.velocities
+        chosen = self.select(accumulated[t % self.workers], t) != 0
+        ks = sum(self.select.k(t, *tensor) for tensor in self.select.tensors)
+        chosen[np.flatnonzero(~chosen)[: ks - chosen.sum()]] = True
+        sent = np.where(chosen, accumulated, 0)
+        self.residuals = (1 - self.beta) * before + self.beta * (accumulated - sent)
+        self.velocities[:, chosen] = 0
+        return sent.sum(axis=0)
+
+
+class OkTopk(ErrorFeedback):
+    """Algorithms 1 and 2 of Li and Hoefler, PPoPP 2022, with exactly computed thresholds every `period` steps.
+
+    Netsim's choices: no worker sends more than its k largest, and if more than k sums are kept, region i of n_i keeps
+    the ⌊n_i k / Σ n⌋ largest. Regions are [b_i, b_{i+1}), with b the mean of the boundaries of `period` steps ago.
+    """
+
+    period = 7
+
+    def exchange(self, vectors: Array, t: int) -> Array:
+        gamma, every = self.sgd.rate(t), range(self.workers)
+        k = sum(self.select.k(t, *tensor) for tensor in self.select.tensors)
+        self.velocities = self.correction * self.velocities + vectors / gamma
+        accumulated = self.residuals + gamma * self.velocities
+        if t % self.period == 0:
+            local = np.array([self.select(row, t) for row in accumulated])
+        else:
+            local = np.array(
+                [top_k(np.where(abs(a) >= least, a, 0), k) for a, least in zip(accumulated, self.least, strict=True)]
+            )
+        if t % self.period == 0:
+            self.boundaries = np.floor(np.mean([self.divided(row) for row in local], axis=0)).astype(int)
+        summed = local.sum(axis=0)
+        if t % self.period == 0:
+            self.least = [self.smallest(row[row != 0], k) for row in local]
+            self.least_of_sum = self.smallest(top_k(summed, k)[top_k(summed, k) != 0], k)
+        regions = np.split(np.where(abs(summed) >= self.least_of_sum, summed, 0), self.boundaries)
+        found = [np.count_nonzero(region) for region in regions]
+        if sum(found) > k:
+            regions = [top_k(region, n * k // sum(found)) for region, n in zip(regions, found, strict=True)]
+        kept = np.concatenate(regions)
+        self.velocities[local != 0] = 0
+        for p in every:
+            self.residuals[p] = np.where((local[p] != 0) & (kept != 0), 0, accumulated[p])
+        return kept
+
+    def divided(self, local: Array) -> Array:
+        entries = np.flatnonzero(local)
+        if len(entries) < self.workers:
+            return np.arange(1, self.workers) * (self.size / self.workers)
+        return np.array([entries[len(entries) * i // self.workers] for i in range(1, self.workers)], float)
+
+    def smallest(self, values: Array, k: int) -> float:
+        return float(abs(values).min()) if len(values) >= k else 0.0
+
+
 class ParameterServerTopK(ErrorFeedback):
     """ "Sparse" of the SASG paper: Σ_m T_k(γ g_m + e_m)."""
 
@@ -251,6 +319,65 @@ class ParameterServerTopK(ErrorFeedback):
         for worker in range(self.workers):
             self.upload(t, worker, int(np.count_nonzero(sent[worker])))
         return sent.sum(axis=0)
+
+
+class PowerSGD(Method):
+    """Algorithms 1 and 2 of Vogels et al., NeurIPS 2019: P ← M Q, Q ← Mᵀ P̂, means over workers, and M̂ = P̂ Qᵀ.
+
+    Columns are orthogonalised by Gram and Schmidt. `draw(n, t)` are the random numbers with which Q begins. Tensors of
+    one dimension are not compressed. The first `start` steps are dense, as torch has it.
+    """
+
+    residuals: Array
+
+    def __init__(
+        self,
+        workers: int,
+        size: int,
+        sgd: Sgd,
+        shapes: tuple[tuple[int, ...], ...],
+        rank: int,
+        draw: Callable[[int, int], Array],
+        start: int = 0,
+        warm: bool = True,
+    ) -> None:
+        super().__init__(workers, size, sgd)
+        self.shapes, self.rank, self.draw, self.start, self.warm = shapes, rank, draw, start, warm
+        self.residuals = np.zeros((workers, size))
+        self.right: list[Array] = []
+
+    def begin(self, t: int) -> None:
+        columns = [(shape[1], min(self.rank, *shape)) for shape in self.shapes if len(shape) == 2]
+        drawn = np.split(self.draw(sum(m * r for m, r in columns), t), np.cumsum([m * r for m, r in columns])[:-1])
+        self.right = [flat.reshape(m, r) for flat, (m, r) in zip(drawn, columns, strict=True)]
+
+    def exchange(self, vectors: Array, t: int) -> Array:
+        if t < self.start:
+            return vectors.sum(axis=0)
+        if not self.warm or not self.right:
+            self.begin(t)
+        deltas = vectors + self.residuals
+        ends = np.cumsum([int(np.prod(shape)) for shape in self.shapes])
+        mean, matrix = deltas.mean(axis=0), 0
+        for last, shape in zip(ends, self.shapes, strict=True):
+            if len(shape) == 1:
+                continue
+            tensor = slice(last - int(np.prod(shape)), last)
+            of_workers = deltas[:, tensor].reshape(-1, *shape)
+            p = np.mean([of_worker @ self.right[matrix] for of_worker in of_workers], axis=0)
+            for column in range(p.shape[1]):
+                for before in range(column):
+                    p[:, column] -= (p[:, before] @ p[:, column]) * p[:, before]
+                p[:, column] /= np.linalg.norm(p[:, column])
+            q = np.mean([of_worker.T @ p for of_worker in of_workers], axis=0)
+            self.right[matrix] = q
+            mean[tensor] = (p @ q.T).ravel()
+            matrix += 1
+        self.residuals = deltas - mean
+        for last, shape in zip(ends, self.shapes, strict=True):
+            if len(shape) == 1:
+                self.residuals[:, last - shape[0] : last] = 0
+        return mean * self.workers
 
 
 # Lazily aggregated

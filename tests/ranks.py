@@ -1,4 +1,8 @@
-"""Functions on gloo ranks of their own, as a user's training script starts them; connected over loopback."""
+"""Functions on gloo ranks of their own, connected over loopback.
+
+A server imports torch and the test's module once, and forks the ranks: each would take seconds to import what
+DistributedDataParallel and the optimisers need.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,8 @@ import torch.distributed as dist
 
 def on_ranks(function: Callable[..., Any], ranks: int, *args: Any, timeout_s: float = 240) -> list[Any]:
     """Return ``function(rank, ranks, *args)`` of each rank; fail if one has not ended within the timeout."""
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch._dynamo", function.__module__])
     with tempfile.TemporaryDirectory() as folder:
         processes = [
             context.Process(target=_main, args=(function, rank, ranks, folder, args), daemon=True)

@@ -363,7 +363,7 @@ def test_what_is_no_such_number_is_refused(name: str, given: Any) -> None:
 @pytest.mark.parametrize("name", ["metrics", "trace", "checkpoint"])
 @pytest.mark.parametrize("path", ["", "a\0b", "x" * 300, 5, b"x", ".", "no/such/folder/x"])
 def test_files_are_checked_before_the_run(name: str, path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("netsim.api.simulate_experiment", lambda *_: pytest.fail("it ran"))
+    monkeypatch.setattr("netsim.api.simulation.simulate_experiment", lambda *_: pytest.fail("it ran"))
     with pytest.raises(netsim.UsageError, match=rf"^{name} [^\n]+$"):
         netsim.simulate(**SMALL, **{name: path})
 

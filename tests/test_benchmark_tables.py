@@ -16,8 +16,8 @@ import netsim
 from netsim._util.errors import NetsimError, UnwrittenError, UsageError
 from netsim.cli.main import main
 from netsim.experiment.profile import Profile, load_profile
-from netsim.report.nccl_tests import NcclTestsRun, all_reduce_runs, fixed, nccl_tests_text
-from netsim.study import run_study
+from netsim.report.nccl_tests import NcclTestsRun, collective_runs, fixed, nccl_tests_text
+from netsim.study_engine import run_study
 from netsim.testbed.benchmark_fits import WINDOW, profile_of_table
 from netsim.testbed.benchmark_tables import read_table
 from tests.command import run
@@ -107,12 +107,59 @@ def test_what_is_simulated_and_written_is_read_again(algorithm: str, tmp_path: P
         netsim.simulate(**options, algorithm=algorithm, elements=elements)
         for elements in (100, 10_000, 1_000_000, 10**8)
     ]
-    runs = all_reduce_runs(("dense", report.results[0].to_dict()) for report in reports)
-    found = calibrated(nccl_tests_text(runs), tmp_path, algorithm=algorithm)
+    (written,) = collective_runs(("dense", report.results[0].to_dict()) for report in reports)
+    found = calibrated(nccl_tests_text(written), tmp_path, algorithm=algorithm)
     assert found.link.fixed_s == pytest.approx(20e-6, rel=1e-3)
     assert found.link.bandwidth_bps == pytest.approx(10e9, rel=1e-3)
     assert found.provenance.ranks == 4
     assert found.title().startswith("SIMULATED, from nccl-tests, 4 ranks")
+
+
+def test_top_k_is_written_as_the_all_gather_that_it_is_and_read_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """k entries of 8 B a rank: the size is that of all ranks' entries, and a rank has a P-th of it.
+
+    The closed form is the ring's: P-1 steps of α + 8 k β for chunks of one slice; selecting takes no time of it.
+    """
+    base = "simulate --workers 4 --bandwidth 10Gbps --latency 20us --timing-only --select-time 1s --elements 100000000"
+    text = []
+    for k in (1000, 10_000, 60_000):
+        done = run(capsys, f"{base} --algorithm topk --k {k} --nccl-tests {tmp_path / 'one.txt'}")
+        assert (done.code, done.err) == (0, "")
+        text.append((tmp_path / "one.txt").read_text())
+        (row,) = [line.split() for line in text[-1].splitlines() if line[:1] == " "]
+        seconds = 3 * (20e-6 + 8 * k * 0.8e-9)
+        assert row[:5] == [str(4 * 8 * k), str(2 * k), "float", "none", "-1"]
+        assert float(row[5]) == pytest.approx(1e6 * seconds, abs=0.05)
+        assert float(row[7]) == pytest.approx(3 * 8 * k / seconds / 1e9, abs=0.006)  # a link carries the others' parts
+    (tmp_path / "all.txt").write_text("".join(text))
+    done = run(capsys, f"calibrate --from {tmp_path / 'all.txt'} --out {tmp_path / 'p.toml'}")
+    assert (done.code, done.err) == (0, "")
+    profile = load_profile(tmp_path / "p.toml")
+    assert profile.provenance.measured.startswith("all-gather")
+    assert profile.link.fixed_s == pytest.approx(20e-6, rel=1e-3)
+    assert profile.link.bandwidth_bps == pytest.approx(10e9, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("algorithms", "said"),
+    [
+        ("dense,topk", "is one table, of one algorithm; give one of dense, topk at a time"),
+        ("gtopk", "algorithm 'gtopk' exchanges by no collective of nccl-tests"),
+        ("ps", "algorithm 'ps' exchanges by no collective of nccl-tests"),
+    ],
+)
+def test_a_table_has_one_collective_or_the_run_is_refused(
+    algorithms: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "table.txt"
+    done = run(
+        capsys, f"simulate --workers 4 --timing-only --elements 1000 --algorithm {algorithms} --nccl-tests {file}"
+    )
+    assert (done.code, done.out, file.exists()) == (2, "", False)
+    assert said in done.err
+    assert done.err.count("\n") == 1
 
 
 SLICE = 2**19
@@ -292,7 +339,11 @@ HEADER = "# Collective test starting: all_reduce_perf\n# size count type redop r
             "has tables of all-reduce, reduce; add --collective reduce",
         ),
         (HEADER + "64 16 float sum -1 3.0 0.1 0.1 0\n", "does not say the workers; add --workers 8"),
-        (HEADER.replace("all_reduce", "alltoall") + "64 1 float sum -1 3.0 1 1 0\n", "alltoall"),
+        (
+            DEVICES.replace("all_reduce", "alltoall") + TITLES + "64 1 float none -1 3.0 1 1 0 3.0 1 1 0\n"
+            "#  Rank  0 Group  0 Pid 1 on n0 device  0 [0x00] H\n#  Rank  1 Group  0 Pid 2 on n1 device  0 [0x00] H\n",
+            "has times of alltoall, which is not simulated; known: all-reduce",
+        ),
         ("# OSU MPI All-to-All Personalized Exchange Latency Test v7\n1 2\n", "which is not simulated"),
         ("# OSU MPI Latency Test v7\n1\n", "line 2 has one value"),
         ("# OSU MPI Bandwidth Test v7\n1 quick\n", "line 2: rate 'quick' must be MB/s"),
@@ -311,6 +362,8 @@ def test_a_file_that_cannot_be_used_is_refused_in_one_line(text: str, said: str,
 def test_times_that_do_not_grow_with_size_make_no_profile(tmp_path: Path) -> None:
     with pytest.raises(NetsimError, match="make no α and β"):
         calibrated(of_nccl_tests(4, lambda size: 1e-4), tmp_path)
+    with pytest.raises(UsageError, match="times of one size, 64 bytes; α and β need two or more"):
+        calibrated(of_nccl_tests(4, lambda size: 1e-4, [64]), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -375,7 +428,8 @@ def test_numbers_are_as_wide_as_those_of_nccl_tests(value: float, width: int, te
 
 def test_a_row_has_the_bandwidths_of_nccl_tests() -> None:
     """algbw = S / t, and of an all-reduce busbw = 2(P-1)/P algbw: 1 GB of 4 ranks in 100 ms are 10 and 15 GB/s."""
-    text = nccl_tests_text([NcclTestsRun(operation="all_reduce", title="t", ranks=4, seconds=[(10**9, 0.1)])])
+    table = NcclTestsRun(operation="all_reduce", title="t", ranks=4, seconds=[(10**9, 0.1)], dtype="fp32")
+    text = nccl_tests_text(table)
     (row,) = [line for line in text.splitlines() if not line.startswith("#")]
     half = "   100000   10.00   15.00       0"
     assert row == f"  1000000000     250000000     float     sum      -1{half}{half}"
@@ -388,11 +442,11 @@ def test_simulations_and_flows_write_the_columns(tmp_path: Path, capsys: pytest.
     base = "--workers 4 --bandwidth 8Gbps --latency 10us"
     done = run(
         capsys,
-        f"simulate {base} --algorithm dense:segment=none,gtopk --timing-only --elements 1000000 --nccl-tests {file}",
+        f"simulate {base} --algorithm dense:segment=none --timing-only --elements 1000000 --nccl-tests {file}",
     )
     assert (done.code, done.err) == (0, "")
     rows = [line.split() for line in file.read_text().splitlines() if line[:1] == " "]
-    assert [row[:2] for row in rows] == 2 * [["4000000", "1000000"]]
+    assert [row[:2] for row in rows] == [["4000000", "1000000"]]
     ring_us = 1e6 * ring_s(4, 4_000_000, 10e-6, 1e-9)
     assert float(rows[0][5]) == pytest.approx(ring_us, abs=0.05)
     assert float(rows[0][7]) == pytest.approx(1.5 * 4e6 / ring_us / 1e3, abs=0.005)
@@ -400,11 +454,14 @@ def test_simulations_and_flows_write_the_columns(tmp_path: Path, capsys: pytest.
     done = run(capsys, f"flows --topology star {base} --flows {tmp_path / 'flows.csv'} --nccl-tests {file}")
     assert (done.code, done.err) == (0, "")
     assert read_table(file).seconds == {1_000_000: 2 * [pytest.approx(1.01e-3)]}
-    refused = run(capsys, f"simulate {base} --timing-only --elements 10 --nccl-tests {tmp_path / 'none' / 'x'}")
+    refused = run(
+        capsys, f"simulate {base} --algorithm dense --timing-only --elements 10 --nccl-tests {tmp_path / 'none' / 'x'}"
+    )
     assert refused.code == 2
     assert "nccl-tests" in refused.err
 
 
+@pytest.mark.slow
 def test_a_study_without_exchanges_keeps_its_report(tmp_path: Path) -> None:
     from tests.test_study import SQUARES
 
@@ -426,3 +483,8 @@ def test_a_study_writes_the_columns(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert (done.code, done.err) == (0, "")
     table = read_table(file)
     assert (table.operation, table.workers, list(table.seconds)) == ("all-reduce", 4, [4000, 4_000_000])
+    file.unlink()
+    study.write_text(study.read_text().replace("workers = 4", "") + "workers = [2, 4]\n")
+    done = run(capsys, f"study {study} --jobs 1 --out {tmp_path / 'out'} --nccl-tests {file}")
+    assert (done.code, file.exists()) == (1, False)
+    assert "the points of study sweep make 2; vary only elements, model or density" in done.err

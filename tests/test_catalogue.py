@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import pytest
 
 import netsim
@@ -64,7 +66,7 @@ def test_lstm_ptb_is_the_workload_of_that_name() -> None:
     """The workload is built of torch's own modules, and counts its parameters itself."""
     from netsim.training.workloads import WORKLOADS
 
-    trained = sorted(size for _, size in WORKLOADS["lstm-ptb"].tensors("ptb"))
+    trained = sorted(map(prod, WORKLOADS["lstm-ptb"].shapes("ptb")))
     assert sorted(tensor.size for tensor in tensors_of("lstm-ptb")) == trained
 
 

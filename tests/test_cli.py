@@ -8,7 +8,9 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +19,7 @@ import netsim
 from netsim._util.errors import InfeasibleError
 from netsim.cli import common
 from netsim.cli.common import Forecast
-from netsim.cli.option_table import with_table
+from netsim.cli.doc_tables import with_tables
 from tests.command import run, without_announcements
 
 TIMED = "simulate --timing-only --elements 1000"
@@ -65,9 +67,90 @@ def test_a_command_that_takes_long_says_what_it_is_doing(
     monkeypatch.setattr(common, "PATIENCE_S", 0.0)
     ran = run(capsys, f"simulate {FOUR} --workers 3 --rounds 2 --compute-time 5ms")
     assert ran.code == 0
-    assert re.search(r"^netsim: simulating; \d of 8 rounds are done so far$", ran.err, re.MULTILINE)
+    assert re.search(r"^netsim: simulating; \d of 8 rounds are done so far", ran.err, re.MULTILINE)
+    assert without_announcements(ran.err) == ""
     monkeypatch.setattr(common, "PATIENCE_S", 3600.0)
     assert "so far" not in run(capsys, f"{TIMED} --workers 3").err
+
+
+def test_a_long_wait_is_told_again_and_again(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a time, and whenever twice the time has passed: at 1, 2, 4 and 8 of these clock's seconds."""
+    told: list[float] = []
+    now = 0.0
+
+    class Ended:
+        def wait(self, seconds: float) -> bool:
+            nonlocal now
+            now += seconds
+            return now > 10
+
+        def set(self) -> None:
+            pass
+
+    class Thread:
+        def __init__(self, target: Callable[[], None], daemon: bool) -> None:
+            self.start = target
+
+    monkeypatch.setattr(common, "PATIENCE_S", 1.0)
+    monkeypatch.setattr(common, "threading", SimpleNamespace(Event=Ended, Thread=Thread))
+    monkeypatch.setattr(common, "time", SimpleNamespace(monotonic=lambda: now))
+    with common.patience(lambda: told.append(now) or "still there"):
+        pass
+    assert told == [1.0, 2.0, 4.0, 8.0]
+    assert capsys.readouterr().err == "netsim: still there\n" * 4
+
+
+CONCLUDED = f"{TIMED} --workers 4 --algorithm dense,gtopk"
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [(ZeroDivisionError("nothing to divide by"), "ZeroDivisionError: "), (InfeasibleError("too long"), "")],
+)
+def test_results_outlive_any_fault_of_the_conclusion(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception, kind: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    whole = document(run(capsys, f"{CONCLUDED} --json").out)
+    monkeypatch.setattr("netsim.analysis.conclusion.conclude", fail)
+    monkeypatch.setattr("netsim.analysis.unused_options.idle_options", fail)
+    monkeypatch.setattr("netsim.analysis.known_errors.known_errors", fail)
+    ran = run(capsys, f"{CONCLUDED} --out {tmp_path / 'out.json'}")
+    assert (ran.code, ran.err) == (0, "")
+    said = f"could not be computed: {kind}{error}."
+    assert f"The conclusion {said}" in ran.out
+    assert ran.out.index("bottleneck") < ran.out.index("The conclusion")
+    report = document((tmp_path / "out.json").read_text())
+    assert report["results"] == whole["results"]
+    assert (report["conclusion"], report["notes"]) == ([f"The conclusion {said}"], [f"The notes {said}"])
+    assert document(run(capsys, f"{CONCLUDED} --json").out) == report
+
+
+def test_the_table_is_printed_before_anything_is_concluded(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """An interrupt while the conclusion is computed leaves the table, the JSON document and the file."""
+    printed: list[str] = []
+
+    def interrupt(*_: object) -> None:
+        printed.append(capsys.readouterr().out)
+        raise KeyboardInterrupt
+
+    whole = document(run(capsys, f"{CONCLUDED} --json").out)
+    monkeypatch.setattr("netsim.analysis.conclusion.conclude", interrupt)
+    ran = run(capsys, f"{CONCLUDED} --out {tmp_path / 'out.json'}")
+    assert ran.code == 130
+    assert ran.err == "netsim: interrupted; all results are there, and only the conclusion is missing\n"
+    assert "bottleneck" in printed[0]
+    assert "bottleneck" not in ran.out
+    in_json = run(capsys, f"{CONCLUDED} --json")
+    assert (in_json.code, printed[1]) == (130, "")
+    for report in (document(in_json.out), document((tmp_path / "out.json").read_text())):
+        assert (report["results"], report["conclusion"]) == (whole["results"], [])
 
 
 def test_json_is_all_there_is_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
@@ -184,8 +267,13 @@ def test_the_table_says_what_was_simulated_and_concludes(capsys: pytest.CaptureF
     for said in ("4 workers", "1 Gbit/s", "50 µs", "SIMULATED", "60 ms", "ASSUMED", "seed 7", "density 0.01"):
         assert said in ran.out
     assert [title for title in ("dense", "Top-k", "gTop-k", "parameter server") if title not in ran.out] == []
-    assert re.search("is fastest|are fastest", ran.out)
+    assert re.search("the shortest round", ran.out)
     assert "–" in ran.out  # a loss that nobody computed
+    assert "1 Gbit/s (default)   50 µs one way (default)" in ran.out
+    assert "60 ms a round ASSUMED   selection ASSUMED (no --select-time, --merge-time: 0)" in ran.out
+    given = run(capsys, f"{TIMED} --bandwidth 2Gbps --latency 1ms --select-time 1ms --merge-time 0s").out
+    assert "2 Gbit/s   1 ms one way" in given
+    assert "ASSUMED (no --compute-time: 0)   selection ASSUMED   1 round" in given
     assert max(map(len, ran.out.splitlines()[3:9])) <= 118
 
 
@@ -194,6 +282,18 @@ def test_help_and_version_are_results(capsys: pytest.CaptureFixture[str], comman
     ran = run(capsys, command)
     assert (ran.code, ran.err) == (0, "")
     assert ran.out.strip()
+
+
+@pytest.mark.parametrize("command", ["", "simulate", "topology", "topology show"])
+def test_h_is_help(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    assert run(capsys, f"{command} -h") == run(capsys, f"{command} --help")
+
+
+@pytest.mark.parametrize("command", ["simulate", "run", "recommend", "flows"])
+def test_help_begins_with_the_common_options(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    headings = re.findall(r"^(\w[^:\n]*):$", run(capsys, f"{command} --help").out, re.MULTILINE)
+    assert (headings[0], headings[-1]) == ("Common options", "Options")
+    assert headings.count("Common options") == 1
 
 
 def test_help_lists_every_option(capsys: pytest.CaptureFixture[str]) -> None:
@@ -207,13 +307,17 @@ def test_help_lists_every_option(capsys: pytest.CaptureFixture[str]) -> None:
         assert listed >= {f"--{option}" for option in f"{shared} {options}".split()}
 
 
-README = Path(__file__).parents[1] / "README.md"
+DOCS = Path(__file__).parents[1] / "docs"
 
 
-@pytest.mark.skipif(not README.exists(), reason="the tests run away from the sources, without README.md")
-def test_the_readme_has_the_options_as_they_are_declared() -> None:
-    readme = README.read_text()
-    assert with_table(readme) == readme, "run python -m netsim.cli.option_table README.md"
+@pytest.mark.skipif(not DOCS.exists(), reason="the tests run away from the sources, without docs")
+@pytest.mark.parametrize(
+    ("name", "row"), [("options", "| `--rounds` |"), ("algorithms", "| `gtopk` |"), ("ddp", "`powersgd`")]
+)
+def test_the_documentation_has_options_and_algorithms_as_they_are_declared(name: str, row: str) -> None:
+    page = (DOCS / f"{name}.md").read_text()
+    assert row in page
+    assert with_tables(page) == page, f"run python -m netsim.cli.doc_tables docs/{name}.md"
 
 
 @pytest.mark.parametrize("command", ["simulate", "study", "validate", "flows", "topology show"])
@@ -274,6 +378,7 @@ PLOTS_AND_LEARNING = ["torch", "sklearn", "seaborn", "matplotlib", "pandas"]
         ("simulate --help", PLOTS_AND_LEARNING),
         (TIMED, [*PLOTS_AND_LEARNING, "networkx", "scipy", "numba"]),
         (f"{TIMED} --topology tree --json", [*PLOTS_AND_LEARNING, "networkx", "scipy", "numba"]),
+        ("simulate --workers 2 --rounds 1 --algorithm dense", ["sklearn", "scipy", "sympy", "numba", "networkx"]),
     ],
 )
 def test_nothing_is_imported_that_is_not_needed(command: str, forbidden: list[str]) -> None:
@@ -309,14 +414,14 @@ def test_a_reader_that_goes_away_is_no_error(style: str) -> None:
     command = [sys.executable, "-m", "netsim", *TIMED.split(), "--algorithm", "dense", *style.split()]
     ran = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writing)
-    assert (ran.returncode, ran.stderr) == (0, "")
+    assert (ran.returncode, without_announcements(ran.stderr)) == (0, "")
 
 
 def test_an_interrupt_is_one_line_and_130(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("netsim.api.simulate_experiment", interrupt)
+    monkeypatch.setattr("netsim.api.simulation.simulate_experiment", interrupt)
     assert run(capsys, TIMED) == (130, "", "netsim: interrupted\n")
 
 

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,6 +19,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 import netsim
+from algorithms import ALGORITHMS
 from algorithms.topk import TopK
 from netsim._util.errors import UsageError
 from netsim.comm.payload import Dense, Vector
@@ -31,6 +28,7 @@ from netsim.experiment.configuration import Experiment
 from netsim.experiment.results import sha256_of
 from netsim.simulator.scheduler import InMemoryTransport, RankScheduler
 from netsim.simulator.session import Session, load_task, make_workers, open_session
+from netsim.training.algorithm import Algorithm
 from netsim.training.loop import Trained, train
 from tests.ranks import on_ranks
 
@@ -182,21 +180,25 @@ def many(rank: int, ranks: int) -> list[Any]:
 
 
 @pytest.mark.real
+@pytest.mark.slow
 def test_no_gradient_is_lost_in_buckets_accumulation_checkpoints_and_overflows() -> None:
     for balances in zip(*on_ranks(many, 2), strict=True):
         assert_nothing_is_lost(list(balances))
 
 
-ALGORITHMS = ("dense", "topk", "randk", "gtopk", "gtopk-naive", "topk:gather=bruck", "gtopk-hier:group-size=2")
+HOOKS = (
+    *("dense", "topk", "randk", "gtopk", "gtopk-naive", "topk:gather=bruck", "gtopk-hier:group-size=2"),
+    *("scalecom", "ssar", "dsar"),
+)
 
 
 def grid(rank: int, ranks: int) -> list[Any]:
     balances = [
         plain_steps(rank, ranks, algorithm, dict(options))
-        for algorithm in ALGORITHMS
+        for algorithm in HOOKS
         for options in ({}, {"cap_mb": TINY_MB}, {"per_tensor": True, "cap_mb": TINY_MB})
     ]
-    balances += [varied_steps(rank, ranks, algorithm) for algorithm in ALGORITHMS]
+    balances += [varied_steps(rank, ranks, algorithm) for algorithm in HOOKS]
     types = (torch.bfloat16, torch.float16, torch.float64)
     return balances + [plain_steps(rank, ranks, "gtopk", {"dtype": dtype, "cap_mb": TINY_MB}) for dtype in types]
 
@@ -207,6 +209,33 @@ def grid(rank: int, ranks: int) -> list[Any]:
 def test_no_gradient_is_lost_by_any_algorithm(ranks: int) -> None:
     for balances in zip(*on_ranks(grid, ranks), strict=True):
         assert_nothing_is_lost(list(balances))
+
+
+POWER_SGD = "powersgd:rank=1"
+
+
+def low_rank(rank: int, ranks: int) -> list[Any]:
+    """Train with PowerSGD: what is lost in given gradients, and in digits-mlp with one bucket and with many."""
+    balances = [plain_steps(rank, ranks, POWER_SGD, {"cap_mb": cap_mb}) for cap_mb in (25, TINY_MB)]
+    balances.append(varied_steps(rank, ranks, POWER_SGD))
+    trained = [digits(rank, ranks, POWER_SGD, 0.125, 10, cap_mb, False)[0] for cap_mb in (100, TENSOR_MB)]
+    return [trained, *balances]
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_the_factors_of_powersgd_follow_their_matrices_through_buckets() -> None:
+    """One bucket or many: the bits of a simulation. Nothing is lost but the rounding of float32."""
+    by_rank = on_ranks(low_rank, 2)
+    for trained, *balances in by_rank:
+        assert trained == 2 * simulated([POWER_SGD], 2, 0.125, 10)
+        assert len(balances) == 3
+    for balances in zip(*(balances for _, *balances in by_rank), strict=True):
+        for name in TRAINED:
+            held = sum(balance["residual"][name].double().reshape(-1) for balance in balances)
+            given_in_all = sum(balance["given"][name].reshape(-1) for balance in balances)
+            for balance in balances:
+                torch.testing.assert_close(balance["applied"][name].reshape(-1) + held, given_in_all, rtol=0, atol=1e-4)
 
 
 def digits(rank: int, ranks: int, algorithm: str, lr: float, steps: int, cap_mb: float, per_tensor: bool) -> Any:
@@ -231,6 +260,11 @@ def several(rank: int, ranks: int, algorithms: Sequence[str], *args: Any) -> lis
     return [digits(rank, ranks, algorithm, *args) for algorithm in algorithms]
 
 
+def in_buckets(rank: int, ranks: int, lr: float, steps: int) -> list[Any]:
+    """Train with one bucket, and with many."""
+    return [digits(rank, ranks, "dense", lr, steps, cap_mb, False) for cap_mb in (100, TENSOR_MB)]
+
+
 WORLDS = ("dense", "topk", "gtopk", "randk")
 
 
@@ -246,7 +280,7 @@ def simulated(algorithms: Sequence[str], ranks: int, lr: float, steps: int, **op
 @pytest.mark.parametrize("ranks", [2, 3, 4])
 def test_three_worlds_end_with_equal_parameters(ranks: int) -> None:
     """A rate that is a power of two scales gradients exactly, so a residual of γ g is γ times a residual of g."""
-    steps, lr = 50, 0.125
+    steps, lr = 20, 0.125
     by_rank = on_ranks(several, ranks, WORLDS, lr, steps, 100, False)
     real = netsim.run(workers=ranks, algorithm=WORLDS, lr=lr, rounds=steps, density=0.01).results
     expected = simulated(WORLDS, ranks, lr, steps)
@@ -269,11 +303,10 @@ def test_several_buckets_select_per_tensor_as_one_bucket_does() -> None:
 def test_at_any_rate_and_with_several_buckets_only_rounding_differs() -> None:
     """γ times a residual of g is rounded otherwise than a residual of γ g; and with P = 3 sums have another order."""
     lr, steps = 0.1, 10
-    (one_bucket, *_) = on_ranks(several, 3, ("dense",), lr, steps, 100, False)
-    (many_buckets, *_) = on_ranks(several, 3, ("dense",), lr, steps, TENSOR_MB, False)
+    (one_and_many_buckets, *_) = on_ranks(in_buckets, 3, lr, steps)
     with open_session(Experiment.of(workers=3, algorithm="dense", lr=lr, rounds=steps)) as lab:
         expected = parameters_of(lab)
-    for ((_, parameters),) in (one_bucket, many_buckets):
+    for _, parameters in one_and_many_buckets:
         assert (parameters - expected).abs().max() < 1e-6
 
 
@@ -289,20 +322,6 @@ def parameters_of(lab: Session) -> torch.Tensor:
     assert tasks[0].result is not None
     assert isinstance(tasks[0].result.parameters, Dense)
     return tasks[0].result.parameters.values
-
-
-@pytest.mark.real
-@pytest.mark.slow
-def test_the_example_in_the_docs_runs_and_resumes(tmp_path: Path) -> None:
-    text = (Path(__file__).parents[1] / "docs" / "ddp.md").read_text(encoding="utf-8")
-    (tmp_path / "train.py").write_text(text.partition("```python\n")[2].partition("```")[0], encoding="utf-8")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "train.py"]
-    for steps in (10, 20):
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-        ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
-        assert ended.returncode == 0, ended.stderr
-        assert {f"rank {rank}" for rank in range(2)} == {line.partition(":")[0] for line in ended.stdout.splitlines()}
-        assert ended.stdout.count(f"bytes sent in {steps} steps") == 2
 
 
 class Momentary(TopK):
@@ -322,6 +341,13 @@ def test_an_algorithm_of_ones_own_is_a_hook_or_refused_by_its_memory(tmp_path: P
     assert "Mine" in repr(hook)
     with pytest.raises(UsageError, match="its memory holds int"):
         netsim.ddp.register(DistributedDataParallel(Weighted()), Momentary)
+
+
+DENSITIES = (1.0, 0.05)
+
+
+def shards(rank: int, ranks: int) -> list[list[float]]:
+    return [shard_steps(rank, ranks, density) for density in DENSITIES]
 
 
 def shard_steps(rank: int, ranks: int, density: float) -> list[float]:
@@ -344,14 +370,13 @@ def shard_steps(rank: int, ranks: int, density: float) -> list[float]:
 
 @pytest.mark.real
 @pytest.mark.slow
-@pytest.mark.parametrize("density", [1.0, 0.05])
-def test_shards_of_fsdp_lose_no_gradient_between_groups(density: float) -> None:
+def test_shards_of_fsdp_lose_no_gradient_between_groups() -> None:
     """FSDP gives the mean over its group of two, and the hook the mean over two groups; halves are exact."""
-    sums = on_ranks(shard_steps, 4, density)
-    given, held = (sum(column) for column in list(zip(*sums, strict=True))[::2])
-    assert (held == 0) == (density == 1)
-    for _, applied, _ in sums:
-        assert applied + held / 2 == given / 4
+    for density, *sums in zip(DENSITIES, *on_ranks(shards, 4), strict=True):
+        given, held = (sum(column) for column in list(zip(*sums, strict=True))[::2])
+        assert (held == 0) == (density == 1)
+        for _, applied, _ in sums:
+            assert applied + held / 2 == given / 4
 
 
 @pytest.mark.usefixtures("alone")
@@ -361,6 +386,8 @@ def test_fsdp_without_groups_is_refused() -> None:
         netsim.ddp.register(model, "gtopk")
     with pytest.raises(UsageError, match="k needs the tensors"):
         netsim.ddp.register(model, "gtopk", k=3, replicas=dist.group.WORLD)
+    with pytest.raises(UsageError, match="powersgd needs matrices"):
+        netsim.ddp.register(model, "powersgd", replicas=dist.group.WORLD)
 
 
 def test_a_memory_follows_its_parameters_through_any_buckets() -> None:
@@ -372,24 +399,34 @@ def test_a_memory_follows_its_parameters_through_any_buckets() -> None:
         for order, ends in ((first, cuts), (second, other_cuts), (first, cuts)):
             for bucket in _cut(order, ends):
                 sizes = {f"p{index}": index + 1 for index in bucket}
-                held = memory.take(sizes, partial(nothing, sum(sizes.values())))
-                values = held[0].values
-                for name, piece in zip(sizes, values.split(list(sizes.values())), strict=True):
-                    assert torch.equal(piece, expected.get(name, torch.zeros(sizes[name])))
-                values += torch.arange(len(values)) + 1
-                for name, piece in zip(sizes, values.split(list(sizes.values())), strict=True):
-                    expected[name] = piece.clone()
+                held = memory.take(sizes, Factored(sizes.values()), Dense(torch.zeros(sum(sizes.values()))))
+                for leaf, own in (("0", list(sizes.values())), ("1", [size % 3 for size in sizes.values()])):
+                    values = held[int(leaf)].values
+                    for name, piece in zip(sizes, values.split(own), strict=True):
+                        assert torch.equal(piece, expected.get((name, leaf), torch.zeros(len(piece))))
+                    values += torch.arange(len(values)) + 1
+                    for name, piece in zip(sizes, values.split(own), strict=True):
+                        expected[name, leaf] = piece.clone()
                 memory.keep(sizes, held)
         kept = memory.by_parameter()
-        assert {name: vectors["0"].tolist() for name, vectors in kept.items()} == {
-            name: values.tolist() for name, values in expected.items()
-        }
+        assert {
+            (name, leaf): values.tolist() for name, vectors in kept.items() for leaf, values in vectors.items()
+        } == {name: values.tolist() for name, values in expected.items()}
 
     check()
 
 
-def nothing(size: int) -> tuple[Dense, None]:
-    return Dense(torch.zeros(size)), None
+class Factored(Algorithm):
+    """Remembers an element for each of the gradient, and of each tensor as many more as its size leaves modulo 3."""
+
+    def __init__(self, sizes: Iterable[int] = ()) -> None:
+        self.sizes = tuple(sizes)
+
+    def memory_sizes(self) -> Mapping[str, tuple[int, ...]]:
+        return {"1": tuple(size % 3 for size in self.sizes)}
+
+    def initial_memory(self, template: Vector) -> Any:
+        return Dense(torch.zeros(template.size)), Dense(torch.zeros(sum(self.memory_sizes()["1"]))), None
 
 
 def _cut(order: list[int], ends: set[int]) -> list[list[int]]:
@@ -411,6 +448,7 @@ def alone() -> Iterator[None]:
     [
         ("ps", {}, "parameter server"),
         ("sasg", {}, "parameter server"),
+        *((name, {}, "own steps moved") for name, kind in ALGORITHMS.items() if kind.steps_locally),
         ("gtopk-hier", {}, "group-size"),
         ("gtopk", {"momentum": 0.9}, "optimiser"),
         ("gtopk", {"lr": 0.1}, "option of a DDP hook"),
@@ -426,6 +464,21 @@ def test_a_wrong_combination_is_refused_in_one_line(
     with pytest.raises(UsageError, match=says) as raised:
         netsim.ddp.register(DistributedDataParallel(Weighted()), algorithm, **options)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.usefixtures("alone")
+def test_refusals_name_all_algorithms_that_register_accepts_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+    accepted, named = [], {}
+    for algorithm in ALGORITHMS:
+        try:
+            netsim.ddp.register(DistributedDataParallel(Weighted()), algorithm)
+            accepted.append(algorithm)
+        except UsageError as error:
+            named[algorithm] = str(error).partition("; take one of ")[2].split(", ")
+    assert {"ps", "local-sgd", "oktopk"} <= named.keys()
+    assert named.keys().isdisjoint({"powersgd", "qsgd", "dgc", "scalecom", "ssar"})
+    assert all(names == accepted for names in named.values())
 
 
 def test_other_models_are_refused_in_one_line() -> None:

@@ -132,9 +132,8 @@ def test_groups_of_different_sizes_need_the_event_engine() -> None:
 
 @pytest.mark.real
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 2, 3, 4, 5])
-@pytest.mark.parametrize("placement", ["rank-order", "cyclic"])
+@pytest.mark.parametrize(("workers", "placement"), [(4, "rank-order"), (5, "cyclic")])
 def test_real_ranks_get_the_same_parameters_and_send_the_same_bytes(workers: int, placement: str) -> None:
-    """Machines of two GPUs, the last one half empty for an odd number of ranks."""
+    """Machines of two GPUs, the last one half empty for an odd number of ranks; test_real has one machine."""
     options: dict[str, Any] = {"topology": "machines:gpus=2", "placement": placement, "rounds": 3}
     assert_three_worlds_agree({"algorithm": "dense-hier:segment=100KiB,dense-hier:segment=none"} | options, workers)

@@ -18,8 +18,8 @@ ROOT = Path(__file__).parents[1]
 OURS = ("netsim", "algorithms", "topologies", "studies")
 OPTIONAL = {"distributed": "cluster", "numba": "fast"}
 """What is imported only where it is installed, and the extra that installs it."""
-KEPT = {"seaborn"}
-"""What the project's user asked for, and benchmarks alone import so far."""
+OF_NOTEBOOKS = {"ipython"}
+"""What is imported only in a notebook, which has it."""
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 
@@ -59,7 +59,7 @@ def of_ours() -> set[str]:
 
 
 def test_what_the_packages_import_is_what_is_declared() -> None:
-    assert of_ours() - set(OPTIONAL) == set(declared(PROJECT["dependencies"])) - KEPT
+    assert of_ours() - set(OPTIONAL) - OF_NOTEBOOKS == set(declared(PROJECT["dependencies"]))
     for name, extra in OPTIONAL.items():
         assert name in declared(EXTRAS[extra])
 

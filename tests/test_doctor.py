@@ -29,14 +29,27 @@ def a_jobs_folder(place: Path, name: str, age_s: float = 2 * FRESH_S) -> Path:
     return folder
 
 
+def left_in(folder: Path) -> list[Leftover]:
+    """Return what runs in a folder left; the doctor also finds processes of others' runs, as of tests beside this."""
+
+    def is_here(process: str) -> bool:
+        try:
+            return f"{JOB}={folder}".encode() in Path(f"/proc/{process}/environ").read_bytes()
+        except OSError:
+            return False
+
+    return [each for each in leftovers(folder) if each.what == "folder" or is_here(each.name)]
+
+
 def test_folders_of_killed_runs_are_found_and_nothing_else(tmp_path: Path) -> None:
     left = a_jobs_folder(tmp_path, "netsim-left")
     a_jobs_folder(tmp_path, "netsim-young", age_s=0)
     (tmp_path / "netsim-elsewhere").mkdir()  # somebody else's: it holds no job
     a_jobs_folder(tmp_path, "other")
     (tmp_path / "netsim-link").symlink_to(left)
-    assert leftovers(tmp_path) == [Leftover("folder", str(left))]
-    leftovers(tmp_path)[0].remove()
+    (found,) = left_in(tmp_path)
+    assert found == Leftover("folder", str(left))
+    found.remove()
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "netsim-elsewhere",
         "netsim-link",
@@ -56,16 +69,15 @@ def test_a_process_that_lost_its_launcher_is_found_and_ended_but_not_one_whose_l
 
     ours, orphan = rank_of(os.getpid()), rank_of(gone.pid)
     try:
-        time.sleep(0.1)  # until they are no longer copies of this process
         found = leftovers(tmp_path)
         assert Leftover("process", str(orphan.pid)) in found
         assert Leftover("process", str(ours.pid)) not in found
         assert Leftover("folder", str(folder)) not in found  # a run uses it
         Leftover("process", str(orphan.pid)).remove()
-        assert orphan.wait(5) < 0
+        assert orphan.wait(60) < 0
         ours.kill()
         ours.wait()
-        assert leftovers(tmp_path) == [Leftover("folder", str(folder))]
+        assert left_in(tmp_path) == [Leftover("folder", str(folder))]
     finally:
         for process in (ours, orphan):
             process.kill()
@@ -107,15 +119,15 @@ def test_a_validation_that_is_killed_leaves_a_folder_that_the_doctor_finds_and_n
     ]
     launcher = subprocess.Popen(command, env=os.environ | {"TMPDIR": str(tmp_path)}, stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while not list(tmp_path.glob("netsim-*/rendezvous")) and time.monotonic() < deadline:
             time.sleep(0.05)
     finally:
         launcher.kill()
         launcher.wait()
-    while [each for each in leftovers(tmp_path) if each.what == "process"] and time.monotonic() < deadline:
+    while [each for each in left_in(tmp_path) if each.what == "process"] and time.monotonic() < deadline:
         time.sleep(0.05)
-    (left,) = leftovers(tmp_path)  # the kernel ended host and ranks, and with them went namespaces and cables
+    (left,) = left_in(tmp_path)  # the kernel ended host and ranks, and with them went namespaces and cables
     assert left.what == "folder"
     left.remove()
     assert not list(tmp_path.iterdir())

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import random
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +23,7 @@ from netsim.cli.main import main
 from netsim.experiment.configuration import Experiment
 from netsim.network.fabric import Fabric
 from netsim.network.summary import summarise
-from netsim.simulator.estimates import estimate
+from netsim.simulator.estimates import check_one_by_one, estimate
 from tests.command import run
 from tests.engines import ALL, results_of
 from topologies import build, check_topology
@@ -249,7 +250,7 @@ def test_a_network_that_no_machine_holds_is_refused_before_it_is_built(topology:
         ("--timing-only --elements 100 --workers 1000000000", "1,000,000,000 workers"),
         ("--timing-only --elements 100 --rounds 10000000", "10,000,000 rounds without data would take"),
         (
-            "--timing-only --elements 100 --workers 1000000 --algorithm dense --rounds 2",
+            "--timing-only --elements 100 --workers 1000000 --algorithm oktopk",
             "(no formula: ranks are not",
         ),
         ("--batch-size 100000000000", "a mini-batch of 100,000,000,000 samples would take"),
@@ -390,9 +391,7 @@ def test_what_graphml_leaves_ambiguous_is_one_short_line(
     assert len(str(caught.value).replace(str(path), "")) < 300
 
 
-def test_a_forecast_leaves_out_the_first_round(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_forecast_leaves_out_the_first_round(monkeypatch: pytest.MonkeyPatch) -> None:
     """A first round of 50 s, then 5 s each: after the third, 99 of 102 rounds are left, or 495 s."""
     instants = iter([50.0, 55.0, 60.0, 65.0])
     monkeypatch.setattr("netsim.cli.common.time", SimpleNamespace(monotonic=lambda: next(instants)))
@@ -400,8 +399,9 @@ def test_a_forecast_leaves_out_the_first_round(
     told = []
     for done in (1, 2, 3, 4):
         forecast.note(done)
-        told.append(capsys.readouterr().err)
-    assert told == ["", "", "netsim: 102 rounds in all; about 8 minutes to go\n", ""]
+        told.append(forecast.left_s)
+    assert told == [None, 500.0, 495.0, 490.0]
+    assert forecast.in_words() == ", about 8 minutes to go"
 
 
 @pytest.mark.parametrize(
@@ -419,6 +419,7 @@ def test_many_simulations_are_refused_by_their_sum(
     assert said in ran.err
 
 
+@pytest.mark.slow
 def test_a_study_that_takes_days_is_refused_and_makes_no_folder(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -439,8 +440,29 @@ def test_an_estimate_counts_the_messages_of_a_round() -> None:
 @pytest.mark.parametrize("elements", [4 * 10 * 2**17, 4 * 1000 * 2**17])
 def test_an_estimate_counts_slices(elements: int) -> None:
     """Of P chunks of s slices of 512 KiB, a ring all-reduce sends 2 (P - 1) s P messages."""
-    experiment = Experiment.of(workers=4, algorithm="dense", elements=elements, timing_only=True)
-    assert estimate(experiment, "dense").messages == pytest.approx(2 * 3 * 4 * elements / (4 * 2**17), rel=1e-9)
+    name = "dense:segment=512KiB"
+    experiment = Experiment.of(workers=4, algorithm=name, elements=elements, timing_only=True)
+    assert estimate(experiment, name).messages == pytest.approx(2 * 3 * 4 * elements / (4 * 2**17), rel=1e-9)
+
+
+@pytest.mark.parametrize("workers", [48, 200])
+def test_an_estimate_counts_messages_without_a_schedule(workers: int) -> None:
+    """SSAR: the P - C workers beyond a power of two C send, C workers swap log₂C times, and P - C get the result."""
+    core = 1 << (workers.bit_length() - 1)
+    found = estimate(Experiment(workers=workers, algorithms=("ssar",), timing_only=True, elements=10**6), "ssar")
+    assert found.one_by_one
+    expected = 2 * (workers - core) + core * math.log2(core)
+    assert found.messages == pytest.approx(expected, rel=0 if workers <= 64 else 0.25)
+
+
+def test_messages_that_are_simulated_one_by_one_after_all_are_announced(caplog: pytest.LogCaptureFixture) -> None:
+    """Ok-Topk sends P (P - 1) messages three times, all to all and around two rings, and few more over trees."""
+    experiment = Experiment(workers=4000, algorithms=("oktopk",), timing_only=True, elements=10**6)
+    check_one_by_one(experiment, "oktopk", "links are shared")
+    (record,) = caplog.records
+    said = re.search(r"oktopk: ([\d,]+) messages one by one \(links are shared\), which take", record.message)
+    assert said is not None
+    assert int(said[1].replace(",", "")) == pytest.approx(3 * 4000 * 3999, rel=0.02)
 
 
 def test_an_estimate_counts_cross_traffic() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -76,5 +77,8 @@ def test_the_command_says_how_to_train_on_it(
     stand_in(monkeypatch, MNIST=lambda root, download: None)
     assert main(["fetch", "mnist", "--data-dir", str(tmp_path)]) == 0
     assert capsys.readouterr().out == f"mnist is in {tmp_path}; train on it with --data mnist --data-dir {tmp_path}\n"
+    assert main(["fetch", "mnist", "--data-dir", str(tmp_path), "--json"]) == 0
+    document = {"schema": "netsim.fetch/1", "data": "mnist", "data_dir": str(tmp_path)}
+    assert json.loads(capsys.readouterr().out) == document
     assert main(["fetch", "mnits", "--data-dir", str(tmp_path)]) == 2
     assert "did you mean 'mnist'?" in capsys.readouterr().err

@@ -95,7 +95,7 @@ def refused(**options: Any) -> NetsimError | None:
     return None
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(30))
 @pytest.mark.slow
 def test_a_forged_checkpoint_is_one_line(saved: tuple[Path, dict[str, Any]], tmp_path: Path, seed: int) -> None:
     """Where what was changed makes no difference to the kind of what is there, the run goes on."""
@@ -145,7 +145,7 @@ def test_what_is_said_of_it(
     assert str(other) in str(refused.value)
 
 
-@pytest.mark.parametrize("seed", range(200))
+@pytest.mark.parametrize("seed", range(60))
 @pytest.mark.slow
 def test_a_forged_profile_is_one_line(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
@@ -226,7 +226,7 @@ def test_a_forged_measurement_is_measured_again(tmp_path: Path, monkeypatch: pyt
     strange = changed(RECORD, chance.choice(list(places(RECORD))), lambda value: forged(chance, value))
     file.write_text(json.dumps(strange, default=str, skipkeys=True)[: None if seed % 10 else -20])
     found = validate([setting], 0.1, lambda *_: None, tmp_path)
-    found.as_json({}, [])
+    found.to_json()
     assert len(found.comparison) == 1
     if asked:  # and what was measured is kept
         assert json.loads(file.read_text()) == RECORD

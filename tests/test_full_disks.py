@@ -19,7 +19,7 @@ from tests.test_streams import in_terminal
 from tests.unprivileged import USER, run_unprivileged
 
 TRAINED = (
-    "simulate --workload tests.tiny:tiny --workers 3 --batch-size 4 --rounds 20 --k 5 --algorithm gtopk "
+    "simulate --workload tests.tiny:tiny --workers 3 --engine event --batch-size 4 --rounds 20 --k 5 --algorithm gtopk "
     "--compute-time 1ms --select-time 1ms --merge-time 1ms"
 )
 ROOT = Path(__file__).parent.parent
@@ -78,12 +78,15 @@ COMMANDS = {
     "placement": "topology placement racks:size=4 --elements 1000",
     "dry-run": "study scaling --quick --dry-run",
     "doctor": "doctor",
-    **{
-        f"help of {name}": f"{name} --help"
-        for name in ("simulate", "run", "fetch", "flows", "study", "recommend", "calibrate", "validate", "doctor",
-                     "topology", "topology show", "topology export", "topology placement")
-    },
 }  # fmt: skip
+HELP = """
+import sys
+from netsim.cli.main import main
+for name in ("simulate", "run", "fetch", "flows", "study", "recommend", "calibrate", "validate", "doctor", "topology",
+             "topology show", "topology export", "topology placement"):
+    sys.argv = ["netsim", *name.split(), "--help"]
+    assert main() == 0
+"""
 LONG = {
     "run": "run --nproc 2 --rounds 1 --algorithm dense",
     "study": "study sweep.toml --jobs 1 --out {scratch}",
@@ -113,12 +116,12 @@ def read_only() -> Iterator[Path]:
         folder.chmod(0o755)
 
 
-def check_works(folder: Path, arguments: str) -> None:
-    """Run netsim as an unprivileged user, in ASCII and on 40 columns."""
+def check_works(folder: Path, *python: str) -> None:
+    """Run Python as an unprivileged user, in ASCII and on 40 columns; ``{scratch}`` is a folder of that user."""
     with tempfile.TemporaryDirectory() as scratch:
         os.chown(scratch, USER, -1)
         ran = run_unprivileged(
-            [sys.executable, "-m", "netsim", *arguments.format(scratch=f"{scratch}/out").split()],
+            [sys.executable, *(each.replace("{scratch}", f"{scratch}/out") for each in python)],
             cwd=folder, capture_output=True,
             env=os.environ | {"PYTHONIOENCODING": "ascii", "COLUMNS": "40", "HOME": "/nowhere", "TMPDIR": scratch},
         )  # fmt: skip
@@ -132,14 +135,19 @@ def check_works(folder: Path, arguments: str) -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.slow
 def test_who_may_do_little_can_do_all_from_a_folder_that_is_read_only(read_only: Path, command: str) -> None:
-    check_works(read_only, COMMANDS[command])
+    check_works(read_only, "-m", "netsim", *COMMANDS[command].split())
+
+
+@pytest.mark.slow
+def test_who_may_do_little_is_helped(read_only: Path) -> None:
+    check_works(read_only, "-c", HELP)
 
 
 @pytest.mark.slow
 @pytest.mark.real
 @pytest.mark.parametrize("command", LONG)
 def test_so_he_can_what_takes_longer(read_only: Path, command: str) -> None:
-    check_works(read_only, LONG[command])
+    check_works(read_only, "-m", "netsim", *LONG[command].split())
 
 
 @pytest.mark.parametrize("as_json", [False, True])
@@ -160,7 +168,7 @@ def test_a_report_that_cannot_be_written_costs_the_report_not_the_conclusion(tmp
     assert "Fastest" in ran.stdout
 
 
-@pytest.mark.parametrize("option", ["--out", "--metrics", "--trace", "--checkpoint"])
+@pytest.mark.parametrize("option", ["--out", "--metrics", "--trace", "--chakra", "--checkpoint"])
 def test_a_folder_that_is_read_only_is_said_before_the_run(read_only: Path, option: str) -> None:
     ran = run_unprivileged(
         [sys.executable, "-m", "netsim", *TRAINED.split(), option, "x"], cwd=read_only, capture_output=True,

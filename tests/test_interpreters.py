@@ -14,11 +14,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from algorithms.compression import accumulate_and_select, restore
+from algorithms.compression import accelerate, accumulate_and_select, restore
+from algorithms.randk import RandomKey, pick
 from algorithms.selection import Selector
 from netsim._util.errors import DeadlockError, ProtocolError
 from netsim.comm.collectives import bruck_all_gather, ring_all_gather, tree_broadcast
-from netsim.comm.payload import Bundle, Dense, Flag, SizeOnly, Sparse, add
+from netsim.comm.payload import Bundle, Dense, Flag, SizeOnly, Sparse, add, in_place
 from netsim.comm.worker import Compute, Worker
 from netsim.network.fabric import Fabric
 from netsim.simulator import critical_path
@@ -27,6 +28,7 @@ from netsim.simulator.critical_path import LONGEST, CriticalPath, sum_of
 from netsim.simulator.event_engine import SimulatedTransport
 from netsim.simulator.scheduler import InMemoryTransport, Operation, RankScheduler
 from netsim.training.costs import AssumedCosts, MeasuredCosts
+from netsim.training.sgd import Scaled, SGDConfig, weigh
 from topologies import TOPOLOGIES
 from topologies.builder import Shape
 
@@ -366,3 +368,29 @@ def test_timing_a_computation_leaves_what_it_overwrites_alone() -> None:
     transport = SimulatedTransport(fabric, fabric.hosts, MeasuredCosts({}))
     (task, _) = RankScheduler[list[float]](transport).run([Worker(rank, 2) for rank in range(2)], program)
     assert task.result == [2.0, 0.0, 3.0, 4.0, 6.0]
+
+
+@pytest.mark.parametrize(
+    ("function", "own"),
+    [
+        (pick, RandomKey(Selector(2), 0, 0, 0)),
+        (accumulate_and_select, Selector(2, how="sampled")),
+        (accumulate_and_select, Selector(2)),
+        (accelerate, 0.9),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_every_timed_call_gets_the_same_arguments(function: Callable[..., Any], own: Any) -> None:
+    """A gradient that one call multiplied by γ would be γⁿ times itself in the n-th, and then 0: nothing to select."""
+    gradient = torch.tensor([1.0, 5.0, 2.0, 3.0])
+    seen: list[tuple[list[float], list[float]]] = []
+
+    @in_place
+    def watched(memory: Dense, vector: Scaled, own: Any) -> Any:
+        seen.append((memory.values.tolist(), vector.vector.values.tolist()))
+        return function(memory, vector, own)
+
+    weighed = Compute("update", weigh, (Dense(gradient), Dense(torch.zeros(4)), SGDConfig(0.1), 0))
+    MeasuredCosts({}).picoseconds(Compute("select", watched, (Dense(torch.ones(4)), weighed, own)), lambda: None)
+    assert len(seen) > 5
+    assert all(arguments == ([1.0] * 4, [1.0, 5.0, 2.0, 3.0]) for arguments in seen)

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from netsim.distributed import forkserver, launch
 from netsim.distributed.job import Job
 from netsim.distributed.rank_main import TRAIN
 from netsim.distributed.rendezvous import rendezvous
-from netsim.study.pool import backend
+from netsim.study_engine.pool import backend
 
 TIMEOUT_S = 0.5
 PLACE = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
@@ -125,6 +126,16 @@ def test_an_error_that_nobody_foresaw_is_one_line_under_torchrun_too(tmp_path: P
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (1, "netsim: rank 0, starting, before step 0: ValueError: one two\n")
+
+
+@pytest.mark.real
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["dense", "topk:gather=bruck"])
+def test_torch_is_imported_once_and_numba_where_entries_are_selected(name: str) -> None:
+    details = {"work": "tests.forked:imported", "backend": "gloo", "timeout_s": NEVER_S}
+    (found,) = launch.launch_work(details | {"experiment": {"algorithms": [name]}}, 2)
+    compiled = find_spec("numba") is not None and name != "dense"
+    assert found["imported"] == ["torch", "torch.distributed", *["numba"] * compiled]
 
 
 def refuse(*_: Any, **__: Any) -> Any:

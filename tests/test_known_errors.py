@@ -46,7 +46,7 @@ def test_the_nearest_comparisons_are_named_with_their_worst_error() -> None:
     assert found is not None
     assert found.worst == 0.021
     assert found.sentence == (
-        "nccl ring all-reduce at 1 Gbit/s and 10 ms, 8 to 16 ranks, 100 MB (slow cluster): within 2.1% in 2 comparisons"
+        "within 2.1% in 2 exchanges of nccl ring all-reduce at 1 Gbit/s, 8 to 16 ranks (slow cluster)"
     )
     assert nearest(ASKED._replace(exchange=SERVER), [FAST, SLOW]) is None
 
@@ -57,21 +57,33 @@ def test_libraries_that_are_equally_near_are_both_named() -> None:
     assert found is not None
     assert found.worst == 0.114
     assert "nccl ring all-reduce at 1 Gbit/s" in found.sentence
-    assert "; gloo ring all-reduce at 1 Gbit/s" in found.sentence
+    assert "; within 11.4% in 1 exchange of gloo ring all-reduce at 1 Gbit/s" in found.sentence
+
+
+def test_measurements_without_a_latency_say_nothing_of_a_long_one() -> None:
+    unstated = replace(SLOW, latency_s=None, error=0.01)
+    assert nearest(ASKED, [unstated]) is None
+    (said,) = known_sentences({"A, B": ASKED, "C": ASKED}, [unstated])
+    assert said == (
+        "A, B; C: unknown at a latency of 10 ms: latency not stated in the measurements of a ring all-reduce."
+    )
+    found = nearest(ASKED, [unstated, SLOW])
+    assert found is not None
+    assert found.worst == abs(SLOW.error)
 
 
 def test_a_question_far_from_all_comparisons_says_how_far() -> None:
     found = nearest(ASKED._replace(bandwidth_bps=4e11, latency_s=10e-6, workers=1024), [FAST, SLOW])
     assert found is not None
     assert "fast cluster" in found.sentence
-    assert found.sentence.endswith("; this question is beyond that by a factor of 128 in ranks and 4 in bandwidth")
-    unstated = nearest(ASKED, [replace(SLOW, latency_s=None)])
+    assert found.sentence.endswith("; beyond that: ranks 128×, bandwidth 4×")
+    unstated = nearest(ASKED._replace(latency_s=50e-6), [replace(SLOW, latency_s=None)])
     assert unstated is not None
-    assert "1 Gbit/s, 8 ranks" in unstated.sentence
+    assert "latency" not in unstated.sentence
     rounds = nearest(ASKED, [replace(SLOW, nbytes=None, part="round")])
     assert rounds is not None
     assert rounds.rounds
-    assert rounds.sentence.startswith("rounds with nccl ring all-reduce at 1 Gbit/s and 10 ms, 8 ranks (slow cluster)")
+    assert rounds.sentence == "within 2.1% in 1 round of nccl ring all-reduce at 1 Gbit/s, 8 ranks (slow cluster)"
 
 
 exponents = st.integers(-3, 3)
@@ -113,17 +125,17 @@ def test_no_comparison_is_nearer_than_the_one_that_is_named(
 def test_equal_answers_are_given_once() -> None:
     questions = {"dense": ASKED, "Random-k": ASKED, "SASG": ASKED._replace(exchange=SERVER)}
     assert known_sentences(questions, [SLOW]) == [
-        "dense, Random-k: with the effects of hosts and library, nccl ring all-reduce at 1 Gbit/s and 10 ms, 8 ranks, "
-        "100 MB (slow cluster): within 2.1% in one comparison.",
-        "SASG: unknown, for no parameter server was compared with a measurement (netsim validate can).",
+        "dense, Random-k: within 2.1% in 1 exchange of nccl ring all-reduce at 1 Gbit/s, 8 ranks (slow cluster).",
+        "SASG: unknown: there is no comparison of parameter server with a measurement (netsim validate makes one).",
     ]
 
 
 def test_every_algorithm_has_a_kind_of_exchange() -> None:
     kinds = {name: exchange_kind(name) for name in ALGORITHMS}
     assert kinds["dense"] == RING
-    assert {kinds[name] for name, each in ALGORITHMS.items() if each.uses_server} == {SERVER}
-    assert exchange_kind("topk:gather=bruck") == "bruck all-gather" != kinds["topk"]
+    assert {kinds[name] for name, each in ALGORITHMS.items() if each.uses_server and not each.lossy} == {SERVER}
+    assert kinds["ps-signsgd"] == "PS signSGD", "an eighth of a byte for an element was never compared"
+    assert exchange_kind("topk:gather=bruck") == "Bruck all-gather" != kinds["topk"]
 
 
 def test_the_file_of_comparisons_is_read_whole() -> None:

@@ -50,7 +50,7 @@ def test_a_margin_is_of_the_links_whoever_decides_them(
     assert (ran.code, ran.err) == (0, "")
     found = json.loads(ran.out)
     off = [tuple(share if at == input_ else 1 for at in range(3)) for input_ in range(3) for share in (0.8, 1.2)]
-    names = [(each["candidate"]["algorithm"], k / ELEMENTS, each["candidate"]["gather"]) for each in found["ranking"]]
+    names = [(each["candidate"]["algorithm"], k / ELEMENTS) for each in found["ranking"]]
     for number, each in enumerate(found["ranking"]):
         rounds = [closed_form(*names[number], scale) for scale in [(1, 1, 1), *off]]
         assert (each["low_s"], each["high_s"]) == (pytest.approx(min(rounds)), pytest.approx(max(rounds)))
@@ -134,13 +134,13 @@ def test_a_topology_without_links_refuses_nothing() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ("", "star   4 workers   1 Gbit/s   50 µs one way"),
+        ("", "star   4 workers   1 Gbit/s (default)   50 µs one way (default)"),
         ("--bandwidth 25Gbps --latency 2us", "25 Gbit/s   2 µs one way"),
         ("--bandwidth-scale 0.5 --latency-scale 2", "500 Mbit/s   100 µs one way"),
-        ("--topology star:up=100Mbps", "100 Mbit/s to 1 Gbit/s   50 µs one way"),
+        ("--topology star:up=100Mbps", "100 Mbit/s to 1 Gbit/s   50 µs one way (default)"),
         (f"--topology {KEYS}", "10 to 400 Gbit/s   1 to 10 µs a link"),
         (f"--topology {KEYS} --bandwidth-scale 2", "20 to 800 Gbit/s   1 to 10 µs a link"),
-        ("--topology racks:size=2", "500 Mbit/s to 1 Gbit/s   50 µs one way"),
+        ("--topology racks:size=2", "500 Mbit/s to 1 Gbit/s   50 µs one way (default)"),
         ("--topology wan", "1 Gbit/s   25 µs to 25 ms a link"),
         ("--topology {file}", "1 Gbit/s   25 µs a link"),
     ],
@@ -213,7 +213,8 @@ def test_what_one_of_several_topologies_takes_is_for_that_one(
     rounds = {each["candidate"]["topology"]: each["round_time_s"] for each in found["ranking"]}
     assert rounds["ring"] == pytest.approx(1e-3 + 6 * (50e-6 + 250_000 * 3.2e-9))
     assert rounds[str(path)] == pytest.approx(1e-3 + 6 * (50e-6 + 250_000 * 32e-9))
-    assert f"ring: 10 Gbit/s   50 µs a link; {path}: 1 Gbit/s   25 µs a link" in found["limits"][0]
+    links = f"Links of ring: 10 Gbit/s 50 µs one way (default); {path}: 1 Gbit/s 25 µs a link"
+    assert links in found["limits"][0]
 
 
 def sweep(folder: Path, fixed: str, vary: str) -> Path:
@@ -297,7 +298,7 @@ def test_a_scaling_study_of_a_file_says_what_its_links_are(capsys: pytest.Captur
     assert (ran.code, ran.err) == (0, "")
     found = json.loads(ran.out)
     assert {each["bandwidth"] for each in found["scaling"]} == {"1 Gbit/s"}
-    assert f"({path}, 1 Gbit/s, density 0.01)" in found["conclusion"][0]
+    assert f"({path}, 1 Gbit/s, density 0.01)" in found["conclusion"][1]
     assert "links of their own bandwidth and latency" in " ".join(found["limits"])
     points = (tmp_path / "out" / "points.jsonl").read_text().splitlines()
     assert len(points) == 5 * 2 + 2  # one of every P and algorithm, and the two rounds that are drawn
@@ -315,7 +316,7 @@ def test_other_numbers_of_workers_are_those_that_a_file_has_room_for(
     dense = {workers: 2 * (workers - 1) * (50e-6 + 1000 / workers * 32e-9) for workers in range(2, 13)}
     gtopk = {workers: 2 * (workers - 1).bit_length() * (50e-6 + 64e-9) for workers in range(2, 13)}
     assert all(gtopk[workers] < dense[workers] for workers in range(2, 13))
-    assert "The fastest stays gTop-k at P = 2, 4, 8, 12 on this network." in ran.out
+    assert "gTop-k also has the shortest round with P = 2, 4, 8 workers on this network." in ran.out
 
 
 def test_ranks_are_placed_in_racks_only_where_there_are_two(capsys: pytest.CaptureFixture[str]) -> None:

@@ -47,8 +47,9 @@ def listeners(process: subprocess.Popen[str]) -> dict[str, str]:
     found = {}
     while process.poll() is None:
         for pid in [process.pid, *descendants(process.pid)]:
-            inside = namespace(pid)
-            found |= {address: inside for address, _ in listening(pid)}
+            inside, addresses = namespace(pid), [address for address, _ in listening(pid)]
+            if inside == namespace(pid):  # it may have gone into a namespace of its own in between
+                found |= dict.fromkeys(addresses, inside)
         time.sleep(0.02)
     return found
 

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 import netsim
 from algorithms import ALGORITHMS
@@ -154,6 +156,47 @@ def test_rows_survive_a_run_that_fails(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert len(path.read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize(("algorithm", "accumulate"), [("dense", 1), ("dense", 2), ("ps", 1)])
+def test_the_training_loss_of_every_step_is_that_of_its_mini_batches(
+    tmp_path: Path, algorithm: str, accumulate: int
+) -> None:
+    """Against SGD over the sum of the workers' mini-batches, written with autograd: dense algorithms do the same."""
+    path = tmp_path / "rows.csv"
+    topology = "ps" if algorithm == "ps" else "star"
+    options = {"workers": 3, "algorithm": algorithm, "rounds": 5, "lr": 0.25, "topology": topology, **CHARGES}
+    options |= {"eval_every": 2, "accumulate": accumulate}
+    netsim.simulate(metrics=path, **options)
+    table = pd.read_csv(path)
+    assert table["test_loss"].isna().tolist() == [False, True, False, True, False]
+    assert "nan" not in path.read_text().lower()
+
+    task, _, _ = load_task(Experiment.of(**options), "cpu")
+    model = task.workload.model.to_empty(device="cpu")
+    torch.nn.utils.vector_to_parameters(task.initial_parameters().values.clone(), model.parameters())
+    expected = []
+    for step in range(5):
+        numbers = range(accumulate * step, accumulate * (step + 1))
+        batches = [task.samples(rank, number) for rank in range(3) for number in numbers]
+        losses = [torch.nn.functional.cross_entropy(model(inputs), labels) for inputs, labels in batches]
+        loss = torch.stack(losses).mean()
+        expected.append(float(loss.detach()))
+        model.zero_grad()
+        loss.backward()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter -= 0.25 * parameter.grad
+    assert table["train_loss"].tolist() == pytest.approx(expected, rel=1e-4)
+    axes = table.plot(x="time_s", y="train_loss", ax=Figure().subplots())
+    assert len(axes.lines[0].get_xdata()) == 5
+
+
+def test_bytes_stand_beside_the_bits_of_the_papers(recorded: Any) -> None:
+    _, rows = recorded
+    for row in rows:
+        for name in ("value_bytes_up", "index_bytes_up", "bytes_down"):
+            assert 8 * int(row[name]) == int(row[name.replace("bytes", "bits")])
 
 
 def test_the_gradient_of_the_training_loss_is_measured_where_it_is_evaluated(tmp_path: Path) -> None:

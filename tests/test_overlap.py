@@ -19,7 +19,7 @@ from algorithms.gtopk import GTopK
 from algorithms.selection import Selector
 from algorithms.topk import TopK
 from netsim._util.errors import DeadlockError, InfeasibleError, UsageError
-from netsim.comm.payload import Dense, SizeOnly, Vector
+from netsim.comm.payload import Dense, SizeOnly, Sparse, Vector, joined
 from netsim.comm.pieces import Piece
 from netsim.comm.worker import Worker
 from netsim.experiment.configuration import Experiment
@@ -34,13 +34,15 @@ from netsim.training.costs import AssumedCosts
 from netsim.training.loop import Task, TimingOnly, train
 from netsim.training.overlap import Bucket, Overlapped, Ready, even, pieces_of, ready_by_elements
 from netsim.training.sgd import SGDConfig
-from tests.test_real import assert_three_worlds_agree
+from tests.test_real import SMALL, assert_three_worlds_agree
 from topologies import TOPOLOGIES
 from topologies.builder import Shape
 
 PS = 10**12
 BITS = 32
 OVERLAPPING = [name for name in ALGORITHMS if ALGORITHMS[name].overlaps]
+EXACT = [name for name in OVERLAPPING if not ALGORITHMS[name].lossy]
+"""Those whose sums of small whole numbers are exact; the others have laws in their own tests."""
 CHARGES = {"compute_time": "5ms", "select_time": "1ms", "merge_time": "200us"}
 
 
@@ -346,7 +348,7 @@ class Given(Task):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.sampled_from(OVERLAPPING), st.integers(1, 6), st.lists(st.integers(1, 30), min_size=1, max_size=4), st.data())
+@given(st.sampled_from(EXACT), st.integers(1, 6), st.lists(st.integers(1, 30), min_size=1, max_size=4), st.data())
 def test_mass_is_conserved_bucket_by_bucket(name: str, ranks: int, tensors: list[int], data: Any) -> None:
     """Σ over steps and workers of g = what was applied + Σ of residuals, exactly, in every bucket by itself."""
     steps, size = 3, sum(tensors)
@@ -376,6 +378,22 @@ def test_every_bucket_selects_its_own_k() -> None:
     )
     moved = np.flatnonzero(tasks[0].result.parameters.values.numpy())
     assert moved.tolist() == [57, 58, 59, 97, 98, 99]
+
+
+def test_sums_of_buckets_that_are_dense_and_sparse_are_joined_to_a_dense_one() -> None:
+    """As SSAR's, whose sum in a small bucket has more entries than half of its elements."""
+    dense = Dense(torch.tensor([1.0, 2.0]))
+    sparse = Sparse(torch.tensor([1], dtype=torch.int32), torch.tensor([5.0]), 3)
+    for pieces, values in (((dense, sparse), [1, 2, 0, 5, 0]), ((sparse, dense), [0, 5, 0, 1, 2])):
+        whole = joined(*pieces)
+        assert isinstance(whole, Dense)
+        assert whole.values.tolist() == values
+    both = joined(sparse, sparse)
+    assert isinstance(both, Sparse)
+    assert (both.indices.tolist(), both.values.tolist(), both.size) == ([1, 4], [5, 5], 6)
+    sizes = joined(SizeOnly(2), SizeOnly(3, 1))
+    assert isinstance(sizes, SizeOnly)
+    assert (sizes.size, sizes.entries) == (5, None)
 
 
 def test_metrics_see_whole_vectors(tmp_path: Path) -> None:
@@ -447,10 +465,10 @@ def test_measured_shares_are_told_apart_from_assumed_ones() -> None:
 
 @pytest.mark.real
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [2, 3, 4])
+@pytest.mark.parametrize("workers", [3, 4])
 def test_parameters_and_bytes_are_equal_in_memory_simulated_and_real(workers: int) -> None:
     names = ",".join(OVERLAPPING)
-    assert_three_worlds_agree({"algorithm": names, "rounds": 4, "seed": workers, "overlap": "tensor"}, workers)
+    assert_three_worlds_agree(SMALL | {"algorithm": names, "rounds": 4, "seed": workers, "overlap": "tensor"}, workers)
 
 
 @pytest.mark.real
@@ -532,7 +550,7 @@ def test_a_message_that_a_forked_coroutine_waits_for_is_named() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"algorithm": "sasg"}, "sasg was asked for with --overlap, but its rule looks at the whole gradient"),
+        ({"algorithm": "sasg"}, "sasg was asked for with --overlap, but it sends nothing before the whole gradient"),
         ({"clip": 1.0}, "clip 1.0 was given with --overlap"),
         ({"overlap": "25"}, "overlap '25' has no unit"),
         ({"overlap": "layer"}, "overlap 'layer' .*tensor"),
@@ -638,3 +656,8 @@ def test_no_bucket_is_empty_and_none_is_larger_than_asked(size: int, bucket: str
 def test_more_buckets_than_anybody_waits_for_are_refused() -> None:
     with pytest.raises(InfeasibleError, match="overlap '1B' cuts 1,000,000,000 elements into 1,000,000,000 buckets"):
         even(10**9, "1B")
+
+
+def test_overlap_none_is_the_default() -> None:
+    """As for recommend, whose candidates without overlap are asked for by the same word."""
+    assert Experiment.of(overlap="none") == Experiment.of()

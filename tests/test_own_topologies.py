@@ -11,11 +11,11 @@ import pytest
 import netsim
 from netsim._util.errors import UsageError
 from netsim._util.user_code import imported
-from netsim.study.checks import check_no_code
+from netsim.study_engine.checks import check_no_code
 from topologies import build, is_own, spec, taken
 from topologies.builder import Shape
 
-PAGE = Path(__file__).parents[1] / "docs" / "topologies.md"
+PAGE = Path(__file__).parents[1] / "docs" / "own-topology.md"
 WRONG = """
 def number(shape):
     return 3

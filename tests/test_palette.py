@@ -7,7 +7,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from netsim.report.drawing import COLOURS, DASHES, MARKERS
+from algorithms import ALGORITHMS, BUILT_IN
+from netsim.report.palette import ALGORITHM_COLOURS, COLOURS, DASHES, MARKERS, looks_of
 
 SEEN = {
     "all cones": np.eye(3),
@@ -20,6 +21,7 @@ SEEN = {
 }  # fmt: skip
 JUST_NOTICEABLE = 2.3
 """Of distances in CIELAB (Mahy, Van Eycken and Oosterlinck 1994)."""
+EVERY = list(dict.fromkeys([*COLOURS, *ALGORITHM_COLOURS.values()]))
 
 
 def linear(colour: str) -> np.ndarray:
@@ -46,10 +48,10 @@ def contrast(light: np.ndarray, other: float) -> float:
 
 @pytest.mark.parametrize("who", SEEN)
 def test_colours_are_told_apart(who: str) -> None:
-    seen = [lab(SEEN[who] @ linear(colour)) for colour in COLOURS]
-    for one, other in combinations(range(len(COLOURS)), 2):
+    seen = {colour: lab(SEEN[who] @ linear(colour)) for colour in EVERY}
+    for one, other in combinations(EVERY, 2):
         distance = float(np.linalg.norm(seen[one] - seen[other]))
-        assert distance > 3 * JUST_NOTICEABLE, f"{COLOURS[one]} and {COLOURS[other]} are {distance:.1f} apart"
+        assert distance > 3 * JUST_NOTICEABLE, f"{one} and {other} are {distance:.1f} apart"
 
 
 def test_the_usual_red_and_green_would_be_noticed() -> None:
@@ -61,9 +63,33 @@ def test_the_usual_red_and_green_would_be_noticed() -> None:
 def test_colours_are_seen_on_white_and_on_black(paper: str) -> None:
     """Three to one, as WCAG 2 asks of graphics, but for a tenth."""
     behind = float(np.array([0.2126, 0.7152, 0.0722]) @ linear(paper))
-    for colour in COLOURS:
+    for colour in EVERY:
         assert contrast(linear(colour), behind) > 2.7, colour
 
 
 def test_markers_and_dashes_differ_where_colours_do() -> None:
     assert len(set(COLOURS)) == len(set(MARKERS)) == len(set(map(str, DASHES))) == 8
+
+
+def test_each_algorithm_has_a_colour_that_no_other_has() -> None:
+    assert set(ALGORITHM_COLOURS) >= BUILT_IN
+    assert len({ALGORITHM_COLOURS[name] for name in BUILT_IN}) == len(BUILT_IN)
+
+
+@pytest.mark.parametrize("others", [[], ["gtopk-hier", "sasg"], ["mine.py:Mine", None], [*ALGORITHMS]])
+def test_a_colour_belongs_to_an_algorithm_whatever_is_beside_it(others: list[str | None]) -> None:
+    """Also with options, and whatever the picture calls it; what is no algorithm takes another colour."""
+    series = {"S-SGD": "dense:segment=none", "ours": "gtopk"}
+    series |= {f"series {at}": name for at, name in enumerate(others)}
+    looks = looks_of(series)
+    assert (looks["S-SGD"].colour, looks["ours"].colour) == (ALGORITHM_COLOURS["dense"], ALGORITHM_COLOURS["gtopk"])
+    strangers = {looks[f"series {at}"].colour for at, name in enumerate(others) if name not in ALGORITHMS}
+    assert not strangers & {ALGORITHM_COLOURS["dense"], ALGORITHM_COLOURS["gtopk"]}
+    assert len(set(looks.values())) == len(looks)
+
+
+def test_two_options_of_one_algorithm_differ_by_marker_and_dash() -> None:
+    ring, bruck = looks_of({"ring": "topk:gather=ring", "bruck": "topk:gather=bruck"}).values()
+    assert ring.colour == bruck.colour
+    assert ring.marker != bruck.marker
+    assert ring.dash != bruck.dash

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from netsim._util.errors import UsageError
-from netsim.study import Finding, Study, run_study
-from netsim.study.trained import curve, train_point
+from netsim.study_engine import Finding, Study, run_study
+from netsim.study_engine.trained import curve, train_point
 from studies import STUDIES, cluster, gtopk_paper, load_study, sasg_figures, sasg_paper, time_to_accuracy
 from studies.calibration import calibrate
 from studies.intervals import interval
@@ -173,8 +173,9 @@ def test_who_is_first_is_told_with_how_many_seeds() -> None:
 
     settings = time_to_accuracy.TimeSettings(bandwidths=("1Gbps",), seeds=(0, 1, 2))
     rows = [row("A", [1.0, 1.5, 3.5]), row("B", [2.0, 2.5, 3.0]), row("C", None), row("D", [9.0, 9.0, 9.0])]
-    (said, least, never), winners = time_to_accuracy._winners(settings, rows)
-    assert "A at 1Gbps after 2 s (B takes 1.25×, first with 2 of 3 seeds)" in said
+    (said, least, lead, never), winners = time_to_accuracy._winners(settings, rows)
+    assert said.endswith("A at 1Gbps after 2 s.")
+    assert lead.endswith("1Gbps: B takes 1.25× as long, A is first with 2 of 3 seeds.")
     assert winners["time"] == {"1Gbps": "A"}
     assert "Fewest bytes sent: A" in least
     assert never == "Not every seed reached the target with C."

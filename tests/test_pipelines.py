@@ -41,7 +41,14 @@ PS = 10**12
 BITS = 32
 """Bits of an element."""
 pipelines = (
-    st.builds(Pipeline, slice_bytes=st.integers(1, 60), window=st.integers(1, 9), fewest=st.integers(1, 3)) | st.none()
+    st.builds(
+        Pipeline,
+        slice_bytes=st.integers(1, 60),
+        window=st.integers(1, 9),
+        fewest=st.integers(1, 3),
+        most=st.none() | st.integers(1, 9),
+    )
+    | st.none()
 )
 
 
@@ -173,6 +180,29 @@ def test_the_recurrence_is_the_closed_form_of_the_docstring(
     else:
         expected = (windows + 1) * (latency + slice_ps) + rest * slice_ps
     assert drained(rounds, window, latency, slice_ps) == expected
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(2, 9),
+    st.integers(1, 10**8),
+    st.floats(1e-9, 10),
+    st.sampled_from([10**8, 10**10, 10**12]),
+    st.booleans(),
+)
+def test_slices_by_default_are_never_slower_than_whole_chunks_or_small_slices(
+    workers: int, elements: int, latency_s: float, bandwidth_bps: int, gather: bool
+) -> None:
+    """On links of any latency. A chunk's slices differ by an element at most, which makes the tolerance."""
+    name = "topk" if gather else "dense"
+    options: dict[str, Any] = {"elements": elements, "k": max(1, elements // 100)} if gather else {"elements": elements}
+    options |= {"workers": workers, "latency": latency_s, "bandwidth": bandwidth_bps, "timing_only": True}
+    auto, *others = (
+        netsim.simulate(algorithm=f"{name}:segment={segment}", **options).results[0].round_time_s
+        for segment in ("auto", "none", "512KiB")
+    )
+    element_s = 64 / bandwidth_bps
+    assert auto <= min(others) * (1 + 1e-12) + 2 * workers * element_s
 
 
 @settings(max_examples=80, deadline=None)

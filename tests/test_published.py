@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 
 from netsim._util.errors import UsageError
 from netsim.comm.collectives import Pipeline
-from netsim.study import Finding, run_study
+from netsim.study_engine import Finding, run_study
 from studies import load_study
 from studies.published.calibration import calibrate_cluster, rounding_of
 from studies.published.exchanges import EXCHANGES, exchange_question, simulate_exchange
 from studies.published.plans import CalibratedCluster, NotPredictedError, Question, RowPlan, Term, Terms
-from studies.published.predictions import Answers, Campaign, predict_rows
+from studies.published.predictions import AnsweredRow, Answers, Campaign, cluster_of, predict_rows
 from studies.published.questions import answer
 from studies.published.report import conclude_on, nine_in_ten
 from studies.published.rows import PUBLISHED, PublishedRow, read_rows, row_of, sample
@@ -316,15 +316,24 @@ def test_an_interval_comes_from_the_errors_at_other_sources(tmp_path: Path) -> N
     series = published_rows("reduce 1 GB, NADC, own tree", (2, 4, 8))
     lines = [{"quality": "C"}, *series]
     alone, _, near, far = concluded(written(tmp_path / "rows.csv", *lines))["rows"]
-    # The larger of the errors of the other source's two compared rows, one and two doublings beyond their calibration.
-    sizes = [abs(math.log(1 + row["error"])) / math.sqrt(1 + doublings) for row, doublings in ((near, 1), (far, 2))]
+    # No row calibrates the first: the larger of the errors of the other source's two compared rows, as it is.
+    sizes = [abs(math.log(1 + row["error"])) for row in (near, far)]
     assert alone["high_s"] == pytest.approx(0.01 * math.exp(max(sizes)), rel=1e-6)
     assert alone["low_s"] == pytest.approx(0.01 / math.exp(max(sizes)), rel=1e-6)
-    # One doubling of P beyond the calibration adds the variance once, two doublings twice.
+    # One row calibrates one term, which is as uncertain as a row: twice the variance. A doubling of P adds it again.
     error = abs(math.log(0.0101 / 0.01))
     for row, doublings in ((near, 1), (far, 2)):
-        widest = math.exp(math.hypot(error * math.sqrt(1 + doublings), 1.96 * rounding_of(2.4)))
+        widest = math.exp(math.hypot(error * math.sqrt(2 + doublings), 1.96 * rounding_of(2.4)))
         assert row["high_s"] / row["predicted_s"] == pytest.approx(widest, rel=1e-3)
+
+
+@pytest.mark.parametrize(("more", "quantile"), [(1, 12.706), (2, 4.303), (5, 2.571)])
+def test_few_calibrating_rows_widen_an_interval_by_students_law(more: int, quantile: float) -> None:
+    """Quantiles by a printed table of Student's distribution, for 1, 2 and 5 more rows than terms."""
+    answered = AnsweredRow(the_row(), "a source", 0.01, [], [0.02], more, 0.0, False)
+    low, high = answered.bounds(0.05)
+    assert math.log(high / 0.01) == pytest.approx(math.hypot(0.05, quantile * 0.02), rel=1e-4)
+    assert low * high == pytest.approx(1e-4)
 
 
 @given(st.lists(st.floats(0, 10), min_size=1, max_size=50))
@@ -341,13 +350,31 @@ def test_a_simulation_that_fails_is_a_reason() -> None:
         answers.seconds(question)
 
 
+def test_the_quick_study_calibrates_only_clusters_that_it_compares() -> None:
+    study = load_study("published")
+    points = study.points(study.settings(**study.quick))
+    calibrated = {point["calibrate"]: len(point["rows"]) for point in points if "calibrate" in point}
+    assert max(calibrated.values()) <= study.quick["calibrating"]
+    own = read_rows(PUBLISHED)
+    campaign = Campaign(own, [], own)
+    rows = sample(own, study.quick["every"])
+    compared = {cluster_of(row).name for row in rows if not campaign.calibrates(row)}
+    assert calibrated.keys() <= compared
+    assert len(calibrated) >= len({source_of(row).name for row in rows}) / 2, "so that most sources are in the sample"
+
+
 @pytest.mark.slow
 def test_the_quick_study_writes_the_same_bytes_twice(tmp_path: Path) -> None:
     study = load_study("published")
+    settings = study.settings(**study.quick | {"every": 4 * study.quick["every"]})
     for name in ("first", "second"):
-        run_study(study, study.settings(**study.quick), tmp_path / name)
+        run_study(study, settings, tmp_path / name)
     for file in ("conclusion.json", "report.html", "points.csv"):
         assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes()
     told = json.loads((tmp_path / "first" / "conclusion.json").read_text())
-    assert len(told["rows"]) == len(sample(read_rows(PUBLISHED), study.quick["every"]))
+    compared = [row for row in told["rows"] if row["predicted_s"] is not None and not row["calibrated"]]
+    assert told["conclusion"][0].startswith(f"{len(compared)} of {len(told['rows'])} PUBLISHED times are compared")
+    assert told["conclusion"][1].startswith(f"A sample: {len(told['rows'])} of {len(LINES)} rows, {len(compared)} of")
     assert all((row["predicted_s"] is None) == (row["skipped"] is not None) for row in told["rows"])
+    assert all(row["low_s"] is None for row in told["rows"])
+    assert "95 % intervals of" not in " ".join(told["conclusion"])

@@ -113,6 +113,7 @@ def test_random_k_is_the_same_at_all_workers_and_another_for_each_seed_and_bucke
     assert len(drawn) == 25
 
 
+@pytest.mark.slow
 def test_random_k_picks_every_entry_alike() -> None:
     """600 draws of 20 of 200: an entry is picked 60 times, with a deviation of 7.35; five of those are not exceeded."""
     counts = Counter(entry for seed in range(600) for entry in picked(20, seed=seed))

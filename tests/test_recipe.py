@@ -20,12 +20,21 @@ from netsim.comm.payload import Dense, Vector
 from netsim.experiment.configuration import Experiment
 from netsim.simulator.scheduler import InMemoryTransport, RankScheduler
 from netsim.simulator.session import make_workers
+from netsim.training.algorithm import Convergence
 from netsim.training.loop import Task, Trained, train
 from netsim.training.sgd import SGDConfig
 
 FEATURES, CLASSES, BATCH, STEPS = 6, 3, 5, 24
 TENSORS = (FEATURES * CLASSES, CLASSES)
-DENSE = ("dense", "dense-tree", "dense-double-tree", "dense-hier", "ps")
+DENSE, LAZY = (
+    [name for name, kind in ALGORITHMS.items() if kind.convergence is convergence]
+    for convergence in (Convergence.EXACT, Convergence.STALE)
+)
+SPARSE = [
+    name
+    for name, kind in ALGORITHMS.items()
+    if kind.sparse and kind.convergence is Convergence.FEEDBACK and not kind.always_corrects
+]
 EVERYTHING: dict[str, Any] = {
     "lr": 0.4, "lr_warmup": 6, "lr_decay": 0.2, "lr_decay_at": (10, 17), "momentum": 0.9, "weight_decay": 0.02,
     "clip": 0.5,
@@ -165,12 +174,13 @@ def test_buckets_are_torch(name: str) -> None:
     agree(by_netsim(name, 3, overlap="tensor", **recipe), by_torch(3, recipe))
 
 
-@pytest.mark.parametrize("name", ["topk", "gtopk", "gtopk-naive", "gtopk-hier", "randk", "ps-topk"])
+@pytest.mark.parametrize("name", SPARSE)
 def test_sparse_algorithms_that_send_everything_are_torch(name: str) -> None:
-    agree(by_netsim(name, 3, **EVERYTHING), by_torch(3, EVERYTHING))
+    """Ok-Topk sends everything if its threshold is that of this step."""
+    agree(by_netsim(with_options(name, threshold_period=1), 3, **EVERYTHING), by_torch(3, EVERYTHING))
 
 
-@pytest.mark.parametrize("name", ["lag", "lasg-wk1", "lasg-wk2", "lasg-ps", "sasg"])
+@pytest.mark.parametrize("name", LAZY)
 def test_lazy_algorithms_that_never_skip_are_torch(name: str) -> None:
     agree(by_netsim(with_options(name, history=STEPS), 3, **EVERYTHING), by_torch(3, EVERYTHING))
 
@@ -180,7 +190,7 @@ def test_lazy_algorithms_that_never_skip_are_torch(name: str) -> None:
 
 def ends(name: str, **options: Any) -> netsim.experiment.results.Result:
     (result,) = netsim.simulate(
-        algorithm=with_options(name, history=3),
+        algorithm=with_options(name, history=3, h=4, start=2, inner="sgd"),
         workers=3,
         workload="tests.tiny:tiny",
         rounds=20,
@@ -192,7 +202,9 @@ def ends(name: str, **options: Any) -> netsim.experiment.results.Result:
 
 
 CORRECTED = [name for name, algorithm in ALGORITHMS.items() if algorithm.corrects_momentum]
+LOSSY = [name for name, algorithm in ALGORITHMS.items() if algorithm.lossy]
 REFUSED = ["sasg"]
+LOCAL = [name for name, algorithm in ALGORITHMS.items() if algorithm.steps_locally]
 
 
 @pytest.mark.parametrize("name", DENSE)
@@ -200,19 +212,26 @@ def test_who_selects_nothing_has_ordinary_momentum_under_correction(name: str) -
     agree(by_netsim(name, 3, momentum_correction=True, **EVERYTHING), by_torch(3, EVERYTHING))
 
 
-@pytest.mark.parametrize("name", [name for name in ALGORITHMS if name not in REFUSED])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in ("dense", "gtopk", "dgc", "local-sgd", "lag") else pytest.mark.slow)
+        for name in ALGORITHMS
+        if name not in REFUSED
+    ],
+)
 def test_momentum_never_vanishes(name: str) -> None:
     without, on_sum = ends(name), ends(name, momentum=0.9)
     corrected = ends(name, momentum=0.9, momentum_correction=True)
     assert without.momentum is None
-    assert on_sum.momentum == "sum"
-    assert corrected.momentum == ("workers" if name in CORRECTED else "sum")
+    assert on_sum.momentum == ("workers" if name in (*LOCAL, "dgc") else "sum")
+    assert corrected.momentum == ("workers" if name in (*CORRECTED, *LOCAL) else "sum")
     assert without.parameters_sha256 not in (on_sum.parameters_sha256, corrected.parameters_sha256)
-    assert (on_sum.parameters_sha256 == corrected.parameters_sha256) == (name not in CORRECTED)
+    assert (on_sum.parameters_sha256 == corrected.parameters_sha256) == (name not in CORRECTED or name == "dgc")
 
 
 def test_every_algorithm_was_looked_at() -> None:
-    assert {*CORRECTED, *DENSE, "lag", "lasg-wk1", "lasg-wk2", "lasg-ps", *REFUSED} == set(ALGORITHMS)
+    assert {*CORRECTED, *DENSE, *LOSSY, "lag", "lasg-wk1", "lasg-wk2", "lasg-ps", *REFUSED, *LOCAL} == set(ALGORITHMS)
 
 
 def test_where_momentum_correction_is_not_defined_it_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -295,11 +314,16 @@ TIMING: dict[str, Any] = {"timing_only": True, "elements": 1000, "workers": 2}
         ({"algorithm": "gtopk", "density_warmup": 3, "density": 0.5}, "--density-warmup 3 changed nothing: a warm-up"),
         ({"algorithm": "gtopk", "density_warmup": 3, "k": 250}, "--density-warmup 3 changed nothing: a warm-up starts"),
         ({"algorithm": "randk", "select": "sampled"},
-         "--select sampled changed nothing: it applies to topk, gtopk, gtopk-naive, gtopk-hier, ps-topk, sasg."),
+         "--select sampled changed nothing: it applies to topk, gtopk, gtopk-naive, gtopk-hier, dgc, scalecom, oktopk, "
+         "ssar, dsar, ps-topk, sasg."),
         ({"algorithm": "gtopk", "momentum": 0.9, "clip": 1.0, "lr_decay_at": (3, 4)},
          "--lr-decay-at 3,4, --momentum 0.9, --clip 1.0 changed nothing: with --timing-only no gradient is computed."),
         ({"algorithm": "gtopk", "eval_every": 2}, "--eval-every changed nothing"),
         ({"algorithm": "gtopk", "fan_out": 2}, "--fan-out 2 changed nothing: only a tree"),
+        ({"algorithm": "gtopk", "placement": "cyclic"}, "--placement cyclic changed nothing: all hosts of a star"),
+        ({"algorithm": "gtopk", "select": "sampled", "batch_size": 7, "workload": "fc-mnist"},
+         "--batch-size 7, --workload fc-mnist, --select sampled changed nothing: with --timing-only no gradient"),
+        ({"algorithm": "gtopk", "seed": 3}, "--seed 3 changed nothing"),
         ({"algorithm": "dense,sasg:delay=5,alpha=0.3"},
          "delay 5 of sasg, alpha 0.3 of sasg changed nothing: with --timing-only no gradient is computed."),
     ],
@@ -315,11 +339,29 @@ def test_an_option_that_changes_nothing_is_named(options: dict[str, Any], words:
     assert netsim.simulate(**TIMING, **kept | {"algorithm": options["algorithm"]}).results == report.results
 
 
+TRAINING: dict[str, Any] = {
+    "workers": 2, "rounds": 1, "algorithm": "gtopk", "compute_time": "1ms", "select_time": "1ms", "merge_time": "1ms",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"lr_warmup": 1}, "--lr-warmup 1 changed nothing"),
+        ({"data_dir": "data"}, "--data-dir data changed nothing: the data digits come with netsim."),
+    ],
+)
+def test_an_option_that_changes_no_training_is_named(options: dict[str, Any], words: str) -> None:
+    report = netsim.simulate(**TRAINING, **options)
+    assert [note[: len(words)] for note in report.notes] == [words]
+    assert netsim.simulate(**TRAINING).results == report.results
+
+
 @pytest.mark.parametrize(
     "options",
     [
         {"algorithm": "dense,gtopk:residual=index-intersection", "density": 0.01, "density_warmup": 2},
-        {"algorithm": "topk:gather=bruck,randk", "select": "sampled"},
+        {"algorithm": "topk:gather=bruck,randk", "density": 0.01},
         {"algorithm": "ps,sasg:history=5,serial-server=true"},
         {"algorithm": "gtopk-hier:group-size=2", "k": 5},
         {"algorithm": "dense", "topology": "tree:uplink=1Gbps", "fan_out": 2},
@@ -349,13 +391,12 @@ def test_what_training_does_not_reach_is_named(options: dict[str, Any], words: s
     assert netsim.simulate(workload="tests.tiny:tiny", workers=2, **options).notes == ([] if words is None else [words])
 
 
-def test_notes_come_under_either_table(capsys: pytest.CaptureFixture[str]) -> None:
+def test_notes_come_above_either_table(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["simulate", "--timing-only", "--elements", "1000", "--algorithm", "ps", "--density", "0.5"]
     for more in ([], ["--accounting", "paper"]):
         assert main([*arguments, *more]) == 0
-        assert capsys.readouterr().out.endswith(
-            "Note: --density 0.5 changed nothing: it applies to algorithms that select entries.\n"
-        )
+        header = capsys.readouterr().out.partition("\nalgorithm ")[0].splitlines()
+        assert "note     --density 0.5 changed nothing: it applies to algorithms that select entries." in header
 
 
 def test_momentum_correction_is_not_charged_as_selections() -> None:

@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 import pytest
 
 from netsim._util.errors import NetsimError
-from netsim.report import Document, Figure, Section, Table, write_report
+from netsim.report import Document, Figure, Section, Table
 from netsim.report.drawing import (
     Axis,
     Heat,
@@ -31,7 +31,7 @@ from netsim.report.drawing import (
     lines,
     stacked_bars,
 )
-from netsim.report.page import shown, to_html
+from netsim.report.page import shown, to_html, write_report
 from netsim.report.svg import renamed, standalone
 from tests.browser import CHROMIUM, CUT, OVERLAPPING, Page, browser
 
@@ -49,10 +49,10 @@ WORKERS = [2, 4, 8, 16, 32, 64, 128]
 def drawings(name: str = "gTop-k") -> dict[str, str]:
     """Return a picture of every kind, with `name` wherever text goes."""
     time = Axis(f"time (ms) {name}")
-    points = [Series(name, WORKERS, [1e-3 * p for p in WORKERS], line=False), Series("other", WORKERS, WORKERS)]
-    fit = Series(f"fit {name}", WORKERS, [1e-3 * p for p in WORKERS], [1e-4] * 7, [1] * 7, like=name, points=False)
+    fit = [1e-3 * p for p in WORKERS]
+    curves = [Series(name, WORKERS, fit, [1e-4] * 7, [1] * 7, fit, "gtopk"), Series("other", WORKERS, WORKERS)]
     return {
-        "lines": lines([*points, fit], Axis("workers", 2), Axis("s", 10), [Mark(name, 9, 8, 10)], {f"{name} level": 1}),
+        "lines": lines(curves, Axis("workers", 2), Axis("s", 10), [Mark(name, 9, 8, 10)], {f"{name} level": 1}),
         "bars": stacked_bars([name, "b"], {name: [1, 2], "c": [0, 3]}, time),
         "gantt": gantt([TimeSpan(name, "compute", 0, 1), TimeSpan("b", name, 1, 2)], time),
         "heat": heat_map(Heat([name, "b"], [0, 1, 2], [[0, 1], [0.5, 0.2]], name), time),
@@ -102,6 +102,20 @@ def test_a_name_is_text_and_nothing_else(name: str) -> None:
 def test_names_are_drawn_as_they_are(name: str) -> None:
     for kind, svg in drawings(name).items():
         assert name in "".join(Outline(standalone(svg)).text), kind
+
+
+def test_a_page_is_a_sentence_and_a_picture_and_the_rest_is_folded() -> None:
+    """Before the first fold stand the title, the first sentence and the first picture; nothing is there twice."""
+    table = Table("T", ["a"], [[1]])
+    first, second = (Figure(f"picture {n}", "c", drawings()["bars"], "SIMULATED") for n in (1, 2))
+    sections = [Section("One", figures=[first]), Section("Two", "Text.", [second], [table])]
+    page = to_html(Document("Title", ["Headline.", "More."], sections, ["Limit."], {"command": "netsim"}))
+    seen, *folded = page.partition("<main>")[2].split("<details>")
+    assert "Headline." in seen
+    assert "picture 1" in seen
+    assert all(page.count(f">{text}<") == 1 for text in ("Headline.", "More.", "picture 1", "picture 2", "Limit."))
+    summaries = [re.findall(r"<summary><h2>(.*?)</h2>", part) for part in folded]
+    assert summaries == [["Further conclusions"], ["Two"], ["Limits and assumptions"], ["How to reproduce"]]
 
 
 def test_the_policy_allows_one_style_sheet_and_nothing_else() -> None:
@@ -213,7 +227,7 @@ def test_cells_for_people(cell: Any, text: str) -> None:
 def test_matplotlib_is_imported_only_to_draw() -> None:
     script = "import sys, netsim.report, netsim.report.drawing; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"matplotlib", "numpy", "jinja2", "seaborn", "torch"} & set(loaded)
+    assert not {"matplotlib", "jinja2", "seaborn", "torch"} & set(loaded)
 
 
 @pytest.fixture(scope="module")
@@ -235,11 +249,24 @@ def test_a_browser_shows_it_without_a_complaint(page: Page, tmp_path: Path) -> N
         assert page.evaluate("document.querySelectorAll('figure svg').length") == len(drawings())
         assert page.evaluate("[...document.querySelectorAll('svg')].every(svg => svg.clientHeight > 80)")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        page.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         assert page.evaluate(CUT) == []
         assert page.evaluate(OVERLAPPING) == []
+        assert page.evaluate("[...document.querySelectorAll('td')].every(cell => cell.getBoundingClientRect().width)")
         ink = page.evaluate("getComputedStyle(document.body).color")
         written = "[...new Set([...document.querySelectorAll('svg text')].map(text => getComputedStyle(text).fill))]"
         assert page.evaluate(written) == [ink]
+
+
+def test_paper_shows_what_is_folded_on_a_screen(page: Page, tmp_path: Path) -> None:
+    (path, *_) = write_report(document(), tmp_path / "report.html")
+    page.open(path.as_uri())
+    hidden = "[...document.querySelectorAll('td, h3, li, svg')].filter(each => !each.checkVisibility()).length"
+    page.look(1000)
+    assert page.evaluate(hidden) > 0
+    page.look(1000, media="print")
+    assert page.evaluate(hidden) == 0
 
 
 def test_the_browser_test_would_notice(page: Page, tmp_path: Path) -> None:

@@ -150,8 +150,8 @@ SMALL = (
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from netsim.study import run_study
-    from netsim.study.settings import settings_of
+    from netsim.study_engine import run_study
+    from netsim.study_engine.settings import settings_of
     from studies import load_study
 
     folder = tmp_path_factory.mktemp("scaling")
@@ -208,8 +208,8 @@ def test_the_crossover_is_the_one_that_simulation_finds(small: Path) -> None:
 @pytest.mark.slow
 def test_a_million_workers_on_an_idle_star(tmp_path: Path) -> None:
     """On an idle star, against the papers' forms: Top-k (P-1)(α + 2kβ), gTop-k 2 log₂P (α + 2kβ)."""
-    from netsim.study import run_study
-    from netsim.study.settings import settings_of
+    from netsim.study_engine import run_study
+    from netsim.study_engine.settings import settings_of
     from studies import load_study
 
     sets = ["workers=2,4,16,256,65536,1048576", "topologies=star", "bandwidths=1Gbps",
@@ -230,8 +230,8 @@ def test_many_flows_through_one_uplink_are_told(tmp_path: Path) -> None:
     Of 31 vectors, the first goes to the neighbour: one host of a rack sends through the uplink. The next two go two
     hosts further, so that two hosts share the uplink. The other 28 go further still, so that all four share it.
     """
-    from netsim.study import run_study
-    from netsim.study.settings import settings_of
+    from netsim.study_engine import run_study
+    from netsim.study_engine.settings import settings_of
     from studies import load_study
 
     sets = [
@@ -273,10 +273,15 @@ def in_a_browser(report: Path, profile: Path, pictures: int) -> None:
         assert page.complaints == []
         for width in (360, 1280):
             page.look(width)
+            page.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
             assert page.evaluate("document.querySelectorAll('figure svg').length") == pictures
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
             assert page.evaluate(CUT) == []
             assert page.evaluate(OVERLAPPING) == []
+            headline = "document.querySelector('.headline').getClientRects()[0].bottom"
+            assert page.evaluate(f"{headline} < document.querySelector('figure').getBoundingClientRect().top")
+        lines = "parseFloat(getComputedStyle(document.querySelector('.headline')).lineHeight)"
+        assert page.evaluate(f"document.querySelector('.headline').clientHeight < 6 * {lines}")
         assert "O(k log P)" in page.evaluate("document.body.innerText")
 
 

@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 
+from algorithms import ALGORITHMS
 from netsim.analysis.conclusion import conclude
-from netsim.study import Finding
+from netsim.experiment.configuration import Experiment
+from netsim.study_engine import Finding
+from netsim.training.algorithm import Convergence
 from studies import sweep, time_to_accuracy
 from studies.growth import Growth, title_of
 from studies.words import in_words
@@ -68,8 +71,28 @@ def test_sentences_of_growth_follow_from_the_results(seed: int) -> None:
     growth, every = made_up(seed)
     said = in_words(growth)
     times = {title_of(name): every.get((name, 0.001)) or every[name, None] for name, _ in every}
-    checked = [*check_fastest(said[0], times), *check_laws(said, growth), *check_orders(said, times)]
+    checked = [
+        *check_growth(said[0], said[2:]),
+        *check_fastest(said[1], times),
+        *check_laws(said, growth),
+        *check_orders(said, times),
+    ]
     assert set(checked) == set(said), "a sentence was not understood"
+
+
+def check_growth(sentence: str, laws: list[str]) -> list[str]:
+    """The orders of the headline are those of the laws."""
+    orders = re.match(r"Communication on star grows: (.*)\.$", sentence)
+    assert orders is not None, sentence
+    for part in orders[1].split(", "):
+        found = re.fullmatch(
+            r"(.*?) (?:in (O\(.*\))|nearest to (O\(.*\))|in an order that depends on the density)", part
+        )
+        assert found is not None, part
+        (law,) = (each for each in laws if same(each.partition(" communicates")[0], found[1]))
+        order = found[2] or found[3]
+        assert f" {order}" in law if order else "depends on the density" in law
+    return [sentence]
 
 
 def same(one: str, other: str) -> bool:
@@ -138,7 +161,9 @@ def check_laws(said: list[str], growth: Growth) -> list[str]:
 
 def check_slower(sentence: str, growth: Growth) -> None:
     last = GRID[-1]
-    found = re.search(r"workers it takes ([\d.]+)× as long as on star \(ring, 1Gbps(?:, density ([\d.]+))?\)", sentence)
+    found = re.search(
+        r"workers it takes ([\d.,]+)× as long as on star \(ring, 1Gbps(?:, density ([\d.]+))?\)", sentence
+    )
     titles = {title: name for name, title in growth.titles.items()}
     here, there = (
         {
@@ -151,7 +176,7 @@ def check_slower(sentence: str, growth: Growth) -> None:
     if found is not None:
         name = next(titles[title] for title in titles if same(sentence[: len(title) + 1], title + " "))
         density = None if found[2] is None else float(found[2])
-        assert here[density, name] / there[density, name] == pytest.approx(float(found[1]), rel=0.01)
+        assert here[density, name] / there[density, name] == pytest.approx(float(found[1].replace(",", "")), rel=0.01)
         return
     for title in re.search(r"communication of (.*) with 32 workers takes", sentence)[1].split(", "):  # type: ignore[index]
         assert all(here[key] < 1.5 * there[key] for key in here if key[1] == titles[title])
@@ -222,7 +247,7 @@ def test_the_fault_that_was_filed_is_gone() -> None:
                 {"comm_time_s": 2.5e-3 * form(p), "round_time_s": 1.0, "k": round(1e6 * density), "elements": 10**6})
         for density, form in forms.items() for p in GRID
     ]  # fmt: skip
-    headline, law, *_ = in_words(Growth(findings, GRID, 0))
+    headline, _, law, *_ = in_words(Growth(findings, GRID, 0))
     assert "gTop-k in an order that depends on the density" in headline
     assert "at density 0.001 O(1), 2.5 ms (" in law
     assert law.count("O(log P), 2.5 ms · log₂P") == 2
@@ -243,6 +268,7 @@ def test_equals_of_a_sweep_are_told_as_equals() -> None:
     assert "and 1 more with 1 s a round; slowest: algorithm gtopk, workers 4 with 2 s" in tied.sentences[0]
     assert tied.data["wins"] == {"dense": 1, "topk": 1, "gtopk": 0}
     assert "in 1 of them together with others" in tied.sentences[1]
+    assert swept({"dense": 1.0, "topk": 1.009, "gtopk": 1.02}).data["wins"] == {"dense": 1, "topk": 1, "gtopk": 0}
     assert swept({"dense": 1.0, "topk": 1.0}).sentences[0] == "All 2 combinations take 1 s a round."
     clear = swept({"dense": 1.0, "topk": 3.0})
     assert clear.sentences[0].startswith("Fastest of 2 combinations: algorithm dense, workers 4 with 1 s a round;")
@@ -263,25 +289,71 @@ def test_what_depends_on_the_bandwidth_is_not_said_to_be_independent_of_it() -> 
         assert ("neither depends on the bandwidth" in least) == (sent == 2.0)
 
 
-def result(name: str, seconds: float, workers: int = 6, bound_by: str = "network") -> Any:
+NAMES = {"A": "dense", "B": "dense-tree", "C": "ps"}
+
+
+def result(name: str, seconds: float, workers: int = 6, bound_by: str = "network", loss: float | None = None) -> Any:
     return SimpleNamespace(
-        algorithm=name, title=name, round_time_s=seconds, workers=workers, bound_by=bound_by, way="messages"
-    )
+        algorithm=NAMES.get(name, name), title=name, round_time_s=seconds, workers=workers, bound_by=bound_by,
+        way="messages", rounds=4, final_loss=loss, uploads=24 if seconds else 0,
+    )  # fmt: skip
 
 
 def test_who_is_fastest_is_told_with_equals() -> None:
-    (alone,) = conclude([result("A", 1.0), result("B", 1.001)], None)
-    assert alone == "With 6 workers A is fastest: 1 s a round (bottleneck: network); B takes 0.1% longer."
-    (tied,) = conclude([result("A", 1.0), result("B", 1.0, bound_by="compute"), result("C", 3.0)], None)
-    assert tied == "With 6 workers A and B are fastest: 1 s a round; C takes 3× as long."
+    """Times that differ by at most 1 % are equal: a simulation is not more accurate than that."""
+    (alone,) = conclude([result("A", 1.0), result("B", 1.02), result("C", 1049.6)], None)
+    assert alone == (
+        "With 6 workers A has the shortest round: 1 s (bottleneck: network); B takes 1.02× as long, C takes 1,050× as "
+        "long."
+    )
+    (tied,) = conclude([result("A", 1.0), result("B", 1.009, bound_by="compute"), result("C", 3.0)], None)
+    assert tied == "With 6 workers A and B have the shortest rounds, equal within 1%: 1 s; C takes 3× as long."
+
+
+def test_a_short_round_is_not_told_as_progress() -> None:
+    """Four rounds of 1 s and of 3 s; the lower loss comes first."""
+    _, reached = conclude([result("A", 1.0, loss=2.25), result("B", 3.0, loss=2.125)], None)
+    assert reached == "Training loss after 4 rounds each, and their time: B 2.1250 in 12 s, A 2.2500 in 4 s."
+    assert conclude([result("A", 1.0), result("C", 0.5)], None)[1:] == []
+
+
+OTHER_STEPS = [name for name, kind in ALGORITHMS.items() if kind.convergence is not Convergence.EXACT]
+
+
+@pytest.mark.parametrize("name", [*OTHER_STEPS, "diloco:h=2"])
+def test_without_data_nothing_is_told_of_the_rounds_of_what_is_not_dense_sgd(name: str) -> None:
+    assert conclude([result("A", 1.0), result(name, 0.5)], None)[1:] == [
+        f"Without data, the rounds that training takes with {name} are not compared."
+    ]
+
+
+def test_an_algorithm_without_any_work_is_not_compared() -> None:
+    """The quotient of a round time and 0 is no factor."""
+    said = conclude([result("A", 2.0), result("local-sgd", 0.0), result("B", 4.0)], None)
+    assert said[:2] == [
+        "With 6 workers A has the shortest round: 2 s (bottleneck: network); B takes 2× as long.",
+        "Nothing is computed or sent with local-sgd, which therefore has no round time.",
+    ]
+    nothing = "With 6 workers no algorithm takes any time: nothing is computed or sent."
+    assert conclude([result("A", 0.0), result("B", 0.0)], None)[0] == nothing
 
 
 @pytest.mark.parametrize(
     ("of", "said"),
     [
-        ({"A": lambda p: 1.0, "B": lambda p: 2.0}, "The fastest stays A at P = 2, 4, 6, 8, 16, 32, 64 on this"),
-        ({"A": lambda p: 1.0, "B": lambda p: 1.0}, "The fastest stays A and B at P ="),
-        ({"A": lambda p: 1.0, "B": lambda p: 30.0 / p}, "A is fastest at P = 2, B from P = 31 (of P = 2, 4, 6, 8"),
+        (
+            {"A": lambda p: 1.0, "B": lambda p: 2.0},
+            "A also has the shortest round with P = 2, 4, 8, 16, 32, 64 workers on this network.",
+        ),
+        (
+            {"A": lambda p: 1.0, "B": lambda p: 1.0},
+            "A and B have the shortest rounds, equal within 1%, with P = 2, 4, 8, 16, 32, 64 workers",
+        ),
+        (
+            {"A": lambda p: 1.0, "B": lambda p: 30.0 / p},
+            "Fastest: A at P = 2; B from P = 31 (computed between 16 and 32).",
+        ),
+        ({"A": lambda p: 1.0, "B": lambda p: 4.0 / p**2}, "Fastest: B and A (tie) at P = 2; B from P = 3 (computed"),
         # Here B is fastest, and the round of sizes says A: nothing may be said of other numbers of workers.
         (
             {"A": lambda p: 1.0, "B": lambda p: 0.5 if p == 0 else 2.0},
@@ -292,9 +364,15 @@ def test_who_is_fastest_is_told_with_equals() -> None:
 def test_the_order_along_workers_agrees_with_the_results(
     monkeypatch: pytest.MonkeyPatch, of: dict[str, Any], said: str
 ) -> None:
-    monkeypatch.setattr("netsim.analysis.conclusion.Scaling.round_time", lambda self, name, workers: of[name](workers))
+    titles = {algorithm: title for title, algorithm in NAMES.items()}
+
+    def round_time(self: Any, algorithm: str, workers: int) -> float:
+        return of[titles[algorithm]](workers)
+
+    monkeypatch.setattr("netsim.analysis.conclusion.Scaling.round_time", round_time)
+    monkeypatch.setattr("netsim.analysis.conclusion.rehearse", lambda experiment: None)
     monkeypatch.setattr("netsim.analysis.conclusion._sizes", lambda experiment, largest: [2, 4, 8, 16, 32, 64])
-    session: Any = SimpleNamespace(experiment=SimpleNamespace(effects=SimpleNamespace(local=False)))
+    session: Any = SimpleNamespace(experiment=Experiment())
     misleading = "not predict" in said
     results = [result(name, of[name](0) if misleading else of[name](6)) for name in of]
     sentences = conclude(results, session)

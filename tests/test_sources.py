@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from netsim.study import sources
-from netsim.study.simulated import simulate_point
-from netsim.study.store import Store
-from netsim.study.trained import train_point
+from netsim.study_engine import sources
+from netsim.study_engine.simulated import simulate_point
+from netsim.study_engine.store import Store
+from netsim.study_engine.trained import train_point
 from studies import sasg_paper, scaling, time_to_accuracy
 
 MEASURES = {
@@ -58,9 +58,9 @@ def of_checkout(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cal
     ("file", "old", "new", "changed"),
     [
         # What measures.
-        ("netsim/study/simulated.py", 'del result["bytes_', 'del result["bites_', {"sweep", "scaling"}),
-        ("netsim/study/trained.py", "< 4:", "< 3:", ALL - {"sweep", "scaling"}),
-        ("netsim/study/traced.py", 'asdict(trace)}', 'asdict(trace), "one": 1}', DRAW),
+        ("netsim/study_engine/simulated.py", 'del result["bytes_', 'del result["bites_', {"sweep", "scaling"}),
+        ("netsim/study_engine/trained.py", "< 4:", "< 3:", ALL - {"sweep", "scaling"}),
+        ("netsim/study_engine/traced.py", 'asdict(trace)}', 'asdict(trace), "one": 1}', DRAW),
         ("studies/sasg_paper.py", "busy, until = 0, 0", "busy, until = 7, 0", {"sasg-paper"}),
         ("studies/scaling.py", 'in (DRAWN, "engine")', "in (DRAWN,)", {"scaling"}),
         ("netsim/_util/units.py", "PICOSECONDS = 10**12", "PICOSECONDS = 10**11", ALL),
@@ -76,12 +76,12 @@ def of_checkout(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cal
         ("netsim/cli/study.py", '"--quick"', '"--quickly"', set()),
         ("studies/growth.py", "BREAKS = 1.5", "BREAKS = 2.5", set()),
         ("studies/words.py", "LARGE_ERROR = 0.2", "LARGE_ERROR = 0.3", set()),
-        ("netsim/study/runner.py", "MOST_POINTS = 100_000", "MOST_POINTS = 1", set()),
-        ("netsim/study/traced.py", "RANKS, LINKS = 16, 16", "RANKS, LINKS = 8, 8", set()),
+        ("netsim/study_engine/runner.py", "MOST_POINTS = 100_000", "MOST_POINTS = 1", set()),
+        ("netsim/study_engine/traced.py", "RANKS, LINKS = 16, 16", "RANKS, LINKS = 8, 8", set()),
         ("studies/scaling.py", '"topk:gather=bruck", "gtopk"', '"gtopk"', set()),
         ("netsim/analysis/conclusion.py", "LARGEST = 64", "LARGEST = 32", set()),
         # What is for people alone, in files that measure.
-        ("netsim/study/simulated.py", "it would be most of the stored file.", "it would be much.", set()),
+        ("netsim/study_engine/simulated.py", "it would be most of the stored file.", "it would be much.", set()),
         ("netsim/simulator/session.py", "from __future__", "# A comment.\nfrom __future__", set()),
         ("netsim/experiment/configuration.py", "everything but the exchange.", "all but the exchange.", set()),
         ("netsim/_util/units.py", "from __future__", "\n\n\nfrom __future__", set()),
@@ -110,7 +110,7 @@ def note(frame, event, argument):
     if event == "call":
         ran.add((frame.f_code.co_filename, frame.f_code.co_qualname))
     return None
-from netsim.study.sources import OURS, Reference, reach
+from netsim.study_engine.sources import OURS, Reference, reach
 from studies import scaling, time_to_accuracy
 same = {"workload": "digits-mlp", "data": "digits", "workers": 3, "rounds": 1, "compute_time": "1ms", "batch_size": 4,
         "select_time": "1ms", "merge_time": "1ms", "eval_every": 1}
@@ -164,8 +164,34 @@ def test_libraries_that_are_imported_count_by_their_versions(monkeypatch: pytest
     assert not {"typer", "rich", "jinja2", "joblib", "matplotlib", "seaborn"} & libraries.keys()
     before = Store(tmp_path, simulate_point).key({"workers": 2})
     changed = sources.Version(sources.version_of(simulate_point).code, libraries | {"numpy": "0.1"})
-    monkeypatch.setattr("netsim.study.store.version_of", lambda measure: changed)
+    monkeypatch.setattr("netsim.study_engine.store.version_of", lambda measure: changed)
     assert Store(tmp_path, simulate_point).key({"workers": 2}) != before
+
+
+def test_where_files_are_the_same_the_version_is_and_the_sources_are_not_read_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked, digest = sources.version_of(simulate_point), sources.digest_of_files()
+    assert sources.version_where_measured(simulate_point, asked, digest) == asked
+    elsewhere = sources.Version("of other files", {})
+    monkeypatch.setattr(sources, "version_of", lambda measure: elsewhere)
+    assert sources.version_where_measured(simulate_point, asked, digest) == asked
+    assert sources.version_where_measured(simulate_point, asked, "another") == elsewhere
+    assert sources.version_where_measured(keys, asked, digest) == elsewhere, "a file that the digest does not cover"
+    monkeypatch.setattr(sources, "_installed", lambda name: "0.1")
+    assert set(sources.version_where_measured(simulate_point, asked, digest).libraries.values()) == {"0.1"}
+
+
+def test_a_change_of_any_file_changes_the_digest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "netsim" / "deep").mkdir(parents=True)
+    file, digests = tmp_path / "netsim" / "deep" / "one.py", []
+    monkeypatch.setattr(sources, "HOME", tmp_path)
+    for text in ("x = 1", "x = 2"):
+        file.write_text(text)
+        digests.append(sources.digest_of_files.__wrapped__())
+    file.rename(file.with_name("two.py"))
+    digests.append(sources.digest_of_files.__wrapped__())
+    assert len(set(digests)) == 3
 
 
 def test_a_measurement_of_ones_own_counts_with_the_modules_beside_it(
@@ -222,6 +248,6 @@ def test_a_point_that_trains_counts_with_its_data_and_the_processor(
     other = keys(tmp_path, trained, {("digits", None): "digits: SHA-256 2"})
     cluster = keys(tmp_path, trained, None)
     sizes = keys(tmp_path, trained | {"timing_only": True}, {})
-    monkeypatch.setattr("netsim.study.environment.processor", lambda device: "another")
+    monkeypatch.setattr("netsim.study_engine.environment.processor", lambda device: "another")
     assert len({one, other, cluster, keys(tmp_path, trained, {("digits", None): "digits: SHA-256 1"})}) == 4
     assert sizes == keys(tmp_path, trained | {"timing_only": True}, None)

@@ -239,7 +239,7 @@ def unwritable(folder: Path) -> dict[str, tuple[Path, str]]:
         "below a file": (folder / "file" / "x", "Not a directory"),
         "in no folder": (folder / "missing" / "x", "missing"),
         "long": (folder / ("x" * 300), "name too long"),
-        "nul": (folder / "a\0b", "null byte"),
+        "nul": (folder / "a\0b", "null (byte|character)"),
         "nothing": (Path(), "folder"),
     }
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from netsim._util.standard_streams import escaped, plain
+from tests.command import without_announcements
 
 TIMED = "simulate --timing-only --elements 1000 --algorithm gtopk,dense"
 COMMANDS = {
@@ -32,9 +33,11 @@ def netsim(folder: Path, arguments: str, redirected: str = "", **variables: str)
     (folder / "flows.csv").write_text("src,dst,bytes,start_s\nworker0,worker1,1000,0\n")
     command = f'exec "{sys.executable}" -m netsim {arguments} {redirected}'
     environment = {name: value for name, value in os.environ.items() if name not in ("LC_ALL", "PYTHONUTF8")}
-    return subprocess.run(
+    ran = subprocess.run(
         ["/bin/sh", "-c", command], cwd=folder, capture_output=True, check=False, env=environment | variables
     )
+    ran.stderr = without_announcements(ran.stderr.decode()).encode()
+    return ran
 
 
 def one_line(ran: subprocess.CompletedProcess[bytes], code: int, said: str) -> None:

@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from netsim._util.errors import NetsimError, UsageError
-from netsim.study import Conclusion, Finding, Point, Settings, Study, run_study
-from netsim.study.pool import cluster_address, measured
-from netsim.study.settings import read_study_file, settings_of
-from netsim.study.sources import Version
-from netsim.study.store import Store
+from netsim.study_engine import Conclusion, Finding, Point, RanShard, Settings, Shard, Study, run_shard, run_study
+from netsim.study_engine.pool import cluster_address, measured
+from netsim.study_engine.settings import read_study_file, settings_of
+from netsim.study_engine.shards import read_shard
+from netsim.study_engine.sources import Version
+from netsim.study_engine.store import Store
 from studies import STUDIES, load_study
 from tests.command import run
 
@@ -115,7 +118,7 @@ def test_a_point_is_known_by_its_configuration_seed_measurement_and_version(
     others = [{"x": 2, "y": "1Gbps", "seed": 3}, {"x": 1, "y": "1Gbps", "seed": 4}, {"x": 1, "y": "1Gbps"}]
     keys = {store.key(each) for each in (point, same, *others)}
     keys.add(Store(tmp_path, total).key(point))
-    monkeypatch.setattr("netsim.study.store.version_of", lambda measure: Version("0.0.0+0", {}))
+    monkeypatch.setattr("netsim.study_engine.store.version_of", lambda measure: Version("0.0.0+0", {}))
     keys.add(Store(tmp_path, square).key(point))
     assert len(keys) == 1 + len(others) + 2
     assert all(re.fullmatch("[0-9a-f]{64}", key) for key in keys)
@@ -147,6 +150,7 @@ def test_a_point_that_fails_is_named_and_those_before_it_are_kept(tmp_path: Path
     } - {-5}
 
 
+@pytest.mark.slow
 def test_several_processes_find_what_one_does(tmp_path: Path) -> None:
     one = run_study(SQUARES, settings_of(SQUARES), tmp_path / "one", jobs=1)
     two = run_study(SQUARES, settings_of(SQUARES), tmp_path / "two", jobs=2)
@@ -160,10 +164,12 @@ def test_workers_of_another_version_are_refused(monkeypatch: pytest.MonkeyPatch)
         (Version("1.0+bb", {}), "the cluster runs netsim 1.0+bb, but this machine 1.0+aa"),
         (Version("1.0+aa", {"torch": "2.8"}), "the cluster has torch 2.8, but this machine 2.9"),
     ):
-        versions = iter([Version("1.0+aa", {"torch": "2.9"}), here])
-        monkeypatch.setattr("netsim.study.pool.version_of", lambda measure, versions=versions: next(versions))
+        asked = Version("1.0+aa", {"torch": "2.9"})
+        monkeypatch.setattr("netsim.study_engine.pool.version_of", lambda measure, asked=asked: asked)
+        monkeypatch.setattr("netsim.study_engine.pool.version_where_measured", lambda *_, here=here: here)
         with pytest.raises(NetsimError, match=re.escape(said)):
             list(measured(square, [{"x": 1}], jobs=1))
+        assert [outcome for _, outcome in measured(square, [{"x": 1}], jobs=1, stored=False)] == [square({"x": 1})]
 
 
 def test_settings_come_from_defaults_then_quick_then_the_file_then_the_command() -> None:
@@ -182,7 +188,7 @@ def test_settings_come_from_defaults_then_quick_then_the_file_then_the_command()
     ("given", "said"),
     [
         ({"xz": [1]}, "unknown setting of study squares 'xz' (did you mean 'xs'?)"),
-        ({"xs": 3}, "setting xs 3"),
+        ({"xs": 3}, "setting xs 3: should be a valid tuple, such as --set xs="),
         ({"xs": [1, "two"]}, "setting xs value 2 'two'"),
         ({"xs": [1, 2.5]}, "setting xs value 2 2.5"),
         ({"xs": [True]}, "setting xs value 1 True"),
@@ -317,6 +323,14 @@ def test_sweeps_that_are_refused(
         ("study sweep --out {out} --jobs -1", "jobs -1"),
         ("study sweep --out {out} --jobs many", "'many'"),
         ("study sweep --out {out} --cluster 127.0.0.1:8786", "dask://127.0.0.1:8786"),
+        ("study sweep --out {out} --shard 0/4", "from 1/4 to 4/4; parts count from 1"),
+        ("study sweep --out {out} --shard 5/4", "from 1/4 to 4/4"),
+        ("study sweep --out {out} --shard 0/0", "from 1/1 to 1/1"),
+        ("study sweep --out {out} --shard 3", "must be a part of a number of parts, such as 3/100"),
+        ("study sweep --out {out} --shard -1/4", "such as 3/100"),
+        ("study sweep --out {out} --shard 1/4 --cluster dask://a:1", "shard 1/4 and cluster exclude each other"),
+        ("study sweep --out {out} --shard 1/4 --validation v", "validation 'v' is for a report"),
+        ("study sweep --out {out} --shard 1/4 --nccl-tests t", "nccl-tests 't' is for a report"),
         ("study sweep --out {out} --set vary.workers=two", "workers 'two'"),
     ],
 )
@@ -408,3 +422,65 @@ def test_no_study_runs_code_that_a_file_names(
     assert (ran.code, ran.out) == (2, "")
     assert "your own code" in ran.err
     assert not Path("ran").exists()
+
+
+def shard_of_squares(out: Path, text: str) -> RanShard:
+    return run_shard(SQUARES, settings_of(SQUARES), out, read_shard(text), jobs=1)
+
+
+def test_shards_measure_each_point_once_and_merge_into_the_bytes_of_one_run(tmp_path: Path) -> None:
+    squares(tmp_path / "one")
+    calls.clear()
+    first = shard_of_squares(tmp_path / "parts", "1/2")
+    assert (first.points, first.measured, first.stored, first.total, first.stages_left) == (2, 2, 2, 3, True)
+    assert [path.name for path in (tmp_path / "parts").iterdir()] == ["points"]
+    second = shard_of_squares(tmp_path / "parts", "2/2")  # all points are there: a refined one, the other shard's
+    assert (second.points, second.measured, second.stored, second.total) == (1, 1, 3, 4)
+    again = shard_of_squares(tmp_path / "parts", "1/2")
+    assert (again.points, again.measured, again.stored, again.total, again.stages_left) == (3, 1, 4, 4, False)
+    assert sorted(point["x"] for point in calls) == [1, 2, 3, 30]
+    calls.clear()
+    squares(tmp_path / "parts", resume=True)
+    assert calls == []
+    assert files(tmp_path / "parts") == files(tmp_path / "one")
+
+
+def test_merging_measures_what_shards_left_out(tmp_path: Path) -> None:
+    squares(tmp_path / "one")
+    shard_of_squares(tmp_path / "parts", "2/3")
+    calls.clear()
+    squares(tmp_path / "parts", resume=True)
+    assert len(calls) == 3
+    assert files(tmp_path / "parts") == files(tmp_path / "one")
+
+
+@given(points=st.lists(st.dictionaries(st.text(max_size=3), st.integers())), count=st.integers(1, 12))
+def test_every_point_is_in_one_shard_and_shards_are_even(points: list[dict[str, int]], count: int) -> None:
+    shares = [Shard(index, count).share(points) for index in range(1, count + 1)]
+    together = [point for share in shares for point in share]
+    assert all(together.count(point) == 1 for point in points)
+    assert all(point in points for point in together)
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    assert [Shard(index, count).share(points[::-1]) for index in range(1, count + 1)] == shares
+
+
+def test_a_shard_says_how_many_points_there_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = f"study sweep --set vary.workers=2,4 --set vary.bandwidth=1Gbps --out {tmp_path} --jobs 1"
+    planned = run(capsys, f"{few} --shard 1/4 --dry-run")
+    assert "2 points, of which 0 are stored" in planned.out
+    first = run(capsys, f"{few} --shard 1/4")
+    assert first.out.splitlines() == [
+        "Shard 1/4 of sweep: 2 points, 2 of them simulated now.",
+        f"All shards: 2 of 6 points are stored in {str(tmp_path)!r}.",
+    ]
+    rest = run(capsys, f"{few} --shard 2/2 --json")
+    assert json.loads(rest.out) == {
+        "study": "sweep",
+        "shard": [2, 2],
+        "points": 3,
+        "measured": 3,
+        "stored": 5,
+        "total": 6,
+        "stages_left": False,
+    }
+    assert [path.name for path in tmp_path.iterdir()] == ["points"]

@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,8 +19,9 @@ import pytest
 
 from netsim._util.errors import NetsimError, UsageError
 from netsim.experiment.configuration import Experiment
-from netsim.study import Conclusion, Point, Settings, Study, run_study
-from tests.command import run
+from netsim.study_engine import Conclusion, Point, Settings, Study, run_study
+from netsim.study_engine.pool import _manager_quiet
+from tests.command import run, without_announcements
 
 calls: list[Point] = []
 
@@ -168,7 +170,9 @@ def limited(out: Path, most: int, *more: str) -> subprocess.CompletedProcess[str
     )
     sets = ["--set", "vary.workers=2,3", "--set", "vary.algorithm=gtopk", "--set", "vary.bandwidth=1Gbps"]
     command = [sys.executable, "-c", code, "study", "sweep", *sets, "--jobs", "1", "--out", str(out), *more]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    ran.stderr = without_announcements(ran.stderr)
+    return ran
 
 
 @pytest.mark.slow
@@ -197,7 +201,7 @@ def test_a_disk_that_gets_full_keeps_what_was_ready(tmp_path: Path, monkeypatch:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         write_atomically(path, text)
 
-    monkeypatch.setattr("netsim.study.store.write_atomically", until_full)
+    monkeypatch.setattr("netsim.study_engine.store.write_atomically", until_full)
     with pytest.raises(NetsimError, match="No space left on device; finished points are stored"):
         ran(tmp_path)
     monkeypatch.undo()
@@ -345,3 +349,23 @@ def test_any_value_for_any_option_is_used_or_refused(name: str) -> None:
         except NetsimError as error:
             said = str(error)
         assert "\n" not in said, value
+
+
+def test_only_the_key_error_of_a_cancelled_pool_stays_unseen(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[type[BaseException]] = []
+
+    def see(failure: threading.ExceptHookArgs) -> None:
+        seen.append(failure.exc_type)
+
+    def fail_in_thread(name: str, error: Exception) -> None:
+        failure = (type(error), error, None, threading.Thread(name=name))
+        threading.excepthook(threading.ExceptHookArgs(failure))
+
+    monkeypatch.setattr(threading, "excepthook", see)
+    with _manager_quiet():
+        fail_in_thread("ExecutorManagerThread", KeyError(1))
+        assert seen == []
+        fail_in_thread("ExecutorManagerThread", ValueError(1))
+        fail_in_thread("another", KeyError(1))
+        assert seen == [ValueError, KeyError]
+    assert threading.excepthook is see

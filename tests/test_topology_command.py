@@ -113,6 +113,20 @@ def test_what_is_exported_comes_back_the_same(tmp_path: Path, form: str, suffix:
         np.testing.assert_array_equal(before.first, after.first)
 
 
+def test_an_export_as_json_has_the_text_or_the_file_that_holds_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = "topology export ring --workers 3 --format graphml"
+    text = run(capsys, command).out
+    document = json.loads(run(capsys, f"{command} --json").out)
+    assert (document["format"], document["out"], document["text"]) == ("graphml", None, text.removesuffix("\n"))
+    assert (document["config"]["topology"], document["config"]["workers"]) == ("ring", 3)
+    file = tmp_path / "ring.graphml"
+    written = json.loads(run(capsys, f"{command} --json --out {file}").out)
+    assert (written["out"], written["text"]) == (str(file), None)
+    assert file.read_text() == text
+
+
 @pytest.mark.parametrize("form", ["star", "fat-tree:k=4", "torus:sides=3x3", "star:up=1Mbps,down=9Mbps"])
 def test_a_simgrid_platform_has_every_link_and_the_same_routes(capsys: pytest.CaptureFixture[str], form: str) -> None:
     ran = run(capsys, f"topology export {form} --format simgrid")
@@ -265,3 +279,13 @@ def test_wrong_use_is_one_line(capsys: pytest.CaptureFixture[str], arguments: st
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.count("\n") == 1
     assert said in ran.err
+
+
+@pytest.mark.parametrize("command", ["show", "placement --algorithm dense --elements 1000"])
+def test_an_option_that_the_network_does_not_use_is_noted(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    verb, _, more = command.partition(" ")
+    asked = f"topology {verb} tree:fan-out=4 --workers 8 {more}"
+    note = "--fan-out 3 changed nothing: only a tree without the key fan-out uses it."
+    assert note in run(capsys, f"{asked} --fan-out 3").out
+    assert json.loads(run(capsys, f"{asked} --fan-out 3 --json").out)["notes"] == [note]
+    assert json.loads(run(capsys, f"{asked} --json").out)["notes"] == []

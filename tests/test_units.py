@@ -310,7 +310,8 @@ def test_numbers_that_would_take_for_ever_or_are_none_are_refused_on_one_short_l
 @given(st.text())
 def test_a_number_that_is_read_is_what_decimal_says(text: str) -> None:
     """Plain ASCII digits alone: neither 1_000 nor digits of other scripts, which Python's own reading takes."""
-    for read, plain in ((read_whole, r"[+-]?\d{1,18}"), (read_number, r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")):
+    whole = r"[+-]?\d{1,18}((\.\d+)?[eE]\+?\d{1,2})?"
+    for read, plain in ((read_whole, whole), (read_number, r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")):
         value = read(text)
         if value is not None:
             assert re.fullmatch(plain, text.strip(), re.ASCII)
@@ -325,9 +326,23 @@ def test_what_is_no_plain_number(text: str) -> None:
     assert read_number(text) is None
 
 
-@pytest.mark.parametrize(("text", "value"), [("8", 8), ("-3", -3), (" 10 ", 10), ("+5", 5), ("007", 7)])
-def test_whole_numbers(text: str, value: int) -> None:
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        *(("8", 8), ("-3", -3), (" 10 ", 10), ("+5", 5), ("007", 7)),
+        *(("1e6", 10**6), ("25.6E+6", 25_600_000), ("-2e0", -2), ("999999999999999999", 10**18 - 1)),
+        *(("1.5e0", None), ("1e-3", None), ("1e18", None), ("1e99", None), ("1.0", None), ("1e", None)),
+    ],
+)
+def test_whole_numbers(text: str, value: int | None) -> None:
     assert read_whole(text) == value
+
+
+@given(st.integers(0, 10**18 - 1), st.integers(0, 17))
+def test_a_whole_number_may_be_written_with_a_power_of_ten(value: int, power: int) -> None:
+    """Exactly: a float would lose the last digits of 18."""
+    assert read_whole(str(value)) == value
+    assert read_whole(f"{value // 10**power}e{power}") == value // 10**power * 10**power
 
 
 @pytest.mark.parametrize(

@@ -66,19 +66,23 @@ QUANTITIES = [
     ("--merge-time nan", ["merge time 'nan'", "not finite"]),
 ]
 NAMES = [
-    ("--algorithm gtopkk", ["algorithm 'gtopkk'", "did you mean 'gtopk'?", "dense-tree"]),
+    ("--algorithm gtopkk", ["algorithm 'gtopkk'", "did you mean 'gtopk'?"]),
     ("--algorithm dense,gTop-k", ["'gTop-k'", "did you mean 'gtopk'?"]),
     ("--algorithm dense,", ["algorithm ''", "dense-tree"]),
     ("--topology tre", ["topology 'tre'", "did you mean 'tree'?", "star"]),
     ("--workload digits-mpl", ["workload 'digits-mpl'", "did you mean 'digits-mlp'?"]),
     ("--algorithm gtopk:residual=keep_at_merge", ["residual", "'keep_at_merge'", "did you mean 'keep-at-merge'?"]),
-    ("--algorithm topk:gather=bruk", ["gather 'bruk'", "did you mean 'bruck'?", "ring"]),
+    ("--algorithm topk:gather=bruk", ["gather of topk: 'bruk'", "did you mean 'bruck'?", "ring"]),
     ("--device cudaa", ["device 'cudaa'", "did you mean 'cuda'?", "cpu"]),
     ("--bandwith 1Gbps", ["--bandwith", "--bandwidth"]),
     ("--no-such-thing 1", ["--no-such-thing"]),
+    ("--algorithm diloco:h=0", ["h of diloco: 0 must be a whole number of at least 1, such as 500"]),
+    ("--algorithm qsgd:bits=9", ["bits of qsgd: 9 must be a whole number of 2 to 8", "write it like qsgd:bits=4"]),
+    ("--algorithm powersgd:rank=0", ["rank of powersgd: 0", "at least 1; write it like powersgd:rank=4"]),
+    ("--dtype fp8", ["unknown dtype 'fp8'; known: fp32, bf16, fp16; int8 and qsgd are algorithms"]),
     ("--gather bruck", ["--gather", "--algorithm topk:gather="]),
     ("--way messages", ["--way", "write --engine instead"]),
-    ("--algorithm topk:gather=doubling", ["gather 'doubling'", "called 'bruck' now"]),
+    ("--algorithm topk:gather=doubling", ["gather of topk: 'doubling'", "called 'bruck' now"]),
     ("--placement given", ["placement 'given'", "called 'rank-order' now"]),
     ("--engine messages", ["engine 'messages'", "called 'event' now"]),
     ("--algorithm dense --algorithm=topk", ["--algorithm was given 2 times", "with commas"]),
@@ -221,7 +225,7 @@ def test_so_many_workers_are_fine_without_data(capsys: pytest.CaptureFixture[str
 def test_an_out_that_could_not_be_written_is_refused_before_the_run(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("netsim.api.simulate_experiment", lambda *_: pytest.fail("it ran"))
+    monkeypatch.setattr("netsim.api.simulation.simulate_experiment", lambda *_: pytest.fail("it ran"))
     missing = tmp_path / "missing"
     assert repr(str(missing)) in refused(capsys, f"{TIMED} --out {missing / 'report.json'}", 2)
     assert repr(str(tmp_path)) in refused(capsys, f"{TIMED} --out {tmp_path}", 2)

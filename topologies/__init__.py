@@ -24,13 +24,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from netsim._util.errors import InfeasibleError, UsageError, unknown
+from netsim._util.options import several
 from netsim._util.user_code import blaming, imported, name_of_object, own_parts, plugins
 from netsim.network.graph import Graph, from_networkx
 from topologies import spec
 from topologies.builder import Shape, check_size
 from topologies.dragonfly import dragonfly
 from topologies.fat_tree import fat_tree
-from topologies.from_file import is_file, read_graph
+from topologies.from_file import is_file, is_matrix, read_draft, read_graph
 from topologies.machines import machines
 from topologies.star import parameter_server, star
 from topologies.torus import ring, torus
@@ -60,6 +61,11 @@ for _name, _found, _error in plugins("netsim.topologies"):
 spec.NAMES.update(TOPOLOGIES)
 _from_python: dict[str, Callable[..., Any]] = {}
 
+FILES = (
+    "FILE.json, FILE.graphml, FILE.gml, FILE.csv (sites), FILE.xml (SimGrid, SNDlib), FILE.yml (ASTRA-sim), "
+    "FILE.txt (HPCC)"
+)
+"""The files that are topologies, for the help."""
 STARS = ("star", "ps")
 """Topologies in which all links are alike if no key is given."""
 
@@ -72,14 +78,22 @@ def check_topology(topology: object) -> None:
     if is_own(topology):
         _arguments(topology)
         return
-    if is_file(name):
-        spec.arguments(topology, _of_file)
-        read_graph(Path(name))
+    if is_matrix(name):
+        _arguments(topology)
         return
+    if is_file(name):
+        read_graph(Path(name), hosts=spec.arguments(topology, _of_file).get("hosts"))
+        return
+    named = several(topology)
+    if len(named) > 1 and all(spec.name_of(each) in TOPOLOGIES for each in named):
+        raise UsageError(
+            f"topology {topology!r} names {len(named)} topologies, and a simulation has one; netsim recommend and "
+            "netsim.sweep take several"
+        )
     if name not in TOPOLOGIES:
         if name in UNUSABLE:
             raise UNUSABLE[name]
-        raise unknown("topology", name, [*TOPOLOGIES, "or a file: FILE.json, FILE.graphml, FILE.py:FUNCTION"])
+        raise unknown("topology", name, [*TOPOLOGIES, f"or a file: {FILES}, FILE.py:FUNCTION"])
     spec.arguments(topology, TOPOLOGIES[name])
 
 
@@ -111,8 +125,14 @@ def function_of(name: str) -> Callable[..., Any]:
 
 
 def _arguments(topology: str) -> dict[str, Any]:
-    """Return the keyword arguments of a topology's function."""
-    function = function_of(spec.name_of(topology))
+    """Return the keyword arguments of a topology's function; a file of sites is the matrix of ``wan``."""
+    name = spec.name_of(topology)
+    if is_matrix(name) and not is_own(topology):
+        values = spec.arguments(topology, wide_area)
+        if "matrix" in values:
+            raise UsageError(f"topology {topology!r} is a matrix, and another one was given; leave one out")
+        return {"matrix": Path(name)} | values
+    function = function_of(name)
     with blaming(f"topology {topology!r}", "the annotations of its function") if is_own(topology) else nullcontext():
         return spec.arguments(topology, function)
 
@@ -146,9 +166,9 @@ def build(topology: str, shape: Shape) -> Graph:
     """
     check_topology(topology)
     name = spec.name_of(topology)
-    if not is_own(topology) and is_file(name):
+    if not is_own(topology) and is_file(name) and not is_matrix(name):
         arguments = spec.arguments(topology, _of_file)
-        graph = read_graph(Path(name))
+        graph = read_graph(Path(name), shape, arguments.get("hosts"))
     else:
         arguments = _arguments(topology)
         keys = {key: value for key, value in arguments.items() if key != "hash"}
@@ -157,7 +177,7 @@ def build(topology: str, shape: Shape) -> Graph:
             if is_own(topology):
                 graph = _built_by_user(topology, function_of(name), shape, keys)
             else:
-                graph = TOPOLOGIES[name](shape, **keys)
+                graph = TOPOLOGIES["wan" if is_matrix(name) else name](shape, **keys)
         except InfeasibleError as error:
             raise InfeasibleError(f"topology {topology!r}: {error}") from None
     return replace(graph, hash_seed=arguments.get("hash", 0))
@@ -189,7 +209,15 @@ def taken(topology: str) -> Taken:
     check_topology(topology)
     if is_own(topology):
         return _taken.__wrapped__(topology)  # its function may change
-    return Taken(False, False) if is_file(spec.name_of(topology)) else _taken(topology)
+    if is_file(name := spec.name_of(topology)) and not is_matrix(name):
+        return Taken(of_routers(topology), of_routers(topology))
+    return _taken(topology)
+
+
+def of_routers(topology: str) -> bool:
+    """Return whether a topology is a file of routers, to which hosts are attached."""
+    name = spec.name_of(topology)
+    return not is_own(topology) and is_file(name) and not is_matrix(name) and read_draft(Path(name)).routers
 
 
 @functools.lru_cache(maxsize=256)
@@ -208,7 +236,7 @@ def servers_of(topology: str) -> int:
     name = spec.name_of(topology)
     if is_own(topology):
         return len(build(topology, Shape(1)).servers)
-    if is_file(name):
+    if is_file(name) and not is_matrix(name):
         return len(read_graph(Path(name)).servers)
     if name != "ps":
         return 0
@@ -216,5 +244,5 @@ def servers_of(topology: str) -> int:
     return servers
 
 
-def _of_file(shape: Shape) -> None:
-    """Declare the keys of a network from a file: none but `hash`."""
+def _of_file(shape: Shape, hosts: spec.Count | None = None) -> None:
+    """Declare the keys of a network from a file: `hash`, and `hosts` at every router of a file of routers."""

@@ -1,4 +1,4 @@
-"""Reads networks from files: networkx node-link JSON, and GraphML.
+"""Reads networks from files, whose ending names their format; :mod:`topologies.formats` has one module a format.
 
 The whole file is checked when it is read. An error names the file, the node or edge, and the value.
 """
@@ -6,24 +6,67 @@ The whole file is checked when it is read. An error names the file, the node or 
 from __future__ import annotations
 
 import functools
-import io
-import json
-import math
-import warnings
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
-from netsim._util.errors import UsageError, check_file_name, shown, unreadable
+from netsim._util.errors import InfeasibleError, UsageError, check_file_name, unreadable
 from netsim._util.storage import content_of
-from netsim._util.units import read_number
-from netsim.network.graph import Graph, from_networkx
+from netsim.network.graph import Graph
+from topologies.builder import Shape
+from topologies.formats.draft import Draft, completed
 
-if TYPE_CHECKING:
-    import networkx as nx
+T = TypeVar("T")
 
-SUFFIXES = (".json", ".graphml")
+
+def _node_link(content: bytes, origin: str) -> Draft:
+    from topologies.formats.node_link import read
+
+    return read(content, origin)
+
+
+def _graphml(content: bytes, origin: str) -> Draft:
+    from topologies.formats.graphml import read
+
+    return read(content, origin)
+
+
+def _gml(content: bytes, origin: str) -> Draft:
+    from topologies.formats.gml import read
+
+    return read(content, origin)
+
+
+def _hpcc(content: bytes, origin: str) -> Draft:
+    from topologies.formats.hpcc import read
+
+    return read(content, origin)
+
+
+def _xml(content: bytes, origin: str) -> Draft:
+    from topologies.formats.xml_root import read
+
+    return read(content, origin)
+
+
+def _astra_sim(content: bytes, origin: str) -> Draft:
+    from topologies.formats.astra_sim import read
+
+    return read(content, origin)
+
+
+READERS: dict[str, Callable[[bytes, str], Draft]] = {
+    ".json": _node_link,
+    ".graphml": _graphml,
+    ".gml": _gml,
+    ".txt": _hpcc,
+    ".xml": _xml,
+    ".yml": _astra_sim,
+    ".yaml": _astra_sim,
+}
+"""What reads files of an ending. Each imports its module when it is called, for some need large libraries."""
+MATRIX = ".csv"
+"""The ending of a matrix of sites, which is a ``wan:matrix=FILE``."""
 
 
 def is_file(name: str) -> bool:
@@ -31,16 +74,22 @@ def is_file(name: str) -> bool:
     return "/" in name or "\\" in name or has_ending(name)
 
 
+def is_matrix(name: str) -> bool:
+    """Return whether a topology's name is the name of a file with a matrix of sites."""
+    return Path(name).suffix.lower() == MATRIX
+
+
 def has_ending(name: str) -> bool:
-    """Return whether a name has the suffix of a network file, also of one that netsim does not read."""
-    return Path(name).suffix.lower() in (*SUFFIXES, ".xml", ".gml", ".yaml", ".yml")
+    """Return whether a name has the ending of a network file."""
+    return Path(name).suffix.lower() in (*READERS, MATRIX)
 
 
-def read_graph(path: Path) -> Graph:
-    """Return the network in a file; raise UsageError for a file that cannot be read or is no network."""
+def read_draft(path: Path) -> Draft:
+    """Return the network in a file as the file describes it; raise UsageError for a file that is none."""
     check_file_name("topology", path)
-    if path.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"topology {str(path)!r}: expected a file that ends in {' or '.join(SUFFIXES)}")
+    if path.suffix.lower() not in READERS:
+        endings = ", ".join([*READERS, MATRIX])
+        raise UsageError(f"topology {str(path)!r}: expected a file that ends in one of {endings}")
     try:
         facts = path.stat()
     except (OSError, ValueError) as error:  # ValueError: a name with a NUL
@@ -49,113 +98,43 @@ def read_graph(path: Path) -> Graph:
 
 
 @functools.lru_cache(maxsize=4)
-def _read(path: Path, changed_ns: int, size: int) -> Graph:
+def _read(path: Path, changed_ns: int, size: int) -> Draft:
     origin = f"topology {str(path)!r}: "
     content = content_of(path, f"topology {str(path)!r}")
-    read = _from_json if path.suffix.lower() == ".json" else _from_graphml
-    graph = read(content, origin)
-    if not any(data.get("kind") == "host" and data.get("role") != "server" for _, data in graph.nodes(data=True)):
+    draft = _named(origin, READERS[path.suffix.lower()], content)
+    kinds = (data for _, data in draft.graph.nodes(data=True))
+    if not draft.routers and not any(data.get("kind") == "host" and data.get("role") != "server" for data in kinds):
         raise UsageError(f"{origin}there is no host; give the nodes that compute a kind of 'host'")
-    return from_networkx(graph, origin)
+    return draft
 
 
-def _from_json(content: bytes, origin: str) -> nx.Graph[Any]:
-    import networkx as nx
+@functools.lru_cache(maxsize=4)
+def _completed(draft: Draft, bandwidth_bps: int, latency_s: float, hosts: int | None, origin: str) -> Graph:
+    return _named(origin, completed, draft, Shape(1, bandwidth_bps, latency_s), hosts)
 
+
+def _named(origin: str, function: Callable[..., T], *arguments: Any) -> T:
+    """Return what a function of a file returns; an error about its size names the file, as all its other errors do."""
     try:
-        document = json.loads(content, object_pairs_hook=_once)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{origin}not JSON: {error}") from None
-    if not isinstance(document, dict) or not isinstance(document.get("nodes"), list):
-        raise UsageError(f"{origin}expected an object with 'nodes' and 'edges', as networkx.node_link_data makes it")
-    edges = document.get("edges", document.get("links"))
-    if not isinstance(edges, list):
-        raise UsageError(f"{origin}'edges' {edges!r} must be a list of edges")
-    graph: nx.Graph[Any] = nx.DiGraph() if document.get("directed") else nx.Graph()
-    for number, node in enumerate(document["nodes"]):
-        if not isinstance(node, dict) or not isinstance(node.get("id"), str | int):
-            raise UsageError(f"{origin}node number {number} {shown(node)} must be an object with an 'id'")
-        name = _name(node["id"], origin)
-        if name in graph:
-            raise UsageError(f"{origin}node {name!r} is there twice; give every node an id of its own")
-        graph.add_node(name)
-        graph.nodes[name].update(_finite(node, ("id",), f"{origin}node {name!r}"))
-    for number, edge in enumerate(edges):
-        if not isinstance(edge, dict) or not {"source", "target"} <= edge.keys():
-            raise UsageError(f"{origin}edge number {number} {shown(edge)} must be an object with 'source' and 'target'")
-        ends = [str(edge["source"]), str(edge["target"])]
-        for end in ends:
-            if end not in graph:
-                raise UsageError(f"{origin}link {ends[0]}→{ends[1]}: there is no node {end!r}")
-        _check_new(graph.has_edge(*ends), ends[0], ends[1], origin)
-        graph.add_edge(*ends)
-        graph.edges[ends[0], ends[1]].update(_finite(edge, ("source", "target"), f"{origin}link {ends[0]}→{ends[1]}"))
-    return graph
+        return function(*arguments, origin)
+    except InfeasibleError as error:
+        raise InfeasibleError(f"{origin}{error}") from None
 
 
-def _finite(element: dict[str, Any], ids: tuple[str, ...], where: str) -> dict[str, Any]:
-    """Return the attributes of a node or an edge; raise UsageError for NaN, which Python's JSON parser accepts."""
-    attributes = {key: value for key, value in element.items() if key not in ids}
-    for key, value in attributes.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UsageError(f"{where}: {key} {value!r} is not finite; write a number")
-    return attributes
+def read_graph(path: Path, shape: Shape | None = None, hosts: int | None = None) -> Graph:
+    """Return the network in a file.
 
+    Parameters
+    ----------
+    shape
+        The bandwidth and latency of links for which the file says nothing; the defaults if None.
+    hosts
+        How many hosts to attach to every router of a file that has routers only; 1 if None.
 
-def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a JSON object; raise ValueError for a key given twice, of which Python's parser keeps the last."""
-    members: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in members:
-            raise ValueError(f"the key {key!r} is there twice in one object")
-        members[key] = value
-    return members
-
-
-def _from_graphml(content: bytes, origin: str) -> nx.Graph[Any]:
-    """Read GraphML; a file with entities or a document type is refused before networkx parses it."""
-    from xml.etree.ElementTree import ParseError
-
-    import networkx as nx
-    from defusedxml import DefusedXmlException
-    from defusedxml.ElementTree import fromstring
-
-    try:
-        root = fromstring(content, forbid_dtd=True)
-        with warnings.catch_warnings(action="error"):  # networkx warns where it guesses, for example a type
-            graph: nx.Graph[Any] = nx.read_graphml(io.BytesIO(content))
-    except DefusedXmlException:
-        raise UsageError(f"{origin}it declares a document type or entities, which are not read; remove them") from None
-    except (ParseError, nx.NetworkXError, ValueError, LookupError, TypeError, AttributeError, Warning) as error:
-        raise UsageError(f"{origin}not GraphML: {error}") from None
-    counts = Counter(element.get("id") for element in root.iter() if element.tag.rpartition("}")[2] == "node")
-    for name, count in counts.items():
-        if count > 1:
-            raise UsageError(f"{origin}node {name!r} is there twice; give every node an id of its own")
-    for node in graph:
-        _name(node, origin)
-    seen: set[Any] = set()
-    for source, target in graph.edges():
-        pair = (source, target) if graph.is_directed() else frozenset((source, target))
-        _check_new(pair in seen, source, target, origin)
-        seen.add(pair)
-    for data in (*(data for _, data in graph.nodes(data=True)), *(data for _, _, data in graph.edges(data=True))):
-        # Some programs write numbers as text.
-        for key in ("bandwidth_bps", "latency_s"):
-            if isinstance(data.get(key), str) and (value := read_number(data[key])) is not None:
-                data[key] = value
-    return nx.DiGraph(graph) if graph.is_directed() else nx.Graph(graph)
-
-
-def _name(name: object, origin: str) -> str:
-    text = str(name)
-    if not text or not text.isprintable():
-        raise UsageError(f"{origin}node {text!r}: a node's id must be printable text")
-    return text
-
-
-def _check_new(there: bool, source: str, target: str, origin: str) -> None:
-    if source == target:
-        raise UsageError(f"{origin}link {source}→{target}: a node is not linked to itself; remove it")
-    if there:
-        raise UsageError(f"{origin}link {source}→{target} is there twice; add up what the two can carry")
+    Raises
+    ------
+    UsageError
+        For a file that cannot be read or is no network.
+    """
+    shape = Shape(1) if shape is None else shape
+    return _completed(read_draft(path), shape.bandwidth_bps, shape.latency_s, hosts, f"topology {str(path)!r}: ")

@@ -1,4 +1,4 @@
-"""Names for the types of arrays."""
+"""Arrays of whole numbers."""
 
 from typing import TypeAlias
 
@@ -7,3 +7,8 @@ import numpy.typing as npt
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
 """Whole numbers: ranks, bytes, picoseconds."""
+
+
+def repeats(numbers: IntArray) -> bool:
+    """Return whether a number, at least 0, occurs more than once."""
+    return bool((np.bincount(numbers) > 1).any())

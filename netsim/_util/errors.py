@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 
@@ -38,6 +38,10 @@ class IncompleteError(NetsimError):
     def __init__(self, message: str, report: Any) -> None:
         super().__init__(message)
         self.report = report
+
+
+class UnconcludedError(IncompleteError, InterruptedRunError):
+    """The user stopped the computation of the conclusion; the report has all results."""
 
 
 class UnwrittenError(IncompleteError):
@@ -116,6 +120,18 @@ def in_one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text_of(error)}".removesuffix(": ")
 
 
+def or_why_not(what: str, sentences: Callable[[], list[str]]) -> list[str]:
+    """Return the sentences, or one that says why there are none: results outlive any fault of their summary."""
+    try:
+        return sentences()
+    except Exception as error:
+        import logging
+
+        logging.getLogger(__name__).debug("the %s could not be computed", what, exc_info=error)
+        why = str(error) if isinstance(error, NetsimError) else in_one_line(error)
+        return [f"The {what} could not be computed: {why}."]
+
+
 def check_file_name(what: str, name: object) -> None:
     """Raise UsageError for a name that no file can have; such names come from Python and TOML."""
     if not isinstance(name, str | os.PathLike):
@@ -149,6 +165,10 @@ def check_digits(name: str, value: object) -> None:
         raise UsageError(f"{name} has more digits than can be written; give a number of at most 300 digits") from None
 
 
+MANY = 20
+"""The most choices that an error lists beside a suggestion."""
+
+
 def suggestion(value: str, choices: Iterable[str]) -> str:
     """Return a hint at the choice closest to `value`, or an empty string.
 
@@ -162,16 +182,24 @@ def suggestion(value: str, choices: Iterable[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
-def check_choice(kind: str, value: object, choices: Iterable[str]) -> None:
-    """Raise UsageError unless `value` is one of the `choices`; `kind` is the name of the option."""
+def check_choice(kind: str, value: object, choices: Iterable[str], hint: str = "") -> None:
+    """Raise UsageError, which ends with the `hint`, unless `value` is one of the `choices` of the option `kind`."""
     choices = list(choices)
     if not isinstance(value, str):
         raise UsageError(f"{kind} {shown(value)} must be a name; known: {', '.join(choices)}")
     if value not in choices:
-        raise unknown(kind, value, choices)
+        raise unknown(kind, value, choices, hint)
 
 
-def unknown(kind: str, value: str, choices: Iterable[str]) -> UsageError:
-    """Return the error for a `value` that is not one of the `choices`."""
+def unknown(kind: str, value: str, choices: Iterable[str], hint: str = "") -> UsageError:
+    """Return the error for a `value` that is not one of the `choices`; many are left out if one of them is close.
+
+    A `hint` stands in the place of a suggestion.
+
+    >>> unknown("bits", "fp8", ["fp16", "bf16"], "int8 is an algorithm").args[0]
+    "unknown bits 'fp8'; known: fp16, bf16; int8 is an algorithm"
+    """
     choices = list(choices)
-    return UsageError(f"unknown {kind} {value!r}{suggestion(value, choices)}; known: {', '.join(choices)}")
+    close = "" if hint else suggestion(value, choices)
+    known = f"known: {', '.join(choices)}" if not close or len(choices) <= MANY else ""
+    return UsageError("; ".join(filter(None, [f"unknown {kind} {value!r}{close}", known, hint])))

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 TYPE_CHECKING = False  # typing itself takes time to import
@@ -19,18 +19,51 @@ if TYPE_CHECKING:
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 AGAIN_S = 0.02
-"""Seconds until a lost interrupt is sent again. One is lost in code that cannot raise, such as ``__del__``."""
+"""Seconds until a lost interrupt is sent again.
+
+One is lost in code that cannot raise, such as ``__del__``, and in libraries that take it for a failed import.
+"""
+IMPORTS = "<frozen importlib._bootstrap>"
 
 
 class Interrupts:
-    """A signal handler that raises KeyboardInterrupt, and keeps the numbers of the signals in `came`."""
+    """A signal handler that raises KeyboardInterrupt, and keeps the numbers of the signals in `came`.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    block
+        Frame of the code that is interrupted. Imports below it go on only if a library has caught the exception; the
+        signal is then sent again.
+    """
+
+    def __init__(self, block: FrameType) -> None:
         self.came: list[int] = []
+        self.block: FrameType | None = block
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         self.came.append(number)
+        if importing := [each for each in self._stack(frame) if each.f_code.co_filename == IMPORTS]:
+            _soon(self._unless_left, importing[-1], number)
         raise KeyboardInterrupt
+
+    def _stack(self, frame: FrameType | None) -> Iterator[FrameType]:
+        """Yield a frame and its callers, up to the block."""
+        while frame is not None and frame is not self.block:
+            yield frame
+            frame = frame.f_back
+
+    def _unless_left(self, importing: FrameType, number: int) -> None:
+        """Send a signal again if the main thread is still importing."""
+        now = sys._current_frames().get(threading.main_thread().ident or 0)
+        if any(each is importing for each in self._stack(now)):
+            os.kill(os.getpid(), number)
+
+
+def _soon(function: Callable[..., None], *arguments: Any) -> None:
+    """Call a function from another thread after a moment."""
+    timer = threading.Timer(AGAIN_S, function, arguments)
+    timer.daemon = True
+    timer.start()
 
 
 @contextmanager
@@ -39,7 +72,7 @@ def ended_politely(*, last: bool = False) -> Iterator[Interrupts]:
 
     With `last`, the process ends after the block, and a signal that comes then kills it without a message.
     """
-    interrupts = Interrupts()
+    interrupts = Interrupts(sys._getframe(2))  # past this generator and contextlib
     before = {number: handler for number, handler in _heeded().items() if not isinstance(handler, Interrupts)}
     for number in before:
         signal.signal(number, interrupts)
@@ -47,9 +80,7 @@ def ended_politely(*, last: bool = False) -> Iterator[Interrupts]:
 
     def lost(unraisable: Any) -> None:
         if interrupts.came and issubclass(unraisable.exc_type, KeyboardInterrupt):
-            again = threading.Timer(AGAIN_S, os.kill, (os.getpid(), interrupts.came[-1]))
-            again.daemon = True
-            again.start()
+            _soon(os.kill, os.getpid(), interrupts.came[-1])
         else:
             hook(unraisable)
 
@@ -58,6 +89,7 @@ def ended_politely(*, last: bool = False) -> Iterator[Interrupts]:
     try:
         yield interrupts
     finally:
+        interrupts.block = None
         sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if last else handler)

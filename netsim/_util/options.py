@@ -3,7 +3,7 @@
     fan_out: int = option(8, Whole(2), "Children of a switch in a tree.")
 
 The declaration holds the default, the help text, and a :class:`Kind`, which reads values and checks them. The command
-line, ``netsim.simulate(**options)``, TOML files, the README's table, and ``--algorithm NAME:key=value`` read the same
+line, ``netsim.simulate(**options)``, TOML files, docs/options.md, and ``--algorithm NAME:key=value`` read the same
 declarations.
 """
 
@@ -13,16 +13,29 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
-from netsim._util.errors import UsageError, check_choice, shown, unknown
-from netsim._util.units import SIZE, parse_bandwidth, parse_duration, parse_size, read_number, read_whole
+from netsim._util.errors import UsageError, check_choice, check_digits, shown, unknown
+from netsim._util.units import (
+    BANDWIDTH,
+    SIZE,
+    in_python,
+    parse_bandwidth,
+    parse_duration,
+    parse_size,
+    read_number,
+    read_whole,
+)
+
+BIT_RATES = {unit: size for unit, size in BANDWIDTH.items() if unit.endswith("bps")}
 
 
 class Kind:
     """A kind of value that options take."""
 
     metavar = "TEXT"
+    in_python = "str"
+    """The type of its values in Python, in words."""
 
     def parse(self, text: str) -> Any:
         """Return the value of a text on the command line; a UsageError for a wrong text omits the option's name."""
@@ -37,15 +50,20 @@ class Kind:
         return str(value)
 
 
+MOST_WHOLE = 2**63 - 1
+"""The greatest whole number of an option that has no limit of its own."""
+
+
 @dataclass(frozen=True)
 class Whole(Kind):
-    """A whole number of at least `least` and at most `most`, a limit that `limit` puts in words, like `example`."""
+    """A whole number of `least` to `most`, like `example`; `limit` explains `most` in words if it needs a reason."""
 
     least: int = 0
-    most: int = 2**63 - 1
-    limit: str = "less than 2⁶³"
+    most: int = MOST_WHOLE
+    limit: str = ""
     example: str = ""
     metavar = "N"
+    in_python = "int"
 
     def parse(self, text: str) -> int:
         """Return the whole number that a text represents."""
@@ -55,12 +73,27 @@ class Whole(Kind):
 
     def read(self, name: str, value: Any) -> int:
         """Return the number, if it lies between the limits."""
-        if isinstance(value, bool) or not isinstance(value, int) or value < self.least:
-            example = f", such as {self.example}" if self.example else ""
-            raise UsageError(f"{name} {shown(value)} must be a whole number of at least {self.least}{example}")
-        if value > self.most:
-            raise UsageError(f"{name} {shown(value)} must be {self.limit}")
-        return value
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if whole and self.least <= value <= self.most:
+            return int(value)
+        if self.most < MOST_WHOLE and not self.limit:
+            expected = f"a whole number of {self.least} to {self.most}"
+        elif whole and value > self.most:
+            expected = self.limit or "less than 2⁶³"
+        else:
+            expected = f"a whole number of at least {self.least}"
+        example = f", such as {self.example}" if self.example else ""
+        raise UsageError(f"{name} {shown(value)} must be {expected}{example}")
+
+
+def shortest(value: float) -> str:
+    """Return the shortest text that is read as `value`.
+
+    >>> shortest(2.0), shortest(1 / 3)
+    ('2', '0.3333333333333333')
+    """
+    short = f"{value:g}"
+    return short if float(short) == value else repr(float(value))
 
 
 @dataclass(frozen=True)
@@ -70,6 +103,7 @@ class Number(Kind):
     holds: Callable[[float], bool] = lambda value: 0 < value < math.inf
     expected: str = "finite and more than zero, such as 0.1"
     metavar = "X"
+    in_python = "float"
 
     def parse(self, text: str) -> float:
         """Return the number that a text represents; :meth:`read` refuses infinities and NaN."""
@@ -89,7 +123,7 @@ class Number(Kind):
 
     def write(self, value: float) -> str:
         """Return the number in its shortest form."""
-        return f"{value:g}"
+        return shortest(value)
 
 
 @dataclass(frozen=True)
@@ -97,6 +131,7 @@ class OnOff(Kind):
     """True or False; on the command line it is given without a value."""
 
     metavar = "true|false"
+    in_python = "bool"
 
     def parse(self, text: str) -> bool:
         """Return the truth value that a text represents."""
@@ -117,16 +152,20 @@ class OnOff(Kind):
 
 @dataclass(frozen=True)
 class Choice(Kind):
-    """One of several names, mostly those of a registry; `earlier` has the present name of names of earlier versions."""
+    """One of several names, mostly those of a registry.
+
+    `earlier` has the present name of names of earlier versions; `hint` says where to find what is not one of the names.
+    """
 
     names: Collection[str]
     earlier: Mapping[str, str] = field(default_factory=dict)
+    hint: str = ""
 
     def read(self, name: str, value: Any) -> str:
         """Return the name, if it is one of `names`."""
         if isinstance(value, str) and value in self.earlier:
             raise UsageError(f"{name} {value!r} is called {self.earlier[value]!r} now; write {self.earlier[value]}")
-        check_choice(name, value, self.names)
+        check_choice(name, value, self.names, self.hint)
         return str(value)
 
 
@@ -151,9 +190,15 @@ class Text(Kind):
 class Bandwidth(Kind):
     """A text such as ``1Gbps``, or a number of bit/s."""
 
+    in_python = "str, or a number of bit/s"
+
     def read(self, name: str, value: Any) -> int:
         """Return the bandwidth in bit/s."""
         return parse_bandwidth(value, name)
+
+    def write(self, value: int) -> str:
+        """Return the shortest text of the bandwidth."""
+        return min((f"{value // size}{unit}" for unit, size in BIT_RATES.items() if value % size == 0), key=len)
 
 
 @dataclass(frozen=True)
@@ -161,6 +206,7 @@ class Duration(Kind):
     """A text such as ``50us``, or a number of seconds; with `zero` it may be zero."""
 
     zero: bool = True
+    in_python = "str, or a number of seconds"
 
     def read(self, name: str, value: Any) -> float:
         """Return the duration in seconds."""
@@ -168,7 +214,7 @@ class Duration(Kind):
 
     def write(self, value: float) -> str:
         """Return the duration in seconds, with the unit."""
-        return f"{value:g}s"
+        return f"{shortest(value)}s"
 
 
 @dataclass(frozen=True)
@@ -177,6 +223,7 @@ class Size(Kind):
 
     words: tuple[str, ...] = ()
     metavar = "SIZE"
+    in_python = "str, or a number of bytes"
 
     def read(self, name: str, value: Any) -> int | str:
         """Return the size in bytes, or the word."""
@@ -192,9 +239,78 @@ class Size(Kind):
         return min((f"{value // size}{unit}" for unit, size in SIZE.items() if value % size == 0), key=len)
 
 
+@dataclass(frozen=True)
+class FilePath(Kind):
+    """The path of a file or folder."""
+
+    metavar: str = "FILE"
+    in_python = "str or Path"
+
+    def read(self, name: str, value: Any) -> str:
+        """Return the path as text."""
+        path = in_python(value)
+        if not isinstance(path, str) or not path:
+            raise UsageError(f"{name} {shown(value)} must be the path of a {self.metavar.lower()}")
+        return path
+
+
+@dataclass(frozen=True)
+class Share(Kind):
+    """A number of more than zero, or a text such as ``10%``."""
+
+    metavar = "X%"
+    in_python = "str, or a number"
+
+    def read(self, name: str, value: Any) -> float:
+        """Return the number; 10 % is 0.1."""
+        number = value
+        if isinstance(value, str):
+            number = read_number(value.strip().removesuffix("%"))
+            if number is not None and value.strip().endswith("%"):
+                number /= 100
+        if not (is_number(number) and 0 < number < math.inf):
+            raise UsageError(f"{name} {shown(value)} must be more than zero; write it like 10% or 0.1")
+        return float(number)
+
+    def write(self, value: float) -> str:
+        """Return the number in percent."""
+        return f"{100 * value:g}%"
+
+
+@dataclass(frozen=True)
+class Several(Kind):
+    """Several values of one kind: text with commas between, one value, or a list of values."""
+
+    kind: Kind
+
+    @property
+    def in_python(self) -> str:  # type: ignore[override]
+        """The type of one value, or of a list of them."""
+        return f"{self.kind.in_python}, or a list of them"
+
+    def read(self, name: str, value: Any) -> tuple[Any, ...]:
+        """Return the values, which may be none; raise UsageError for one that is unusable."""
+        if isinstance(value, str):
+            value = [self._parse(name, text) for text in several(value) if text]
+        return tuple(self.kind.read(name, each) for each in (value if isinstance(value, list | tuple) else [value]))
+
+    def _parse(self, name: str, text: str) -> Any:
+        try:
+            return self.kind.parse(text)
+        except UsageError as error:
+            raise UsageError(f"{name} {error}") from None
+
+    def write(self, value: tuple[Any, ...]) -> str:
+        """Return the values with commas between."""
+        return ",".join(map(self.kind.write, value))
+
+
 def is_number(value: object) -> bool:
     """Return whether a value is a number that floating point can represent, including infinities and NaN."""
     return isinstance(value, float) or (type(value) is int and abs(value) < 2**1000)
+
+
+DeclarationT = TypeVar("DeclarationT")
 
 
 @dataclass(frozen=True)
@@ -210,11 +326,13 @@ class Option:
     help
         Its effect, in a sentence or two. ``{choices}`` stands for the names that `kind` takes.
     otherwise
-        The default in words, for the help and the README, where `default` does not say it.
+        The default in words, for the help and docs/options.md, where `default` does not say it.
     name
         The name under which the option is given, with underscores.
     title
         The name in error messages, where it is not `name` with dashes.
+    common
+        Whether the help shows the option first, because most users need it.
     """
 
     kind: Kind
@@ -223,6 +341,7 @@ class Option:
     otherwise: str = ""
     name: str = ""
     title: str = ""
+    common: bool = False
 
     @property
     def flag(self) -> str:
@@ -259,7 +378,7 @@ class Option:
         return self.kind.read(self.title or self.key, value)
 
 
-def option(default: Any, kind: Kind, help: str, **others: str) -> Any:  # noqa: A002
+def option(default: Any, kind: Kind, help: str, **others: Any) -> Any:  # noqa: A002
     """Return a dataclass's field that declares an option; see :class:`Option`."""
     return field(default=default, metadata={"option": Option(kind, default, help, **others)})
 
@@ -280,8 +399,48 @@ def read_fields(declaration: Any) -> None:
             object.__setattr__(declaration, name, read)
 
 
-def key_values(what: str, text: str, options: Mapping[str, Option]) -> dict[str, Any]:
-    """Return the values in ``key=value,key=value``, by option name; raise UsageError naming `what` and the key."""
+def from_options(cls: Callable[..., DeclarationT], given: Mapping[str, Any]) -> DeclarationT:
+    """Return a dataclass of options from values by the options' names; None counts as not given.
+
+    Raises
+    ------
+    UsageError
+        For an unknown option, or a value that it cannot have.
+    """
+    field_of = {each.name: name for name, each in declared(cls).items()}
+    values: dict[str, Any] = {}
+    for name, value in given.items():
+        if name not in field_of:
+            raise unknown("option", name, field_of)
+        if value is not None:
+            check_digits(name.replace("_", "-"), value)
+            values[field_of[name]] = in_python(value)
+    return cls(**values)
+
+
+def as_written(declaration: Any) -> dict[str, Any]:
+    """Return the options of a dataclass by name, as JSON has them: numbers, booleans, None, or text as people write it.
+
+    :func:`from_options` reads them again.
+    """
+    plain = (Whole, Number, OnOff)
+    cls: Any = type(declaration)
+    values = [(each, getattr(declaration, name)) for name, each in declared(cls).items()]
+    return {
+        each.name: value if value is None or isinstance(each.kind, plain) else each.kind.write(value)
+        for each, value in values
+    }
+
+
+def key_values(owner: str, text: str, options: Mapping[str, Option]) -> dict[str, Any]:
+    """Return the values in an algorithm's ``key=value,key=value``, by option name.
+
+    Raises
+    ------
+    UsageError
+        With the key, and the algorithm `owner`, for a text or value that is unusable.
+    """
+    what = f"algorithm {owner!r}"
     found: dict[str, Any] = {}
     for item in text.split(",") if text else []:
         key, _, written = (part.strip() for part in item.partition("="))
@@ -297,8 +456,19 @@ def key_values(what: str, text: str, options: Mapping[str, Option]) -> dict[str,
             found[name] = options[name].kind.parse(written)
         except UsageError as error:
             raise UsageError(f"{what}, {key}: {error}") from None
-        found[name] = options[name].read(found[name])
+        found[name] = _read_of(owner, options[name], found[name])
     return found
+
+
+def _read_of(owner: str, each: Option, value: Any) -> Any:
+    """Return a value of an algorithm's option; an error names the algorithm, and shows how the option is written."""
+    try:
+        return each.kind.read(f"{each.key} of {owner}:", value)
+    except UsageError as error:
+        if each.default is None or isinstance(each.kind, Choice):  # whose error has the names
+            raise
+        usual = each.kind.write(each.default)
+        raise UsageError(f"{error}; write it like {owner}:{each.key}={usual}") from None
 
 
 def several(text: str) -> list[str]:

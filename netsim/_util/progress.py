@@ -11,3 +11,7 @@ OnPoint = Callable[[int, int], None]
 
 def ignore(algorithm: str, step: int) -> None:
     """Report no progress."""
+
+
+def ignore_points(known: int, total: int) -> None:
+    """Report no progress."""

@@ -123,6 +123,8 @@ def check_folder(name: str, path: Path) -> None:
             _check_can_hold(name, path, path)
     except NotADirectoryError:
         raise UsageError(f"{name} {str(path)!r} is a file, or in one; name a folder") from None
+    except UsageError:
+        raise  # it is a ValueError too, and its message is complete
     except (OSError, ValueError) as error:
         raise UsageError(f"{name} {str(path)!r} cannot be a folder: {reason_of(error)}; name another one") from None
 

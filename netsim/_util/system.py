@@ -1,7 +1,6 @@
 """The machine and the Python installation: versions and hardware for reports, memory, processors, child processes.
 
-:func:`resolve_device` finds the device that computes gradients, :func:`one_thread_each` sets the number of threads
-there.
+:func:`one_thread_each` sets the number of threads of torch's operators.
 """
 
 from __future__ import annotations
@@ -10,8 +9,8 @@ import ctypes
 import gc
 import os
 import platform
-import re
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import PackageNotFoundError
@@ -20,7 +19,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from netsim._util.errors import InfeasibleError, UsageError, suggestion
+from netsim._util.device import gpu_facts
+from netsim._util.errors import InfeasibleError
 from netsim._util.units import format_bytes
 
 DISTRIBUTION = "netsim-dsgd"
@@ -87,27 +87,61 @@ def environment(device: str | None) -> dict[str, Any]:
         facts |= {
             "torch": torch.__version__,
             "device": device,
-            "device_name": torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.machine(),
+            "device_name": platform.machine(),
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+            **gpu_facts(device),
         }
     return facts
 
 
+class _CollectorSettings:
+    """What simulations change of the garbage collector: the first to begin changes it, the last to end restores it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self._simulations = 0
+        self._before: tuple[int, int, int] | None = None
+
+    def begin(self) -> None:
+        """Set objects aside, unless another simulation, or the caller of this one, has done so."""
+        with self.lock:
+            self._simulations += 1
+            if self._simulations == 1 and not gc.get_freeze_count():
+                self._before = gc.get_threshold()
+                gc.freeze()
+                gc.set_threshold(NEW_OBJECTS, *self._before[1:])
+
+    def end(self) -> None:
+        """Restore the collector after the last simulation."""
+        with self.lock:
+            self._simulations -= 1
+            if self._simulations == 0 and self._before is not None:
+                gc.unfreeze()
+                gc.set_threshold(*self._before)
+                self._before = None
+
+
+_collector = _CollectorSettings()
+if hasattr(os, "register_at_fork"):  # another thread may hold the lock at that moment
+    os.register_at_fork(after_in_child=lambda: setattr(_collector, "lock", threading.Lock()))
+
+
 @contextmanager
 def old_objects_set_aside() -> Iterator[None]:
-    """Exempt the objects that exist from garbage collection within this block.
+    """Exempt the objects that exist from garbage collection within this block, and let new ones gather for longer.
 
-    They are mostly imported modules, which stay. A simulation of many messages triggers the collector often, and
-    scanning the modules took half of the time.
+    The old objects are mostly imported modules, which stay. A simulation of many messages triggers the collector often:
+    scanning the modules took half of the time, and scanning messages on their way a quarter of the rest.
     """
-    ours = not gc.get_freeze_count()
-    if ours:
-        gc.freeze()
+    _collector.begin()
     try:
         yield
     finally:
-        if ours:
-            gc.unfreeze()
+        _collector.end()
+
+
+NEW_OBJECTS = 5_000
+"""Objects that are made, less those that went, before a simulation looks for garbage among them."""
 
 
 def surroundings() -> dict[str, str]:
@@ -233,27 +267,6 @@ def where_it_listens() -> str:
     everywhere = [address for address in addresses if ip_address(address).is_unspecified]
     warning = f" (warning: {', '.join(everywhere)} is every address of this host)" if everywhere else ""
     return f"listens at {', '.join(addresses) or 'no address'}{warning}"
-
-
-def check_device(name: str) -> None:
-    """Raise UsageError unless `name` is the name of a device, whether or not this machine has it."""
-    if re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", name) is None:
-        close = suggestion(name, ["auto", "cpu", "cuda"])
-        raise UsageError(f"unknown device {name!r}{close}; expected auto, cpu, cuda or cuda:0")
-
-
-def resolve_device(name: str) -> str:
-    """Return "cpu" or "cuda:i" for ``auto``, ``cpu``, ``cuda`` or ``cuda:i``."""
-    import torch
-
-    check_device(name)
-    kind, _, index = name.partition(":")
-    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if kind == "cpu" or (kind == "auto" and not available):
-        return "cpu"
-    if int(index or 0) >= available:
-        raise UsageError(f"device {name!r} was not found: torch sees {available} CUDA devices; use --device cpu")
-    return f"cuda:{int(index or 0)}"
 
 
 @contextmanager

@@ -53,13 +53,16 @@ LONGEST_TEXT = 80
 _NUMBER = r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 _QUANTITY = re.compile(rf"({_NUMBER}|[+-]?(?:nan|inf(?:inity)?))\s*([^0-9]*)", re.IGNORECASE)
 _PLAIN = re.compile(_NUMBER)
-_DIGITS = re.compile(r"[+-]?[0-9]{1,18}")
+_WHOLE = re.compile(r"[+-]?[0-9]{1,18}|[+-]?[0-9]{1,18}(?:\.[0-9]{1,17})?[eE]\+?[0-9]{1,2}")
 
 
 def read_whole(text: str) -> int | None:
-    """Return the whole number in `text`, which has at most 18 digits 0 to 9; None if there is none."""
+    """Return the whole number in `text`, of at most 18 digits, such as 8, 1e6 or 25.6e6; None if there is none."""
     text = text.strip()
-    return int(text) if _DIGITS.fullmatch(text) else None
+    if not _WHOLE.fullmatch(text):
+        return None
+    value = Decimal(text)  # exact, and of at most 117 digits
+    return int(value) if value == value.to_integral_value() and abs(value) < 10**18 else None
 
 
 def read_number(text: str) -> float | None:
@@ -314,6 +317,25 @@ def format_bytes(count: float) -> str:
     if count == 0:
         return "0"
     return _scaled(count, [(1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1, "B")])
+
+
+def format_factor(ratio: float) -> str:
+    """Return a ratio as people write factors: three significant digits, and no power of ten.
+
+    >>> format_factor(1049.6), format_factor(2.345), format_factor(1)
+    ('1,050×', '2.35×', '1×')
+    """
+    rounded = float(f"{ratio:.3g}")
+    return f"{rounded:,.0f}×" if rounded >= 100 else f"{rounded:g}×"
+
+
+TIE = 0.01
+"""The relative difference of two times up to which they count as equal: a simulation is not more accurate than that."""
+
+
+def is_tie(seconds: float, least: float) -> bool:
+    """Return whether a time is at most 1 % longer than the shortest one."""
+    return seconds <= least * (1 + TIE)
 
 
 def format_range(low: float, high: float, form: Callable[[float], str]) -> str:

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from algorithms import class_of, is_users, own_options
-from netsim._util.units import format_bandwidth, format_bytes, format_duration, format_range
-from netsim.comm.payload import INDEX_BYTES, VALUE_BYTES
+from netsim._util.units import format_bandwidth, format_duration, format_range
+from netsim.comm.payload import INDEX_BYTES
+from netsim.report.text import listed
 
 if TYPE_CHECKING:
     from netsim.experiment.configuration import Experiment
@@ -33,9 +34,9 @@ UNKNOWN_DECADES = 0.5
 """Distance in latency, or in bytes, where the source does not state them."""
 NOTABLE = 2.0
 """Factor beyond which the difference between a question and the comparisons is said."""
-NOTHING_KNOWN = "unknown, for no {} was compared with a measurement (netsim validate can)"
-GIVEN = "with the effects of hosts and library"
-"""The comparisons say nothing about an ideal network: gloo's rings at 10 Gbit/s take twice as long as ideal ones."""
+NOTHING_KNOWN = "unknown: there is no comparison of {} with a measurement (netsim validate makes one)"
+LOCAL_LATENCY_S = 1e-3
+"""Sources that state no latency measured inside one data centre, where one-way latencies are shorter than this."""
 RING, TREE, GATHER, SPARSE_TREE, SERVER = (
     *("ring all-reduce", "tree all-reduce", "ring all-gather", "gTop-k tree", "parameter server"),
 )
@@ -44,6 +45,7 @@ EXCHANGES = {
     "randk": RING,
     "dense-tree": TREE,
     "topk": GATHER,
+    "dgc": GATHER,
     "gtopk": SPARSE_TREE,
     "gtopk-naive": SPARSE_TREE,
 }
@@ -105,13 +107,13 @@ class ErrorRange(NamedTuple):
 def exchange_kind(algorithm: str) -> str:
     """Return the kind of exchange of an algorithm; its title if no other algorithm exchanges in this way."""
     found = class_of(algorithm)
-    if is_users(algorithm):
+    if is_users(algorithm) or found.lossy:  # the comparisons are of whole vectors and of selected entries
         return found.title
     if found.uses_server:
         return SERVER
     if found.name == "topk" and own_options(algorithm).get("gather") not in (None, "ring"):
-        return f"{own_options(algorithm)['gather']} all-gather"
-    return EXCHANGES.get(found.name, found.title)
+        return f"{str(own_options(algorithm)['gather']).capitalize()} all-gather"
+    return RING if found.steps_locally else EXCHANGES.get(found.name, found.title)
 
 
 def error_question(
@@ -131,7 +133,8 @@ def error_question(
     if links is None or result["workers"] < 2:
         return None
     entries = result["k"]
-    nbytes = VALUE_BYTES * result["elements"] if entries is None else (VALUE_BYTES + INDEX_BYTES) * entries
+    width = experiment.value_bytes
+    nbytes = width * result["elements"] if entries is None else (width + INDEX_BYTES) * entries
     one_way_s = links.latency_s[1]
     if experiment.latency_s is not None:
         one_way_s = experiment.latency_s * experiment.latency_scale
@@ -159,8 +162,12 @@ def known_errors() -> tuple[KnownError, ...]:
 
 
 def nearest(question: ErrorQuestion, known: Iterable[KnownError]) -> ErrorRange | None:
-    """Return the comparisons that are nearest to a question; None if none has its kind of exchange."""
-    alike = [each for each in known if each.exchange == question.exchange]
+    """Return the comparisons that are nearest to a question.
+
+    None if none has its kind of exchange, or if the latency is long and those with this kind state none.
+    """
+    local = question.latency_s <= LOCAL_LATENCY_S
+    alike = [each for each in known if each.exchange == question.exchange and (local or each.latency_s is not None)]
     if not alike:
         return None
     groups: dict[tuple[str, str, str], list[KnownError]] = {}
@@ -184,9 +191,18 @@ def known_sentences(questions: Mapping[str, ErrorQuestion], known: Sequence[Know
     named: dict[str, list[str]] = {}
     for name, question in questions.items():
         found = nearest(question, known)
-        said = NOTHING_KNOWN.format(question.exchange) if found is None else f"{GIVEN}, {found.sentence}"
+        said = _unknown(question, known) if found is None else found.sentence
         named.setdefault(said, []).append(name)
-    return [f"{', '.join(names)}: {said}." for said, names in named.items()]
+    return [f"{listed(names, last='')}: {said}." for said, names in named.items()]
+
+
+def _unknown(question: ErrorQuestion, known: Sequence[KnownError]) -> str:
+    if any(each.exchange == question.exchange for each in known):
+        return (
+            f"unknown at a latency of {format_duration(question.latency_s)}: latency not stated in the measurements of "
+            f"a {question.exchange}"
+        )
+    return NOTHING_KNOWN.format(question.exchange)
 
 
 def _decades(known: KnownError, other: KnownError | ErrorQuestion) -> float:
@@ -210,16 +226,13 @@ def _felt(latency_s: float | None) -> float | None:
 
 
 def _in_words(rows: Sequence[KnownError]) -> str:
+    """Return the worst error of comparisons of one source and library; hardware after a comma is left out."""
     first, count, worst = rows[0], len(rows), max(abs(each.error) for each in rows)
-    latencies = [each.latency_s for each in rows if each.latency_s is not None]
-    sizes = [each.nbytes for each in rows if each.nbytes is not None]
     return (
-        f"{'rounds with ' if first.part == 'round' else ''}{first.backend} {first.exchange} at "
-        f"{_range([each.bandwidth_bps for each in rows], format_bandwidth)}"
-        f"{' and ' + _range(latencies, format_duration) if latencies else ''}, "
-        f"{_range([each.workers for each in rows], lambda ranks: f'{ranks:.0f} ranks')}"
-        f"{', ' + _range(sizes, format_bytes) if sizes else ''} ({first.source}): within {worst:.1%} "
-        f"{f'in {count} comparisons' if count > 1 else 'in one comparison'}"
+        f"within {worst:.1%} in {count} {first.part}{'s' if count > 1 else ''} of {first.backend} {first.exchange} at "
+        f"{_range([each.bandwidth_bps for each in rows], format_bandwidth)}, "
+        f"{_range([each.workers for each in rows], lambda ranks: f'{ranks:.0f} ranks')} "
+        f"({first.source.partition(',')[0]})"
     )
 
 
@@ -228,7 +241,7 @@ def _range(values: Sequence[float], form: Callable[[float], str]) -> str:
 
 
 def _beyond(question: ErrorQuestion, rows: Sequence[KnownError]) -> str:
-    """Return by which factors the question lies outside the range of the comparisons; empty if it is close to them."""
+    """Return by what factors a question exceeds, or falls short of, all comparisons; empty if it is close to them."""
     values: dict[str, tuple[float | None, list[float | None]]] = {
         "ranks": (question.workers, [each.workers for each in rows]),
         "bytes": (question.nbytes, [each.nbytes for each in rows]),
@@ -240,6 +253,5 @@ def _beyond(question: ErrorQuestion, rows: Sequence[KnownError]) -> str:
         measured = [value for value in all_measured if value is not None]
         factor = max(asked / max(measured), min(measured) / asked) if asked and measured else 1.0
         if factor > NOTABLE:
-            parts.append(f"{factor:,.0f} in {name}" if factor >= 10 else f"{factor:.2g} in {name}")
-    in_words = " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
-    return f"; this question is beyond that by a factor of {in_words}" if parts else ""
+            parts.append(f"{name} {factor:,.0f}×" if factor >= 10 else f"{name} {factor:.2g}×")
+    return f"; beyond that: {', '.join(parts)}" if parts else ""

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from netsim._util.units import format_duration
+from netsim._util.units import format_duration, format_factor, is_tie
 from netsim.experiment.configuration import Experiment
 from netsim.simulator.estimates import check_experiment
 from netsim.simulator.session import open_session
 from topologies.placement import PLACEMENTS
-
-WORTH_SAYING = 0.01
-"""Relative difference in round time above which one placement is called better than another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +53,14 @@ def in_words(gain: Gain) -> str:
     """Return a sentence on the effect of placement on an algorithm."""
     times = gain.round_time_s
     worst = max(times, key=lambda placement: times[placement])
-    if times[worst] <= times[gain.best] * (1 + WORTH_SAYING):
+    if is_tie(times[worst], times[gain.best]):
         return f"{gain.title}: placement makes no difference."
     compared = [
-        f"{placement} takes {times[placement] / times[gain.best]:.3g}× as long"
+        f"{placement} takes {format_factor(times[placement] / times[gain.best])} as long"
         for placement in times
-        if times[placement] > times[gain.best] * (1 + WORTH_SAYING)
+        if not is_tie(times[placement], times[gain.best])
     ]
-    alike = [placement for placement in times if times[placement] <= times[gain.best] * (1 + WORTH_SAYING)]
+    alike = [placement for placement in times if is_tie(times[placement], times[gain.best])]
     return f"{gain.title}: {' and '.join(alike)} {'is' if len(alike) == 1 else 'are'} best, " + (
         f"{format_duration(times[gain.best])} a round; {', '.join(compared)}."
     )

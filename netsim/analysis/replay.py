@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import simpy
@@ -16,6 +16,10 @@ from netsim.network.fabric import Fabric, Link, Route
 from netsim.network.flow import Sharing
 from netsim.network.flowfile import GivenFlow
 from netsim.network.flows import Flow, Network
+from netsim.report.notebook import with_packages
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,18 @@ class FlowOutcome:
     def rate_bps(self) -> float | None:
         """Bits of the flow divided by its duration, latency included; None if the duration is 0."""
         return 8 * self.given.nbytes / self.duration_s if self.duration_s else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the flow by the keys of its row in a table or in JSON, in SI units."""
+        return {
+            "src": self.given.source,
+            "dst": self.given.target,
+            "bytes": self.given.nbytes,
+            "start_s": self.given.start_s,
+            "finish_s": self.finish_s,
+            "duration_s": self.duration_s,
+            "rate_bps": self.rate_bps,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +73,13 @@ class Replay:
     flows: list[FlowOutcome]
     links: list[LinkUse]
     makespan_s: float
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the flows as a table: src, dst, bytes, start_s, finish_s, duration_s and rate_bps."""
+        with with_packages("to_pandas()"):
+            import pandas as pd
+
+        return pd.DataFrame([flow.to_dict() for flow in self.flows])
 
     @property
     def busiest(self) -> LinkUse:

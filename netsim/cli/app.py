@@ -26,8 +26,10 @@ from netsim.cli.validate import validate
 
 app = typer.Typer(
     name="netsim",
-    help="How will a distributed-SGD communication algorithm behave on a network? Simulate it, or run it for real.",
+    help="How will a distributed-SGD communication algorithm behave on a network? Simulate it, or run it for real.\n\n"
+    "Start with: netsim simulate --workers 64 --bandwidth 1Gbps",
     invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -55,7 +57,7 @@ def common(
     show_help(ctx)
 
 
-FILES = ("--out", "--metrics", "--checkpoint", "--trace", "--validation")
+FILES = ("--out", "--metrics", "--checkpoint", "--trace", "--chakra", "--validation")
 LISTS = ("--algorithm", "--exchange", "--link-event", "--local", "--lr-decay-at", "--sizes")
 """Options that take several values with commas."""
 

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from netsim._util.errors import NetsimError, UsageError, reason_of, shown
-from netsim._util.standard_streams import reader_may_go
-from netsim.cli.common import all_done, say_json
+from netsim.cli.common import all_done, say_json, say_lines
 from netsim.cli.options import option, takes, whole
 
 if TYPE_CHECKING:
@@ -26,11 +25,12 @@ MEASURING: Mapping[str, Any] = {
     "timeout": "30s",
     "workload": "digits-mlp",
     "batch_size": 16,
+    "device": "cpu",
 }
 """Options of measuring that --from has no use for, with their defaults."""
 
 
-@takes(workload=MEASURING["workload"], batch_size=MEASURING["batch_size"])
+@takes(workload=MEASURING["workload"], batch_size=MEASURING["batch_size"], device=MEASURING["device"])
 def calibrate(
     out: Annotated[Path, option("File for the profile.", metavar="FILE")] = PROFILE,
     local: Annotated[
@@ -109,7 +109,7 @@ def calibrate(
         if as_json:
             say_json(found.model_dump_json(indent=2, exclude_none=True))
         else:
-            _render(found, saved[0] if saved else None)
+            say_lines(_summary(found, saved[0] if saved else None), indent=" " * 9)
 
     all_done([save, show])
 
@@ -136,6 +136,7 @@ def _measured(
 ) -> Profile | None:
     """Return the measured profile; None on ranks other than 0 of a job."""
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
+    from netsim._util.device import resolve_device
     from netsim._util.units import parse_duration
     from netsim.distributed.launch import join_work, launch_work, under_launcher
     from netsim.experiment.configuration import Experiment
@@ -152,6 +153,7 @@ def _measured(
         nominal_bps=nominal_bps,
         workload=timed.workload,
         batch_size=timed.batch_size,
+        device="cpu" if resolve_device(timed.device) == "cpu" else timed.device,
     )
     details = {"work": TASK, "backend": backend, "timeout_s": parse_duration(timeout, "timeout")}
     details |= {"calibration": asdict(calibration)}
@@ -182,17 +184,6 @@ def _say(text: str) -> None:
 
 def _say_stage(what: str, step: int) -> None:
     _say(f"measuring {what}")
-
-
-def _render(profile: Profile, out: Path | None) -> None:
-    from rich.markup import escape
-
-    from netsim.report.terminal import wide_console
-
-    console = wide_console()
-    with reader_may_go():
-        for text in _summary(profile, out):
-            console.print(escape(text), highlight=False, soft_wrap=True)
 
 
 def _summary(profile: Profile, out: Path | None) -> list[str]:
@@ -226,7 +217,8 @@ def _summary(profile: Profile, out: Path | None) -> list[str]:
     assert source.load is not None
     assert source.cores is not None
     texts.append(
-        f"MEASURED {source.date} on {source.where}, {source.ranks} ranks, {source.machine}, {source.cores} cores, load "
+        f"MEASURED {source.date} on {source.where}, {source.ranks} ranks, {source.machine}, {source.cores} cores, "
+        f"{'' if source.gpu is None else source.gpu + ', '}load "
         f"{source.load:.2f}{'' if out is None else f'; written to {out}'}."
     )
     if source.load > source.cores / 2 or link.residual_median > FITS_BADLY:

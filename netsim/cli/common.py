@@ -5,14 +5,13 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from netsim._util.errors import IncompleteError, InfeasibleError, NetsimError, reason_of
-from netsim._util.progress import OnRound
 from netsim._util.standard_streams import escaped, in_utf_8, reader_may_go
 from netsim._util.units import format_wait
 
@@ -23,9 +22,10 @@ PATIENCE_S = 10.0
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress
 
     from netsim.experiment.configuration import Experiment
-    from netsim.experiment.results import Report
+    from netsim.report.run_report import Report
     from netsim.report.terminal import Accounting
 
 LEAST_WIDTH = 60
@@ -38,34 +38,38 @@ def is_watched(console: Console) -> bool:
 
 
 class Forecast:
-    """Forecasts the remaining time of a run once: prints a long time on stderr, and refuses a run of years.
+    """Forecasts the remaining time of a run, and refuses a run of years.
 
     The forecast leaves out the first round, because that round includes loading and compiling.
     """
 
-    AFTER_S, LONG_S, LONGEST_S = 10.0, 60.0, 2 * A_YEAR_S
-    """Seconds until the forecast, least remaining seconds that are printed, and most that are not refused."""
+    AFTER_S, LONGEST_S = 10.0, 2 * A_YEAR_S
+    """Seconds until a forecast may refuse the run, and most remaining seconds that are not refused."""
 
     def __init__(self, rounds: int) -> None:
         self._rounds = rounds
         self._began: tuple[int, float] | None = None
-        self._said = False
+        self._checked = False
+        self.left_s: float | None = None
 
     def note(self, done: int) -> None:
-        """Record that `done` rounds are finished. Print a long forecast, or raise InfeasibleError for one of years."""
+        """Record that `done` rounds are finished; raise InfeasibleError if the others would take years."""
         now = time.monotonic()
         self._began = self._began or (done, now)
         before, began = self._began
-        if self._said or now - began < self.AFTER_S:
+        if done > before:
+            self.left_s = (now - began) / (done - before) * (self._rounds - done)
+        if self._checked or now - began < self.AFTER_S or self.left_s is None:
             return
-        self._said = True
-        left = (now - began) / (done - before) * (self._rounds - done)
-        if left > self.LONGEST_S:
+        self._checked = True
+        if self.left_s > self.LONGEST_S:
             raise InfeasibleError(
-                f"{self._rounds:,} rounds in all would take about {format_wait(left)} here; take fewer"
+                f"{self._rounds:,} rounds in all would take about {format_wait(self.left_s)} here; take fewer"
             )
-        if left > self.LONG_S:
-            _tell(f"{self._rounds:,} rounds in all; about {format_wait(left)} to go")
+
+    def in_words(self) -> str:
+        """Return the remaining time as the end of a sentence; empty if it is not known yet."""
+        return "" if self.left_s is None else f", about {format_wait(self.left_s)} to go"
 
 
 def told_after(seconds: float) -> Callable[[str], None]:
@@ -83,14 +87,21 @@ def told_after(seconds: float) -> Callable[[str], None]:
 
 @contextmanager
 def patience(doing: Callable[[], str]) -> Iterator[None]:
-    """Print `doing()` once on stderr if the block takes longer than PATIENCE_S."""
-    timer = threading.Timer(PATIENCE_S, lambda: _tell(doing()))
-    timer.daemon = True
-    timer.start()
+    """Print `doing()`, unless it is empty, on stderr after PATIENCE_S, and whenever twice the time has passed."""
+    ended = threading.Event()
+
+    def tell() -> None:
+        began, wait = time.monotonic(), PATIENCE_S
+        while not ended.wait(wait):
+            if text := doing():
+                _tell(text)
+            wait = max(time.monotonic() - began, 1.0)
+
+    threading.Thread(target=tell, daemon=True).start()
     try:
         yield
     finally:
-        timer.cancel()
+        ended.set()
 
 
 def _tell(what: str) -> None:
@@ -98,26 +109,50 @@ def _tell(what: str) -> None:
         print(f"netsim: {what}", file=sys.stderr, flush=True)  # noqa: T201
 
 
+class RunProgress:
+    """Shows the finished rounds of a run: as a bar on a terminal, or else as a line on stderr now and then.
+
+    Call it with an algorithm and a step after every round.
+    """
+
+    def __init__(self, experiment: Experiment, bar: Progress, doing: str) -> None:
+        self._experiment, self._bar, self._doing = experiment, bar, doing
+        self._total, self._done = experiment.round_count * len(experiment.algorithms), 0
+        self._task = bar.add_task("preparing", total=self._total)
+        self._forecast = Forecast(self._total)
+        self._concluding = False
+
+    def __call__(self, algorithm: str, step: int) -> None:
+        rounds = self._experiment.round_count
+        self._done = self._experiment.algorithms.index(algorithm) * rounds + step + 1
+        self._forecast.note(self._done)
+        self._bar.update(self._task, completed=self._done, description=f"{algorithm}, round {step + 1}")
+
+    def conclude(self) -> None:
+        """Take the bar away: all rounds are done, and the results are about to be printed."""
+        self._bar.stop()
+        self._concluding = True
+
+    def in_words(self) -> str:
+        """Return what the run is doing, and how long it will take; empty while the bar shows it."""
+        if self._concluding:
+            return "all rounds are done; simulating one of each for other numbers of workers"
+        if not self._bar.disable:
+            return ""
+        return f"{self._doing}; {self._done:,} of {self._total:,} rounds are done so far{self._forecast.in_words()}"
+
+
 @contextmanager
-def progress(experiment: Experiment) -> Iterator[OnRound]:
-    """Show finished rounds on stderr, if stderr is a terminal."""
+def progress(experiment: Experiment, doing: str = "simulating") -> Iterator[RunProgress]:
+    """Show finished rounds on stderr while the block runs; `doing` names what runs."""
     from rich.console import Console
     from rich.progress import Progress
 
     console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not is_watched(console)) as shown:
-        total = experiment.round_count * len(experiment.algorithms)
-        bar = shown.add_task("preparing", total=total)
-        forecast, done = Forecast(total), 0
-
-        def on_round(algorithm: str, step: int) -> None:
-            nonlocal done
-            done = experiment.algorithms.index(algorithm) * experiment.round_count + step + 1
-            forecast.note(done)
-            shown.update(bar, completed=done, description=f"{algorithm}, round {step + 1}")
-
-        with patience(lambda: f"simulating; {done:,} of {total:,} rounds are done so far"):
-            yield on_round
+    with Progress(console=console, transient=True, disable=not is_watched(console)) as bar:
+        shown = RunProgress(experiment, bar, doing)
+        with patience(shown.in_words):
+            yield shown
 
 
 def with_links(experiment: Experiment, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,14 +162,23 @@ def with_links(experiment: Experiment, options: Mapping[str, Any]) -> dict[str, 
 
 
 def deliver(
-    report: Report, experiment: Experiment, as_json: bool, out: Path | None, accounting: Accounting = "full"
+    report: Report,
+    experiment: Experiment,
+    as_json: bool,
+    out: Path | None,
+    accounting: Accounting = "full",
+    shown: bool = False,
 ) -> None:
-    """Print the report, as a table or as JSON, and write it to the file `out`."""
-    from netsim.report.terminal import render
+    """Print the report, as a table unless that was `shown`, or as JSON, and write it to the file `out`."""
+    from netsim.report.terminal import render, render_sentences
+    from netsim.report.text import stdout_console
 
     def show() -> None:
         with reader_may_go():
-            render(report, experiment, accounting=accounting)
+            if shown:
+                render_sentences(report, stdout_console(), accounting)
+            else:
+                render(report, experiment, accounting=accounting)
 
     show_and_write(report.to_json(), out, None if as_json else show)
 
@@ -150,12 +194,20 @@ def show_and_write(document: str, out: Path | None, show: Callable[[], None] | N
 
 def all_done(steps: Iterable[Callable[[], object]]) -> None:
     """Call every step, even if an earlier step failed; then raise one NetsimError for all failures."""
-    failed: list[NetsimError] = []
-    for step in steps:
-        try:
-            step()
-        except NetsimError as error:
-            failed.append(error)
+    raise_together([error for step in steps if (error := failure_of(step)) is not None])
+
+
+def failure_of(step: Callable[[], object]) -> NetsimError | None:
+    """Call a step, and return its NetsimError, if it raises one."""
+    try:
+        step()
+    except NetsimError as error:
+        return error
+    return None
+
+
+def raise_together(failed: Sequence[NetsimError]) -> None:
+    """Raise one NetsimError for several; none if there are none."""
     if len(failed) == 1:
         raise failed[0]
     if failed:
@@ -200,6 +252,14 @@ def say(text: str) -> None:
         print(text)  # noqa: T201
 
 
+def say_lines(lines: Iterable[str], indent: str = "  ") -> None:
+    """Print the lines of a result, broken between words where the terminal is too narrow."""
+    from netsim.report.text import print_lines, stdout_console
+
+    with reader_may_go():
+        print_lines(stdout_console(), lines, indent)
+
+
 def say_json(document: str) -> None:
     """Print a JSON document, with characters beyond ASCII escaped if stdout is not UTF-8."""
     say(document if in_utf_8(sys.stdout) else escaped(document))
@@ -228,20 +288,26 @@ def points_progress(name: str) -> Iterator[Callable[[int, int], None]]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True, disable=not is_watched(console)) as shown:
+    watched = is_watched(console)
+    with Progress(*columns, console=console, transient=True, disable=not watched) as shown:
         bar = shown.add_task(name, total=None)
-        points = 0, 0
+        points, first = (0, 0), (0, time.monotonic())
 
         def on_point(known: int, total: int) -> None:
-            nonlocal points
+            nonlocal points, first
+            if points == (0, 0):
+                first = known, time.monotonic()
             points = known, total
             shown.update(bar, completed=known, total=total)
 
         def waiting() -> str:
             known, total = points
-            return (
-                f"{name}; {known:,} of {total:,} points are finished so far" if total else f"{name}; preparing so far"
-            )
+            if not total:
+                return f"{name}: preparing; no point is finished so far"
+            before, began = first
+            pace = (time.monotonic() - began) / (known - before) if known > before else None
+            left = "" if pace is None else f", about {format_wait(pace * (total - known))} to go"
+            return f"{name}: {known:,} of {total:,} points are finished so far{left}"
 
-        with patience(waiting):
+        with nullcontext() if watched else patience(waiting):
             yield on_point

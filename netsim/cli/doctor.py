@@ -33,22 +33,20 @@ def doctor(
         }
         say_json(json.dumps(document, indent=2, ensure_ascii=False))
         return
-    from rich.markup import escape
-    from rich.table import Table
+    from netsim.report.text import Column, print_lines, print_table, stdout_console
 
-    from netsim.report.terminal import print_table, wide_console
-
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    for finding in findings:
-        remedy = f" ({finding.remedy})" if finding.remedy else ""
-        table.add_row(finding.name, finding.state, escape(finding.found + remedy))
-    console = wide_console()
+    columns = [
+        Column("", [finding.name for finding in findings], "label"),
+        Column("", [finding.state for finding in findings], "label"),
+        Column("", [f"{each.found} ({each.remedy})" if each.remedy else each.found for each in findings], "text"),
+    ]
+    state = "removed" if removed else "left behind"
+    lines = [f"{state}: {leftover.what} {leftover.name}" for leftover in left]
+    if left and not removed:
+        lines.append("netsim doctor --clean removes what killed runs left behind")
+    elif not left:
+        lines.append("nothing was left behind by killed runs")
+    console = stdout_console()
     with reader_may_go():
-        print_table(console, table)
-        for leftover in left:
-            state = "removed" if removed else "left behind"
-            console.print(escape(f"{state}: {leftover.what} {leftover.name}"), highlight=False)
-        if left and not removed:
-            console.print("netsim doctor --clean removes what killed runs left behind", highlight=False)
-        elif not left:
-            console.print("nothing was left behind by killed runs", highlight=False)
+        print_table(console, columns, keys=2)
+        print_lines(console, lines)

@@ -8,33 +8,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from netsim._util.standard_streams import reader_may_go
+from netsim.analysis import FLOWS_OPTIONS
 from netsim.cli.common import all_done, patience, show_and_write, with_links, write_out
-from netsim.cli.options import Json, NcclTests, Out, option, takes
+from netsim.cli.options import COMMON, Json, NcclTests, Out, option, takes
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from netsim.analysis.replay import Replay
+    from netsim.experiment.configuration import Experiment
+    from netsim.network.fabric import Fabric
     from netsim.network.flow import Sharing
+    from netsim.report.text import Column
 
 SCHEMA = "netsim.flows/1"
 MOST_ROWS = 24
 """Flows in the table; the JSON contains all."""
 
 
-@takes(
-    "bandwidth",
-    "latency",
-    "bandwidth_scale",
-    "latency_scale",
-    "fan_out",
-    "profile",
-    "sharing",
-    required=("topology",),
-    workers=8,
-)
+@takes(*FLOWS_OPTIONS, required=("topology",), workers=8)
 def flows(
-    flows: Annotated[Path, option("CSV file with the columns src, dst, bytes and start_s.", metavar="FILE")],
+    flows: Annotated[
+        Path,
+        option(
+            "CSV file with the columns src, dst, bytes and start_s, or HPCC's flow.txt.", panel=COMMON, metavar="FILE"
+        ),
+    ],
     nccl_tests: NcclTests = None,
     as_json: Json = False,
     out: Out = None,
@@ -43,6 +40,7 @@ def flows(
     """Simulate any traffic on any network, and print when each flow ends and which link is busiest."""
     from netsim._util.storage import check_outputs
     from netsim.analysis.replay import replay
+    from netsim.analysis.unused_options import idle_of_links
     from netsim.experiment.configuration import Experiment
     from netsim.experiment.given import input_files
     from netsim.network.flow import Sharing
@@ -56,8 +54,10 @@ def flows(
         done = replay(fabric, given, cast(Sharing, experiment.sharing))
     config = {"topology": experiment.topology, "flows": str(flows), "workers": experiment.workers}
     config |= with_links(experiment, options)
-    document = json.dumps(_as_json(done, config), indent=2, ensure_ascii=False)
-    show = partial(_print, done, cast(Sharing, experiment.sharing))
+    header = [_network(experiment, fabric), *experiment.network_notes()]
+    notes = idle_of_links(experiment)
+    document = json.dumps(_as_json(done, config, experiment.network_notes(), notes), indent=2, ensure_ascii=False)
+    show = partial(_print, done, cast(Sharing, experiment.sharing), [*header, *(f"note     {note}" for note in notes)])
     writes = [] if nccl_tests is None else [partial(_write_nccl_tests, done, experiment.topology, nccl_tests)]
     all_done([partial(show_and_write, document, out, None if as_json else show), *writes])
 
@@ -68,28 +68,27 @@ def _write_nccl_tests(done: Replay, topology: str, file: Path) -> None:
     hosts = {host for flow in done.flows for host in (flow.given.source, flow.given.target)}
     sizes = [(flow.given.nbytes, flow.duration_s) for flow in done.flows]
     run = NcclTestsRun(operation="sendrecv", title=f"single flows on {topology}", ranks=len(hosts), seconds=sizes)
-    write_out(file, nccl_tests_text([run]), "nccl-tests")
+    write_out(file, nccl_tests_text(run), "nccl-tests")
 
 
-def _as_json(done: Replay, config: dict[str, Any]) -> dict[str, Any]:
+def _network(experiment: Experiment, fabric: Fabric) -> str:
+    """Return the network in one line, with a mark at defaults."""
+    from netsim.report.terminal import speed_in_words
+
+    hosts = f"{len(fabric.hosts):,} host{'s' if len(fabric.hosts) != 1 else ''}"
+    given = "" if experiment.profile is None else f"   links of the profile {experiment.profile}"
+    return f"network  {experiment.topology}   {hosts}   {speed_in_words(experiment, experiment.links())}{given}"
+
+
+def _as_json(done: Replay, config: dict[str, Any], network_notes: list[str], notes: list[str]) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "config": config,
+        "network_notes": network_notes,
+        "notes": notes,
         "makespan_s": done.makespan_s,
         "conclusion": [_sentence(done)],
-        "flows": [
-            {
-                "src": flow.given.source,
-                "dst": flow.given.target,
-                "bytes": flow.given.nbytes,
-                "start_s": flow.given.start_s,
-                "finish_s": flow.finish_s,
-                "duration_s": flow.duration_s,
-                "rate_bps": flow.rate_bps,
-                "links": [link.name for link in flow.route],
-            }
-            for flow in done.flows
-        ],
+        "flows": [flow.to_dict() | {"links": [link.name for link in flow.route]} for flow in done.flows],
         "links": [
             {
                 "name": use.link.name,
@@ -120,40 +119,36 @@ def _sentence(done: Replay) -> str:
     )
 
 
-def _print(done: Replay, sharing: Sharing) -> None:
-    from rich.markup import escape
-
+def _print(done: Replay, sharing: Sharing, header: list[str]) -> None:
     from netsim.network.flow import SHARINGS
-    from netsim.report.terminal import print_table, wide_console
+    from netsim.report.text import print_lines, print_table, stdout_console
 
-    console = wide_console()
+    console = stdout_console()
+    more = len(done.flows) - MOST_ROWS
     with reader_may_go():
-        print_table(console, _table(done))
-        if len(done.flows) > MOST_ROWS:
-            console.print(f"… and {len(done.flows) - MOST_ROWS:,} more flows; --json prints all", highlight=False)
-        console.print(escape(_sentence(done)), highlight=False, soft_wrap=True)
-        console.print(f"SIMULATED; links are shared by {SHARINGS[sharing]} (--sharing {sharing}).", highlight=False)
-
-
-def _table(done: Replay) -> Table:
-    from rich.markup import escape
-    from rich.table import Table
-
-    from netsim._util.units import format_bandwidth, format_bytes, format_duration
-
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for name in ("from", "to"):
-        table.add_column(name, no_wrap=True)
-    for name in ("size", "start", "finish", "took", "mean rate"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for flow in done.flows[:MOST_ROWS]:
-        table.add_row(
-            escape(flow.given.source),
-            escape(flow.given.target),
-            format_bytes(flow.given.nbytes),
-            format_duration(flow.given.start_s),
-            format_duration(flow.finish_s),
-            format_duration(flow.duration_s),
-            "–" if flow.rate_bps is None else format_bandwidth(flow.rate_bps),
+        print_lines(console, header, indent=" " * 9)
+        print_table(console, _columns(done), keys=2)
+        print_lines(
+            console,
+            [
+                *([f"… and {more:,} more flows; --json prints all"] if more > 0 else []),
+                _sentence(done),
+                f"SIMULATED; links are shared by {SHARINGS[sharing]} (--sharing {sharing}).",
+            ],
         )
-    return table
+
+
+def _columns(done: Replay) -> list[Column]:
+    from netsim._util.units import format_bandwidth, format_bytes, format_duration
+    from netsim.report.text import Column
+
+    flows = done.flows[:MOST_ROWS]
+    return [
+        Column("from", [flow.given.source for flow in flows], "label"),
+        Column("to", [flow.given.target for flow in flows], "label"),
+        Column("size", [format_bytes(flow.given.nbytes) for flow in flows]),
+        Column("start", [format_duration(flow.given.start_s) for flow in flows]),
+        Column("finish", [format_duration(flow.finish_s) for flow in flows]),
+        Column("took", [format_duration(flow.duration_s) for flow in flows]),
+        Column("mean rate", ["–" if flow.rate_bps is None else format_bandwidth(flow.rate_bps) for flow in flows]),
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +10,9 @@ from typing import Annotated
 import typer
 
 from netsim._util.errors import UsageError, check_choice, reason_of
+from netsim.cli.options import Json
 
+SCHEMA = "netsim.new/1"
 KINDS = ("algorithm",)
 """What a file can be written for; each has two templates beside this module."""
 
@@ -17,10 +20,11 @@ KINDS = ("algorithm",)
 def new(
     kind: Annotated[str, typer.Argument(metavar="KIND", help=f"What to write: {', '.join(KINDS)}.")],
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write, such as mine.py.")],
+    as_json: Json = False,
 ) -> None:
     """Write a working algorithm of your own into a file, with a test beside it, to start from."""
     from netsim._util.storage import write_atomically
-    from netsim.cli.common import say
+    from netsim.cli.common import say_json, say_lines
 
     check_choice("kind", kind, KINDS)
     stem = file.stem
@@ -40,4 +44,9 @@ def new(
         except OSError as error:
             raise UsageError(f"file {str(each)!r} cannot be written: {reason_of(error)}; name another") from error
     name = f"{file if file.is_absolute() else f'./{file}'}:{names['{Class}']}"
-    say(f"{file} and {test} are written. Try: netsim simulate --algorithm {name},gtopk")
+    command = f"netsim simulate --algorithm {name},gtopk"
+    if as_json:
+        document = {"schema": SCHEMA, "kind": kind, "files": [str(file), str(test)], "command": command}
+        say_json(json.dumps(document, indent=2, ensure_ascii=False))
+    else:
+        say_lines([f"{file} and {test} are written. Try:", command])

@@ -1,4 +1,4 @@
-"""The command line's options: made from the declarations of :data:`netsim.experiment.configuration.PANELS`.
+"""The command line's options: made from the declarations of :data:`netsim.experiment.given.PANELS` and of commands.
 
 A command says with :func:`takes` which declared options it has, and receives those that were given as ``**options``,
 under the names that :meth:`netsim.experiment.configuration.Experiment.of` takes. What only one command has is a
@@ -23,13 +23,17 @@ from netsim._util.options import Kind, Number, OnOff, Option, Whole
 
 Function = TypeVar("Function", bound=Callable[..., None])
 ALGORITHMS_OWN = "Options of one algorithm (--algorithm NAME:KEY=VALUE)"
+COMMON = "Common options"
+"""The first heading: the options that most users need."""
+OPTIONS = "Options"
+"""The last heading: the other options of one command."""
 OUTPUT = "Output"
 """The heading of options that say where results go."""
 NAMES_WIDTH = 30
 """The most columns of the help for names of options; the text of a longer name begins on the next line."""
 
 
-def option(text: str, *names: str, panel: str = "Options", metavar: str = "TEXT", **others: Any) -> Any:
+def option(text: str, *names: str, panel: str = OPTIONS, metavar: str = "TEXT", **others: Any) -> Any:
     """Return the description of an option; its name is the parameter's unless `names` says otherwise."""
     return typer.Option(*names, help=text, rich_help_panel=panel, metavar=metavar, **others)
 
@@ -62,6 +66,7 @@ class Shared(NamedTuple):
     def declarations(self) -> Iterator[tuple[str, Option]]:
         """Yield the heading and the declaration of each option, in the order of declaration."""
         from netsim._util.options import declared
+        from netsim.experiment.command_options import COMMANDS
         from netsim.experiment.given import PANELS
 
         wanted = {*self.names, *self.required, *self.defaults}
@@ -69,6 +74,9 @@ class Shared(NamedTuple):
             for each in declared(group).values():
                 if panel in wanted or each.name in wanted:
                     yield panel, each
+        for panel, group in COMMANDS.items():
+            if panel in wanted:
+                yield from ((OPTIONS, each) for each in declared(group).values())
 
     def parameters(self) -> Iterator[inspect.Parameter]:
         """Yield the options as parameters that typer understands."""
@@ -84,7 +92,7 @@ class Shared(NamedTuple):
                 each.name,
                 inspect.Parameter.KEYWORD_ONLY,
                 default=default,
-                annotation=Annotated[kind, option(text, each.flag, panel=panel, **more)],
+                annotation=Annotated[kind, option(text, each.flag, panel=COMMON if each.common else panel, **more)],
             )
 
 
@@ -126,7 +134,10 @@ def takes(*names: str, required: tuple[str, ...] = (), **defaults: Any) -> Calla
 
 
 def show_help(ctx: typer.Context) -> None:
-    """Print the help of a group of commands where none of them was named, and exit as for a usage error."""
+    """Print the help of a group of commands where none of them was named, and exit as for a usage error.
+
+    As in click and git: the help goes to stderr and the status is 2, so that a script that forgot its command stops.
+    """
     if ctx.invoked_subcommand is None:
         typer.echo(ctx.get_help(), err=True)
         raise typer.Exit(UsageError.exit_code)
@@ -159,17 +170,19 @@ class Command(TyperCommand):
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments, then the options under their headings."""
-        panels: dict[str, list[Any]] = {}
+        panels: dict[str, list[Any]] = {"Arguments": []}
         for each in self.get_params(ctx):
             is_argument = each.param_type_name == "argument"
             panel = "Arguments" if is_argument else getattr(each, "rich_help_panel", None)
             if record := each.get_help_record(ctx):
                 name, text = record
-                panels.setdefault(panel or "Options", []).append((each.name if is_argument else name, text))
+                panels.setdefault(panel or OPTIONS, []).append((each.name if is_argument else name, text))
         if any(each.name == "algorithm" for each in self.params):
-            panels[ALGORITHMS_OWN] = of_algorithms()
-        last = panels.pop("Options", [])
-        for panel, records in (panels | {"Options": last}).items():
+            panels[ALGORITHMS_OWN] = [*of_algorithms(), *of_plugins()]
+        last = panels.pop(OPTIONS, [])
+        for panel, records in (panels | {OPTIONS: last}).items():
+            if not records:
+                continue
             with formatter.section(panel):
                 formatter.write(_in_columns(records, formatter.current_indent, formatter.width))
 
@@ -190,10 +203,26 @@ def of_algorithms() -> list[tuple[str, str]]:
     """Return each option that algorithms declare as two texts: its key and type, and its algorithms and help."""
     from algorithms import OWN_OPTIONS, owners_of
 
+    return [_record(each, owners_of(name)) for name, each in OWN_OPTIONS.items()]
+
+
+def of_plugins() -> list[tuple[str, str]]:
+    """Return each option of the algorithms of installed packages, as :func:`of_algorithms` does."""
+    from algorithms import ALGORITHMS, OWN_OPTIONS, declared_by, is_users
+
     return [
-        (f"{each.key}={each.kind.metavar}", f"{', '.join(owners_of(name))}: {each.text} [default: {each.usual}]")
-        for name, each in OWN_OPTIONS.items()
+        _record(each, [name])
+        for name in ALGORITHMS
+        if is_users(name)
+        for each in declared_by(name)
+        if OWN_OPTIONS.get(each.name) != each
     ]
+
+
+def _record(each: Option, owners: Sequence[str]) -> tuple[str, str]:
+    """Return the key and type of an option, and its algorithms and help."""
+    meaning = f" {each.text}" if each.text else ""
+    return f"{each.key}={each.kind.metavar}", f"{', '.join(owners)}:{meaning} [default: {each.usual}]"
 
 
 Json = Annotated[bool, option("Print one JSON document instead of text.", "--json", panel=OUTPUT)]
@@ -201,7 +230,8 @@ Out = Annotated[Path | None, option("Also write the JSON document to this file."
 NcclTests = Annotated[
     Path | None,
     option(
-        "Also write the exchanges in the columns of nccl-tests (size, time, algbw, busbw) to this file.",
+        "Also write the exchanges, of one algorithm, to this file in the columns of nccl-tests (size, time, algbw, "
+        "busbw).",
         panel=OUTPUT,
         metavar="FILE",
     ),

@@ -2,117 +2,86 @@
 
 from __future__ import annotations
 
-import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from netsim._util.errors import UsageError, shown
 from netsim._util.standard_streams import reader_may_go
-from netsim._util.units import read_number
-from netsim.cli.common import points_progress, say_json
-from netsim.cli.options import option, takes, whole
+from netsim.analysis import NCCL_COMMUNICATOR, RECOMMEND_OPTIONS
+from netsim.cli.common import points_progress, rest_delivered, say_json
+from netsim.cli.options import COMMON, OUTPUT, Json, option, takes, whole
 
 if TYPE_CHECKING:
-    from netsim.analysis.recommend import Ranked, Recommendation
+    from netsim.analysis.recommend import Recommendation
 
 
-OPTIONAL = (
-    "bandwidth",
-    "latency",
-    "bandwidth_scale",
-    "latency_scale",
-    "profile",
-    "model",
-    "elements",
-    "select_time",
-    "merge_time",
-)
-
-
-@takes(*OPTIONAL, required=("workers", "compute_time"), fan_out=8)
+@takes(*RECOMMEND_OPTIONS, required=("workers", "compute_time"), fan_out=8, communicator=NCCL_COMMUNICATOR)
 def recommend(
-    topology: Annotated[str, option("Topology of the network, or several with commas.")] = "star",
+    topology: Annotated[str, option("Topology of the network, or several with commas.", panel=COMMON)] = "star",
     algorithm: Annotated[
-        str | None, option("Candidates, with commas. [default: dense algorithms, and sparse ones that keep a residual]")
+        str | None,
+        option(
+            "Candidates, with commas. [default: dense SGD, also in bf16, methods with error feedback, unbiased "
+            "quantisers and local methods]",
+            panel=COMMON,
+        ),
     ] = None,
-    density: Annotated[str, option("Densities of sparse candidates, with commas.")] = "0.001,0.01",
+    density: Annotated[str, option("Densities of sparse candidates, with commas.", panel=COMMON)] = "0.001,0.01",
+    overlap: Annotated[
+        str | None,
+        option(
+            "Sizes of buckets with which candidates also overlap backward, with commas, or none. [default: 25MB as in "
+            "DDP, 10MB and 50MB, where overlap may pay]",
+            panel=COMMON,
+        ),
+    ] = None,
     validation: Annotated[
         Path | None,
         option("Folder of netsim validate --out, to compare the lead with errors of predictions.", metavar="FOLDER"),
     ] = None,
     jobs: Annotated[int, option("Simulations at the same time; 0: one per core.", parser=whole, metavar="N")] = 0,
-    as_json: Annotated[bool, option("Print one JSON document instead of the table.", "--json")] = False,
+    out: Annotated[
+        Path | None,
+        option(
+            "Also write a page with a picture of the ranking, the picture as SVG, the table as CSV, and the JSON "
+            "document to this folder.",
+            panel=OUTPUT,
+            metavar="FOLDER",
+        ),
+    ] = None,
+    commands: Annotated[
+        bool, option("Print the command that reproduces each row.", "--commands", panel=OUTPUT)
+    ] = False,
+    as_json: Json = False,
     **options: Any,
 ) -> None:
-    """Rank algorithms and densities for a model on a network, and state how robust the ranking is."""
-    from netsim._util.options import several
-    from netsim.analysis.recommend import candidates
-    from netsim.analysis.recommend import recommend as ranked
-    from netsim.study.validated import read_validation
+    """Rank algorithms, densities and overlap for a model on a network, and state how robust the ranking is."""
+    from netsim.api.grids import recommend as ranked
 
-    if ("model" in options) == ("elements" in options):
-        raise UsageError("either model or elements must be given, such as --model resnet50")
-    options = dict.fromkeys(OPTIONAL) | options
-    named = several(algorithm) if algorithm else None
-    tried = candidates(named, _numbers(density), several(topology), options["workers"])
-    with points_progress("simulating") as on_point:
-        validated = None if validation is None else read_validation(validation)
-        recommendation = ranked(tried, options, validation=validated, jobs=jobs, on_point=on_point)
+    given: dict[str, Any] = dict.fromkeys(RECOMMEND_OPTIONS) | options
+    show = partial(_show, as_json=as_json, commands=commands)
+    with rest_delivered(show), points_progress("simulating") as on_point:
+        recommendation = ranked(
+            topology=topology,
+            algorithm=algorithm or None,
+            density=density,
+            overlap=overlap,
+            validation=validation,
+            out=out,
+            jobs=jobs,
+            on_point=on_point,
+            progress=False,
+            **given,
+        )
+    show(recommendation)
+
+
+def _show(recommendation: Recommendation, *, as_json: bool, commands: bool) -> None:
     if as_json:
-        say_json(json.dumps(recommendation.to_dict(), indent=2, ensure_ascii=False, allow_nan=False))
-    else:
-        _render(recommendation)
+        say_json(recommendation.to_json())
+        return
+    from netsim.analysis.recommend_shown import render
+    from netsim.report.text import stdout_console
 
-
-def _numbers(text: str) -> list[float]:
-    numbers = [read_number(part) for part in text.split(",")]
-    if None in numbers:
-        raise UsageError(f"density {shown(text)} must be numbers, separated by commas, such as 0.001,0.01")
-    return [number for number in numbers if number is not None]
-
-
-def _render(recommendation: Recommendation) -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
-    from netsim.report.terminal import print_table, wide_console
-
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for name in ("", "candidate"):
-        table.add_column(name, no_wrap=True)
-    several = len({row.candidate.topology for row in recommendation.ranking}) > 1
-    if several:
-        table.add_column("topology", overflow="fold")
-    for name in ("round", "with inputs\n±20%", "compute", "select", "exposed\ncomm", "scaling\nefficiency"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("faster than next\nwith inputs ±20%")
-    table.add_column("bottleneck")
-    for place, ranked in enumerate(recommendation.ranking, start=1):
-        last = place == len(recommendation.ranking)
-        table.add_row(*map(escape, _row(place, ranked, last=last, topology=several)))
-    console = wide_console()
     with reader_may_go():
-        for sentence in recommendation.sentences:
-            console.print(escape(sentence), highlight=False, soft_wrap=True)
-        print_table(console, table)
-        known = (f"Known error, {sentence}" for sentence in recommendation.known_errors)
-        for sentence in (*recommendation.limits, *known):
-            console.print(escape(sentence), highlight=False, soft_wrap=True)
-
-
-def _row(place: int, ranked: Ranked, *, last: bool, topology: bool) -> list[str]:
-    from netsim._util.units import format_duration
-
-    return [
-        str(place),
-        ranked.candidate.title,
-        *([ranked.candidate.topology] if topology else []),
-        format_duration(ranked.round_time_s),
-        f"{format_duration(ranked.low_s)} to {format_duration(ranked.high_s)}",
-        format_duration(ranked.compute_time_s),
-        format_duration(ranked.select_time_s),
-        format_duration(ranked.comm_time_s),
-        "–" if ranked.scaling_efficiency is None else f"{ranked.scaling_efficiency:.1%}",
-        "" if last else "always" if ranked.holds else f"in {ranked.beats_next} of {ranked.variations}",
-        ranked.bound_by.partition(",")[0],
-    ]
+        render(recommendation, stdout_console(), commands=commands)

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from netsim._util.errors import NetsimError, UsageError
 from netsim.cli.common import deliver, progress, rest_delivered, stdout_is_for_results
-from netsim.cli.options import Json, Out, option, takes, whole
+from netsim.cli.options import COMMON, Json, Out, option, takes, whole
 
 if TYPE_CHECKING:
     from netsim.experiment.configuration import Experiment
-    from netsim.experiment.results import Report, Result
+    from netsim.experiment.results import Result
+    from netsim.report.run_report import Report
 
 
 @takes("Algorithms", "Training", "topology", "placement", "send_mode")
@@ -24,6 +25,7 @@ def run(
             "Number of ranks that train; under torchrun, torchrun's own number.",
             "--nproc",
             "--workers",
+            panel=COMMON,
             parser=whole,
             metavar="N",
         ),
@@ -42,9 +44,9 @@ def run(
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
     from netsim._util.storage import check_outputs
     from netsim._util.units import parse_duration
-    from netsim.api import check_real, real_report
+    from netsim.api.real_run import check_real, real_report
     from netsim.distributed.launch import join, launch, under_launcher
-    from netsim.distributed.rank_main import check_backend
+    from netsim.distributed.rank_main import check_backend, on_faster_device
     from netsim.experiment.configuration import Experiment
     from netsim.experiment.given import input_files
     from topologies import STARS
@@ -78,7 +80,8 @@ def run(
             raise UsageError("nproc is missing: say how many ranks to start, such as --nproc 4, or use torchrun")
         experiment = experiment_of(nproc)
         check_backend(backend, experiment)
-        with stdout_is_for_results(), progress(experiment) as on_round:
+        experiment = on_faster_device(experiment, backend)
+        with stdout_is_for_results(), progress(experiment, "running on real ranks") as on_round:
             results, failed = launch(experiment, backend, timeout_s, on_round)
 
     with rest_delivered(partial(show, experiment)):

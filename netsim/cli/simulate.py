@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
-from netsim._util.errors import InterruptedRunError, check_choice
-from netsim.cli.common import all_done, deliver, progress, rest_delivered, stdout_is_for_results, write_out
+from netsim._util.errors import InterruptedRunError, NetsimError, check_choice
+from netsim._util.standard_streams import reader_may_go
+from netsim.cli.common import (
+    deliver,
+    failure_of,
+    progress,
+    raise_together,
+    rest_delivered,
+    stdout_is_for_results,
+    write_out,
+)
 from netsim.cli.options import OUTPUT, Json, NcclTests, Out, option, takes, whole
 
 if TYPE_CHECKING:
     from netsim.experiment.configuration import Experiment
-    from netsim.experiment.results import Report
+    from netsim.report.run_report import Report
     from netsim.report.terminal import Accounting
     from netsim.simulator.checkpoint import Checkpoint
 
@@ -29,8 +39,8 @@ def simulate(
     metrics: Annotated[
         Path | None,
         option(
-            "Write per-step metrics (δ, residual norm, uploads, accuracy) to this file: .csv or .jsonl. With --resume "
-            "the file is written anew, from the step after the checkpoint.",
+            "Write per-step metrics (training loss, δ, residual norm, uploads, bytes, accuracy) to this file: .csv or "
+            ".jsonl. With --resume the file is written anew, from the step after the checkpoint.",
             panel=OUTPUT,
             metavar="FILE",
         ),
@@ -59,6 +69,15 @@ def simulate(
             metavar="FILE",
         ),
     ] = None,
+    chakra: Annotated[
+        Path | None,
+        option(
+            "Write Chakra execution traces, one file per algorithm and rank, to this folder, for ASTRA-sim and other "
+            "simulators.",
+            panel=OUTPUT,
+            metavar="DIR",
+        ),
+    ] = None,
     nccl_tests: NcclTests = None,
     as_json: Json = False,
     out: Out = None,
@@ -66,9 +85,11 @@ def simulate(
 ) -> None:
     """Simulate algorithms on a network, with real gradients, and say which is fastest and why."""
     from netsim._util.storage import check_outputs
-    from netsim.api import simulate_experiment
+    from netsim.api.simulation import simulate_experiment
     from netsim.experiment.configuration import Experiment
     from netsim.experiment.given import input_files
+    from netsim.report.nccl_tests import check_one_table
+    from netsim.simulator.chakra import check_chakra
     from netsim.simulator.checkpoint import checkpoint_of
 
     check_choice("accounting", accounting, ("full", "paper"))
@@ -76,15 +97,32 @@ def simulate(
     outputs = {"out": out, "metrics": metrics, "checkpoint": checkpoint, "trace": trace}
     outputs |= {"nccl-tests": nccl_tests}
     check_outputs(outputs, input_files(options))
+    if nccl_tests is not None:
+        check_one_table(nccl_tests, experiment.algorithms)
     saved = checkpoint_of(experiment, checkpoint, checkpoint_every, resume)
+    if chakra is not None:
+        check_chakra(chakra, experiment.algorithms, saved)
+
+    columns = cast("Accounting", accounting)
+    tables: list[NetsimError | None] = []
+    """The failure to print the table, or None, once it is printed."""
 
     def show(report: Report) -> None:
         writes = [] if nccl_tests is None else [partial(_write_nccl_tests, report, experiment, nccl_tests)]
-        all_done([partial(deliver, report, experiment, as_json, out, cast("Accounting", accounting)), *writes])
+        rest = partial(deliver, report, experiment, as_json, out, columns, shown=bool(tables))
+        raise_together([error for error in (*tables, *map(failure_of, [rest, *writes])) if error is not None])
 
     try:
-        with rest_delivered(show), stdout_is_for_results(), progress(experiment) as on_round:
-            report = simulate_experiment(experiment, on_round, metrics, saved, trace)
+        with rest_delivered(show), stdout_is_for_results() as stdout, progress(experiment) as on_round:
+
+            def show_table(report: Report) -> None:
+                """Print the table before anything is concluded, so that nothing later can lose it."""
+                on_round.conclude()
+                if not as_json:
+                    with redirect_stdout(stdout):
+                        tables.append(failure_of(partial(_print_table, report, experiment, columns)))
+
+            report = simulate_experiment(experiment, on_round, metrics, saved, trace, chakra, show_table)
     except KeyboardInterrupt:
         if saved is None:
             raise
@@ -92,11 +130,20 @@ def simulate(
     show(report)
 
 
-def _write_nccl_tests(report: Report, experiment: Experiment, file: Path) -> None:
-    from netsim.report.nccl_tests import all_reduce_runs, nccl_tests_text
+def _print_table(report: Report, experiment: Experiment, accounting: Accounting) -> None:
+    from netsim.report.terminal import render_results
+    from netsim.report.text import stdout_console
 
-    runs = all_reduce_runs((f"{each.title} on {experiment.topology}", each.to_dict()) for each in report.results)
-    write_out(file, nccl_tests_text(runs), "nccl-tests")
+    with reader_may_go():
+        render_results(report, experiment, stdout_console(), accounting)
+
+
+def _write_nccl_tests(report: Report, experiment: Experiment, file: Path) -> None:
+    from netsim.report.nccl_tests import collective_runs, nccl_tests_text
+
+    results = ((f"{each.title} on {experiment.topology}", each.to_dict()) for each in report.results)
+    for run in collective_runs(results):  # one, or none of an interrupted run
+        write_out(file, nccl_tests_text(run), "nccl-tests")
 
 
 def _how_to_go_on(checkpoint: Checkpoint) -> str:

@@ -12,7 +12,17 @@ import typer
 
 from netsim._util.errors import check_choice
 from netsim._util.standard_streams import reader_may_go
-from netsim.cli.common import all_done, say, say_json, show_and_write, told_after, with_links, write_out
+from netsim.cli.common import (
+    all_done,
+    patience,
+    say,
+    say_json,
+    say_lines,
+    show_and_write,
+    told_after,
+    with_links,
+    write_out,
+)
 from netsim.cli.options import Command, Json, Out, option, show_help, takes
 
 if TYPE_CHECKING:
@@ -22,6 +32,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "netsim.topology/1"
 PLACING = "netsim.placement/1"
+EXPORT = "netsim.topology-export/1"
 
 app = typer.Typer(
     help="Describe, draw or export a topology, and compare placements of ranks on it.",
@@ -29,9 +40,7 @@ app = typer.Typer(
     callback=show_help,
 )
 
-Name = Annotated[
-    str, typer.Argument(help="A name with keys, such as fat-tree:k=8, or a file: FILE.json, FILE.graphml.")
-]
+Name = Annotated[str, typer.Argument(help="A name with keys, such as fat-tree:k=8, or a file.")]
 
 
 LINKS = ("bandwidth", "latency", "bandwidth_scale", "latency_scale", "fan_out")
@@ -53,6 +62,7 @@ def show(
 ) -> None:
     """Print hosts, links, diameter and bisection of a network, and draw it with --out."""
     from netsim._util.storage import check_outputs
+    from netsim.analysis.unused_options import idle_of_links
     from netsim.experiment.given import input_files
     from netsim.network.summary import summarise
     from topologies.placement import orders
@@ -60,16 +70,20 @@ def show(
     check_outputs({"out": out}, input_files({"topology": topology}))
     experiment = _experiment(topology, options)
     fabric = experiment.fabric(everywhere=True)
+    notes = idle_of_links(experiment)
     tell = told_after(2.0)
     tell(f"ordering {len(fabric.hosts):,} hosts")
     summary = summarise(fabric, orders(fabric.graph), tell)
     if as_json:
         config = {"topology": topology} | with_links(experiment, options)
         document = {"schema": SCHEMA, "config": config, **asdict(summary)}
+        document |= {"network_notes": experiment.network_notes(), "notes": notes}
         document["link_ranges"] = summary.link_ranges and summary.link_ranges.as_json()
         steps = [partial(say_json, json.dumps(document, indent=2, ensure_ascii=False))]
     else:
-        steps = [partial(say, _in_words(topology, summary))]
+        lines = _in_words(topology, summary, experiment.network_notes())
+        lines += [f"note       {note}" for note in notes]
+        steps = [partial(say_lines, lines, indent=" " * 11)]
     if out is not None:
         from netsim.report.network import draw_network
 
@@ -77,7 +91,7 @@ def show(
     all_done(steps)
 
 
-def _in_words(topology: str, summary: Summary) -> str:
+def _in_words(topology: str, summary: Summary, notes: list[str]) -> list[str]:
     from netsim._util.units import format_bandwidth, format_duration
 
     def counted(count: int, noun: str, plural: str | None = None) -> str:
@@ -92,12 +106,13 @@ def _in_words(topology: str, summary: Summary) -> str:
     least = "" if summary.exact else "at least "
     lines = [
         f"{topology}   {'   '.join(counts)}",
+        *(f"file       {note}" for note in notes),
         f"links      {summary.link_ranges.in_words() if summary.link_ranges else 'none'}",
         f"diameter   {least}{counted(summary.diameter_links, 'link')}, {format_duration(summary.diameter_s)} one way",
     ]
     if summary.bisection_bps is not None:
         lines.append(f"bisection  {format_bandwidth(summary.bisection_bps)} from half of the hosts to the others")
-    return "\n".join(lines)
+    return lines
 
 
 @app.command(cls=Command)
@@ -108,6 +123,9 @@ def export(
         str, option("json (networkx node-link), graphml, or simgrid (platform XML).", "--format")
     ] = "json",
     out: Annotated[Path | None, option("Write to this file instead of printing.", metavar="FILE")] = None,
+    as_json: Annotated[
+        bool, option("Print one JSON document about the file, with its text unless --out has it.", "--json")
+    ] = False,
     **options: Any,
 ) -> None:
     """Write a network as a file that netsim, networkx or SimGrid reads."""
@@ -117,11 +135,23 @@ def export(
 
     check_choice("format", format_, FORMATS)
     check_outputs({"out": out}, input_files({"topology": topology}))
-    text = "".join(FORMATS[format_](_experiment(topology, options).fabric(everywhere=True)))
-    if out is not None:
-        write_out(out, text)
-    else:
-        say(text)
+    experiment = _experiment(topology, options)
+    fabric = experiment.fabric(everywhere=True)
+    text = "".join(FORMATS[format_](fabric))
+    steps = [] if out is None else [partial(write_out, out, text)]
+    if as_json:
+        document = {
+            "schema": EXPORT,
+            "config": {"topology": topology} | with_links(experiment, options),
+            "network_notes": experiment.network_notes(),
+            "format": format_,
+            "out": None if out is None else str(out),
+            "text": text if out is None else None,
+        }
+        steps.insert(0, partial(say_json, json.dumps(document, indent=2, ensure_ascii=False)))
+    elif out is None:
+        steps.append(partial(say, text))
+    all_done(steps)
 
 
 @app.command(cls=Command)
@@ -142,39 +172,33 @@ def placement(
     """Predict the round time of every placement: in rank order, by locality, cyclic and random."""
     from netsim._util.storage import check_outputs
     from netsim.analysis.placement import compare, in_words
+    from netsim.analysis.unused_options import idle_of_links
     from netsim.experiment.configuration import Experiment
     from netsim.experiment.given import input_files
 
     check_outputs({"out": out}, input_files({"topology": topology}))
     experiment = Experiment.of(topology=topology, timing_only=True, **options)
-    gains = compare(experiment)
-    conclusion = [in_words(gain) for gain in gains]
+    with patience(lambda: f"simulating {', '.join(experiment.algorithms)} under every placement; no result so far"):
+        gains = compare(experiment)
+    conclusion, notes = [in_words(gain) for gain in gains], idle_of_links(experiment)
     document = {
         "schema": PLACING,
         "config": experiment.config(),
         "conclusion": conclusion,
         "placements": [asdict(gain) for gain in gains],
+        "notes": notes,
     }
     text = json.dumps(document, indent=2, ensure_ascii=False)
-    show_and_write(text, out, None if as_json else partial(_print_gains, gains, conclusion))
+    show_and_write(text, out, None if as_json else partial(_print_gains, gains, [*conclusion, *notes]))
 
 
-def _print_gains(gains: list[Gain], conclusion: list[str]) -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
+def _print_gains(gains: list[Gain], sentences: list[str]) -> None:
     from netsim._util.units import format_duration
-    from netsim.report.terminal import print_table, wide_console
+    from netsim.report.text import Column, print_lines, print_table, stdout_console
     from topologies.placement import PLACEMENTS
 
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    table.add_column("round", no_wrap=True)
-    for name in PLACEMENTS:
-        table.add_column(name, justify="right", no_wrap=True)
-    for gain in gains:
-        table.add_row(escape(gain.title), *(format_duration(gain.round_time_s[name]) for name in PLACEMENTS))
-    console = wide_console()
+    console = stdout_console()
+    columns = [Column(name, [format_duration(gain.round_time_s[name]) for gain in gains]) for name in PLACEMENTS]
     with reader_may_go():
-        print_table(console, table)
-        for sentence in conclusion:
-            console.print(escape(sentence), highlight=False, soft_wrap=True)
+        print_table(console, [Column("round", [gain.title for gain in gains], "label"), *columns])
+        print_lines(console, sentences)

@@ -8,17 +8,28 @@ Timing-only runs use :class:`SizeOnly` in place of data. Functions of payloads s
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, ParamSpec, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, ParamSpec, TypeAlias, TypeVar
 
-from netsim._util.errors import ProtocolError
+from netsim._util.errors import NonFiniteGradientError, ProtocolError
 
 if TYPE_CHECKING:
     import torch
 
-VALUE_BYTES = 4
-"""Bytes of a float32 value, the element of every size-only payload."""
+Precision: TypeAlias = Literal["fp32", "bf16", "fp16", "uint8"]
+"""The type of the values in messages: float32, bfloat16 or IEEE's float16; or bytes, into which an algorithm packed
+them. Wider values count as fp32."""
+PRECISION_BYTES: dict[Precision, int] = {"fp32": 4, "bf16": 2, "fp16": 2, "uint8": 1}
+"""Bytes of a value by its precision."""
+FLOATS: tuple[Precision, ...] = ("fp32", "bf16", "fp16")
+"""The precisions of floating-point values."""
+_NARROW: dict[Precision, str] = {"bf16": "bfloat16", "fp16": "float16", "uint8": "uint8"}
+"""The names of torch's types of fewer than 32 bits."""
+_PRECISION_OF: dict[str, Precision] = {f"torch.{of}": name for name, of in _NARROW.items()}
+VALUE_BYTES = PRECISION_BYTES["fp32"]
+"""Bytes of a float32 value."""
 
 INDEX_BYTES = 4
 """Bytes of an int32 index. A float32 could not hold indices above 2**24."""
@@ -46,6 +57,11 @@ class Dense:
     def index_bytes(self) -> int:
         """Bytes of indices."""
         return 0
+
+    @property
+    def precision(self) -> Precision:
+        """The precision of the values."""
+        return _precision_of(self.values.dtype)
 
     def version(self) -> int:
         """Return a number that grows with every change of the values in place."""
@@ -75,6 +91,11 @@ class Sparse:
         """Bytes of indices."""
         return self.indices.numel() * self.indices.element_size()
 
+    @property
+    def precision(self) -> Precision:
+        """The precision of the values."""
+        return _precision_of(self.values.dtype)
+
     def version(self) -> int:
         """Return a number that grows with every change in place."""
         return self.values._version + self.indices._version
@@ -82,25 +103,30 @@ class Sparse:
 
 @dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
 class SizeOnly:
-    """A vector of `size` float32 elements without values.
+    """A vector of `size` elements of a precision, without values.
 
     ``entries`` is the number of (value, index) pairs of a sparse vector, and None for a dense vector.
     """
 
     size: int
     entries: int | None = None
+    precision: Precision = "fp32"
 
     control_bytes: ClassVar[int] = 0
 
     @property
     def value_bytes(self) -> int:
         """Bytes of values."""
-        return VALUE_BYTES * (self.size if self.entries is None else self.entries)
+        return PRECISION_BYTES[self.precision] * (self.size if self.entries is None else self.entries)
 
     @property
     def index_bytes(self) -> int:
         """Bytes of indices."""
         return INDEX_BYTES * (self.entries or 0)
+
+    def resized(self, size: int, entries: int | None = None) -> SizeOnly:
+        """Return a vector of another size with values of the same precision."""
+        return SizeOnly(size, entries, self.precision)
 
     def version(self) -> int:
         """Return 0: sizes do not change."""
@@ -193,6 +219,25 @@ def is_in_place(function: Callable[..., Any]) -> bool:
     return getattr(function, "in_place", False)
 
 
+def many_on_gpu(many: Callable[[Iterable[Any]], Iterator[R]]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Give a function of a dense vector a way to make several calls at once: ``many([args, ...])`` yields the results.
+
+    Where the vectors are on a GPU, several workers' calls are made so. On a CPU a vector that was just computed is
+    still in the cache, so calls are better made one by one.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        function.many_on_gpu = many  # type: ignore[attr-defined]
+        return function
+
+    return decorate
+
+
+def is_on_gpu(payload: Any) -> bool:
+    """Return whether a payload is a dense vector that is not in main memory."""
+    return isinstance(payload, Dense) and payload.values.device.type != "cpu"
+
+
 def nbytes(payload: Payload) -> int:
     """Return the bytes that `payload` puts on the network: values, indices and flags."""
     return payload.value_bytes + payload.index_bytes + payload.control_bytes
@@ -215,25 +260,34 @@ def split(vector: Vector, parts: int) -> list[Vector]:
     """Cut a dense vector into `parts` consecutive chunks whose sizes differ by at most one."""
     if isinstance(vector, SizeOnly):
         small, longer = divmod(vector.size, parts)
-        chunks: list[Vector] = [SizeOnly(small + 1)] * longer
-        return chunks + [SizeOnly(small)] * (parts - longer)
+        chunks: list[Vector] = [vector.resized(small + 1)] * longer
+        return chunks + [vector.resized(small)] * (parts - longer)
     if isinstance(vector, Dense):
         return [Dense(chunk) for chunk in vector.values.tensor_split(parts)]
     raise TypeError("a sparse vector cannot be split into chunks: make it dense first")
+
+
+def templates_of_parts(vector: Vector, parts: int) -> list[Vector]:
+    """Return a template of each chunk into which :func:`split` cuts a dense vector; chunks of a size share one."""
+    if not isinstance(vector, Dense):
+        return split(vector, parts)
+    small, longer = divmod(vector.size, parts)
+    templates: list[Vector] = [Dense(vector.values[: small + 1])] * longer
+    return templates + [Dense(vector.values[:small])] * (parts - longer)
 
 
 def split_entries(vector: VectorT, parts: int) -> list[VectorT]:
     """Cut a sparse vector into sparse vectors of the same size, with consecutive entries, about as many each."""
     if isinstance(vector, SizeOnly):
         few, more = divmod(vector.entries or 0, parts)
-        return [SizeOnly(vector.size, few + (part < more)) for part in range(parts)]  # type: ignore[misc]
+        return [vector.resized(vector.size, few + (part < more)) for part in range(parts)]  # type: ignore[misc]
     if isinstance(vector, Sparse):
         pieces = zip(vector.indices.tensor_split(parts), vector.values.tensor_split(parts), strict=True)
         return [Sparse(indices, values, vector.size) for indices, values in pieces]  # type: ignore[misc]
     raise TypeError("a dense vector has no entries to split")
 
 
-@size_rule(lambda vector, first, last: SizeOnly(last - first))
+@size_rule(lambda vector, first, last: vector.resized(last - first))
 def cut(vector: Vector, first: int, last: int) -> Vector:
     """Return elements `first` to `last` of a dense vector, with a version count of their own.
 
@@ -243,27 +297,35 @@ def cut(vector: Vector, first: int, last: int) -> Vector:
     return vector if (first, last) == (0, vector.size) else Dense(vector.values[first:last].data)
 
 
-@size_rule(lambda *pieces: SizeOnly(sum(piece.size for piece in pieces), _entries(pieces)))
+@size_rule(lambda *pieces: pieces[0].resized(sum(piece.size for piece in pieces), _entries(pieces)))
 def joined(*pieces: Vector) -> Vector:
-    """Join consecutive pieces of a vector, all dense or all sparse."""
+    """Join consecutive pieces of a vector: sparse if all are, else dense."""
     import torch
 
-    values = torch.cat([piece.values for piece in pieces if not isinstance(piece, SizeOnly)])
-    if isinstance(pieces[0], Dense):
-        return Dense(values)
-    indices, size = [], 0
-    for piece in pieces:
-        assert isinstance(piece, Sparse)
-        indices.append(piece.indices + size)
-        size += piece.size
-    return Sparse(torch.cat(indices), values, size)
+    sparse = [piece for piece in pieces if isinstance(piece, Sparse)]
+    if len(sparse) < len(pieces):
+        return Dense(torch.cat([_all_values(piece) for piece in pieces]))
+    starts = itertools.accumulate((piece.size for piece in sparse), initial=0)
+    indices = [piece.indices + start for piece, start in zip(sparse, starts, strict=False)]
+    return Sparse(
+        torch.cat(indices), torch.cat([piece.values for piece in sparse]), sum(piece.size for piece in sparse)
+    )
+
+
+def _all_values(piece: Vector) -> torch.Tensor:
+    """Return the values (d,) of a dense or sparse vector."""
+    assert not isinstance(piece, SizeOnly)
+    if isinstance(piece, Dense):
+        return piece.values
+    return piece.values.new_zeros(piece.size).index_copy_(0, piece.indices.long(), piece.values)
 
 
 def _entries(pieces: tuple[SizeOnly, ...]) -> int | None:
-    return None if pieces[0].entries is None else sum(piece.entries or 0 for piece in pieces)
+    counts = [piece.entries for piece in pieces if piece.entries is not None]
+    return sum(counts) if len(counts) == len(pieces) else None
 
 
-@size_rule(lambda *chunks: SizeOnly(sum(chunk.size for chunk in chunks)))
+@size_rule(lambda *chunks: chunks[0].resized(sum(chunk.size for chunk in chunks)))
 def concatenate(*chunks: Dense) -> Dense:
     """Join the chunks of a dense vector."""
     import torch
@@ -271,9 +333,67 @@ def concatenate(*chunks: Dense) -> Dense:
     return Dense(torch.cat([chunk.values for chunk in chunks]))
 
 
+@functools.cache
+def _precision_of(dtype: torch.dtype) -> Precision:
+    return _PRECISION_OF.get(str(dtype), "fp32")
+
+
+@size_rule(lambda vector, precision: SizeOnly(vector.size, vector.entries, precision))
+def rounded(vector: VectorT, precision: Precision) -> VectorT:
+    """Return a vector with its values rounded to a precision, to the nearest one and of two to the even one.
+
+    This is the only place where values are narrowed. With fp32 the values remain as they are.
+
+    Raises
+    ------
+    NonFiniteGradientError
+        If a value exceeds the range of fp16.
+    """
+    import torch
+
+    assert isinstance(vector, Dense | Sparse)
+    if precision == "fp32" or vector.precision == precision:
+        return vector
+    values = vector.values.to(getattr(torch, _NARROW[precision]))
+    if precision == "fp16" and not bool(values.isfinite().all()):
+        raise NonFiniteGradientError(
+            f"a value of {float(vector.values.abs().max()):g} is beyond the range of fp16, which ends at 65504; use "
+            "--dtype bf16 or a lower --lr"
+        )
+    return _with_values(vector, values)  # type: ignore[return-value]
+
+
+@size_rule(lambda vector: vector if vector.precision == "fp32" else SizeOnly(vector.size, vector.entries))
+def widened(vector: VectorT) -> VectorT:
+    """Return a vector with its values as float32, exactly; the vector itself if they have no fewer bits."""
+    assert isinstance(vector, Dense | Sparse)
+    return vector if vector.precision == "fp32" else _with_values(vector, vector.values.float())  # type: ignore[return-value]
+
+
+def _with_values(vector: Dense | Sparse, values: torch.Tensor) -> Dense | Sparse:
+    return Dense(values) if isinstance(vector, Dense) else Sparse(vector.indices, values, vector.size)
+
+
+def template_of(vector: Vector, precision: Precision) -> Vector:
+    """Return a template of dense vectors of a precision, of the size and on the device of `vector`, without memory."""
+    if precision == vector.precision:
+        return vector
+    if isinstance(vector, SizeOnly):
+        return SizeOnly(vector.size, None, precision)
+    import torch
+
+    dtype = getattr(torch, _NARROW.get(precision, "float32"))
+    return Dense(vector.values.new_zeros(1, dtype=dtype).expand(vector.size))
+
+
+def entry_bytes(vector: Vector) -> int:
+    """Return the bytes of a value and its index."""
+    return PRECISION_BYTES[vector.precision] + INDEX_BYTES
+
+
 @size_rule(lambda left, right: left)
 def add(left: Dense, right: Dense) -> Dense:
-    """Return ``left + right``, element by element."""
+    """Return ``left + right``, element by element, rounded to their precision."""
     return Dense(left.values + right.values)
 
 
@@ -289,12 +409,12 @@ def subtract(left: Dense, right: Dense) -> Dense:
     return Dense(left.values - right.values)
 
 
-@size_rule(lambda first, *others: first)
+@size_rule(lambda first, *others: widened(first))
 def add_all(first: Dense, *others: Dense) -> Dense:
-    """Return the sum, added from left to right; the order is part of the result."""
+    """Return the sum, added from left to right in at least float32; the order is part of the result."""
     if not others:
-        return first
-    total = first.values + others[0].values
+        return widened(first)
+    total = widened(first).values + others[0].values
     for other in others[1:]:
         total += other.values
     return Dense(total)
@@ -320,6 +440,7 @@ def check_like(payload: Payload, template: Payload, where: object) -> None:
     if (
         type(payload) is type(template) is SizeOnly  # the usual case, which must be quick
         and payload.size == template.size
+        and payload.precision == template.precision
         and (payload.entries is None) is (template.entries is None)
     ):
         return
@@ -333,7 +454,10 @@ def check_like(payload: Payload, template: Payload, where: object) -> None:
         matches = type(payload) is type(template)
     elif isinstance(payload, SizeOnly) or isinstance(template, SizeOnly):
         matches = (
-            type(payload) is type(template) and _sparse(payload) == _sparse(template) and payload.size == template.size
+            type(payload) is type(template)
+            and _sparse(payload) == _sparse(template)
+            and payload.size == template.size
+            and payload.precision == template.precision
         )
     else:
         matches = (
@@ -356,5 +480,8 @@ def describe(payload: Payload) -> str:
     if isinstance(payload, Flag):
         return "a flag"
     kind = "sparse" if _sparse(payload) else "dense"
-    dtype = "" if isinstance(payload, SizeOnly) else f" of {str(payload.values.dtype).removeprefix('torch.')}"
+    if isinstance(payload, SizeOnly):
+        dtype = "" if payload.precision == "fp32" else f" of {payload.precision}"
+    else:
+        dtype = f" of {str(payload.values.dtype).removeprefix('torch.')}"
     return f"a {kind} vector of {payload.size} elements{dtype}"

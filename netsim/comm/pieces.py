@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from netsim.comm.payload import Vector, cut
@@ -59,7 +59,7 @@ class InTurn(Pieces):
         whole, pieces = self._request.whole, self._request.pieces
         part = (pieces[self._given - 1].ready if self._given else 0.0, pieces[self._given].ready)
         if self._whole is None:
-            self._whole = await replace(whole, part=part)
+            self._whole = await whole._replace(part=part)
         else:
             await Compute(whole.work, _pass_time, whole.args, part=part)
         self._given += 1

@@ -51,6 +51,11 @@ class Pairs:
         return self.by_rank.get(rank, ((), ()))
 
     @functools.cached_property
+    def reversed(self) -> Pairs:
+        """The messages from every receiver to its sender."""
+        return Pairs(self.dst, self.src)
+
+    @functools.cached_property
     def by_rank(self) -> dict[int, tuple[list[int], list[int]]]:
         """For each rank that takes part: the ranks to which it sends, and the ranks from which it receives."""
         peers: defaultdict[int, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
@@ -58,6 +63,10 @@ class Pairs:
             peers[src][0].append(dst)
             peers[dst][1].append(src)
         return dict(peers)
+
+
+RankPart: TypeAlias = "tuple[Round, list[int], list[int]]"
+"""A rank's part of a round: the round, the ranks to which it sends, and the ranks from which it receives."""
 
 
 def first_slot(src: Any, dst: Any) -> Any:
@@ -90,6 +99,19 @@ class Round(NamedTuple):
         """Return the slots that a message carries, out of `count` slots."""
         first = self.slot(src, dst)
         return (first,) if self.bundled is None else [(first + place) % count for place in range(self.bundled)]
+
+
+class RoundsByRank(tuple[Round, ...]):
+    """Rounds in which few ranks take part, such as those of a tree, indexed by rank."""
+
+    @functools.cached_property
+    def by_rank(self) -> dict[int, list[RankPart]]:
+        """The part of each rank that takes part."""
+        parts: defaultdict[int, list[RankPart]] = defaultdict(list)
+        for round_ in self:
+            for rank, peers in round_.pairs.by_rank.items():
+                parts[rank].append((round_, *peers))
+        return dict(parts)
 
 
 class LazyRounds(Sequence[Round]):
@@ -204,10 +226,8 @@ async def play(worker: Worker, schedule: Schedule[R]) -> R:
     if schedule.ahead:
         return await _play_ahead(worker, schedule)
     held: Any = schedule.held if isinstance(schedule.held, list | Repeated) else list(schedule.held)
-    for round_ in rounds.made(rank) if isinstance(rounds, LazyRounds) else rounds:
-        if (peers := round_.pairs.by_rank.get(rank)) is None:
-            continue
-        (targets, sources), (_, slot_of, bundled, signal) = peers, round_
+    for round_, targets, sources in _parts(rounds, rank):
+        _, slot_of, bundled, signal = round_
         if len(targets) > 1 or len(sources) > 1 or bundled is not None or signal is not None:
             await _several(worker, round_, held, combine)
             continue
@@ -228,6 +248,14 @@ async def play(worker: Worker, schedule: Schedule[R]) -> R:
             payload = await worker.recv(sources[0], held[slot])
         held[slot] = payload if combine is None else await combine(held[slot], payload)
     return schedule.answer(held)
+
+
+def _parts(rounds: Sequence[Round], rank: int) -> Iterable[RankPart]:
+    """Return a rank's part of each round in which it takes part."""
+    if isinstance(rounds, RoundsByRank):
+        return rounds.by_rank.get(rank, ())
+    made = rounds.made(rank) if isinstance(rounds, LazyRounds) else rounds
+    return ((round_, *peers) for round_ in made if (peers := round_.pairs.by_rank.get(rank)) is not None)
 
 
 async def _several(worker: Worker, round_: Round, held: Any, combine: Combine[Any] | None) -> None:
@@ -333,19 +361,14 @@ def scheduled(
     return collective(expand)
 
 
-def written(call: Collective[Any]) -> Any:
-    """Return the function that defines a collective."""
-    return getattr(call.function, "func", call.function)
-
-
 def has_schedule(call: Collective[Any]) -> bool:
     """Return whether a collective is defined by a schedule."""
-    return hasattr(written(call), "schedule")
+    return hasattr(call.function, "schedule")
 
 
 def schedule_at(worker: Worker, call: Collective[R]) -> Schedule[R]:
     """Return the schedule of a collective as `worker` sees it."""
-    schedule: Schedule[R] = written(call).schedule(worker, *call.args, **getattr(call.function, "keywords", {}))
+    schedule: Schedule[R] = call.function.schedule(worker, *call.args, **call.kwargs)  # type: ignore[attr-defined]
     return schedule
 
 

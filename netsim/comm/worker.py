@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Concatenate, Final, Generic, Literal, ParamSpec, TypeAlias, TypeVar
+from typing import Any, Concatenate, Final, Generic, Literal, NamedTuple, ParamSpec, TypeAlias, TypeVar
 
 from netsim.comm.payload import Payload, PayloadT
 
@@ -36,8 +36,7 @@ EARLIER_SENDS = {"acknowledged": "rendezvous"}
 """Names that files of earlier versions hold."""
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(NamedTuple):
     """Send `payload` to rank `dst`; the answer is None.
 
     The send is done when its last byte has arrived, or earlier (:data:`Sends`).
@@ -51,8 +50,7 @@ class Send:
         yield self
 
 
-@dataclass(frozen=True, slots=True)
-class Recv(Generic[PayloadT]):
+class Recv(NamedTuple, Generic[PayloadT]):
     """Receive from rank `src` a payload of the same kind, size and element type as `template`."""
 
     src: int
@@ -64,8 +62,7 @@ class Recv(Generic[PayloadT]):
         return answer
 
 
-@dataclass(frozen=True, slots=True)
-class SendRecv(Generic[PayloadT]):
+class SendRecv(NamedTuple, Generic[PayloadT]):
     """Send and receive at once; the answer is the payload received, when both are done.
 
     This is one request, because some backends (nccl) deadlock if the two are requested one after the other.
@@ -79,8 +76,7 @@ class SendRecv(Generic[PayloadT]):
         return answer
 
 
-@dataclass(frozen=True, slots=True)
-class Compute(Generic[R]):
+class Compute(NamedTuple, Generic[R]):
     """Call ``function(*args)``, and charge its time under `work`; the answer is the function's result.
 
     Parameters
@@ -117,31 +113,23 @@ class Compute(Generic[R]):
         return answer
 
 
-def stages(request: Compute[Any]) -> Iterator[Compute[Any]]:
-    """Yield the computations of a request, in the order in which they are made."""
-    if _has_stages(request):
-        for arg in request.args:
-            if isinstance(arg, Compute):
-                yield from stages(arg)
-    yield request
-
-
-def _has_stages(request: Compute[Any]) -> bool:
-    """Return whether an argument is a computation; a request may have a million arguments."""
-    return Compute in set(map(type, request.args))
+def stages(request: Compute[Any]) -> Sequence[Compute[Any]]:
+    """Return the computations of a request, in the order in which they are made."""
+    if Compute not in map(type, request.args):  # the usual case; there may be a million arguments
+        return (request,)
+    return [stage for arg in request.args if isinstance(arg, Compute) for stage in stages(arg)] + [request]
 
 
 def evaluate(request: Compute[R], call: Callable[[Compute[Any], list[Any]], Any] | None = None) -> R:
     """Make all stages of a request, and return its answer; ``call(stage, args)`` makes one stage."""
-    args = request.args
-    if _has_stages(request):
-        args = tuple(evaluate(arg, call) if isinstance(arg, Compute) else arg for arg in args)
+    args: Sequence[Any] = request.args
+    if Compute in map(type, args):
+        args = [evaluate(arg, call) if isinstance(arg, Compute) else arg for arg in args]
     answer: R = request.function(*args) if call is None else call(request, list(args))
     return answer
 
 
-@dataclass(frozen=True, slots=True)
-class Start(Generic[R]):
+class Start(NamedTuple, Generic[R]):
     """Begin a send, a receive or both, and continue at once. The answer is a :class:`Handle`; await it to finish."""
 
     request: Send | Recv[Any] | SendRecv[Any]
@@ -161,8 +149,7 @@ class Handle(Generic[R]):
         return answer
 
 
-@dataclass(frozen=True, slots=True)
-class Fork(Generic[R]):
+class Fork(NamedTuple, Generic[R]):
     """Run `coroutine` beside the coroutine that awaits this; its worker is a :meth:`Worker.branch` of the same rank.
 
     The new coroutine runs first, until it waits for something. The answer is a :class:`Handle`.
@@ -183,8 +170,7 @@ class _Expand:
 EXPAND: Final = _Expand()
 
 
-@dataclass(frozen=True, slots=True)
-class Collective(Generic[R]):
+class Collective(NamedTuple, Generic[R]):
     """An operation of all workers, with its expansion into messages.
 
     An interpreter may perform it natively, or answer :data:`EXPAND` to run `function`.
@@ -194,6 +180,7 @@ class Collective(Generic[R]):
     function: Callable[..., Awaitable[R]]
     worker: Worker
     args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
 
     def __await__(self) -> Generator[Any, Any, R]:
         answer = yield self
@@ -201,7 +188,7 @@ class Collective(Generic[R]):
             return answer  # type: ignore[no-any-return]
         outer, self.worker.operation = self.worker.operation, self.name
         try:
-            return (yield from self.function(self.worker, *self.args).__await__())
+            return (yield from self.function(self.worker, *self.args, **self.kwargs).__await__())
         finally:
             self.worker.operation = outer
 
@@ -214,8 +201,7 @@ def collective(
 
     @functools.wraps(function)
     def request(worker: Worker, /, *args: P.args, **kwargs: P.kwargs) -> Collective[R]:
-        call = functools.partial(function, **kwargs) if kwargs else function
-        return Collective(name, call, worker, args)
+        return Collective(name, function, worker, args, kwargs)
 
     return request
 

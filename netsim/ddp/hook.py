@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -12,21 +12,22 @@ import torch
 import torch.distributed as dist
 
 from netsim._util.errors import NonFiniteGradientError, UsageError
-from netsim.comm.payload import Dense, SizeOnly
+from netsim.comm.payload import Dense, SizeOnly, widened
 from netsim.comm.worker import Worker
 from netsim.ddp.memory import Leaves, ParameterMemory
 from netsim.distributed.interpreter import RankInterpreter
-from netsim.training.algorithm import Algorithm
+from netsim.training.algorithm import Algorithm, TensorShapes
 from netsim.training.sgd import dense_values
 
-AlgorithmOf = Callable[[tuple[int, ...], int], Algorithm]
-"""``algorithm_of(sizes, index)`` returns the algorithm for the bucket with this index and these tensors."""
+AlgorithmOf = Callable[[TensorShapes, int], Algorithm]
+"""``algorithm_of(shapes, index)`` returns the algorithm for the bucket with this index and these tensors."""
 
 
 class ExchangeHook:
     """The exchange of gradients by an algorithm on one rank, as :func:`netsim.ddp.register` returns it.
 
-    Gradients of 16 bits are exchanged as float32: a residual of 16 bits would lose small gradients.
+    Gradients of 16 bits become float32 here, because a residual of 16 bits would lose small gradients. The values in
+    messages have 16 bits if ``dtype`` says so.
 
     Parameters
     ----------
@@ -93,13 +94,13 @@ class ExchangeHook:
                 f"state of algorithm {state['algorithm']!r} was given, expected that of {self._text!r}; register the "
                 "algorithm that was saved"
             )
-        self._check_sizes(dict(_sizes(state["memory"])))
+        self._check_sizes(state["memory"])
         self.step = state["step"]
         self._memory = ParameterMemory()
         self._memory.put_back(state["memory"])
 
-    def _check_sizes(self, sizes: dict[str, int]) -> None:
-        """Raise UsageError if the model has no parameters of these names and sizes."""
+    def _check_sizes(self, memory: Mapping[str, Leaves]) -> None:
+        """Raise UsageError if the model has no parameters of the names and sizes in a memory."""
 
     def _replace_by_mean(self, views: dict[str, torch.Tensor], number: int, step: int) -> bool:
         """Replace the gradients in a bucket by their mean over ranks, as the algorithm computes it.
@@ -126,25 +127,26 @@ class ExchangeHook:
             self._check_finite(vector, views, step)
         elif self._overflow(vector, step):
             return False
-        sizes = {name: view.numel() for name, view in views.items()}
-        mean = self._mean(Dense(vector), sizes, number, step)
+        mean = self._mean(Dense(vector), views, number, step)
         mean *= scale
-        for view, piece in zip(views.values(), mean.split_with_sizes(list(sizes.values())), strict=True):
+        sizes = [view.numel() for view in views.values()]
+        for view, piece in zip(views.values(), mean.split_with_sizes(sizes), strict=True):
             view.copy_(piece.view_as(view))
         return True
 
-    def _mean(self, vector: Dense, sizes: dict[str, int], number: int, step: int) -> torch.Tensor:
+    def _mean(self, vector: Dense, views: dict[str, torch.Tensor], number: int, step: int) -> torch.Tensor:
         """Return the sum (d,) of all ranks' vectors that the algorithm gives, divided by their number."""
-        algorithm = self._algorithm_of(tuple(sizes.values()), number)
-        memory = self._memory.take(sizes, lambda: algorithm.initial_memory(vector))
+        sizes = {name: view.numel() for name, view in views.items()}
+        algorithm = self._algorithm_of(tuple(tuple(view.shape) for view in views.values()), number)
+        memory = self._memory.take(sizes, algorithm, vector)
         if self._scaler is not None:
             self._before |= self._memory.by_parameter(sizes)
         self._worker.step = step
-        total, memory = self._interpreter.run(algorithm.exchange(self._worker, vector, memory, vector))
+        total, memory = self._interpreter.run(algorithm.exchange_rounded(self._worker, vector, memory, vector))
         self._interpreter.timeline.spent()  # forget the times
         self._memory.keep(sizes, memory)
         assert not isinstance(total, SizeOnly)
-        return dense_values(total) / self._worker.workers
+        return dense_values(widened(total)) / self._worker.workers
 
     def _check_finite(self, vector: torch.Tensor, views: dict[str, torch.Tensor], step: int) -> None:
         if not _is_finite(vector):
@@ -201,18 +203,22 @@ class BucketHook(ExchangeHook):
     def __init__(self, names: dict[torch.nn.Parameter, str], finds_unused: bool, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._names, self._finds_unused = names, finds_unused
-        self._sizes = {name: parameter.numel() for parameter, name in names.items()}
-        self._places = {name: place for place, name in enumerate(self._sizes)}
+        self._shapes = {name: tuple(parameter.shape) for parameter, name in names.items()}
+        self._places = {name: place for place, name in enumerate(self._shapes)}
         # The number of torch's threads is each thread's own, and changes bits.
         self._thread = ThreadPoolExecutor(1, "exchange", torch.set_num_threads, (torch.get_num_threads(),))
 
-    def _check_sizes(self, sizes: dict[str, int]) -> None:
-        for name, size in sizes.items():
-            if size != self._sizes.get(name):
-                raise UsageError(
-                    f"state has {size} elements for parameter {name!r}, expected "
-                    f"{self._sizes.get(name, 'no such parameter')}; load the state of the same model"
-                )
+    def _check_sizes(self, memory: Mapping[str, Leaves]) -> None:
+        for name, vectors in memory.items():
+            shape = self._shapes.get(name)
+            own = {} if shape is None else self._algorithm_of((shape,), 0).memory_sizes()
+            for leaf, values in vectors.items():
+                expected = None if shape is None else own.get(leaf, (math.prod(shape),))[0]
+                if values.numel() != expected:
+                    raise UsageError(
+                        f"state has {values.numel()} elements for parameter {name!r}, expected "
+                        f"{'no such parameter' if expected is None else expected}; load the state of the same model"
+                    )
 
     def start(self, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:  # type: ignore[name-defined]
         """Begin the exchange of a bucket; the future holds the bucket's buffer with the mean over ranks."""
@@ -274,11 +280,6 @@ class ShardHook(ExchangeHook):
             self.step += 1
         self._exchanged.add(name)
         self._replace_by_mean({name: shard}, number, self.step - 1)
-
-
-def _sizes(memory: Mapping[str, Leaves]) -> Iterator[tuple[str, int]]:
-    """Yield (parameter, number of elements) for each vector in a memory."""
-    return ((name, values.numel()) for name, vectors in memory.items() for values in vectors.values())
 
 
 def _is_finite(vector: torch.Tensor) -> bool:

@@ -6,17 +6,16 @@ then be lost. Here a memory stays in one piece as long as its bucket does, and i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 
-from netsim._util.errors import UsageError
 from netsim.comm.payload import Dense
 from netsim.training.algorithm import Algorithm
 
 Leaves: TypeAlias = dict[str, torch.Tensor]
-"""The vectors in a memory by their names, such as "residual"; all have the same number of elements."""
+"""The vectors in a memory by their names, such as "residual"."""
 
 ParameterSizes: TypeAlias = Mapping[str, int]
 """The parameters of a bucket in the model's order, with the number of elements of each."""
@@ -34,65 +33,80 @@ def leaves(memory: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
         raise TypeError(type(memory).__name__)
 
 
-def check_divisible(algorithm: Algorithm) -> None:
-    """Raise UsageError unless the memory of an algorithm can be divided among parameters, element by element."""
+def why_indivisible(algorithm: Algorithm) -> str | None:
+    """Return why the memory of an algorithm cannot be divided among parameters, element by element; None if it can."""
     template = Dense(torch.zeros(3))
     try:
-        sizes = [values.numel() for _, values in leaves(algorithm.initial_memory(template))]
+        vectors = dict(leaves(algorithm.initial_memory(template)))
     except TypeError as error:
-        sizes, holds = [], f"holds {error}"
+        holds = str(error)
     else:
-        holds = f"holds vectors of {sizes} elements for a gradient of {template.size}"
-        if all(size == template.size for size in sizes):
-            return
-    raise UsageError(
-        f"algorithm {algorithm.name!r} as a DDP hook: no, because its memory {holds}; expected vectors with one "
-        "element for each of the gradient, which can follow their parameters from bucket to bucket"
-    )
+        own = {name: sum(sizes) for name, sizes in algorithm.memory_sizes().items()}
+        other = [name for name, values in vectors.items() if values.numel() != own.get(name, template.size)]
+        if not other:
+            return None
+        holds = f"{', '.join(other)} of no single parameter"
+    return f"its memory holds {holds}, which cannot follow parameters to the other buckets that DDP forms"
+
+
+class BucketMemory(NamedTuple):
+    """The memory of a bucket, with its parameters and :meth:`~netsim.training.algorithm.Algorithm.memory_sizes`."""
+
+    sizes: ParameterSizes
+    own_sizes: Mapping[str, tuple[int, ...]]
+    memory: Any
+
+    def by_parameter(self) -> dict[str, Leaves]:
+        """Return the vectors by parameter, as views."""
+        cut: dict[str, Leaves] = {name: {} for name in self.sizes}
+        for leaf, values in leaves(self.memory):
+            sizes = list(self.own_sizes.get(leaf, self.sizes.values()))
+            for name, piece in zip(self.sizes, values.split_with_sizes(sizes), strict=True):
+                cut[name][leaf] = piece
+        return cut
 
 
 class ParameterMemory:
     """The memory of one rank for all parameters of a model."""
 
     def __init__(self) -> None:
-        self._whole: dict[tuple[str, ...], tuple[ParameterSizes, Any]] = {}
+        self._whole: dict[tuple[str, ...], BucketMemory] = {}
         self._loose: dict[str, Leaves] = {}
 
     def __repr__(self) -> str:
         return f"ParameterMemory({len(self._whole)} buckets, {len(self._loose)} parameters outside buckets)"
 
-    def take(self, sizes: ParameterSizes, initial: Callable[[], Any]) -> Any:
+    def take(self, sizes: ParameterSizes, algorithm: Algorithm, template: Dense) -> Any:
         """Return the memory of a bucket, which the caller may overwrite.
 
         Parameters
         ----------
         sizes
             The bucket's parameters.
-        initial
-            Returns the memory of a bucket before the first exchange.
+        algorithm, template
+            The algorithm of the bucket, and any vector of its size, for the memory before the first exchange.
         """
         if (key := tuple(sizes)) in self._whole:
-            return self._whole[key][1]
+            return self._whole[key].memory
         self._cut_buckets_of(sizes)
-        memory = initial()
-        vectors, first = dict(leaves(memory)), 0
-        for name, size in sizes.items():
+        bucket = BucketMemory(sizes, algorithm.memory_sizes(), algorithm.initial_memory(template))
+        for name, views in bucket.by_parameter().items():
             for leaf, values in self._loose.pop(name, {}).items():
-                vectors[leaf][first : first + size] = values
-            first += size
-        self.keep(sizes, memory)
-        return memory
+                views[leaf].copy_(values)
+        self._whole[key] = bucket
+        return bucket.memory
 
     def keep(self, sizes: ParameterSizes, memory: Any) -> None:
         """Keep the memory of a bucket after an exchange."""
-        self._whole[tuple(sizes)] = (sizes, memory)
+        key = tuple(sizes)
+        self._whole[key] = self._whole[key]._replace(memory=memory)
 
     def by_parameter(self, names: Collection[str] | None = None) -> dict[str, Leaves]:
         """Return copies of the vectors of some or all parameters, by parameter and name."""
         views = dict(self._loose)
-        for sizes, memory in self._whole.values():
-            if names is None or not sizes.keys().isdisjoint(names):
-                views |= _cut(sizes, memory)
+        for bucket in self._whole.values():
+            if names is None or not bucket.sizes.keys().isdisjoint(names):
+                views |= bucket.by_parameter()
         return _copied({name: of for name, of in views.items() if names is None or name in names})
 
     def put_back(self, by_parameter: Mapping[str, Leaves]) -> None:
@@ -102,18 +116,9 @@ class ParameterMemory:
 
     def _cut_buckets_of(self, names: Collection[str]) -> None:
         """Cut all buckets that have one of these parameters."""
-        for bucket in [bucket for bucket in self._whole if not set(names).isdisjoint(bucket)]:
-            self._loose |= _cut(*self._whole.pop(bucket))
+        for key in [key for key in self._whole if not set(names).isdisjoint(key)]:
+            self._loose |= self._whole.pop(key).by_parameter()
 
 
 def _copied(by_parameter: Mapping[str, Leaves]) -> dict[str, Leaves]:
     return {name: {leaf: values.clone() for leaf, values in of.items()} for name, of in by_parameter.items()}
-
-
-def _cut(sizes: ParameterSizes, memory: Any) -> dict[str, Leaves]:
-    """Return the vectors of a bucket's memory by parameter, as views."""
-    cut: dict[str, Leaves] = {name: {} for name in sizes}
-    for leaf, values in leaves(memory):
-        for name, piece in zip(sizes, values.split_with_sizes(list(sizes.values())), strict=True):
-            cut[name][leaf] = piece
-    return cut

@@ -2,6 +2,7 @@
 
 # DDP compares the annotations of a hook with types, so annotations must not be texts here.
 
+import math
 import os
 from datetime import timedelta
 from functools import partial
@@ -12,17 +13,17 @@ import torch.distributed as dist
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
-from algorithms import ALGORITHMS, class_of, own_options, text_of, with_options
+from algorithms import ALGORITHMS, build_algorithm, class_of, own_options, taken_by, text_of, with_options
 from netsim._util.errors import UsageError, shown, unknown
 from netsim.comm.pieces import Piece
 from netsim.comm.worker import Worker
 from netsim.ddp.hook import BucketHook, ExchangeHook, ShardHook
-from netsim.ddp.memory import check_divisible
+from netsim.ddp.memory import why_indivisible
 from netsim.distributed.interpreter import RankInterpreter
 from netsim.experiment.configuration import Experiment
-from netsim.training.algorithm import Algorithm
+from netsim.training.algorithm import Algorithm, TensorShapes
 
-OPTIONS = ("density", "k", "per_tensor", "select", "density_warmup", "momentum", "momentum_correction", "seed")
+OPTIONS = ("density", "k", "per_tensor", "select", "density_warmup", "dtype", "momentum", "momentum_correction", "seed")
 """Options of :func:`netsim.simulate` that a hook has; all others are DDP's, the optimiser's or a simulation's."""
 BACKENDS = {"gloo": "gloo", "nccl": "cpu:gloo,cuda:nccl"}
 """Backends of the hook's own process group, by that of the model."""
@@ -56,7 +57,7 @@ def register(
         Seconds that a communication may wait before the backward pass fails; None for the default of
         torch.distributed.
     **options
-        ``density``, ``k``, ``per_tensor``, ``select``, ``density_warmup``, ``seed``, and ``momentum`` with
+        ``density``, ``k``, ``per_tensor``, ``select``, ``density_warmup``, ``dtype``, ``seed``, and ``momentum`` with
         ``momentum_correction``, as for :func:`netsim.simulate`.
 
     Returns
@@ -81,17 +82,19 @@ def register(
     >>> hook = netsim.ddp.register(model, "gtopk", density=1e-3)  # doctest: +SKIP
     """
     text = text_of(algorithm)
-    _check_algorithm(text)
+    if (why := _no_hook(class_of(text))) is not None:
+        raise _refusal(text, why)
     if unsupported := next((name for name in options if name not in OPTIONS), None):
         raise unknown("option of a DDP hook", unsupported, OPTIONS)
-    if options.get("momentum") and not options.get("momentum_correction"):
+    corrects = options.get("momentum_correction") or class_of(text).always_corrects
+    if options.get("momentum") and not corrects:
         raise UsageError(
             f"momentum {shown(options['momentum'])} was given to a DDP hook, but momentum on the sum is the "
             "optimiser's; give it to torch.optim.SGD, or add momentum_correction=True"
         )
     text = _with_machines(text)
     if isinstance(model, FSDPModule):
-        ranks = _check_shards(model, replicas, scaler, options)
+        ranks = _check_shards(model, text, replicas, scaler, options)
     else:
         _check_model(model)
         ranks = model.process_group
@@ -101,12 +104,14 @@ def register(
     experiment = Experiment.of(workers=dist.get_world_size(ranks), algorithm=[text], **options)
     experiment.k_of(elements)
 
-    def algorithm_of(sizes: tuple[int, ...], number: int) -> Algorithm:
+    def algorithm_of(shapes: TensorShapes, number: int) -> Algorithm:
+        sizes = tuple(map(math.prod, shapes))
         size = sum(sizes)
         tensors = (*sizes, max(0, elements - size))
-        return experiment.bucket_algorithm(text, tensors, Piece(0, size, (0, len(sizes)), 1.0), number)
+        return experiment.bucket_algorithm(text, tensors, Piece(0, size, (0, len(sizes)), 1.0), number, shapes)
 
-    check_divisible(algorithm_of((elements,), 0))
+    if (why := why_indivisible(algorithm_of(((elements,),), 0))) is not None:
+        raise _refusal(text, why)
     device = next(iter(names)).device
     backend = _backend(ranks, device)
     limit = None if timeout is None else timedelta(seconds=timeout)
@@ -152,6 +157,7 @@ def _check_model(model: Any) -> None:
 
 def _check_shards(
     model: FSDPModule,
+    text: str,
     replicas: dist.ProcessGroup | None,
     scaler: torch.amp.GradScaler | None,
     options: dict[str, Any],
@@ -167,6 +173,9 @@ def _check_shards(
     elif scaler is not None:
         why = "ranks with other shards would not restore their residuals after an overflow"
         instead = "train in bfloat16, without a scaler"
+    elif "shapes" in taken_by(text):
+        why = f"{text} needs matrices, and a shard is a flat vector with padding"
+        instead = "take an algorithm that selects entries, such as gtopk"
     elif unknown_size := next((name for name in ("k", "per_tensor") if options.get(name)), None):
         why = f"{unknown_size} needs the tensors, and a shard is a flat vector with padding"
         instead = "give density"
@@ -175,18 +184,29 @@ def _check_shards(
     return replicas
 
 
-def _check_algorithm(text: Any) -> None:
-    """Raise UsageError unless an algorithm is a replacement of an all-reduce."""
-    kind, why = class_of(text), None
+def _refusal(text: str, why: str) -> UsageError:
+    """Return the error for an algorithm that cannot be a hook, with the names of those that can."""
+    others = [name for name in ALGORITHMS if why_no_hook(name) is None]
+    return UsageError(f"algorithm {text!r} as a DDP hook: no, because {why}; take one of {', '.join(others)}")
+
+
+def why_no_hook(name: str) -> str | None:
+    """Return why a registered algorithm cannot be a DDP hook of any model; None if it can."""
+    options = {"selector": Experiment.of(workers=1).selector((1,)), "groups": (0,)}  # any: hooks differ in neither
+    return _no_hook(class_of(name)) or why_indivisible(build_algorithm(name, options, strict=False))
+
+
+def _no_hook(kind: type[Algorithm]) -> str | None:
+    """Return why an algorithm cannot be a DDP hook; None if it can."""
     if kind.uses_server:
-        why = "its workers send to a parameter server, and DDP has none"
-    elif not kind.overlaps:
-        why = "its rule looks at the whole gradient, and DDP hands over one bucket at a time"
-    elif any(getattr(kind, part) is not getattr(Algorithm, part) for part in ("step", "contribution", "apply")):
-        why = "its training step is its own, and in DDP the optimiser makes the step"
-    if why is not None:
-        others = ", ".join(name for name, other in ALGORITHMS.items() if not other.uses_server)
-        raise UsageError(f"algorithm {text!r} as a DDP hook: no, because {why}; take one of {others}")
+        return "its workers send to a parameter server, and DDP has none"
+    if kind.steps_locally:
+        return "its workers exchange what their own steps moved, and DDP hands over gradients"
+    if not kind.overlaps:
+        return "its rule looks at the whole gradient, and DDP hands over one bucket at a time"
+    if any(getattr(kind, part) is not getattr(Algorithm, part) for part in ("step", "contribution", "apply")):
+        return "its training step is its own, and in DDP the optimiser makes the step"
+    return None
 
 
 def _with_machines(text: str) -> str:

@@ -9,12 +9,16 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from contextlib import suppress
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from algorithms import ALGORITHMS, name_of
 from netsim._util.errors import NetsimError, reason_of
 from netsim._util.interrupts import ended_politely
+from netsim._util.system import compiler
 from netsim.distributed.failures import RankFailedError
 from netsim.distributed.job import HOST, JOB, LAUNCHER, LIMITS, Job, RankTask, task_of
 from netsim.distributed.rank_context import taking_part
@@ -34,6 +38,7 @@ def main() -> int:
         with ended_politely():
             namespaces = _cluster(details)
             task = task_of(details)
+            _import_for_ranks(details)
             ranks.extend(_fork(job, rank, namespaces, details["ranks"], task) for rank in range(details["ranks"]))
             supervise(ranks, job, range(len(ranks)), details["timeout_s"], lambda what, step: None)
     except NetsimError as error:
@@ -56,6 +61,16 @@ def _cluster(details: dict[str, Any]) -> list[int] | None:
 
     become_owner()
     return build(Cluster(**details["cluster"]))
+
+
+def _import_for_ranks(details: dict[str, Any]) -> None:
+    """Import what every rank uses: torch takes two seconds of a core, and numba, for sparse algorithms, one."""
+    for module in ("torch.distributed", "netsim.distributed.interpreter"):
+        import_module(module)
+    names = map(name_of, details.get("experiment", {}).get("algorithms", ()))
+    if any(name in ALGORITHMS and ALGORITHMS[name].sparse for name in names):
+        with suppress(ImportError):  # ranks then select with NumPy
+            compiler()
 
 
 def _fork(job: Job, rank: int, namespaces: list[int] | None, world_size: int, task: RankTask) -> ForkedRank:

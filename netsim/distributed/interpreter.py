@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from netsim._util.device import on_own_stream, wait_for_gpu
 from netsim._util.errors import ProtocolError
 from netsim.comm.payload import Dense, Payload, check_like, has_known_size
 from netsim.comm.pieces import InPieces
@@ -41,10 +42,12 @@ from netsim.distributed.wire_format import (
     encode,
     encode_dense,
     head_of,
+    placed,
     room_for,
     values_after,
 )
 from netsim.simulator.timeline import Timeline
+from netsim.training.buffers import on_device
 
 T = TypeVar("T")
 COMMUNICATION = (Send, Recv, SendRecv, Start, Outgoing, Incoming, Announced, BothWays, Received)
@@ -168,8 +171,7 @@ class RankInterpreter:
     def _compute(self, request: Compute[Any], args: list[Any]) -> Any:
         started = time.perf_counter()
         result = request.function(*args)
-        if self._device.startswith("cuda"):
-            torch.cuda.synchronize(self._device)
+        wait_for_gpu(self._device)
         self.timeline.computed(request.work, started, time.perf_counter())
         return result
 
@@ -182,13 +184,26 @@ class RankInterpreter:
         beside.timeline = self.timeline
         if self._on_gpu:
             return Received(beside._drive(request.coroutine))
-        return ForkedExchange(partial(beside._drive, request.coroutine))
+        return ForkedExchange(partial(beside._drive, request.coroutine), self._device)
 
     def _in_pieces(self, request: InPieces) -> Backward:
         if self._backward is None:
-            # One thread for all steps, since a thread keeps a copy of the model and a number of torch's threads.
-            self._backward = ThreadPoolExecutor(1, "backward", torch.set_num_threads, (torch.get_num_threads(),))
+            self._backward = self._backward_thread()
         return Backward(request, self._backward, self.timeline, self._device)
+
+    def _backward_thread(self) -> ThreadPoolExecutor:
+        """Return one thread for all steps: it keeps a copy of the model, and torch's number of threads and stream."""
+
+        def begin(threads: int) -> None:
+            torch.set_num_threads(threads)
+            on_own_stream(self._device).__enter__()  # to the end of the thread
+
+        return ThreadPoolExecutor(1, "backward", begin, (torch.get_num_threads(),))
+
+    def warm_up(self, gradual: Callable[..., Any], *args: Any) -> None:
+        """Compute a gradient in the thread of backward passes, whose first one would take longer than the others."""
+        self._backward = self._backward_thread()
+        self._backward.submit(gradual, lambda *_: None, *args).result()
 
     def _start_send(self, request: Send) -> Outgoing:
         outgoing = self._outgoing(request)
@@ -327,10 +342,10 @@ class RankInterpreter:
     def _unpack(self, request: Recv[Any], where: Where, header: torch.Tensor, body: torch.Tensor) -> Payload:
         """Return the payload of a message; raise ProtocolError if it is not like the template."""
         started = time.perf_counter()
-        payload = decode(
-            self._moved(body, self._device), Header.decode(header, where.operation, where.step, request.tag, where)
-        )
+        payload = decode(body, Header.decode(header, where.operation, where.step, request.tag, where))
         check_like(payload, request.template, where)
+        if self._device != "cpu":
+            payload = placed(payload, request.template)
         self.packing_s += time.perf_counter() - started
         self._worker.traffic.received(payload)
         return payload
@@ -342,7 +357,7 @@ class RankInterpreter:
             # All but the values of the expected vector is known, so it is compared, not decoded.
             head = head_of(template, where.operation, where.step, request.tag)
             if (values := values_after(head, message, template)) is not None:
-                payload = Dense(self._moved(values, self._device))
+                payload = Dense(values if self._device == "cpu" else on_device(values, template.values.device))
                 self.packing_s += time.perf_counter() - started
                 self._worker.traffic.received(payload)
                 return payload

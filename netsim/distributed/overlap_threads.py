@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from netsim._util.device import is_gpu, on_own_stream, wait_for_gpu
 from netsim.comm.payload import Dense, Vector, cut
 from netsim.comm.pieces import InPieces, Pieces
 from netsim.comm.worker import Handle, evaluate
@@ -23,10 +24,13 @@ class ForkedExchange(Handle[Any]):
     ----------
     run
         Drives the coroutine, and returns its result.
+    device
+        Device of its vectors. On a GPU, the coroutine's work goes to a stream of its own, beside the backward pass.
     """
 
-    def __init__(self, run: Callable[[], Any]) -> None:
-        self._run = run
+    def __init__(self, run: Callable[[], Any], device: str = "cpu") -> None:
+        wait_for_gpu(device)  # what the coroutine begins with was computed in this thread
+        self._run, self._device = run, device
         self._answer: Any = None
         self._error: BaseException | None = None
         self._torch_threads = torch.get_num_threads()
@@ -36,7 +40,9 @@ class ForkedExchange(Handle[Any]):
     def _drive(self) -> None:
         torch.set_num_threads(self._torch_threads)  # each thread has its own number, which changes bits
         try:
-            self._answer = self._run()
+            with on_own_stream(self._device):
+                self._answer = self._run()
+                wait_for_gpu(self._device)
         except BaseException as error:
             self._error = error
 
@@ -67,6 +73,8 @@ class Backward(Pieces):
         self._request, self._timeline, self._device = request, timeline, device
         self._missing = [last - first for first, last in (piece.tensors for piece in request.pieces)]
         self._ready = [threading.Event() for _ in request.pieces]
+        self._computed: list[Any] = [None for _ in request.pieces]
+        """On a GPU, the event of its stream after which a piece is computed; None if the GPU was waited for."""
         self._next = 0
         self._vector: Vector | None = None
         self._error: BaseException | None = None
@@ -80,6 +88,7 @@ class Backward(Pieces):
                 self._vector = evaluate(whole)
             else:
                 self._vector = whole.gradual(self._written, *whole.args)
+            wait_for_gpu(self._device)
         except BaseException as error:
             self._error = error
         self._timeline.computed(whole.work, started, time.perf_counter())
@@ -92,16 +101,19 @@ class Backward(Pieces):
             if piece.tensors[0] <= tensor < piece.tensors[1]:
                 self._missing[index] -= 1
                 if not self._missing[index]:
-                    if self._device.startswith("cuda"):
-                        torch.cuda.synchronize(self._device)
+                    if is_gpu(self._device):  # the backward pass goes on; who needs the piece waits for the event
+                        self._computed[index] = torch.cuda.current_stream(self._device).record_event()
                     self._ready[index].set()
 
     async def next(self) -> Vector:
         """Wait for the next piece, and return it."""
-        piece, event = self._request.pieces[self._next], self._ready[self._next]
+        index = self._next
         self._next += 1
-        event.wait()
+        self._ready[index].wait()
         if self._error is not None:
             raise self._error
+        if self._computed[index] is not None:
+            self._computed[index].synchronize()
+        piece = self._request.pieces[index]
         assert isinstance(self._vector, Dense)
         return cut(self._vector, piece.first, piece.last)

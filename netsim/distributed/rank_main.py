@@ -7,23 +7,24 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from netsim._util.device import check_gpu_each, exact_arithmetic, gpu_of_rank, number_of_gpus, resolve_device
 from netsim._util.errors import UsageError, unknown
 from netsim._util.progress import OnRound, ignore
-from netsim._util.system import one_thread_each, resolve_device
+from netsim._util.system import one_thread_each
 from netsim.comm.payload import Dense
-from netsim.comm.worker import Worker
+from netsim.comm.worker import Sends, Worker
 from netsim.distributed.rank_context import CURRENT_RANK
 from netsim.distributed.rendezvous import rendezvous, verify_config
 from netsim.experiment.configuration import Experiment
 from netsim.experiment.results import RankOutcome, Ranks, Result, Timing, sha256_of, summarise
-from netsim.simulator.session import holds_a_part, judge, load_task, make_workers
-from netsim.simulator.timeline import Spent
+from netsim.simulator.session import faster_device, holds_a_part, judge, load_task, make_workers
+from netsim.simulator.timeline import Spent, Timeline
 from netsim.training.loop import Trained, train
-from netsim.training.overlap import described
+from netsim.training.overlap import Overlapped, described
 from netsim.training.workloads import is_own
 
 if TYPE_CHECKING:
@@ -54,8 +55,24 @@ def check_backend(backend: str, experiment: Experiment) -> None:
         raise UsageError("backend 'nccl' needs a CUDA GPU, and torch sees none; use --backend gloo")
     if resolve_device(device) == "cpu" and backend == "nccl":
         raise UsageError(f"backend 'nccl' needs --device cuda, not {device!r}; or use --backend gloo")
+    if backend == "nccl":
+        check_gpu_each(ranks_of(experiment), device)
     if not dist.is_backend_available(backend):
         raise UsageError(f"backend {backend!r} is not built into this torch; use --backend gloo")
+
+
+def on_faster_device(experiment: Experiment, backend: str) -> Experiment:
+    """Return an experiment whose ranks take the faster device for ``auto``; unchanged where there is no choice.
+
+    The launcher chooses for all ranks, from a gradient on one thread of the CPU and one on a GPU that nobody else uses.
+    """
+    if experiment.device != "auto" or not number_of_gpus():
+        return experiment
+    if backend == "nccl":
+        return replace(experiment, device="cuda")
+    with one_thread_each():
+        device, _ = faster_device(experiment, threads=1)
+    return replace(experiment, device=device.partition(":")[0])
 
 
 def ranks_of(experiment: Experiment) -> int:
@@ -91,8 +108,10 @@ def process_group(
     import torch.distributed as dist
 
     wake_without_preempting()
+    gpu = None
     if backend == "nccl":
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        gpu = torch.device(gpu_of_rank(config.get("experiment", {}).get("device", "cuda")))
+        torch.cuda.set_device(gpu)
     with CURRENT_RANK.between(f"joining the group of {world_size}", "before step 0"):
         store, serves = rendezvous(init_method, rank, world_size, timeout_s)
         verify_config(store, rank, world_size, timeout_s, config, serves)
@@ -103,6 +122,8 @@ def process_group(
             rank=rank,
             world_size=world_size,
             timeout=timedelta(seconds=timeout_s),
+            # Connects all ranks here; the first message may be one of a few ranks, at which nccl must not do so.
+            device_id=gpu,
         )
     yield
     # Not after an error, since it would wait for ranks that have ended.
@@ -174,14 +195,13 @@ def run_rank(
     Result
         On rank 0 the result of each algorithm when it has ended; nothing elsewhere.
     """
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    device = f"cuda:{local_rank}" if backend == "nccl" else experiment.device
-    with one_thread_each():
+    device = gpu_of_rank(experiment.device)
+    with one_thread_each(), exact_arithmetic(device, experiment.tf32):
         task, tensors, device = load_task(experiment, device, tried=launched_with is not None)
         if is_own(experiment.workload):
             _check_same_everywhere(task, launched_with)
         for name in experiment.algorithms[first:]:
-            algorithm = experiment.algorithm(name, tensors)
+            algorithm = experiment.algorithm(name, tensors, shapes=task.shapes)
             workers = make_workers(algorithm, experiment.workers, experiment.servers)
             mine = workers[rank] if rank < len(workers) else None
             outcomes, timing, judged = _run_algorithm(experiment, algorithm, task, mine, device, backend, on_round)
@@ -199,6 +219,7 @@ def run_rank(
                     k=experiment.k_in_all(name, tensors) if algorithm.sparse else None,
                     **described(algorithm, None),
                     momentum=experiment.momentum_of(name),
+                    dtype=algorithm.precision,
                     compute_provenance="MEASURED",
                     select_provenance="MEASURED",
                     **judged,
@@ -244,18 +265,21 @@ def _run_algorithm(
 
     outcome, spent, elapsed = None, Spent(), 0.0
     judged: dict[str, float | None] = {}
+    interpreter: RankInterpreter | None = None
     if worker is not None:
+        sends: Sends = "rendezvous" if experiment.sends == "rendezvous" else "eager"
+        interpreter = RankInterpreter(worker, device, backend, sends)
         _warm_up(experiment, algorithm.name, task)
+        if isinstance(algorithm, Overlapped) and worker.trains:
+            interpreter.warm_up(task.gradual, task.initial_parameters(), 0, 0)
     with CURRENT_RANK.between(f"barrier before {algorithm.name}", "before step 0"):
         dist.barrier()
-    if worker is not None:
-        interpreter = RankInterpreter(
-            worker, device, backend, "rendezvous" if experiment.sends == "rendezvous" else "eager"
-        )
+    if worker is not None and interpreter is not None:
+        timeline = interpreter.timeline = Timeline(algorithm.concurrent)
 
         def ended(worker: Worker, _: Trained) -> None:
             nonlocal spent
-            spent = spent.plus(interpreter.timeline.spent())
+            spent = spent.plus(timeline.spent())
             if worker.rank == 0:
                 on_round(algorithm.name, worker.step)
 
@@ -284,7 +308,7 @@ def _warm_up(experiment: Experiment, algorithm: str, task: Any) -> None:
     from netsim.simulator.scheduler import InMemoryTransport, RankScheduler
 
     few = experiment.for_workers(min(2, experiment.workers))
-    own = few.algorithm(algorithm, tuple(size for _, size in task.tensors))
+    own = few.algorithm(algorithm, tuple(size for _, size in task.tensors), shapes=task.shapes)
     workers = make_workers(own, few.workers, few.servers)
     RankScheduler[Trained](InMemoryTransport()).run(
         workers, lambda worker: train(worker, own, task, 1, few.recipe(algorithm))

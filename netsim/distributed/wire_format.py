@@ -20,12 +20,13 @@ import torch
 
 from netsim._util.errors import ProtocolError
 from netsim.comm.payload import Bundle, Dense, Flag, Payload, Sparse, Vector
+from netsim.training.buffers import on_device
 
 NAME_WORDS = 4
 """Words of the header for the operation's name in UTF-8; longer names are cut, and their checksum tells them apart."""
 MAGIC = 0x6E657473696D31  # "netsim1"
 DENSE, SPARSE, FLAG = 0, 1, 2
-DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8, torch.int32)
 _ALIGN = 8
 _ROW_WORDS = 4
 _ROW = struct.Struct(f"<{_ROW_WORDS}q")
@@ -213,6 +214,21 @@ def decode(body: torch.Tensor, header: Header) -> Payload:
         values = take(DTYPES[dtype], entries)
         parts.append(Sparse(take(torch.int32, entries), values, size) if kind == SPARSE else Dense(values))
     return Bundle(tuple(parts)) if header.bundled else parts[0]
+
+
+def placed(payload: Payload, template: Payload) -> Payload:
+    """Return a received payload, its tensors on the devices of those of a template of its kind.
+
+    Dense vectors may be on a GPU; sparse ones are in main memory.
+    """
+    if isinstance(payload, Bundle) and isinstance(template, Bundle):
+        return Bundle(tuple(placed(*pair) for pair in zip(payload.parts, template.parts, strict=False)))  # type: ignore[misc]
+    if isinstance(payload, Dense) and isinstance(template, Dense):
+        return Dense(on_device(payload.values, template.values.device))
+    if isinstance(payload, Sparse) and isinstance(template, Sparse):
+        indices, values = (on_device(part, template.values.device) for part in (payload.indices, payload.values))
+        return Sparse(indices, values, payload.size)
+    return payload
 
 
 def _padded(values: torch.Tensor) -> list[torch.Tensor]:

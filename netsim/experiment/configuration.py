@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from algorithms import OWN_OPTIONS, build_algorithm, class_of, is_users, own_options, settings_of
@@ -11,12 +13,14 @@ from algorithms.selection import How, Selector, entries
 from netsim._util.errors import InfeasibleError, UsageError, shown
 from netsim._util.options import read_fields
 from netsim._util.units import format_bandwidth, format_bytes, format_duration
+from netsim.comm.payload import PRECISION_BYTES, Precision
 from netsim.comm.pieces import Piece
 from netsim.comm.worker import Work
 from netsim.experiment.given import by_field, of_today
 from netsim.experiment.options import (
     DEFAULT_DENSITY,
     LR_DECAY,
+    MOST_ELEMENTS,
     ROUNDS,
     AlgorithmOptions,
     CostOptions,
@@ -24,13 +28,14 @@ from netsim.experiment.options import (
     TrainingOptions,
 )
 from netsim.network.effects import NONE, Effects
-from netsim.training.algorithm import Algorithm
+from netsim.training.algorithm import Algorithm, TensorShapes
 from netsim.training.catalogue import parameters_of, tensors_of
-from netsim.training.costs import Rate
+from netsim.training.costs import STEP, UPDATE, Rate
 from netsim.training.overlap import Bucket, Overlapped, Ready, at_shares, even, pieces_of, ready_by_elements, shards
+from netsim.training.profiler_trace import BackwardTrace
 from netsim.training.sgd import Aggregate, SGDConfig
 from netsim.training.workloads import WORKLOADS, check_workload
-from topologies import STARS
+from topologies import STARS, of_routers
 from topologies.placement import place
 
 if TYPE_CHECKING:
@@ -99,6 +104,7 @@ class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions)
         check_workload(self.workload, self.data, self.split, self.sampling)
         self._check_recipe()
         self._check_overlap()
+        self._check_dtype()
         self._check_servers()
         self._check_selection()
         self._check_sizes()
@@ -146,8 +152,17 @@ class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions)
         for name in self.algorithms:
             if not class_of(name).overlaps:
                 raise UsageError(
-                    f"{name} was asked for with --overlap, but its rule looks at the whole gradient before anything "
-                    "is sent; leave one out"
+                    f"{name} was asked for with --overlap, but it sends nothing before the whole gradient is "
+                    "computed; leave one out"
+                )
+
+    def _check_dtype(self) -> None:
+        for name in self.algorithms:
+            if self.dtype != "fp32" and not class_of(name).half_precision:
+                instead = ", or set half_precision = True in its class once they can" if is_users(name) else ""
+                raise UsageError(
+                    f"dtype {self.dtype!r} was given, but the messages of {name} cannot hold 16-bit values; leave it "
+                    f"out{instead}"
                 )
 
     def _check_servers(self) -> None:
@@ -181,7 +196,13 @@ class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions)
                 )
             if self.elements is not None:
                 raise UsageError(f"both model {self.model!r} and elements {self.elements} were given; give one of them")
-            self.k_of(parameters_of(self.model))
+            elements = parameters_of(self.model)
+            if elements > MOST_ELEMENTS:
+                raise InfeasibleError(
+                    f"model {self.model!r} has {elements:,} parameters, expected at most {MOST_ELEMENTS:,}, because an "
+                    "index is an int32; take a smaller model"
+                )
+            self.k_of(elements)
         elif self.elements is not None:
             if not self.timing_only:
                 raise UsageError(
@@ -191,9 +212,20 @@ class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions)
             self.k_of(self.elements)
 
     @property
+    def value_bytes(self) -> int:
+        """Bytes of a value in messages."""
+        return PRECISION_BYTES[cast(Precision, self.dtype)]
+
+    @property
     def round_count(self) -> int:
-        """Number of rounds to run; 1 by default without data, because every further round is like the first."""
-        return (1 if self.timing_only else ROUNDS) if self.rounds is None else self.rounds
+        """Number of rounds to run.
+
+        By default without data, these are the fewest rounds after which those of all algorithms repeat: one, or the
+        steps of a local method from one exchange to the next.
+        """
+        if self.rounds is not None:
+            return self.rounds
+        return _period(self.algorithms) if self.timing_only else ROUNDS
 
     def data_name(self) -> str | None:
         """Return the name of the training data; None for a timing-only run."""
@@ -206,13 +238,21 @@ class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions)
     def known_tensors(self) -> tuple[int, ...]:
         """Return the elements of each tensor, by `model` or `elements`; empty if the workload decides.
 
-        Without a model, overlap divides `elements` into equal tensors, one for each bucket.
+        Without a model, the tensors are those of the trace that ``ready`` names, or else overlap divides `elements`
+        into equal tensors, one for each bucket.
         """
         if self.model is not None:
             return tuple(tensor.size for tensor in tensors_of(self.model))
         if self.elements is None:
             return ()
-        return (self.elements,) if self.overlap is None else even(self.elements, self.overlap)
+        if self.trace is not None and self.trace.tensors:
+            self.trace.check(self.elements)
+            return self.trace.tensors
+        return (self.elements,) if self.overlap is None else even(self.elements, self.overlap, self.value_bytes)
+
+    def known_shapes(self) -> TensorShapes:
+        """Return the shape of each tensor of :meth:`known_tensors`; empty if only sizes are known."""
+        return () if self.model is None else tuple(tensor.shape for tensor in tensors_of(self.model))
 
     def k_of(self, elements: int) -> int:
         """Return the entries that a sparse algorithm selects from d = `elements`: k, or max(1, floor(density d))."""
@@ -261,28 +301,50 @@ class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions)
             Elements of each tensor of the gradient.
         measured
             For each tensor, the measured fraction of the compute time after which its gradient is ready. None for
-            fractions in proportion to elements. Fractions given by ``ready`` replace both.
+            fractions in proportion to elements. Fractions given by ``ready``, or by its trace, replace both.
         """
         if self.overlap is None:
             return [Piece(0, sum(tensors), (0, len(tensors)), 1.0)]
         ready = Ready() if self.ready is None else Ready.of(self.ready)
-        pieces = pieces_of(tensors, self.overlap, measured or ready_by_elements(tensors, ready.forward))
-        return at_shares(pieces, ready.shares) if ready.shares else pieces
+        pass_shares = ready_by_elements(tensors, ready.forward) if ready.trace is None else ready.trace.shares(tensors)
+        shares = measured or self._in_last_pass(pass_shares)
+        pieces = pieces_of(tensors, self.overlap, shares, self.value_bytes)
+        return at_shares(pieces, self._in_last_pass(ready.shares)) if ready.shares else pieces
 
-    def algorithm(self, name: str, tensors: tuple[int, ...], ready: Sequence[float] | None = None) -> Algorithm:
-        """Return the algorithm of a name with this experiment's options; `ready` is `measured` of :meth:`pieces`."""
+    def _in_last_pass(self, shares: Sequence[float]) -> list[float]:
+        """Return fractions of one pass as fractions of a round's passes; only the last one completes a gradient."""
+        return [(self.accumulate - 1 + share) / self.accumulate for share in shares]
+
+    def algorithm(
+        self, name: str, tensors: tuple[int, ...], ready: Sequence[float] | None = None, shapes: TensorShapes = ()
+    ) -> Algorithm:
+        """Return the algorithm of a name with this experiment's options.
+
+        Parameters
+        ----------
+        name
+            The algorithm.
+        tensors
+            Elements of each tensor of the vector.
+        ready
+            `measured` of :meth:`pieces`.
+        shapes
+            The shape of each tensor; empty if shapes are not known.
+        """
         pieces, servers = self._exchanged(name, tensors, ready)
         if len(pieces) == 1:
-            return self._algorithm(name, self.selector(tensors), 0)
+            return self._algorithm(name, self.selector(tensors), 0, shapes)
         buckets = [
-            Bucket(piece, self.bucket_algorithm(name, tensors, piece, index), index % servers)
+            Bucket(piece, self.bucket_algorithm(name, tensors, piece, index, shapes), index % servers)
             for index, piece in enumerate(pieces)
         ]
         return Overlapped(buckets, self.communicator == "serial")
 
-    def bucket_algorithm(self, name: str, tensors: tuple[int, ...], piece: Piece, index: int) -> Algorithm:
+    def bucket_algorithm(
+        self, name: str, tensors: tuple[int, ...], piece: Piece, index: int, shapes: TensorShapes = ()
+    ) -> Algorithm:
         """Return the algorithm that exchanges a `piece` of a vector with these tensors as its bucket `index`."""
-        return self._algorithm(name, self.selector(tensors, piece), index)
+        return self._algorithm(name, self.selector(tensors, piece), index, shapes[slice(*piece.tensors)])
 
     def _exchanged(
         self, name: str, tensors: tuple[int, ...], ready: Sequence[float] | None = None
@@ -294,30 +356,40 @@ class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions)
             pieces = shards(sum(tensors), len(tensors), servers)
         return pieces, servers
 
-    def _algorithm(self, name: str, selector: Selector, bucket: int) -> Algorithm:
+    def _algorithm(self, name: str, selector: Selector, bucket: int, shapes: TensorShapes) -> Algorithm:
         kind = class_of(name)
         options = {
             "selector": selector if kind.sparse else None,
             "momentum_correction": self._recipe(self.momentum) if self.momentum_of(name) == "workers" else 0.0,
             "seed": self.seed,
             "bucket": bucket,
+            "shapes": shapes,
             "groups": self._groups() if kind.grouped and "group_size" not in own_options(name) else None,
         }
-        return build_algorithm(name, options, strict=False)
+        algorithm = build_algorithm(name, options, strict=False)
+        algorithm.send_as(cast(Precision, self.dtype))
+        return algorithm
 
     def momentum_of(self, name: str) -> Momentum | None:
         """Return where an algorithm applies momentum, "sum" or "workers"; None without momentum.
 
         With momentum correction, algorithms that support it apply momentum at the workers, before selection. Dense
         algorithms apply momentum to the sum. If every worker sends at every step, both places give the same sum.
+        A worker that takes steps of its own has momentum of its own, if its optimiser is SGD.
         """
-        if not self.momentum:
+        kind = class_of(name)
+        if not self.momentum or (kind.steps_locally and settings_of(name).get("inner") == "adamw"):
             return None
-        return "workers" if self.momentum_correction and class_of(name).corrects_momentum else "sum"
+        corrects = kind.always_corrects or (self.momentum_correction and kind.corrects_momentum)
+        return "workers" if kind.steps_locally or corrects else "sum"
 
     def recipe(self, name: str) -> SGDConfig:
-        """Return the hyper-parameters of SGD for an algorithm; their momentum is 0 if the workers apply momentum."""
-        return self._recipe(self.momentum if self.momentum_of(name) == "sum" else 0.0)
+        """Return the hyper-parameters of SGD for an algorithm; their momentum is 0 if its exchange applies momentum."""
+        in_exchange = self.momentum_of(name) == "workers" and not class_of(name).steps_locally
+        recipe = self._recipe(0.0 if in_exchange else self.momentum)
+        if recipe.clip is not None and class_of(name).clips_locally:
+            return replace(recipe, clip=recipe.clip / math.sqrt(self.workers))
+        return recipe
 
     def _recipe(self, momentum: float) -> SGDConfig:
         return SGDConfig(
@@ -357,9 +429,10 @@ class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions)
 
     def _check_hosts(self, hosts: int) -> None:
         if self.workers > hosts:
+            more = "several hosts a router, FILE:hosts=2" if of_routers(self.topology) else "a larger topology"
             raise InfeasibleError(
                 f"topology {self.topology!r} has {hosts} hosts, and {self.workers} workers need as many; take fewer "
-                "workers or a larger topology"
+                f"workers or {more}"
             )
 
     def _groups(self) -> tuple[int, ...]:
@@ -370,8 +443,8 @@ class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions)
         """Return the seconds that the user assumes for a computation, by kind of work."""
         assumed: dict[Work, float] = {}
         if self.compute_time_s is not None:
-            # A step's compute time includes the update: it is everything but the exchange.
-            assumed |= {"gradient": self.compute_time_s, "update": 0.0}
+            # The compute time includes the update: it is everything but the exchange.
+            assumed |= {"gradient": self.accumulate * self.compute_time_s, "update": 0.0}
         if self.select_time_s is not None:
             assumed["select"] = self.select_time_s
         if self.merge_time_s is not None:
@@ -379,8 +452,21 @@ class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions)
         return assumed
 
     def rates(self) -> dict[str, Rate]:
-        """Return the profile's cost rates by the name of the function."""
-        return {name: Rate(*rate) for name, *rate in self.work_rates}
+        """Return the cost rates of the profile, and of the trace given by ``ready``, by the name of the function.
+
+        A step is all passes of a round.
+        """
+        rates = {name: Rate(*rate) for name, *rate in self.work_rates}
+        if self.trace is not None:
+            rates |= {STEP: Rate(self.trace.gradient_s), UPDATE: Rate(self.trace.update_s)}
+        if STEP in rates:
+            rates[STEP] = Rate(*(self.accumulate * seconds for seconds in rates[STEP]))
+        return rates
+
+    @property
+    def trace(self) -> BackwardTrace | None:
+        """The backward pass in the trace that ``ready`` names; None if it names none."""
+        return None if self.ready is None else Ready.of(self.ready).trace
 
     def for_workers(self, workers: int) -> Experiment:
         """Return the same experiment for another number of workers."""
@@ -399,3 +485,9 @@ class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions)
             chosen = [setting[name] for setting in settings if name in setting]
             config[name] = chosen[0] if chosen and chosen.count(chosen[0]) == len(chosen) else option.default
         return config
+
+
+@lru_cache(maxsize=256)
+def _period(algorithms: tuple[str, ...]) -> int:
+    """Return the number of rounds after which the rounds of all these algorithms repeat."""
+    return math.lcm(*(class_of(name).period(settings_of(name)) for name in algorithms))

@@ -20,6 +20,8 @@ from netsim.experiment.options import (
 )
 from netsim.network.effects import Effects
 from netsim.training import workloads
+from netsim.training.library_models import file_of as file_of_model
+from netsim.training.profiler_trace import is_trace
 from topologies import file_of, text_of
 
 ENGINE_OF_WAY = {"auto": "auto"} | EARLIER_ENGINES
@@ -31,7 +33,7 @@ PANELS = {
     "Costs": CostOptions,
     "Effects": Effects,
 }
-"""The declarations of all options, by the heading under which the help and the README show them."""
+"""The declarations of all options, by the heading under which the help and docs/options.md show them."""
 OPTIONS: dict[str, Option] = {
     field: option for group in PANELS.values() if group is not Effects for field, option in declared(group).items()
 }
@@ -168,5 +170,9 @@ def _rates(config: Any) -> tuple[tuple[str, float, float, float], ...]:
 def input_files(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the files that options read, by option. A background load is returned, too, although it is no file."""
     named = {name: options.get(name) for name in ("profile", "background", "flows")}
+    if is_trace(str(in_python(options.get("ready")))):
+        named["ready"] = options["ready"]
+    if (file := file_of_model(str(in_python(options.get("model"))))) is not None:
+        named["model"] = file
     topology = text_of(in_python(options.get("topology")))
     return named | {"topology": file_of(topology) if topology else None}

@@ -1,6 +1,6 @@
 """The options of an experiment, each declared once with its default, its kind of value and its help.
 
-A new option is a field here. The command line, ``netsim.simulate``, TOML files and the README's table then have it.
+A new option is a field here. The command line, ``netsim.simulate``, TOML files and docs/options.md then have it.
 """
 
 from __future__ import annotations
@@ -12,19 +12,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from algorithms import ALGORITHMS, check_titles, is_users, name_of, text_of, variant_of
 from algorithms.own import load_class
 from algorithms.selection import HOWS
+from netsim._util.device import check_device
 from netsim._util.errors import UsageError, shown
 from netsim._util.options import Bandwidth, Choice, Duration, Kind, Number, OnOff, Text, Whole, option, several
 from netsim._util.random_streams import WORD
-from netsim._util.system import check_device
 from netsim._util.units import format_bandwidth, format_duration, read_whole
+from netsim.comm.payload import FLOATS
 from netsim.comm.worker import EARLIER_SENDS, SENDS
 from netsim.network.flow import SHARINGS
 from netsim.network.graph import check_link
-from netsim.training.catalogue import MODELS
+from netsim.training.catalogue import MODELS, check_model
 from netsim.training.overlap import COMMUNICATORS, Ready, check_bucket
 from netsim.training.workloads import DEFAULT, PLUGINS, WORKLOADS
 from netsim.training.workloads.data import DATA, SYNTHETIC
-from topologies import STARS, TOPOLOGIES, build, servers_of, taken
+from topologies import FILES, STARS, TOPOLOGIES, build, file_of, servers_of, taken
 from topologies.builder import BANDWIDTH_BPS, LATENCY_S, Shape
 from topologies.placement import PLACEMENTS
 
@@ -51,6 +52,7 @@ class Algorithms(Kind):
     """Algorithms: text of names with commas, or several names, classes or objects."""
 
     choices: ClassVar[Any] = ALGORITHMS
+    in_python = "str, class, object, or a list of them"
 
     def read(self, name: str, value: Any) -> tuple[str, ...]:
         """Return the names; raise UsageError for an unknown or repeated one."""
@@ -82,6 +84,8 @@ class Algorithms(Kind):
 class Rounds(Kind):
     """Numbers of rounds: text with commas, one number, or several."""
 
+    in_python = "int, str, or a list of int"
+
     def read(self, name: str, value: Any) -> tuple[int, ...]:
         """Return the numbers of the rounds."""
         if isinstance(value, str):
@@ -99,16 +103,25 @@ class Rounds(Kind):
         return ",".join(map(str, value))
 
 
+class BucketSize(Kind):
+    """The largest size of a bucket, or "tensor"; "none" stands for no overlap."""
+
+    def read(self, name: str, value: Any) -> str | None:
+        """Return the size as text, or None for "none"."""
+        return None if value == "none" else Text("25MB", check_bucket).read(name, value)
+
+
 @dataclass(frozen=True, kw_only=True)
 class NetworkOptions:
     """Options of the simulated network."""
 
-    workers: int = option(8, COUNT, "Number of workers that train.")
+    workers: int = option(8, COUNT, "Number of workers that train.", common=True)
     topology: str = option(
         STARS[0],
         Text(STARS[0]),
-        f"Topology of the network: {', '.join(TOPOLOGIES)}, with keys, such as fat-tree:k=8; a file: FILE.json, "
-        "FILE.graphml; or your own FILE.py:FUNCTION or package.module:FUNCTION.",
+        f"Topology of the network: {', '.join(TOPOLOGIES)}, with keys, such as fat-tree:k=8; a file: "
+        f"{FILES}; or your own FILE.py:FUNCTION or package.module:FUNCTION.",
+        common=True,
     )
     bandwidth_bps: int | None = option(
         None,
@@ -116,6 +129,7 @@ class NetworkOptions:
         "Bandwidth of every link, each way: 1Gbps, 100Mbit/s, 25GiB/s.",
         name="bandwidth",
         otherwise="that of a --profile, or 1Gbps",
+        common=True,
     )
     latency_s: float | None = option(
         None,
@@ -123,6 +137,7 @@ class NetworkOptions:
         "One-way latency between two hosts across one switch: 50us.",
         name="latency",
         otherwise="that of a --profile, or 50us",
+        common=True,
     )
     bandwidth_scale: float = option(
         1.0, POSITIVE, "Factor on the bandwidth of every link, including links that a file or keys describe."
@@ -196,6 +211,10 @@ class NetworkOptions:
         # All links of a star are alike, and a star with all workers may be too large to build.
         return self.graph(1 if self.topology in STARS else None).ranges()
 
+    def network_notes(self) -> list[str]:
+        """Return what was read from a topology file, and what was assumed; nothing for a named topology."""
+        return list(self.graph().notes) if file_of(self.topology) else []
+
     def profiled(self) -> str:
         """Return in words what a profile describes: the hosts, and link properties that the topology leaves open."""
         takes = taken(self.topology)
@@ -214,12 +233,14 @@ class AlgorithmOptions:
         "Algorithms to compare, with commas: {choices}, or your own: FILE.py:CLASS or package.module:CLASS. An "
         "algorithm's own options follow its name: gtopk:KEY=VALUE.",
         name="algorithm",
+        common=True,
     )
     density: float | None = option(
         None,
         Number(lambda value: 0 < value <= 1, "more than 0 and at most 1, such as 0.001"),
         "Fraction of entries that sparse algorithms select.",
         otherwise=f"{DEFAULT_DENSITY:g}",
+        common=True,
     )
     k: int | None = option(None, COUNT, "Number of entries that sparse algorithms select.")
     per_tensor: bool = option(False, OnOff(), "Apply the density of sparse algorithms to each tensor separately.")
@@ -232,11 +253,17 @@ class AlgorithmOptions:
     density_warmup: int = option(
         0, ROUND, "Number of first rounds in which the density of sparse algorithms falls from 1/4 to its final value."
     )
+    dtype: str = option(
+        "fp32",
+        Choice(FLOATS, hint="int8 and qsgd are algorithms, such as --algorithm int8"),
+        "Type of the values in messages: {choices}. Gradients are rounded to it, to the nearest value.",
+    )
     overlap: str | None = option(
         None,
-        Text("25MB", check_bucket),
-        "Exchange gradients during backward in buckets, last layers first: a largest size (25MB), or tensor for one "
-        "bucket per tensor. Sparse algorithms select within each bucket.",
+        BucketSize(),
+        "Exchange gradients during backward in buckets, last layers first: a largest size (25MB), tensor for one "
+        "bucket per tensor, or none. Sparse algorithms select within each bucket.",
+        common=True,
     )
     communicator: str = option(
         COMMUNICATORS[0],
@@ -247,8 +274,8 @@ class AlgorithmOptions:
         None,
         Text("measured", Ready.of),
         "With --overlap, when buckets are ready: measured; elements (ASSUMED: backward time is in proportion to "
-        "elements, after a third of the compute time for forward, or half with elements:0.5); or fractions of the "
-        "compute time, 0.5,0.8,1.",
+        "elements, after a third of the compute time for forward, or half with elements:0.5); fractions of the "
+        "compute time, 0.5,0.8,1; or FILE.json of torch.profiler, which also has the compute time.",
         otherwise="measured where compute times are measured",
     )
 
@@ -262,6 +289,7 @@ class TrainingOptions:
         Text(DEFAULT),
         f"What is trained: {', '.join([*WORKLOADS, *PLUGINS])}, or your own FILE.py:factory or module:factory. The "
         "module is searched among installed packages, then in the current folder.",
+        common=True,
     )
     data: str | None = option(
         None,
@@ -277,7 +305,12 @@ class TrainingOptions:
         "How mini-batches are drawn: random, or epochs (every sample once in each pass over a worker's data).",
     )
     batch_size: int = option(16, COUNT, "Samples in a worker's mini-batch.")
-    rounds: int | None = option(None, COUNT, "Steps of training.", otherwise=f"{ROUNDS}, or 1 with --timing-only")
+    accumulate: int = option(
+        1, COUNT, "Mini-batches of a worker in a round: so many backward passes, whose mean is exchanged once."
+    )
+    rounds: int | None = option(
+        None, COUNT, "Steps of training.", otherwise=f"{ROUNDS}; with --timing-only 1, or h", common=True
+    )
     learning_rate: float = option(0.1, POSITIVE, "Learning rate γ.", name="lr", title="learning rate")
     lr_warmup: int = option(0, ROUND, "Number of first rounds in which the learning rate grows to --lr.")
     lr_decay: float = option(LR_DECAY, POSITIVE, "Factor on the learning rate at each of the rounds of --lr-decay-at.")
@@ -309,7 +342,14 @@ class TrainingOptions:
     eval_every: int = option(0, ROUND, "Rounds between evaluations on the test set, for --metrics; 0: none.")
     seed: int = option(0, Whole(0, WORD - 1, "less than 2³²"), "Random seed for data, initial weights and jitter.")
     device: str = option(
-        "auto", Text("auto", check_device), "Device that computes gradients: auto, cpu, cuda or cuda:0."
+        "auto",
+        Text("auto", check_device),
+        "Device that computes gradients: cpu, cuda or cuda:0; or auto, the one that is faster, measured.",
+    )
+    tf32: bool = option(
+        False,
+        OnOff(),
+        "Whether products on a GPU may round their factors to TF32, 10 bits of mantissa, to be faster.",
     )
 
 
@@ -320,37 +360,45 @@ class CostOptions:
     compute_time_s: float | None = option(
         None,
         Duration(),
-        "Time charged for a step's computation, ASSUMED: 60ms.",
+        "Time charged for the computation of a mini-batch, ASSUMED: 60ms.",
         name="compute_time",
         title="compute time",
-        otherwise="measured",
+        otherwise="measured, or 0 without data",
+        common=True,
     )
     select_time_s: float | None = option(
         None,
         Duration(),
-        "Time charged for a selection, ASSUMED.",
+        "Time charged for each selection or compression of a round, whatever its size, ASSUMED.",
         name="select_time",
         title="select time",
-        otherwise="measured",
+        otherwise="measured, or 0 without data",
     )
     merge_time_s: float | None = option(
         None,
         Duration(),
-        "Time charged for a merge or sum, ASSUMED.",
+        "Time charged for each merge or sum of a round, whatever its size, ASSUMED; dense has P of them.",
         name="merge_time",
         title="merge time",
-        otherwise="measured",
+        otherwise="measured, or 0 without data",
     )
-    timing_only: bool = option(False, OnOff(), "Simulate times and bytes only: no data, no gradients.")
+    timing_only: bool = option(False, OnOff(), "Simulate times and bytes only: no data, no gradients.", common=True)
     elements: int | None = option(
         None,
         Whole(1, MOST_ELEMENTS, f"at most {MOST_ELEMENTS}: an index is an int32"),
         "Without data: number of elements of the gradient.",
+        common=True,
     )
-    model: str | None = option(None, Choice(MODELS), "Without data: a model whose tensors are known: {choices}.")
+    model: str | None = option(
+        None,
+        Text("resnet50", check_model),
+        f"Without data: a model whose tensors are known: {', '.join(MODELS)}, or if the package is installed, "
+        "torchvision:NAME, or hf:NAME of transformers (a type such as gpt2, a class, or FILE.json).",
+        common=True,
+    )
     engine: str = option(
         "auto",
         Choice(ENGINES, EARLIER_ENGINES),
-        "Engine: event (a message at a time), vectorized (a round of all ranks at once; needs --timing-only), or auto "
-        "(vectorized where it applies).",
+        "Engine: event (a message at a time), vectorized (a round of all ranks at once), or auto (vectorized "
+        "where it applies).",
     )

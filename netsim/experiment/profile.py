@@ -37,6 +37,8 @@ class ProfileTable(BaseModel):
 class ProfileProvenance(ProfileTable):
     """When, where and how a profile was measured; `load` is the machine's mean load in the minute before.
 
+    Work and the step of training were timed on the `gpu`, if there is one, and else on a core of the machine.
+
     Where another program's file was read, `date` is when it was read, and `measured` the exchange that it timed; the
     versions, cores and load of the machine are not known. Only a file that netsim wrote has simulated times.
     """
@@ -53,6 +55,7 @@ class ProfileProvenance(ProfileTable):
     python: ShortText | None = None
     torch: ShortText | None = None
     kernel: ShortText | None = None
+    gpu: ShortText | None = None
     cores: PositiveCount | None = None
     load: NotNegative | None = None
 
@@ -237,6 +240,13 @@ def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
+BESIDE_PROFILES = (
+    *("bandwidth_bps", "latency_s", "message_overhead_s", "byte_cost_s"),
+    *("compute_time_s", "select_time_s", "merge_time_s"),
+)
+"""Values of a profile that an option replaces, by field."""
+
+
 def decide(given: dict[str, Any], effects: dict[str, Any]) -> None:
     """Set every value that no option sets from the profile in the file ``given["profile"]``.
 
@@ -248,6 +258,7 @@ def decide(given: dict[str, Any], effects: dict[str, Any]) -> None:
         Values of effects by field; changed in place.
     """
     profile = load_profile(given["profile"])
+    beside = [each for each in BESIDE_PROFILES if each in given or each in effects]
     takes = taken(given.get("topology", STARS[0]))
     if takes.bandwidth and "bandwidth_bps" not in given:
         if effects.get("protocol") == "tcp":
@@ -266,7 +277,8 @@ def decide(given: dict[str, Any], effects: dict[str, Any]) -> None:
     if (step := profile.step) is not None and trained == (step.workload, step.batch_size) and "model" not in given:
         rates.append((STEP, step.seconds, 0.0, 0.0))
     given["work_rates"] = tuple(rates)
-    given["profile"] = f"{given['profile']} ({profile.title()})"
+    names = ", ".join(each.removesuffix("_bps").removesuffix("_s").replace("_", " ") for each in beside)
+    given["profile"] = f"{given['profile']} ({profile.title()}{f'; {names} as given beside it' if names else ''})"
 
 
 def save_profile(profile: Profile, path: Path) -> None:

@@ -1,28 +1,24 @@
-"""The results of a run: one :class:`Result` per algorithm, in a :class:`Report`."""
+"""The results of a run: one :class:`Result` per algorithm."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from netsim._util.errors import ReplicasDivergedError
+from netsim.comm.payload import Precision
 from netsim.comm.worker import Traffic
 from netsim.training.costs import Provenance
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from netsim.comm.payload import Dense
-    from netsim.network.graph import LinkRanges
 
-SCHEMA = "netsim.report/1"
 Mode = Literal["simulated", "real"]
 Way = Literal["messages", "compiled", "batched", "memoised", "closed-form"]
 """How the simulator computed a time.
@@ -99,7 +95,7 @@ class Result:
     scaling_efficiency
         Compute time divided by round time; None without compute time.
     final_loss, final_accuracy
-        Test loss in nats and test accuracy in [0, 1] after the last round; None without data.
+        Training loss in nats and test accuracy in [0, 1] after the last round; None without data.
     parameters_sha256
         Hash of the final parameters, which all ranks share; None without data.
     bound_by
@@ -114,6 +110,8 @@ class Result:
         Source of the times at which buckets are ready.
     momentum
         "sum" if momentum applies to the summed update, "workers" if to each worker's vector before selection, or None.
+    dtype
+        The type of the values in messages: "fp32", "bf16" or "fp16".
     """
 
     algorithm: str
@@ -149,6 +147,7 @@ class Result:
     buckets: list[dict[str, Any]] | None = None
     ready_provenance: Provenance | None = None
     momentum: str | None = None
+    dtype: Precision = "fp32"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the attributes by name."""
@@ -163,6 +162,39 @@ class Result:
         if key not in {attribute.name for attribute in fields(self)}:
             raise KeyError(key)
         return getattr(self, key)
+
+
+@dataclass(frozen=True, slots=True)
+class LossCurve:
+    """The training loss of an algorithm during its run.
+
+    Attributes
+    ----------
+    losses
+        Pairs of finished rounds and the training loss in nats, on the same samples for all algorithms. The first pair
+        is that of the start, with 0 rounds; the last one that of the end.
+    ends_s
+        The simulated seconds at which the last rank has ended each round.
+    """
+
+    losses: list[tuple[int, float]] = field(default_factory=list)
+    ends_s: list[float] = field(default_factory=list)
+
+    def clear(self) -> None:
+        """Forget a run that begins again."""
+        self.losses.clear()
+        self.ends_s.clear()
+
+    def round_ended(self, step: int, seconds: float) -> None:
+        """Note when a rank ended a step; the last rank to do so counts."""
+        self.ends_s[step : step + 1] = [seconds]
+
+
+class LossTimes(NamedTuple):
+    """A training loss in nats that all algorithms reach, and the seconds of each until it first did, by algorithm."""
+
+    loss: float
+    seconds: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -232,7 +264,9 @@ def summarise(
     )
     share = rounds * max(1, int(uploading.sum()))
     if server is None:
-        uploads, value_bits, index_bits = rounds * len(uploading), 8 * value_up, 8 * index_up
+        # Every rank sends in every round, unless ranks count the rounds in which they do.
+        uploads = ranks.tally.get("uploads", rounds * len(uploading))
+        value_bits, index_bits = 8 * value_up, 8 * index_up
     else:
         # A worker on the server's host also uploads, though over no link, so uploads are counted, not bytes on links.
         uploads, value_bits, index_bits = (ranks.tally.get(name, 0) for name in ("uploads", "value_bits", "index_bits"))
@@ -263,57 +297,3 @@ def sha256_of(parameters: Dense) -> str:
     """Return the SHA-256 of the parameters as little-endian bytes."""
     values = parameters.values.detach().cpu().contiguous().numpy()
     return hashlib.sha256(values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()).hexdigest()
-
-
-_COLUMN = "\N{SYMBOL FOR SUBSTITUTE} a number a rank "
-"""Placeholder in the JSON text for a list that is written on one line."""
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """The results of one experiment with its configuration, environment and conclusion."""
-
-    config: Mapping[str, Any]
-    results: list[Result]
-    conclusion: list[str] = field(default_factory=list)
-    environment: Mapping[str, Any] = field(default_factory=dict)
-    effects: Mapping[str, str] = field(default_factory=dict)
-    """Descriptions of the simulated imperfections of network and hosts, by option."""
-    link_ranges: LinkRanges | None = None
-    """Bandwidths and latencies of the simulated links; None for a real run, or a network without links."""
-    notes: list[str] = field(default_factory=list)
-    """Sentences on options that were given and had no effect."""
-    known_errors: list[str] = field(default_factory=list)
-    """Sentences on how wrong predictions of such exchanges were; none for a real run."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report as documented in the README, in SI units."""
-        return {
-            "schema": SCHEMA,
-            "config": dict(self.config),
-            "environment": dict(self.environment),
-            "effects": dict(self.effects),
-            "link_ranges": self.link_ranges and self.link_ranges.as_json(),
-            "results": [result.to_dict() | {"paper_accounting": result.paper_accounting} for result in self.results],
-            "conclusion": list(self.conclusion),
-            "notes": list(self.notes),
-            "known_errors": list(self.known_errors),
-        }
-
-    def to_json(self) -> str:
-        """Return the report as indented JSON, with each list of one number per rank on one line."""
-        document = self.to_dict()
-        columns = []
-        for result in document["results"]:
-            columns.append(json.dumps(result["bytes_sent_by_rank"]))
-            result["bytes_sent_by_rank"] = f"{_COLUMN}{len(columns) - 1}"
-        text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
-        for index, column in enumerate(columns):
-            text = text.replace(f'"{_COLUMN}{index}"', column, 1)
-        return text
-
-    def to_pandas(self) -> pd.DataFrame:
-        """Return a table with one row per algorithm and the JSON keys as columns."""
-        import pandas as pd
-
-        return pd.DataFrame([result.to_dict() for result in self.results])

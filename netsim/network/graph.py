@@ -72,6 +72,8 @@ class Graph:
         Whether hosts are named after the workers placed on them.
     hash_seed
         The seed of the hash that picks one of several routes of equal cost.
+    notes
+        What was read from a file of another program, and what was ASSUMED; empty for all other networks.
     """
 
     names: list[str]
@@ -88,6 +90,7 @@ class Graph:
     limits: IntArray | None = None
     anonymous: bool = False
     hash_seed: int = 0
+    notes: tuple[str, ...] = ()
 
     @property
     def switches(self) -> IntArray:

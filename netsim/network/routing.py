@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple, Protocol, TypeAlias
 
@@ -102,6 +103,19 @@ def _mix(values: HashArray) -> HashArray:
         values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         return values ^ (values >> np.uint64(31))
+
+
+class ListedRoutes:
+    """Finds routes in a list: ``routes[source, target]`` has the links from one node to another, in order."""
+
+    def __init__(self, routes: Mapping[tuple[int, int], Sequence[int]]) -> None:
+        self._routes = routes
+
+    def paths(self, sources: IntArray, targets: IntArray, hashes: HashArray) -> Paths:
+        """Return the listed route of every pair; from a node to itself, the empty one."""
+        routes = [self._routes.get(pair, ()) for pair in zip(sources.tolist(), targets.tolist(), strict=True)]
+        counts = np.array([len(route) for route in routes], np.int64)
+        return Paths.of_counts(counts, np.array([*itertools.chain.from_iterable(routes)], np.int64))
 
 
 class TreeRouter:

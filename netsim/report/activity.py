@@ -1,19 +1,22 @@
-"""Pictures of a traced run: the activities of each rank and the utilisation of each link over time."""
+"""Pictures of a traced run: the activities of each rank and the utilisation of each link over time.
+
+Time counts from the first message. The end of the computation before it is shown, the rest is not: computation often
+takes ten times as long as all messages.
+"""
 
 from __future__ import annotations
 
 from netsim._util.units import PICOSECONDS
 from netsim.report.drawing import Axis, Heat, TimeSpan, gantt, heat_map
-from netsim.simulator.trace import BOTH, RECEIVE, SEND, WAIT, Trace
+from netsim.simulator.trace import WAIT, Trace
 
 KINDS = {"gradient": "compute", "update": "compute", "select": "select", "merge": "merge"}
-ORDER = ("compute", "select", "merge", BOTH, SEND, RECEIVE, WAIT)
-UNITS = ((1, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 COLUMNS = 60
 """Time intervals over which a heat map averages the utilisation of a link."""
+TIME = "time since the first message"
 
 
-def draw_round(trace: Trace, step: int = 0, ranks: int = 16, since: int = 0) -> str:
+def draw_round(trace: Trace, step: int = 0, ranks: int = 16) -> str:
     """Draw the activities of one training step as a Gantt chart with one lane per rank.
 
     Parameters
@@ -24,8 +27,6 @@ def draw_round(trace: Trace, step: int = 0, ranks: int = 16, since: int = 0) -> 
         The step to draw, counted from 0.
     ranks
         How many ranks are drawn, from rank 0 on.
-    since
-        The instant, in picoseconds, at which the time axis begins; earlier activities are left out.
 
     Returns
     -------
@@ -34,38 +35,35 @@ def draw_round(trace: Trace, step: int = 0, ranks: int = 16, since: int = 0) -> 
     """
     shown = list(enumerate(trace.activities()))[:ranks]
     of_step = [(rank, activity) for rank, activities in shown for activity in activities if activity.step == step]
-    start = min((activity.start for _, activity in of_step), default=0)
-    end = max((activity.end for _, activity in of_step), default=0)
-    scale, unit = _unit(end - start)
+    start = min((each.start for _, each in of_step), default=0)
+    end = max((each.end for _, each in of_step), default=0)
+    messages = [each.start for _, each in of_step if each.kind not in KINDS and each.kind != WAIT]
+    first = min(messages, default=start)
+    since = _since(start, first, end)
     spans = [
         TimeSpan(
             f"rank {rank}",
             KINDS.get(each.kind, each.kind),
-            (max(each.start, since) - start) / scale,
-            (each.end - start) / scale,
+            (max(each.start, since) - first) / PICOSECONDS,
+            (each.end - first) / PICOSECONDS,
         )
         for rank, each in of_step
         if each.end > since
     ]
-    least = max(0, since - start) / scale
-    return gantt(spans, Axis(f"time in round {step + 1} ({unit})", least=least), ORDER)
+    return gantt(spans, Axis(TIME, least=(since - first) / PICOSECONDS, unit="s"))
 
 
-def draw_links(trace: Trace, most: int = 16, since: int = 0) -> str:
-    """Draw the utilisation of the `most` busiest links over the whole run as a heat map, as SVG.
-
-    The time axis begins at the instant `since`, in picoseconds.
-    """
-    start, end = trace.start, max(trace.end, trace.start + 1)
-    scale, unit = _unit(end - start)
-    first = max(start, since)
-    edges = [first + (end - first) * column / COLUMNS for column in range(COLUMNS + 1)]
+def draw_links(trace: Trace, most: int = 16) -> str:
+    """Draw the utilisation of the `most` busiest links over the whole run as a heat map, as SVG."""
+    end = max(trace.end, trace.start + 1)
+    first = min((message.start for message in trace.messages), default=trace.start)
+    since = _since(trace.start, first, end)
+    edges = [since + (end - since) * column / COLUMNS for column in range(COLUMNS + 1)]
     links = trace.busiest(most)
-    heat = Heat(links, [(edge - start) / scale for edge in edges], [trace.utilisation(link, edges) for link in links])
-    return heat_map(heat, Axis(f"time ({unit})"))
+    utilisation = [trace.utilisation(link, edges) for link in links]
+    return heat_map(Heat(links, [(edge - first) / PICOSECONDS for edge in edges], utilisation), Axis(TIME, unit="s"))
 
 
-def _unit(picoseconds: int) -> tuple[float, str]:
-    """Return the largest unit in which the duration is at least 1: its length in picoseconds and its name."""
-    seconds, name = next((unit for unit in UNITS if picoseconds >= unit[0] * PICOSECONDS), UNITS[-1])
-    return seconds * PICOSECONDS, name
+def _since(start: int, first: int, end: int) -> int:
+    """Return where the time axis begins, in picoseconds: an eighth of the exchange before the first message."""
+    return max(start, first - (end - first) // 8)

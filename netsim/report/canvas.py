@@ -48,12 +48,25 @@ STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """An axis: its label with a unit, the base of its logarithmic scale (2, 10, or None if linear), and its limits."""
+    """An axis.
+
+    Attributes
+    ----------
+    label
+        The quantity, with its unit if `unit` is empty.
+    log
+        The base of a logarithmic scale, 2 or 10; None for a linear scale.
+    least, most
+        The limits; None for those of the data.
+    unit
+        The unit of the values, "s" or "B", which every tick then shows with a prefix: 20 ms.
+    """
 
     label: str
     log: int | None = None
     least: float | None = None
     most: float | None = None
+    unit: str = ""
 
 
 def plain(text: str) -> str:
@@ -80,25 +93,14 @@ def scale(axes: Axes, x: Axis, y: Axis | None) -> None:
             to_scale("log", base=axis.log)
             least, most = which.get_view_interval()
             if axis.log == 10 and most < 1e3 * least:  # decades alone would label at most three ticks
-                which.set_major_locator(ticker.LogLocator(10, subs=(1, 2, 5)))
+                which.set_major_locator(ticker.LogLocator(10, subs=(1, 2, 5) if most < 50 * least else (1, 3)))
             which.set_minor_formatter(ticker.NullFormatter())
-            which.set_major_formatter(ticker.FuncFormatter(lambda value, _: _tick(value)))
         else:
-            which.set_major_formatter(ticker.FuncFormatter(lambda value, _: _tick(value)))
             which.set_major_locator(ticker.MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+        which.set_major_formatter(
+            ticker.EngFormatter(axis.unit) if axis.unit else ticker.StrMethodFormatter("{x:,.10g}")
+        )
         limits(axis.least, axis.most)
-
-
-def _tick(value: float) -> str:
-    """Return the short label of a tick, without mathematical markup: 0.25, 12,500 or 3·10⁻⁶."""
-    if value == 0 or 1e-3 <= abs(value) < 1e4:
-        return f"{value:.10g}" if abs(value) >= 1e-3 and len(f"{value:.10g}") < 7 else f"{value:.3g}"
-    if 1e4 <= abs(value) < 1e5:
-        return f"{value:,.0f}"
-    mantissa, exponent = f"{value:.3e}".split("e")
-    raised = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    short = f"{float(mantissa):.3g}"
-    return f"10{raised}" if short == "1" else f"{short}·10{raised}"
 
 
 def legend(drawing: Drawing, shown: Sequence[tuple[Any, str]]) -> None:
@@ -121,8 +123,8 @@ def legend(drawing: Drawing, shown: Sequence[tuple[Any, str]]) -> None:
 
 
 @contextmanager
-def canvas(height: float = HEIGHT) -> Iterator[tuple[Drawing, Axes]]:
-    """Open an empty drawing in the style of all pictures, `height` inches high."""
+def blank(height: float = HEIGHT) -> Iterator[Drawing]:
+    """Open a drawing without axes in the style of all pictures, `height` inches high."""
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -131,6 +133,13 @@ def canvas(height: float = HEIGHT) -> Iterator[tuple[Drawing, Axes]]:
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a browser picks a font that has the glyph
         drawing = Figure(figsize=(WIDTH, height), layout="constrained")
         FigureCanvasSVG(drawing)
+        yield drawing
+
+
+@contextmanager
+def canvas(height: float = HEIGHT) -> Iterator[tuple[Drawing, Axes]]:
+    """Open an empty drawing with axes, `height` inches high."""
+    with blank(height) as drawing:
         yield drawing, drawing.subplots()
 
 

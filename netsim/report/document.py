@@ -77,9 +77,10 @@ class Document:
     Attributes
     ----------
     conclusion
-        The results in sentences.
+        The results in sentences. The first is the headline, of two or three lines.
     sections
-        Figures and tables under their headings.
+        Figures and tables under their headings. The first figure is shown below the headline, and everything else on
+        demand.
     limits
         One sentence for each assumption and each omission.
     reproduce

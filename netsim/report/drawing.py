@@ -1,24 +1,36 @@
-"""Pictures from plain data, as SVG text: the same data gives the same bytes.
+"""Pictures from plain data, drawn by seaborn and matplotlib, as SVG text: the same data gives the same bytes.
 
-Curves differ in colour, marker and dash, and the colours come from a palette for colour-blind readers. The caller
-labels the axes, with units.
+Curves differ in colour, marker and dash. The caller labels the axes, with units.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from netsim.report.canvas import Axis, canvas, legend, plain, scale, to_svg
+from netsim.report.canvas import Axis, blank, canvas, legend, plain, scale, to_svg
+from netsim.report.palette import ACTIVITY_COLOURS, COLOURS, Look, looks_of
 
-__all__ = ["Axis", "Heat", "Mark", "Series", "TimeSpan", "against", "gantt", "heat_map", "lines", "stacked_bars"]
+if TYPE_CHECKING:
+    import pandas as pd
 
-COLOURS = ("#0173b2", "#d55e00", "#029e73", "#c765ad", "#8d7a5b", "#3fa0d8", "#7f7f7f", "#6a40f0")
-"""Seaborn's colour-blind palette, adjusted to be legible on white and on black."""
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)), (0, (3, 1)), (0, (8, 2)),
-                           (0, (1, 2)), (0, (4, 1, 1, 1, 1, 1)))  # fmt: skip
+__all__ = [
+    "Axis",
+    "Heat",
+    "Mark",
+    "Series",
+    "TimeSpan",
+    "against",
+    "gantt",
+    "heat_map",
+    "lines",
+    "scatter",
+    "stacked_bars",
+]
+
+MOST_MARKERS = 12
+"""Markers of a curve; of a longer one only every n-th point has one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +40,11 @@ class Series:
     Attributes
     ----------
     low, high
-        Bounds of each `y`, drawn as a shaded band.
-    like
-        The name of another series with the same colour and marker. A fitted curve names the series of its data.
-    line, points
-        Whether the points are joined by a line, and whether they have markers.
+        Bounds of each `y`, drawn as a band, or as bars in :func:`against`.
+    fit
+        The values of a fitted curve at each `x`. It is drawn in place of the line that joins the points.
+    algorithm
+        The algorithm of the series, which gives its colour; None if the series is no algorithm's.
     """
 
     name: str
@@ -40,9 +52,8 @@ class Series:
     y: Sequence[float]
     low: Sequence[float] | None = None
     high: Sequence[float] | None = None
-    like: str | None = None
-    line: bool = True
-    points: bool = True
+    fit: Sequence[float] | None = None
+    algorithm: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +67,7 @@ class Mark:
 
 
 def lines(
-    series: Sequence[Series],
-    x: Axis,
-    y: Axis,
-    marks: Sequence[Mark] = (),
-    levels: Mapping[str, float] | None = None,
-    order: Sequence[str] = (),
+    series: Sequence[Series], x: Axis, y: Axis, marks: Sequence[Mark] = (), levels: Mapping[str, float] | None = None
 ) -> str:
     """Draw curves as SVG.
 
@@ -70,36 +76,36 @@ def lines(
     series
         The curves.
     x, y
-        The axes, such as ``Axis("workers P", 2)`` and ``Axis("communication (s)", 10)``.
+        The axes, such as ``Axis("workers P", 2)`` and ``Axis("communication", 10, unit="s")``.
     marks
         Vertical lines across the curves.
     levels
         Horizontal lines: their heights by name.
-    order
-        Names in the order in which they take colours; pictures with the same `order` share their colours.
 
     Examples
     --------
-    >>> svg = lines([Series("gTop-k", [2, 4, 8], [1.0, 2.0, 3.0])], Axis("workers P", 2), Axis("round (ms)"))
+    >>> gtopk = Series("gTop-k", [2, 4, 8], [1.0, 2.0, 3.0], algorithm="gtopk")
+    >>> svg = lines([gtopk], Axis("workers P", 2), Axis("round (ms)"))
     >>> "workers P" in svg
     True
     """
+    import seaborn as sns
+
     with canvas() as (drawing, axes):
-        styles = _styles(series, order)
-        shown: list[tuple[Any, str]] = []
+        looks = looks_of({each.name: each.algorithm for each in series})
+        curves = _frame((each.name, each.x, each.y if each.fit is None else each.fit) for each in series)
+        points = _frame((each.name, each.x[:: _every(each)], each.y[:: _every(each)]) for each in series)
+        palette = {name: look.colour for name, look in looks.items()}
+        same = {"x": "x", "y": "y", "hue": "series", "style": "series", "palette": palette, "legend": False}
+        dashes = {name: look.dash for name, look in looks.items()}
+        sns.lineplot(curves, **same, dashes=dashes, estimator=None, sort=False, ax=axes)
+        markers = {name: look.marker for name, look in looks.items()}
+        sns.scatterplot(points, **same, markers=markers, linewidth=0, zorder=2, ax=axes)
         for each in series:
-            colour, marker, dash = styles[each.name]
-            (drawn,) = axes.plot(
-                each.x,
-                each.y,
-                color=colour,
-                marker=marker if each.points else "",
-                linestyle=dash if each.line else "",
-                markevery=max(1, len(each.x) // 12),
-            )
             if each.low is not None and each.high is not None:
+                colour = looks[each.name].colour
                 axes.fill_between(each.x, each.low, each.high, color=colour, alpha=0.18, linewidth=0)
-            shown.append((drawn, each.name))
+        shown = [(_handle(looks[each.name]), each.name) for each in series]
         for name, level in (levels or {}).items():
             shown.append((axes.axhline(level, color="black", linewidth=1, linestyle=(0, (2, 2))), name))
         for mark in marks:
@@ -122,29 +128,62 @@ def lines(
         return to_svg(drawing)
 
 
+def _frame(series: Iterable[tuple[str, Sequence[float], Sequence[float]]]) -> pd.DataFrame:
+    """Return all points of some series in the long form that seaborn takes."""
+    import pandas as pd
+
+    rows = [(name, *point) for name, *values in series for point in zip(*values, strict=True)]
+    return pd.DataFrame(rows, columns=["series", "x", "y"])
+
+
+def _every(series: Series) -> int:
+    """Return the distance of points with a marker."""
+    return 1 if series.fit is not None else max(1, len(series.x) // MOST_MARKERS)
+
+
+def _handle(look: Look, line: bool = True) -> Any:
+    """Return the sample of a series in a legend, with line and marker, so that each series is there once."""
+    from matplotlib.lines import Line2D
+
+    dash: Any = (0, look.dash) if line and look.dash else "-" if line else ""
+    return Line2D([], [], color=look.colour, marker=look.marker, linestyle=dash)
+
+
 def stacked_bars(names: Sequence[str], parts: Mapping[str, Sequence[float]], unit: Axis) -> str:
-    """Draw one horizontal bar per name, stacked from parts such as compute, selection and exposed communication."""
+    """Draw one horizontal bar per name, stacked from parts such as compute and exposed communication.
+
+    A part that is 0 everywhere is left out.
+    """
+    import pandas as pd
+    import seaborn as sns
+
+    shown = [plain(name) for name in names]
+    colours = _activity_colours([part for part, values in parts.items() if any(values)] or parts)
+    rows = [(name, part, value) for part in colours for name, value in zip(shown, parts[part], strict=True)]
     with canvas(height=1.15 + 0.36 * len(names)) as (drawing, axes):
-        left = [0.0] * len(names)
-        shown: list[tuple[Any, str]] = []
-        for number, (part, values) in enumerate(parts.items()):
-            bars = axes.barh(
-                range(len(names)),
-                values,
-                left=left,
-                height=0.62,
-                color=COLOURS[number % len(COLOURS)],
-                linewidth=0,
-            )
-            left = [a + b for a, b in zip(left, values, strict=True)]
-            shown.append((bars, part))
-        axes.set_yticks(range(len(names)), [plain(name) for name in names])
-        axes.invert_yaxis()
+        sns.histplot(
+            pd.DataFrame(rows, columns=["name", "part", "value"]),
+            y="name", weights="value", hue="part", hue_order=list(colours)[::-1], multiple="stack", shrink=0.62,
+            palette=colours, alpha=1, linewidth=0, legend=False, ax=axes,
+        )  # fmt: skip
+        axes.set_ylabel("")
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0)
         scale(axes, unit, None)
-        legend(drawing, shown)
+        legend(drawing, _patches(colours))
         return to_svg(drawing)
+
+
+def _activity_colours(activities: Iterable[str]) -> dict[str, str]:
+    """Return the colour of each activity; one that has none of its own takes one of the palette."""
+    named = {activity: ACTIVITY_COLOURS.get(activity) for activity in activities}
+    return {name: colour or COLOURS[index % len(COLOURS)] for index, (name, colour) in enumerate(named.items())}
+
+
+def _patches(colours: Mapping[str, str]) -> list[tuple[Any, str]]:
+    from matplotlib.patches import Patch
+
+    return [(Patch(color=colour, linewidth=0), name) for name, colour in colours.items()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,33 +196,28 @@ class TimeSpan:
     end: float
 
 
-def gantt(spans: Sequence[TimeSpan], unit: Axis, kinds: Sequence[str] = ()) -> str:
-    """Draw a Gantt chart as SVG: one lane below the other, in order of first appearance.
-
-    `kinds` gives the order of the legend and thus of the colours; kinds that do not occur are left out.
-    """
+def gantt(spans: Sequence[TimeSpan], unit: Axis) -> str:
+    """Draw a Gantt chart as SVG: one lane below the other, in order of first appearance."""
     lanes = list(dict.fromkeys(span.lane for span in spans))
-    legend_order = dict.fromkeys([*kinds, *(span.kind for span in spans)])
+    kinds = list(dict.fromkeys([*ACTIVITY_COLOURS, *(span.kind for span in spans)]))
+    colours = _activity_colours(kind for kind in kinds if any(span.kind == kind for span in spans))
     with canvas(height=1.2 + max(1.0, 0.24 * len(lanes))) as (drawing, axes):
-        shown: list[tuple[Any, str]] = []
-        for number, kind in enumerate(legend_order):
+        for kind, colour in colours.items():
             own = [span for span in spans if span.kind == kind]
-            if own:
-                bars = axes.barh(
-                    [lanes.index(span.lane) for span in own],
-                    [span.end - span.start for span in own],
-                    left=[span.start for span in own],
-                    height=0.7,
-                    color=COLOURS[number % len(COLOURS)],
-                    linewidth=0,
-                )
-                shown.append((bars, kind))
+            axes.barh(
+                [lanes.index(span.lane) for span in own],
+                [span.end - span.start for span in own],
+                left=[span.start for span in own],
+                height=0.7,
+                color=colour,
+                linewidth=0,
+            )
         axes.set_yticks(range(len(lanes)), [plain(lane) for lane in lanes])
         axes.set_ylim(len(lanes) - 0.5, -0.5)
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0)
         scale(axes, unit, None)
-        legend(drawing, shown)
+        legend(drawing, _patches(colours))
         return to_svg(drawing)
 
 
@@ -256,36 +290,65 @@ def heat_map(heat: Heat, unit: Axis) -> str:
 
 def against(series: Sequence[Series], x: Axis, y: Axis, same: str = "predicted = measured") -> str:
     """Draw predicted (y) against measured (x) as SVG, with the line y = x, which the legend calls `same`."""
+    import seaborn as sns
+
     with canvas(height=4.2) as (drawing, axes):
-        styles = _styles(series)
-        shown: list[tuple[Any, str]] = []
+        looks = looks_of({each.name: each.algorithm for each in series})
+        sns.scatterplot(
+            _frame((each.name, each.x, each.y) for each in series),
+            x="x", y="y", hue="series", style="series", linewidth=0, legend=False, ax=axes, zorder=2,
+            palette={name: look.colour for name, look in looks.items()},
+            markers={name: look.marker for name, look in looks.items()},
+        )  # fmt: skip
         for each in series:
-            colour, marker, _ = styles[each.name]
             if each.low is not None and each.high is not None:
-                axes.vlines(each.x, each.low, each.high, color=colour, linewidth=1)
-            (drawn,) = axes.plot(each.x, each.y, color=colour, marker=marker, linestyle="")
-            shown.append((drawn, each.name))
+                axes.vlines(each.x, each.low, each.high, color=looks[each.name].colour, linewidth=1)
         every = [value for each in series for value in (*each.x, *each.y) if value > 0 or not x.log]
-        least, most = min(every), max(every)
-        (agreeing,) = axes.plot([least, most], [least, most], color="black", linewidth=1, linestyle=(0, (2, 2)))
+        ends = [min(every), max(every)]
+        (agreeing,) = axes.plot(ends, ends, color="black", linewidth=1, linestyle=(0, (2, 2)), zorder=1)
         scale(axes, x, y)
-        legend(drawing, [*shown, (agreeing, same)])
+        legend(drawing, [*((_handle(looks[each.name], line=False), each.name) for each in series), (agreeing, same)])
         return to_svg(drawing)
 
 
-def _styles(series: Sequence[Series], order: Sequence[str] = ()) -> dict[str, tuple[str, str, Any]]:
-    """Return the colour, marker and dash of each series; a series with `like` takes those of the named series."""
-    names = dict.fromkeys([*order, *(each.name for each in series if not each.like)])
-    styles = {
-        name: (
-            COLOURS[index % len(COLOURS)],
-            MARKERS[(index + index // len(COLOURS)) % len(MARKERS)],  # a colour comes back with another marker
-            DASHES[index % len(DASHES)],
-        )
-        for index, name in enumerate(names)
-    }
-    for each in series:
-        if each.like:
-            colour, marker, _ = styles.get(each.like, ("black", ".", "-"))
-            styles[each.name] = (colour, marker, "-" if not each.points else (0, (1, 1)))
-    return styles
+def scatter(panels: Mapping[str, Sequence[Series]], x: Axis, y: Axis) -> str:
+    """Draw points as SVG in panels one below the other, which share both axes.
+
+    Named in the picture are the points that no other one of the panel beats, further left and at least as high.
+
+    Parameters
+    ----------
+    panels
+        The series of each panel by its title; a series has the same look in all panels.
+    x, y
+        The axes.
+    """
+    every = {each.name: each.algorithm for series in panels.values() for each in series}
+    looks = looks_of(every)
+    with blank(height=0.7 + 2.1 * len(panels)) as drawing:
+        rows = drawing.subplots(len(panels), sharex=True, sharey=True, squeeze=False)[:, 0]
+        for axes, (title, series) in zip(rows, panels.items(), strict=True):
+            for each in series:
+                look = looks[each.name]
+                axes.plot(each.x, each.y, color=look.colour, marker=look.marker, linestyle="")
+            axes.set_title(plain(title), loc="left")
+            for name, across, up in _unbeaten(series):
+                axes.annotate(plain(name), (across, up), fontsize=7, xytext=(4, 3), textcoords="offset points")
+        for axes in rows:  # the limits are those of all points
+            scale(axes, x, y)
+            axes.label_outer()
+        legend(drawing, [(_handle(look, line=False), name) for name, look in looks.items()])
+        return to_svg(drawing)
+
+
+def _unbeaten(series: Sequence[Series]) -> list[tuple[str, float, float]]:
+    """Return name, x and y of the points to whose left no point is as high."""
+    points = sorted(
+        ((each.name, across, up) for each in series for across, up in zip(each.x, each.y, strict=True)),
+        key=lambda point: (point[1], -point[2]),
+    )
+    found: list[tuple[str, float, float]] = []
+    for point in points:
+        if not found or point[2] > found[-1][2]:
+            found.append(point)
+    return found

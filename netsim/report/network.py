@@ -15,6 +15,7 @@ from netsim._util.errors import UsageError
 from netsim._util.units import format_bandwidth, format_duration
 from netsim.network.fabric import Fabric
 from netsim.report.canvas import canvas, legend, plain, to_svg
+from netsim.report.palette import COLOURS
 
 MOST_NODES = 600
 """Larger networks are not drawn."""
@@ -22,7 +23,6 @@ MOST_NAMES = 40
 """Nodes up to which their names are drawn."""
 MOST_KINDS = 6
 """Combinations of bandwidth and latency with separate colours."""
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
 
 def draw_network(fabric: Fabric, order: IntArray) -> str:
@@ -72,9 +72,9 @@ def draw_network(fabric: Fabric, order: IntArray) -> str:
                 shown.append((lines, f"{format_bandwidth(kind[0])}, {format_duration(kind[1])}"))
         size = max(6.0, 60 - 0.2 * len(names))
         for nodes, marker, colour, label in (
-            (graph.hosts, "o", "#444444", "host"),
-            (graph.servers, "D", "#d55e00", "server"),
-            (graph.switches, "s", "#999999", "switch"),
+            (graph.hosts, "o", "black", "host"),
+            (graph.servers, "D", COLOURS[1], "server"),
+            (graph.switches, "s", COLOURS[6], "switch"),
         ):
             if len(nodes):
                 dots = axes.scatter(
@@ -84,15 +84,17 @@ def draw_network(fabric: Fabric, order: IntArray) -> str:
         if len(names) <= MOST_NAMES:
             hosts = set(graph.hosts.tolist())
             for node, (place, name) in enumerate(zip(places, names, strict=True)):
-                below = in_levels is not None and node in hosts
+                # In levels cables go up and down: names stand below hosts, and at the right of switches.
+                beside = in_levels is not None and node not in hosts
+                below = in_levels is not None and not beside
                 axes.annotate(
                     plain(name),
                     place,
-                    (0, -6 if below else 5),
+                    (5, 0) if beside else (0, -6 if below else 5),
                     textcoords="offset points",
                     size=6.5,
-                    ha="center",
-                    va="top" if below else "bottom",
+                    ha="left" if beside else "center",
+                    va="center" if beside else "top" if below else "bottom",
                     rotation=90 if below and len(hosts) > 8 else 0,
                 )
         axes.set_axis_off()

@@ -1,4 +1,8 @@
-"""A document as one HTML file: without scripts, without external resources, and with all text escaped."""
+"""A document as one HTML file: without scripts, without external resources, and with all text escaped.
+
+The page shows the first sentence of the conclusion and the first picture. Everything else is folded, and opens on
+paper.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from typing import Any
 
 from netsim._util.errors import NetsimError, reason_of
 from netsim._util.storage import write_atomically
-from netsim.report.document import Document, Section, TableCell
+from netsim.report.document import Document, Figure, Section, TableCell
 from netsim.report.files import as_csv, as_json_lines, file_name
 from netsim.report.svg import on_white, renamed, standalone
 
@@ -76,6 +80,8 @@ def to_html(document: Document, stem: str = "report") -> str:
         ]
         return replace(section, figures=drawn)
 
+    sections = [ready(section) for section in document.sections]
+    picture = next((figure for section in sections for figure in section.figures), None)
     style = files("netsim.report").joinpath("style.css").read_text("utf-8")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -84,11 +90,16 @@ def to_html(document: Document, stem: str = "report") -> str:
     template = environment.from_string(files("netsim.report").joinpath("page.html").read_text("utf-8"))
     return template.render(
         document=document,
-        sections=[ready(section) for section in document.sections],
+        picture=picture,
+        sections=[_without(section, picture) for section in sections],
         names=_table_names(document, stem),
         style=Markup(style),
         style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
     )
+
+
+def _without(section: Section, picture: Figure | None) -> Section:
+    return replace(section, figures=[figure for figure in section.figures if figure is not picture])
 
 
 def _table_names(document: Document, stem: str) -> list[list[str]]:

@@ -5,55 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
-from netsim._util.units import format_bandwidth, format_bytes, format_duration, format_range
-from netsim.comm.payload import VALUE_BYTES
+from netsim._util.units import format_bandwidth, format_bytes, format_duration, format_range, is_tie
+from netsim.comm.payload import PRECISION_BYTES
 from netsim.experiment.configuration import Experiment
-from netsim.experiment.results import Report, Result
+from netsim.experiment.results import LossTimes, Result
+from netsim.report.text import Column, print_lines, print_table, stdout_console
+from topologies.builder import BANDWIDTH_BPS, LATENCY_S
 
 if TYPE_CHECKING:
-    from netsim.network.graph import LinkRanges
+    from rich.console import Console
 
+    from netsim.network.graph import LinkRanges
+    from netsim.report.run_report import Report
+
+LABEL = 9
+"""Columns of the labels of the header."""
 MOST_BUCKETS = 5
 """Buckets up to which the header lists all sizes."""
-
-LEAST_WIDTH = 128
-"""Columns that the table needs; output to a file or pipe has at least this many."""
-WIDEST = 10_000
-"""Upper bound, in columns, on the width of a table."""
-
-
-class _Console(Console):
-    def on_broken_pipe(self) -> None:
-        """Raise BrokenPipeError, which the command line handles, instead of exiting here."""
-        raise BrokenPipeError
-
-
-def wide_console() -> Console:
-    """Return a console on stdout; where stdout is a file or pipe, the console is wide enough for a table."""
-    console = _Console()
-    return console if console.is_terminal else _Console(width=max(console.width, LEAST_WIDTH))
-
-
-def print_table(console: Console, table: Table) -> None:
-    """Print a table without cutting any cell.
-
-    A terminal that is too narrow gets one line per cell. A console that is not a terminal is widened instead.
-    """
-    least = console.measure(table, options=console.options.update(max_width=WIDEST)).minimum
-    if least <= console.width or not console.is_terminal:
-        console.width = max(console.width, least)
-        console.print(table)
-        return
-    headers = [" ".join(str(column.header).split()) for column in table.columns]
-    for cells in zip(*(column.cells for column in table.columns), strict=True):
-        for header, cell in zip(headers, cells, strict=True):
-            console.print(f"{header}: {cell}" if header else str(cell), soft_wrap=True, highlight=False)
-        console.print()
-
 
 Accounting = Literal["full", "paper"]
 
@@ -75,22 +43,47 @@ def render(
         "full" prints times and bytes per round; "paper" prints the columns of Table II of the SASG paper: uploads, and
         bits of uploaded values, over the whole run.
     """
-    console = console or wide_console()
-    first = report.results[0]
-    for line in _header(first, experiment, report):
-        console.print(escape(line), highlight=False, soft_wrap=True)
+    console = console or stdout_console()
+    render_results(report, experiment, console, accounting)
+    render_sentences(report, console, accounting)
+
+
+def render_results(report: Report, experiment: Experiment, console: Console, accounting: Accounting = "full") -> None:
+    """Print the header and the table of a report; the parameters are those of :func:`render`."""
+    print_lines(console, header_lines(report, experiment), indent=" " * LABEL)
     if accounting == "paper":
-        print_table(console, _paper_table(report.results))
-        sentences = [PAPER_ACCOUNTING]
+        print_table(console, _paper_columns(report.results))
     else:
-        print_table(console, _table(report.results))
-        known = [f"Known error, {sentence}" for sentence in report.known_errors]
-        sentences = [*_engines(report.results), *report.conclusion, *known]
-    for sentence in [*sentences, *(f"Note: {note}" for note in report.notes)]:
-        console.print(escape(sentence), highlight=False, soft_wrap=True)
+        fastest = min(result.round_time_s for result in report.results)
+        ties = [row for row, result in enumerate(report.results) if is_tie(result.round_time_s, fastest)]
+        columns = table_columns(report.results, report.time_to_loss)
+        print_table(console, columns, bold=ties if len(report.results) > 1 else ())
 
 
-def _header(first: Result, experiment: Experiment, report: Report) -> list[str]:
+def render_sentences(report: Report, console: Console, accounting: Accounting = "full") -> None:
+    """Print what stands below the table of a report; the parameters are those of :func:`render`."""
+    if accounting == "paper":
+        print_lines(console, [PAPER_ACCOUNTING])
+        return
+    print_lines(console, [*_engines(report.results), *report.conclusion])
+    print_lines(console, known_lines(report.known_errors), indent="    ")
+
+
+def known_lines(known_errors: Sequence[str]) -> list[str]:
+    """Return sentences on known errors as lines below a heading.
+
+    The comparisons say nothing about an ideal network: gloo's rings at 10 Gbit/s take twice as long as ideal ones.
+    """
+    heading = (
+        "How wrong netsim was in the most similar measurements (with effects of hosts and library, which this run may "
+        "not have):"
+    )
+    return [heading, *(f"  {sentence}" for sentence in known_errors)] if known_errors else []
+
+
+def header_lines(report: Report, experiment: Experiment) -> list[str]:
+    """Return the lines above the table of a report: what was run, and what was assumed."""
+    first = report.results[0]
     data = _data(experiment, report)
     sparse = next((result for result in report.results if result.k is not None), None)
     chosen = f"   k {sparse.k:,} (density {sparse.k / sparse.elements:.3g})" if sparse and sparse.k else ""
@@ -98,12 +91,15 @@ def _header(first: Result, experiment: Experiment, report: Report) -> list[str]:
         chosen += (
             f" = {_few([format(each['k'], ',') for each in sparse.buckets], ' + ')}, selected in each part by itself"
         )
+    if first.dtype != "fp32":
+        chosen += f"   {first.dtype} in messages"
     rounds = f"{first.rounds} round{'s' if first.rounds != 1 else ''}"
     lines = [f"model    {data}   {first.elements:,} parameters{chosen}"]
     if first.mode == "simulated":
-        speed = _speed(experiment, report.link_ranges)
+        speed = speed_in_words(experiment, report.link_ranges)
         placed = "" if experiment.placement == "rank-order" else f"   placement {experiment.placement}"
         lines.append(f"network  {experiment.topology}{placed}   {first.workers} workers   {speed}   SIMULATED")
+        lines += [f"file     {note}" for note in report.network_notes]
     else:
         backend = report.environment.get("backend", "")
         lines.append(f"network  {first.workers} workers over torch.distributed ({backend})   MEASURED")
@@ -115,6 +111,11 @@ def _header(first: Result, experiment: Experiment, report: Report) -> list[str]:
     if in_parts and experiment.overlap is not None:
         serial = "   one after another" if experiment.communicator == "serial" else ""
         lines.append(f"overlap  {_buckets(in_parts[0])}{serial}")
+        if (trace := experiment.trace) is not None:
+            lines.append(
+                f"trace    {experiment.ready}   {trace.steps} step{'' if trace.steps == 1 else 's'}   gradient "
+                f"{format_duration(trace.gradient_s)}   update {format_duration(trace.update_s)}   MEASURED"
+            )
     elif in_parts:
         titles = " and ".join(result.title for result in in_parts)
         lines.append(f"servers  {experiment.servers}, each with an equal part of the gradient, for {titles}")
@@ -123,24 +124,44 @@ def _header(first: Result, experiment: Experiment, report: Report) -> list[str]:
     device = report.environment.get("device")
     where = f" on {device}" if device else ""
     lines.append(
-        f"compute  {format_duration(first.compute_time_s)} a round {first.compute_provenance}{where}   "
-        f"selection {first.select_provenance}   {rounds}   seed {experiment.seed}"
+        f"compute  {format_duration(first.compute_time_s)} a round {first.compute_provenance}"
+        f"{_not_given(experiment, 'compute_time')}{where}   "
+        f"selection {first.select_provenance}{_not_given(experiment, 'select_time', 'merge_time')}   {rounds}   "
+        f"seed {experiment.seed}"
     )
-    return lines
+    return [*lines, *(f"note     {note}" for note in report.notes)]
 
 
-def _speed(experiment: Experiment, links: LinkRanges | None) -> str:
+def _not_given(experiment: Experiment, *times: str) -> str:
+    """Return which of these times are 0 because neither an option nor a profile gives them; empty if none is."""
+    if not experiment.timing_only or experiment.profile is not None:
+        return ""
+    given = {"compute_time"} if experiment.trace is not None else set()
+    missing = [
+        f"--{time.replace('_', '-')}"
+        for time in times
+        if time not in given and getattr(experiment, f"{time}_s") is None
+    ]
+    return f" (no {', '.join(missing)}: 0)" if missing else ""
+
+
+def speed_in_words(experiment: Experiment, links: LinkRanges | None) -> str:
     """Return bandwidth and latency of the links.
 
-    If all links have the same latency, the text gives the host-to-host latency, as in ``--latency``.
+    If all links have the same latency, the text gives the host-to-host latency, as in ``--latency``. Defaults
+    are marked.
     """
     if links is None:
         return "no links"
     least, most = links.latency_s
     if experiment.latency_s is None or least != most:
         return links.in_words()
-    bandwidth = format_range(*links.bandwidth_bps, format_bandwidth)
-    return f"{bandwidth}   {format_duration(experiment.latency_s * experiment.latency_scale)} one way"
+    latency_s = experiment.latency_s * experiment.latency_scale
+    bandwidth_is_usual = experiment.bandwidth_bps == links.bandwidth_bps[0] == BANDWIDTH_BPS
+    return (
+        f"{format_range(*links.bandwidth_bps, format_bandwidth)}{' (default)' if bandwidth_is_usual else ''}   "
+        f"{format_duration(latency_s)} one way{' (default)' if latency_s == LATENCY_S else ''}"
+    )
 
 
 ENGINES = {
@@ -178,7 +199,7 @@ def _by_value(texts: Mapping[str, str]) -> list[str]:
 def _buckets(result: Result) -> str:
     """Describe the buckets of the gradient: their number, sizes, and when each is ready within the compute time."""
     assert result.buckets is not None
-    sizes = _few([format_bytes(VALUE_BYTES * each["elements"]) for each in result.buckets])
+    sizes = _few([format_bytes(PRECISION_BYTES[result.dtype] * each["elements"]) for each in result.buckets])
     said = f"{len(result.buckets)} buckets, last layers first, of {sizes}"
     if result.ready_provenance is not None:
         ready = _few([f"{each['ready']:.0%}" for each in result.buckets])
@@ -217,29 +238,23 @@ def _or_dash(value: float | None, form: str) -> str:
     return "–" if value is None else format(value, form)
 
 
-def _table(results: list[Result]) -> Table:
+def table_columns(results: list[Result], time_to_loss: LossTimes | None = None) -> list[Column]:
+    """Return the columns of the table of a report."""
+    to_loss = []
+    if time_to_loss is not None:
+        seconds = [format_duration(time_to_loss.seconds[result.algorithm]) for result in results]
+        to_loss.append(Column(f"time to\nloss {time_to_loss.loss:.3g}", seconds))
     overlaps = any(result.buckets for result in results)
-    columns = {name: cell for name, cell in COLUMNS.items() if overlaps or not name.startswith("hidden")}
-    table = _empty_table(list(columns))
-    table.add_column("bottleneck")
-    fastest = min(result.round_time_s for result in results)
-    for result in results:
-        table.add_row(
-            escape(result.title),
-            *(cell(result) for cell in columns.values()),
-            escape(result.bound_by),
-            style="bold" if result.round_time_s == fastest and len(results) > 1 else "",
-        )
-    return table
-
-
-def _empty_table(numbers: Sequence[str]) -> Table:
-    """Return a table without rows: a column of algorithms, and a right-aligned column for each name in `numbers`."""
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    table.add_column("algorithm", no_wrap=True)
-    for name in numbers:
-        table.add_column(name, justify="right", no_wrap=True)
-    return table
+    return [
+        Column("algorithm", [result.title for result in results], "label"),
+        *(
+            Column(name, [cell(result) for result in results])
+            for name, cell in COLUMNS.items()
+            if overlaps or not name.startswith("hidden")
+        ),
+        *to_loss,
+        Column("bottleneck", [result.bound_by for result in results], "text"),
+    ]
 
 
 PAPER_ACCOUNTING = (
@@ -248,10 +263,11 @@ PAPER_ACCOUNTING = (
 )
 
 
-def _paper_table(results: list[Result]) -> Table:
-    table = _empty_table(["rounds", "bits", "accuracy"])
-    for result in results:
-        paper = result.paper_accounting
-        accuracy = _or_dash(result.final_accuracy, ".2%")
-        table.add_row(escape(result.title), f"{paper['rounds']:,}", f"{paper['bits']:.2E}", accuracy)
-    return table
+def _paper_columns(results: list[Result]) -> list[Column]:
+    papers = [result.paper_accounting for result in results]
+    return [
+        Column("algorithm", [result.title for result in results], "label"),
+        Column("rounds", [f"{paper['rounds']:,}" for paper in papers]),
+        Column("bits", [f"{paper['bits']:.2E}" for paper in papers]),
+        Column("accuracy", [_or_dash(result.final_accuracy, ".2%") for result in results]),
+    ]

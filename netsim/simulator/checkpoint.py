@@ -27,7 +27,7 @@ from netsim.comm.payload import Bundle, Dense, Flag, SizeOnly, Sparse
 from netsim.comm.worker import Traffic, Worker
 from netsim.experiment.configuration import Experiment
 from netsim.experiment.given import option_of
-from netsim.experiment.results import Result
+from netsim.experiment.results import LossCurve, Result
 from netsim.network.fabric import Link
 from netsim.simulator.observer import RunObserver
 from netsim.training.algorithm import Algorithm, State
@@ -78,6 +78,8 @@ class Checkpoint:
         self._results: dict[str, Result] = {}
         self._running: dict[str, Any] | None = None
         self._measured: dict[str, dict[int, tuple[int, int]]] = {}
+        self.losses: dict[str, LossCurve] = {}
+        """The training loss of each algorithm during the run so far, which :meth:`Session.simulate` fills."""
         self._resumed = False
         self.failure: str | None = None
         """Why the last checkpoint could not be written; None if it was written."""
@@ -106,6 +108,7 @@ class Checkpoint:
             checkpoint._environments, checkpoint._done = header["environments"], header["done"]
             checkpoint._results = {result["algorithm"]: Result(**result) for result in body["results"]}
             checkpoint._measured, checkpoint._running = body["measured"], body["running"]
+            checkpoint.losses = {name: LossCurve(*curve) for name, curve in body["losses"].items()}
             checkpoint._resumed = True
             return checkpoint
 
@@ -213,10 +216,10 @@ class Checkpoint:
             "environments": self._environments,
         }
         results = [asdict(result) for result in self._results.values()]
+        losses = {name: (curve.losses, curve.ends_s) for name, curve in self.losses.items()}
+        body = {"results": results, "measured": self._measured, "losses": losses, "running": running}
         try:
-            write_sealed(
-                self.path, SCHEMA, header, {"results": results, "measured": self._measured, "running": running}
-            )
+            write_sealed(self.path, SCHEMA, header, body)
         except OSError as error:  # the run goes on, since its results are worth more than its checkpoint
             self.failure = f"checkpoint {str(self.path)!r} could not be written: {reason_of(error)}"
         else:
@@ -281,7 +284,7 @@ def _check_form(form: type[BaseModel], value: Any) -> None:
 @functools.cache
 def _forms() -> tuple[type[BaseModel], type[BaseModel]]:
     """Return the pydantic models of the header and the body of a file."""
-    from pydantic import ConfigDict, NonNegativeInt, PositiveInt, create_model
+    from pydantic import ConfigDict, FiniteFloat, NonNegativeInt, PositiveInt, create_model
 
     strictly = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True)
 
@@ -307,7 +310,8 @@ def _forms() -> tuple[type[BaseModel], type[BaseModel]]:
         environments=list[dict[str, Any]],
     )
     measured = dict[str, dict[int, tuple[NonNegativeInt, NonNegativeInt]]]
-    return header, form(results=list[result], measured=measured, running=running | None)  # type: ignore[valid-type]
+    losses = dict[str, tuple[list[tuple[NonNegativeInt, FiniteFloat]], list[FiniteFloat]]]
+    return header, form(results=list[result], measured=measured, losses=losses, running=running | None)  # type: ignore[valid-type]
 
 
 def _classes() -> dict[str, type]:
@@ -355,12 +359,12 @@ class _Table:
 
 
 def _decoded(rows: list[tuple[str, Any]], device: str) -> list[Any]:
-    """Return the objects of a table, with their tensors on `device`; raise an exception for forged rows."""
+    """Return the objects of a table, with dense vectors on `device`; raise an exception for forged rows."""
     import torch
 
     objects: list[Any] = []
 
-    def get(value: Any) -> Any:
+    def get(value: Any, kind: type) -> Any:
         if isinstance(value, tuple):
             (row,) = value
             if not 0 <= row < len(objects):
@@ -368,15 +372,16 @@ def _decoded(rows: list[tuple[str, Any]], device: str) -> list[Any]:
             return objects[row]
         if not isinstance(value, torch.Tensor):
             return value
-        if value.ndim != 1 or value.dtype not in (torch.float32, torch.int32) or not value.is_contiguous():
+        floats = (torch.float32, torch.bfloat16, torch.float16)
+        if value.ndim != 1 or value.dtype not in (*floats, torch.int32) or not value.is_contiguous():
             raise TypeError(f"a tensor of shape {tuple(value.shape)} and {value.dtype} stands where a vector belongs")
         if not bool(torch.isfinite(value).all()):
             raise ValueError("a vector is not finite")
-        return value.to(device)
+        return value if kind is Sparse else value.to(device)  # sparse vectors are in main memory
 
     for name, parts in rows:
         kind = _classes()[name]
-        objects.append(
-            tuple(map(get, parts)) if kind is tuple else kind(**{part: get(item) for part, item in parts.items()})
-        )
+        items = parts if kind is tuple else parts.values()
+        found = [get(item, kind) for item in items]
+        objects.append(tuple(found) if kind is tuple else kind(**dict(zip(parts, found, strict=True))))
     return objects

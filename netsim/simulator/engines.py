@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import importlib.util
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
-from netsim.comm.worker import Worker
+from netsim._util.units import PICOSECONDS
+from netsim.comm.worker import COMPUTE, SELECT, Traffic, Worker
 from netsim.experiment.results import Ranks, Timing, Way
 from netsim.network.fabric import Link
 from netsim.network.flow import Sharing
@@ -21,7 +24,7 @@ from netsim.simulator.analytic import SERVER_LINK, WORKER_LINKS, Formulas, Star
 from netsim.simulator.critical_path import timing
 from netsim.simulator.layout import NoScheduleError, RoleMap
 from netsim.simulator.symmetry import RecordedPhase, SymmetryRecorder
-from netsim.simulator.vectorized import CriticalPathBacktracker, PlayedRound, RankClocks
+from netsim.simulator.vectorized import CriticalPathBacktracker, PlayedPart, RankClocks
 from netsim.training.algorithm import Algorithm
 from netsim.training.loop import Task, Trained, train
 from netsim.training.sgd import SGDConfig
@@ -89,11 +92,53 @@ def all_at_once(
     NoScheduleError
         If the ranks cannot be taken all at once, or not by `inside`.
     """
-    recorder = SymmetryRecorder(world, costs)
+    recorder = SymmetryRecorder(world, costs, concurrent=bool(training.algorithm.concurrent))
     run(recorder, training)
     fabric = make_fabric()
+    server_hosts = [fabric.hosts[world.server]] if training.algorithm.uses_server else []
+    found = time_steps(recorder.steps, world, fabric, sharing, server_hosts, inside, compile_few=compile_few)
+    return EngineResult(ranks_of(recorder, found.sent, found.received), found.timing, found.way)
+
+
+class TimedSteps(NamedTuple):
+    """The times of recorded steps, and what ranks sent and received.
+
+    `sent` and `received` are bytes of values, indices and flags, of shape (ranks, 3); `messages` are those sent.
+    `ends_s` are the seconds at which the last rank ends each step. Steps that were played as one count as equally long.
+    """
+
+    sent: np.ndarray
+    received: np.ndarray
+    messages: np.ndarray
+    timing: Timing
+    way: Way
+    ends_s: list[float]
+
+    def traffic(self, rank: int) -> Traffic:
+        """Return what a rank sent and received."""
+        (values_up, indices_up, flags_up), (values, indices, flags) = self.sent[rank], self.received[rank]
+        return Traffic(*map(int, (values_up, indices_up, values, indices, flags_up, flags, self.messages[rank])))
+
+
+def time_steps(
+    steps: list[list[RecordedPhase]],
+    world: RoleMap,
+    fabric: Fabric,
+    sharing: Sharing,
+    server_hosts: Sequence[str],
+    inside: Inside | None = None,
+    *,
+    compile_few: bool = False,
+) -> TimedSteps:
+    """Find the times of recorded steps; the parameters are those of :func:`all_at_once`.
+
+    Raises
+    ------
+    NoScheduleError
+        If messages have to be simulated one by one, or if `inside` cannot find the times.
+    """
     clocks = RankClocks(fabric, world, sharing)
-    steps_played = StepPlayer(clocks, recorder.steps, inside, compile_few)
+    steps_played = StepPlayer(clocks, steps, inside, compile_few)
     last = (clocks.clock == clocks.clock.max()).astype(np.int64)
     backtracker = CriticalPathBacktracker(clocks, last.copy(), len(fabric.bandwidth_bps))
     for history, times in reversed(steps_played.histories):
@@ -102,12 +147,36 @@ def all_at_once(
     for link in np.flatnonzero(backtracker.on_links).tolist():
         totals[fabric.links[link]] = backtracker.on_links[link]
     whole = int(clocks.clock.max()) * int(last.sum())
-    server_hosts = [fabric.hosts[world.server]] if training.algorithm.uses_server else []
-    return EngineResult(
-        ranks_of(recorder, clocks.sent, clocks.received),
-        timing(totals, whole, int(last.sum()), training.rounds, server_hosts),
-        steps_played.way,
+    parts = timing(totals, whole, int(last.sum()), len(steps), server_hosts)
+    if any(part.beside is not None for step in steps for part in step):
+        parts = beside_computation(parts, *_spent(steps, last > 0), clocks.hidden[last > 0].mean(), len(steps))
+    ends_s = steps_played.ends_s()
+    return TimedSteps(clocks.sent, clocks.received, clocks.messages, parts, steps_played.way, ends_s)
+
+
+def beside_computation(found: Timing, compute_ps: float, select_ps: float, hidden_ps: float, rounds: int) -> Timing:
+    """Return a timing with the picoseconds that a rank computed, selected, and exchanged meanwhile in all rounds.
+
+    Communication runs beside computation, so the critical path alone does not have all times.
+    """
+    compute, select, hidden = (
+        picoseconds / (PICOSECONDS * rounds) for picoseconds in (compute_ps, select_ps, hidden_ps)
     )
+    return replace(found, compute_s=compute, select_s=select, comm_s=found.round_s - compute - select, hidden_s=hidden)
+
+
+def _spent(steps: list[list[RecordedPhase]], ranks: npt.NDArray[np.bool_]) -> tuple[float, float]:
+    """Return the mean picoseconds that some ranks (P,) computed, and that they selected, in all steps."""
+    spent = np.zeros((2, len(ranks)))
+    for part in (part for step in steps for part in step):
+        table = np.array(
+            [[sum(charge[work] for work in kind) for charge in part.charges] for kind in (COMPUTE, SELECT)]
+        )
+        for then in (round_.then for round_ in part.rounds if part.charges and round_.then is not None):
+            for row, charges in zip(spent, table, strict=True):
+                np.add.at(row, then.at, charges[then.pick])
+    compute, select = spent[:, ranks].mean(1).tolist()
+    return compute, select
 
 
 class StepPlayer:
@@ -125,9 +194,10 @@ class StepPlayer:
         inside: Inside | None = None,
         compile_few: bool = False,
     ) -> None:
-        self.histories: list[tuple[list[PlayedRound], int]] = []
+        self.histories: list[tuple[Sequence[PlayedPart], int]] = []
         self._clocks, self._steps, self._inside, self._compile_few = clocks, steps, inside, compile_few
         self._compiled = inside == "compiled"
+        self._ends = [(0, 0)]
         number = level = 0
         saved = clocks.snapshot()
         while number < len(steps):
@@ -135,18 +205,26 @@ class StepPlayer:
                 level, saved = number, clocks.snapshot()
             try:
                 number += self._play(number)
+                self._ends.append((number, int(clocks.clock.max())))
             except NoScheduleError:
                 if self._compiled or not self._worth_compiling():
                     raise
                 self._compiled = True
                 clocks.restore(saved)
                 self.histories = self.histories[: self._at(level)]
+                self._ends = [end for end in self._ends if end[0] <= level]
                 number = level
 
     def _at(self, step: int) -> int:
         """Return the number of histories before a step."""
         passed = np.cumsum([0, *(times for _, times in self.histories)])
         return int(np.searchsorted(passed, step))
+
+    def ends_s(self) -> list[float]:
+        """Return the seconds at which the last rank ends each step; those between two known times lie on a line."""
+        numbers, picoseconds = zip(*self._ends, strict=True)
+        ends = np.interp(np.arange(1, len(self._steps) + 1), numbers, picoseconds) / PICOSECONDS
+        return ends.tolist()  # type: ignore[no-any-return]
 
     @property
     def way(self) -> Way:
@@ -175,7 +253,7 @@ class StepPlayer:
         self.histories.append((history, times))
         return times
 
-    def _played(self, parts: list[RecordedPhase]) -> list[PlayedRound]:
+    def _played(self, parts: list[RecordedPhase]) -> Sequence[PlayedPart]:
         if not self._compiled:
             return [played for part in parts for played in self._clocks.advance(part)]
         try:
@@ -185,6 +263,8 @@ class StepPlayer:
         return play_compiled(self._clocks, parts)
 
     def _worth_compiling(self) -> bool:
+        if any(part.beside is not None for step in self._steps for part in step):
+            return False  # the compiled loop knows one order of all messages
         if self._inside is not None or importlib.util.find_spec("numba") is None:
             return False
         if self._compile_few:
@@ -200,7 +280,7 @@ def closed_form(training: Training, world: RoleMap, star: Star, costs: Costs) ->
     NoScheduleError
         If a formula does not hold.
     """
-    formulas = Formulas(world, costs, star)
+    formulas = Formulas(world, costs, star, concurrent=bool(training.algorithm.concurrent))
     run(formulas, training)
     now, spent = formulas.last
     served = training.algorithm.uses_server
@@ -218,11 +298,11 @@ def closed_form(training: Training, world: RoleMap, star: Star, costs: Costs) ->
         if what not in stands_for:
             totals[what] = picoseconds
     server_hosts = [server] if served else []
-    return EngineResult(
-        ranks_of(formulas, formulas.sent, formulas.received),
-        timing(totals, now, 1, training.rounds, server_hosts),
-        "closed-form",
-    )
+    found = timing(totals, now, 1, training.rounds, server_hosts)
+    if training.algorithm.concurrent:
+        compute, select = (sum(formulas.computed[0][work] for work in kind) for kind in (COMPUTE, SELECT))
+        found = beside_computation(found, compute, select, formulas.hidden_ps(), training.rounds)
+    return EngineResult(ranks_of(formulas, formulas.sent, formulas.received), found, "closed-form")
 
 
 def run(recorder: SymmetryRecorder, training: Training) -> None:

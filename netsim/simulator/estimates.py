@@ -8,20 +8,23 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Coroutine, Generator, Iterable
+from functools import partial
+from typing import Any, NamedTuple
 
-from algorithms import class_of, settings_of, with_options
+from algorithms import class_of, is_users, settings_of, with_options
 from netsim._util.errors import InfeasibleError, UsageError
 from netsim._util.units import PICOSECONDS, format_wait
+from netsim.comm.worker import Fork, Handle, Worker
 from netsim.experiment.configuration import Experiment
 from netsim.network.cross_traffic import Sizes
 from netsim.simulator.analytic import Star
 from netsim.simulator.engines import Training, closed_form, run
 from netsim.simulator.layout import NoScheduleError, RoleMap
+from netsim.simulator.scheduler import InMemoryTransport, RankScheduler
 from netsim.simulator.symmetry import SymmetryRecorder
 from netsim.training.costs import AssumedCosts
-from netsim.training.loop import TimingOnly
+from netsim.training.loop import TimingOnly, Trained, train
 from netsim.training.workloads import WORKLOADS
 from topologies import STARS
 from topologies.builder import BANDWIDTH_BPS, LATENCY_S
@@ -34,8 +37,10 @@ FORMULA_S = 0.5e-6
 """Seconds a worker and a round that formulas take."""
 SLOW_S, LONGEST_S = 20, 2 * 86400
 """Seconds from which a simulation is announced, and from which it is refused."""
-SMALL = 512
-"""Beyond twice as many workers, an estimate extrapolates from the layouts of this number and of twice as many."""
+PLAYED_S = 0.1
+"""Seconds of playing a round from which formulas are tried first."""
+MOST_LAID_OUT, MOST_RUN = 1024, 64
+"""Workers beyond which an estimate extrapolates from fewer: from layouts, or from coroutines that run in memory."""
 UNKNOWN_ELEMENTS = 10_000
 """The elements of a gradient in an estimate, if they show only when it runs."""
 FEWER = "take fewer workers or rounds"
@@ -54,11 +59,12 @@ class Estimate(NamedTuple):
 
 
 class _Round(NamedTuple):
-    """The exchanges and messages of one round, and whether its collectives all have schedules."""
+    """The exchanges and messages of a round, and whether its collectives have schedules and run beside computations."""
 
     exchanges: float
     messages: float
     has_schedule: bool = True
+    concurrent: bool = False
 
 
 def check_duration(what: str, seconds: float, instead: str = FEWER) -> None:
@@ -107,7 +113,7 @@ def estimate(experiment: Experiment, name: str, *, watched: bool = False) -> Est
     return found
 
 
-def plays_too_long(experiment: Experiment, name: str) -> bool:
+def worth_formulas(experiment: Experiment, name: str) -> bool:
     """Return whether an algorithm is to be solved by formulas rather than played round by round."""
     return _has_formulas(experiment, _played(experiment, name))
 
@@ -118,23 +124,40 @@ def check_played(experiment: Experiment, name: str, why: str) -> None:
     check_duration(f"{name}: {played.in_words()} (no formula: {why})", played.seconds)
 
 
+def check_one_by_one(experiment: Experiment, name: str, why: str) -> None:
+    """Check the duration of an algorithm whose messages are simulated one by one after all: `why`."""
+    if not _played(experiment, name).one_by_one:  # others were announced
+        found = _played(experiment, name, watched=True)
+        check_duration(f"{name}: {found.in_words()} ({why})", found.seconds)
+
+
+def all_scheduled(experiment: Experiment, name: str, elements: int) -> bool:
+    """Return whether all messages of an algorithm belong to collectives that have schedules."""
+    found = _of_a_round(name, experiment.workers, elements, _selected(experiment, elements))
+    return found.has_schedule and not found.concurrent
+
+
+def _selected(experiment: Experiment, elements: int) -> int:
+    return experiment.k_of(elements) if experiment.k is None else min(experiment.k, elements)
+
+
 def _has_formulas(experiment: Experiment, played: Estimate) -> bool:
-    """Return whether the network is an idle star, and playing one round takes so long that it would be announced."""
+    """Return whether the network is an idle star, and playing one round takes longer than :data:`PLAYED_S`."""
+    if not experiment.timing_only:
+        return False
     round_s = experiment.workers * WORKER_S + played.messages / MESSAGES_PER_SECOND["batched"]
-    return experiment.topology in STARS and not played.one_by_one and round_s > SLOW_S
+    return experiment.topology in STARS and not played.one_by_one and round_s > PLAYED_S
 
 
 def _played(experiment: Experiment, name: str, *, watched: bool = False) -> Estimate:
     """Return the estimated lower bound for an algorithm whose messages are all simulated."""
     workers, rounds = experiment.workers, experiment.round_count
     elements = _elements(experiment) or UNKNOWN_ELEMENTS
-    k = experiment.k_of(elements) if experiment.k is None else min(experiment.k, elements)
-    of_a_round = _of_a_round(name, workers, elements, k)
+    of_a_round = _all_exchanges(experiment, name, elements)
     servers = experiment.servers if class_of(name).uses_server else 0
     messages = of_a_round.messages * max(1, servers)
     one_by_one = (
         watched
-        or not experiment.timing_only
         or not of_a_round.has_schedule
         or servers > 1
         or experiment.overlap is not None
@@ -146,42 +169,113 @@ def _played(experiment: Experiment, name: str, *, watched: bool = False) -> Esti
     if one_by_one:
         messages = rounds * (messages + _cross_traffic(experiment, name))
         seconds += messages / MESSAGES_PER_SECOND["messages"]
-    else:  # a step that repeats is solved once
+    else:  # a step that equals the one before is solved with it
+        messages *= 1 if class_of(name).period(settings_of(name)) == 1 else rounds
         seconds += rounds * of_a_round.exchanges * EXCHANGE_S
         seconds += messages / MESSAGES_PER_SECOND["batched"]
     return Estimate(messages, seconds, one_by_one)
 
 
+def _all_exchanges(experiment: Experiment, name: str, elements: int) -> _Round:
+    """Return the exchanges and messages of a round: with overlap, those of all buckets."""
+    sizes = [elements]
+    if experiment.overlap is not None and (tensors := experiment.known_tensors()):
+        sizes = [piece.last - piece.first for piece in experiment.pieces(tensors)]
+    parts = [_of_a_round(name, experiment.workers, size, _selected(experiment, size)) for size in sizes]
+    exchanges, messages = sum(part.exchanges for part in parts), sum(part.messages for part in parts)
+    return _Round(exchanges, messages, all(part.has_schedule for part in parts))
+
+
 @functools.lru_cache(maxsize=4096)
 def _of_a_round(name: str, workers: int, elements: int, k: int) -> _Round:
-    """Return the exchanges and messages of a round: counted, or extrapolated by a power law from two small layouts.
-
-    Fewer workers get shorter vectors, whose chunks are as long, because chunks may be forwarded in slices.
-    """
+    """Return the exchanges and messages of a round: counted, or extrapolated."""
     if class_of(name).grouped:
         # Its groups take the network to find. Without groups it sends about as many messages.
         name = with_options("gtopk" if class_of(name).sparse else "dense", **settings_of(name))
-    if workers <= 2 * SMALL:
-        return _counted(name, workers, elements, k)
-    sizes = [(small, max(1, elements * small // workers)) for small in (SMALL, 2 * SMALL)]
-    one, two = (_counted(name, small, fewer, min(k, fewer)) for small, fewer in sizes)
+    return _extrapolated(partial(_laid_out, name), workers, elements, k, MOST_LAID_OUT)
+
+
+def _extrapolated(count: Callable[[int, int, int], _Round], workers: int, elements: int, k: int, most: int) -> _Round:
+    """Return ``count(workers, elements, k)``; beyond `most` workers, extrapolate from two counts by a power law.
+
+    The two are for P divided by powers of two, because some algorithms do otherwise where P is none. Fewer workers get
+    shorter vectors, whose chunks are as long, because chunks may be forwarded in slices.
+    """
+    if workers <= most:
+        return count(workers, elements, k)
+    fewer = workers
+    while fewer > most:
+        fewer //= 2
+    sizes = [(small, max(1, elements * small // workers)) for small in (fewer // 2, fewer)]
+    one, two = (count(small, shorter, min(k, shorter)) for small, shorter in sizes)
     exchanges, messages = (
-        larger * (workers / (2 * SMALL)) ** math.log2(larger / smaller) if smaller else larger
+        larger * (workers / fewer) ** (math.log(larger / smaller) / math.log(fewer / (fewer // 2)))
+        if smaller
+        else larger
         for smaller, larger in zip(one[:2], two[:2], strict=True)
     )
-    return _Round(exchanges, messages, two.has_schedule)
+    return _Round(exchanges, messages, two.has_schedule, two.concurrent)
 
 
-def _counted(name: str, workers: int, elements: int, k: int) -> _Round:
+class ForkedCoroutine(Handle[Any]):
+    """A coroutine that runs when it is awaited, as a part of the one that awaits it."""
+
+    __slots__ = ("_coroutine",)
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        self._coroutine = coroutine
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return self._coroutine.__await__()
+
+
+class MessageCounter(SymmetryRecorder):
+    """Records coroutines that run side by side one after another: their messages are counted, and never played."""
+
+    def __init__(self, world: RoleMap) -> None:
+        super().__init__(world, AssumedCosts({}))
+        self.forked: list[Coroutine[Any, Any, Any]] = []
+
+    def fork(self, request: Fork[Any]) -> Handle[Any]:
+        """Return the handle of a coroutine that runs when it is awaited."""
+        self.forked.append(request.coroutine)
+        return ForkedCoroutine(request.coroutine)
+
+
+def _laid_out(name: str, workers: int, elements: int, k: int) -> _Round:
+    """Return the exchanges and messages of a round from the layouts of its collectives, or of what coroutines send."""
     small = Experiment(workers=workers, algorithms=(name,), timing_only=True, elements=elements, k=k)
-    algorithm = small.algorithm(name, (elements,))
-    recorder = SymmetryRecorder(RoleMap(workers, 0), AssumedCosts({}))
+    algorithm, period = small.algorithm(name, (elements,)), small.round_count
+    counter = MessageCounter(RoleMap(workers, 0))
     try:
-        run(recorder, Training(algorithm, TimingOnly(elements), small.recipe(name), 1))
-    except NoScheduleError:
+        try:
+            run(counter, Training(algorithm, TimingOnly(elements), small.recipe(name), period))
+        except NoScheduleError:
+            return _extrapolated(partial(_sent, name), workers, elements, k, MOST_RUN)
+    except Exception:
+        # A function of the user's may have no size rule: values are exchanged, but sizes alone count nothing.
+        if not is_users(name):
+            raise
         return _Round(2.0, 2.0 * workers, has_schedule=False)  # to a server and back, or so
-    parts = [part for step in recorder.steps for part in step]
-    return _Round(sum(len(part.rounds) for part in parts), sum(part.messages for part in parts))
+    finally:
+        for coroutine in counter.forked:
+            coroutine.close()
+    parts = [part for step in counter.steps for part in step]
+    exchanges, messages = sum(len(part.rounds) for part in parts), sum(part.messages for part in parts)
+    concurrent = bool(algorithm.concurrent)
+    return _Round(exchanges / period, messages / period, concurrent or not counter.forked, concurrent)
+
+
+def _sent(name: str, workers: int, elements: int, k: int) -> _Round:
+    """Return the messages of a round that the coroutines of all workers send, in memory."""
+    small = Experiment(workers=workers, algorithms=(name,), timing_only=True, elements=elements, k=k)
+    algorithm, period, recipe = small.algorithm(name, (elements,)), small.round_count, small.recipe(name)
+    ranks = [Worker(rank, workers) for rank in range(workers)]
+    task = TimingOnly(elements)
+    RankScheduler[Trained](InMemoryTransport()).run(
+        ranks, lambda worker: train(worker, algorithm, task, period, recipe)
+    )
+    return _Round(2.0, sum(worker.traffic.messages_up for worker in ranks) / period, has_schedule=False)
 
 
 def _elements(experiment: Experiment) -> int | None:
@@ -189,7 +283,7 @@ def _elements(experiment: Experiment) -> int | None:
     if experiment.known_tensors():
         return sum(experiment.known_tensors())
     if experiment.workload in WORKLOADS:
-        return sum(size for _, size in WORKLOADS[experiment.workload].tensors(experiment.data))
+        return WORKLOADS[experiment.workload].elements(experiment.data)
     return None
 
 

@@ -16,7 +16,7 @@ from netsim.network.effects import Effects
 from netsim.network.fabric import Fabric, Link
 from netsim.network.flow import Sharing
 from netsim.network.flows import Flow, Network
-from netsim.simulator.compute_pool import Backlog
+from netsim.simulator.compute_pool import Backlog, is_long
 from netsim.simulator.critical_path import CriticalPath
 from netsim.simulator.observer import UNOBSERVED, Computation, Observers
 from netsim.simulator.scheduler import Done
@@ -24,8 +24,6 @@ from netsim.training.costs import Costs
 
 Begin: TypeAlias = Callable[[CriticalPath | None], None]
 """Begins to send a message, given the critical path of the message for which it waited."""
-WORTH_A_THREAD = 500 * 10**6
-"""Picoseconds of charge from which a computation is worth a thread."""
 
 
 class Connections:
@@ -168,8 +166,8 @@ class SimulatedTransport:
     ) -> None:
         """Charge the stages of a computation to the rank's host, one after another."""
         host = self._computers[worker.rank]
-        charge = 0
-        for stage in stages(request):
+        charge, parts = 0, stages(request)
+        for stage in parts:
             if duration := self._charge(worker, stage):
                 charge, path = charge + duration, host.occupy(self.now, path, stage.work, duration)
                 for computed in self._observers.computed:
@@ -177,8 +175,8 @@ class SimulatedTransport:
         if not charge:
             done(call(), path)
             return
-        long = charge >= WORTH_A_THREAD or any(stage.work == "gradient" for stage in stages(request))
-        finish = self._backlog.add(request) if long and not request.replicated else call
+        long = not request.replicated and is_long(parts, charge)
+        finish = self._backlog.add(request, parts) if long else call
         timeout = self._environment.timeout(host.free_at - self.now)
         timeout.callbacks.append(lambda _: done(finish(), path))
 

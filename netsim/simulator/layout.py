@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
-from netsim._util.arrays import IntArray
+from netsim._util.arrays import IntArray, repeats
 from netsim.comm.payload import Payload
 from netsim.comm.schedule import LazyRounds, Pairs, Repeated, Round, Schedule, schedule_at, size_of
 from netsim.comm.worker import Collective, Compute, Worker, evaluate
@@ -112,6 +112,7 @@ def lay_out(world: RoleMap, calls: PerRole[Collective[Any]]) -> CollectiveLayout
     held = _held(world, schedules)
     sizes, which = _kinds(held)
     merges = _merges(schedules[0], held, which)
+    alone = [sizes[place : place + 1] for place in range(len(sizes))]
 
     def size(index: int, round_: Round) -> SizedRound:
         pairs = round_.pairs
@@ -122,6 +123,8 @@ def lay_out(world: RoleMap, calls: PerRole[Collective[Any]]) -> CollectiveLayout
             of_a_round = sizes if round_.bundled is None else round_.bundled * sizes
         elif round_.bundled is None:
             kind, of_a_round = which[round_.slot(pairs.src, pairs.dst)], sizes
+            if len(kind) and (kind == kind[0]).all() and merges is None:
+                kind, of_a_round = np.zeros(len(kind), np.int64), alone[kind[0]]
         else:
             raise NoScheduleError("payloads of different sizes are bundled")
         then = None
@@ -196,7 +199,7 @@ def _merges(schedule: Schedule[Any], held: Sequence[Any], which: IntArray) -> _M
     requests: list[Sequence[Compute[Any]]] = []
     picks = []
     for round_ in schedule.rounds:
-        if len(np.unique(round_.pairs.dst)) < len(round_.pairs.dst):
+        if repeats(round_.pairs.dst):
             raise NoScheduleError("a rank combines several payloads of a round")
         receives = 0 in round_.pairs.dst
         if receives or not requests:  # before its first merge, rank 0 tells what others are charged for theirs

@@ -17,17 +17,19 @@ observers by event, so an event without a listener costs one look at an empty tu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from netsim.comm.payload import Vector
 from netsim.comm.worker import Worker
+from netsim.experiment.results import LossCurve
 from netsim.training.loop import Trained
 
 if TYPE_CHECKING:
     from netsim._util.progress import OnRound
     from netsim.simulator.checkpoint import CheckpointState
-    from netsim.simulator.scheduler import Transport
+    from netsim.simulator.scheduler import Operation, RankCoroutine, Transport
     from netsim.training.metrics import MetricsRecorder
 
 
@@ -64,6 +66,15 @@ class RunObserver:
     def began(self, transport: Transport) -> None:
         """Take note that ranks start, or continue after a pause, over `transport`."""
 
+    def requested(self, task: RankCoroutine[Any], request: Any, operation: Operation) -> None:
+        """Take note of a request that a coroutine made, and of the `operation` that it began, or that it awaits.
+
+        The stages of a computation were reported before, by :meth:`computed`.
+        """
+
+    def forked(self, parent: RankCoroutine[Any], child: RankCoroutine[Any]) -> None:
+        """Take note that `child` is about to begin beside its `parent`, a coroutine of the same rank."""
+
     def computed(self, computation: Computation) -> None:
         """Take note of a computation that takes simulated time, as soon as its end is known."""
 
@@ -97,6 +108,8 @@ class Observers:
             )
 
         self.began = listening("began")
+        self.requested = listening("requested")
+        self.forked = listening("forked")
         self.computed = listening("computed")
         self.delivered = listening("delivered")
         self.waited = listening("waited")
@@ -129,6 +142,30 @@ class ProgressObserver(RunObserver):
         """Report the step if the worker is rank 0."""
         if worker.rank == 0:
             self._on_round(self._algorithm, worker.step)
+
+
+class LossObserver(RunObserver):
+    """Adds (finished rounds, loss at rank 0's parameters) to `curve` at the end of some rounds, if it is finite."""
+
+    def __init__(self, curve: LossCurve, rounds: Collection[int], loss: Callable[[Vector], float]) -> None:
+        self._curve, self._rounds, self._loss = curve, rounds, loss
+
+    def step_ended(self, worker: Worker, trained: Trained) -> None:
+        """Compute the loss if the worker is rank 0 and the round is one of those."""
+        rounds = worker.step + 1
+        if worker.rank == 0 and rounds in self._rounds and math.isfinite(loss := self._loss(trained.parameters)):
+            self._curve.losses.append((rounds, loss))
+
+
+class RoundEndObserver(RunObserver):
+    """Notes in `curve` the simulated time `now`, in seconds, at which each round ends."""
+
+    def __init__(self, curve: LossCurve, now: Callable[[], float]) -> None:
+        self._curve, self._now = curve, now
+
+    def step_ended(self, worker: Worker, trained: Trained) -> None:
+        """Note the time."""
+        self._curve.round_ended(worker.step, self._now())
 
 
 class MetricsObserver(RunObserver):

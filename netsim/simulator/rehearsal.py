@@ -245,7 +245,7 @@ def _parts(request: Any) -> list[Any]:
         return [request, request.send, request.recv]
     if isinstance(request, Start):
         return [request, *_parts(request.request)]
-    return list(stages(request)) if isinstance(request, Compute) else [request]
+    return [*stages(request)] if isinstance(request, Compute) else [request]
 
 
 class WatchedCoroutine:

@@ -177,6 +177,7 @@ class RankScheduler(Generic[T]):
         self._transport = transport
         self._began, self._advanced = observers.began, observers.advanced
         self._delivered, self._waited = observers.delivered, observers.waited
+        self._requested, self._forks = observers.requested, observers.forked
         self._channels: defaultdict[tuple[int, int, int], Channel] = defaultdict(Channel)
         self._ready: deque[tuple[RankCoroutine[T], Any]] = deque()
         self._forked: dict[RankCoroutine[Any], None] = {}
@@ -252,6 +253,8 @@ class RankScheduler(Generic[T]):
                 answer = EXPAND
                 continue
             operation = begin(task, request)
+            for requested in self._requested:
+                requested(task, request, operation)
             if isinstance(request, BESIDE):
                 answer = operation
                 continue
@@ -361,6 +364,7 @@ class RankScheduler(Generic[T]):
         operation = Operation(request)
         forked: RankCoroutine[Any] = RankCoroutine(request.worker, request.coroutine, task.path, operation)
         self._forked[forked] = None
+        tell(self._forks, task, forked)
         self._resume(forked, None)
         return operation
 

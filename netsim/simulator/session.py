@@ -4,36 +4,52 @@ from __future__ import annotations
 
 import logging
 import math
+import statistics
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+from netsim._util.device import exact_arithmetic, is_gpu, resolve_device, wait_for_gpu
 from netsim._util.errors import InfeasibleError, NonFiniteGradientError, UsageError
 from netsim._util.progress import OnRound, ignore
-from netsim._util.system import check_memory, old_objects_set_aside, one_thread_each, resolve_device
-from netsim._util.units import PICOSECONDS
+from netsim._util.system import check_memory, old_objects_set_aside, one_thread_each
+from netsim._util.units import PICOSECONDS, format_duration
 from netsim.comm.payload import Dense, Vector
 from netsim.comm.worker import SELECT, Worker
 from netsim.experiment.configuration import Experiment
-from netsim.experiment.results import RankOutcome, Ranks, Result, Timing, Way, sha256_of, summarise
+from netsim.experiment.results import LossCurve, RankOutcome, Ranks, Result, Timing, Way, sha256_of, summarise
 from netsim.network.flow import Sharing
 from netsim.simulator.analytic import Star
 from netsim.simulator.checkpoint import Checkpoint, CheckpointObserver, CheckpointState
 from netsim.simulator.critical_path import CriticalPath, sum_of, timing
-from netsim.simulator.engines import Inside, Training, all_at_once, closed_form
-from netsim.simulator.estimates import check_played, plays_too_long
+from netsim.simulator.engines import Inside, Training, all_at_once, closed_form, time_steps
+from netsim.simulator.estimates import all_scheduled, check_one_by_one, check_played, worth_formulas
 from netsim.simulator.event_engine import open_transport
+from netsim.simulator.execution_graph import ExecutionGraph, GraphObserver
 from netsim.simulator.layout import NoScheduleError, RoleMap
-from netsim.simulator.observer import UNOBSERVED, MetricsObserver, Observers, ProgressObserver, RunObserver, tell
+from netsim.simulator.lock_step import LockStep
+from netsim.simulator.message_replay import MessageReplay, RecordedCosts
+from netsim.simulator.observer import (
+    UNOBSERVED,
+    LossObserver,
+    MetricsObserver,
+    Observers,
+    ProgressObserver,
+    RoundEndObserver,
+    RunObserver,
+    tell,
+)
 from netsim.simulator.scheduler import InMemoryTransport, RankCoroutine, RankScheduler, Transport
+from netsim.simulator.symmetry import RecordedPhase
 from netsim.simulator.timeline import TimelineObserver
 from netsim.simulator.trace import Trace, TraceObserver
 from netsim.training.algorithm import Algorithm
-from netsim.training.costs import AssumedCosts, MeasuredCosts, RatedCosts, ReportedCosts
+from netsim.training.costs import REPEATS, WARM_UP, AssumedCosts, MeasuredCosts, RatedCosts, ReportedCosts
 from netsim.training.loop import Task, TimingOnly, Trained, train
 from netsim.training.metrics import Emit, MetricsRecorder
 from netsim.training.overlap import Overlapped, described
@@ -46,8 +62,19 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+LOSSES = 10
+"""The most rounds of a run, evenly spaced, whose training loss is computed for a comparison of algorithms."""
 SMALL_BATCH = 1024
 """A mini-batch up to this size may be larger than the data; some samples are then in it several times."""
+
+
+class Recording(NamedTuple):
+    """A run with values, before its times are known: every rank, its parameters and state, and all steps."""
+
+    algorithm: Algorithm
+    workers: list[Worker]
+    trained: list[Trained]
+    steps: list[list[RecordedPhase]]
 
 
 class Session:
@@ -67,6 +94,8 @@ class Session:
         Where gradients are computed; None if only sizes are known.
     executor
         Computes the gradients of several workers at once, if given.
+    device_choice
+        Why `device` was taken, if netsim chose it.
     """
 
     def __init__(
@@ -77,6 +106,7 @@ class Session:
         costs: ReportedCosts,
         device: str | None = None,
         executor: Executor | None = None,
+        device_choice: str | None = None,
     ) -> None:
         self.experiment = experiment
         self.task = task
@@ -84,6 +114,7 @@ class Session:
         self.elements = sum(tensors)
         self.costs = costs
         self.device = device
+        self.device_choice = device_choice
         self._executor = executor
 
     def __repr__(self) -> str:
@@ -96,6 +127,10 @@ class Session:
         emit: Emit | None = None,
         checkpoint: Checkpoint | None = None,
         trace: Trace | None = None,
+        graph: ExecutionGraph | None = None,
+        train_loss: bool = False,
+        losses: LossCurve | None = None,
+        gradient_norm: bool = True,
     ) -> Result:
         """Return the result of one algorithm over the simulated network.
 
@@ -112,24 +147,37 @@ class Session:
             their state is saved.
         trace
             Filled with all computations and messages.
+        graph
+            Filled with all computations and messages, and with what each waits for; not with a checkpoint.
+        train_loss
+            Whether rows of metrics have the training loss, which takes another forward pass of each mini-batch.
+        losses
+            Filled with the training loss on fixed samples, at the start and after LOSSES rounds at most, and with the
+            times at which rounds end. After the last round only if the experiment has one algorithm.
+        gradient_norm
+            Whether rows with an evaluation have ‖∇f‖² of the training loss, which takes longer than the evaluation.
 
         Raises
         ------
         InfeasibleError
-            If the engine that was asked for cannot simulate this algorithm.
+            If the engine that was asked for cannot simulate this algorithm, or if the graph gets too large.
         """
         if checkpoint is not None and (finished := checkpoint.result(name)) is not None:
             return finished
         experiment = self.experiment
-        algorithm = experiment.algorithm(name, self.tensors, self.ready())
-        reason = self._in_the_way(algorithm, emit, checkpoint, trace)
+        algorithm = experiment.algorithm(name, self.tensors, self.ready(), self.task.shapes)
+        reason = self._in_the_way(algorithm, emit, checkpoint, trace, graph)
         if reason is None:
             try:
+                if not isinstance(self.task, TimingOnly):
+                    return self._in_lock_step(algorithm, on_round, losses)
                 result = self.vectorized(algorithm)
                 on_round(name, experiment.round_count - 1)
                 return result
             except NoScheduleError as error:
                 reason = str(error)
+                if experiment.timing_only and experiment.engine != "vectorized":
+                    check_one_by_one(experiment, name, reason)
         if experiment.engine == "vectorized":
             raise InfeasibleError(f"engine 'vectorized' cannot be taken for {name}: {reason}; use --engine auto")
         logger.info("%s is simulated message by message: %s", name, reason or "the engine 'event' was asked for")
@@ -141,10 +189,14 @@ class Session:
         if checkpoint is not None:
             every = checkpoint.every
             standing = checkpoint.standing(name, workers, fabric.links, self.device or "cpu")
-        recorder = self._recorder(algorithm, workers, lambda: transport.now, emit)
+        if losses is not None and not standing.step:
+            losses.clear()
+        recorder = self._recorder(algorithm, workers, lambda: transport.now, emit, train_loss, gradient_norm)
         if recorder is not None and standing.step:
             recorder.resume(workers, standing.trained, standing.skipped)
-        observers = _observers(name, workers, on_round, recorder, checkpoint, trace, isinstance(algorithm, Overlapped))
+        observers = self._observers(
+            algorithm, workers, on_round, recorder, checkpoint, trace, graph, losses, lambda: transport.now
+        )
         while True:
             transport = self._transport(fabric, standing, observers)
             until = min(standing.step + every, experiment.round_count)
@@ -154,14 +206,13 @@ class Session:
             standing = _standing(until, tasks, recorder)
             del tasks  # the ranks replace what they hold, which must be freed then
             tell(observers.paused, standing)
-        server_hosts = fabric.hosts[workers[0].server :][: max(1, experiment.servers)] if algorithm.uses_server else []
         assert tasks[0].result is not None
-        timing = _timing(tasks, experiment.round_count, server_hosts)
-        if isinstance(algorithm, Overlapped):
+        timing = _timing(tasks, experiment.round_count, self._server_hosts(fabric, algorithm, workers[0].server))
+        if algorithm.concurrent:
             timing = _overlapped(timing, tasks, experiment.round_count)
         result = self._summarise(
             algorithm,
-            Ranks.of(_outcomes(tasks)),
+            Ranks.of(_outcomes(workers, [task.result for task in tasks])),
             timing,
             "messages",
             judge(self.task, tasks[0].result.parameters),
@@ -174,13 +225,18 @@ class Session:
     @property
     def measures_ready(self) -> bool:
         """Whether the instants at which the buckets of a gradient are ready are measured rather than assumed."""
+        return self.experiment.trace is not None or self._times_ready
+
+    @property
+    def _times_ready(self) -> bool:
+        """Whether the instants at which the buckets of a gradient are ready are measured here."""
         ready = self.experiment.ready
         measured = self.costs.timed is not None and self.costs.provenance("gradient") == "MEASURED"
         return ready == "measured" or (ready is None and measured)
 
     def ready(self) -> list[float] | None:
-        """Return the share of a gradient's time after which each tensor is ready; None unless it is measured."""
-        if self.experiment.overlap is None or not self.measures_ready:
+        """Return the share of a gradient's time after which each tensor is ready; None unless it is measured here."""
+        if self.experiment.overlap is None or not self._times_ready:
             return None
         timed, task = self.costs.timed, self.task
         assert timed is not None
@@ -203,11 +259,10 @@ class Session:
 
     def in_memory(self, name: str) -> list[RankOutcome]:
         """Run one algorithm without a network and without time; return the outcome of each rank."""
-        algorithm = self.experiment.algorithm(name, self.tensors)
+        algorithm = self.experiment.algorithm(name, self.tensors, shapes=self.task.shapes)
         workers = make_workers(algorithm, self.experiment.workers, self.experiment.servers)
-        return _outcomes(
-            self._run(InMemoryTransport(), algorithm, workers, self.experiment.round_count, CheckpointState())
-        )
+        tasks = self._run(InMemoryTransport(), algorithm, workers, self.experiment.round_count, CheckpointState())
+        return _outcomes(workers, [task.result for task in tasks])
 
     def _run(
         self,
@@ -231,32 +286,191 @@ class Session:
         ranks = RankScheduler[Trained](transport, observers)
         return ranks.run(workers, program, CriticalPath.after(standing.path))
 
+    def _observers(
+        self,
+        algorithm: Algorithm,
+        workers: Sequence[Worker],
+        on_round: OnRound,
+        recorder: MetricsRecorder | None,
+        checkpoint: Checkpoint | None,
+        trace: Trace | None,
+        graph: ExecutionGraph | None,
+        losses: LossCurve | None,
+        now: Callable[[], int],
+    ) -> Observers:
+        """Return everything that watches a run of `algorithm`."""
+        observers: list[RunObserver] = [ProgressObserver(algorithm.name, on_round), *self._loss_observers(losses)]
+        if losses is not None and self.device is not None:
+            observers.append(RoundEndObserver(losses, lambda: now() / PICOSECONDS))
+        if recorder is not None:
+            observers.append(MetricsObserver(recorder))
+        if algorithm.concurrent:
+            observers.append(TimelineObserver(len(workers), algorithm.concurrent))
+        if trace is not None:
+            observers.append(TraceObserver(trace))
+        if graph is not None:
+            observers.append(GraphObserver(graph, len(workers), eager=self.experiment.sends == "eager"))
+        if checkpoint is not None:
+            observers.append(CheckpointObserver(checkpoint, algorithm.name, workers))
+        listening = Observers(observers)
+        for worker in workers if listening.showed else ():  # algorithms prepare what they show only for an observer
+            worker.observer = partial(tell, listening.showed)
+        return listening
+
+    def _loss_observers(self, losses: LossCurve | None) -> list[RunObserver]:
+        """Return the observer that adds losses to a curve, which gets the one of the start here; none without data.
+
+        Its forward passes are about a sixth of those and the backward passes of training, or each has a quarter of the
+        samples of the final loss.
+        """
+        if losses is None or self.device is None:
+            return []
+        experiment, task = self.experiment, cast("DataParallelTask", self.task)
+        rounds = experiment.round_count
+        times = min(LOSSES if len(experiment.algorithms) > 1 else 1, rounds)
+        trained = experiment.workers * experiment.batch_size * experiment.accumulate * rounds
+        most = task.workload.loss_samples
+        samples = min(most, max(most // 4, trained // (2 * max(2, times))))
+        ends = {-(-rounds * part // times) for part in range(1, times + 1)}
+
+        def loss(parameters: Vector) -> float:
+            return task.sampled_loss(cast(Dense, parameters), samples)
+
+        if not losses.losses and math.isfinite(start := loss(task.initial_parameters())):
+            losses.losses.append((0, start))
+        return [LossObserver(losses, ends, loss)]
+
     def _recorder(
-        self, algorithm: Algorithm, workers: list[Worker], now: Callable[[], int], emit: Emit | None
+        self,
+        algorithm: Algorithm,
+        workers: list[Worker],
+        now: Callable[[], int],
+        emit: Emit | None,
+        train_loss: bool,
+        gradient_norm: bool,
     ) -> MetricsRecorder | None:
         """Return the recorder that turns vectors shown by workers into rows of metrics; None without `emit`."""
         if emit is None:
             return None
         every = self.experiment.eval_every
-        evaluate = partial(_evaluate_fully, self.task) if every and self.device is not None else None
-        return MetricsRecorder(algorithm, workers, lambda: now() / PICOSECONDS, emit, evaluate, every or 1)
+        judged = _evaluate_fully if gradient_norm else _evaluate
+        evaluate = partial(judged, self.task) if every and self.device is not None else None
+        batch_loss = initial = None
+        if train_loss and self.device is not None:
+            batch_loss, initial = cast("DataParallelTask", self.task).batch_loss, self.task.initial_parameters()
+        return MetricsRecorder(
+            algorithm, workers, lambda: now() / PICOSECONDS, emit, evaluate, every or 1, batch_loss, initial
+        )
 
     def _in_the_way(
-        self, algorithm: Algorithm, emit: Emit | None, checkpoint: Checkpoint | None, trace: Trace | None
+        self,
+        algorithm: Algorithm,
+        emit: Emit | None,
+        checkpoint: Checkpoint | None,
+        trace: Trace | None,
+        graph: ExecutionGraph | None,
     ) -> str | None:
         """Return why messages must be simulated one by one: "" if the user asked for it, None if they need not be."""
         if self.experiment.engine == "event":
             return ""
         reasons = {
             "parts of a gradient are exchanged by themselves": isinstance(algorithm, Overlapped),
-            "gradients are computed": not isinstance(self.task, TimingOnly),
             "sends are eager": self.experiment.sends == "eager",
             "effects were asked for": self.experiment.effects.any,
             "rows of metrics were asked for": emit is not None,
             "a checkpoint was asked for": checkpoint is not None,
             "a trace was asked for": trace is not None,
+            "an execution trace was asked for": graph is not None,
         }
         return next((reason for reason, present in reasons.items() if present), None)
+
+    def _in_lock_step(self, algorithm: Algorithm, on_round: OnRound, losses: LossCurve | None) -> Result:
+        """Return the result of an algorithm with values, which are computed first; they depend on no time.
+
+        Raises
+        ------
+        NoScheduleError
+            If ranks have to be run one by one, or if a named engine cannot find the times.
+        """
+        observers = Observers([ProgressObserver(algorithm.name, on_round), *self._loss_observers(losses)])
+        recording = self.record(algorithm, observers)
+        judged = judge(self.task, recording.trained[0].parameters)
+        return self.time_recording(recording, self.experiment.fabric(), losses, judged)
+
+    def record(self, algorithm: Algorithm, observers: Observers = UNOBSERVED) -> Recording:
+        """Train with an algorithm of this session's experiment, without a network and without time.
+
+        Raises
+        ------
+        NoScheduleError
+            If ranks have to be run one by one.
+        """
+        experiment = self.experiment
+        if not all_scheduled(experiment, algorithm.name, self.elements):
+            why = "messages are sent outside of schedules, in several coroutines at a time, or without a size rule"
+            raise NoScheduleError(why)
+        workers = make_workers(algorithm, experiment.workers, experiment.servers)
+        recipe, ranks = experiment.recipe(algorithm.name), LockStep(workers, self.costs, self._executor)
+
+        def ended(worker: Worker, trained: Trained) -> None:
+            ranks.end(worker)
+            tell(observers.step_ended, worker, trained)
+
+        trained = ranks.run(lambda worker: train(worker, algorithm, self.task, experiment.round_count, recipe, ended))
+        return Recording(algorithm, workers, trained, ranks.steps)
+
+    def time_recording(
+        self,
+        recording: Recording,
+        fabric: Fabric,
+        losses: LossCurve | None = None,
+        judged: dict[str, float | None] | None = None,
+    ) -> Result:
+        """Return the result of a recorded run on a network, which need not be the one of this session's experiment.
+
+        The times are those of the vectorised engine, or found message by message where it cannot. The seconds at which
+        rounds end are put into `losses`, if given; `judged` has the final loss and accuracy by name.
+
+        Raises
+        ------
+        NoScheduleError
+            If a named engine cannot find the times.
+        """
+        experiment, algorithm, workers = self.experiment, recording.algorithm, recording.workers
+        sharing, named = cast(Sharing, experiment.sharing), experiment.engine == "vectorized"
+        server_hosts = self._server_hosts(fabric, algorithm, workers[0].server)
+        try:
+            found = time_steps(
+                recording.steps, self._world(algorithm), fabric, sharing, server_hosts, compile_few=named
+            )
+        except NoScheduleError as error:
+            if named:
+                raise
+            reason: str | None = str(error)
+            way: Way = "messages"
+            transport = open_transport(fabric, RecordedCosts(), experiment.effects, experiment.seed, sharing=sharing)
+
+            def replayed(step: int) -> None:
+                if losses is not None:
+                    losses.round_ended(step, transport.now / PICOSECONDS)
+
+            ranks = make_workers(algorithm, experiment.workers, experiment.servers)
+            tasks = RankScheduler[None](transport).run(ranks, MessageReplay(recording.steps, replayed).run)
+            timing = _timing(tasks, experiment.round_count, server_hosts)
+            traffic = [rank.traffic for rank in ranks]
+        else:
+            reason, timing, way = None, found.timing, found.way
+            if losses is not None:
+                losses.ends_s[:] = found.ends_s
+            traffic = [found.traffic(worker.rank) for worker in workers]
+        for worker, sent in zip(workers, traffic, strict=True):
+            worker.traffic = sent
+        outcomes = Ranks.of(_outcomes(workers, recording.trained))
+        return self._summarise(algorithm, outcomes, timing, way, judged, reason)
+
+    def _server_hosts(self, fabric: Fabric, algorithm: Algorithm, server: int) -> Sequence[str]:
+        """Return the hosts of the parameter servers, the first of which is rank `server`."""
+        return fabric.hosts[server:][: max(1, self.experiment.servers)] if algorithm.uses_server else []
 
     def vectorized(self, algorithm: Algorithm, inside: Inside | None = None) -> Result:
         """Return the result of the vectorised engine.
@@ -273,7 +487,7 @@ class Session:
         NoScheduleError
             Where the ranks cannot be taken all at once.
         """
-        if inside is None and plays_too_long(self.experiment, algorithm.name):
+        if inside is None and worth_formulas(self.experiment, algorithm.name):
             try:
                 return self.vectorized(algorithm, "closed-form")
             except NoScheduleError as error:
@@ -334,6 +548,7 @@ class Session:
             elements=self.elements,
             k=self.experiment.k_in_all(algorithm.name, self.tensors) if algorithm.sparse else None,
             **described(algorithm, self.measures_ready),
+            dtype=algorithm.precision,
             momentum=None if self.experiment.timing_only else self.experiment.momentum_of(algorithm.name),
             compute_provenance=self.costs.provenance("gradient"),
             select_provenance=self.costs.provenance(*SELECT),
@@ -355,23 +570,70 @@ def open_session(experiment: Experiment) -> Iterator[Session]:
     if experiment.timing_only:
         if experiment.ready == "measured":
             raise UsageError("ready 'measured' was given with --timing-only, which computes nothing; leave one out")
-        tensors = experiment.known_tensors() or tensors_of_workload(experiment)
+        tensors, shapes = experiment.known_tensors(), experiment.known_shapes()
+        if not tensors:
+            shapes = shapes_of_workload(experiment)
+            tensors = tuple(map(math.prod, shapes))
         charges = costs_of(experiment, AssumedCosts(experiment.assumed_costs()))
         with old_objects_set_aside():
-            yield Session(experiment, TimingOnly(sum(tensors)), tensors, charges)
+            yield Session(experiment, TimingOnly(sum(tensors), shapes), tensors, charges)
         return
-    task, tensors, device = load_task(experiment, experiment.device)
-    costs = costs_of(experiment, MeasuredCosts(experiment.assumed_costs(), device))
-    with one_thread_each() as (threads, initializer), ThreadPoolExecutor(threads, "gradients", initializer) as pool:
-        # A GPU is one device however many threads feed it.
-        executor = pool if device == "cpu" else None
-        yield Session(experiment, task, tensors, costs, device, executor)
+    # Data are loaded with one thread a torch operator as well: OpenMP's threads do not exist in a forked process, which
+    # would wait for them.
+    with one_thread_each() as (threads, initializer):
+        device, chosen = faster_device(experiment, threads)
+        task, tensors, device = load_task(experiment, device)
+        costs = costs_of(experiment, MeasuredCosts(experiment.assumed_costs(), device))
+        with (
+            exact_arithmetic(device, experiment.tf32),
+            ThreadPoolExecutor(threads, "gradients", initializer) as pool,
+            old_objects_set_aside(),
+        ):
+            # A GPU is one device however many threads feed it.
+            executor = pool if device == "cpu" else None
+            yield Session(experiment, task, tensors, costs, device, executor, chosen)
 
 
 def costs_of(experiment: Experiment, rest: ReportedCosts) -> ReportedCosts:
     """Return the cost model of an experiment: the rates of its profile, and `rest` for computations without a rate."""
     rates = experiment.rates()
     return RatedCosts(rates, set(experiment.assumed_costs()), rest) if rates else rest
+
+
+def faster_device(experiment: Experiment, threads: int) -> tuple[str, str | None]:
+    """Return the device of an experiment, and for ``auto`` where there is a GPU how it was chosen.
+
+    A few gradients are timed on the CPU and on the GPU, after a warm-up. The CPU computes those of several workers at
+    once, by `threads` threads.
+    """
+    gpu = resolve_device(experiment.device)
+    if experiment.device != "auto" or not is_gpu(gpu):
+        return gpu, None
+    at_once = min(threads, experiment.workers)
+    seconds = {}
+    with exact_arithmetic(gpu, experiment.tf32):
+        for device in ("cpu", gpu):
+            task, _, _ = load_task(experiment, device, tried=True)
+            seconds[device] = seconds_of_gradient(task)
+    on_cpu, on_gpu = seconds["cpu"] / at_once, seconds[gpu]
+    chosen = "cpu" if on_cpu <= on_gpu else gpu
+    reason = (
+        f"auto took {chosen}: a gradient takes {format_duration(on_gpu)} on {gpu}, and {format_duration(on_cpu)} on "
+        f"{at_once} thread{'' if at_once == 1 else 's'} of the CPU, MEASURED"
+    )
+    logger.info("%s", reason)
+    return chosen, reason
+
+
+def seconds_of_gradient(task: DataParallelTask) -> float:
+    """Return the median seconds of a worker's gradient at the initial parameters, after a warm-up."""
+    samples = []
+    for _ in range(WARM_UP + REPEATS):
+        started = time.perf_counter()
+        task.gradient(task.initial_parameters(), 0, 0)
+        wait_for_gpu(task.device)
+        samples.append(time.perf_counter() - started)
+    return statistics.median(samples[WARM_UP:])
 
 
 def load_task(
@@ -395,12 +657,13 @@ def load_task(
         device,
         experiment.split,
         experiment.sampling,
+        experiment.accumulate,
     )
     if is_own(experiment.workload) and not tried:
         from netsim.training.workloads.trial import try_out
 
         try_out(task)
-    return task, _sizes(workload.tensors), device
+    return task, tuple(size for _, size in workload.tensors), device
 
 
 def _check_room(experiment: Experiment, workload: Workload) -> None:
@@ -451,20 +714,16 @@ def judge(task: Task, parameters: Vector) -> dict[str, float | None]:
     return {"final_loss": loss, "final_accuracy": _evaluate(task, parameters).accuracy}
 
 
-def tensors_of_workload(experiment: Experiment) -> tuple[int, ...]:
-    """Return the number of elements of each tensor that an experiment's workload trains."""
+def shapes_of_workload(experiment: Experiment) -> tuple[tuple[int, ...], ...]:
+    """Return the shape of each tensor that an experiment's workload trains."""
     if experiment.workload in WORKLOADS:
-        return _sizes(WORKLOADS[experiment.workload].tensors(experiment.data))
-    return _sizes(_workload(experiment).tensors)
+        return WORKLOADS[experiment.workload].shapes(experiment.data)
+    return _workload(experiment).shapes
 
 
 def _workload(experiment: Experiment) -> Workload:
     folder = None if experiment.data_dir is None else Path(experiment.data_dir)
     return load_workload(experiment.workload, experiment.seed, experiment.data, folder)
-
-
-def _sizes(tensors: tuple[tuple[str, int], ...]) -> tuple[int, ...]:
-    return tuple(size for _, size in tensors)
 
 
 def make_workers(algorithm: Algorithm, workers: int, servers: int) -> list[Worker]:
@@ -478,45 +737,18 @@ def holds_a_part(worker: Worker, ranks: int) -> bool:
     return not worker.trains and ranks > worker.workers + 1
 
 
-def _observers(
-    algorithm: str,
-    workers: Sequence[Worker],
-    on_round: OnRound,
-    recorder: MetricsRecorder | None,
-    checkpoint: Checkpoint | None,
-    trace: Trace | None,
-    overlaps: bool,
-) -> Observers:
-    """Return everything that watches a run of `algorithm`."""
-    observers: list[RunObserver] = [ProgressObserver(algorithm, on_round)]
-    if recorder is not None:
-        observers.append(MetricsObserver(recorder))
-    if overlaps:
-        observers.append(TimelineObserver(len(workers)))
-    if trace is not None:
-        observers.append(TraceObserver(trace))
-    if checkpoint is not None:
-        observers.append(CheckpointObserver(checkpoint, algorithm, workers))
-    listening = Observers(observers)
-    for worker in workers if listening.showed else ():  # algorithms prepare what they show only for an observer
-        worker.observer = partial(tell, listening.showed)
-    return listening
-
-
-def _outcomes(tasks: list[RankCoroutine[Trained]]) -> list[RankOutcome]:
+def _outcomes(workers: Sequence[Worker], trained: Sequence[Trained | None]) -> list[RankOutcome]:
     """Return the traffic, the checksum of the parameters and the tally of every rank."""
     hashes: dict[int, str | None] = {}  # by id: ranks share one parameters object if it was computed once
     outcomes = []
-    for task in tasks:
-        assert task.result is not None
-        if holds_a_part(task.worker, len(tasks)):
-            outcomes.append(RankOutcome(task.worker.rank, task.worker.traffic, None, dict(task.worker.tally)))
-            continue
-        parameters = task.result.parameters
-        if id(parameters) not in hashes:
-            hashes[id(parameters)] = sha256_of(parameters) if isinstance(parameters, Dense) else None
-        sha256 = hashes[id(parameters)]
-        outcomes.append(RankOutcome(task.worker.rank, task.worker.traffic, sha256, dict(task.worker.tally)))
+    for worker, result in zip(workers, trained, strict=True):
+        assert result is not None
+        sha256, parameters = None, result.parameters
+        if not holds_a_part(worker, len(workers)):
+            if id(parameters) not in hashes:
+                hashes[id(parameters)] = sha256_of(parameters) if isinstance(parameters, Dense) else None
+            sha256 = hashes[id(parameters)]
+        outcomes.append(RankOutcome(worker.rank, worker.traffic, sha256, dict(worker.tally)))
     return outcomes
 
 
@@ -549,7 +781,7 @@ def _overlapped(timing: Timing, tasks: list[RankCoroutine[Trained]], rounds: int
     )
 
 
-def _timing(tasks: list[RankCoroutine[Trained]], rounds: int, server_hosts: Sequence[str]) -> Timing:
+def _timing(tasks: Sequence[RankCoroutine[Any]], rounds: int, server_hosts: Sequence[str]) -> Timing:
     """Return the times along the critical path; the mean of several paths if several ranks end last."""
     end = max(task.ended_at for task in tasks)
     last = [task.path for task in tasks if task.ended_at == end]

@@ -9,8 +9,8 @@ any message outside of schedules, raises NoScheduleError; the event engine must 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Coroutine, Hashable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Coroutine, Hashable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from netsim._util.units import HORIZON_PS
 from netsim.comm.payload import Bundle, Dense, Flag, SizeOnly, Sparse
-from netsim.comm.schedule import Pairs, has_schedule, size_of, written
-from netsim.comm.worker import EXPAND, Collective, Compute, Fork, Worker, evaluate, stages
+from netsim.comm.schedule import Pairs, has_schedule, size_of
+from netsim.comm.worker import EXPAND, Collective, Compute, Fork, Handle, Worker, evaluate, stages
 from netsim.simulator.layout import (
     NoScheduleError,
     PerRole,
@@ -40,13 +40,17 @@ class RecordedPhase(NamedTuple):
     """A collective, or the computation between two collectives.
 
     `rounds` refer to `charges`; a charge holds the picoseconds of each kind of work. Phases with equal keys are equal.
-    A rank posts its messages of a round when those of all rounds are done but for the `ahead` rounds before.
+    A rank posts its messages of a round when those of all rounds are done but for the `ahead` rounds before. Instead of
+    rounds, a phase may have the phases of an `exchange` that begins `beside` what follows; a phase with the number of
+    the exchange alone waits for its end.
     """
 
     key: Hashable
     rounds: Sequence[SizedRound]
     charges: tuple[Counter[str], ...]
     ahead: int = 0
+    beside: Sequence[RecordedPhase] | None = None
+    exchange: int = 0
 
     @property
     def charged_ps(self) -> npt.NDArray[np.int64]:
@@ -56,7 +60,11 @@ class RecordedPhase(NamedTuple):
     @property
     def messages(self) -> int:
         """The number of messages of all rounds."""
-        return self.rounds.messages if isinstance(self.rounds, SizedRounds) else 0
+        if self.beside is not None:
+            return sum(part.messages for part in self.beside)
+        if isinstance(self.rounds, SizedRounds):
+            return self.rounds.messages
+        return sum(len(round_.pairs.src) for round_ in self.rounds)
 
 
 class OpaqueRank:
@@ -110,10 +118,24 @@ class RoleRepresentative(Worker):
         raise NoScheduleError(f"it sends messages outside of schedules, in {self.operation}")
 
 
-class SymmetryRecorder:
-    """Runs the programs of the representatives, and records messages and computations of all ranks, step by step."""
+class ExchangeBeside(Handle[Any]):
+    """An exchange that a representative began beside what it does next: its number, and its result."""
 
-    def __init__(self, world: RoleMap, costs: Costs) -> None:
+    __slots__ = ("number", "result")
+
+    def __init__(self, number: int, result: Any) -> None:
+        self.number, self.result = number, result
+
+
+class SymmetryRecorder:
+    """Runs the programs of the representatives, and records messages and computations of all ranks, step by step.
+
+    With `concurrent`, the ranks may exchange beside computations, in one coroutine at a time.
+    """
+
+    def __init__(self, world: RoleMap, costs: Costs, *, concurrent: bool = False) -> None:
+        self._concurrent = concurrent
+        self._begun = 0
         self.world = world
         self._costs = costs
         self.workers = [RoleRepresentative(rank, world.workers, world.server) for rank in world.representatives]
@@ -127,8 +149,13 @@ class SymmetryRecorder:
         """
         self._since: list[list[Counter[str]]] = [[Counter()] for _ in self.workers]
         results: list[Any] = [None] * len(self.workers)
+        self._run_all([program(worker) for worker in self.workers], results)
+        self.steps.pop()  # the step that would begin after the last one
+        return results
+
+    def _run_all(self, coroutines: Sequence[Coroutine[Any, Any, Any]], results: list[Any]) -> None:
+        """Run a coroutine of each representative to its end, side by side."""
         with ExitStack() as stack:
-            coroutines = [program(worker) for worker in self.workers]
             for coroutine in coroutines:
                 stack.callback(coroutine.close)
             answers: Sequence[Any] = [None] * len(coroutines)
@@ -138,8 +165,6 @@ class SymmetryRecorder:
                 if all(call is None for call in calls):
                     break
                 answers = self._exchange(calls)
-        self.steps.pop()  # the step that would begin after the last one
-        return results
 
     def end(self, worker: Worker) -> None:
         """Record that a representative has ended a step."""
@@ -147,8 +172,11 @@ class SymmetryRecorder:
 
     def _advance(
         self, role: int, coroutine: Coroutine[Any, Any, Any], answer: Any, results: list[Any]
-    ) -> Collective[Any] | None:
-        """Run a representative up to its next collective, and return the collective; None at the program's end."""
+    ) -> Collective[Any] | Fork[Any] | ExchangeBeside | None:
+        """Run a representative up to its next collective, and return the collective; None at the program's end.
+
+        The begin and the end of an exchange beside others count as collectives.
+        """
         while True:
             try:
                 request = coroutine.send(answer)
@@ -163,9 +191,10 @@ class SymmetryRecorder:
                     return request
                 case Collective():
                     answer = EXPAND
+                case Fork() | ExchangeBeside() if self._concurrent:
+                    return request
                 case Fork():
-                    request.coroutine.close()
-                    raise NoScheduleError("it exchanges in several coroutines at a time")
+                    answer = self.fork(request)
                 case _:
                     raise NoScheduleError("it sends messages outside of schedules")
 
@@ -183,15 +212,58 @@ class SymmetryRecorder:
                 self.compute(charges)
         self._since = [[Counter()] for _ in self.workers]
 
-    def _exchange(self, calls: PerRole[Collective[Any] | None]) -> PerRole[Any]:
-        named = [call for call in calls if call is not None]
-        if len(named) < len(calls) or len({written(call) for call in named}) > 1:
+    def _exchange(self, calls: PerRole[Collective[Any] | Fork[Any] | ExchangeBeside | None]) -> PerRole[Any]:
+        forks = [call for call in calls if isinstance(call, Fork)]
+        if len(forks) == len(calls):
+            return self._begin_beside([fork.coroutine for fork in forks])
+        begun = [call for call in calls if isinstance(call, ExchangeBeside)]
+        if len(begun) == len(calls) and len({each.number for each in begun}) == 1:
+            self.join(begun[0].number)
+            return [each.result for each in begun]
+        named = [call for call in calls if isinstance(call, Collective)]
+        if len(named) < len(calls) or len({call.function for call in named}) > 1:
             raise NoScheduleError("ranks do not take part in the same collectives")
         return self.exchange(named)
+
+    def _begin_beside(self, coroutines: Sequence[Coroutine[Any, Any, Any]]) -> PerRole[ExchangeBeside]:
+        """Record an exchange that begins now; return the handle of each representative."""
+        self._begun += 1
+        results: list[Any] = [None] * len(coroutines)
+        since, self._since = self._since, [[Counter()] for _ in coroutines]
+        with self.beside(self._begun):
+            self._run_all(coroutines, results)
+        self._since = since
+        return [ExchangeBeside(self._begun, result) for result in results]
+
+    @contextmanager
+    def beside(self, number: int) -> Iterator[None]:
+        """Record what follows as an exchange of a `number`, beside everything after it.
+
+        Raises
+        ------
+        NoScheduleError
+            If ranks compute in it, because a host makes one computation after another.
+        """
+        outer, parts = self.steps[-1], []  # type: list[RecordedPhase], list[RecordedPhase]
+        self.steps[-1] = parts
+        yield
+        if any(any(part.charges) for part in parts):
+            raise NoScheduleError("an exchange computes beside other computations")
+        self.steps[-1] = outer
+        outer.append(RecordedPhase(("beside", number), (), (), beside=parts, exchange=number))
+
+    def join(self, number: int) -> None:
+        """Record that all ranks wait for the end of an exchange."""
+        self.steps[-1].append(RecordedPhase(("join", number), (), (), exchange=number))
 
     def knows(self, call: Collective[Any]) -> bool:
         """Return whether a collective is answered as a whole, instead of being expanded into messages."""
         return has_schedule(call)
+
+    def fork(self, request: Fork[Any]) -> Handle[Any]:
+        """Return the handle of a coroutine beside others; raise NoScheduleError, because their messages share links."""
+        request.coroutine.close()
+        raise NoScheduleError("it exchanges in several coroutines at a time")
 
     def step_ended(self) -> None:
         """Begin a new step."""
@@ -209,7 +281,7 @@ class SymmetryRecorder:
         layout = lay_out(self.world, calls)
         self.uneven |= layout.uneven
         charges = tuple(map(self.charge, layout.requests))
-        prints = tuple(_print((call.args, getattr(call.function, "keywords", {}))) for call in calls)
+        prints = tuple(_print((call.args, call.kwargs)) for call in calls)
         key = (calls[0].name, prints, *(frozenset(charge.items()) for charge in charges))
         self.steps[-1].append(RecordedPhase(key, layout.rounds, charges, layout.ahead))
         return layout.answers

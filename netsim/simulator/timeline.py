@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
+from itertools import chain
 from typing import NamedTuple
 
 from netsim.comm.worker import COMPUTE, Worker
@@ -27,9 +29,13 @@ class Spent(NamedTuple):
 
 
 class Timeline:
-    """The intervals of one rank in a step, in any unit of time; they may overlap."""
+    """The intervals of one rank in a step, in any unit of time; they may overlap.
 
-    def __init__(self) -> None:
+    A wait for a message belongs to the step in which it ends. It may have begun up to `steps` steps before that end.
+    """
+
+    def __init__(self, steps: int = 1) -> None:
+        self._earlier: deque[list[tuple[float, float]]] = deque(maxlen=max(0, steps - 1))
         self._computing: list[tuple[float, float]] = []
         self._selecting: list[tuple[float, float]] = []
         self._communicating: list[tuple[float, float]] = []
@@ -47,11 +53,13 @@ class Timeline:
         self._communicating.append((start, end))
 
     def spent(self) -> Spent:
-        """Return the times since the last call, and begin anew; call it after a round, when nothing is under way."""
+        """Return the times since the last call, and begin anew; call it after a round."""
         busy = [*self._computing, *self._selecting]
         compute, either = covered(self._computing), covered(busy)
         communication = covered(self._communicating)
-        hidden = communication + either - covered([*busy, *self._communicating])
+        recent = [*chain(*self._earlier), *busy]
+        hidden = communication + covered(recent) - covered([*recent, *self._communicating])
+        self._earlier.append(busy)
         for intervals in (self._computing, self._selecting, self._communicating):
             intervals.clear()
         return Spent(compute, either - compute, communication, hidden)
@@ -76,8 +84,8 @@ def covered(intervals: Iterable[tuple[float, float]]) -> float:
 class TimelineObserver(RunObserver):
     """Fills a timeline for each rank, and adds the times of each step to the rank's tally, in picoseconds."""
 
-    def __init__(self, ranks: int) -> None:
-        self._timelines = [Timeline() for _ in range(ranks)]
+    def __init__(self, ranks: int, steps: int = 1) -> None:
+        self._timelines = [Timeline(steps) for _ in range(ranks)]
 
     def computed(self, computation: Computation) -> None:
         """Add a computation to its rank's timeline."""

@@ -12,13 +12,13 @@ from one rank to another drain one after the other, so those of consecutive roun
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Hashable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Hashable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from netsim._util.arrays import IntArray
+from netsim._util.arrays import IntArray, repeats
 from netsim._util.errors import InfeasibleError
 from netsim._util.units import HORIZON_PS, PICOSECONDS, beyond_horizon
 from netsim.comm.schedule import Pairs
@@ -62,6 +62,23 @@ class PlayedRound(NamedTuple):
     behind: npt.NDArray[Any] | None = None
 
 
+class PlayedBeside(NamedTuple):
+    """An exchange that began beside what follows: its number, and its rounds."""
+
+    number: int
+    rounds: list[PlayedRound]
+
+
+class Joined(NamedTuple):
+    """The ranks (P,) that waited for the end of an exchange of a number; the others went on at once."""
+
+    number: int
+    waited: npt.NDArray[np.bool_]
+
+
+PlayedPart: TypeAlias = PlayedRound | PlayedBeside | Joined
+
+
 class PostedRound(NamedTuple):
     """A round on its way: when its messages arrive, in picoseconds; `notes` and `behind` as in a played round."""
 
@@ -82,7 +99,7 @@ class PairRoutes:
         """A number of each pair, which is the same in all rounds."""
         counts = np.diff(first)
         self.owners = np.repeat(np.arange(len(counts)), counts)
-        self.distinct = len(np.unique(self.links)) == len(self.links)
+        self.distinct = not repeats(self.links)
         bandwidth = fabric.bandwidth_bps[self.links]
         # Sorted by owner, then bandwidth, then place on the route: the first of an owner's is its narrowest.
         order = np.lexsort((np.arange(len(bandwidth)), bandwidth, self.owners))
@@ -90,7 +107,7 @@ class PairRoutes:
         self.bandwidths, self.kind = np.unique(fabric.bandwidth_bps[self.narrowest], return_inverse=True)
         self.ranks, places = np.unique(np.concatenate([pairs.src, pairs.dst]), return_inverse=True)
         self.src, self.dst = places[: len(pairs.src)], places[len(pairs.src) :]
-        self.single = len(np.unique(pairs.src)) == len(np.unique(pairs.dst)) == len(pairs.src)
+        self.single = not (repeats(pairs.src) or repeats(pairs.dst))
         self._alone: tuple[IntArray, IntArray] | None = None
 
     def durations(self, sizes: IntArray, which: IntArray) -> IntArray:
@@ -157,6 +174,10 @@ class RankClocks:
         self.sent: IntArray = np.zeros((world.size, 3), np.int64)
         self.received: IntArray = np.zeros((world.size, 3), np.int64)
         self.messages: IntArray = np.zeros(world.size, np.int64)
+        self.hidden: IntArray = np.zeros(world.size, np.int64)
+        """Picoseconds in which each rank exchanged beside other work."""
+        self._beside: dict[int, tuple[IntArray, IntArray]] = {}
+        """When each rank began and ended an exchange beside others that it has not waited for yet, by number."""
         self._lines: dict[int, PairRoutes] = {}
 
     def lines(self, pairs: Pairs) -> PairRoutes:
@@ -175,8 +196,24 @@ class RankClocks:
             source, target = (self.fabric.hosts[ranks.item(pair)] for ranks in (lines.pairs.src, lines.pairs.dst))
             weight_by_latency(self.fabric.route(source, target))
 
-    def advance(self, part: RecordedPhase) -> list[PlayedRound]:
-        """Advance all ranks through the rounds of a phase; return the rounds for :class:`CriticalPathBacktracker`."""
+    def advance(self, part: RecordedPhase) -> list[PlayedPart]:
+        """Advance all ranks through a phase; return what :class:`CriticalPathBacktracker` needs of it."""
+        if part.beside is not None:
+            begun = self.clock.copy()
+            rounds = [played for each in part.beside for played in self._rounds(each)]
+            self._beside[part.exchange] = begun, self.clock.copy()
+            self.clock[:] = begun
+            return [PlayedBeside(part.exchange, rounds)]
+        if part.exchange:
+            begun, ended = self._beside.pop(part.exchange)
+            self.hidden += np.minimum(ended, self.clock) - begun
+            waited = ended > self.clock
+            np.maximum(self.clock, ended, out=self.clock)
+            return [Joined(part.exchange, waited)]
+        return list(self._rounds(part))
+
+    def _rounds(self, part: RecordedPhase) -> list[PlayedRound]:
+        """Advance all ranks through the rounds of a phase, and return them."""
         charges = part.charged_ps
         queues = PairQueues(len(self.busy)) if part.ahead else None
         under_way: deque[PostedRound] = deque()
@@ -279,15 +316,16 @@ class RankClocks:
 
     def count(self, round_: SizedRound, lines: PairRoutes) -> None:
         """Count the messages of a round, and their bytes."""
-        sizes = round_.sizes[round_.which]
-        if lines.single:
-            self.sent[round_.pairs.src] += sizes
-            self.received[round_.pairs.dst] += sizes
-            self.messages[round_.pairs.src] += 1
-        else:
-            np.add.at(self.sent, round_.pairs.src, sizes)
-            np.add.at(self.received, round_.pairs.dst, sizes)
-            np.add.at(self.messages, round_.pairs.src, 1)
+        if lines.single and len(round_.sizes) == 1 and len(lines.src) == len(self.messages):
+            self.sent += round_.sizes
+            self.received += round_.sizes
+            self.messages += 1
+            return
+        for column in np.flatnonzero(round_.sizes.any(0)).tolist():  # nearly all messages hold values alone
+            sizes = round_.sizes[:, column][round_.which]
+            _add(self.sent[:, column], round_.pairs.src, sizes, lines.single)
+            _add(self.received[:, column], round_.pairs.dst, sizes, lines.single)
+        _add(self.messages, round_.pairs.src, 1, lines.single)
 
     def _go_on(self, posted: PostedRound) -> npt.NDArray[np.uint8]:
         """Advance the ranks of a round to when their messages are done; return which messages they waited for.
@@ -315,6 +353,14 @@ class RankClocks:
         self.clock[lines.ranks] = np.maximum(received, sent)
         waited: npt.NDArray[np.uint8] = after_received * np.uint8(BY_RECEIVER) + after_sent * np.uint8(BY_SENDER)
         return waited
+
+
+def _add(counts: IntArray, at: IntArray, numbers: IntArray | int, distinct: bool) -> None:
+    """Add numbers to counts at some places, which are `distinct` or repeat."""
+    if distinct:
+        counts[at] += numbers
+    else:
+        np.add.at(counts, at, numbers)
 
 
 def _first(chosen: npt.NDArray[np.bool_], places: IntArray) -> npt.NDArray[np.bool_]:
@@ -345,13 +391,32 @@ class CriticalPathBacktracker:
     def __init__(self, clocks: RankClocks, walkers: IntArray, links: int) -> None:
         self._clocks = clocks
         self.walkers = walkers
+        self._waiting: dict[int, IntArray] = {}
+        """The walkers that follow an exchange beside others back to its begin, by its number."""
         self._under_way: dict[int, tuple[PlayedRound, SizedRound, IntArray]] = {}
         """By round: how many walkers follow each of its messages back to the instant at which it was posted."""
         self.totals: Counter[Hashable] = Counter()
         self.on_links = np.zeros(links)
 
-    def backtrack(self, history: list[PlayedRound], times: int = 1) -> None:
+    def backtrack(self, history: Sequence[PlayedPart], times: int = 1) -> None:
         """Follow the critical paths back through rounds that were repeated."""
+        rounds: list[PlayedRound] = []
+        for played in reversed(history):
+            if isinstance(played, PlayedRound):
+                rounds.append(played)
+                continue
+            self._backtrack_rounds(rounds[::-1])
+            rounds = []
+            if isinstance(played, Joined):
+                self._waiting[played.number] = np.where(played.waited, self.walkers, 0)
+                self.walkers = np.where(played.waited, 0, self.walkers)
+            else:
+                here, self.walkers = self.walkers, self._waiting.pop(played.number, np.zeros_like(self.walkers))
+                self._backtrack_rounds(played.rounds)
+                self.walkers = self.walkers + here
+        self._backtrack_rounds(rounds[::-1], times)
+
+    def _backtrack_rounds(self, history: list[PlayedRound], times: int = 1) -> None:
         if times > 1:
             # Totals are linear in the walkers, so all times are walked at once by as many as set out at any.
             origins, here, together = self._origins(history), self.walkers, np.zeros_like(self.walkers)
@@ -359,7 +424,7 @@ class CriticalPathBacktracker:
                 together += here
                 here = np.bincount(origins, here, len(here)).astype(np.int64)
             self.walkers = together
-            self.backtrack(history)
+            self._backtrack_rounds(history)
             self.walkers = here
             return
         part = None

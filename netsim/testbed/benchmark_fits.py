@@ -144,7 +144,7 @@ SIMULATED: Mapping[str, Counting] = {
 def all_reduce_terms(algorithm: str, topology: str, workers: int) -> Counting:
     """Return what counts the terms of an all-reduce, as one of the dense algorithms makes it on a topology."""
     made_of = class_of(algorithm)
-    if made_of.sparse or made_of.uses_server:
+    if made_of.sparse or made_of.lossy or made_of.uses_server:
         raise UsageError(f"algorithm {algorithm!r} makes no dense all-reduce; give one such as dense or dense-tree")
     grouped = made_of.grouped and "group_size" not in own_options(algorithm)
     groups = tuple(Fabric(build(topology, Shape(workers, 10**9, 1e-6))).groups.tolist()) if grouped else None
@@ -194,9 +194,12 @@ def profile_of_table(
     NetsimError
         If no α and β explain the times.
     """
-    where = f"from {str(path)!r}"
+    where = f"table {str(path)!r}"
     operation = _said(where, "collective", table.operation, collective, "all-reduce")
-    check_choice("collective", operation, ["all-reduce", *SIMULATED])
+    known = ["all-reduce", *SIMULATED]
+    if table.operation not in (None, *known):
+        raise UsageError(f"{where} has times of {table.operation}, which is not simulated; known: {', '.join(known)}")
+    check_choice("collective", operation, known)
     ranks = _said(where, "workers", table.workers, workers, "8")
     if not 2 <= ranks <= MOST_RANKS:
         raise UsageError(f"workers {ranks} must be 2 to {MOST_RANKS:,}: one rank uses no link, and more take long")
@@ -207,8 +210,16 @@ def profile_of_table(
     else:
         raise UsageError(f"algorithm {algorithm!r} was given, but {where} has times of {operation}; leave it out")
     points = [ProfilePoint.of(size, seconds) for size, seconds in table.seconds.items()]
+    if len(points) < 2:
+        raise UsageError(
+            f"{where} has times of one size, {points[0].size:,} bytes; α and β need two or more, from a few bytes to "
+            "many megabytes"
+        )
     if not (taken(topology).bandwidth and taken(topology).latency):
-        raise UsageError(f"topology {topology!r} decides the bandwidth or latency of all links; leave that open")
+        raise UsageError(
+            f"topology {topology!r} decides the bandwidth or latency of all links, so none are "
+            "left to fit; leave those between machines open, as machines:gpus=8,inside=300GB/s does"
+        )
     fitted = _fitted(points, counting, topology, ranks, where)
     efficiency = None if nominal_bps is None else 8 / fitted.each_s / nominal_bps
     how = f" by {algorithm or 'dense'}" if operation == "all-reduce" else ""

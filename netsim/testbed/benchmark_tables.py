@@ -90,7 +90,7 @@ def read_table(path: Path, operation: str | None = None) -> BenchmarkTable:
     UsageError
         With the line and the value, if the file is no such output.
     """
-    where = f"from {str(path)!r}"
+    where = f"table {str(path)!r}"
     content = content_of(path, where, "give the output of nccl-tests or of an OSU benchmark", most=LARGEST_FILE)
     try:
         text = content.decode("utf-8-sig")

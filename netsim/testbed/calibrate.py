@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from statistics import median
 from typing import Any, Literal
 
+from netsim._util.device import exact_arithmetic, gpu_facts, gpu_of_rank
 from netsim._util.errors import UsageError
 from netsim._util.system import processor, version
 from netsim.experiment.profile import Line, LinkLine, Profile, ProfileProvenance, Step
@@ -44,6 +45,8 @@ class CalibrationPlan:
         Seconds for messages.
     elements
         Sizes of the vectors on which selection and merging are timed.
+    device
+        Where gradients are computed and selected from.
     """
 
     where: Literal["loopback", "shaped cluster", "torchrun"]
@@ -54,6 +57,7 @@ class CalibrationPlan:
     batch_size: int = 16
     messages_s: float = MESSAGES_S
     elements: tuple[int, ...] = ELEMENTS
+    device: str = "cpu"
 
     def cost(self) -> str:
         """Return in words how long the calibration takes."""
@@ -96,17 +100,20 @@ def measure_as_rank(details: Mapping[str, Any], rank: int, stage: Any) -> list[d
         load = os.getloadavg()[0]
         worker = Worker(rank, world)
         worker.operation = "ping-pong"
-        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if calibration.backend == "nccl" else "cpu"
+        device = gpu_of_rank("cuda") if calibration.backend == "nccl" else "cpu"
         real = RankInterpreter(worker, device, calibration.backend)
         trips = real.run(ping_pong(worker, time.perf_counter, lambda: real.packing_s, calibration.messages_s))
         if rank != 0:
             return []
-        stage("selecting and merging", 0)
-        worked = [[*sizes, seconds] for sizes, seconds in work_samples(calibration.elements).items()]
-        stage("a step of training", 0)
-        elements, steps = step_samples(calibration.workload, calibration.batch_size)
+        device = gpu_of_rank(calibration.device)
+        with exact_arithmetic(device):
+            stage("selecting and merging", 0)
+            worked = [[*sizes, seconds] for sizes, seconds in work_samples(calibration.elements, device=device).items()]
+            stage("a step of training", 0)
+            elements, steps = step_samples(calibration.workload, calibration.batch_size, device)
+            facts = gpu_facts(device)
     record = {"trips": list(map(asdict, trips)), "work": worked, "elements": elements, "steps": steps}
-    return [record | {"load": load, "ranks": world}]
+    return [record | {"load": load, "ranks": world, "gpu": facts.get("device_name")}]
 
 
 def profile_of(calibration: CalibrationPlan, record: Mapping[str, Any]) -> Profile:
@@ -167,6 +174,7 @@ def _provenance(calibration: CalibrationPlan, record: Mapping[str, Any]) -> Prof
         torch=torch.__version__,
         kernel=f"{platform.system()} {platform.release()}",
         machine=processor(),
+        gpu=record["gpu"],
         cores=os.cpu_count() or 1,
         load=record["load"],
     )

@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from algorithms import class_of
 from netsim._util.checksummed_file import STRANGE
 from netsim._util.errors import NetsimError, reason_of
 from netsim._util.storage import write_atomically
-from netsim._util.system import busy_share, environment, inhibit_cpu_idle, processor_ticks, surroundings
+from netsim._util.system import busy_share, inhibit_cpu_idle, processor_ticks
 from netsim._util.units import format_bandwidth
 from netsim.cluster.framing import IDEAL_CABLE, Wire
 from netsim.cluster.plan import Cluster
@@ -27,13 +26,13 @@ from netsim.distributed.launch import join_work, launch_work
 from netsim.experiment.profile import Profile
 from netsim.network.fabric import Fabric
 from netsim.testbed.cells import TASK, Cell
-from netsim.testbed.comparison import Comparison, summary
+from netsim.testbed.comparison import Comparison
 from netsim.testbed.host_model import HostTerms
 from netsim.testbed.p2p_fits import measured_bandwidth
 from netsim.testbed.p2p_measurements import REQUIRED_KEYS, P2PMeasurements
 from netsim.testbed.predict import ClusterModel, predicted_exchange
+from netsim.testbed.validation import Validation
 
-SCHEMA = "netsim.validation/1"
 LARGE_S = 0.1
 LARGE_BYTES = 2 * 10**6
 """The large point-to-point message occupies its link for about LARGE_S seconds, and has at most LARGE_BYTES."""
@@ -45,9 +44,6 @@ TYPICAL = HostTerms(
     cores=2,
 )
 """Typical terms of a machine with two cores, for the estimate of how long a campaign takes."""
-
-CROWDED = 0.85
-"""Busy share of core time from which on cores limit the measured times as much as links do."""
 
 OnProgress = Callable[[str, float, float], None]
 """Called with the cell that is measured, the estimated seconds of finished measurements, and those of all."""
@@ -113,34 +109,6 @@ def _similar_exchange(cell: Cell) -> tuple[Cell, int]:
     return replace(cell, name=name, experiment=None), 2 * rounds if algorithm.uses_server else rounds
 
 
-@dataclass(slots=True)
-class Validation:
-    """All comparisons; and each setting's point-to-point measurements and load of the machine."""
-
-    comparison: list[Comparison] = field(default_factory=list)
-    settings: list[dict[str, Any]] = field(default_factory=list)
-
-    def as_json(self, config: dict[str, Any], sentences: Sequence[str]) -> str:
-        """Return the document ``netsim.validation/1``.
-
-        Parameters
-        ----------
-        config
-            Options of the command.
-        sentences
-            The conclusion (:func:`conclude`).
-        """
-        document = {
-            "schema": SCHEMA,
-            "config": config,
-            "environment": environment("cpu") | surroundings() | {"kernel": platform.release()},
-            "conclusion": list(sentences),
-            "settings": self.settings,
-            "comparison": [row.as_json() for row in self.comparison],
-        }
-        return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
-
-
 def validate(
     settings: Sequence[Setting],
     tolerance: float,
@@ -163,7 +131,8 @@ def validate(
     profile
         Profile with the hosts' terms; None to derive the terms from the measurements beside each cell.
     """
-    validation = Validation()
+    records: list[dict[str, Any]] = []
+    comparison: list[Comparison] = []
     costs = [
         [seconds * (cell.repeats + 1) for seconds, cell in zip(setting.seconds(), setting.cells, strict=True)]
         for setting in settings
@@ -181,11 +150,11 @@ def validate(
 
         on_progress(f"P = {setting.cluster.ranks}, {setting.network}", done, total)
         predict = partial(_compared, setting, profile=profile, tolerance=tolerance)
-        record, comparison = _stored_or_measured(setting, setting.file(folder), predict, repeated)
-        validation.settings.append(_without_cells(record))
-        validation.comparison += comparison
+        record, compared = _stored_or_measured(setting, setting.file(folder), predict, repeated)
+        records.append(_without_cells(record))
+        comparison += compared
         done += sum(cost)
-    return validation
+    return Validation(comparison, records)
 
 
 def _stored_or_measured(
@@ -229,7 +198,7 @@ def join(
     machine = MachineRecord()
     results = join_work(_details(cells, LARGE_BYTES, backend, timeout_s))
     if not results:
-        return Validation()
+        return Validation(())
     p2p_json, *measured_cells = results
     p2p = P2PMeasurements.from_json(p2p_json)
     ranks = int(os.environ["WORLD_SIZE"])
@@ -404,40 +373,3 @@ def compare(cells: Sequence[Cell], record: dict[str, Any], model: ClusterModel, 
             for title, predicted_s, times in compared
         ]
     return rows
-
-
-def conclude(validation: Validation, tolerance: float) -> list[str]:
-    """Return the conclusion in sentences: errors by message size, load of the cores, and verdicts."""
-    rows = validation.comparison
-    exchanges = [row for row in rows if row.kind == "exchange"]
-    groups = {
-        "messages of 400 kB and more": [row for row in exchanges if row.bytes >= 400_000],
-        "messages of 100 to 400 kB": [row for row in exchanges if 100_000 <= row.bytes < 400_000],
-        "messages below 100 kB": [row for row in exchanges if row.bytes < 100_000],
-        "rounds of training": [row for row in rows if row.kind == "round"],
-    }
-    sentences = []
-    for name, group in groups.items():
-        if group:
-            median, most = summary([row.error for row in group])
-            sentences.append(f"Of {name}, {len(group)}: |error| {median:.1%} in the median, {most:.1%} at the worst.")
-    if crowded := [row for row in rows if (row.processors_busy or 0.0) >= CROWDED]:
-        most_busy = max(crowded, key=lambda row: row.processors_busy or 0.0)
-        sentences.append(
-            f"In {len(crowded)} of {len(rows)} the processors were {CROWDED:.0%} busy or more, up to "
-            f"{most_busy.processors_busy:.0%} busy during {most_busy.title}, P = {most_busy.workers}, "
-            f"{most_busy.network}: there this machine limits what is measured, not the links alone. "
-            "Take fewer ranks, less bandwidth or more processors."
-        )
-    if trained := [row for row in rows if row.same_parameters is not None]:
-        same = sum(bool(row.same_parameters) for row in trained)
-        sentences.append(f"Parameters after the real run equal the simulated ones in {same} of {len(trained)} runs.")
-    off = [row for row in rows if row.verdict == "off"]
-    worst = max(rows, key=lambda row: abs(row.error))
-    sentences.append(
-        f"{f'All {len(rows)} predictions are' if len(rows) > 1 else 'The prediction is'} within {tolerance:.0%}."
-        if not off
-        else f"{len(off)} of {len(rows)} predictions are off by more than {tolerance:.0%}, the worst by "
-        f"{worst.error:+.1%}: {worst.title}, P = {worst.workers}, {worst.network}."
-    )
-    return sentences

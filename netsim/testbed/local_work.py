@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from netsim._util.device import is_gpu, wait_for_gpu
 from netsim._util.units import PICOSECONDS
 from netsim.comm.worker import Compute, Worker, evaluate
 from netsim.simulator.critical_path import CriticalPath
@@ -28,14 +29,21 @@ CONCURRENT_RANKS = 4
 class TimedTransport(InMemoryTransport):
     """An in-memory transport that times computations.
 
+    Parameters
+    ----------
+    device
+        Where computations run. On a GPU their wall-clock time counts, until the GPU has done them.
+
     Attributes
     ----------
     seconds : dict
-        CPU seconds of every call by :func:`key_of`. Calls of the first step, which costs more, are left out, as they
+        Seconds of every call by :func:`key_of`. Calls of the first step, which costs more, are left out, as they
         are in real training.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: str = "cpu") -> None:
+        self._device = device
+        self._clock = time.perf_counter if is_gpu(device) else time.thread_time
         self.seconds: defaultdict[str, list[float]] = defaultdict(list)
 
     def compute(
@@ -45,10 +53,11 @@ class TimedTransport(InMemoryTransport):
 
         def timed(stage: Compute[Any], args: list[Any]) -> Any:
             time.sleep(PAUSE_S)
-            began = time.thread_time()
+            began = self._clock()
             result = stage.function(*args)
+            wait_for_gpu(self._device)
             if worker.step > 0:
-                self.seconds[key_of(stage)].append(time.thread_time() - began)
+                self.seconds[key_of(stage)].append(self._clock() - began)
             return result
 
         done(evaluate(request, timed), path)

@@ -43,8 +43,8 @@ def vector_of(exchange: str, nbytes: int, rank: int, device: str = "cpu") -> Vec
     template = EXCHANGES[exchange].size_only(nbytes)
     if template.entries is None:
         return Dense(torch.full((template.size,), float(rank + 1), device=device))
-    indices = torch.arange(0, template.size, SPREAD, dtype=torch.int32, device=device)
-    return Sparse(indices, torch.full((template.entries,), float(rank + 1), device=device), template.size)
+    indices = torch.arange(0, template.size, SPREAD, dtype=torch.int32)
+    return Sparse(indices, torch.full((template.entries,), float(rank + 1)), template.size)
 
 
 def measured_exchange(

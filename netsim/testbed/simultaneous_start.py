@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from netsim._util.device import gpu_of_rank
 from netsim.comm.worker import Sends, Worker
 from netsim.testbed.host_model import START_DELAY_S
 
@@ -42,7 +43,7 @@ class SimultaneousStart:
         dist.all_gather_object(boots, _boot())
         self.hosts = len(set(boots))
         self.backend = backend
-        self.device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if backend == "nccl" else "cpu"
+        self.device = gpu_of_rank("cuda") if backend == "nccl" else "cpu"
 
     def begin(self) -> float:
         """Wait until the agreed start; return that instant of this rank's monotonic clock."""

@@ -61,7 +61,7 @@ def measured_rounds(
     import torch.distributed as dist
 
     task, tensors, _ = load_task(experiment, start.device)
-    algorithm = experiment.algorithm(experiment.algorithms[0], tensors)
+    algorithm = experiment.algorithm(experiment.algorithms[0], tensors, shapes=task.shapes)
     compute_s = _computation_seconds(experiment, task, algorithm, rank, start)
     round_ends: list[list[float]] = []
     sha256, longest = "", 0.0
@@ -114,7 +114,7 @@ def _computation_seconds(
     runs: list[dict[str, list[float]]] = []
     start.begin()
     for _ in range(2 if rank < CONCURRENT_RANKS else 0):
-        transport = TimedTransport()
+        transport = TimedTransport(start.device)
         workers = make_workers(algorithm, experiment.workers, experiment.servers)
         RankScheduler[Trained](transport).run(
             workers,
@@ -149,7 +149,7 @@ def predicted_rounds(
     """
     with one_thread_each():
         task, tensors, _ = load_task(experiment, "cpu")
-        algorithm = experiment.algorithm(experiment.algorithms[0], tensors)
+        algorithm = experiment.algorithm(experiment.algorithms[0], tensors, shapes=task.shapes)
         terms = replace(terms, call_s=0.0)  # the timed computations include it
         transport = HostTransport(fabric, wire, terms, TimedCosts(compute_s), sends)
         workers = make_workers(algorithm, experiment.workers, experiment.servers)

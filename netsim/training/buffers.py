@@ -57,6 +57,18 @@ def passing_row(template: torch.Tensor) -> torch.Tensor:
     return _tensor(lent, template)
 
 
+def on_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return a tensor on a device; on its way to a GPU it passes pinned memory, so that the CPU need not wait."""
+    import torch
+
+    if values.device == device:
+        return values
+    if values.device.type != "cpu":
+        return values.to(device)
+    pinned = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+    return pinned.copy_(values).to(device, non_blocking=True)
+
+
 def _tensor(memory: memoryview, template: torch.Tensor) -> torch.Tensor:
     import torch
 

@@ -1,7 +1,8 @@
 """Names and shapes of the tensors of well-known models, without values.
 
 This suffices to simulate an exchange of their gradients: ``netsim simulate --timing-only --model resnet50``. To add a
-model: a function that returns its tensors, and a line in MODELS.
+model: a function that returns its tensors, and a line in MODELS. Models of torchvision and transformers, which have
+names such as ``torchvision:resnet50``, are built by these libraries (:mod:`netsim.training.library_models`).
 
 Convolutional networks classify the 1,000 classes of ImageNet, as in torchvision. The recurrent networks are those of
 the gTop-k paper. Transformers are BERT (Devlin et al. 2019), GPT-2 (Radford et al. 2019) and ViT (Dosovitskiy et al.
@@ -15,7 +16,8 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from netsim._util.errors import check_choice
+from netsim._util.errors import unknown
+from netsim.training.library_models import LIBRARIES, library_of, shapes_of
 
 CLASSES = 1000
 
@@ -205,10 +207,28 @@ MODELS: dict[str, Callable[[], list[Tensor]]] = {
 }
 
 
-@lru_cache(maxsize=len(MODELS))
+def check_model(model: str) -> None:
+    """Raise UsageError unless a model is one of the catalogue, or has the prefix of a library."""
+    if model not in MODELS and library_of(model) is None:
+        raise unknown("model", model, [*MODELS, *(f"{prefix}:NAME" for prefix in LIBRARIES)])
+
+
 def tensors_of(model: str) -> tuple[Tensor, ...]:
-    """Return the trained tensors of a model in the order of its layers; raise UsageError for an unknown model."""
-    check_choice("model", model, MODELS)
+    """Return the trained tensors of a model in the order of its layers.
+
+    Raises
+    ------
+    UsageError
+        For an unknown model.
+    InfeasibleError
+        If the library of the model is not installed, or cannot build the model without values.
+    """
+    check_model(model)
+    return _tensors_of(model) if model in MODELS else tuple(Tensor(*each) for each in shapes_of(model))
+
+
+@lru_cache(maxsize=len(MODELS))
+def _tensors_of(model: str) -> tuple[Tensor, ...]:
     return tuple(MODELS[model]())
 
 

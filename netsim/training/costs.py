@@ -7,9 +7,11 @@ import time
 from collections.abc import Callable, Mapping, Set
 from typing import Any, Literal, NamedTuple, Protocol
 
+from netsim._util.device import is_gpu, wait_for_gpu
 from netsim._util.units import picoseconds
 from netsim.comm.payload import Bundle, Dense, SizeOnly, Sparse, Vector, copied, is_in_place
-from netsim.comm.worker import Compute, Work, evaluate
+from netsim.comm.worker import WHOLE, Compute, Work, evaluate
+from netsim.training.sgd import descend
 
 Provenance = Literal["MEASURED", "ASSUMED"]
 
@@ -22,6 +24,8 @@ WINDOW_S, MOST_REPEATS = 0.02, 100
 
 STEP = "gradient"
 """Name of the rate for the computation of a whole step: gradient and update."""
+UPDATE = descend.__qualname__
+"""Name of the rate for the update, where the rate of a step is that of the gradient alone; other updates are free."""
 SPARSE = "sparse_"
 """Prefix of a function's name for calls with sparse vectors, whose entries cost more."""
 
@@ -127,7 +131,7 @@ class MeasuredCosts:
         """
         times = self.measured.setdefault("ready", {})
         if not times:
-            runs = [_instants(gradual) for _ in range(WARM_UP + REPEATS)][WARM_UP:]
+            runs = [_instants(gradual, self._device) for _ in range(WARM_UP + REPEATS)][WARM_UP:]
             for tensor in runs[0]:
                 times[tensor] = (1, picoseconds(statistics.median(run[tensor] for run in runs)))
         return [times[tensor][1] / times[WHOLE_GRADIENT][1] for tensor in sorted(times) if tensor != WHOLE_GRADIENT]
@@ -144,18 +148,12 @@ class MeasuredCosts:
         samples: list[float] = []
         while len(samples) < WARM_UP + REPEATS or (sum(samples) < WINDOW_S and len(samples) < MOST_REPEATS):
             fresh_args = _spared(request, args)
-            self._synchronise()
+            wait_for_gpu(self._device)
             started = time.perf_counter()
             request.function(*fresh_args)
-            self._synchronise()
+            wait_for_gpu(self._device)
             samples.append(time.perf_counter() - started)
         return picoseconds(statistics.median(samples[WARM_UP:]))
-
-    def _synchronise(self) -> None:
-        if self._device.startswith("cuda"):
-            import torch
-
-            torch.cuda.synchronize(self._device)
 
 
 def _spared(request: Compute[Any], args: list[Any]) -> list[Any]:
@@ -171,8 +169,10 @@ WHOLE_GRADIENT = -1
 """Key of the time of the whole gradient, beside the indices of its tensors."""
 
 
-def _instants(gradual: Callable[[Callable[[Any, int], None]], Any]) -> dict[int, float]:
+def _instants(gradual: Callable[[Callable[[Any, int], None]], Any], device: str) -> dict[int, float]:
     """Return the seconds after which each tensor of a gradient, and the whole gradient, was complete."""
+    if is_gpu(device):
+        return _instants_of_gpu(gradual, device)
     seconds: dict[int, float] = {}
     started = time.perf_counter()
 
@@ -184,8 +184,30 @@ def _instants(gradual: Callable[[Callable[[Any, int], None]], Any]) -> dict[int,
     return seconds
 
 
+def _instants_of_gpu(gradual: Callable[[Callable[[Any, int], None]], Any], device: str) -> dict[int, float]:
+    """Return what :func:`_instants` does, from events of the GPU's streams: the CPU's clock tells when it launched."""
+    import torch
+
+    def event() -> torch.cuda.Event:
+        made = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        made.record(torch.cuda.current_stream(device))
+        return made
+
+    started, events = event(), {}
+
+    def written(_: Any, tensor: int) -> None:
+        events[tensor] = event()
+
+    gradual(written)
+    events[WHOLE_GRADIENT] = event()
+    torch.cuda.synchronize(device)
+    return {tensor: started.elapsed_time(ended) / 1e3 for tensor, ended in events.items()}
+
+
 def part_of(cost: int, request: Compute[Any]) -> int:
     """Return the cost of the part of a vector that `request` works on; the costs of all parts sum to `cost`."""
+    if request.part is WHOLE:
+        return cost
     start, end = request.part
     return round(cost * end) - round(cost * start)
 
@@ -264,17 +286,20 @@ class RatedCosts:
         if request.work in self._assumed:
             return self._rest.picoseconds(request, settle)
         if request.work in ("gradient", "update") and STEP in self._rates:
-            return part_of(picoseconds(self._rates[STEP].fixed_s), request) if request.work == "gradient" else 0
+            name = STEP if request.work == "gradient" else request.function.__qualname__
+            rate = self._rates.get(name, Rate(0.0))
+            return part_of(picoseconds(rate.fixed_s), request)
         given = Given.to(request)
-        if (rate := self._rates.get(given.function)) is None:
+        if (line := self._rates.get(given.function)) is None:
             return self._rest.picoseconds(request, settle)
-        return picoseconds(rate.fixed_s + rate.entry_s * given.entries + rate.element_s * given.elements)
+        return picoseconds(line.fixed_s + line.entry_s * given.entries + line.element_s * given.elements)
 
     def provenance(self, *works: Work) -> Provenance:
         """Return MEASURED if the profile, or else `rest`, has measured all these kinds of work; else ASSUMED."""
         if self._assumed & set(works):
             return "ASSUMED"
-        if set(works) <= {"gradient", "update"} and STEP not in self._rates:
+        of_step = set(works) <= {"gradient", "update"}
+        if STEP not in self._rates if of_step else self._rates.keys() <= {STEP, UPDATE}:
             return self._rest.provenance(*works)
         return "MEASURED"
 

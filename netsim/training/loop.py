@@ -18,6 +18,9 @@ Written = Callable[[Vector, int], None]
 class Task(Protocol):
     """A training task: initial parameters, and the gradient of each worker's data."""
 
+    shapes: tuple[tuple[int, ...], ...] = ()
+    """The shape of each tensor of the parameters; empty if the tensors are not known."""
+
     def initial_parameters(self) -> Vector:
         """Return the parameters that every worker starts from."""
 
@@ -47,8 +50,9 @@ class Task(Protocol):
 class TimingOnly(Task):
     """A task without data, for simulations of times only: its vectors are sizes of `elements` elements."""
 
-    def __init__(self, elements: int) -> None:
+    def __init__(self, elements: int, shapes: tuple[tuple[int, ...], ...] = ()) -> None:
         self._vector = SizeOnly(elements)
+        self.shapes = shapes
 
     def initial_parameters(self) -> SizeOnly:
         """Return the size of the parameters."""
@@ -108,18 +112,22 @@ async def train(
     parameters, state = start
     del start  # otherwise the first residual would stay in memory beside the current one
 
+    many = task.gradients if task.shares_passes else None
+
     def gradient(parameters: Vector) -> Compute[Vector]:
         return Compute(
             "gradient",
             task.gradient,
             (parameters, worker.rank, worker.step),
-            many=task.gradients if task.shares_passes else None,
+            many=many,
             gradual=task.gradual,
         )
 
     for worker.step in range(first, rounds):
         local_gradient = gradient if worker.trains else None
         parameters, state = await algorithm.step(worker, parameters, local_gradient, recipe, state)
+        if worker.step == rounds - 1:
+            state = await algorithm.settle(worker, state)
         if on_round is not None:
             on_round(worker, Trained(parameters, state))
     return Trained(parameters, state)

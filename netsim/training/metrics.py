@@ -1,4 +1,7 @@
-"""Per-step metrics of a run, one row per step: δ, residual norm, staleness, uploads, bits and accuracy.
+"""Per-step metrics of a run, one row per step: training loss, δ, residual norm, staleness, uploads, bytes and accuracy.
+
+A value that a step does not have, such as the test loss between evaluations, is empty in CSV and null in JSON. With
+pandas, ``read_csv("rows.csv").plot("time_s", "train_loss")`` draws the loss of one algorithm over simulated seconds.
 
 Metrics need all workers in one process, because δ compares the vectors of all workers. A simulation has that; a real
 run does not.
@@ -19,6 +22,7 @@ from netsim._util.storage import whole_file
 from netsim.comm.payload import Dense, Sparse, Vector
 from netsim.comm.worker import Worker
 from netsim.training.algorithm import Algorithm
+from netsim.training.buffers import on_device
 from netsim.training.loop import Trained
 from netsim.training.sgd import dense_values
 
@@ -29,6 +33,7 @@ COLUMNS = (
     "algorithm",
     "step",
     "time_s",
+    "train_loss",
     "delta",
     "leak",
     "residual_norm",
@@ -40,6 +45,9 @@ COLUMNS = (
     "value_bits_up",
     "index_bits_up",
     "bits_down",
+    "value_bytes_up",
+    "index_bytes_up",
+    "bytes_down",
     "test_loss",
     "test_accuracy",
     "gradient_norm_sq",
@@ -47,6 +55,8 @@ COLUMNS = (
 )
 Emit = Callable[[dict[str, Any]], None]
 """Takes one row of metrics: a value for each of the COLUMNS."""
+BatchLoss = Callable[[Any, int, int], float]
+"""Returns the mean loss of a rank's mini-batch of a step at some parameters."""
 
 
 class Evaluator(Protocol):
@@ -92,11 +102,17 @@ class MetricsRecorder:
         Evaluates parameters on the test set; None for no evaluations.
     every
         Steps between two evaluations.
+    batch_loss
+        ``batch_loss(parameters, rank, step)`` returns the mean loss of a mini-batch; None for rows without it.
+    initial
+        The parameters before the first step, for `batch_loss`.
 
     Notes
     -----
     Columns, with x^p the gradient times γ plus the residual of worker p, and P workers:
 
+    ``train_loss``
+        The loss in nats of the mini-batches of this step at the parameters before it, averaged over workers.
     ``delta``
         δ = ‖x̄ - u‖² / E‖x̄ - randomK(x̄)‖², with x̄ = (1/P) Σ_p x^p, u the mean update, and
         E‖x̄ - randomK(x̄)‖² = (1 - k/d) ‖x̄‖² (gTop-k paper, Assumption 1, eq. (13)). Null for dense algorithms.
@@ -122,7 +138,12 @@ class MetricsRecorder:
         emit: Emit,
         evaluate: Callable[[Any], Evaluator] | None = None,
         every: int = 1,
+        batch_loss: BatchLoss | None = None,
+        initial: Any = None,
     ) -> None:
+        self._batch_loss = batch_loss
+        self._initial = initial
+        self._parameters: dict[int, Any] = {}
         self._algorithm = algorithm
         self._ranks = len(workers)
         self._now = now
@@ -149,6 +170,7 @@ class MetricsRecorder:
             Uploads that each worker has skipped since its last upload; 0 for a rank without an entry.
         """
         self._last = {worker.rank: self._totals(worker, trained[worker.rank]) for worker in workers}
+        self._initial = next(trained[worker.rank].parameters for worker in workers if worker.trains)
         self._sums.clear()  # these are residuals of the step before
         self.staleness |= skipped
 
@@ -166,6 +188,8 @@ class MetricsRecorder:
 
     def finished(self, worker: Worker, trained: Trained) -> None:
         """Record that a rank finished its step; emit the row if it was the last rank to do so."""
+        if worker.trains and self._batch_loss is not None:
+            self._parameters[worker.step + 1] = trained.parameters
         ended = self._ended[worker.step]
         ended.append(self._totals(worker, trained))
         if len(ended) == self._ranks:
@@ -179,7 +203,8 @@ class MetricsRecorder:
         norm = float(residual.values.norm()) if isinstance(residual, Dense) else None
         if not self._algorithm.uses_server:
             bits = (8 * traffic.value_bytes_up, 8 * traffic.index_bytes_up, 8 * traffic.bytes_down)
-            return Totals(worker.rank, worker.trains, norm, worker.step + 1, *bits)
+            uploads = worker.tally.get("uploads", worker.step + 1)
+            return Totals(worker.rank, worker.trains, norm, uploads, *bits)
         down = 0 if worker.rank == worker.server or not worker.trains else 8 * traffic.bytes_down
         tally = worker.tally
         counted = (tally["uploads"], tally["value_bits"], tally["index_bits"])
@@ -194,10 +219,12 @@ class MetricsRecorder:
         gradient = self._sums.pop((step, "gradient"), None)
         uploads = self._gained("uploads", training)
         test = self._evaluate(trained.parameters) if self._evaluate and step % self._every == 0 else None
+        bits = {name: self._gained(name, ended) for name in ("value_bits_up", "index_bits_up", "bits_down")}
         row = {
             "algorithm": self._algorithm.name,
             "step": step,
             "time_s": self._now(),
+            "train_loss": self._loss_of_batches(step, training),
             **self._conserved(step, len(training)),
             "residual_norm": sum(norms) / len(norms) if norms else None,
             "batch_gradient_norm_sq": None if gradient is None else _square(gradient) / len(training) ** 2,
@@ -205,9 +232,8 @@ class MetricsRecorder:
             "skip_rate": 1 - uploads / len(training),
             "staleness_mean": sum(self.staleness.values()) / len(training),
             "staleness_max": max(self.staleness.values()),
-            "value_bits_up": self._gained("value_bits_up", ended),
-            "index_bits_up": self._gained("index_bits_up", ended),
-            "bits_down": self._gained("bits_down", ended),
+            **bits,
+            **{name.replace("bits", "bytes"): count // 8 for name, count in bits.items()},
             "test_loss": None if test is None else test.loss,
             "test_accuracy": None if test is None else test.accuracy,
             "gradient_norm_sq": None if test is None else test.gradient_norm_sq,
@@ -215,6 +241,13 @@ class MetricsRecorder:
         }
         self._last = {totals.rank: totals for totals in ended}
         return row
+
+    def _loss_of_batches(self, step: int, training: list[Totals]) -> float | None:
+        """Return the mean loss of the mini-batches of a step at the parameters before it."""
+        before = self._parameters.pop(step, self._initial)
+        if self._batch_loss is None:
+            return None
+        return sum(self._batch_loss(before, totals.rank, step) for totals in training) / len(training)
 
     def _mean_norm(self, test: Evaluator | None) -> float | None:
         """Return the mean of ‖∇f‖² over this evaluation and those before; None between evaluations."""
@@ -233,6 +266,7 @@ class MetricsRecorder:
         )
         if accumulated is None or total is None or residual is None:
             return {"delta": None, "leak": None}
+        total = on_device(total, accumulated.device)
         mass = float(accumulated.abs().sum())
         leak = float((accumulated - total - residual).abs().sum()) / mass if mass else None
         return {"delta": self._delta(step, workers, accumulated, total), "leak": leak}

@@ -17,10 +17,11 @@ from weakref import WeakKeyDictionary
 
 from netsim._util.errors import InfeasibleError, UsageError, shown
 from netsim._util.units import parse_size, read_number
-from netsim.comm.payload import VALUE_BYTES, Dense, SizeOnly, Sparse, Vector, cut, joined, size_rule
+from netsim.comm.payload import VALUE_BYTES, Dense, Sparse, Vector, cut, joined, size_rule
 from netsim.comm.pieces import InPieces, Piece, Pieces
 from netsim.comm.worker import Handle, Worker
 from netsim.training.algorithm import Algorithm, Gradient, State
+from netsim.training.profiler_trace import BackwardTrace, is_trace, read_trace
 from netsim.training.sgd import SGDConfig
 
 FORWARD = 1 / 3
@@ -61,11 +62,13 @@ class Overlapped(Algorithm):
         on one communicator of NCCL.
     """
 
+    concurrent = 1
+
     def __init__(self, buckets: Sequence[Bucket], serial: bool = False) -> None:
         self.buckets = tuple(buckets)
         self.serial = serial
         first = self.buckets[0].algorithm
-        traits = ("name", "title", "sparse", "uses_server", "accumulates")
+        traits = ("name", "title", "sparse", "uses_server", "accumulates", "rate_on_sum", "precision")
         vars(self).update({trait: getattr(first, trait) for trait in traits})
         self._pieces: WeakKeyDictionary[Any, list[Vector]] = WeakKeyDictionary()
 
@@ -123,7 +126,7 @@ class Overlapped(Algorithm):
     ) -> tuple[Vector, Any]:
         algorithm = self.buckets[index].algorithm
         vector = None if gradient is None else await algorithm.contribution(worker, gradient, parameters, recipe)
-        return await algorithm.exchange(worker, vector, memory, template=parameters)
+        return await algorithm.exchange_rounded(worker, vector, memory, template=parameters)
 
     def _branch(self, worker: Worker, index: int, size: int) -> Worker:
         first, last = self.buckets[index].piece[:2]
@@ -188,7 +191,7 @@ def _count(worker: Worker, branches: Sequence[Worker]) -> None:
         worker.tally["uploads"] += max(uploads)
 
 
-@size_rule(lambda vector, first, size: SizeOnly(size, vector.entries))
+@size_rule(lambda vector, first, size: vector.resized(size, vector.entries))
 def _placed(vector: Vector, first: int, size: int) -> Vector:
     """Return a piece as a sparse vector of `size` elements, zero outside the piece."""
     import torch
@@ -210,21 +213,26 @@ class Ready(NamedTuple):
         to elements.
     forward
         The fraction of the gradient's time for the forward pass, used with times in proportion to elements.
+    trace
+        The backward pass in a trace of torch.profiler, whose times replace all others; None without a trace.
     """
 
     measured: bool = False
     shares: tuple[float, ...] = ()
     forward: float = FORWARD
+    trace: BackwardTrace | None = None
 
     @classmethod
     def of(cls, text: str) -> Ready:
-        """Parse "measured", "elements", "elements:0.4" (fraction of the forward pass) or "0.5,0.8,1".
+        """Parse "measured", "elements", "elements:0.4" (fraction of the forward pass), "0.5,0.8,1" or a trace's name.
 
         Raises
         ------
         UsageError
-            For any other text, and for fractions that fall or do not end at 1.
+            For any other text, for fractions that fall or do not end at 1, and for a file that is no trace.
         """
+        if is_trace(text):
+            return cls(trace=read_trace(text))
         kind, _, forward = text.partition(":")
         if text == "measured":
             return cls(measured=True)
@@ -235,7 +243,7 @@ class Ready(NamedTuple):
         if not 0 <= ready.forward < 1 or not rising or (ready.shares and ready.shares[-1] != 1):
             raise UsageError(
                 f"ready {shown(text)} must be measured, elements, elements:F with the fraction F of the forward pass, "
-                "or one rising fraction per bucket that ends at 1, such as 0.5,0.8,1"
+                "one rising fraction per bucket that ends at 1, such as 0.5,0.8,1, or a trace of torch.profiler"
             )
         return ready
 
@@ -249,8 +257,10 @@ def check_bucket(bucket: str) -> None:
             raise UsageError(f"{error}; or tensor, for one bucket per tensor") from None
 
 
-def even(size: int, bucket: str) -> tuple[int, ...]:
+def even(size: int, bucket: str, value_bytes: int = VALUE_BYTES) -> tuple[int, ...]:
     """Return the elements of equal parts of a vector of `size` elements, each of at most `bucket` bytes.
+
+    An element has `value_bytes` bytes.
 
     Raises
     ------
@@ -263,7 +273,7 @@ def even(size: int, bucket: str) -> tuple[int, ...]:
         raise UsageError(
             "overlap 'tensor' was given, but --elements does not define tensors; give a size, such as 25MB, or --model"
         )
-    count = min(size, -(-VALUE_BYTES * size // parse_size(bucket, "overlap")))
+    count = min(size, -(-value_bytes * size // parse_size(bucket, "overlap")))
     if count > MOST_BUCKETS:
         raise InfeasibleError(
             f"overlap {bucket!r} cuts {size:,} elements into {count:,} buckets, each with its own exchange; take "
@@ -272,7 +282,9 @@ def even(size: int, bucket: str) -> tuple[int, ...]:
     return tuple(size * (index + 1) // count - size * index // count for index in range(count))
 
 
-def pieces_of(tensors: Sequence[int], bucket: str, ready: Sequence[float]) -> list[Piece]:
+def pieces_of(
+    tensors: Sequence[int], bucket: str, ready: Sequence[float], value_bytes: int = VALUE_BYTES
+) -> list[Piece]:
     """Cut the gradient into buckets of consecutive tensors.
 
     Parameters
@@ -284,6 +296,8 @@ def pieces_of(tensors: Sequence[int], bucket: str, ready: Sequence[float]) -> li
         the last one on, up to that many bytes; a larger tensor is a bucket by itself.
     ready
         ``ready[n]`` is the fraction of the gradient's time after which tensor n is complete.
+    value_bytes
+        The bytes of an element.
 
     Returns
     -------
@@ -295,7 +309,7 @@ def pieces_of(tensors: Sequence[int], bucket: str, ready: Sequence[float]) -> li
     pieces: list[Piece] = []
     until = len(tensors)
     for first in range(until - 1, -1, -1):
-        if first and VALUE_BYTES * (starts[until] - starts[first - 1]) <= most:
+        if first and value_bytes * (starts[until] - starts[first - 1]) <= most:
             continue
         earlier = pieces[-1].ready if pieces else 0.0
         pieces.append(Piece(starts[first], starts[until], (first, until), max(earlier, *ready[first:until])))

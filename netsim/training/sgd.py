@@ -8,12 +8,12 @@ residual must keep the rate under which its gradient was computed (gTop-k paper,
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from netsim._util.errors import UsageError
 from netsim.comm.payload import Dense, SizeOnly, Sparse, Vector, in_place, size_rule
-from netsim.training.buffers import zero_row
+from netsim.training.buffers import on_device, zero_row
 
 if TYPE_CHECKING:
     import torch
@@ -92,6 +92,10 @@ class SGDConfig:
         """
         return self.momentum * (self.rate(step) / self.rate(step - 1)) if step else self.momentum
 
+    def at_rate_one(self) -> SGDConfig:
+        """Return the same hyper-parameters with γ = 1 at every step."""
+        return replace(self, learning_rate=1.0, warmup_rounds=0, decay_at=())
+
     def divisor(self, workers: int) -> int:
         """Return the divisor of the sum over workers: P for "mean", 1 for "sum"."""
         return workers if self.aggregate == "mean" else 1
@@ -117,8 +121,8 @@ def scaled(vector: Dense | Scaled) -> tuple[torch.Tensor, float]:
 
 
 def product(vector: Dense | Scaled) -> torch.Tensor:
-    """Return the values (d,) of a vector times its factor, multiplied in place."""
-    return vector.vector.values.mul_(vector.factor) if isinstance(vector, Scaled) else vector.values
+    """Return the values (d,) of a vector times its factor; the vector does not change, so that it can be used again."""
+    return vector.vector.values * vector.factor if isinstance(vector, Scaled) else vector.values
 
 
 @in_place
@@ -160,7 +164,14 @@ def clip_factor(gradient: torch.Tensor, most: float) -> float:
 @size_rule(lambda gradient, parameters, recipe, step: gradient)
 def prepare(gradient: Dense, parameters: Dense, recipe: SGDConfig, step: int) -> Dense:
     """Return the product that :func:`weigh` describes, as a vector (d,)."""
-    return Dense(product(weigh(gradient, parameters, recipe, step)))
+    vector, factor = weigh(gradient, parameters, recipe, step)
+    return Dense(vector.values.mul_(factor))
+
+
+@size_rule(lambda vector, factor: vector)
+def multiplied(vector: Dense, factor: float) -> Dense:
+    """Return a vector (d,) times a factor."""
+    return Dense(vector.values * factor)
 
 
 @size_rule(lambda parameters, total, velocity, recipe, step, workers: Moved(parameters, velocity))
@@ -191,9 +202,10 @@ def descend(
     divisor = recipe.divisor(workers)
     if not recipe.momentum and isinstance(total, Sparse):
         moved = parameters.values.clone()
-        moved[total.indices.long()] -= total.values / divisor
+        moved[on_device(total.indices.long(), moved.device)] -= on_device(total.values / divisor, moved.device)
         return Moved(Dense(moved), None)
-    update = dense_values(total) if divisor == 1 else dense_values(total) / divisor
+    summed = on_device(dense_values(total), parameters.values.device)  # sums of sparse vectors are in main memory
+    update = summed if divisor == 1 else summed / divisor
     if velocity is not None:
         update = recipe.momentum_at(step) * velocity.values + update
     return Moved(Dense(parameters.values - update), Dense(update) if recipe.momentum else None)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any
 
-from netsim.study.kinds import Outcome
+from netsim.study_engine.kinds import Outcome
 from studies.published.plans import CalibratedCluster, Question, RowPlan, Terms
 from studies.published.rows import PublishedRow
 

@@ -25,7 +25,7 @@ from netsim.comm.worker import Handle, Start, Worker, collective
 from netsim.network.effects import Effects
 from netsim.network.fabric import Fabric
 from netsim.simulator.exchange_time import exchange_time
-from netsim.study.kinds import Outcome, Point
+from netsim.study_engine.kinds import Outcome, Point
 from studies.published.plans import Question
 from topologies import build
 from topologies.builder import Shape

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from netsim.study.kinds import Finding, Outcome, Point
-from studies.intervals import doublings, interval, reach
+from netsim.study_engine.kinds import Finding, Outcome, Point
+from studies.intervals import doublings, interval, reach, student
 from studies.published.calibration import measured_of
 from studies.published.plans import CalibratedCluster, NotPredictedError, Question, RowPlan, questions_of, stated
 from studies.published.questions import calibration_question
@@ -70,7 +70,7 @@ class Campaign:
     rows
         The rows to predict.
     known
-        Rows whose errors set the intervals of other sources.
+        Rows whose errors set the intervals of other sources; without any, there are no intervals.
     own
         All rows of netsim's own file; some of them calibrate clusters.
     """
@@ -101,6 +101,13 @@ class Campaign:
         rows = self._calibrating.get(cluster_of(row).name, ())
         return any((row.source, row.id) == (each.source, each.id) for each in rows)
 
+    def compared_rows(self, most: int = 0) -> list[PublishedRow]:
+        """Return the rows of clusters with a row that can be compared, and at most `most` calibrating rows unless 0."""
+        compared = {cluster_of(row).name for row in self.rows if not self.calibrates(row)}
+        counts = {name: len(rows) for name, rows in self._calibrating.items()}
+        chosen = {name for name in compared if not most or counts.get(name, 0) <= most}
+        return [row for row in self.rows if cluster_of(row).name in chosen]
+
     def planned(self, row: PublishedRow, answers: Answers) -> PlannedRow | None:
         """Return the plans of a row; None while its cluster is not calibrated.
 
@@ -119,6 +126,8 @@ class Campaign:
                 return None
             fitted = known
         plan, *alternatives = source.plans(row, fitted["terms"])
+        if not self.known:
+            return PlannedRow(plan, [], [], 0.0)
         terms, deviations = fitted["terms"], fitted["sd"]
         disturbed = [
             source.plans(row, terms | {name: terms[name] * math.exp(deviation)})[0]
@@ -220,32 +229,44 @@ class PredictedRow:
 
 
 @dataclass(frozen=True, slots=True)
-class _Answered:
-    """The answers to a row's questions, before its interval is known."""
+class AnsweredRow:
+    """The answers to a row's questions, before its interval is known.
+
+    `freedom` is the number of rows that calibrate its cluster, less the terms; None if no row calibrates it.
+    `beyond` counts the doublings of P and of the size beyond the calibrating rows.
+    """
 
     row: PublishedRow
     source: str
     predicted: float
     alternatives: list[float]
     noise: Sequence[float]
+    freedom: int | None
     beyond: float
     calibrated: bool
 
     @property
     def ratio(self) -> float:
+        """Measured / predicted."""
         return measured_of(self.row) / self.predicted
+
+    @property
+    def extrapolated(self) -> float:
+        """Number of doublings; one more for a fit without a degree of freedom, whose terms may be as wrong as a row."""
+        return self.beyond + (self.freedom == 0)
 
     def bounds(self, error: float) -> tuple[float, float]:
         """Return the 95 % interval; `error` is the reach of the errors at other sources."""
-        noise = (NORMAL * deviation for deviation in self.noise)
-        factor = math.exp(math.hypot(error * math.sqrt(1 + self.beyond), *noise))
+        quantile = student(self.freedom) if self.freedom else NORMAL
+        noise = (quantile * deviation for deviation in self.noise)
+        factor = math.exp(math.hypot(error * math.sqrt(1 + self.extrapolated), *noise))
         return interval([self.predicted, *self.alternatives], factor)
 
 
 SMALL = 0.05
 """Relative deviation of a term up to which its effect is bounded rather than simulated."""
 NORMAL = 1.96
-"""Standard deviations that hold 95 % of a normal distribution."""
+"""Standard deviations that hold 95 % of a normal distribution: that of rounding, where a fit has no residual."""
 FEWEST = 8
 """Compared rows of a quality at other sources below which the rows of all qualities count."""
 
@@ -253,15 +274,18 @@ FEWEST = 8
 def predict_rows(campaign: Campaign, answers: Answers) -> list[PredictedRow]:
     """Return the prediction of every row of a campaign, in order."""
     answered = {row: _answered(campaign, row, answers) for row in {*campaign.rows, *campaign.known}}
-    known = [each for row in campaign.known if isinstance(each := answered[row], _Answered) and not each.calibrated]
+    known = [each for row in campaign.known if isinstance(each := answered[row], AnsweredRow) and not each.calibrated]
 
     @cache
-    def elsewhere(source: str, quality: str) -> float | None:
-        """Return the reach of the errors at all other sources, from rows of this quality if there are enough."""
+    def elsewhere(source: str, quality: str, calibrated: bool) -> float | None:
+        """Return the reach of the errors at all other sources, from rows of this quality if there are enough.
+
+        They count as they are for a row whose cluster no row calibrates.
+        """
         others = [each for each in known if each.source != source]
         alike = [each for each in others if each.row.quality == quality]
         chosen = alike if len(alike) >= FEWEST else others
-        return reach((each.ratio, each.beyond) for each in chosen) if chosen else None
+        return reach((each.ratio, each.extrapolated if calibrated else 0.0) for each in chosen) if chosen else None
 
     predicted = []
     for row in campaign.rows:
@@ -270,13 +294,13 @@ def predict_rows(campaign: Campaign, answers: Answers) -> list[PredictedRow]:
             skipped = PredictedRow(row, source_of(row).name, None, None, None, campaign.calibrates(row), each)
             predicted.append(skipped)
             continue
-        error = elsewhere(each.source, row.quality)
+        error = elsewhere(each.source, row.quality, each.freedom is not None)
         low, high = (None, None) if error is None else each.bounds(error)
         predicted.append(PredictedRow(row, each.source, each.predicted, low, high, each.calibrated, None))
     return predicted
 
 
-def _answered(campaign: Campaign, row: PublishedRow, answers: Answers) -> _Answered | str:
+def _answered(campaign: Campaign, row: PublishedRow, answers: Answers) -> AnsweredRow | str:
     """Return the answers to a row's questions, or the reason why the row is skipped."""
     try:
         planned = campaign.planned(row, answers)
@@ -288,7 +312,10 @@ def _answered(campaign: Campaign, row: PublishedRow, answers: Answers) -> _Answe
     beyond = sum(_beyond(row, calibrating, name) for name in ("workers", "bytes_per_rank"))
     alternatives, disturbed = others[: len(planned.alternatives)], others[len(planned.alternatives) :]
     noise = [planned.noise, *(math.log(seconds / predicted) for seconds in disturbed)]
-    return _Answered(row, source_of(row).name, predicted, alternatives, noise, beyond, campaign.calibrates(row))
+    freedom = len(calibrating) - len(cluster_of(row).terms) if calibrating else None
+    return AnsweredRow(
+        row, source_of(row).name, predicted, alternatives, noise, freedom, beyond, campaign.calibrates(row)
+    )
 
 
 def _beyond(row: PublishedRow, calibrating: Sequence[PublishedRow], name: str) -> float:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from netsim._util.errors import NetsimError, in_one_line
-from netsim.study.kinds import Outcome, Point
-from netsim.study.simulated import simulate_point
+from netsim.study_engine.kinds import Outcome, Point
+from netsim.study_engine.simulated import simulate_point
 from studies.published.calibration import calibrate_cluster
 from studies.published.exchanges import simulate_exchange
 from studies.published.plans import Question, RowPlan, Terms

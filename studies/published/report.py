@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from netsim.report import Figure, Section, Table
 from netsim.report.drawing import Axis, Series, against
-from netsim.study import Conclusion, Outcome
+from netsim.study_engine import Conclusion, Outcome
 from studies.published.calibration import measured_of
 from studies.published.orders import orders_of, section_on, sentence_on
 from studies.published.predictions import PredictedRow, cluster_of
@@ -25,6 +25,10 @@ class Target(NamedTuple):
     nine_in_ten: float
 
 
+INTERVALS = (
+    "95 % intervals: the errors at all other sources of the same quality, the noise of the calibration, and simulated "
+    "alternatives where a source does not name its collective."
+)
 TARGETS = {"A": Target(0.02, 0.06), "B": Target(0.10, 0.35)}
 
 
@@ -93,7 +97,11 @@ def conclude_on(rows: Sequence[PredictedRow], calibrations: Mapping[str, Outcome
         "orders": [order.as_json() for order in orders],
     }
     return Conclusion(
-        [*(_sentence(quality, summary) for quality, summary in by_quality.items()), sentence_on(orders)],
+        [
+            _headline(ErrorSummary.of(rows)),
+            *(_sentence(quality, summary) for quality, summary in by_quality.items()),
+            sentence_on(orders),
+        ],
         data,
         [
             _comparison(rows, by_source),
@@ -105,9 +113,17 @@ def conclude_on(rows: Sequence[PredictedRow], calibrations: Mapping[str, Outcome
         [
             "ASSUMED: a latency that a source does not state is 50 µs, and hosts add nothing that no term states.",
             "A row that calibrates a term of its cluster is never compared.",
-            "95 % intervals: the errors at all other sources of the same quality, the noise of the calibration, and "
-            "simulated alternatives where a source does not name its collective.",
+            *([INTERVALS] if any(row.half_width is not None for row in rows) else []),
         ],
+    )
+
+
+def _headline(summary: ErrorSummary) -> str:
+    if summary.median_error is None or summary.p90_error is None:
+        return f"None of {summary.rows:,} PUBLISHED times is compared with a prediction."
+    return (
+        f"{summary.compared:,} of {summary.rows:,} PUBLISHED times are compared with a prediction: the error is "
+        f"{summary.median_error:.1%} in the median, and at most {summary.p90_error:.1%} for nine in ten."
     )
 
 
@@ -176,7 +192,7 @@ def _beyond_target(rows: Sequence[PredictedRow]) -> Table:
 def _comparison(rows: Sequence[PredictedRow], summaries: Mapping[tuple[str, str], ErrorSummary]) -> Section:
     figures = []
     for quality in sorted({row.row.quality for row in rows}):
-        series = []
+        series, with_intervals = [], any(row.half_width is not None for row in rows)
         for name in dict.fromkeys(row.source for row in rows if row.row.quality == quality):
             own = [row for row in rows if row.source == name and row.row.quality == quality and row.compared]
             if own:
@@ -186,8 +202,8 @@ def _comparison(rows: Sequence[PredictedRow], summaries: Mapping[tuple[str, str]
             figures.append(
                 Figure(
                     f"Quality {quality}: predicted against measured",
-                    f"{_named(quality)}; bars are 95 % intervals.",
-                    against(series, Axis("measured (s)", 10), Axis("predicted (s)", 10)),
+                    f"{_named(quality)}{'; bars are 95 % intervals' if with_intervals else ''}.",
+                    against(series, Axis("measured", 10, unit="s"), Axis("predicted", 10, unit="s")),
                     PREDICTED,
                 )
             )

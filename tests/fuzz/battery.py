@@ -40,6 +40,8 @@ KINDS = {
     "options": Kind(texts.options, 3_000, 100_000),
     "keys": Kind(texts.keys, 1_500, 40_000),
     "networks": Kind(files.networks, 300, 12_000),
+    "formats": Kind(files.formats, 600, 24_000),
+    "traces": Kind(files.profiler_traces, 300, 12_000),
     "flows": Kind(files.flows, 300, 12_000),
     "background": Kind(files.background, 300, 12_000),
     "studies": Kind(files.studies, 300, 12_000),

@@ -71,7 +71,7 @@ FILES = [
     "é.json", "[bold].json", "a b", "-", "out", "validation", "trace.json", "link.json", "dangling.json", "loop",
     "null", "table.txt",
 ]  # fmt: skip
-OUTPUTS = ("--out", "--metrics", "--trace", "--checkpoint", "--nccl-tests")
+OUTPUTS = ("--out", "--metrics", "--trace", "--chakra", "--checkpoint", "--nccl-tests")
 HUGE = [
     "0", "-1", "17", "1000000000", "2147483647", "2147483648", "9223372036854775808", "1" + "0" * 30, pools.DIGITS,
     "1.5", "1e3", "x", "", "nan", " 4", "4 ", "+4", "٣", "1_0", "0x4",

@@ -83,12 +83,95 @@ def networks(random: Random, folder: Path) -> Case:
     return _case(folder / f"network{suffix}", content, random.choice([*shown, run]))
 
 
+FORMATS = {
+    ".graphml": """<graphml><key attr.name="LinkSpeedRaw" attr.type="double" for="edge" id="d0"/>
+<key attr.name="Latitude" attr.type="double" for="node" id="d1"/>
+<key attr.name="label" attr.type="string" for="edge" id="d2"/>
+<graph edgedefault="directed"><node id="0"><data key="d1">48.5</data></node><node id="1"/><node id="2"/>
+<edge source="0" target="1"><data key="d0">2500000000.0</data></edge><edge source="0" target="1"/>
+<edge source="2" target="1"><data key="d2">10 Gbps</data></edge></graph></graphml>""",
+    ".gml": """graph [ directed 0 multigraph 1 node [ id 0 label "a" Latitude 1.5 Longitude -2 Internal 1 ]
+node [ id 1 label "b" Latitude 9 Longitude 2 ] node [ id 2 label "b" Internal 0 ] # a comment
+edge [ source 0 target 1 LinkSpeedRaw 1000000000.0 ] edge [ source 0 target 1 LinkLabel "OC-3" ]
+edge [ source 1 target 2 dist 12.5 ] ]""",
+    ".json": '{"directed": false, "nodes": [{"id": 0, "name": "a", "pos": [1.5, 2]}, {"id": "1", "pos": [3, 4]}], '
+    '"edges": [{"source": 0, "target": 1, "dist": 9.5, "ecmp_fwd": {"uni": 1.0}}]}',
+    ".txt": "4 1 3\n3\n0 3 100Gbps 1us 0\n1 3 25Gb/s 1000ns 0.01\n2 3 100Gbps 0.001ms 0\n",
+    ".yml": "topology: [ Ring, Switch ]\nnpus_count: [ 3, 2 ]\nbandwidth: [ 2.0, 50 ]  # x\nlatency: [ 5.0, 2e3 ]\n",
+    ".xml": """<!DOCTYPE platform SYSTEM "https://simgrid.org/simgrid.dtd">
+<platform version="4.1"><zone id="z" routing="Full">
+<host id="a" speed="1Gf"/><host id="b" speed="1Gf"/><router id="r"/><link id="l" bandwidth="1MBps" latency="1ms"/>
+<link id="p" bandwidth="1Gbps" latency="0" sharing_policy="FATPIPE"/><cluster id="c" prefix="n" suffix=""
+radical="0-1,4" speed="1Gf" bw="125MBps" lat="50us" bb_bw="1GBps" bb_lat="1ms" router_id="g"/>
+<route src="a" dst="r"><link_ctn id="l" direction="UP"/></route><route src="r" dst="b"><link_ctn id="p"/></route>
+<zoneRoute src="z" dst="c" gw_src="r" gw_dst="g"><link_ctn id="l"/></zoneRoute></zone></platform>""",
+    ".csv": ",paris,tokyo\nparis,,110ms 500Mbps\ntokyo,120ms 1 Gbps,\n",
+}
+"""A small valid file of every format of other programs, by its ending."""
+SNDLIB = """<network xmlns="http://sndlib.zib.de/network" version="1.0"><networkStructure>
+<nodes coordinatesType="geographical"><node id="A"><coordinates><x>18.6</x><y>54.2</y></coordinates></node>
+<node id="B"><coordinates><x>-17.9</x><y>53.1</y></coordinates></node></nodes>
+<links><link id="L"><source>A</source><target>B</target></link></links></networkStructure></network>"""
+
+
+def formats(random: Random, folder: Path) -> Case:
+    """Return a file of a network in the format of another program, with something wrong in it, shown or simulated."""
+    suffix = random.choice([*FORMATS])
+    content = (SNDLIB if suffix == ".xml" and pools.chance(random, 0.4) else FORMATS[suffix]).encode()
+    if suffix == ".json" and pools.chance(random, 0.5):
+        content = pools.as_json(pools.spoilt_tree(random, json.loads(content)))
+    elif pools.chance(random, 0.4):
+        words = content.decode().split(" ")
+        words[random.randrange(len(words))] = random.choice([pools.number(random), pools.text(random), "", words[0]])
+        content = " ".join(words).encode("utf-8", "surrogatepass")
+    elif pools.chance(random, 0.4):
+        content = pools.spoilt(random, content.decode()).encode("utf-8", "surrogatepass")
+    elif pools.chance(random, 0.95):
+        content = pools.spoilt_bytes(random, content, 2)
+    hosts = random.choice(["", "", ":hosts=2"])
+    command = random.choice(
+        ["topology show", "topology show --json", "simulate --timing-only --elements 9 --json --topology"]
+    )
+    command = f"{command} {folder / f'network{suffix}'}{hosts} --workers 2"
+    return _case(folder / f"network{suffix}", content, command)
+
+
+TRACE = {
+    "traceEvents": [
+        {"ph": "X", "cat": "user_annotation", "name": "ProfilerStep#1", "ts": 0.5, "dur": 1000.0, "args": {}},
+        {"ph": "X", "cat": "user_annotation", "name": "Optimizer.step#SGD.step", "ts": 900, "dur": 50},
+        {"ph": "X", "cat": "cuda_runtime", "name": "cudaLaunchKernel", "ts": 9, "dur": 5, "args": {"correlation": 1}},
+        {"ph": "X", "cat": "kernel", "name": "gemm", "ts": 20, "dur": 300, "args": {"correlation": 1}},
+        *(
+            {"ph": "X", "cat": "cpu_op", "name": "torch::autograd::AccumulateGrad", "ts": at, "dur": 9.5,
+             "args": {"Input Dims": [[3, side]]}}
+            for at, side in ((400, 1), (600, 2))
+        ),
+    ]
+}  # fmt: skip
+
+
+def profiler_traces(random: Random, folder: Path) -> Case:
+    """Return a trace of torch.profiler with something wrong in it, simulated with."""
+    content = pools.as_json(pools.spoilt_tree(random, TRACE))
+    if pools.chance(random, 0.2):
+        content = gzip.compress(content, mtime=0)
+    if pools.chance(random, 0.3):
+        content = pools.spoilt_bytes(random, content, 2)
+    name = random.choice(["trace.json", "trace.json.gz"])
+    command = "simulate --timing-only --elements 9 --workers 2 --overlap 12B --json --algorithm dense --ready FILE"
+    return _case(folder / name, content, command, "ready", "trace")
+
+
 HOSTS = ["worker0", "worker1", "worker2", "worker3", "server", "switch"]
 
 
 def _table(random: Random) -> bytes:
-    """Return a CSV file of flows, in one of the forms that programs write, some cells of it wrong."""
-    table = [["src", "dst", "bytes", "start_s"]]
+    """Return a file of flows, in one of the forms that programs write, some cells of it wrong."""
+    if pools.chance(random, 0.15):
+        text = "2\n0 1 3 100 1048576 0\n1 2 3 100 1000000 0.5\n"
+        return pools.spoilt_bytes(random, pools.spoilt(random, text).encode("utf-8", "surrogatepass"), 2)
+    table = [random.choice([["src", "dst", "bytes", "start_s"], ["Src", "DST", "Bytes", "start_s"]])]
     for _ in range(random.randrange(5)):
         ends = [random.choice(HOSTS[:4]) for _ in range(2)]
         table.append([*ends, str(random.randrange(1, 10**6)), f"{random.random() / 100}"])
@@ -174,7 +257,7 @@ def toml(value: Any) -> str:
 @cache
 def _code_versions_known() -> None:
     """Have the code of every study hashed, which takes seconds, once and beside the time of any input."""
-    from netsim.study.store import Store
+    from netsim.study_engine.store import Store
     from studies import STUDIES, load_study
 
     for name in STUDIES:

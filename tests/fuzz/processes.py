@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from random import Random
 
 from tests.fuzz import files, pools
 from tests.fuzz.law import ROOT, Case, Hang, Ran
+from tests.ports import free_port
 
 LIMIT_S = 30.0
 """Of a process, by the clock: it starts Python, imports torch, and shares the machine with others."""
@@ -105,7 +105,7 @@ def processes(random: Random, folder: Path) -> Case:
         usual = name.startswith("PYTHON") or pools.chance(random, 0.9)  # Python refuses others before netsim begins
         given[name] = random.choice(VARIABLES[name] if usual else pools.TEXTS)
     if given.get("MASTER_PORT") == "0" and pools.chance(random, 0.7):
-        given["MASTER_PORT"] = str(_free_port())
+        given["MASTER_PORT"] = str(free_port())
     arguments = random.choice(COMMANDS).split()
     stream = random.choice(STREAMS)
     home = folder / "home"
@@ -154,10 +154,3 @@ def _decoded(content: bytes, encoding: str) -> str:
         return content.decode(encoding)
     except (LookupError, UnicodeDecodeError):
         return content.decode("utf-8", "replace")
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port

@@ -126,8 +126,9 @@ def _climbing(workers: int, number: int, slices: int, window: int) -> LazyRounds
     A rank then has a slice from its children `window` rounds before it passes the sum on: what it waits for before it
     posts the round.
     """
-    depths = double_tree(workers)[number].depths
-    levels = int(depths.max())
+    tree = double_tree(workers)[number]
+    depths, levels = tree.depths, int(tree.depths.max())
+    parents = frozenset(tree.parents.tolist())
 
     def make(index: int) -> Round:
         deepest = levels - max(0, -((slices - 1 - index) // window))
@@ -136,7 +137,13 @@ def _climbing(workers: int, number: int, slices: int, window: int) -> LazyRounds
             _upwards(workers, number, levels - index // window, deepest), lambda src, dst: first + depths[src] * window
         )
 
-    return LazyRounds(slices + (levels - 1) * window, make)
+    def of(rank: int) -> range:
+        to_parent = levels - int(depths[rank])
+        first = to_parent - (rank in parents)  # from children
+        last = to_parent - (rank == tree.parents[rank])  # the root sends nothing
+        return range(first * window, last * window + slices)
+
+    return LazyRounds(slices + (levels - 1) * window, make, of)
 
 
 @functools.lru_cache(maxsize=16)
@@ -146,9 +153,12 @@ def _descending(workers: int, number: int, slices: int, window: int) -> LazyRoun
 
     def make(index: int) -> Round:
         up = climbing[len(climbing) - 1 - index]
-        return Round(_reversed(up.pairs), lambda src, dst: slices - 1 - up.slot(dst, src))
+        return Round(up.pairs.reversed, lambda src, dst: slices - 1 - up.slot(dst, src))
 
-    return LazyRounds(len(climbing), make)
+    def of(rank: int) -> list[int]:
+        return sorted(len(climbing) - 1 - index for index in climbing.of(rank))
+
+    return LazyRounds(len(climbing), make, of)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -157,8 +167,3 @@ def _upwards(workers: int, number: int, least: int, most: int) -> Pairs:
     tree = double_tree(workers)[number]
     ranks = np.flatnonzero((np.maximum(least, 1) <= tree.depths) & (tree.depths <= most))
     return Pairs(ranks, tree.parents[ranks])
-
-
-@functools.lru_cache(maxsize=1024)
-def _reversed(pairs: Pairs) -> Pairs:
-    return Pairs(pairs.dst, pairs.src)

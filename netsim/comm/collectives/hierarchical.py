@@ -18,6 +18,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from netsim.comm.collectives.pipeline import Pipeline, addition
+from netsim.comm.collectives.rings import ring_all_reduce
 from netsim.comm.payload import Vector, concatenate, nbytes, split
 from netsim.comm.schedule import LazyRounds, Pairs, Round, Schedule, scheduled
 from netsim.comm.worker import Worker
@@ -108,22 +109,21 @@ async def hierarchical_all_reduce(
     worker: Worker, vector: Vector, groups: RankGroups, pipeline: Pipeline | None = None
 ) -> Vector:
     """Return the sum over workers, by rings in the groups and across them; of whole chunks if `pipeline` is None."""
-    if worker.workers == 1:
-        return vector
+    if len(groups) == 1:
+        return await ring_all_reduce(worker, vector, pipeline)
     inside, across, without_chunk = _rings(groups)
     chunks = split(vector, inside.chunks)
     cut = Cut.of(chunks[0], pipeline)
     slices = cut.slices_of(*chunks)
     own = await rings_reduce_scatter(worker, slices, slices, inside, cut)
-    if len(groups) > 1:
-        has_chunk = worker.rank not in without_chunk
-        parts = [part for chunk in chunks for part in split(chunk, across.chunks)]
-        finer = Cut.of(parts[0], pipeline)
-        templates = finer.slices_of(*parts)
-        mine = finer.slices_of(*split(await _whole(worker, own), across.chunks)) if has_chunk else []
-        mine = await rings_reduce_scatter(worker, mine, templates, across, finer)
-        mine = await rings_all_gather(worker, mine, templates, across, finer)
-        own = cut.slices_of(await _whole(worker, mine)) if has_chunk else []
+    has_chunk = worker.rank not in without_chunk
+    parts = [part for chunk in chunks for part in split(chunk, across.chunks)]
+    finer = Cut.of(parts[0], pipeline)
+    templates = finer.slices_of(*parts)
+    mine = finer.slices_of(*split(await _whole(worker, own), across.chunks)) if has_chunk else []
+    mine = await rings_reduce_scatter(worker, mine, templates, across, finer)
+    mine = await rings_all_gather(worker, mine, templates, across, finer)
+    own = cut.slices_of(await _whole(worker, mine)) if has_chunk else []
     slices = await rings_all_gather(worker, own, slices, inside, cut)
     return await worker.replicated("merge", concatenate, *slices)
 

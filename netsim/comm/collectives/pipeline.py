@@ -25,6 +25,8 @@ class Pipeline(NamedTuple):
         The number of slices that a rank has posted at once.
     fewest
         The smallest number of slices of a chunk.
+    most
+        The largest number of slices of a chunk, whose slices are larger than `slice_bytes` if need be; None for any.
 
     References
     ----------
@@ -34,10 +36,13 @@ class Pipeline(NamedTuple):
     slice_bytes: int = 2**19
     window: int = 8
     fewest: int = 1
+    most: int | None = None
 
     def slices(self, size: int) -> int:
         """Return the number of slices of a chunk of `size` bytes; raise InfeasibleError for more than `MOST_SLICES`."""
         slices = max(1, self.fewest, -(-size // self.slice_bytes))
+        if self.most is not None:
+            slices = min(slices, self.most)
         if slices > MOST_SLICES:
             cut = f"{format_bytes(size)} in slices of {format_bytes(self.slice_bytes)}"
             raise InfeasibleError(f"{cut} are {slices:,} slices; take larger ones, at most {MOST_SLICES:,}")

@@ -80,14 +80,8 @@ def _to_server(workers: int, server: int) -> Pairs:
     return Pairs(others, np.full(len(others), server))
 
 
-@functools.lru_cache(maxsize=8)
-def _to_workers(workers: int, server: int) -> Pairs:
-    up = _to_server(workers, server)
-    return Pairs(up.dst, up.src)
-
-
 def _from_server(worker: Worker, slot: Any) -> list[Round]:
-    return [Round(_to_workers(worker.workers, worker.server), slot)] if _clients(worker) else []
+    return [Round(_to_server(worker.workers, worker.server).reversed, slot)] if _clients(worker) else []
 
 
 def _in_turn(worker: Worker) -> LazyRounds:

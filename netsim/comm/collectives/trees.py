@@ -12,7 +12,7 @@ from typing import TypeAlias
 import numpy as np
 
 from netsim.comm.payload import PayloadT, Vector, add
-from netsim.comm.schedule import Combine, Pairs, Round, Schedule, scheduled
+from netsim.comm.schedule import Combine, Pairs, Round, RoundsByRank, Schedule, scheduled
 from netsim.comm.worker import Worker
 
 Levels: TypeAlias = tuple[tuple[tuple[int, ...], ...], ...]
@@ -33,14 +33,18 @@ def tree_reduce(
 
 @scheduled
 def tree_broadcast(
-    worker: Worker, own: PayloadT | None, template: PayloadT, levels: Levels | None = None
+    worker: Worker, own: PayloadT | None, template: PayloadT, levels: Levels | None = None, root: int = 0
 ) -> Schedule[PayloadT]:
-    """Return rank 0's payload everywhere, over the same tree: log₂P (α + d β)."""
-    is_root = worker.rank == 0
+    """Return the payload of the root everywhere, over the same tree: log₂P (α + d β).
+
+    Another root than rank 0 needs a tree without levels. Ranks then count from the root on, modulo the workers.
+    """
+    is_root = worker.rank == root
     if is_root and own is None:
         raise ValueError(f"rank {worker.rank} has nothing to broadcast")
     held = [own if is_root else template]
-    return Schedule(_spreading(levels or worker.workers), held, lambda held: held[0], holder=0)
+    rounds = _spreading(levels or worker.workers, root)
+    return Schedule(rounds, held, lambda held: held[0], holder=root)
 
 
 @scheduled
@@ -68,7 +72,7 @@ async def tree_all_reduce(worker: Worker, vector: Vector) -> Vector:
 
 
 @functools.lru_cache(maxsize=16)
-def _absorbing(tree: Levels | int) -> tuple[Round, ...]:
+def _absorbing(tree: Levels | int) -> RoundsByRank:
     """Return the rounds of a reduction over levels or a number of ranks: each higher partner sends to the lower."""
     levels = [[np.arange(tree)]] if isinstance(tree, int) else [[np.array(group) for group in level] for level in tree]
     rounds = []
@@ -79,18 +83,21 @@ def _absorbing(tree: Levels | int) -> tuple[Round, ...]:
             higher = [group[distance :: 2 * distance] for group in groups]
             rounds.append(Round(Pairs(np.concatenate(higher), np.concatenate(lower))))
             distance *= 2
-    return tuple(rounds)
+    return RoundsByRank(rounds)
 
 
 @functools.lru_cache(maxsize=16)
-def _spreading(tree: Levels | int) -> tuple[Round, ...]:
+def _spreading(tree: Levels | int, root: int = 0) -> RoundsByRank:
     """Return the rounds of a broadcast: the rounds of a reduction in reverse order, with reversed messages."""
-    return tuple(Round(Pairs(pairs.dst, pairs.src)) for pairs, *_ in reversed(_absorbing(tree)))
+    if isinstance(tree, int) and root:
+        from_0 = (pairs for pairs, *_ in _spreading(tree))
+        return RoundsByRank(Round(Pairs((pairs.src + root) % tree, (pairs.dst + root) % tree)) for pairs in from_0)
+    return RoundsByRank(Round(pairs.reversed) for pairs, *_ in reversed(_absorbing(tree)))
 
 
 @functools.lru_cache(maxsize=16)
-def _doubling(workers: int) -> tuple[Round, ...]:
+def _doubling(workers: int) -> RoundsByRank:
     """Return the rounds of a broadcast in which the number of ranks that have the vector doubles."""
     distances = [1 << round_ for round_ in range((workers - 1).bit_length())]
     having = [np.arange(min(distance, workers - distance)) for distance in distances]
-    return tuple(Round(Pairs(src, src + distance)) for src, distance in zip(having, distances, strict=True))
+    return RoundsByRank(Round(Pairs(src, src + distance)) for src, distance in zip(having, distances, strict=True))

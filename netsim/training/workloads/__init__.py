@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -79,16 +80,16 @@ class WorkloadSpec:
             loss_samples=self.loss_samples,
         )
 
-    def tensors(self, data: str | None = None) -> tuple[tuple[str, int], ...]:
-        """Return the name and the number of elements of each parameter tensor, without reading data."""
+    def shapes(self, data: str | None = None) -> tuple[tuple[int, ...], ...]:
+        """Return the shape of each parameter tensor, without reading data."""
         from netsim.training.workloads.parameters import trainable
 
         model = self._build(self.shape(data or self.default))
-        return tuple((name, parameter.numel()) for name, parameter in trainable(model))
+        return tuple(tuple(parameter.shape) for _, parameter in trainable(model))
 
     def elements(self, data: str | None = None) -> int:
         """Return the number of parameters, without reading data."""
-        return sum(size for _, size in self.tensors(data))
+        return sum(map(math.prod, self.shapes(data)))
 
     def shape(self, data: str) -> SampleShape:
         """Return the shape of the data sets named in `data`; raise UsageError if the model cannot use them."""

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import torch
 from torch import nn
 
 from netsim.training.workloads.data import SampleShape
-
-# On a GPU, cuDNN prefers its weights in one piece of memory; here they are parts of the vector of all parameters.
-warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous chunk")
 
 
 class Lstm(nn.LSTM):
@@ -18,6 +16,17 @@ class Lstm(nn.LSTM):
 
     def __init__(self, inputs: int, hidden: int, layers: int) -> None:
         super().__init__(inputs, hidden, layers, batch_first=True)
+
+    def forward(self, *args: Any) -> Any:
+        """Return states and the last state, as torch's LSTM does, without its warning on a GPU.
+
+        cuDNN prefers weights in one piece of memory; here they are parts of the vector of all parameters.
+        """
+        if not args[0].is_cuda:
+            return super().forward(*args)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous chunk")
+            return super().forward(*args)
 
     def flatten_parameters(self) -> None:
         """Do nothing: the parameters are views of one vector, which must not be copied."""

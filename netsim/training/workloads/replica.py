@@ -229,7 +229,10 @@ class Replica:
 
 def _empty_like(original: nn.Parameter, device: str) -> nn.Parameter:
     """Return a parameter of the same shape, with the same hooks on its gradient."""
-    parameter = nn.Parameter(torch.empty_like(original, device=device))
+    if original.is_contiguous():  # empty_like of a meta tensor imports sympy, which takes a second
+        parameter = nn.Parameter(torch.empty(original.shape, dtype=original.dtype, device=device))
+    else:
+        parameter = nn.Parameter(torch.empty_like(original, device=device))
     for hook in (original._backward_hooks or {}).values():
         parameter.register_hook(hook)  # type: ignore[no-untyped-call]
     return parameter

@@ -6,7 +6,6 @@ import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import InitVar, dataclass, field
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -119,6 +118,11 @@ class Workload:
         """The name and number of elements of each trainable tensor, in the order of the flat vector."""
         return tuple((name, parameter.numel()) for name, parameter in trainable(self.model))
 
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shape of each trainable tensor, in the order of the flat vector."""
+        return tuple(tuple(parameter.shape) for _, parameter in trainable(self.model))
+
     def data_sha256(self) -> tuple[str, str]:
         """Return the SHA-256 of the training and of the test data."""
         return self.training.sha256(), self.test.sha256()
@@ -144,7 +148,10 @@ class Evaluation(NamedTuple):
 
 
 class DataParallelTask:
-    """A workload divided among workers; each worker has a shard, and uses a mini-batch of it in every step.
+    """A workload divided among workers; each worker has a shard, and uses mini-batches of it in every step.
+
+    With `accumulate` N, step t has the mini-batches t N to t N + N - 1. Their gradients are added in this order, as
+    ``loss.backward()`` adds them to ``parameter.grad``, and the sum is divided by N.
 
     Random numbers are drawn with NumPy from `seed`, so they are the same on every CPU and device. Methods may be called
     from several threads at once, and repeated calls give the same bits.
@@ -159,12 +166,15 @@ class DataParallelTask:
         device: str,
         split: str = "iid",
         sampling: str = RANDOM,
+        accumulate: int = 1,
     ) -> None:
         if sampling not in SAMPLINGS:
             raise unknown("sampling", sampling, SAMPLINGS)
         self.workload = workload
         self.tensors = workload.tensors
+        self.shapes = workload.shapes
         self.elements = workload.elements
+        self._accumulate = accumulate
         self._own = threading.local()
         self.shares: dict[int, bool] = {}
         """For each number of workers tried: whether gradients from a shared pass have the bits of separate passes."""
@@ -183,12 +193,12 @@ class DataParallelTask:
         """Return the initial parameters (d,)."""
         return self._initial
 
-    def batch(self, rank: int, step: int) -> np.ndarray:
-        """Return the indices of the samples of a mini-batch (batch_size,)."""
-        return self._sampler.batch(rank, step)
+    def batch(self, rank: int, number: int) -> np.ndarray:
+        """Return the indices of the samples of a worker's mini-batch (batch_size,), by the number of the mini-batch."""
+        return self._sampler.batch(rank, number)
 
     def gradient(self, parameters: Vector, rank: int, step: int) -> Dense:
-        """Return the gradient (d,) of the mean loss over the worker's mini-batch.
+        """Return the gradient (d,) of the mean loss over the worker's mini-batches of a step.
 
         Batch norm uses the statistics of the mini-batch.
 
@@ -198,7 +208,7 @@ class DataParallelTask:
             If the gradient contains NaN or infinity.
         """
         assert isinstance(parameters, Dense)
-        return next(self._in_one_pass(parameters, [rank], step))
+        return next(self._accumulated(parameters, [rank], step))
 
     @property
     def shares_passes(self) -> bool:
@@ -218,21 +228,35 @@ class DataParallelTask:
         for parameters, _, step in calls:
             assert isinstance(parameters, Dense)
             if (key := (id(parameters), step)) not in passes:
-                together = self._in_one_pass if self._may_share(parameters, workers[key], step) else self._in_turn
+                together = self._accumulated if self._may_share(parameters, workers[key], step) else self._in_turn
                 passes[key] = together(parameters, workers[key], step)
             yield next(passes[key])
 
     def _in_turn(self, parameters: Dense, ranks: Sequence[int], step: int) -> Iterator[Dense]:
         return (self.gradient(parameters, rank, step) for rank in ranks)
 
-    def gradient_on(self, replica: Replica, parameters: Dense, rank: int, step: int) -> Dense:
-        """Return the same as :meth:`gradient`, computed on a given copy of the model."""
-        return next(self._in_one_pass(parameters, [rank], step, replica))
+    def gradient_on(self, replica: Replica, parameters: Dense, rank: int, number: int) -> Dense:
+        """Return the gradient (d,) over one mini-batch, computed on a given copy of the model."""
+        return next(self._in_one_pass(parameters, [rank], number, replica))
+
+    def _accumulated(self, parameters: Dense, ranks: Sequence[int], step: int) -> Iterator[Dense]:
+        """Yield the gradient of each of `ranks`; every mini-batch of the step is one pass of all ranks."""
+        first, *others = (self._in_one_pass(parameters, ranks, number) for number in self._numbers(step))
+        for gradient in first:
+            for other in others:
+                gradient.values.add_(next(other).values)
+            if others:
+                gradient.values.div_(self._accumulate)
+            yield gradient
+
+    def _numbers(self, step: int) -> range:
+        """Return the numbers of the mini-batches of a step."""
+        return range(step * self._accumulate, (step + 1) * self._accumulate)
 
     def _in_one_pass(
-        self, parameters: Dense, ranks: Sequence[int], step: int, replica: Replica | None = None
+        self, parameters: Dense, ranks: Sequence[int], number: int, replica: Replica | None = None
     ) -> Iterator[Dense]:
-        indices = np.concatenate([self.batch(rank, step) for rank in ranks])
+        indices = np.concatenate([self.batch(rank, number) for rank in ranks])
         inputs, labels = self._training.take(torch.from_numpy(indices).to(self.device))
         replica = self._replica_of_thread() if replica is None else replica
         write, finite = replica.passes(parameters.values, inputs, labels, len(ranks))
@@ -240,7 +264,7 @@ class DataParallelTask:
             row = passing_row(parameters.values)
             write(worker, row)
             if not finite:
-                self._check_finite(row, rank, step)
+                self._check_finite(row, rank, number // self._accumulate)
             yield Dense(row)
 
     def gradual(self, written: Callable[[Vector, int], None], parameters: Vector, rank: int, step: int) -> Dense:
@@ -249,9 +273,22 @@ class DataParallelTask:
         The check for NaN and infinity follows at the end.
         """
         assert isinstance(parameters, Dense)
-        inputs, labels = self.samples(rank, step)
+        *earlier, last = self._numbers(step)
+        total = None
+        for number in earlier:
+            row = next(self._in_one_pass(parameters, [rank], number)).values
+            total = row if total is None else total.add_(row)
+        inputs, labels = self.samples(rank, last)
         gradient = Dense(torch.empty_like(parameters.values))
-        note = partial(written, gradient)
+        sizes = [size for _, size in self.tensors]
+        pieces = gradient.values.split_with_sizes(sizes)
+        before = None if total is None else total.split_with_sizes(sizes)
+
+        def note(tensor: int) -> None:
+            if before is not None:
+                pieces[tensor].add_(before[tensor]).div_(self._accumulate)
+            written(gradient, tensor)
+
         self._replica_of_thread().gradual(parameters.values, inputs, labels, gradient.values, note)
         self._check_finite(gradient.values, rank, step)
         return gradient
@@ -269,13 +306,33 @@ class DataParallelTask:
         if len(ranks) == 1 or not self._replica_of_thread().shares_passes:
             return False
         if len(ranks) not in self.shares:
-            both = zip(self._in_turn(parameters, ranks, step), self._in_one_pass(parameters, ranks, step), strict=True)
+            both = zip(self._in_turn(parameters, ranks, step), self._accumulated(parameters, ranks, step), strict=True)
             self.shares[len(ranks)] = all(torch.equal(one.values, other.values) for one, other in both)
         return self.shares[len(ranks)]
 
     def loss(self, parameters: Dense) -> float:
         """Return the mean training loss in nats, over all training data or over a fixed set of `loss_samples`."""
         return self._evaluate(parameters, self._training, self._judged()).loss
+
+    def batch_loss(self, parameters: Dense, rank: int, step: int) -> float:
+        """Return the mean loss in nats of a worker's mini-batches of a step: that of :meth:`gradient`."""
+        replica = self._replica_of_thread()
+        replica.hold(parameters.values)
+        with torch.no_grad():
+            losses = [float(replica.loss(*self.samples(rank, number))) for number in self._numbers(step)]
+        return sum(losses) / len(losses)
+
+    def sampled_loss(self, parameters: Dense, samples: int) -> float:
+        """Return the mean loss in nats of a fixed set of at most `samples` training samples, the same in every call.
+
+        Unlike :meth:`loss`, it takes one forward pass only: batch norm uses the statistics of each chunk of samples.
+        """
+        replica, chunk = self._replica_of_thread(), self.workload.chunk
+        numbers = np.sort(self._fixed[: max(1, samples // chunk) * chunk if samples > chunk else samples])
+        replica.hold(parameters.values)
+        with torch.no_grad():
+            chunks = self._chunks(self._training, numbers)
+            return sum(float(replica.loss(inputs, labels)) * len(labels) for inputs, labels in chunks) / len(numbers)
 
     def gradient_norm_sq(self, parameters: Dense) -> float:
         """Return ‖∇f‖² of the training loss f that :meth:`loss` returns.
@@ -314,9 +371,9 @@ class DataParallelTask:
             for start in {0, (len(numbers) - 1) // chunk * chunk}:
                 self._evaluate(self._initial, samples, numbers[start : start + chunk])
 
-    def samples(self, rank: int, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the inputs and labels of a mini-batch as new tensors."""
-        return self._training.take(torch.from_numpy(self.batch(rank, step)).to(self.device))
+    def samples(self, rank: int, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the inputs and labels of a worker's mini-batch as new tensors."""
+        return self._training.take(torch.from_numpy(self.batch(rank, number)).to(self.device))
 
     def _evaluate(self, parameters: Dense, samples: Samples, numbers: np.ndarray) -> Evaluation:
         replica = self._replica_of_thread()

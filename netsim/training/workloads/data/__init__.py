@@ -52,6 +52,8 @@ DATA = {
     "python-docs": DataSet(SampleShape(TOKENS, (64,), 97), "netsim.training.workloads.data.text:load_python_docs"),
 }
 
+BUNDLED = ("digits", "python-docs", "synthetic")
+"""Data that are in no folder: they come with Python's packages, or are generated."""
 SYNTHETIC_LOADER = "netsim.training.workloads.data.synthetic:load"
 """Generates synthetic data in the shape that a model requires."""
 

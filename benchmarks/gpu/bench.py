@@ -1,0 +1,365 @@
+"""What netsim's path on a GPU costs, over floors (the work that nothing can do without) and anchors (other programs).
+
+    python benchmarks/gpu/bench.py --device cuda:0 --seconds 150     # one JSON line a measurement, then the goals
+    python benchmarks/gpu/bench.py --device cpu --small              # does it run at all
+
+Seconds are medians of calls between two synchronisations, after a warm-up. The goals (GOALS) are ratios, for 64 workers
+with mini-batches of 16; docs/gpu.md explains them. Parts, by name with --only: ceilings, gradients, selection, merging,
+charges, readiness, rounds. A part that fails is noted, and the others go on. No setting of the card is changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from algorithms.compression import accumulate_and_select, accumulate_and_select_rows, merge, restore
+from algorithms.selection import Selector, entries
+from netsim._util.device import exact_arithmetic, gpu_facts, is_gpu
+from netsim.comm.payload import Dense, Sparse
+from netsim.comm.worker import Compute
+from netsim.experiment.configuration import Experiment
+from netsim.simulator.session import load_task, open_session
+from netsim.training.costs import MeasuredCosts
+from netsim.training.sgd import Scaled
+from netsim.training.workloads.replica import Replica
+
+BATCH = 16
+DENSITY = 1e-3
+MODELS = ("fc-mnist", "resnet20", "resnet18")
+
+
+class Goal(NamedTuple):
+    """A ratio of two measurements of a model, and the bounds between which it should be."""
+
+    what: str
+    model: str
+    over: tuple[str, str]
+    most: float
+    least: float = 0.0
+
+
+GOALS = (
+    *(
+        Goal("gradients of P, bits as alone, over a plain loop", model, ("P gradients", "plain loop"), most)
+        for model, most in (("fc-mnist", 0.2), ("resnet20", 0.2), ("resnet18", 0.5))
+    ),
+    *(
+        Goal("accumulate and select, over add_ of the same rows", model, ("select P rows", "add_ of P rows"), 4.0)
+        for model in MODELS
+    ),
+    *(
+        Goal("the same in Triton, over add_", model, ("select P rows in Triton", "add_ of P rows"), 1.5)
+        for model in MODELS
+    ),
+    Goal("accumulate and select, over GRACE's step × P", "resnet20", ("select P rows", "GRACE P steps"), 0.02),
+    Goal("accumulate and select, over GRACE's step × P", "resnet18", ("select P rows", "GRACE P steps"), 0.1),
+    Goal("a round of gTop-k, over a plain loop of gradients", "resnet20", ("gtopk round", "plain loop"), 0.35),
+    Goal("a round of gTop-k, over a plain loop of gradients", "resnet18", ("gtopk round", "plain loop"), 0.7),
+    Goal("peak memory of a round, over P·d·4 bytes", "resnet18", ("gtopk peak bytes", "P·d·4 bytes"), 1.2),
+    *(
+        Goal("MEASURED charge of a selection, over one timed by hand", model, ("charge", "charge by hand"), 1.1, 0.9)
+        for model in MODELS
+    ),
+)
+
+
+class Bench:
+    """The measurements of a device."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.device: str = options.device
+        self.small: bool = options.small
+        self.workers = 4 if self.small else 64
+        self.models = ("fc-mnist",) if self.small else MODELS
+        self._ends = time.monotonic() + options.seconds
+        self.found: dict[tuple[str, str], float] = {}
+
+    def left(self) -> float:
+        """Return the seconds that are left."""
+        return self._ends - time.monotonic()
+
+    def note(self, what: str, model: str, value: float, **more: Any) -> None:
+        """Print a measurement, and keep it for the goals."""
+        self.found[what, model] = value
+        print(json.dumps({"what": what, "model": model, "value": value, "workers": self.workers, **more}), flush=True)
+
+    def seconds(self, call: Callable[[], Any], repeats: int = 9) -> float:
+        """Return the median seconds of a call and of what it had the GPU do."""
+        repeats, warm = (1, 1) if self.small else (repeats, 2)
+        samples = []
+        for _ in range(warm + repeats):
+            self.wait()
+            started = time.perf_counter()
+            call()
+            self.wait()
+            samples.append(time.perf_counter() - started)
+        return statistics.median(samples[warm:])
+
+    def wait(self) -> None:
+        """Wait until the GPU has done everything."""
+        if is_gpu(self.device):
+            torch.cuda.synchronize(self.device)
+
+    def task(self, model: str, workers: int | None = None) -> Any:
+        """Return a task on synthetic data."""
+        given = Experiment.of(workers=workers or self.workers, workload=model, batch_size=BATCH, data="synthetic")
+        return load_task(given, self.device)[0]
+
+    def rows(self, elements: int) -> torch.Tensor:
+        """Return vectors like gradients (P, d): most elements small, a few large."""
+        return torch.randn(self.workers, elements, device=self.device).pow_(3)
+
+
+def ceilings(bench: Bench) -> None:
+    """Measure bytes and operations a second, and what a launch and a wait take."""
+    n = 2**20 if bench.small else 2**28
+    one, other = torch.randn(n, device=bench.device), torch.empty(n, device=bench.device)
+    bench.note("bytes/s of a copy", "", 8 * n / bench.seconds(lambda: other.copy_(one)))
+    bench.note("bytes/s of add_", "", 12 * n / bench.seconds(lambda: other.add_(one)))
+    side = 256 if bench.small else 8192
+    left, right = torch.randn(2, side, side, device=bench.device)
+    bench.note("operations/s of a product in fp32", "", 2 * side**3 / bench.seconds(lambda: left @ right))
+    number = torch.zeros(1, device=bench.device)
+    bench.note("s of a launch", "", bench.seconds(lambda: [number.add_(1) for _ in range(200)]) / 200)
+    bench.note("s of a launch and a wait", "", bench.seconds(lambda: [float(number.add_(1)) for _ in range(100)]) / 100)
+
+
+def gradients(bench: Bench, model: str) -> None:
+    """Measure the gradients of P workers, as netsim computes them, as a plain loop does, and by CUDA graphs."""
+    task = bench.task(model)
+    parameters, ranks = task.initial_parameters(), range(bench.workers)
+    calls = [(parameters, rank, 0) for rank in ranks]
+    bench.note("P gradients", model, bench.seconds(lambda: sum(1 for _ in task.gradients(calls)), 5))
+    replica = Replica(task.workload.model, bench.device)
+    replica.hold(parameters.values)
+    batches = [task.samples(rank, 0) for rank in ranks]
+
+    def loop(batches: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        for inputs, labels in batches:
+            replica.model.zero_grad(set_to_none=True)
+            nn.functional.cross_entropy(replica.model(inputs), labels).backward()
+
+    bench.note("plain loop", model, bench.seconds(lambda: loop(batches), 5))
+    together = [tuple(torch.cat(parts) for parts in zip(*batches, strict=True))]
+    bench.note("one batch of all samples", model, bench.seconds(lambda: loop(together), 5))  # type: ignore[arg-type]
+    replica.model.zero_grad(set_to_none=True)
+    if is_gpu(bench.device):
+        graphs(bench, model, task)
+
+
+def graphs(bench: Bench, model: str, task: Any) -> None:
+    """Measure a CUDA graph of one worker's gradient, replayed for all on four streams; compare its bits."""
+    flat, workers = task.initial_parameters().values, bench.workers
+    indices = [torch.from_numpy(task.batch(rank, 0)).to(bench.device) for rank in range(workers)]
+    rows = torch.empty(workers, len(flat), device=bench.device)
+    made = []
+    for _ in range(4):
+        replica, batch, row = Replica(task.workload.model, bench.device), indices[0].clone(), torch.empty_like(flat)
+        stream, graph = torch.cuda.Stream(bench.device), torch.cuda.CUDAGraph()
+
+        def work(replica: Any = replica, batch: torch.Tensor = batch, row: torch.Tensor = row) -> None:
+            replica.hold(flat)
+            inputs, labels = task._training.take(batch)
+            loss = nn.functional.cross_entropy(replica.model(inputs), labels)
+            torch.cat([each.reshape(-1) for each in torch.autograd.grad(loss, replica._parameters)], out=row)
+
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                work()
+        bench.wait()
+        with torch.cuda.graph(graph, stream=stream):
+            work()
+        made.append((graph, batch, row, stream))
+
+    def replay() -> None:
+        for rank in range(workers):
+            graph, batch, row, stream = made[rank % len(made)]
+            with torch.cuda.stream(stream):
+                batch.copy_(indices[rank], non_blocking=True)
+                graph.replay()
+                rows[rank].copy_(row, non_blocking=True)
+
+    bench.note("P gradients by CUDA graphs", model, bench.seconds(replay, 5))
+    few = range(min(workers, 16))
+    equal = sum(torch.equal(rows[rank], task.gradient(task.initial_parameters(), rank, 0).values) for rank in few)
+    bench.note("share of graphs' gradients with netsim's bits", model, equal / len(few))
+
+
+def selection(bench: Bench, model: str) -> None:
+    """Measure accumulation and exact selection of P rows, over one add_ of them and over GRACE's top-k."""
+    task = bench.task(model, 2)
+    d, k = task.elements, entries(DENSITY, task.elements)
+    residuals, vectors = bench.rows(d), bench.rows(d)
+    bench.note("add_ of P rows", model, bench.seconds(lambda: residuals.add_(vectors, alpha=1e-9)))
+    bench.note("torch.topk of P rows", model, bench.seconds(lambda: residuals.abs().topk(k, dim=1)))
+    selector = Selector(k)
+    addends = [Scaled(Dense(row), 1e-9) for row in vectors]
+    held = [Dense(row) for row in residuals]
+
+    def select() -> None:
+        calls = [(*pair, selector) for pair in zip(held, addends, strict=True)]
+        held[:] = [each.rest for each in accumulate_and_select_rows(calls)]  # type: ignore[misc]
+
+    bench.note("select P rows", model, bench.seconds(select))
+    sizes = [size for _, size in task.tensors]
+    bench.note("GRACE P steps", model, bench.workers * bench.seconds(grace_step(vectors[0], sizes)))
+    if is_gpu(bench.device):
+        fused(bench, model, residuals, vectors, k)
+
+
+def grace_step(vector: torch.Tensor, sizes: list[int]) -> Callable[[], None]:
+    """Return a step of one worker as GRACE's topk with residual memory makes it, tensor by tensor (Xu et al., 2021)."""
+    tensors = vector.split(sizes)
+    residuals = [torch.zeros_like(tensor) for tensor in tensors]
+
+    def step() -> None:
+        for index, tensor in enumerate(tensors):
+            total = residuals[index] + tensor
+            _, largest = torch.topk(total.abs(), max(1, int(total.numel() * DENSITY)), sorted=False)
+            sent = torch.zeros_like(total).scatter_(0, largest, torch.gather(total, 0, largest))
+            residuals[index] = total - sent
+
+    return step
+
+
+def fused(bench: Bench, model: str, residuals: torch.Tensor, vectors: torch.Tensor, k: int) -> None:
+    """Measure the prototype in Triton, after a comparison of its result with netsim's."""
+    from fused_select import accumulate_select, padded  # beside this file
+
+    rows, addends = padded(residuals), padded(vectors)
+    pairs = zip(residuals.clone(), vectors, strict=True)
+    expected = [accumulate_and_select(Dense(one), Scaled(Dense(other), 0.1), Selector(k)) for one, other in pairs]
+    positions, _ = accumulate_select(rows, addends, 0.1, k)
+    right = [
+        torch.equal(found.cpu().int(), one.local.indices) and torch.equal(rest, one.rest.values)  # type: ignore[union-attr]
+        for found, rest, one in zip(positions, rows, expected, strict=True)
+    ]
+    bench.note("share of Triton's rows with netsim's bits", model, sum(right) / len(right))
+    bench.note("select P rows in Triton", model, bench.seconds(lambda: accumulate_select(rows, addends, 1e-9, k)))
+
+
+def merging(bench: Bench, model: str) -> None:
+    """Measure a merge of two sparse vectors in main memory, and a residual's restoration on the device."""
+    d = bench.task(model, 2).elements
+    random, k = np.random.default_rng(0), entries(DENSITY, d)
+    left, right = (
+        Sparse(
+            torch.from_numpy(np.sort(random.choice(d, k, replace=False)).astype(np.int32)),
+            torch.from_numpy(random.standard_normal(k, np.float32)),
+            d,
+        )
+        for _ in range(2)
+    )
+    bench.note("merge", model, bench.seconds(lambda: merge(left, right, Selector(k))))
+    residual, dropped = Dense(torch.zeros(d, device=bench.device)), merge(left, right, Selector(k)).dropped
+    assert isinstance(dropped, Sparse)
+    bench.note("restore", model, bench.seconds(lambda: restore(residual, dropped)))
+
+
+def charges(bench: Bench, model: str) -> None:
+    """Compare the charge that netsim measures for a worker's selection with one timed by hand on fresh vectors."""
+    d = bench.task(model, 2).elements
+    selector = Selector(entries(DENSITY, d))
+    vectors = bench.rows(d)[:2]
+
+    def request() -> Compute[Any]:
+        one, other = vectors.clone()
+        return Compute("select", accumulate_and_select, (Dense(one), Scaled(Dense(other), 0.1), selector))
+
+    charge = MeasuredCosts({}, bench.device).picoseconds(request(), lambda: None) / 1e12
+    samples = []
+    for _ in range(3 if bench.small else 15):
+        fresh = request()
+        bench.wait()
+        started = time.perf_counter()
+        fresh.function(*fresh.args)
+        bench.wait()
+        samples.append(time.perf_counter() - started)
+    bench.note("charge", model, charge)
+    bench.note("charge by hand", model, statistics.median(samples[1:]))
+
+
+def readiness(bench: Bench, model: str) -> None:
+    """Measure after which share of a gradient's time the last layer's tensor is complete, and the first layer's."""
+    task = bench.task(model, 2)
+    parameters = task.initial_parameters()
+    shares = MeasuredCosts({}, bench.device).ready(lambda written: task.gradual(written, parameters, 0, 0))
+    bench.note("ready, last tensor", model, shares[-1])
+    bench.note("ready, first tensor", model, shares[0])
+
+
+def rounds(bench: Bench, model: str) -> None:
+    """Measure a whole simulated round of gTop-k, and the peak of the GPU's memory."""
+    given = Experiment.of(
+        algorithm="gtopk", workload=model, data="synthetic", workers=bench.workers, rounds=3, batch_size=BATCH,
+        density=DENSITY, device=bench.device, compute_time="1ms", select_time="0s", merge_time="0s",
+    )  # fmt: skip
+    with open_session(given) as session:
+        before = torch.cuda.memory_allocated() if is_gpu(bench.device) else 0
+        if is_gpu(bench.device):
+            torch.cuda.reset_peak_memory_stats()
+        stamps: list[float] = []
+        session.simulate("gtopk", lambda *_: stamps.append(time.perf_counter()))
+        bench.note("gtopk round", model, (stamps[-1] - stamps[0]) / (len(stamps) - 1))
+        if is_gpu(bench.device):
+            bench.note("P·d·4 bytes", model, 4.0 * bench.workers * session.elements)
+            bench.note("gtopk peak bytes", model, float(torch.cuda.max_memory_allocated() - before))
+
+
+PER_MODEL = (gradients, selection, merging, charges, readiness, rounds)
+
+
+def judged(bench: Bench) -> list[str]:
+    """Return the table of goals, with what was measured."""
+    lines = ["| goal | model | at most | measured | met |", "|---|---|---|---|---|"]
+    for what, model, over, most, least in GOALS:
+        parts = [bench.found.get((name, model)) for name in over]
+        if None in parts or not parts[1]:
+            lines.append(f"| {what} | {model} | {most:g} | not measured | |")
+            continue
+        ratio = parts[0] / parts[1]  # type: ignore[operator]
+        lines.append(f"| {what} | {model} | {most:g} | {ratio:.3g} | {'yes' if least <= ratio <= most else 'no'} |")
+    return lines
+
+
+def main() -> None:
+    """Measure what was asked for, and print the goals."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda:0")
+    parser.add_argument("--seconds", type=float, default=150.0, help="parts that would begin later are left out")
+    parser.add_argument("--small", action="store_true", help="4 workers and one model, to try the script itself")
+    parser.add_argument("--only", default="", help="names of parts, with commas")
+    options = parser.parse_args()
+    bench, only = Bench(options), options.only.split(",") if options.only else []
+    torch.set_num_threads(1)
+    print(json.dumps({"environment": {"torch": torch.__version__, "device": bench.device, **gpu_facts(bench.device)}}))
+    with exact_arithmetic(bench.device):
+        for model in ("", *bench.models):
+            for part in PER_MODEL if model else (ceilings,):
+                if only and part.__name__ not in only:
+                    continue
+                if bench.left() < 0:
+                    print(json.dumps({"what": part.__name__, "model": model, "left out": "no time left"}), flush=True)
+                    continue
+                try:
+                    part(bench, model) if model else part(bench)  # type: ignore[call-arg, arg-type]
+                except Exception as error:  # what a GPU does not do is part of the result
+                    print(json.dumps({"what": part.__name__, "model": model, "failed": repr(error)[:300]}), flush=True)
+                    traceback.print_exc(file=sys.stderr)
+    whole = is_gpu(bench.device) and not bench.small
+    print("\n".join(judged(bench) if whole else ["The goals are for a GPU and 64 workers."]))
+
+
+if __name__ == "__main__":
+    main()
