@@ -32,7 +32,12 @@ COMPUTE_S, LATENCY_S = 5e-3, 50e-6
 
 
 def small(*methods: str, **changed: Any) -> MethodsSettings:
-    values: dict[str, Any] = {"trainings": ("fc-mnist:8:1:5ms",), "data": "digits", "splits": ("iid",), "exchanges": 4}
+    values: dict[str, Any] = {
+        "trainings": ("fc-mnist:8:1:5ms:0.2",),
+        "data": "digits",
+        "splits": ("iid",),
+        "exchanges": 4,
+    }
     return MethodsSettings(methods=methods, **(values | changed))
 
 
@@ -101,7 +106,7 @@ def test_the_seconds_on_each_network_are_those_of_a_simulation_there(method: str
 
 
 def test_a_training_that_diverges_has_no_results() -> None:
-    settings = small("dense", lr=1e30)
+    settings = small("dense", trainings=("fc-mnist:8:1:5ms:1e30",))
     (point,) = points(settings)
     outcome = measure(point)
     assert outcome.keys() == {"title", "diverged"}
@@ -116,7 +121,7 @@ def made_up(accuracies: dict[tuple[str, str], list[float]], sent: dict[str, floa
     A run takes a second, and at 100 Mbit/s a second more for each megabyte.
     """
     settings = small(
-        *sent, trainings=("fc-mnist:8:2:5ms",), splits=("iid", "by-class"), bandwidths=("100Mbps", "1Gbps")
+        *sent, trainings=("fc-mnist:8:2:5ms:0.2",), splits=("iid", "by-class"), bandwidths=("100Mbps", "1Gbps")
     )
     findings = []
     for point in points(settings):
@@ -182,7 +187,7 @@ def test_a_claim_is_undecided_within_the_half_ranges_over_seeds(gtopk: list[floa
 
 
 def test_a_quick_run_tests_no_claims() -> None:
-    settings = small("dense", "signsgd", trainings=("fc-mnist:2:1:5ms",), claims=STUDY.quick["claims"])
+    settings = small("dense", "signsgd", trainings=("fc-mnist:2:1:5ms:0.2",), claims=STUDY.quick["claims"])
     outcomes: list[dict[str, Any]] = [
         {"title": name, "sent": 1.0, "received": 1.0, "uploads": 16, "accuracy": accuracy}
         | {"seconds": dict.fromkeys(settings.bandwidths, 1.0)}
@@ -211,7 +216,7 @@ def test_the_picture_names_the_points_that_no_other_beats() -> None:
     assert [svg.count(f">{name}<") for name in "abc"] == [3, 1, 2]  # once in the legend, once for each panel's best
 
 
-@pytest.mark.parametrize("text", ["fc-mnist", "fc-mnist:x:1:5ms", "fc-mnist:10:0:5ms", "fc-mnist:10:1"])
+@pytest.mark.parametrize("text", ["fc-mnist", "fc-mnist:x:1:5ms", "fc-mnist:10:0:5ms:0.2", "fc-mnist:10:1"])
 def test_a_training_that_cannot_be_read_is_refused_in_a_sentence(text: str) -> None:
     with pytest.raises(UsageError, match="must be WORKLOAD:ROUNDS:SEEDS:TIME"):
         plan_of(text)
