@@ -1,8 +1,9 @@
 """A CPU that passes for a GPU, for tests of the path of ``--device cuda`` on machines without one.
 
-A :class:`FakeCuda` tensor says that it is on ``cuda:0``, and holds its data in main memory. Like a tensor on a GPU it
-refuses ``numpy()``, ``data_ptr()`` and to be mixed with tensors of another device. Operators on it count the kernels
-that a GPU would launch, the times that the CPU would wait for the GPU, and the copies that wait for nothing.
+A :class:`FakeCuda` tensor says that it is on ``cuda:0``, or on another GPU, and holds its data in main memory. Like a
+tensor on a GPU it refuses ``numpy()``, ``data_ptr()`` and to be mixed with tensors of another device. Operators on it
+count the kernels that a GPU would launch, the times that the CPU would wait for the GPU, and the copies that wait for
+nothing.
 
 The number of kernels of an operator is that of PyTorch's CUDA sources where it is not one, and rough. It serves to
 compare two ways of a computation, and to notice a way that becomes longer. Nothing here tells time.
@@ -15,8 +16,10 @@ from __future__ import annotations
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NoReturn
 from unittest import mock
 
@@ -31,6 +34,7 @@ from netsim.comm.payload import Dense
 from netsim.comm.worker import Worker
 from netsim.simulator.lock_step import LockStep
 from netsim.training.costs import AssumedCosts
+from netsim.training.workloads import several_gpus
 
 CUDA = torch.device("cuda:0")
 LAUNCHES = {"sort": 6, "topk": 4, "nonzero": 3, "isin": 4, "convolution_backward": 2, "equal": 2}
@@ -83,13 +87,14 @@ class Counts:
 
 
 class FakeCuda(torch.Tensor):
-    """A tensor that says it is on ``cuda:0``; `held` has its data in main memory."""
+    """A tensor that says it is on a GPU; `held` has its data in main memory."""
 
     held: torch.Tensor
+    gpu: torch.device
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @staticmethod
-    def __new__(cls, held: torch.Tensor) -> FakeCuda:
+    def __new__(cls, held: torch.Tensor, gpu: torch.device = CUDA) -> FakeCuda:
         made: FakeCuda = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
             cls,
             held.size(),
@@ -98,22 +103,23 @@ class FakeCuda(torch.Tensor):
             dtype=held.dtype,
             device="meta",
         )
-        made.held = held
+        made.held, made.gpu = held, gpu
         _gpu.allocated(made)
         return made
 
-    device = property(lambda self: CUDA)  # type: ignore[assignment]
+    device = property(lambda self: self.gpu)  # type: ignore[assignment]
     is_cuda = property(lambda self: True)  # type: ignore[assignment]
     is_meta = property(lambda self: False)  # type: ignore[assignment]
 
     @property
     def data(self) -> torch.Tensor:  # type: ignore[override]
         """The tensor without its history, and with a version count of its own."""
-        return FakeCuda(self.held.data)
+        return FakeCuda(self.held.data, self.gpu)
 
     @data.setter
     def data(self, other: torch.Tensor) -> None:
         assert isinstance(other, FakeCuda), "data of another device"
+        assert other.gpu == self.gpu, "data of another GPU"
         self.held = other.held
 
     def numpy(self, *_: Any, **__: Any) -> NoReturn:
@@ -138,11 +144,11 @@ class FakeCuda(torch.Tensor):
     def new_tensor(self, data: Any, **options: Any) -> torch.Tensor:
         """Return a tensor of the data on the GPU, after a copy that waits."""
         _gpu.counts.waited("copy to the GPU")
-        return FakeCuda(torch.tensor(data, dtype=options.get("dtype", self.held.dtype)))
+        return FakeCuda(torch.tensor(data, dtype=options.get("dtype", self.held.dtype)), self.gpu)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         if not isinstance(value, torch.Tensor):
-            value = FakeCuda(torch.tensor(value, dtype=self.dtype))
+            value = FakeCuda(torch.tensor(value, dtype=self.dtype), self.gpu)
         torch.Tensor.__setitem__(self, key, value)
 
     def __repr__(self, **_: Any) -> str:  # type: ignore[override]
@@ -228,6 +234,7 @@ class _Gpu:
         name = func._schema.name.split("::")[1]
         to = kwargs.get("device")
         to_gpu = to is not None and torch.device(to).type == "cuda"
+        gpu = _device(to) if to_gpu else on_gpu[0].gpu if on_gpu else CUDA
         pin = kwargs.pop("pin_memory", None)
         if not on_gpu and not to_gpu:
             made = func(*args, **kwargs)
@@ -250,7 +257,7 @@ class _Gpu:
                 return leaf
             if func._schema.is_mutable and id(leaf) in given:  # in place, and out=, return what they were given
                 return given[id(leaf)]
-            return FakeCuda(leaf)
+            return FakeCuda(leaf, gpu)
 
         return tree_map(wrapped, made)
 
@@ -261,6 +268,8 @@ class _Gpu:
             raise RuntimeError(f"a meta tensor in {func}")
         if not on_gpu or name in ("copy_", "_to_copy", "set_"):
             return
+        if len({tensor.gpu for tensor in on_gpu if tensor.dim() > 0}) > 1:
+            raise RuntimeError(f"expected all tensors on one GPU in {func}")
         elsewhere = [tensor for tensor in plain if tensor.dim() > 0]
         indices = name.startswith("index") and not any(tensor.is_floating_point() for tensor in elsewhere)
         if elsewhere and not (indices and name not in ("index_add_", "index_fill_", "index_select", "index_copy_")):
@@ -301,6 +310,12 @@ def _plain(leaf: Any) -> Any:
     return leaf.held if isinstance(leaf, FakeCuda) else leaf
 
 
+def _device(name: Any) -> torch.device:
+    """Return a GPU by its name; "cuda" is the first one."""
+    device = torch.device(name)
+    return CUDA if device.index is None else device
+
+
 def _is_mask(leaf: Any) -> bool:
     return isinstance(leaf, torch.Tensor) and leaf.dtype in (torch.bool, torch.uint8)
 
@@ -313,11 +328,17 @@ class _Mode(TorchDispatchMode):
         return _gpu.run(func, args, dict(kwargs or {}))
 
 
+def _seen() -> None:
+    """Let operators of this thread be seen until it ends."""
+    _Mode().__enter__()
+
+
 @contextmanager
 def fake_gpu(number: int = 1) -> Iterator[Counts]:
     """Let torch see `number` GPUs within this block, and yield the counts of what it has them do.
 
-    Operators are seen in the thread of the block alone, and in others for tensors that are on the GPU.
+    Operators are seen in the thread of the block and in those that launch for one of several GPUs; in other threads,
+    for tensors that are on the GPU.
     """
     _gpu.__init__()  # type: ignore[misc]
     tensor, of_tensors = torch.tensor, torch.where
@@ -327,11 +348,11 @@ def fake_gpu(number: int = 1) -> Iterator[Counts]:
         if device is None or torch.device(device).type != "cuda":
             return made
         _gpu.counts.waited("copy to the GPU")
-        return FakeCuda(made)
+        return FakeCuda(made, _device(device))
 
     def where(condition: torch.Tensor, one: torch.Tensor, other: Any) -> torch.Tensor:
         if isinstance(one, FakeCuda) and not isinstance(other, torch.Tensor):  # torch would put the number on "meta"
-            other = FakeCuda(tensor(other, dtype=one.dtype))
+            other = FakeCuda(tensor(other, dtype=one.dtype), one.gpu)
         return of_tensors(condition, one, other)
 
     def synchronize(*_: Any) -> None:
@@ -354,6 +375,7 @@ def fake_gpu(number: int = 1) -> Iterator[Counts]:
     with (
         mock.patch.multiple(torch.cuda, **replaced),
         mock.patch.multiple(torch, tensor=on_device, where=where),
+        mock.patch.object(several_gpus, "ThreadPoolExecutor", partial(ThreadPoolExecutor, initializer=_seen)),
         _Mode(),
     ):
         yield _gpu.counts

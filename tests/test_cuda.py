@@ -137,6 +137,20 @@ def test_the_same_gpu_gives_the_same_parameters_twice(options: dict[str, Any]) -
     assert len(hashes) == 1
 
 
+@pytest.mark.skipif(GPUS < 2, reason=f"needs several GPUs, and {GPUS} are here")
+@pytest.mark.parametrize(
+    "options", [{"workload": "digits-mlp"}, {"workload": "resnet20", "data": "synthetic"}], ids=str
+)
+def test_several_gpus_give_the_bits_of_one(options: dict[str, Any]) -> None:
+    one, several = (
+        netsim.simulate(workers=2 * GPUS, algorithm="dense,gtopk", rounds=2, device=device, **options)
+        for device in ("cuda:0", "cuda")
+    )
+    if "gradient_devices" not in several.environment:
+        pytest.skip("the GPUs are of different models")
+    assert [each.parameters_sha256 for each in one.results] == [each.parameters_sha256 for each in several.results]
+
+
 @needs_gpu
 def test_a_resumed_run_ends_with_the_same_parameters(tmp_path: Path) -> None:
     options: dict[str, Any] = {"workers": 2, "algorithm": "sasg", "rounds": 4, "device": "cuda"}

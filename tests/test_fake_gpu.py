@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import functools
 import json
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -16,13 +19,15 @@ import netsim
 from algorithms import BUILT_IN
 from algorithms.compression import accumulate_and_select, accumulate_and_select_rows
 from algorithms.selection import Selector
-from netsim._util.device import resolve_device
+from netsim._util.device import gpus_beside, resolve_device
+from netsim._util.errors import NonFiniteGradientError
 from netsim.comm.payload import Dense
 from netsim.experiment.configuration import Experiment
 from netsim.simulator.session import Session
 from netsim.training.costs import MeasuredCosts
 from netsim.training.sgd import Scaled
 from netsim.training.workloads.fully_connected import FullyConnected
+from netsim.training.workloads.several_gpus import SeveralGpus
 from netsim.training.workloads.workload import DataParallelTask
 from tests.fake_gpu import counts_of_an_exchange, fake_gpu
 
@@ -42,14 +47,17 @@ def workload() -> netsim.Workload:
     return netsim.Workload(model=model, data=TensorDataset(inputs, labels), initial=initial)
 
 
+gradient = DataParallelTask.gradient  # before it is replaced
 USUAL: dict[str, Any] = {"workers": 3, "rounds": 3, "density": 0.01, "batch_size": 4}
 USUAL |= {"compute_time": "1ms", "select_time": "1ms", "merge_time": "1ms"}
 
 
-def hashes(device: str, **options: Any) -> dict[str, str | None]:
+def hashes(device: str, beside: Sequence[str] = (), **options: Any) -> dict[str, str | None]:
     """Return the SHA-256 of the parameters after a short run, by algorithm."""
     experiment = Experiment.of(**(USUAL | options), device=device)
-    task = DataParallelTask(workload(), 3, 4, 0, resolve_device(device), accumulate=experiment.accumulate)
+    given: dict[str, Any] = {"workload": workload(), "workers": 3, "batch_size": 4, "seed": 0}
+    given |= {"device": resolve_device(device), "accumulate": experiment.accumulate}
+    task = SeveralGpus(beside, **given) if beside else DataParallelTask(**given)
     tensors = tuple(size for _, size in task.tensors)
     session = Session(experiment, task, tensors, MeasuredCosts(experiment.assumed_costs(), task.device), task.device)
     return {name: session.simulate(name).parameters_sha256 for name in experiment.algorithms}
@@ -83,6 +91,47 @@ def test_a_run_on_the_gpu_has_the_bits_of_one_on_the_cpu(options: dict[str, Any]
     on_cpu = hashes("cpu", **options)
     with fake_gpu():
         assert hashes("cuda", **options) == on_cpu
+
+
+@pytest.mark.parametrize(
+    ("gpus", "options"),
+    [
+        (2, {"algorithm": "dense,gtopk", "rounds": 2}),
+        pytest.param(4, {"algorithm": "dense,gtopk,sasg"}, marks=pytest.mark.slow),
+        pytest.param(2, {"algorithm": "gtopk", "accumulate": 2, "batch_size": 2}, marks=pytest.mark.slow),
+        pytest.param(2, {"algorithm": "dense,gtopk", "engine": "event"}, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_several_gpus_compute_the_bits_of_one(gpus: int, options: dict[str, Any]) -> None:
+    """With four GPUs, one has no worker."""
+    on_cpu = hashes("cpu", **options)
+    with fake_gpu(gpus):
+        assert hashes("cuda", gpus_beside("cuda:0", "cuda"), **options) == on_cpu
+
+
+def test_workers_are_spread_over_all_gpus_and_results_stay_on_the_first() -> None:
+    with fake_gpu(3), mock.patch.object(DataParallelTask, "gradient", autospec=True, side_effect=gradient) as computed:
+        report = netsim.simulate(
+            **USUAL | {"workers": 6, "rounds": 2, "workload": workload()}, algorithm="dense", device="cuda"
+        )
+        assert report.environment["gradient_devices"] == ["cuda:0", "cuda:1", "cuda:2"]
+        assert "on cuda:0, cuda:1, cuda:2" in str(report)
+    devices = Counter(call.args[0].device for call in computed.call_args_list)
+    assert devices == {"cuda:0": 4, "cuda:1": 4, "cuda:2": 4}
+
+
+def test_a_gpu_of_another_model_does_not_compute() -> None:
+    """It may give other bits."""
+    models = {"cuda:0": "A", "cuda:1": "B", "cuda:2": "A"}
+    with fake_gpu(3), mock.patch("torch.cuda.get_device_name", models.__getitem__):
+        assert gpus_beside("cuda:0", "cuda") == gpus_beside("cuda:0", "auto") == ["cuda:2"]
+        assert gpus_beside("cuda:0", "cuda:0") == gpus_beside("cpu", "auto") == []
+
+
+def test_several_gpus_name_the_worker_whose_gradient_is_not_finite() -> None:
+    with fake_gpu(2), pytest.raises(NonFiniteGradientError, match="step"):
+        hashes("cuda", ["cuda:1"], algorithm="dense", lr=1e30)
 
 
 @pytest.mark.slow

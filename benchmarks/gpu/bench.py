@@ -16,7 +16,7 @@ import statistics
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +25,7 @@ from torch import nn
 
 from algorithms.compression import accumulate_and_select, accumulate_and_select_rows, merge, restore
 from algorithms.selection import Selector, entries
-from netsim._util.device import exact_arithmetic, gpu_facts, is_gpu
+from netsim._util.device import exact_arithmetic, gpu_facts, gpus_beside, is_gpu
 from netsim.comm.payload import Dense, Sparse
 from netsim.comm.worker import Compute
 from netsim.experiment.configuration import Experiment
@@ -111,10 +111,10 @@ class Bench:
         if is_gpu(self.device):
             torch.cuda.synchronize(self.device)
 
-    def task(self, model: str, workers: int | None = None) -> Any:
-        """Return a task on synthetic data."""
+    def task(self, model: str, workers: int | None = None, beside: Sequence[str] = ()) -> Any:
+        """Return a task on synthetic data, with further GPUs `beside` the device."""
         given = Experiment.of(workers=workers or self.workers, workload=model, batch_size=BATCH, data="synthetic")
-        return load_task(given, self.device)[0]
+        return load_task(given, self.device, beside=beside)[0]
 
     def rows(self, elements: int) -> torch.Tensor:
         """Return vectors like gradients (P, d): most elements small, a few large."""
@@ -135,12 +135,25 @@ def ceilings(bench: Bench) -> None:
     bench.note("s of a launch and a wait", "", bench.seconds(lambda: [float(number.add_(1)) for _ in range(100)]) / 100)
 
 
+def equal(one: Dense, other: Dense) -> bool:
+    """Return whether two vectors have the same bits."""
+    return torch.equal(one.values, other.values)
+
+
 def gradients(bench: Bench, model: str) -> None:
     """Measure the gradients of P workers, as netsim computes them, as a plain loop does, and by CUDA graphs."""
     task = bench.task(model)
     parameters, ranks = task.initial_parameters(), range(bench.workers)
     calls = [(parameters, rank, 0) for rank in ranks]
     bench.note("P gradients", model, bench.seconds(lambda: sum(1 for _ in task.gradients(calls)), 5))
+    if beside := gpus_beside(bench.device, "cuda"):
+        spread = bench.task(model, beside=beside)
+        bench.note(
+            f"P gradients on {spread.gpus} GPUs",
+            model,
+            bench.seconds(lambda: sum(1 for _ in spread.gradients(calls)), 5),
+            same_bits=all(map(equal, task.gradients(calls), spread.gradients(calls))),
+        )
     replica = Replica(task.workload.model, bench.device)
     replica.hold(parameters.values)
     batches = [task.samples(rank, 0) for rank in ranks]

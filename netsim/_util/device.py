@@ -50,6 +50,20 @@ def number_of_gpus() -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
+def gpus_beside(device: str, asked: str) -> list[str]:
+    """Return the further GPUs that compute gradients of a simulation beside `device`.
+
+    These are all of the same model as `device`, which have the same bits, unless `asked`, the option, names one GPU.
+    """
+    if not is_gpu(device) or asked not in ("auto", "cuda"):
+        return []
+    import torch
+
+    model = torch.cuda.get_device_name(device)
+    others = (f"cuda:{index}" for index in range(number_of_gpus()))
+    return [each for each in others if each != device and torch.cuda.get_device_name(each) == model]
+
+
 def gpu_of_rank(device: str) -> str:
     """Return the device of this process as a rank; the ranks of a machine share all its GPUs if none is named."""
     if device in ("auto", "cuda") and (gpus := number_of_gpus()):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from algorithms import is_users
+from netsim._util.device import gpus_beside
 from netsim._util.errors import InterruptedRunError, NetsimError, UsageError
 from netsim._util.progress import OnRound, ignore
 from netsim._util.storage import check_outputs
@@ -125,6 +126,8 @@ def simulate_experiment(
         surroundings = environment(session.device) | {"data": experiment.data_name()}
         if session.device_choice is not None:
             surroundings["device_choice"] = session.device_choice
+        if beside := gpus_beside(session.device or "cpu", experiment.device):
+            surroundings["gradient_devices"] = [session.device, *beside]
         if checkpoint is not None:
             stack.enter_context(checkpoint.going_on())
             surroundings |= checkpoint.begin(session.costs, surroundings)

@@ -344,7 +344,7 @@ class TrainingOptions:
     device: str = option(
         "auto",
         Text("auto", check_device),
-        "Device that computes gradients: cpu, cuda or cuda:0; or auto, the one that is faster, measured.",
+        "Device that computes gradients: cpu, cuda (all GPUs) or cuda:0; or auto, what is faster, measured.",
     )
     tf32: bool = option(
         False,

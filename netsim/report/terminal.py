@@ -122,7 +122,7 @@ def header_lines(report: Report, experiment: Experiment) -> list[str]:
     if momentum := _momentum(report.results):
         lines.append(f"momentum {experiment.momentum:g}   {momentum}")
     device = report.environment.get("device")
-    where = f" on {device}" if device else ""
+    where = f" on {', '.join(report.environment.get('gradient_devices', [device]))}" if device else ""
     lines.append(
         f"compute  {format_duration(first.compute_time_s)} a round {first.compute_provenance}"
         f"{_not_given(experiment, 'compute_time')}{where}   "

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from netsim._util.device import exact_arithmetic, is_gpu, resolve_device, wait_for_gpu
+from netsim._util.device import exact_arithmetic, gpus_beside, is_gpu, resolve_device, wait_for_gpu
 from netsim._util.errors import InfeasibleError, NonFiniteGradientError, UsageError
 from netsim._util.progress import OnRound, ignore
 from netsim._util.system import check_memory, old_objects_set_aside, one_thread_each
@@ -582,14 +582,14 @@ def open_session(experiment: Experiment) -> Iterator[Session]:
     # would wait for them.
     with one_thread_each() as (threads, initializer):
         device, chosen = faster_device(experiment, threads)
-        task, tensors, device = load_task(experiment, device)
+        task, tensors, device = load_task(experiment, device, beside=gpus_beside(device, experiment.device))
         costs = costs_of(experiment, MeasuredCosts(experiment.assumed_costs(), device))
         with (
             exact_arithmetic(device, experiment.tf32),
             ThreadPoolExecutor(threads, "gradients", initializer) as pool,
             old_objects_set_aside(),
         ):
-            # A GPU is one device however many threads feed it.
+            # A GPU is one device however many threads feed it; a task with several GPUs has a thread for each.
             executor = pool if device == "cpu" else None
             yield Session(experiment, task, tensors, costs, device, executor, chosen)
 
@@ -604,7 +604,7 @@ def faster_device(experiment: Experiment, threads: int) -> tuple[str, str | None
     """Return the device of an experiment, and for ``auto`` where there is a GPU how it was chosen.
 
     A few gradients are timed on the CPU and on the GPU, after a warm-up. The CPU computes those of several workers at
-    once, by `threads` threads.
+    once, by `threads` threads; several GPUs compute one each.
     """
     gpu = resolve_device(experiment.device)
     if experiment.device != "auto" or not is_gpu(gpu):
@@ -612,8 +612,8 @@ def faster_device(experiment: Experiment, threads: int) -> tuple[str, str | None
     at_once = min(threads, experiment.workers)
     seconds = {}
     with exact_arithmetic(gpu, experiment.tf32):
-        for device in ("cpu", gpu):
-            task, _, _ = load_task(experiment, device, tried=True)
+        for device, beside in (("cpu", ()), (gpu, gpus_beside(gpu, experiment.device))):
+            task, _, _ = load_task(experiment, device, tried=True, beside=beside)
             seconds[device] = seconds_of_gradient(task)
     on_cpu, on_gpu = seconds["cpu"] / at_once, seconds[gpu]
     chosen = "cpu" if on_cpu <= on_gpu else gpu
@@ -626,39 +626,47 @@ def faster_device(experiment: Experiment, threads: int) -> tuple[str, str | None
 
 
 def seconds_of_gradient(task: DataParallelTask) -> float:
-    """Return the median seconds of a worker's gradient at the initial parameters, after a warm-up."""
+    """Return the median seconds of a worker's gradient at the initial parameters, after a warm-up.
+
+    Where several GPUs compute one each at the same time, it is their time divided by their number.
+    """
     samples = []
+    calls = [(task.initial_parameters(), rank, 0) for rank in range(min(task.gpus, len(task.shards)))]
     for _ in range(WARM_UP + REPEATS):
         started = time.perf_counter()
-        task.gradient(task.initial_parameters(), 0, 0)
+        for _ in task.gradients(calls):
+            pass
         wait_for_gpu(task.device)
-        samples.append(time.perf_counter() - started)
+        samples.append((time.perf_counter() - started) / len(calls))
     return statistics.median(samples[WARM_UP:])
 
 
 def load_task(
-    experiment: Experiment, device: str, tried: bool = False
+    experiment: Experiment, device: str, tried: bool = False, beside: Sequence[str] = ()
 ) -> tuple[DataParallelTask, tuple[int, ...], str]:
     """Return the experiment's task on `device`, the sizes of its tensors, and the name of the device.
 
-    A user's own workload is checked by :mod:`netsim.training.workloads.trial`, unless it was `tried` before.
+    A user's own workload is checked by :mod:`netsim.training.workloads.trial`, unless it was `tried` before. The GPUs
+    `beside` the device compute gradients as well.
     """
+    from netsim.training.workloads.several_gpus import SeveralGpus
     from netsim.training.workloads.workload import DataParallelTask
 
     device = resolve_device(device)
     workload = _workload(experiment)
     experiment.k_of(workload.elements)
     _check_room(experiment, workload)
-    task = DataParallelTask(
-        workload,
-        experiment.workers,
-        experiment.batch_size,
-        experiment.seed,
-        device,
-        experiment.split,
-        experiment.sampling,
-        experiment.accumulate,
-    )
+    options: dict[str, Any] = {
+        "workload": workload,
+        "workers": experiment.workers,
+        "batch_size": experiment.batch_size,
+        "seed": experiment.seed,
+        "device": device,
+        "split": experiment.split,
+        "sampling": experiment.sampling,
+        "accumulate": experiment.accumulate,
+    }
+    task = SeveralGpus(beside, **options) if beside else DataParallelTask(**options)
     if is_own(experiment.workload) and not tried:
         from netsim.training.workloads.trial import try_out
 

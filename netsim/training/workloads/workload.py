@@ -179,6 +179,8 @@ class DataParallelTask:
         self.shares: dict[int, bool] = {}
         """For each number of workers tried: whether gradients from a shared pass have the bits of separate passes."""
         self.device = device
+        self.gpus = 1
+        """How many GPUs compute gradients at the same time; 1 for a CPU as well."""
         self._training, self._test = workload.training.to(device), workload.test.to(device)
         self.shards = divide(_divisible(workload), workers, split, seed)
         self._sampler = Sampler(self.shards, batch_size, seed, sampling)
