@@ -15,18 +15,17 @@ from netsim.report.drawing import Axis, Series, scatter
 from netsim.simulator.session import open_session
 from netsim.study_engine import Conclusion, Finding
 from netsim.study_engine.settings import settings_of
-from studies.methods import (
+from studies.method_rows import rows_of
+from studies.method_trainings import (
     SAME_PARAMETERS,
-    STUDY,
     MethodsSettings,
-    conclude,
     measure,
     plan_of,
     points,
     registered,
-    rows_of,
     stands_for,
 )
+from studies.methods import STUDY, conclude
 
 COMPUTE_S, LATENCY_S = 5e-3, 50e-6
 
