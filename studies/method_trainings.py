@@ -62,8 +62,8 @@ class MethodsSettings(Settings):
 
     The rates have the highest test accuracy of some, with Fashion-MNIST and seed 0. That of each training has the
     highest mean over both splits and dense, topk, randk, ef-signsgd, powersgd, lasg-wk2 and local-sgd, among 0.05, 0.1
-    and 0.2. On fc-mnist, iid, those of signsgd, and of diloco and streaming-diloco together, were the best among 0.0003,
-    0.001 and 0.003; that of dgc of 0.01 and 0.03.
+    and 0.2. On fc-mnist, iid, those of signsgd, and of diloco and streaming-diloco together, were the best among
+    0.0003, 0.001 and 0.003; that of dgc of 0.01 and 0.03.
 
     `claims` says whether claims of papers are tested, for which a quick run is too short.
     """
