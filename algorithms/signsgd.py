@@ -29,7 +29,8 @@ class MajorityVote(Algorithm):
 
         x ← x - γ sign(Σ_p sign(g_p))
 
-    A sign has one bit, so that a value of 0 and a tie of the vote count as +1.
+    A sign has one bit, and none is 0 as sign(0) is. So a value of 0 counts as +1 in even steps and as -1 in odd ones,
+    and worker t mod P decides a tie in step t. With one fixed sign, elements without a gradient would drift.
 
     Parameters
     ----------
@@ -64,7 +65,7 @@ class MajorityVote(Algorithm):
         if memory.velocity is not None:
             vector = await worker.compute("update", accelerate, memory.velocity, vector, self.momentum)
             memory = SignMemory(vector)
-        return await worker.compute("select", packed_signs, vector), memory
+        return await worker.compute("select", packed_signs, vector, worker.step), memory
 
 
 class SignSGD(MajorityVote, Quantised):
@@ -95,7 +96,7 @@ class SignSGD(MajorityVote, Quantised):
         assert vector is not None
         signs, memory = await self.signs_of(worker, vector, memory)
         everyones = await self.gathered(worker, signs)
-        vote = await worker.replicated("merge", majority, template, worker.workers, *everyones)
+        vote = await worker.replicated("merge", majority, template, worker.workers, worker.step, *everyones)
         return await worker.replicated("merge", votes, template, worker.workers, vote), memory
 
 
@@ -128,7 +129,7 @@ class ParameterServerSignSGD(MajorityVote, OverServer):
         everyones = await gather(worker, signs, like, self.serial)
         counted = None
         if everyones is not None:
-            counted = await worker.compute("merge", majority, template, worker.workers, *everyones)
+            counted = await worker.compute("merge", majority, template, worker.workers, worker.step, *everyones)
         vote = await broadcast_from_server(worker, counted, like)
         return await worker.replicated("merge", votes, template, worker.workers, vote), memory
 
@@ -137,15 +138,16 @@ def _momentum_of(correction: SGDConfig | float) -> float:
     return correction.momentum if isinstance(correction, SGDConfig) else correction
 
 
-@size_rule(lambda vector: packed_size(vector, 1))
-def packed_signs(vector: Dense) -> Dense:
-    """Return a bit for each element of a vector (d,): 1 for values of at least 0, in ⌈d/8⌉ bytes."""
-    return Dense(pack(vector.values >= 0, 1))
+@size_rule(lambda vector, step: packed_size(vector, 1))
+def packed_signs(vector: Dense, step: int) -> Dense:
+    """Return a bit for each element of a vector (d,), in ⌈d/8⌉ bytes: 1 for positive values, in even steps also 0."""
+    values = vector.values
+    return Dense(pack(values > 0 if step % 2 else values >= 0, 1))
 
 
-@size_rule(lambda template, workers, *signs: packed_size(template, 1))
-def majority(template: Dense, workers: int, *signs: Dense) -> Dense:
-    """Return the packed signs that at least half of the workers have.
+@size_rule(lambda template, workers, step, *signs: packed_size(template, 1))
+def majority(template: Dense, workers: int, step: int, *signs: Dense) -> Dense:
+    """Return the packed signs that most workers have; worker `step` mod P decides a tie.
 
     Parameters
     ----------
@@ -153,16 +155,19 @@ def majority(template: Dense, workers: int, *signs: Dense) -> Dense:
         (d,), for the size.
     workers
         P.
+    step
+        t.
     signs
         The packed signs in rank order; those of a worker may be in several consecutive slices.
     """
     import torch
 
-    size, dtype = template.size, torch.uint8 if workers < 256 else torch.int32
-    count = torch.zeros(size, dtype=dtype, device=template.values.device)
-    for message in whole_messages(signs, packed_bytes(size, 1)):
-        count += unpack(message, 1, size)
-    return Dense(pack(count >= (workers + 1) // 2, 1))
+    size, dtype = template.size, torch.uint8 if workers < 128 else torch.int32
+    twice = torch.zeros(size, dtype=dtype, device=template.values.device)  # the votes for +1, and half a vote for a tie
+    for rank, message in enumerate(whole_messages(signs, packed_bytes(size, 1))):
+        vote = unpack(message, 1, size)
+        twice += 3 * vote if rank == step % workers else 2 * vote
+    return Dense(pack(twice > workers, 1))
 
 
 @size_rule(lambda template, workers, vote: template)

@@ -100,7 +100,11 @@ class WithoutRate(Method):
 
 
 class SignSGD(WithoutRate):
-    """sign(Σ_m sign(g_m)), algorithm 1; with β, Signum: m ← β m + (1 - β) g. One bit has no zero: it is +1."""
+    """sign(Σ_m sign(g_m)), algorithm 1; with β, Signum: m ← β m + (1 - β) g.
+
+    The papers' sign(0) is 0, which one bit does not have. By netsim's definition a 0 is +1 and -1 in turn, and the
+    worker whose turn it is decides a tie.
+    """
 
     def __init__(self, workers: int, size: int, sgd: Sgd, beta: float = 0.0, at_server: bool = False) -> None:
         super().__init__(workers, size, sgd)
@@ -108,8 +112,10 @@ class SignSGD(WithoutRate):
 
     def exchange(self, vectors: Array, t: int) -> Array:
         self.m = self.beta * self.m + (1 - self.beta) * vectors
-        vote = np.array([[1 if value >= 0 else -1 for value in m] for m in self.m]).sum(axis=0)
-        return self.workers * np.where(vote >= 0, 1.0, -1.0)
+        of_zero = -1 if t % 2 else 1
+        signs = np.array([[int(np.sign(value)) or of_zero for value in m] for m in self.m])
+        vote = np.sign(signs.sum(axis=0))
+        return self.workers * np.where(vote == 0, signs[t % self.workers], vote).astype(float)
 
 
 class EFSignSGD(Method):

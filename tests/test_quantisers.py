@@ -17,6 +17,7 @@ from torch.distributed.algorithms.ddp_comm_hooks import quantization_hooks
 from torch.nn.parallel import DistributedDataParallel
 
 import netsim
+from algorithms.signsgd import majority, packed_signs, votes
 from netsim.comm.payload import Dense
 from netsim.experiment.configuration import Experiment
 from netsim.experiment.results import sha256_of
@@ -223,13 +224,31 @@ def test_the_expectation_of_random_rounding_is_the_vector(algorithm: str, levels
 @settings(max_examples=15, deadline=None)
 @given(vectors=gradients(), gather=st.sampled_from(["ring", "bruck"]))
 def test_every_element_moves_as_most_workers_say(vectors: np.ndarray, gather: str) -> None:
-    """P times the vote; a zero votes for +1, and so does a tie."""
+    """P times the vote of the first step, in which a zero votes for +1, and worker 0 decides a tie."""
     ranks = len(vectors)
-    in_favour = (vectors >= 0).sum(axis=0)
-    expected = np.where(2 * in_favour >= ranks, ranks, -ranks)
+    signs = np.where(vectors >= 0, 1, -1)
+    expected = ranks * np.where(signs.sum(axis=0) == 0, signs[0], np.sign(signs.sum(axis=0)))
     for name in (f"signsgd:gather={gather}", "ps-signsgd"):
         done = netsim.exchange(name, vectors)
         np.testing.assert_array_equal(done.aggregated.numpy(), expected)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 4, 8])
+def test_a_vote_without_a_gradient_does_not_drift(workers: int) -> None:
+    """Votes on noise have the mean 0, within Hoeffding's bound; votes on zeros alternate.
+
+    Votes are ±1, so the mean of n has |mean| ≥ t with at most the probability 2 exp(-n t² / 2).
+    """
+    random = np.random.default_rng(0)
+    size, steps, template = 5_000, 8, Dense(torch.zeros(5_000))
+    total, of_zeros = np.zeros(size), np.zeros(size)
+    for step in range(steps):
+        noise = [Dense(torch.from_numpy(random.standard_normal(size, np.float32))) for _ in range(workers)]
+        for vectors, into in ((noise, total), ([template] * workers, of_zeros)):
+            vote = majority(template, workers, step, *(packed_signs(vector, step) for vector in vectors))
+            into += votes(template, workers, vote).values.numpy() / workers
+    assert abs(total.mean() / steps) < sqrt(2 * log(2 / ERROR_PROBABILITY) / (size * steps))
+    assert not of_zeros.any()
 
 
 @settings(max_examples=25, deadline=None)
