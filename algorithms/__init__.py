@@ -236,15 +236,15 @@ def title_of(text: str) -> str:
     """Return the title of an algorithm with its options, where they differ from the defaults.
 
     >>> title_of("topk:gather=bruck"), title_of("dense-hier:group-size=5,segment=none")
-    ('Top-k (bruck)', 'dense (hierarchical, group-size 5, segment none)')
+    ('Top-k (bruck)', 'dense (hierarchical group-size 5 segment none)')
     """
     algorithm, settings = class_of(text), settings_of(text)
     changed = [option for option in declared_by(text) if settings[option.name] != option.default]
     words = [option.in_words(settings[option.name]) for option in changed]
     if not words:
         return algorithm.title
-    begin = f"{algorithm.title[:-1]}, " if algorithm.title.endswith(")") else f"{algorithm.title} ("
-    return f"{begin}{', '.join(words)})"
+    begin = f"{algorithm.title[:-1]} " if algorithm.title.endswith(")") else f"{algorithm.title} ("
+    return f"{begin}{' '.join(words)})"
 
 
 def check_titles(texts: Sequence[str]) -> None:

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import netsim
 from algorithms import ALGORITHMS, class_of, name_of
 from netsim._util.units import format_duration
 from netsim.analysis.candidates import Candidate, candidates
+from netsim.analysis.recommend import ranks_of
 from netsim.experiment.configuration import Experiment
 from netsim.training.algorithm import Algorithm, Convergence
 from tests.command import run
@@ -172,16 +175,34 @@ def test_overlap_that_takes_too_many_messages_is_named_and_not_tried(capsys: pyt
     asked = "recommend --model resnet50 --workers 200 --bandwidth 10Gbps --compute-time 1s --algorithm dense --jobs 1"
     found = json.loads(run(capsys, f"{asked} --json").out)
     assert [each["candidate"]["overlap"] for each in found["ranking"]] == [None]
-    assert found["limits"][-1].startswith("Not tried, for each takes over 170,000 messages: dense, 25MB buckets")
+    assert found["limits"][-1].startswith("Not tried, because each takes over 170,000 messages: dense in 25MB")
 
 
 def test_equal_ranks_are_ties_and_rank_one_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     found = asked(capsys, "--algorithm gtopk,dense --density 0.001,0.00101,0.00102,0.01")
-    times = [each["round_time_s"] for each in found["ranking"]]
-    ranks = [1 + sum(time > 1.01 * other for other in times) for time in times]
-    assert [each["rank"] for each in found["ranking"]] == ranks == [1, 1, 1, 4, 5]
+    assert [each["rank"] for each in found["ranking"]] == [1, 1, 1, 4, 5]
     assert "gTop-k 0.00101 and gTop-k 0.00102 have the same round time, within 1%." in found["conclusion"]
     assert any(each.startswith("gTop-k 0.01 comes next") for each in found["conclusion"])
+
+
+@given(st.lists(st.floats(0.5, 0.6), min_size=1, max_size=20))
+def test_a_rank_is_the_position_of_the_first_row_of_a_tie(times: list[float]) -> None:
+    ascending = sorted(times)
+    ranks = ranks_of(ascending)
+    assert ranks == sorted(ranks)
+    for place, (seconds, rank) in enumerate(zip(ascending, ranks, strict=True), 1):
+        first = ascending[rank - 1]
+        assert ranks[rank - 1] == rank <= place
+        assert first <= seconds <= 1.01 * first
+        if rank == place > 1:  # a new tie begins where the time no longer ties with the first one of the last tie
+            assert seconds > 1.01 * ascending[ranks[place - 2] - 1]
+
+
+def test_a_row_does_not_say_how_surely_it_beats_its_equal(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = f"{ASK} --algorithm gtopk,dense --density 0.001,0.00101,0.01"
+    rows = [line for line in run(capsys, asked).out.splitlines() if re.match(r"[0-9] ", line)]
+    assert [row.split()[0] for row in rows] == ["1", "1", "3", "4"]
+    assert [" of 6 " in row for row in rows] == [False, True, True, False]
 
 
 def test_a_selection_may_cost_what_sparse_algorithms_gain_on_dense_ones(capsys: pytest.CaptureFixture[str]) -> None:
@@ -296,10 +317,11 @@ def test_questions_that_are_refused(capsys: pytest.CaptureFixture[str], change: 
 
 
 def test_a_density_stands_behind_the_name_of_an_algorithm() -> None:
-    assert Candidate("gtopk-hier:group-size=4", "star", 0.001).title == "gTop-k 0.001 (hierarchical, group-size 4)"
+    assert Candidate("gtopk-hier:group-size=4", "star", 0.001).title == "gTop-k 0.001 (hierarchical group-size 4)"
     assert Candidate("topk:gather=bruck", "star", 0.01).title == "Top-k 0.01 (bruck)"
     assert Candidate("dense-hier", "star").title == "dense (hierarchical)"
-    assert Candidate("dense", "star", overlap="25MB").title == "dense, 25MB buckets"
+    assert Candidate("dense", "star", overlap="25MB").title == "dense in 25MB buckets"
+    assert Candidate("dense", "star", overlap="tensor").title == "dense in a bucket per tensor"
     assert Candidate("dense-hier", "star", dtype="bf16").title == "dense bf16 (hierarchical)"
 
 

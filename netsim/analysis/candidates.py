@@ -62,11 +62,11 @@ class Candidate:
 
     @property
     def title(self) -> str:
-        """The name of the candidate in sentences and tables, such as "gTop-k 0.001, 25MB buckets"."""
+        """The name of the candidate in sentences and tables, such as "gTop-k 0.001 in 25MB buckets"."""
         density = "" if self.density is None else f" {self.density:g}"
         title, paren, options = title_of(self.algorithm).partition(" (")
         dtype = "" if self.dtype is None else f" {self.dtype}"
-        buckets = {None: "", TENSOR: ", a bucket per tensor"}.get(self.overlap, f", {self.overlap} buckets")
+        buckets = {None: "", TENSOR: " in a bucket per tensor"}.get(self.overlap, f" in {self.overlap} buckets")
         return title + density + dtype + paren + options + buckets
 
     @property
@@ -253,15 +253,14 @@ class Overlaps:
         if not self.buckets or self.asked:
             return []
         sentence = (
-            "Overlap was tried for dense, and for dense and sparse candidates that could beat the fastest of their "
-            f"density and kind of steps, and dense SGD, by more than {TIE:.0%}. Buckets had {DDP_BUCKET}; {LARGER} "
-            f"where these shorten the round; {SMALLER} where {DDP_BUCKET} are also faster than {LARGER}. "
-            "--overlap SIZE tries all candidates."
+            "Overlap was tried for dense, and for every other dense or sparse candidate that it could make faster than "
+            f"its rivals by more than {TIE:.0%}. Each was tried with {DDP_BUCKET} buckets, then with {LARGER} or "
+            f"{SMALLER} as long as that helped. --overlap SIZE tries all candidates."
         )
         if not self.too_long:
             return [sentence]
-        titles = "; ".join(dict.fromkeys(each.title for each in self.too_long))
-        return [sentence, f"Not tried, for each takes over {MOST_OVERLAPPED:,} messages: {titles}."]
+        titles = listed(list(dict.fromkeys(each.title for each in self.too_long)))
+        return [sentence, f"Not tried, because each takes over {MOST_OVERLAPPED:,} messages: {titles}."]
 
 
 def is_ddp(candidate: Candidate) -> bool:

@@ -162,7 +162,10 @@ def _progress(results: Sequence[Result]) -> list[str]:
         return []
     if not trained:
         other = [result.title for result in results if not is_dense_sgd(result.algorithm)]
-        return [f"Without data, the rounds that training takes with {listed(other)} are not compared."] if other else []
+        if not other:
+            return []
+        unknown = f"Without data netsim cannot say how many rounds {listed(other)} need{'s' if len(other) == 1 else ''}"
+        return [f"{unknown}; the time of a round is not the time to an accuracy."]
     rounds = trained[0][1].rounds
     reached = ", ".join(
         f"{result.title} {loss:.4f} in {format_duration(rounds * result.round_time_s)}"

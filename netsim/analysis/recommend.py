@@ -72,7 +72,7 @@ class Ranked:
         Number of variations: one input is 20 % lower or higher in each. With overlap, only the fastest size of buckets
         has variations, and only if it shortens the round.
     rank
-        One more than the number of candidates that are faster by more than 1 %: equal ranks are ties.
+        The position of the first candidate whose round time is equal within 1 %: equal ranks are ties.
     command
         The command line of ``netsim simulate`` with this result.
     """
@@ -338,6 +338,7 @@ def _rank(
     """
     rounds = {each: outcome["round_time_s"] for each, outcome in known.items()}
     order = sorted(known, key=rounds.__getitem__)
+    ranks = dict(zip(order, ranks_of([rounds[each] for each in order]), strict=True))
     # Among equals, a step like that of dense SGD needs no extra rounds.
     exact = [each for each in order if _is_exact(each) and is_tie(rounds[each], rounds[order[0]])]
     order.sort(key=lambda each: each not in exact[:1])
@@ -354,11 +355,25 @@ def _rank(
                 high_s=max(rounds[each], *own) if own else None,
                 beats_next=len(own) if following is None else _wins(own, varied[following]),
                 variations=len(own),
-                rank=1 + sum(not is_tie(rounds[each], other) for other in rounds.values()),
+                rank=ranks[each],
                 command=commands[each],
             )
         )
     return ranking
+
+
+def ranks_of(ascending: Sequence[float]) -> list[int]:
+    """Return the ranks of times that ascend: that of the first time of a tie, for all times within 1 % of the first.
+
+    >>> ranks_of([1.0, 1.0, 1.009, 1.011, 1.02, 2.0])
+    [1, 1, 1, 4, 4, 6]
+    """
+    first, ranks = 0, []
+    for place, seconds in enumerate(ascending):
+        if not is_tie(seconds, ascending[first]):
+            first = place
+        ranks.append(first + 1)
+    return ranks
 
 
 def _is_exact(candidate: Candidate) -> bool:
@@ -450,14 +465,14 @@ def _exact(ranking: Sequence[Ranked], exact: Ranked, names: Names) -> str:
 
 
 def _kinds(ranking: Sequence[Ranked], names: Names) -> list[str]:
-    """Return the fastest candidate of each kind of steps of which the sentences before name none."""
+    """Return the fastest candidate of each kind of step of which the sentences before name none."""
     named = {Convergence.EXACT, *(row.candidate.convergence for row in ranking if row.rank == 1)}
     fastest: dict[Convergence, Ranked] = {}
     for row in ranking:
         if row.candidate.convergence not in named:
             fastest.setdefault(row.candidate.convergence, row)
     rows = [f"{names[row.candidate]} ({kind}) {format_duration(row.round_time_s)}" for kind, row in fastest.items()]
-    return [f"Fastest of each other kind of steps: {listed(rows, last='')}."] if rows else []
+    return [f"Fastest of the other kinds: {listed(rows, last='')}."] if rows else []
 
 
 def _compared(ranking: Sequence[Ranked]) -> tuple[Ranked, Ranked | None]:

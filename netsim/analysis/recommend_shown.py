@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,7 +73,7 @@ def columns(ranking: Sequence[Ranked]) -> list[Column]:
         Column("candidate", [row.candidate.title for row in ranking], "label"),
         *([Column("topology", [row.candidate.topology for row in ranking], "label")] if _several(ranking) else []),
         durations("round", lambda row: row.round_time_s),
-        *varying(Column("steps of", [row.candidate.convergence for row in ranking], "label")),
+        *varying(Column("kind of step", [row.candidate.convergence for row in ranking], "label")),
         Column("with inputs\n±20%", [_range(row) for row in ranking]),
         *varying(durations("compute", lambda row: row.compute_time_s)),
         *varying(durations("select", lambda row: row.select_time_s)),
@@ -83,11 +84,20 @@ def columns(ranking: Sequence[Ranked]) -> list[Column]:
         ),
         Column(
             "faster than next\nwith inputs ±20%",
-            [*(f"in {row.beats_next} of {row.variations}" if row.variations else "" for row in ranking[:-1]), ""],
+            _beats_next(ranking),
             "label",
         ),
         Column("bottleneck", [row.bound_by.partition(",")[0] for row in ranking], "text"),
     ]
+
+
+def _beats_next(ranking: Sequence[Ranked]) -> list[str]:
+    """Return in how many variations each row beats the next one that has some; nothing for a tie of the two."""
+    varied = [row for row in ranking if row.variations]
+    wins = {
+        id(row): f"in {row.beats_next} of {row.variations}" for row, later in pairwise(varied) if row.rank < later.rank
+    }
+    return [wins.get(id(row), "") for row in ranking]
 
 
 def _range(row: Ranked) -> str:

@@ -182,11 +182,11 @@ def recommend(
     >>> options = {"model": "resnet50", "algorithm": "dense,gtopk", "density": 0.001, "overlap": "25MB", "jobs": 1}
     >>> advice = netsim.recommend(workers=8, compute_time="50ms", **options)
     >>> advice.to_pandas()[["rank", "title", "round_time_s"]].round(4)
-       rank                       title  round_time_s
-    0     1  gTop-k 0.001, 25MB buckets        0.0512
-    1     2                gTop-k 0.001        0.0601
-    2     3         dense, 25MB buckets        1.4555
-    3     4                       dense        1.4813
+       rank                         title  round_time_s
+    0     1  gTop-k 0.001 in 25MB buckets        0.0512
+    1     2                  gTop-k 0.001        0.0601
+    2     3         dense in 25MB buckets        1.4555
+    3     4                         dense        1.4813
     """
     from netsim.analysis.candidates import candidates, read_buckets
     from netsim.analysis.recommend import recommend as ranked

@@ -36,7 +36,7 @@ def _of_algorithms() -> str:
         for name, kind in ALGORITHMS.items()
         if name in BUILT_IN
     ]
-    return "\n".join(["| algorithm | exchange | what is sent | steps of |", "|---|---|---|---|", *rows])
+    return "\n".join(["| algorithm | exchange | what is sent | kind of step |", "|---|---|---|---|", *rows])
 
 
 def _of_hooks() -> str:

@@ -88,9 +88,8 @@ def header_lines(report: Report, experiment: Experiment) -> list[str]:
     sparse = next((result for result in report.results if result.k is not None), None)
     chosen = f"   k {sparse.k:,} (density {sparse.k / sparse.elements:.3g})" if sparse and sparse.k else ""
     if sparse and sparse.buckets:
-        chosen += (
-            f" = {_few([format(each['k'], ',') for each in sparse.buckets], ' + ')}, selected in each part by itself"
-        )
+        part = "part" if experiment.overlap is None else "bucket"
+        chosen += f" = {_few([format(each['k'], ',') for each in sparse.buckets], ' + ')}, selected in each {part}"
     if first.dtype != "fp32":
         chosen += f"   {first.dtype} in messages"
     rounds = f"{first.rounds} round{'s' if first.rounds != 1 else ''}"

@@ -28,8 +28,8 @@ _GLUE = "\N{NO-BREAK SPACE}"
 def listed(names: Sequence[str], last: str = " and ") -> str:
     """Return names as one text; semicolons separate them if a name contains a comma.
 
-    >>> listed(["dense", "gTop-k", "Top-k"]), listed(["dense, 25MB buckets", "gTop-k"], last="")
-    ('dense, gTop-k and Top-k', 'dense, 25MB buckets; gTop-k')
+    >>> listed(["dense", "gTop-k", "Top-k"]), listed(["mine, with commas", "gTop-k"], last="")
+    ('dense, gTop-k and Top-k', 'mine, with commas; gTop-k')
     """
     between = "; " if any(", " in name for name in names) else ", "
     return between.join(names) if not last else last.join(filter(None, [between.join(names[:-1]), names[-1]]))

@@ -373,8 +373,9 @@ class Session:
         """Return why messages must be simulated one by one: "" if the user asked for it, None if they need not be."""
         if self.experiment.engine == "event":
             return ""
+        parts = "parts of a gradient" if self.experiment.overlap is None else "buckets"
         reasons = {
-            "parts of a gradient are exchanged by themselves": isinstance(algorithm, Overlapped),
+            f"{parts} are exchanged separately": isinstance(algorithm, Overlapped),
             "sends are eager": self.experiment.sends == "eager",
             "effects were asked for": self.experiment.effects.any,
             "rows of metrics were asked for": emit is not None,
