@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from netsim._util.units import format_duration, format_factor
 from studies.crossovers import Crossover
-from studies.fits import Fit
+from studies.fits import EXACT, Fit
 from studies.growth import BREAKS, Broken, Condition, Growth, Law, order_of
 
 BASIS = {"1": "", "log2(P)": "log₂P", "(P-1)/P": "(P−1)/P", "P": "P", "sqrt(P)": "√P"}
@@ -90,9 +90,9 @@ def _law(growth: Growth, law: Law, span: str) -> str:
         told = f"communicates in none of the five forms, nearest to {law.order},"
     sentence = f"{title} {told}{_bounded(fitted)} {where}: {_formula(fitted)}{at_k}"
     if law.entry is not None and law.entry.proportional:
-        low, high = (format_duration(bound) for bound in law.entry.interval)
+        ends = _between(map(format_duration, law.entry.interval))
         basis = f" · {BASIS[fitted.form]}" if fitted.form != "1" else ""
-        sentence += f"; each further selected entry costs {format_duration(law.entry.seconds)}{basis} ({low} to {high})"
+        sentence += f"; each further selected entry costs {format_duration(law.entry.seconds)}{basis}{ends}"
     return f"{sentence}{_misfit(law.fits.values())}."
 
 
@@ -112,14 +112,17 @@ def _misfit(fits: Iterable[Fit]) -> str:
 
 def _formula(fitted: Fit) -> str:
     if fitted.form == "1":
-        low, high = map(_signed, fitted.intercept_interval)
-        return f"{_signed(fitted.intercept)} (95% interval {low} to {high})"
-    low, high = map(_signed, fitted.slope_interval)
-    sign = "−" if fitted.intercept < 0 else "+"
-    return (
-        f"{_signed(fitted.slope)} · {BASIS[fitted.form]} {sign} {format_duration(abs(fitted.intercept))} "
-        f"(95% interval of the slope {low} to {high})"
-    )
+        return _signed(fitted.intercept) + _between(map(_signed, fitted.intercept_interval), "95% interval ")
+    formula = f"{_signed(fitted.slope)} · {BASIS[fitted.form]}"
+    if abs(fitted.intercept) > EXACT * min(fitted.at(fitted.workers)):  # less is rounding
+        formula += f" {'−' if fitted.intercept < 0 else '+'} {format_duration(abs(fitted.intercept))}"
+    return formula + _between(map(_signed, fitted.slope_interval), "95% interval of the slope ")
+
+
+def _between(ends: Iterable[str], what: str = "") -> str:
+    """Return an interval in parentheses; nothing if its ends have the same text."""
+    low, high = ends
+    return "" if low == high else f" ({what}{low} to {high})"
 
 
 def _signed(seconds: float) -> str:
@@ -227,7 +230,7 @@ def _runs(some: Sequence[int], every: Sequence[int]) -> list[str]:
 
 def _change(growth: Growth, each: Crossover, condition: Condition) -> str:
     after, before = growth.titles[each.after], growth.titles[each.before]
-    interval = "" if each.interval is None else f" ({_number(each.interval[0])} to {_number(each.interval[1])})"
+    interval = "" if each.interval is None else _between(map(_number, each.interval))
     fitted = "" if each.fitted is None else f"the fitted curves cross at P = {_number(each.fitted)}{interval}"
     if each.bracket is None:
         return f"Beyond the simulated P, {after} overtakes {before}: {fitted} ({condition.in_words()})."

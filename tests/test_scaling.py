@@ -183,7 +183,7 @@ def test_the_papers_laws_are_found(small: Path) -> None:
     said = " ".join(found["conclusion"])
     assert "Top-k (segment none) communicates in O(kP)" in said
     assert "gTop-k communicates in O(k log P)" in said
-    assert said.count("95% interval") == 3
+    assert said.count("95% interval") == 1  # of gTop-k: the others fit exactly
 
 
 def test_the_crossover_is_the_one_that_simulation_finds(small: Path) -> None:
@@ -299,7 +299,6 @@ def test_the_quick_study_names_both_laws(tmp_path: Path, capsys: pytest.CaptureF
         "gTop-k breaks its law on ring",
     ):
         assert said in ran.out
-    assert all("95% interval of the slope" in line for line in ran.out.splitlines() if "communicates in" in line)
     in_a_browser(tmp_path / "out" / "report.html", tmp_path / "profile", 4 + 2 + 2 * 4 + 3)
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from netsim._util.units import format_duration, format_factor, is_tie
 from netsim.experiment.configuration import Experiment
+from netsim.experiment.results import Result
+from netsim.report.text import listed
 from netsim.simulator.estimates import check_experiment
 from netsim.simulator.session import open_session
 from topologies.placement import PLACEMENTS
@@ -25,8 +28,8 @@ class Gain:
         return min(self.round_time_s, key=lambda placement: self.round_time_s[placement])
 
 
-def compare(experiment: Experiment) -> list[Gain]:
-    """Simulate one round of every algorithm of `experiment` under every placement.
+def simulate_placements(experiment: Experiment) -> dict[str, list[Result]]:
+    """Simulate every algorithm of `experiment` under every placement.
 
     Parameters
     ----------
@@ -35,18 +38,23 @@ def compare(experiment: Experiment) -> list[Gain]:
 
     Returns
     -------
-    list of Gain
-        One entry per algorithm.
+    dict
+        By placement, the results of all algorithms.
     """
-    rounds: dict[str, dict[str, float]] = {name: {} for name in experiment.algorithms}
-    titles: dict[str, str] = {}
     check_experiment(experiment, times=len(PLACEMENTS))
+    results: dict[str, list[Result]] = {}
     for placement in PLACEMENTS:
         with open_session(replace(experiment, placement=placement)) as session:
-            for name in experiment.algorithms:
-                result = session.simulate(name)
-                rounds[name][placement], titles[name] = result.round_time_s, result.title
-    return [Gain(name, titles[name], rounds[name]) for name in experiment.algorithms]
+            results[placement] = [session.simulate(name) for name in experiment.algorithms]
+    return results
+
+
+def compare(results: Mapping[str, Sequence[Result]]) -> list[Gain]:
+    """Return the round times of each algorithm by placement."""
+    return [
+        Gain(each[0].algorithm, each[0].title, dict(zip(results, (result.round_time_s for result in each), strict=True)))
+        for each in zip(*results.values(), strict=True)
+    ]
 
 
 def in_words(gain: Gain) -> str:
@@ -61,6 +69,6 @@ def in_words(gain: Gain) -> str:
         if not is_tie(times[placement], times[gain.best])
     ]
     alike = [placement for placement in times if is_tie(times[placement], times[gain.best])]
-    return f"{gain.title}: {' and '.join(alike)} {'is' if len(alike) == 1 else 'are'} best, " + (
+    return f"{gain.title}: {listed(alike)} {'is' if len(alike) == 1 else 'are'} best, " + (
         f"{format_duration(times[gain.best])} a round; {', '.join(compared)}."
     )

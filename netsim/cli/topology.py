@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from netsim.analysis.placement import Gain
     from netsim.experiment.configuration import Experiment
     from netsim.network.summary import Summary
+    from netsim.report.run_report import Report
 
 SCHEMA = "netsim.topology/1"
 PLACING = "netsim.placement/1"
@@ -171,15 +172,17 @@ def placement(
 ) -> None:
     """Predict the round time of every placement: in rank order, by locality, cyclic and random."""
     from netsim._util.storage import check_outputs
-    from netsim.analysis.placement import compare, in_words
+    from netsim.analysis.placement import compare, in_words, simulate_placements
     from netsim.analysis.unused_options import idle_of_links
     from netsim.experiment.configuration import Experiment
     from netsim.experiment.given import input_files
+    from netsim.report.run_report import Report
 
     check_outputs({"out": out}, input_files({"topology": topology}))
     experiment = Experiment.of(topology=topology, timing_only=True, **options)
     with patience(lambda: f"simulating {', '.join(experiment.algorithms)} under every placement; no result so far"):
-        gains = compare(experiment)
+        results = simulate_placements(experiment)
+    gains = compare(results)
     conclusion, notes = [in_words(gain) for gain in gains], idle_of_links(experiment)
     document = {
         "schema": PLACING,
@@ -189,16 +192,21 @@ def placement(
         "notes": notes,
     }
     text = json.dumps(document, indent=2, ensure_ascii=False)
-    show_and_write(text, out, None if as_json else partial(_print_gains, gains, [*conclusion, *notes]))
+    network = {"link_ranges": experiment.links(), "network_notes": experiment.network_notes()}
+    report = Report(experiment.config(), next(iter(results.values())), conclusion, notes=notes, **network)
+    show_and_write(text, out, None if as_json else partial(_print_gains, gains, report, experiment))
 
 
-def _print_gains(gains: list[Gain], sentences: list[str]) -> None:
+def _print_gains(gains: list[Gain], report: Report, experiment: Experiment) -> None:
     from netsim._util.units import format_duration
+    from netsim.report.terminal import LABEL, header_lines
     from netsim.report.text import Column, print_lines, print_table, stdout_console
     from topologies.placement import PLACEMENTS
 
     console = stdout_console()
     columns = [Column(name, [format_duration(gain.round_time_s[name]) for gain in gains]) for name in PLACEMENTS]
+    header = [line for line in header_lines(report, experiment) if not line.startswith("compute ")]
     with reader_may_go():
+        print_lines(console, [*header, f"seed     {experiment.seed}, of the random placement"], indent=" " * LABEL)
         print_table(console, [Column("round", [gain.title for gain in gains], "label"), *columns])
-        print_lines(console, sentences)
+        print_lines(console, report.conclusion)
