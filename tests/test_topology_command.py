@@ -260,7 +260,9 @@ def test_what_placement_gains_is_reported(capsys: pytest.CaptureFixture[str], tm
     assert dense["round_time_s"]["cyclic"] > 2 * dense["round_time_s"]["locality"]
     assert len(set(grouped["round_time_s"].values())) == 1
     table = run(capsys, arguments).out
-    assert table.startswith("model    sizes only, no data   1,000,000 parameters   k 1,000 (density 0.001)\nnetwork  racks:")
+    assert table.startswith(
+        "model    sizes only, no data   1,000,000 parameters   k 1,000 (density 0.001)\nnetwork  racks:"
+    )
     assert "   16 workers   1 Gbit/s (default)   " in table
     assert "   SIMULATED\n" in table
     assert "dense: rank-order and locality are best" in table

@@ -52,7 +52,9 @@ def simulate_placements(experiment: Experiment) -> dict[str, list[Result]]:
 def compare(results: Mapping[str, Sequence[Result]]) -> list[Gain]:
     """Return the round times of each algorithm by placement."""
     return [
-        Gain(each[0].algorithm, each[0].title, dict(zip(results, (result.round_time_s for result in each), strict=True)))
+        Gain(
+            each[0].algorithm, each[0].title, dict(zip(results, (result.round_time_s for result in each), strict=True))
+        )
         for each in zip(*results.values(), strict=True)
     ]
 
