@@ -327,7 +327,8 @@ OTHER_STEPS = [name for name, kind in ALGORITHMS.items() if kind.convergence is 
 @pytest.mark.parametrize("name", [*OTHER_STEPS, "diloco:h=2"])
 def test_without_data_nothing_is_told_of_the_rounds_of_what_is_not_dense_sgd(name: str) -> None:
     assert conclude([result("A", 1.0), result(name, 0.5)], None)[1:] == [
-        f"Without data netsim cannot say how many rounds {name} needs; the time of a round is not the time to an accuracy."
+        f"Without data netsim cannot say how many rounds {name} needs; the time of a round is not the time to an "
+        "accuracy."
     ]
 
 
