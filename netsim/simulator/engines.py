@@ -282,7 +282,7 @@ def closed_form(training: Training, world: RoleMap, star: Star, costs: Costs) ->
     """
     formulas = Formulas(world, costs, star, concurrent=bool(training.algorithm.concurrent))
     run(formulas, training)
-    now, spent = formulas.last
+    path = formulas.last_path
     served = training.algorithm.uses_server
     server = "worker0" if world.server == 0 else "server"
     first = 1 if served and world.server == 0 else 0
@@ -292,13 +292,13 @@ def closed_form(training: Training, world: RoleMap, star: Star, costs: Costs) ->
         SERVER_LINK: [(2 * world.server, server)],
     }
     totals: Counter[Hashable] = Counter()
-    for what, picoseconds in spent.items():
+    for what, picoseconds in path.spent.items():
         for index, host in stands_for.get(what, []):
             totals[Link(index, host, "switch", star.bandwidth_bps, 0.0)] += picoseconds / len(stands_for[what])  # type: ignore[assignment]
         if what not in stands_for:
             totals[what] = picoseconds
     server_hosts = [server] if served else []
-    found = timing(totals, now, 1, training.rounds, server_hosts)
+    found = timing(totals, path.end_ps, 1, training.rounds, server_hosts)
     if training.algorithm.concurrent:
         compute, select = (sum(formulas.computed[0][work] for work in kind) for kind in (COMPUTE, SELECT))
         found = beside_computation(found, compute, select, formulas.hidden_ps(), training.rounds)

@@ -90,7 +90,7 @@ class RoleMap:
         for role, rank in enumerate(self.representatives):
             self.role[rank] = role
 
-    def alike(self, payloads: PerRole[Payload | None]) -> Payload:
+    def common_payload(self, payloads: PerRole[Payload | None]) -> Payload:
         """Return the first payload that is not None; raise NoScheduleError if the payloads differ in size."""
         present = [payload for payload in payloads if payload is not None]
         if len({(kind_of(payload), *size_of(payload)) for payload in present}) > 1:
