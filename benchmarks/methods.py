@@ -21,7 +21,7 @@ from algorithms import ALGORITHMS
 from netsim._util.errors import NetsimError
 from netsim.experiment.configuration import Experiment
 from netsim.simulator.estimates import check_experiment, estimate
-from netsim.simulator.session import open_session
+from netsim.simulator.opening import open_session
 
 
 def anchor_s() -> float:

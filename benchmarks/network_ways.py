@@ -32,8 +32,8 @@ from netsim.network.flow import Sharing
 from netsim.network.flows import Flow, Network, Solver
 from netsim.simulator.engines import Inside
 from netsim.simulator.event_engine import SimulatedTransport
+from netsim.simulator.opening import open_session
 from netsim.simulator.scheduler import RankScheduler
-from netsim.simulator.session import open_session
 from netsim.training.costs import AssumedCosts
 from topologies import build
 from topologies.builder import Shape

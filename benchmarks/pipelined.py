@@ -12,7 +12,7 @@ import time
 from datetime import date
 
 from netsim.experiment.configuration import Experiment
-from netsim.simulator.session import open_session
+from netsim.simulator.opening import open_session
 
 REPEATS = 5
 WORKERS = (8, 64)

@@ -43,8 +43,9 @@ from netsim.experiment.configuration import Experiment
 from netsim.experiment.results import sha256_of
 from netsim.simulator import session
 from netsim.simulator.lock_step import LockStep
+from netsim.simulator.opening import open_session
 from netsim.simulator.rehearsal import RandomGradients
-from netsim.simulator.session import Session, open_session
+from netsim.simulator.session import Session
 from netsim.training.costs import AssumedCosts
 from netsim.training.loop import train
 from netsim.training.sgd import descend, prepare, weigh, zeros

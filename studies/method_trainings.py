@@ -20,7 +20,7 @@ from netsim._util.units import parse_bandwidth, parse_duration
 from netsim.experiment.configuration import Experiment
 from netsim.experiment.results import Result
 from netsim.simulator.layout import NoScheduleError
-from netsim.simulator.session import open_session
+from netsim.simulator.opening import open_session
 from netsim.study_engine import Outcome, Point, Settings
 from netsim.study_engine.checks import checked
 

@@ -15,7 +15,7 @@ from algorithms import name_of, with_options
 from netsim._util.units import PICOSECONDS
 from netsim.experiment.configuration import Experiment
 from netsim.report import Figure, Section, Table
-from netsim.simulator.session import open_session
+from netsim.simulator.opening import open_session
 from netsim.simulator.trace import Trace
 from netsim.study_engine import Conclusion, Finding, Outcome, Point, Settings, Study
 from netsim.study_engine.checks import checked

@@ -21,7 +21,7 @@ from netsim.experiment.configuration import Experiment
 from netsim.experiment.options import MOST_ELEMENTS
 from netsim.report import Figure, Section, Table
 from netsim.report.drawing import Axis, Series, lines
-from netsim.simulator.session import open_session
+from netsim.simulator.opening import open_session
 from netsim.study_engine import Conclusion, Finding, Outcome, Point, Settings, Study
 from netsim.study_engine.checks import checked
 from studies.utilisation_published import NEXT, PAPER, PaperUtilisation

@@ -12,7 +12,7 @@ from netsim.experiment.options import ENGINES
 from netsim.experiment.results import Result
 from netsim.simulator.engines import Inside
 from netsim.simulator.layout import NoScheduleError
-from netsim.simulator.session import open_session
+from netsim.simulator.opening import open_session
 from tests.named import with_own
 
 NUMBA = find_spec("numba") is not None

@@ -15,7 +15,7 @@ from netsim._util.system import one_thread_each
 from netsim.comm.payload import Dense, Vector
 from netsim.experiment.configuration import Experiment
 from netsim.simulator.scheduler import InMemoryTransport, RankScheduler
-from netsim.simulator.session import make_workers
+from netsim.simulator.workers import make_workers
 from netsim.training.loop import Trained, train
 from netsim.training.workloads.fully_connected import FullyConnected
 from netsim.training.workloads.workload import DataParallelTask

@@ -28,9 +28,9 @@ from netsim.simulator.analytic import after_ring
 from netsim.simulator.critical_path import CriticalPath
 from netsim.simulator.layout import NoScheduleError, RoleMap
 from netsim.simulator.scheduler import InMemoryTransport, RankScheduler
-from netsim.simulator.session import make_workers
 from netsim.simulator.symmetry import SymmetryRecorder
 from netsim.simulator.vectorized import RankClocks
+from netsim.simulator.workers import make_workers
 from netsim.training.costs import AssumedCosts
 from netsim.training.loop import TimingOnly, train
 from netsim.training.sgd import SGDConfig

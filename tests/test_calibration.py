@@ -30,8 +30,9 @@ from netsim.experiment.profile import (
     save_profile,
 )
 from netsim.simulator.observer import UNOBSERVED
+from netsim.simulator.opening import open_session
 from netsim.simulator.scheduler import RankScheduler
-from netsim.simulator.session import make_workers, open_session
+from netsim.simulator.workers import make_workers
 from netsim.testbed.calibrate import TASK, CalibrationPlan, lines_of, profile_of
 from netsim.testbed.line_fits import line, link, work
 from netsim.testbed.pingpong import SIZES, Trips, ping_pong

@@ -23,8 +23,8 @@ from netsim.experiment.results import Result
 from netsim.simulator.chakra import check_chakra, file_name, write_chakra
 from netsim.simulator.execution_graph import ExecutionGraph, GraphObserver
 from netsim.simulator.observer import Observers
+from netsim.simulator.opening import open_session
 from netsim.simulator.scheduler import InMemoryTransport, RankScheduler
-from netsim.simulator.session import open_session
 from tests.command import run
 
 ALPHA_S, BYTES_PER_S = 1e-3, 1e6

@@ -20,7 +20,7 @@ from algorithms.selection import Selector
 from netsim._util.device import exact_arithmetic
 from netsim.comm.payload import Dense
 from netsim.experiment.configuration import Experiment
-from netsim.simulator.session import load_task
+from netsim.simulator.opening import load_task
 from netsim.training.costs import MeasuredCosts
 from netsim.training.sgd import Scaled
 

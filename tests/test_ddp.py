@@ -26,8 +26,10 @@ from netsim.comm.payload import Dense, Vector
 from netsim.ddp.memory import ParameterMemory
 from netsim.experiment.configuration import Experiment
 from netsim.experiment.results import sha256_of
+from netsim.simulator.opening import load_task, open_session
 from netsim.simulator.scheduler import InMemoryTransport, RankScheduler
-from netsim.simulator.session import Session, load_task, make_workers, open_session
+from netsim.simulator.session import Session
+from netsim.simulator.workers import make_workers
 from netsim.training.algorithm import Algorithm
 from netsim.training.loop import Trained, train
 from tests.ranks import on_ranks

@@ -23,8 +23,8 @@ from netsim.comm.worker import Compute, Worker
 from netsim.distributed import rank_main
 from netsim.distributed.overlap_threads import Backward
 from netsim.experiment.configuration import Experiment
-from netsim.simulator import session
-from netsim.simulator.session import faster_device, load_task
+from netsim.simulator import opening
+from netsim.simulator.opening import faster_device, load_task
 from netsim.simulator.timeline import Timeline
 from netsim.testbed.local_work import TimedTransport
 from netsim.testbed.work_timings import step_samples, work_samples
@@ -116,7 +116,7 @@ def test_a_rank_under_nccl_connects_its_own_gpu_at_once(monkeypatch: pytest.Monk
 def test_auto_takes_the_faster_device_and_says_so(monkeypatch: pytest.MonkeyPatch, on_cpu: float, chosen: str) -> None:
     """One gradient takes 2 s on the GPU; two threads of the CPU compute one in half of `on_cpu`."""
     seconds = {"cpu": on_cpu, "cuda:0": 2.0}
-    monkeypatch.setattr(session, "seconds_of_gradient", lambda task: seconds[task.device])
+    monkeypatch.setattr(opening, "seconds_of_gradient", lambda task: seconds[task.device])
     with fake_gpu():
         device, reason = faster_device(Experiment.of(workers=2), threads=2)
         real = rank_main.on_faster_device(Experiment.of(workers=2), "gloo")

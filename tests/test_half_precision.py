@@ -22,7 +22,7 @@ from netsim.comm.payload import Dense, SizeOnly, Sparse, Vector, check_like, nby
 from netsim.ddp import register
 from netsim.experiment.configuration import Experiment
 from netsim.experiment.results import sha256_of
-from netsim.simulator.session import load_task, open_session
+from netsim.simulator.opening import load_task, open_session
 from netsim.training.algorithm import Algorithm
 from tests.oracles import gtop_k, top_k
 from tests.ranks import on_ranks

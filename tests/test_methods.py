@@ -12,7 +12,7 @@ from netsim._util.errors import UsageError
 from netsim.comm.payload import Dense
 from netsim.experiment.configuration import Experiment
 from netsim.report.drawing import Axis, Series, scatter
-from netsim.simulator.session import open_session
+from netsim.simulator.opening import open_session
 from netsim.study_engine import Conclusion, Finding
 from netsim.study_engine.settings import settings_of
 from studies.method_rows import rows_of

@@ -18,8 +18,9 @@ from algorithms import ALGORITHMS
 from algorithms.selection import Selector
 from netsim.comm.payload import Dense, Vector
 from netsim.experiment.configuration import Experiment
+from netsim.simulator.opening import load_task
 from netsim.simulator.scheduler import InMemoryTransport, RankScheduler
-from netsim.simulator.session import load_task, make_workers
+from netsim.simulator.workers import make_workers
 from netsim.training.loop import Task, train
 from netsim.training.metrics import COLUMNS, MetricsRecorder, metrics_file
 from netsim.training.sgd import SGDConfig

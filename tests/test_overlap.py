@@ -26,9 +26,10 @@ from netsim.experiment.configuration import Experiment
 from netsim.network.fabric import Fabric
 from netsim.simulator.event_engine import SimulatedTransport
 from netsim.simulator.observer import Computation, Observers, RunObserver
+from netsim.simulator.opening import load_task
 from netsim.simulator.scheduler import InMemoryTransport, RankScheduler
-from netsim.simulator.session import load_task, make_workers
 from netsim.simulator.timeline import Timeline, covered
+from netsim.simulator.workers import make_workers
 from netsim.training.algorithm import Algorithm
 from netsim.training.costs import AssumedCosts
 from netsim.training.loop import Task, TimingOnly, train

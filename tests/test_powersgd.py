@@ -19,8 +19,9 @@ from netsim._util.errors import UsageError
 from netsim._util.random_streams import Stream, generator
 from netsim.comm.payload import Dense, SizeOnly
 from netsim.experiment.configuration import Experiment
+from netsim.simulator.opening import load_task
 from netsim.simulator.scheduler import InMemoryTransport, RankScheduler
-from netsim.simulator.session import load_task, make_workers
+from netsim.simulator.workers import make_workers
 from netsim.training.loop import Trained, train
 from tests import papers
 from tests.engines import results_of

@@ -21,7 +21,7 @@ from algorithms.signsgd import majority, packed_signs, votes
 from netsim.comm.payload import Dense
 from netsim.experiment.configuration import Experiment
 from netsim.experiment.results import sha256_of
-from netsim.simulator.session import load_task
+from netsim.simulator.opening import load_task
 from netsim.training.sgd import SGDConfig
 from tests import papers_quantised as papers
 from tests.papers import Sgd, train

@@ -16,7 +16,7 @@ import netsim
 from algorithms import ALGORITHMS
 from netsim.distributed.rank_main import wake_without_preempting
 from netsim.experiment.configuration import Experiment
-from netsim.simulator.session import open_session
+from netsim.simulator.opening import open_session
 
 NAMES = ",".join(ALGORITHMS)
 STEPS = 12

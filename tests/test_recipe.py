@@ -19,7 +19,7 @@ from netsim.cli.main import main
 from netsim.comm.payload import Dense, Vector
 from netsim.experiment.configuration import Experiment
 from netsim.simulator.scheduler import InMemoryTransport, RankScheduler
-from netsim.simulator.session import make_workers
+from netsim.simulator.workers import make_workers
 from netsim.training.algorithm import Convergence
 from netsim.training.loop import Task, Trained, train
 from netsim.training.sgd import SGDConfig

@@ -19,7 +19,7 @@ from netsim.experiment.configuration import Experiment
 from netsim.experiment.results import Result
 from netsim.report.activity import draw_links, draw_round
 from netsim.simulator.observer import Computation, TracedMessage
-from netsim.simulator.session import open_session
+from netsim.simulator.opening import open_session
 from netsim.simulator.trace import Activity, Trace
 from tests.command import run
 from tests.engines import without_the_way

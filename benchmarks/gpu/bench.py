@@ -29,7 +29,7 @@ from netsim._util.device import exact_arithmetic, gpu_facts, gpus_beside, is_gpu
 from netsim.comm.payload import Dense, Sparse
 from netsim.comm.worker import Compute
 from netsim.experiment.configuration import Experiment
-from netsim.simulator.session import load_task, open_session
+from netsim.simulator.opening import load_task, open_session
 from netsim.training.costs import MeasuredCosts
 from netsim.training.sgd import Scaled
 from netsim.training.workloads.replica import Replica

@@ -10,7 +10,7 @@ from netsim.experiment.configuration import Experiment
 from netsim.experiment.results import Result
 from netsim.report.text import listed
 from netsim.simulator.estimates import check_experiment
-from netsim.simulator.session import open_session
+from netsim.simulator.opening import open_session
 from topologies.placement import PLACEMENTS
 
 

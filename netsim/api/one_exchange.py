@@ -132,7 +132,7 @@ def exchange(
     from netsim.comm.worker import Worker
     from netsim.simulator.message_rounds import RoundsTransport
     from netsim.simulator.scheduler import RankScheduler
-    from netsim.simulator.session import make_workers
+    from netsim.simulator.workers import make_workers
 
     try:
         rows = vectors.detach() if isinstance(vectors, torch.Tensor) else torch.from_numpy(np.array(vectors))

@@ -25,8 +25,8 @@ from netsim.simulator.chakra import check_chakra, write_chakra
 from netsim.simulator.checkpoint import Checkpoint, checkpoint_of
 from netsim.simulator.estimates import check_experiment
 from netsim.simulator.execution_graph import ExecutionGraph
+from netsim.simulator.opening import open_session
 from netsim.simulator.perfetto import write_chrome_trace
-from netsim.simulator.session import open_session
 from netsim.simulator.trace import Trace
 
 

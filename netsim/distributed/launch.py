@@ -26,8 +26,8 @@ from netsim.distributed.rank_main import TRAIN, check_backend, process_group, ra
 from netsim.distributed.supervision import GRACE_S, die_with, stop, supervise
 from netsim.experiment.configuration import Experiment
 from netsim.experiment.results import Result
+from netsim.simulator.opening import load_task
 from netsim.simulator.rehearsal import rehearse
-from netsim.simulator.session import load_task
 from netsim.training import workloads
 from netsim.training.workloads import is_own
 from topologies import servers_of

@@ -21,8 +21,10 @@ from netsim.distributed.rank_context import CURRENT_RANK
 from netsim.distributed.rendezvous import rendezvous, verify_config
 from netsim.experiment.configuration import Experiment
 from netsim.experiment.results import RankOutcome, Ranks, Result, Timing, sha256_of, summarise
-from netsim.simulator.session import faster_device, holds_a_part, judge, load_task, make_workers
+from netsim.simulator.opening import faster_device, load_task
+from netsim.simulator.session import judge
 from netsim.simulator.timeline import Spent, Timeline
+from netsim.simulator.workers import holds_a_part, make_workers
 from netsim.training.loop import Trained, train
 from netsim.training.overlap import Overlapped, described
 from netsim.training.workloads import is_own

@@ -261,7 +261,7 @@ class Formulas(SymmetryRecorder):
         if pipeline is None or len(slices) == 1:
             smallest = whole.resized(int(chunks[-1]))
             hop, short_hop = self._message_time(size_of(largest)), self._message_time(size_of(smallest))
-            # after_ring compares hops by draining alone. Were additions different too, another path could be the latest.
+            # after_ring compares hops by draining alone. Were additions different too, another path could be latest.
             if (
                 self.times.offsets is not None and self.charge([combine(smallest, smallest)]) != adding[0]  # type: ignore[list-item]
             ):

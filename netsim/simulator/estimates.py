@@ -21,6 +21,7 @@ from netsim.network.cross_traffic import Sizes
 from netsim.simulator.analytic import Star
 from netsim.simulator.engines import Training, closed_form, run
 from netsim.simulator.layout import NoScheduleError, RoleMap
+from netsim.simulator.rehearsal import rehearse
 from netsim.simulator.scheduler import InMemoryTransport, RankScheduler
 from netsim.simulator.symmetry import SymmetryRecorder
 from netsim.training.costs import AssumedCosts
@@ -104,8 +105,6 @@ def check_experiments(experiments: Iterable[Experiment], jobs: int) -> None:
 
 def estimate(experiment: Experiment, name: str, *, watched: bool = False) -> Estimate:
     """Return the estimated lower bound for one algorithm, by the engine that simulates it."""
-    from netsim.simulator.rehearsal import rehearse  # which needs a session, which needs estimates
-
     rehearse(experiment)
     found = _played(experiment, name, watched=watched)
     if _has_formulas(experiment, found):

@@ -25,7 +25,7 @@ from netsim.comm.worker import Compute, Fork, Send, SendRecv, Start, Worker, sta
 from netsim.experiment.configuration import Experiment
 from netsim.network.effects import NONE
 from netsim.simulator.scheduler import InMemoryTransport, RankScheduler
-from netsim.simulator.session import make_workers
+from netsim.simulator.workers import make_workers
 from netsim.training.loop import Task, TimingOnly, Trained, train
 
 RANKS, ELEMENTS, STEPS, DENSITY = 4, 1000, 2, 0.1

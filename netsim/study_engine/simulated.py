@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from netsim.experiment.configuration import Experiment
-from netsim.simulator.session import open_session
+from netsim.simulator.opening import open_session
 from netsim.study_engine.kinds import Outcome, Point
 
 

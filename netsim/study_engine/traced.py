@@ -8,7 +8,7 @@ from dataclasses import asdict
 from netsim.experiment.configuration import Experiment
 from netsim.report import Figure, Section
 from netsim.report.activity import draw_links, draw_round
-from netsim.simulator.session import open_session
+from netsim.simulator.opening import open_session
 from netsim.simulator.trace import Trace
 from netsim.study_engine.kinds import Finding, Outcome, Point
 

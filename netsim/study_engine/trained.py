@@ -8,7 +8,7 @@ from typing import Any
 
 from netsim._util.errors import UsageError
 from netsim.experiment.configuration import Experiment
-from netsim.simulator.session import open_session
+from netsim.simulator.opening import open_session
 from netsim.study_engine.kinds import Outcome, Point
 
 COUNTED = ("uploads", "value_bits_up", "index_bits_up", "bits_down")

@@ -15,7 +15,7 @@ from netsim.comm.worker import Sends
 from netsim.experiment.command_options import ValidationOptions
 from netsim.experiment.configuration import Experiment
 from netsim.experiment.profile import Profile
-from netsim.simulator.session import shapes_of_workload
+from netsim.simulator.opening import shapes_of_workload
 from netsim.testbed.campaign import ClusterNetwork, Setting
 from netsim.testbed.cells import Cell
 from netsim.testbed.exchanges import COLLECTIVES, EXCHANGES

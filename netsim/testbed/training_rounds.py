@@ -16,8 +16,9 @@ from netsim.comm.worker import Sends, Worker
 from netsim.experiment.configuration import Experiment
 from netsim.experiment.results import sha256_of
 from netsim.network.fabric import Fabric
+from netsim.simulator.opening import load_task
 from netsim.simulator.scheduler import RankScheduler
-from netsim.simulator.session import load_task, make_workers
+from netsim.simulator.workers import make_workers
 from netsim.testbed.host_model import HostTerms, HostTransport
 from netsim.testbed.local_work import CONCURRENT_RANKS, TimedCosts, TimedTransport, medians
 from netsim.testbed.simultaneous_start import SimultaneousStart, idle_until_all_done, rank_interpreter

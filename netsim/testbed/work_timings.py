@@ -17,8 +17,9 @@ from netsim.comm.payload import Dense
 from netsim.comm.worker import Compute, Worker
 from netsim.experiment.configuration import Experiment
 from netsim.simulator.event_engine import SimulatedTransport
+from netsim.simulator.opening import load_task
 from netsim.simulator.scheduler import RankScheduler
-from netsim.simulator.session import load_task, make_workers
+from netsim.simulator.workers import make_workers
 from netsim.training.costs import Given, MeasuredCosts
 from netsim.training.sgd import descend
 
