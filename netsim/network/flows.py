@@ -52,6 +52,7 @@ class Network:
         self._environment: Any = environment  # its clock counts whole picoseconds
         self._plain = sharing == "maxmin"
         self._started = 0
+        # SimPy hears of an instant once, however many flows begin or end then, because each of its events costs time.
         self._agenda: dict[int, list[Flow]] = {}
         """By instant: the flows that begin to drain then, and those alone on their links that end then."""
         self._instants: list[int] = []
@@ -112,6 +113,7 @@ class Network:
         """Give `link` another bandwidth from now on; at 0 the link is down and its flows stop."""
         self._bandwidth[link] = float(bandwidth_bps)
         alone = self._alone.get(link)
+        # A flow that is due now has drained all its bits, although its end may not have been handled yet.
         if alone is not None and alone.due > self._environment.now:
             self._have_share(alone)
         self._solver.set_bandwidth(link, float(bandwidth_bps))
@@ -157,21 +159,23 @@ class Network:
 
     def _on_alarm(self, _: simpy.Event) -> None:
         now = self._environment.now
-        if now != self._wake_at:
+        if now != self._wake_at:  # an alarm cannot be taken back when an earlier one is set
             return
         self._wake_at = None
         if now >= HORIZON_PS:
             if self._is_late:
                 raise beyond_horizon()
             return
+        # All changes of an instant come first; then rates are solved once, and do not depend on the order of changes.
         over = self._due(now) if self._instants and self._instants[0] == now else []
         if self._unsettled or self._solver.next_instant == now:
             over += self._settle(now)
-            over.sort(key=attrgetter("number"))
+            over.sort(key=attrgetter("number"))  # the same order whether arithmetic or the solver ended a flow
         if self._instants:
             self._wake(self._instants[0])
         if (instant := self._solver.next_instant) is not None:
             self._wake(instant)
+        # Last, because those that are called may start flows, also at this instant.
         for flow in over:
             flow.done(flow)
 
@@ -198,6 +202,7 @@ class Network:
                 entering.append(flow)
             else:
                 over.append(flow)
+        # After all ends: a flow that enters at the instant at which another one leaves does not share a link with it.
         for flow in entering:
             self._enter(flow, now)
         return over
@@ -209,7 +214,7 @@ class Network:
         if (
             not alone.keys().isdisjoint(links)
             or (self._shared and not self._shared.keys().isdisjoint(links))
-            or (self._bandwidth and not self._bandwidth.keys().isdisjoint(links))
+            or (self._bandwidth and not self._bandwidth.keys().isdisjoint(links))  # `rate_alone` is the nominal one
         ):
             self._have_share(flow)
             return
@@ -227,10 +232,12 @@ class Network:
         flow.due = DUE_BY_SOLVER
         if flow.since < now:
             flow.hold(flow.alone_at, now - flow.since)
+            # From here on the flow's bits are a float. While it was alone, its end was exact, in integers.
             flow.remaining = max(0.0, flow.bits - flow.rate_alone * (now - flow.since) / PICOSECONDS)
         for link in flow.links:
             other = alone.pop(link, flow)
             if other is not flow:
+                # Put back, because the call below takes the other flow off all of its links, this one included.
                 alone[link] = other
                 self._have_share(other)
             shared[link] = shared.get(link, 0) + 1

@@ -48,25 +48,26 @@ class RoundTable(NamedTuple):
     bits: IntArray
     src: Ints
     src_visit: Ints
-    """The visit in which the sender of a message waits for it,"""
+    """For each message: the visit in which its sender waits until it has been sent."""
     dst: Ints
     dst_visit: Ints
-    """and that in which the receiver does."""
+    """For each message: the visit in which its receiver waits until it has arrived."""
     route: Ints
+    """For each message: the index of its route in `route_links`, `latency` and `weight`."""
     before: Ints
-    """The message that a message must wait for, which is between the same ranks; NONE if there is none,"""
+    """For each message: the previous one between the same ranks, or NONE. Empty if no rounds are posted ahead."""
     behind: Ints
-    """and the one that waits for it. Both are empty if no rounds are posted ahead."""
+    """For each message: the next one between the same ranks, or NONE. Empty if no rounds are posted ahead."""
     rank_visits: Lists
-    """By rank."""
+    """For each rank: its visits."""
     posts: Lists
-    """By visit: the messages that its rank sends then,"""
+    """For each visit: the messages that its rank begins to send in it."""
     sends: Lists
-    """those it sent that it waits for,"""
+    """For each visit: the messages for which its rank waits in it until they have been sent."""
     awaits: Lists
-    """and those it receives that it waits for."""
+    """For each visit: the messages for which its rank waits in it until they have arrived."""
     charge: IntArray
-    """By visit: the picoseconds that its rank computes afterwards."""
+    """For each visit: the picoseconds for which its rank computes after the messages."""
     route_links: Lists
     latency: IntArray
     weight: npt.NDArray[np.float64]
@@ -79,6 +80,7 @@ def play_compiled(clocks: RankClocks, parts: list[RecordedPhase]) -> list[Played
         raise NoScheduleError(f"{count:,} messages that share links are more than are laid out at a time")
     builder = _Builder(clocks, parts)
     table = builder.table()
+    # The loop counts from instant 0 with idle links. Only where all clocks are equal is the network surely idle.
     now = int(clocks.clock[0])
     assert (clocks.clock == now).all(), "ranks are apart"
     held_first = np.concatenate([[0], np.cumsum(builder.links_of_messages)])
@@ -98,6 +100,7 @@ def play_compiled(clocks: RankClocks, parts: list[RecordedPhase]) -> list[Played
         raise beyond_horizon()
     clocks.clock += stand.clock
     clocks.check_horizon()
+    # A message that was ready at the very instant at which the one before it had drained did not wait for it.
     return builder.history(waited, held_first, held, np.where(queued > 0, table.before, NONE))
 
 
@@ -107,6 +110,8 @@ def _room(table: RoundTable, window: int) -> tuple[int, int]:
     owners = np.repeat(np.arange(len(visits)), visits)
     most = np.zeros(len(visits), np.int64)
     np.maximum.at(most, owners, posts[table.rank_visits.items])
+    # The loop cannot make room later, because arrays grow in Python only. So this bound must never be too low: a rank
+    # has messages of at most `window` visits under way, and one computation, which is a flow as well.
     flows = window * int(most.sum())
     return flows + len(visits), flows * int(np.diff(table.route_links.first).max(initial=0)) + 1
 
@@ -164,6 +169,7 @@ class _Builder:
             taking_part.append(then.at)
         ranks = taking_part[0] if taking_part else np.zeros(0, np.int64)
         for others in taking_part[1:]:
+            # union1d sorts. Nearly always the same ranks take part, and a comparison shows that faster.
             if len(others) != len(ranks) or (others != ranks).any():
                 ranks = np.union1d(ranks, others)
         charge = np.zeros(len(ranks), np.int64)
@@ -185,7 +191,7 @@ class _Builder:
         """Return for each message the one before it between the same ranks, and the one after it; or NONE."""
         pair = self._joined("pair")
         before, behind = np.full((2, len(pair)), NONE, np.int32)
-        order = np.argsort(pair, kind="stable")
+        order = np.argsort(pair, kind="stable")  # messages of a pair drain in the order of their posting
         following = pair[order[1:]] == pair[order[:-1]]
         one, other = order[:-1][following], order[1:][following]
         before[other], behind[one] = one, other
@@ -268,15 +274,16 @@ def _lists(of: IntArray, count: int) -> Lists:
 
 
 class RankState(NamedTuple):
-    """Where every rank is."""
+    """Where every rank is in its visits."""
 
     clock: IntArray
+    """For each rank: the instant at which it ended its last visit."""
     visit: Ints
-    """Its place in ``rank_visits.items``."""
+    """For each rank: the position of its present visit in ``rank_visits.items``."""
     since: IntArray
-    """When it came there."""
+    """For each rank: the instant at which it began its present visit."""
     pending: Ints
-    """How many messages it waits for; NONE while it computes, and at its end."""
+    """For each rank: the number of messages for which it still waits; NONE while it computes, and at its end."""
 
 
 @jit
@@ -286,7 +293,8 @@ def _play(
     """Run all ranks from where they are to their end.
 
     All code of a rank's visit is in this function: to pass the table to another function takes longer than a visit.
-    While a message waits for the one before it, `queued` holds the instant at which it could have begun to drain.
+    While a message waits for the one before it, `queued` holds the instant at which it could have begun to drain; then,
+    the picoseconds for which it waited.
     """
     messages, ranks, in_order = len(table.bits), len(stand.clock), len(queued) > 0
     done, ready = np.zeros(len(core.flows), np.int32), np.arange(len(core.flows) + ranks)
@@ -312,6 +320,7 @@ def _play(
                         continue
                     links = table.route_links.items[table.route_links.first[route] : table.route_links.first[route + 1]]
                     add(core, message, links, table.bits[message], table.weight[route], np.inf, at)
+                # Messages may have arrived in earlier visits, so they are counted now and not when they are posted.
                 for message in table.sends.items[table.sends.first[visit] : table.sends.first[visit + 1]]:
                     pending += arrived[message] < 0
                 for message in table.awaits.items[table.awaits.first[visit] : table.awaits.first[visit + 1]]:
@@ -323,6 +332,8 @@ def _play(
                 place += 0 if charge else 1
             stand.visit[rank] = place
             if charge:
+                # A computation is a flow without links. Its tag is beyond those of messages. So the engine's heap of
+                # instants holds all events, and no second queue has to be merged with it.
                 stand.pending[rank] = NONE
                 stand.visit[rank] += 1
                 add(core, messages + rank, table.route_links.items[:0], 0, 1.0, np.inf, now + charge)
@@ -332,7 +343,8 @@ def _play(
         if now == NEVER:
             return
         count = 0
-        # All that arrives at an instant has arrived before anybody goes on.
+        # All that arrives at an instant has arrived before any rank goes on. So neither the time nor the message that a
+        # rank waited for depends on the order in which simultaneous events are handled.
         for number in done[: settle(core, now, done)]:
             message = core.flows[number].tag
             if message >= messages:
@@ -346,10 +358,11 @@ def _play(
             if behind != NONE and queued[behind] >= 0:
                 route = table.route[behind]
                 links = table.route_links.items[table.route_links.first[route] : table.route_links.first[route + 1]]
-                at = max(now, queued[behind])
+                at = max(now, queued[behind])  # its latency passes while it waits
                 add(core, behind, links, table.bits[behind], table.weight[route], np.inf, at)
                 queued[behind] = at - queued[behind]
             src, dst = table.src[message], table.dst[message]
+            # A rank that is not yet in the visit that waits for this message counts it when it comes there.
             place = stand.visit[src]
             if stand.pending[src] > 0 and table.rank_visits.items[place] == table.src_visit[message]:
                 stand.pending[src] -= 1

@@ -139,6 +139,7 @@ def time_steps(
     """
     clocks = RankClocks(fabric, world, sharing)
     steps_played = StepPlayer(clocks, steps, inside, compile_few)
+    # A path is known from its end only, so walkers go back from all ranks that end last; timing takes their mean.
     last = (clocks.clock == clocks.clock.max()).astype(np.int64)
     backtracker = CriticalPathBacktracker(clocks, last.copy(), len(fabric.bandwidth_bps))
     for history, times in reversed(steps_played.histories):
@@ -201,6 +202,7 @@ class StepPlayer:
         number = level = 0
         saved = clocks.snapshot()
         while number < len(steps):
+            # Where clocks are equal, no message is under way. Nowhere else may the compiled loop take over.
             if clocks.level:
                 level, saved = number, clocks.snapshot()
             try:
@@ -209,6 +211,7 @@ class StepPlayer:
             except NoScheduleError:
                 if self._compiled or not self._worth_compiling():
                     raise
+                # The failed step has moved some clocks, and steps since the last equal clocks may have left links busy.
                 self._compiled = True
                 clocks.restore(saved)
                 self.histories = self.histories[: self._at(level)]
@@ -245,7 +248,8 @@ class StepPlayer:
                 times += 1
             clocks.repeat(saved, times - 1)
         elif self._compiled and number + 1 < len(self._steps):
-            # Ranks are apart, and the steps after this begin before it ends: all are one.
+            # Ranks are apart, and the steps after this begin before it ends. The compiled loop starts from equal clocks
+            # only, so it plays this step once more, together with all that follow.
             clocks.restore(saved)
             history = self._played([part for step in self._steps[number:] for part in step])
             self.histories += [(history, 1)]
@@ -257,6 +261,7 @@ class StepPlayer:
         if not self._compiled:
             return [played for part in parts for played in self._clocks.advance(part)]
         try:
+            # To import numba takes longer than most simulations, and it is optional.
             from netsim.simulator.compiled_loop import play_compiled
         except ImportError as error:
             raise NoScheduleError("numba is not installed, or does not compile") from error
@@ -265,6 +270,7 @@ class StepPlayer:
     def _worth_compiling(self) -> bool:
         if any(part.beside is not None for step in self._steps for part in step):
             return False  # the compiled loop knows one order of all messages
+        # Who names a method compares it with others, so it must fail rather than become another one.
         if self._inside is not None or importlib.util.find_spec("numba") is None:
             return False
         if self._compile_few:
@@ -285,10 +291,12 @@ def closed_form(training: Training, world: RoleMap, star: Star, costs: Costs) ->
     path = formulas.last_path
     served = training.algorithm.uses_server
     server = "worker0" if world.server == 0 else "server"
+    # The time on equal links is spread over a few of them: a link with more than half of it would be named as the
+    # bottleneck by itself (`bound_by`), where a simulation would name worker links in general.
     first = 1 if served and world.server == 0 else 0
     ranks = range(first, min(first + 8, max(world.workers, first + 1)))
     stands_for = {
-        WORKER_LINKS: [(2 * rank, f"worker{rank}") for rank in ranks],  # of many alike
+        WORKER_LINKS: [(2 * rank, f"worker{rank}") for rank in ranks],
         SERVER_LINK: [(2 * world.server, server)],
     }
     totals: Counter[Hashable] = Counter()

@@ -42,7 +42,10 @@ class SizedRound(NamedTuple):
 
 
 class SizedRounds(Sequence[SizedRound]):
-    """The rounds of a schedule, each sized when it is looked at."""
+    """The rounds of a schedule, each sized when it is looked at.
+
+    A ring among P ranks has P-1 rounds of P messages: all at once, they would not fit into memory for large P.
+    """
 
     def __init__(self, rounds: Sequence[Round], size: Callable[[int, Round], SizedRound]) -> None:
         self._rounds, self._size = rounds, size
@@ -105,6 +108,7 @@ def kind_of(payload: Payload) -> tuple[Any, ...]:
 
 def lay_out(world: RoleMap, calls: PerRole[Collective[Any]]) -> CollectiveLayout:
     """Return all that a collective does which every representative calls."""
+    # A schedule may depend on the rank, which a representative does not tell. It is made for a plain worker instead.
     schedules = [
         schedule_at(Worker(rank, world.workers, world.server), call)
         for rank, call in zip(world.representatives, calls, strict=True)
@@ -112,6 +116,7 @@ def lay_out(world: RoleMap, calls: PerRole[Collective[Any]]) -> CollectiveLayout
     held = _held(world, schedules)
     sizes, which = _kinds(held)
     merges = _merges(schedules[0], held, which)
+    # One array for each size, which is the same object in all rounds: PairRoutes.durations caches by identity.
     alone = [sizes[place : place + 1] for place in range(len(sizes))]
 
     def size(index: int, round_: Round) -> SizedRound:
@@ -149,6 +154,7 @@ def _held(world: RoleMap, schedules: PerRole[Schedule[Any]]) -> Sequence[Any]:
             raise NoScheduleError("the server does not tell all workers the same")
         return held
     if first.alike:
+        # Algorithms are not trusted to send equal sizes at all ranks: a difference is noticed here.
         kinds = [{(kind_of(each), size_of(each)) for each in _distinct(schedule.held)} for schedule in schedules]
         if any(other != kinds[0] for other in kinds):
             raise NoScheduleError("payloads of different sizes are combined")
@@ -167,6 +173,7 @@ def _kinds(held: Sequence[Any]) -> tuple[IntArray, IntArray]:
     if isinstance(held, Repeated):
         return np.array([size_of(held.payload)]), np.zeros(len(held), np.int64)
     kinds: dict[tuple[int, int, int], int] = {}
+    # By identity, because 65,536 slots often hold one and the same object.
     of_object = {id(payload): kinds.setdefault(size_of(payload), len(kinds)) for payload in _distinct(held)}
     which = np.array([of_object[id(payload)] for payload in held])
     return np.array(list(kinds)), which
@@ -194,16 +201,19 @@ def _merges(schedule: Schedule[Any], held: Sequence[Any], which: IntArray) -> _M
     result = own = held[0]
     work: Any = combine(own, own)
     if isinstance(work, Compute):
+        # Each rank merges payloads of one slot, so one merge of each size tells the charge of all merges of this size.
         different = [held[slot] for slot in np.unique(which, return_index=True)[1].tolist()]
         return _Merges([[combine(each, each)] for each in different], None, own)  # type: ignore[list-item]
     requests: list[Sequence[Compute[Any]]] = []
     picks = []
     for round_ in schedule.rounds:
+        # Rank 0 is asked for one merge a round below. Of several, each would begin with the result of the one before.
         if repeats(round_.pairs.dst):
             raise NoScheduleError("a rank combines several payloads of a round")
         receives = 0 in round_.pairs.dst
         if receives or not requests:  # before its first merge, rank 0 tells what others are charged for theirs
             request, after = asked(combine(result, own) if requests else work)
+            # Messages are sized from the payloads at the start, which must therefore hold for later rounds as well.
             if receives and (kind_of(after), size_of(after)) != (kind_of(result), size_of(result)):
                 raise NoScheduleError("what is combined over a tree changes its size")
             result = after if receives else result

@@ -109,6 +109,7 @@ class Message:
     def __init__(self, src: int, payload: Payload, operation: str, posted_at: int) -> None:
         self.src = src
         self.payload = payload
+        # The receiver gets this very object and no copy, so a later change by the sender must be noticed.
         self.version = payload.version()
         self.operation = operation
         self.posted_at = posted_at
@@ -182,6 +183,7 @@ class RankScheduler(Generic[T]):
         self._ready: deque[tuple[RankCoroutine[T], Any]] = deque()
         self._forked: dict[RankCoroutine[Any], None] = {}
         self._replicas = ReplicaMemo()
+        # Looked up by exact type: millions of requests would pay for a chain of isinstance.
         self._begins: dict[type, Callable[[RankCoroutine[Any], Any], Operation]] = {
             Operation: lambda _, handle: handle,
             Start: lambda task, start: self._begins[type(start.request)](task, start.request),
@@ -220,12 +222,15 @@ class RankScheduler(Generic[T]):
         start = CriticalPath.start(self._transport.now) if start is None else start
         tell(self._began, self._transport)
         tasks = [RankCoroutine(worker, program(worker), start) for worker in workers]
+        # After an error, coroutines that were not closed would run their `finally` blocks at any later time.
         with ExitStack() as stack:
             stack.callback(self._close_forked)
             for task in tasks:
                 stack.callback(task.coroutine.close)
             self._ready.extend((task, None) for task in tasks)
             while True:
+                # First come, first served, so that a run repeats exactly. Time goes on when no rank can: all requests
+                # of an instant are then known to the transport.
                 while self._ready:
                     self._resume(*self._ready.popleft())
                 if not self._transport.advance():
@@ -269,6 +274,7 @@ class RankScheduler(Generic[T]):
         message = Message(task.worker.rank, request.payload, task.worker.operation, self._transport.now)
         task.worker.traffic.sent(request.payload)
         channel = self._channels[task.worker.rank, request.dst, request.tag]
+        # Messages are matched when they are posted and not when they arrive, because one may overtake another.
         if channel.receives:
             message.claim = channel.receives.popleft()
         else:
@@ -282,6 +288,7 @@ class RankScheduler(Generic[T]):
             if message.claim is not None:
                 self._deliver(message, *message.claim)
 
+        # Most runs have no such observer, and are spared two more closures a message.
         if self._delivered:
             self._transport.carry(task.worker, request, task.path, *self._observed(task.worker, request, sent, arrived))
         else:
@@ -365,6 +372,7 @@ class RankScheduler(Generic[T]):
         forked: RankCoroutine[Any] = RankCoroutine(request.worker, request.coroutine, task.path, operation)
         self._forked[forked] = None
         tell(self._forks, task, forked)
+        # At once, so that its first messages are ahead of those that `task` posts next to the same ranks.
         self._resume(forked, None)
         return operation
 
@@ -390,7 +398,8 @@ class RankScheduler(Generic[T]):
             tell(answer, path)
 
     def _wake(self, task: RankCoroutine[T], answer: Any, path: CriticalPath) -> None:
-        # If the task was blocked until now, its critical path runs through the event it was waiting for.
+        # If the task was blocked until now, its critical path runs through the event it was waiting for. A wait that
+        # took no time changes no path, so that paths do not depend on the order of simultaneous events.
         if self._transport.now > task.blocked_since:
             task.path = path
         if self._waited and isinstance(_awaited(task), MESSAGES):

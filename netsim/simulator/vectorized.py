@@ -101,7 +101,8 @@ class PairRoutes:
         self.owners = np.repeat(np.arange(len(counts)), counts)
         self.distinct = not repeats(self.links)
         bandwidth = fabric.bandwidth_bps[self.links]
-        # Sorted by owner, then bandwidth, then place on the route: the first of an owner's is its narrowest.
+        # Sorted by owner, then bandwidth, then place on the route: the first of an owner's is its narrowest. Of equal
+        # ones it must be the first on the route, as Route.narrowest is, or engines would name different bottlenecks.
         order = np.lexsort((np.arange(len(bandwidth)), bandwidth, self.owners))
         self.narrowest = self.links[order[self.first]]
         self.bandwidths, self.kind = np.unique(fabric.bandwidth_bps[self.narrowest], return_inverse=True)
@@ -112,6 +113,7 @@ class PairRoutes:
 
     def durations(self, sizes: IntArray, which: IntArray) -> IntArray:
         """Return the picoseconds that each message takes if no other uses its links."""
+        # By identity is enough, because a layout returns the same array for all rounds with the same sizes.
         if self._alone is None or self._alone[0] is not sizes:
             table = [[time_alone(8 * sum(size), rate) for size in sizes.tolist()] for rate in self.bandwidths.tolist()]
             self._alone = sizes, np.array(table)
@@ -124,9 +126,12 @@ class PairQueues:
 
     def __init__(self, links: int) -> None:
         self._last = np.full((3, links), -1)
-        """The pair, the round and the end of the last message on each link,"""
+        """For each link: the name of the pair whose message it carried last, the round, and the instant of its end."""
         self._only: tuple[PairRoutes, IntArray] | None = None
-        """or, while all rounds have the same pairs, which share no link: the ends of the last round."""
+        """The routes and ends of the last round, while all rounds have the same pairs and none of them share a link.
+
+        Rings do. `_last` is then not up to date, which saves gathering and scattering by link in every round.
+        """
 
     def begin(self, number: int, lines: PairRoutes, enter: IntArray) -> tuple[IntArray, IntArray]:
         """Return when messages begin to drain that could from `enter` on, and `behind` as in a played round."""
@@ -136,6 +141,7 @@ class PairQueues:
             if self._only is not None:
                 self._write(number - 1, *self._only)
                 self._only = None
+            # A message of another pair is not waited for here. If it still drains, `_post` refuses the round.
             last = self._last[:, lines.links]
             last = np.where(last[0] == lines.names[lines.owners], last, -1)
             _, before, drained = np.maximum.reduceat(last, lines.first, axis=1)
@@ -182,6 +188,7 @@ class RankClocks:
 
     def lines(self, pairs: Pairs) -> PairRoutes:
         """Return the routes of pairs; the routes of recent pairs are cached."""
+        # PairRoutes keeps its pairs alive, so no other object gets their id while it is in the cache.
         if (known := self._lines.get(id(pairs))) is None:
             if len(self._lines) > 256:
                 self._lines.clear()
@@ -282,6 +289,7 @@ class RankClocks:
         self.clock += later
         self.busy += later
         for counts, before in zip(self._columns[2:], saved[2:], strict=True):
+            # NumPy's integers wrap around silently, so the product is computed in Python's before it is added.
             if int(counts.max()) + times * int((counts - before).max()) >= 2**63:
                 raise InfeasibleError("a rank sends or receives more than 2⁶³ bytes in all; take fewer rounds")
             counts += times * (counts - before)
@@ -296,12 +304,16 @@ class RankClocks:
             raise beyond_horizon()
         if queues is not None:
             enter, behind = queues.begin(number, lines, enter)
+        # The whole engine rests on this condition: rates of a round depend on no other round. Equality is allowed,
+        # because a flow that ends when another one enters shares nothing with it.
         if not (self.busy[lines.links] <= enter[lines.owners]).all():
             raise NoScheduleError("links carry flows of different rounds at a time")
         leave, notes = enter + lines.durations(round_.sizes, round_.which), None
         if lines.distinct:
             self.busy[lines.links] = leave[lines.owners]
         else:
+            # Flows that use a link one after another have it to themselves. Only if two overlap are rates solved, from
+            # instant to instant, which takes longer.
             if _overlap(lines, enter, leave):
                 if self.sharing != "maxmin":
                     raise NoScheduleError("links are shared by weight")
@@ -330,7 +342,8 @@ class RankClocks:
     def _go_on(self, posted: PostedRound) -> npt.NDArray[np.uint8]:
         """Advance the ranks of a round to when their messages are done; return which messages they waited for.
 
-        Of several messages at the same instant, a received one counts first, and of those the one waited for first.
+        Of several messages at the same instant, a received one counts first, and of those the one waited for first. The
+        critical path then depends on instants alone, and is the same in all engines (docs/decisions/0005).
         """
         leave = posted.leave
         if not len(leave):
@@ -429,6 +442,8 @@ class CriticalPathBacktracker:
             return
         part = None
         for played in reversed(history):
+            # A rank finishes round n after it has posted round n + ahead. Back before the end of round n, walkers along
+            # messages of later rounds are therefore at the senders. A phase begins when the one before it is over.
             self._arrive(played.number + part.ahead if part is played.part else -1)
             part = played.part
             round_ = part.rounds[played.number]
@@ -499,6 +514,7 @@ class CriticalPathBacktracker:
         if not others_left:
             return
         came, went = np.flatnonzero(waited & BY_RECEIVER), np.flatnonzero(waited & BY_SENDER)
+        # A rank waited for one message at most, so that no walker follows two messages.
         weight[came] = self.walkers[pairs.dst[came]]
         weight[went] += self.walkers[pairs.src[went]]
         self.walkers[pairs.dst[came]] = 0
