@@ -170,6 +170,46 @@ def frozen_norm(seed: int) -> Workload:
     return workload(nn.Sequential(norm, linear()), points(seed))
 
 
+def tracked_norm(seed: int) -> Workload:
+    """Keep running statistics, as batch norm of torch does unless it is told otherwise."""
+    norm = nn.BatchNorm1d(8, momentum=None)
+    norm.running_mean = torch.arange(8.0)  # no gradient depends on it
+    return workload(nn.Sequential(nn.Linear(FEATURES, 8), norm, nn.Tanh(), nn.Linear(8, CLASSES)), points(seed))
+
+
+class Residual(nn.Module):
+    """Images, convolutions, and norms that keep running statistics, as a ResNet of torchvision has them."""
+
+    def __init__(self, track: bool = True) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(8, track_running_stats=track)
+        self.inner = nn.Conv2d(8, 8, 3, padding=1, bias=False)
+        self.inner_norm = nn.BatchNorm2d(8, track_running_stats=track)
+        self.head = nn.Linear(8, CLASSES)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        stem = functional.relu(self.norm(self.stem(images)))
+        inner = functional.relu(self.inner_norm(self.inner(stem)) + stem)
+        scores: torch.Tensor = self.head(inner.mean((2, 3)))
+        return scores
+
+
+def images(seed: int) -> Samples:
+    drawn = np.random.default_rng(seed)
+    labels = np.arange(SAMPLES) % CLASSES
+    pixels = 2 * drawn.standard_normal((CLASSES, 3, 6, 6))[labels] + drawn.standard_normal((SAMPLES, 3, 6, 6))
+    return Samples(torch.from_numpy(pixels.astype(np.float32)), torch.from_numpy(labels))
+
+
+def residual(seed: int) -> Workload:
+    return workload(Residual(), images(seed))
+
+
+def residual_untracked(seed: int) -> Workload:
+    return workload(Residual(track=False), images(seed))
+
+
 class Applied(nn.Module):
     """Applies ``function(module, scores)`` to the scores of a layer, as the wrong models below do."""
 

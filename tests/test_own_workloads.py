@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
@@ -130,6 +131,7 @@ def assert_gradient_by_hand(name: str, elements: int) -> DataParallelTask:
         ("tied_and_frozen", 6 * 6 + 6 * 3),
         ("quantised", 4 * 3 + 3),
         ("frozen_norm", 6 * 3 + 3),
+        ("tracked_norm", 6 * 8 + 8 + 2 * 8 + 8 * 3 + 3),
         ("replaced_mlp", 6 * 4 + 4 + 4 * 3 + 3),
     ],
 )
@@ -154,6 +156,54 @@ def test_a_frozen_part_stays_in_the_evaluation() -> None:
     assert task.evaluate(start).loss == pytest.approx(float(expected), rel=1e-6)
 
 
+def test_running_statistics_change_no_gradient_and_the_users_model_keeps_its_own() -> None:
+    """Convolutions of both are in the channels-last layout, which rounds otherwise."""
+    torch.set_num_threads(1)
+    workload = load_workload("tests.own:residual", 3)
+    before = {name: tensor.clone() for name, tensor in workload.model.state_dict().items()}
+    task = DataParallelTask(workload, 2, 8, 3, "cpu")
+    try_out(task)
+    start, samples = task.initial_parameters(), torch.from_numpy(task.batch(1, 2))
+    found = task.gradient(start, 1, 2).values
+    task.evaluate(start)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in workload.model.state_dict().items())
+    assert int(before["norm.num_batches_tracked"]) == 0
+
+    model = copy.deepcopy(workload.model).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    inputs = workload.training.inputs.contiguous(memory_format=torch.channels_last)
+    last = Workload("last", model, Samples(inputs, workload.training.labels), workload.test)
+    expected = by_hand(last, model, start.values, samples)
+    assert torch.equal(found, torch.cat([each.flatten() for each in expected]))
+    assert int(model.norm.num_batches_tracked) == 1  # the plain model has kept statistics
+
+
+def test_a_model_that_keeps_running_statistics_is_trained_and_judged_as_one_that_does_not() -> None:
+    options: dict[str, Any] = {"workers": 2, "algorithm": "dense,gtopk", "rounds": 3, "density": 0.1, "lr": 0.1}
+    kept, other = (
+        netsim.simulate(workload=f"tests.own:{name}", **options, **CHARGES).results
+        for name in ("residual", "residual_untracked")
+    )
+    for one, two in zip(kept, other, strict=True):
+        assert one.parameters_sha256 == two.parameters_sha256
+        assert (one.final_loss, one.final_accuracy) == (two.final_loss, two.final_accuracy)
+    [model, changed] = (load_workload("tests.own:residual", 3) for _ in range(2))
+    changed.model.norm.running_mean.fill_(5.0)  # type: ignore[union-attr, operator]
+    assert model.parts_sha256() == changed.parts_sha256()
+
+
+def test_an_instance_norm_with_running_statistics_is_judged_by_the_population() -> None:
+    """With one chunk, its statistics are the means over samples of the mean and unbiased variance of each sample."""
+    samples = own.images(0)
+    model = nn.Sequential(nn.InstanceNorm2d(3, track_running_stats=True), nn.Flatten(), nn.Linear(108, 3))
+    task = DataParallelTask(own.workload(model, samples), 2, 8, 0, "cpu")
+    at = task.initial_parameters()
+    mean = samples.inputs.mean((2, 3)).mean(0)[:, None, None]
+    variance = samples.inputs.var((2, 3)).mean(0)[:, None, None]
+    normal = ((samples.inputs - mean) / (variance + 1e-5).sqrt()).flatten(1)
+    scores = normal @ at.values[: 3 * 108].view(3, 108).T + at.values[3 * 108 :]
+    assert task.evaluate(at).loss == pytest.approx(float(nn.functional.cross_entropy(scores, samples.labels)), rel=1e-5)
+
+
 def test_frozen_parameters_are_neither_selected_nor_sent() -> None:
     """Two workers exchange 27 float32 by a ring: each sends half of them in both of its phases."""
     report = netsim.simulate(
@@ -167,7 +217,7 @@ def test_frozen_parameters_are_neither_selected_nor_sent() -> None:
 
 @pytest.mark.real
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["frozen", "sparse", "masked"])
+@pytest.mark.parametrize("name", ["frozen", "sparse", "masked", "residual"])
 def test_a_users_workload_ends_in_the_same_bits_simulated_and_real(name: str) -> None:
     options: dict[str, Any] = {
         "algorithm": "dense,gtopk",

@@ -25,6 +25,7 @@ from netsim.training.workloads.data import SampleShape
 from netsim.training.workloads.fully_connected import LEAST
 from netsim.training.workloads.lstm import FrameTagger
 from netsim.training.workloads.samples import Samples
+from netsim.training.workloads.trial import try_out
 from netsim.training.workloads.workload import DataParallelTask, Workload
 
 SMALL = ["digits-mlp", "fc-mnist", "resnet20", "char-lstm"]
@@ -499,10 +500,27 @@ def test_a_finite_gradient_whose_sum_overflows_is_a_gradient() -> None:
     assert not bool(gradient.sum().isfinite())
 
 
+class OwnNorm(nn.Module):
+    """A norm of the user's own, of which netsim cannot know whether its running statistics change a gradient."""
+
+    track_running_stats = True
+
+
 @pytest.mark.parametrize(
     ("model", "what"),
     [
-        (nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(48, 4)), "BatchNorm2d '0' keeps running statistics"),
+        (
+            nn.Sequential(OwnNorm(), nn.Flatten(), nn.Linear(48, 4)),
+            "OwnNorm '0' keeps running statistics; give",
+        ),
+        (
+            nn.Sequential(nn.SyncBatchNorm(3), nn.Flatten(), nn.Linear(48, 4)),
+            "'0' normalises by statistics of all",
+        ),
+        (
+            nn.Sequential(nn.LazyBatchNorm2d(affine=False), nn.Flatten(), nn.Linear(48, 4)),
+            "'0.running_mean' has no",
+        ),
         (nn.Sequential(nn.Flatten(), nn.Dropout(0.1), nn.Linear(48, 4)), "Dropout '1' drops out at random"),
         (nn.LSTM(4, 4, 2, dropout=0.5), "LSTM '' drops out at random"),
     ],
@@ -510,6 +528,11 @@ def test_a_finite_gradient_whose_sum_overflows_is_a_gradient() -> None:
 def test_a_model_with_hidden_state_is_refused(model: nn.Module, what: str) -> None:
     with pytest.raises(UsageError, match=what):
         tiny(model)
+
+
+def test_dropout_with_a_probability_of_zero_is_accepted() -> None:
+    workload = tiny(nn.Sequential(nn.Flatten(), nn.Dropout(0.0), nn.Linear(48, 4)))
+    try_out(DataParallelTask(workload, 2, 4, 0, "cpu"))
 
 
 def test_a_layer_without_a_rule_needs_initial_values() -> None:
@@ -524,6 +547,7 @@ OWN = """
 import numpy as np, torch
 from torch import nn
 from netsim.training.workloads.samples import Samples
+from netsim.training.workloads.trial import try_out
 from netsim.training.workloads.workload import Workload
 
 class Tied(nn.Module):

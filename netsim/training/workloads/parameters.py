@@ -2,8 +2,8 @@
 
 Workers exchange a vector of the *trainable* parameters, those with ``requires_grad``, in the order of
 ``model.named_parameters()``. A parameter that several layers share occurs once. Frozen parameters and buffers keep the
-values of the given model. Initial values are drawn with NumPy, because torch's generators give different numbers on
-different CPUs.
+values of the given model. Running statistics of norm layers are not used (:func:`tracking`). Initial values are drawn
+with NumPy, because torch's generators give different numbers on different CPUs.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from netsim._util.errors import UsageError
 from netsim._util.random_streams import Stream, generator
@@ -31,11 +32,25 @@ def trainable(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
 
 
 def fixed(model: nn.Module) -> list[tuple[str, torch.Tensor]]:
-    """Return frozen parameters and buffers, each with a description."""
+    """Return frozen parameters and buffers, each with a description; running statistics that are not used apart."""
     frozen = [(name, parameter) for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    unused = {id(buffer) for layer in tracking(model) for buffer in layer.buffers(recurse=False)}
     return [
         *((f"frozen parameter {name!r}", parameter) for name, parameter in frozen),
-        *((f"buffer {name!r}", buffer) for name, buffer in model.named_buffers()),
+        *((f"buffer {name!r}", buffer) for name, buffer in model.named_buffers() if id(buffer) not in unused),
+    ]
+
+
+def tracking(model: nn.Module) -> list[_NormBase]:
+    """Return the norm layers in training mode that keep running statistics.
+
+    A forward in training mode normalises by the statistics of its mini-batch, so that no gradient depends on the
+    running ones.
+    """
+    return [
+        layer
+        for layer in model.modules()
+        if isinstance(layer, _NormBase) and layer.training and layer.track_running_stats
     ]
 
 
@@ -114,8 +129,9 @@ def check_model(workload: str, model: nn.Module) -> None:
     """Raise UsageError for a model that netsim cannot train.
 
     Trainable parameters must be float32, of known size, and in separate memory. Frozen parameters and buffers must have
-    values. Layers with dropout or running statistics are refused by name; :mod:`netsim.training.workloads.trial` finds
-    other sources of irreproducible gradients. The model is in training mode.
+    values. Layers with dropout, with running statistics that are not torch's, or with statistics of all workers are
+    refused by name; :mod:`netsim.training.workloads.trial` finds other sources of irreproducible gradients. The model
+    is in training mode.
     """
     for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
@@ -123,14 +139,19 @@ def check_model(workload: str, model: nn.Module) -> None:
         if not module.training:
             continue
         where = f"workload {workload}: {type(module).__name__} {name!r}"
-        if getattr(module, "track_running_stats", False):
+        if isinstance(module, nn.SyncBatchNorm):
+            raise UsageError(
+                f"{where} normalises by statistics of all workers; give it BatchNorm, which uses those of one worker"
+            )
+        if getattr(module, "track_running_stats", False) and not isinstance(module, _NormBase):
             raise UsageError(f"{where} keeps running statistics; give it track_running_stats=False")
         dropout = module.p if isinstance(module, DROPOUTS) else getattr(module, "dropout", 0)
         if isinstance(dropout, int | float) and dropout > 0:
             raise UsageError(f"{where} drops out at random; give it a probability of 0")
-    for name, parameter in model.named_parameters():
-        if isinstance(parameter, nn.parameter.UninitializedParameter):
-            raise UsageError(f"workload {workload}: parameter {name!r} has no shape yet; call the model once before")
+    for kind, tensors in (("parameter", model.named_parameters()), ("buffer", model.named_buffers())):
+        for name, tensor in tensors:
+            if nn.parameter.is_lazy(tensor):
+                raise UsageError(f"workload {workload}: {kind} {name!r} has no shape yet; call the model once before")
     trained = trainable(model)
     if not sum(parameter.numel() for _, parameter in trained):
         raise UsageError(

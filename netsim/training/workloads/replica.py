@@ -12,19 +12,20 @@ from torch import nn
 
 from netsim._util.errors import UsageError
 from netsim.training.workloads.fully_connected import Pass, is_plain
-from netsim.training.workloads.parameters import kind_of, trainable
+from netsim.training.workloads.parameters import kind_of, tracking, trainable
 from netsim.training.workloads.user_code import blaming
 
 LossFunction = Callable[[Any, torch.Tensor], torch.Tensor]
 """``loss(outputs, labels)`` returns the mean loss of a mini-batch."""
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 class Replica:
     """A copy of `model` on `device`; :meth:`hold` sets the values of its trainable parameters.
 
-    Frozen parameters and buffers are copied, and hooks on the gradients of parameters are kept. Errors of the model's
-    code name the workload `name`. `own_loss` replaces the cross-entropy.
+    Frozen parameters and buffers are copied, and hooks on the gradients of parameters are kept. Norm layers of the copy
+    keep no running statistics. Errors of the model's code name the workload `name`. `own_loss` replaces the
+    cross-entropy.
 
     On a CPU, convolutions use the channels-last layout, which takes about 0.8 of the time and changes the last bits of
     a gradient.
@@ -36,6 +37,12 @@ class Replica:
         copies = {id(original): _empty_like(original, device) for _, original in trainable(model)}
         with blaming(name, "copying its model", "; netsim computes gradients on copies of a model"):
             self.model = copy.deepcopy(model, dict(copies)).to(device).train()
+        tracked = tracking(self.model)
+        for norm in tracked:
+            norm.track_running_stats = False
+            norm.running_mean = norm.running_var = norm.num_batches_tracked = None
+        batch_norms = (layer for layer in self.model.modules() if isinstance(layer, BATCH_NORMS))
+        self._norms = list(dict.fromkeys((*tracked, *(each for each in batch_norms if not each.track_running_stats))))
         trained = trainable(self.model)
         self._names, self._parameters = [name for name, _ in trained], [parameter for _, parameter in trained]
         self._shapes = [parameter.shape for parameter in self._parameters]
@@ -201,27 +208,23 @@ class Replica:
 
     @property
     def normalises(self) -> bool:
-        """Whether the model has batch norm layers that use the statistics of a batch."""
-        return bool(self._norms())
-
-    def _norms(self) -> list[nn.Module]:
-        return [layer for layer in self.model.modules() if isinstance(layer, NORMS) and not layer.track_running_stats]
+        """Whether the model has norm layers that use statistics of a batch in training, and others in evaluation."""
+        return bool(self._norms)
 
     def fix_statistics(self, batches: Iterable[torch.Tensor]) -> None:
-        """Make batch norm use population statistics, computed from `batches` at the current parameters.
+        """Make norm layers use population statistics, computed from `batches` at the current parameters.
 
         This is "precise batch norm": each batch is normalised by its own statistics, and means and unbiased variances
         are averaged over the batches. Afterwards the replica is for evaluation only.
         """
-        norms: list[Any] = self._norms()
-        for norm in norms:
+        for norm in self._norms:
             device = self._parameters[0].device
             norm.track_running_stats = True
             norm.running_mean = torch.zeros(norm.num_features, device=device)
             norm.running_var = torch.ones(norm.num_features, device=device)
         with torch.no_grad(), blaming(self._name, "its forward"):
             for count, batch in enumerate(batches, 1):
-                for norm in norms:
+                for norm in self._norms:
                     norm.momentum = 1 / count  # makes the running statistics the mean over batches
                 self.model(self._laid_out(batch))
         self.model.eval()
