@@ -158,6 +158,47 @@ BROKEN = {
 """,
         "was changed at mine.py:13; a payload never changes",
     ),
+    "the result of a collective is changed": (
+        """
+        total = await ring_all_reduce(worker, vector)
+        total.values.mul_(0.5)  #!
+        return total, None
+""",
+        "1000 elements of float32 that every rank has as a result at mine.py:8 was changed at mine.py:9; a payload",
+    ),
+    "the result of a collective is changed, every time alike": (
+        """
+        total = await ring_all_reduce(worker, vector)
+        total.values.clamp_(-0.1, 0.1)  #!
+        return total, None
+""",
+        "that every rank has as a result at mine.py:8 was changed at mine.py:9",
+    ),
+    "one of several replicated results is changed": (
+        """
+        total = await ring_all_reduce(worker, vector)
+        half, rest = await worker.replicated("merge", halves, total)
+        rest.values.mul_(2)  #!
+        return total, None
+""",
+        "500 elements of float32 that every rank has as a result at mine.py:9 was changed at mine.py:10",
+    ),
+    "a send is begun and its handle not awaited": (
+        """
+        await worker.start_send((worker.rank + 1) % worker.workers, vector)  #!
+        await worker.recv((worker.rank - 1) % worker.workers, vector)
+        return await ring_all_reduce(worker, vector), None
+""",
+        "the handle of worker.start_send at mine.py:8 was not awaited",
+    ),
+    "a receive is begun and its handle not awaited": (
+        """
+        handle = await worker.start_recv((worker.rank - 1) % worker.workers, vector)  #!
+        await worker.send((worker.rank + 1) % worker.workers, vector)
+        return await ring_all_reduce(worker, vector), None
+""",
+        "write handle = await worker.start_recv(...), and await handle later",
+    ),
     "a send is not awaited": (
         """
         worker.send((worker.rank + 1) % worker.workers, vector)  #!
@@ -215,6 +256,9 @@ def double(vector):
 
 def halve(vector):
     return Dense(vector.values / 2)
+
+def halves(vector):
+    return tuple(Dense(half.clone()) for half in vector.values.tensor_split(2))
 """
 
 

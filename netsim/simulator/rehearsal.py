@@ -1,8 +1,8 @@
 """Rehearsal of a user's algorithm before a run: two steps of up to four ranks in memory, which check the rules.
 
 A broken rule ends in one line that names the rule, the file and the line: a payload that was changed after other ranks
-could hold it, a request that was not awaited, a function of payloads without a size rule, ranks that end with different
-sums, a deadlock, and any other error of the user's code.
+could hold it, a request or its handle that was not awaited, a function of payloads without a size rule, ranks that end
+with different sums, a deadlock, and any other error of the user's code.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from netsim._util.errors import DeadlockError, NetsimError, UsageError, text_of
 from netsim._util.random_streams import Stream, generator
 from netsim._util.user_code import is_users_file, short, where
 from netsim.comm.payload import Dense, Payload, Vector, describe, has_size_rule, is_in_place
-from netsim.comm.worker import Compute, Fork, Send, SendRecv, Start, Worker, stages
+from netsim.comm.worker import Collective, Compute, Fork, Send, SendRecv, Start, Worker, stages
 from netsim.experiment.configuration import Experiment
 from netsim.network.effects import NONE
 from netsim.simulator.scheduler import InMemoryTransport, RankScheduler
@@ -116,6 +116,7 @@ def _attempt(experiment: Experiment, name: str, task: Task, watch: RuleWatch) ->
     except (Exception, SystemExit) as error:
         raise watch.blamed(error) from error
     watch.check_awaited()
+    watch.check_handles()
     _check_equal(watch.subject, [each.result for each in tasks if each.worker.trains])
 
 
@@ -157,6 +158,7 @@ class RuleWatch:
         self._held: dict[int, Held] = {}
         self._made: list[Made] = []
         self._awaited: dict[int, Any] = {}
+        self._handles: list[tuple[Any, Any]] = []
         self._place = ""
 
     def made(self, request: Any, method: str, frame: FrameType | None) -> Any:
@@ -173,6 +175,15 @@ class RuleWatch:
             if isinstance(part, Send):
                 payload = part.payload
                 what = f"{describe(payload)} that rank {rank} sent to rank {part.dst}{place}"
+                self._held.setdefault(id(payload), Held(payload, what, payload.version()))
+
+    def answered(self, request: Any, answer: Any, place: str) -> None:
+        """Note the handle that a rank gets, and the payloads of a result that an interpreter gives to every rank."""
+        if isinstance(request, Start | Fork):
+            self._handles.append((request, answer))
+        elif isinstance(request, Collective) or (isinstance(request, Compute) and request.replicated):
+            for payload in _payloads(answer):
+                what = f"{describe(payload)} that every rank has as a result{place}"
                 self._held.setdefault(id(payload), Held(payload, what, payload.version()))
 
     def check_unchanged(self, by: str) -> None:
@@ -209,6 +220,17 @@ class RuleWatch:
                 raise UsageError(
                     f"{self.subject}: worker.{method} at {place} was not awaited, so it never happens; write await "
                     f"worker.{method}(...)"
+                )
+
+    def check_handles(self) -> None:
+        """Raise UsageError for what user code began and never finished by awaiting its handle."""
+        made = {id(each.request): each for each in self._made}
+        for request, handle in self._handles:
+            if id(request) in made and id(handle) not in self._awaited:
+                _, method, place = made[id(request)]
+                raise UsageError(
+                    f"{self.subject}: the handle of worker.{method} at {place} was not awaited: a real rank may "
+                    f"lose the message then; write handle = await worker.{method}(...), and await handle later"
                 )
 
     def blamed(self, error: BaseException) -> UsageError:
@@ -248,22 +270,33 @@ def _parts(request: Any) -> list[Any]:
     return [*stages(request)] if isinstance(request, Compute) else [request]
 
 
+def _payloads(answer: Any) -> Iterator[Payload]:
+    """Return the payloads of an answer, also those in its tuples and lists."""
+    if isinstance(answer, Payload):
+        yield answer
+    elif isinstance(answer, tuple | list):
+        for each in answer:
+            yield from _payloads(each)
+
+
 class WatchedCoroutine:
     """A rank's coroutine as the scheduler runs it. Before and after each of its stretches, payloads are compared."""
 
     def __init__(self, watch: RuleWatch, rank: int, coroutine: Coroutine[Any, Any, Any]) -> None:
         self._watch, self._rank, self._coroutine = watch, rank, coroutine
+        self._request: Any = None
 
     def send(self, answer: Any) -> Any:
         """Run the coroutine until its next request."""
         self._watch.check_unchanged(_by_function(self._watch.last))
         before = _line(self._coroutine)
+        self._watch.answered(self._request, answer, f" at {before}" if before else "")
         try:
             request = self._coroutine.send(answer)
         except StopIteration:
             self._watch.check_unchanged(f"by rank {self._rank} after {before or 'its first line'}")
             raise
-        now = _line(self._coroutine)
+        self._request, now = request, _line(self._coroutine)
         self._watch.check_unchanged(f"by rank {self._rank} between {before or 'its first line'} and {now}")
         self._watch.requested(self._rank, request, f" at {now}" if now else "")
         if isinstance(request, Fork):
