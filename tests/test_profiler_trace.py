@@ -97,6 +97,24 @@ def test_a_simulation_takes_buckets_and_compute_time_from_the_trace(
     assert "--compute-time" not in out
 
 
+def test_without_overlap_a_trace_gives_the_compute_time_alone(
+    recorded: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trace = read_trace(str(recorded))
+    options: dict[str, Any] = {"timing_only": True, "elements": sum(SIZES), "workers": 2, "ready": str(recorded)}
+    result = netsim.simulate(algorithm="dense", **options).results[0]
+    assert result.compute_time_s == pytest.approx(trace.gradient_s + trace.update_s, abs=1e-11)
+    assert (result.compute_provenance, result.buckets, result.ready_provenance) == ("MEASURED", None, None)
+    command = f"simulate --timing-only --elements {sum(SIZES)} --workers 2 --ready {recorded}"
+    assert f"trace    {recorded}   3 steps   gradient " in run(capsys, f"{command} --algorithm dense").out
+    with pytest.raises(
+        UsageError, match=r"nothing overlaps, and --compute-time replaces the compute time of the trace"
+    ):
+        netsim.simulate(algorithm="dense", compute_time="1ms", **options)
+    with pytest.raises(UsageError, match=r"has gradients of [\d,]+ elements in all, and the model has 1,000; trace"):
+        netsim.simulate(algorithm="dense", **options | {"elements": 1000})
+
+
 def event(name: str, start: float, end: float, kind: str = "cpu_op", **details: Any) -> dict[str, Any]:
     return {"ph": "X", "cat": kind, "name": name, "ts": start, "dur": end - start, "args": details}
 
@@ -175,6 +193,7 @@ def test_shares_of_other_cuts_of_the_same_gradient(sizes: list[int], data: st.Da
         (b"[" * 100_000, "is not JSON"),
         (b"{}", "has no traceEvents; give the file that prof.export_chrome_trace writes"),
         (b'{"traceEvents": []}', "has no steps; record steps with torch.profiler.schedule"),
+        (b'{"traceEvents": []}', "add repeat=1 to it, or export in on_trace_ready"),
         (json.dumps([event("ProfilerStep#1", 0, 9)]).encode(), "has no backward pass in its steps; profile"),
         (json.dumps([event("ProfilerStep#1", 0, 9), event(GRADIENT, 20, 30)]).encode(), "has no backward pass"),
         (gzip.compress(b"{}", mtime=0)[:-4], "cannot be unpacked"),

@@ -139,8 +139,13 @@ class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions)
 
     def _check_overlap(self) -> None:
         if self.overlap is None:
-            if self.ready is not None:
+            if self.ready is not None and self.trace is None:
                 raise UsageError(f"ready {self.ready!r} was given, but nothing overlaps; add --overlap 25MB")
+            if self.ready is not None and self.compute_time_s is not None:
+                raise UsageError(
+                    f"ready {self.ready!r} was given, but nothing overlaps, and --compute-time replaces the compute "
+                    "time of the trace; add --overlap 25MB, or leave one out"
+                )
             if self.communicator == "serial":
                 raise UsageError("communicator 'serial' was given, but there is one exchange only; add --overlap 25MB")
             return
@@ -302,8 +307,15 @@ class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions)
         measured
             For each tensor, the measured fraction of the compute time after which its gradient is ready. None for
             fractions in proportion to elements. Fractions given by ``ready``, or by its trace, replace both.
+
+        Raises
+        ------
+        UsageError
+            If the trace that ``ready`` names is not one of this model.
         """
         if self.overlap is None:
+            if self.trace is not None:
+                self.trace.check(sum(tensors))
             return [Piece(0, sum(tensors), (0, len(tensors)), 1.0)]
         ready = Ready() if self.ready is None else Ready.of(self.ready)
         pass_shares = ready_by_elements(tensors, ready.forward) if ready.trace is None else ready.trace.shares(tensors)

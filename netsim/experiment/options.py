@@ -275,7 +275,8 @@ class AlgorithmOptions:
         Text("measured", Ready.of),
         "With --overlap, when buckets are ready: measured; elements (ASSUMED: backward time is in proportion to "
         "elements, after a third of the compute time for forward, or half with elements:0.5); fractions of the "
-        "compute time, 0.5,0.8,1; or FILE.json of torch.profiler, which also has the compute time.",
+        "compute time, 0.5,0.8,1; or FILE.json of torch.profiler, which also has the compute time. Without --overlap "
+        "FILE.json gives the compute time alone.",
         otherwise="measured where compute times are measured",
     )
 

@@ -110,14 +110,14 @@ def header_lines(report: Report, experiment: Experiment) -> list[str]:
     if in_parts and experiment.overlap is not None:
         serial = "   one after another" if experiment.communicator == "serial" else ""
         lines.append(f"overlap  {_buckets(in_parts[0])}{serial}")
-        if (trace := experiment.trace) is not None:
-            lines.append(
-                f"trace    {experiment.ready}   {trace.steps} step{'' if trace.steps == 1 else 's'}   gradient "
-                f"{format_duration(trace.gradient_s)}   update {format_duration(trace.update_s)}   MEASURED"
-            )
     elif in_parts:
         titles = " and ".join(result.title for result in in_parts)
         lines.append(f"servers  {experiment.servers}, each with an equal part of the gradient, for {titles}")
+    if (trace := experiment.trace) is not None:
+        lines.append(
+            f"trace    {experiment.ready}   {trace.steps} step{'' if trace.steps == 1 else 's'}   gradient "
+            f"{format_duration(trace.gradient_s)}   update {format_duration(trace.update_s)}   MEASURED"
+        )
     if momentum := _momentum(report.results):
         lines.append(f"momentum {experiment.momentum:g}   {momentum}")
     device = report.environment.get("device")

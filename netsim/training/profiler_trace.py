@@ -129,7 +129,10 @@ def _read(path: Path, changed_ns: int, size: int) -> BackwardTrace:
     steps = sorted((each for each in events if each.name.startswith("ProfilerStep")), key=lambda each: each.start)
     steps = [step for step in steps if step.kind in ("", "user_annotation", "cpu_op")]  # not the copy on the GPU
     if not steps:
-        raise UsageError(f"{origin} has no steps; {HOW}")
+        raise UsageError(
+            f"{origin} has no steps; {HOW}; a schedule that goes on has begun a new cycle and dropped the steps: add "
+            "repeat=1 to it, or export in on_trace_ready"
+        )
     gradients = sorted((each for each in events if each.is_gradient), key=lambda each: each.end)
     in_steps = [(step, [each for each in gradients if step.start <= each.start < step.end]) for step in steps]
     count, _ = max(Counter(len(found) for _, found in in_steps if found).items(), key=lambda i: i[::-1], default=(0, 0))
