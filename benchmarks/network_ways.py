@@ -30,7 +30,7 @@ from netsim.experiment.configuration import Experiment
 from netsim.network.fabric import Fabric, Route
 from netsim.network.flow import Sharing
 from netsim.network.flows import Flow, Network, Solver
-from netsim.simulator.engines import Inside
+from netsim.simulator.engines import VectorizedMethod
 from netsim.simulator.event_engine import SimulatedTransport
 from netsim.simulator.opening import open_session
 from netsim.simulator.scheduler import RankScheduler
@@ -209,7 +209,7 @@ def by_algorithms(work: str, workers: int, _: list[Traffic]) -> None:
     report(began, sum(worker.traffic.messages_up for worker in ranks), transport.now, [])
 
 
-def by_rounds(inside: Inside, work: str, workers: int, _: list[Traffic]) -> None:
+def by_rounds(inside: VectorizedMethod, work: str, workers: int, _: list[Traffic]) -> None:
     """Do the work in rounds, as algorithms whose exchange is just that; links are made within."""
     algorithm = {"w1": "dense:segment=none", "w2": "gtopk", "w3": "topk:segment=none", "w4": "ps-topk"}[work]
     elements = chunk(workers) // 4 * workers if work == "w1" else DENSE // 4

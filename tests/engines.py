@@ -10,13 +10,13 @@ from netsim._util.errors import InfeasibleError
 from netsim.experiment.configuration import Experiment
 from netsim.experiment.options import ENGINES
 from netsim.experiment.results import Result
-from netsim.simulator.engines import Inside
+from netsim.simulator.engines import VectorizedMethod
 from netsim.simulator.layout import NoScheduleError
 from netsim.simulator.opening import open_session
 from tests.named import with_own
 
 NUMBA = find_spec("numba") is not None
-INSIDES: tuple[Inside, ...] = get_args(Inside)
+INSIDES: tuple[VectorizedMethod, ...] = get_args(VectorizedMethod)
 ALL = (*ENGINES, *INSIDES)
 
 
@@ -34,6 +34,6 @@ def results_of(engine: str, **options: Any) -> list[Result]:
             return [session.simulate(name) for name in names]
         algorithms = [session.experiment.algorithm(name, session.tensors) for name in names]
         try:
-            return [session.vectorized(algorithm, cast(Inside, engine)) for algorithm in algorithms]
+            return [session.vectorized(algorithm, cast(VectorizedMethod, engine)) for algorithm in algorithms]
         except NoScheduleError as error:
             raise InfeasibleError(f"engine {engine!r} cannot be taken: {error}") from None

@@ -25,7 +25,7 @@ from netsim.comm.collectives.double_trees import double_tree_broadcast, double_t
 from netsim.comm.payload import SizeOnly, split
 from netsim.comm.worker import Worker
 from netsim.network.fabric import Fabric
-from netsim.simulator.engines import Inside, StepPlayer
+from netsim.simulator.engines import StepPlayer, VectorizedMethod
 from netsim.simulator.event_engine import SimulatedTransport
 from netsim.simulator.layout import NoScheduleError, RoleMap
 from netsim.simulator.scheduler import RankScheduler
@@ -36,7 +36,7 @@ from tests.engines import NUMBA, results_of
 from topologies import TOPOLOGIES
 from topologies.builder import Shape
 
-INSIDES: list[Inside] = ["batched", "compiled"] if NUMBA else ["batched"]
+INSIDES: list[VectorizedMethod] = ["batched", "compiled"] if NUMBA else ["batched"]
 
 
 class Exchange(NamedTuple):
@@ -88,7 +88,7 @@ def by_events(exchange: Exchange) -> Outcome:
     return Outcome(list(ends.values()), {what: time for what, time in spent.items() if time})
 
 
-def at_once(exchange: Exchange, inside: Inside) -> Outcome:
+def at_once(exchange: Exchange, inside: VectorizedMethod) -> Outcome:
     world = RoleMap(exchange.workers)
     recorder = SymmetryRecorder(world, exchange.costs)
     recorder.run(lambda worker: exchange.run(worker, recorder.end))
@@ -140,7 +140,7 @@ def exchanges(draw: st.DrawFn, collectives: list[Any], topologies: list[str]) ->
 @pytest.mark.parametrize("inside", INSIDES)
 @settings(max_examples=100, deadline=None)
 @given(exchange=exchanges(PAIRS_APART, ["star"]))
-def test_on_a_star_all_is_the_same_to_the_picosecond(inside: Inside, exchange: Exchange) -> None:
+def test_on_a_star_all_is_the_same_to_the_picosecond(inside: VectorizedMethod, exchange: Exchange) -> None:
     """No two pairs share a link of a star, so that arrays never give up."""
     assert at_once(exchange, inside) == by_events(exchange)
 
@@ -148,7 +148,7 @@ def test_on_a_star_all_is_the_same_to_the_picosecond(inside: Inside, exchange: E
 @pytest.mark.parametrize("inside", INSIDES)
 @settings(max_examples=80, deadline=None)
 @given(exchange=exchanges([*PAIRS_APART, ring_reduce, over_a_tree], ["star", "ring", "racks", "fat-tree", "torus"]))
-def test_where_links_are_shared_it_is_the_same_but_for_rounding(inside: Inside, exchange: Exchange) -> None:
+def test_where_links_are_shared_it_is_the_same_but_for_rounding(inside: VectorizedMethod, exchange: Exchange) -> None:
     """A shared rate is a float, and an instant half-way between two picoseconds may be rounded up or down."""
     try:
         found = at_once(exchange, inside)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from netsim.comm.payload import Dense
 
 Mode = Literal["simulated", "real"]
-Way = Literal["messages", "compiled", "batched", "memoised", "closed-form"]
+EngineMethod = Literal["messages", "compiled", "batched", "memoised", "closed-form"]
 """How the simulator computed a time.
 
 - ``messages``: message by message, in coroutines
@@ -140,7 +140,7 @@ class Result:
     final_accuracy: float | None
     parameters_sha256: str | None
     bound_by: str
-    way: Way | None = None
+    way: EngineMethod | None = None
     way_reason: str | None = None
     bytes_sent_by_rank: list[int] = field(default_factory=list)
     hidden_comm_time_s: float = 0.0

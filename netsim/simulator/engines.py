@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from netsim._util.units import PICOSECONDS
 from netsim.comm.worker import COMPUTE, SELECT, Traffic, Worker
-from netsim.experiment.results import Ranks, Timing, Way
+from netsim.experiment.results import EngineMethod, Ranks, Timing
 from netsim.network.fabric import Link
 from netsim.network.flow import Sharing
 from netsim.simulator.analytic import SERVER_LINK, WORKER_LINKS, Formulas, Star
@@ -33,16 +33,16 @@ if TYPE_CHECKING:
     from netsim.network.fabric import Fabric
     from netsim.training.costs import Costs
 
-Inside: TypeAlias = Literal["batched", "compiled", "closed-form"]
+VectorizedMethod: TypeAlias = Literal["batched", "compiled", "closed-form"]
 """How the vectorised engine computes: arrays per round, a compiled loop over messages, or a formula per collective."""
 
 
 class EngineResult(NamedTuple):
-    """The outcomes of all ranks, the parts of a round's time, and the way in which the engine computed them."""
+    """The outcomes of all ranks, the parts of a round's time, and the method by which the engine computed them."""
 
     ranks: Ranks
     timing: Timing
-    way: Way
+    method: EngineMethod
 
 
 class Training(NamedTuple):
@@ -64,7 +64,7 @@ def all_at_once(
     make_fabric: Callable[[], Fabric],
     costs: Costs,
     sharing: Sharing,
-    inside: Inside | None = None,
+    method: VectorizedMethod | None = None,
     *,
     compile_few: bool = False,
 ) -> EngineResult:
@@ -82,22 +82,22 @@ def all_at_once(
         What computing is charged.
     sharing
         How flows share a link.
-    inside
-        What to use inside; by default arrays, and the compiled loop where rounds share links.
+    method
+        How the engine computes; by default with arrays, and by the compiled loop where rounds share links.
     compile_few
         Whether the compiled loop is used even for few messages, which take longer to compile than to simulate.
 
     Raises
     ------
     NoScheduleError
-        If the ranks cannot be taken all at once, or not by `inside`.
+        If the ranks cannot be taken all at once, or not by `method`.
     """
     recorder = SymmetryRecorder(world, costs, concurrent=bool(training.algorithm.concurrent))
     run(recorder, training)
     fabric = make_fabric()
     server_hosts = [fabric.hosts[world.server]] if training.algorithm.uses_server else []
-    found = time_steps(recorder.steps, world, fabric, sharing, server_hosts, inside, compile_few=compile_few)
-    return EngineResult(ranks_of(recorder, found.sent, found.received), found.timing, found.way)
+    timed = time_steps(recorder.steps, world, fabric, sharing, server_hosts, method, compile_few=compile_few)
+    return EngineResult(ranks_of(recorder, timed.sent, timed.received), timed.timing, timed.method)
 
 
 class TimedSteps(NamedTuple):
@@ -111,7 +111,7 @@ class TimedSteps(NamedTuple):
     received: np.ndarray
     messages: np.ndarray
     timing: Timing
-    way: Way
+    method: EngineMethod
     ends_s: list[float]
 
     def traffic(self, rank: int) -> Traffic:
@@ -126,7 +126,7 @@ def time_steps(
     fabric: Fabric,
     sharing: Sharing,
     server_hosts: Sequence[str],
-    inside: Inside | None = None,
+    method: VectorizedMethod | None = None,
     *,
     compile_few: bool = False,
 ) -> TimedSteps:
@@ -135,10 +135,10 @@ def time_steps(
     Raises
     ------
     NoScheduleError
-        If messages have to be simulated one by one, or if `inside` cannot find the times.
+        If messages have to be simulated one by one, or if `method` cannot find the times.
     """
     clocks = RankClocks(fabric, world, sharing)
-    steps_played = StepPlayer(clocks, steps, inside, compile_few)
+    steps_played = StepPlayer(clocks, steps, method, compile_few)
     # A path is known from its end only, so walkers go back from all ranks that end last; timing takes their mean.
     last = (clocks.clock == clocks.clock.max()).astype(np.int64)
     backtracker = CriticalPathBacktracker(clocks, last.copy(), len(fabric.bandwidth_bps))
@@ -152,10 +152,12 @@ def time_steps(
     if any(part.beside is not None for step in steps for part in step):
         parts = beside_computation(parts, *_spent(steps, last > 0), clocks.hidden[last > 0].mean(), len(steps))
     ends_s = steps_played.ends_s()
-    return TimedSteps(clocks.sent, clocks.received, clocks.messages, parts, steps_played.way, ends_s)
+    return TimedSteps(clocks.sent, clocks.received, clocks.messages, parts, steps_played.method, ends_s)
 
 
-def beside_computation(found: Timing, compute_ps: float, select_ps: float, hidden_ps: float, rounds: int) -> Timing:
+def beside_computation(
+    path_timing: Timing, compute_ps: float, select_ps: float, hidden_ps: float, rounds: int
+) -> Timing:
     """Return a timing with the picoseconds that a rank computed, selected, and exchanged meanwhile in all rounds.
 
     Communication runs beside computation, so the critical path alone does not have all times.
@@ -163,7 +165,8 @@ def beside_computation(found: Timing, compute_ps: float, select_ps: float, hidde
     compute, select, hidden = (
         picoseconds / (PICOSECONDS * rounds) for picoseconds in (compute_ps, select_ps, hidden_ps)
     )
-    return replace(found, compute_s=compute, select_s=select, comm_s=found.round_s - compute - select, hidden_s=hidden)
+    comm_s = path_timing.round_s - compute - select
+    return replace(path_timing, compute_s=compute, select_s=select, comm_s=comm_s, hidden_s=hidden)
 
 
 def _spent(steps: list[list[RecordedPhase]], ranks: npt.NDArray[np.bool_]) -> tuple[float, float]:
@@ -192,33 +195,33 @@ class StepPlayer:
         self,
         clocks: RankClocks,
         steps: list[list[RecordedPhase]],
-        inside: Inside | None = None,
+        method: VectorizedMethod | None = None,
         compile_few: bool = False,
     ) -> None:
         self.histories: list[tuple[Sequence[PlayedPart], int]] = []
-        self._clocks, self._steps, self._inside, self._compile_few = clocks, steps, inside, compile_few
-        self._compiled = inside == "compiled"
+        self._clocks, self._steps, self._method, self._compile_few = clocks, steps, method, compile_few
+        self._compiled = method == "compiled"
         self._ends = [(0, 0)]
-        number = level = 0
+        step = last_equal = 0
         saved = clocks.snapshot()
-        while number < len(steps):
+        while step < len(steps):
             # Where clocks are equal, no message is under way. Nowhere else may the compiled loop take over.
             if clocks.level:
-                level, saved = number, clocks.snapshot()
+                last_equal, saved = step, clocks.snapshot()
             try:
-                number += self._play(number)
-                self._ends.append((number, int(clocks.clock.max())))
+                step += self._play(step)
+                self._ends.append((step, int(clocks.clock.max())))
             except NoScheduleError:
                 if self._compiled or not self._worth_compiling():
                     raise
                 # The failed step has moved some clocks, and steps since the last equal clocks may have left links busy.
                 self._compiled = True
                 clocks.restore(saved)
-                self.histories = self.histories[: self._at(level)]
-                self._ends = [end for end in self._ends if end[0] <= level]
-                number = level
+                self.histories = self.histories[: self._histories_before(last_equal)]
+                self._ends = [end for end in self._ends if end[0] <= last_equal]
+                step = last_equal
 
-    def _at(self, step: int) -> int:
+    def _histories_before(self, step: int) -> int:
         """Return the number of histories before a step."""
         passed = np.cumsum([0, *(times for _, times in self.histories)])
         return int(np.searchsorted(passed, step))
@@ -230,30 +233,30 @@ class StepPlayer:
         return ends.tolist()  # type: ignore[no-any-return]
 
     @property
-    def way(self) -> Way:
-        """The way in which the engine computed the steps."""
+    def method(self) -> EngineMethod:
+        """The method by which the engine computed the steps."""
         if any(times > 1 for _, times in self.histories):
             return "memoised"
         return "compiled" if self._compiled else "batched"
 
-    def _play(self, number: int) -> int:
+    def _play(self, first: int) -> int:
         """Play a step, and skip equal steps after it that take the same time; return the number of all these steps."""
-        clocks, step = self._clocks, self._steps[number]
-        found, saved = clocks.state(), clocks.snapshot()
+        clocks, step = self._clocks, self._steps[first]
+        state_before, saved = clocks.state(), clocks.snapshot()
         history = self._played(step)
         times = 1
-        if clocks.is_in_state(found):
-            same = [part.key for part in step]
-            while number + times < len(self._steps) and [part.key for part in self._steps[number + times]] == same:
+        if clocks.is_in_state(state_before):
+            keys = [part.key for part in step]
+            while first + times < len(self._steps) and [part.key for part in self._steps[first + times]] == keys:
                 times += 1
             clocks.repeat(saved, times - 1)
-        elif self._compiled and number + 1 < len(self._steps):
+        elif self._compiled and first + 1 < len(self._steps):
             # Ranks are apart, and the steps after this begin before it ends. The compiled loop starts from equal clocks
             # only, so it plays this step once more, together with all that follow.
             clocks.restore(saved)
-            history = self._played([part for step in self._steps[number:] for part in step])
+            history = self._played([part for step in self._steps[first:] for part in step])
             self.histories += [(history, 1)]
-            return len(self._steps) - number
+            return len(self._steps) - first
         self.histories.append((history, times))
         return times
 
@@ -271,7 +274,7 @@ class StepPlayer:
         if any(part.beside is not None for step in self._steps for part in step):
             return False  # the compiled loop knows one order of all messages
         # Who names a method compares it with others, so it must fail rather than become another one.
-        if self._inside is not None or importlib.util.find_spec("numba") is None:
+        if self._method is not None or importlib.util.find_spec("numba") is None:
             return False
         if self._compile_few:
             return True
@@ -306,11 +309,11 @@ def closed_form(training: Training, world: RoleMap, star: Star, costs: Costs) ->
         if what not in stands_for:
             totals[what] = picoseconds
     server_hosts = [server] if served else []
-    found = timing(totals, path.end_ps, 1, training.rounds, server_hosts)
+    parts = timing(totals, path.end_ps, 1, training.rounds, server_hosts)
     if training.algorithm.concurrent:
         compute, select = (sum(formulas.computed[0][work] for work in kind) for kind in (COMPUTE, SELECT))
-        found = beside_computation(found, compute, select, formulas.hidden_ps(), training.rounds)
-    return EngineResult(ranks_of(formulas, formulas.sent, formulas.received), found, "closed-form")
+        parts = beside_computation(parts, compute, select, formulas.hidden_ps(), training.rounds)
+    return EngineResult(ranks_of(formulas, formulas.sent, formulas.received), parts, "closed-form")
 
 
 def run(recorder: SymmetryRecorder, training: Training) -> None:
@@ -331,7 +334,7 @@ def ranks_of(recorder: SymmetryRecorder, sent: np.ndarray, received: np.ndarray)
     """
     tally: Counter[str] = Counter()
     tallies = [worker.tally for worker in recorder.workers]
-    for mine, ranks in zip(tallies, np.bincount(recorder.world.role).tolist(), strict=True):
-        tally.update({what: ranks * count for what, count in mine.items()})
-    stored = max(mine.get("stored_value_bytes", 0) for mine in tallies)
+    for role_tally, ranks in zip(tallies, np.bincount(recorder.world.role).tolist(), strict=True):
+        tally.update({what: ranks * count for what, count in role_tally.items()})
+    stored = max(role_tally.get("stored_value_bytes", 0) for role_tally in tallies)
     return Ranks(sent[:, 0], sent[:, 1], sent.sum(1), received.sum(1), tally, stored)

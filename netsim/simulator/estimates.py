@@ -106,10 +106,10 @@ def check_experiments(experiments: Iterable[Experiment], jobs: int) -> None:
 def estimate(experiment: Experiment, name: str, *, watched: bool = False) -> Estimate:
     """Return the estimated lower bound for one algorithm, by the engine that simulates it."""
     rehearse(experiment)
-    found = _played(experiment, name, watched=watched)
-    if _has_formulas(experiment, found):
+    played = _played(experiment, name, watched=watched)
+    if _has_formulas(experiment, played):
         return Estimate(0, experiment.round_count * experiment.workers * FORMULA_S, False)
-    return found
+    return played
 
 
 def worth_formulas(experiment: Experiment, name: str) -> bool:
@@ -126,14 +126,14 @@ def check_played(experiment: Experiment, name: str, why: str) -> None:
 def check_one_by_one(experiment: Experiment, name: str, why: str) -> None:
     """Check the duration of an algorithm whose messages are simulated one by one after all: `why`."""
     if not _played(experiment, name).one_by_one:  # others were announced
-        found = _played(experiment, name, watched=True)
-        check_duration(f"{name}: {found.in_words()} ({why})", found.seconds)
+        one_by_one = _played(experiment, name, watched=True)
+        check_duration(f"{name}: {one_by_one.in_words()} ({why})", one_by_one.seconds)
 
 
 def all_scheduled(experiment: Experiment, name: str, elements: int) -> bool:
     """Return whether all messages of an algorithm belong to collectives that have schedules."""
-    found = _of_a_round(name, experiment.workers, elements, _selected(experiment, elements))
-    return found.has_schedule and not found.concurrent
+    messages_of_round = _of_a_round(name, experiment.workers, elements, _selected(experiment, elements))
+    return messages_of_round.has_schedule and not messages_of_round.concurrent
 
 
 def _selected(experiment: Experiment, elements: int) -> int:
@@ -205,15 +205,15 @@ def _extrapolated(count: Callable[[int, int, int], _Round], workers: int, elemen
     fewer = workers
     while fewer > most:
         fewer //= 2
-    sizes = [(small, max(1, elements * small // workers)) for small in (fewer // 2, fewer)]
-    one, two = (count(small, shorter, min(k, shorter)) for small, shorter in sizes)
+    sizes = [(few, max(1, elements * few // workers)) for few in (fewer // 2, fewer)]
+    half, full = (count(few, shorter, min(k, shorter)) for few, shorter in sizes)
     exchanges, messages = (
         larger * (workers / fewer) ** (math.log(larger / smaller) / math.log(fewer / (fewer // 2)))
         if smaller
         else larger
-        for smaller, larger in zip(one[:2], two[:2], strict=True)
+        for smaller, larger in zip(half[:2], full[:2], strict=True)
     )
-    return _Round(exchanges, messages, two.has_schedule, two.concurrent)
+    return _Round(exchanges, messages, full.has_schedule, full.concurrent)
 
 
 class ForkedCoroutine(Handle[Any]):

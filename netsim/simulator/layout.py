@@ -155,7 +155,9 @@ def _held(world: RoleMap, schedules: PerRole[Schedule[Any]]) -> Sequence[Any]:
         return held
     if first.alike:
         # Algorithms are not trusted to send equal sizes at all ranks: a difference is noticed here.
-        kinds = [{(kind_of(each), size_of(each)) for each in _distinct(schedule.held)} for schedule in schedules]
+        kinds = [
+            {(kind_of(payload), size_of(payload)) for payload in _distinct(schedule.held)} for schedule in schedules
+        ]
         if any(other != kinds[0] for other in kinds):
             raise NoScheduleError("payloads of different sizes are combined")
         return first.held
@@ -198,12 +200,12 @@ def _merges(schedule: Schedule[Any], held: Sequence[Any], which: IntArray) -> _M
     combine = schedule.combine
     if combine is None or not len(schedule.rounds):
         return None
-    result = own = held[0]
-    work: Any = combine(own, own)
+    result = payload = held[0]
+    work: Any = combine(payload, payload)
     if isinstance(work, Compute):
         # Each rank merges payloads of one slot, so one merge of each size tells the charge of all merges of this size.
         different = [held[slot] for slot in np.unique(which, return_index=True)[1].tolist()]
-        return _Merges([[combine(each, each)] for each in different], None, own)  # type: ignore[list-item]
+        return _Merges([[combine(operand, operand)] for operand in different], None, payload)  # type: ignore[list-item]
     requests: list[Sequence[Compute[Any]]] = []
     picks = []
     for round_ in schedule.rounds:
@@ -212,18 +214,24 @@ def _merges(schedule: Schedule[Any], held: Sequence[Any], which: IntArray) -> _M
             raise NoScheduleError("a rank combines several payloads of a round")
         receives = 0 in round_.pairs.dst
         if receives or not requests:  # before its first merge, rank 0 tells what others are charged for theirs
-            request, after = asked(combine(result, own) if requests else work)
+            computations, merged = run_computations(combine(result, payload) if requests else work)
             # Messages are sized from the payloads at the start, which must therefore hold for later rounds as well.
-            if receives and (kind_of(after), size_of(after)) != (kind_of(result), size_of(result)):
+            if receives and (kind_of(merged), size_of(merged)) != (kind_of(result), size_of(result)):
                 raise NoScheduleError("what is combined over a tree changes its size")
-            result = after if receives else result
-            requests.append(request)
+            result = merged if receives else result
+            requests.append(computations)
         picks.append(len(requests) - 1)
     return _Merges(requests, picks, result)
 
 
-def asked(work: Awaitable[T]) -> tuple[list[Compute[Any]], T]:
-    """Return the computations that a coroutine requests, and its result; any other request is an error."""
+def run_computations(work: Awaitable[T]) -> tuple[list[Compute[Any]], T]:
+    """Run a coroutine to its end; return the computations that it requests, and its result.
+
+    Raises
+    ------
+    NoScheduleError
+        If it requests anything else.
+    """
     requests: list[Compute[Any]] = []
     steps = work.__await__()
     answer: Any = None

@@ -16,12 +16,12 @@ from netsim._util.units import PICOSECONDS
 from netsim.comm.payload import Dense, Vector
 from netsim.comm.worker import SELECT, Worker
 from netsim.experiment.configuration import Experiment
-from netsim.experiment.results import LossCurve, RankOutcome, Ranks, Result, Timing, Way, sha256_of, summarise
+from netsim.experiment.results import EngineMethod, LossCurve, RankOutcome, Ranks, Result, Timing, sha256_of, summarise
 from netsim.network.flow import Sharing
 from netsim.simulator.analytic import Star
 from netsim.simulator.checkpoint import Checkpoint, CheckpointObserver, CheckpointState
 from netsim.simulator.critical_path import CriticalPath, sum_of, timing
-from netsim.simulator.engines import Inside, Training, all_at_once, closed_form, time_steps
+from netsim.simulator.engines import Training, VectorizedMethod, all_at_once, closed_form, time_steps
 from netsim.simulator.estimates import all_scheduled, check_one_by_one, check_played, worth_formulas
 from netsim.simulator.event_engine import open_transport
 from netsim.simulator.execution_graph import ExecutionGraph, GraphObserver
@@ -158,7 +158,7 @@ class Session:
             return finished
         experiment = self.experiment
         algorithm = experiment.algorithm(name, self.tensors, self.ready(), self.task.shapes)
-        reason = self._in_the_way(algorithm, emit, checkpoint, trace, graph)
+        reason = self._why_message_by_message(algorithm, emit, checkpoint, trace, graph)
         if reason is None:
             try:
                 if not isinstance(self.task, TimingOnly):
@@ -354,7 +354,7 @@ class Session:
             algorithm, workers, lambda: now() / PICOSECONDS, emit, evaluate, every or 1, batch_loss, initial
         )
 
-    def _in_the_way(
+    def _why_message_by_message(
         self,
         algorithm: Algorithm,
         emit: Emit | None,
@@ -433,14 +433,14 @@ class Session:
         sharing, named = cast(Sharing, experiment.sharing), experiment.engine == "vectorized"
         server_hosts = self._server_hosts(fabric, algorithm, workers[0].server)
         try:
-            found = time_steps(
+            timed = time_steps(
                 recording.steps, self._world(algorithm), fabric, sharing, server_hosts, compile_few=named
             )
         except NoScheduleError as error:
             if named:
                 raise
             reason: str | None = str(error)
-            way: Way = "messages"
+            method: EngineMethod = "messages"
             transport = open_transport(fabric, RecordedCosts(), experiment.effects, experiment.seed, sharing=sharing)
 
             def replayed(step: int) -> None:
@@ -452,48 +452,48 @@ class Session:
             timing = _timing(tasks, experiment.round_count, server_hosts)
             traffic = [rank.traffic for rank in ranks]
         else:
-            reason, timing, way = None, found.timing, found.way
+            reason, timing, method = None, timed.timing, timed.method
             if losses is not None:
-                losses.ends_s[:] = found.ends_s
-            traffic = [found.traffic(worker.rank) for worker in workers]
+                losses.ends_s[:] = timed.ends_s
+            traffic = [timed.traffic(worker.rank) for worker in workers]
         for worker, sent in zip(workers, traffic, strict=True):
             worker.traffic = sent
         outcomes = Ranks.of(_outcomes(workers, recording.trained))
-        return self._summarise(algorithm, outcomes, timing, way, judged, reason)
+        return self._summarise(algorithm, outcomes, timing, method, judged, reason)
 
     def _server_hosts(self, fabric: Fabric, algorithm: Algorithm, server: int) -> Sequence[str]:
         """Return the hosts of the parameter servers, the first of which is rank `server`."""
         return fabric.hosts[server:][: max(1, self.experiment.servers)] if algorithm.uses_server else []
 
-    def vectorized(self, algorithm: Algorithm, inside: Inside | None = None) -> Result:
+    def vectorized(self, algorithm: Algorithm, method: VectorizedMethod | None = None) -> Result:
         """Return the result of the vectorised engine.
 
         Parameters
         ----------
         algorithm
             What to simulate, built from this session's experiment.
-        inside
-            What the engine uses inside; by default, the fastest that is exact. Tests and benchmarks name one.
+        method
+            How the engine computes; by default, by the fastest method that is exact. Tests and benchmarks name one.
 
         Raises
         ------
         NoScheduleError
             Where the ranks cannot be taken all at once.
         """
-        if inside is None and worth_formulas(self.experiment, algorithm.name):
+        if method is None and worth_formulas(self.experiment, algorithm.name):
             try:
                 return self.vectorized(algorithm, "closed-form")
             except NoScheduleError as error:
                 check_played(self.experiment, algorithm.name, str(error))
         experiment = self.experiment
         training, world = self._training(algorithm), self._world(algorithm)
-        if inside == "closed-form":
-            found = closed_form(training, world, self._star(), self.costs)
+        if method == "closed-form":
+            simulated = closed_form(training, world, self._star(), self.costs)
         else:
             sharing = cast(Sharing, experiment.sharing)
             named = experiment.engine == "vectorized"
-            found = all_at_once(training, world, experiment.fabric, self.costs, sharing, inside, compile_few=named)
-        return self._summarise(algorithm, found.ranks, found.timing, found.way)
+            simulated = all_at_once(training, world, experiment.fabric, self.costs, sharing, method, compile_few=named)
+        return self._summarise(algorithm, simulated.ranks, simulated.timing, simulated.method)
 
     def _training(self, algorithm: Algorithm) -> Training:
         experiment = self.experiment
@@ -524,7 +524,7 @@ class Session:
         algorithm: Algorithm,
         ranks: Ranks,
         timing: Timing,
-        way: Way,
+        method: EngineMethod,
         judged: dict[str, float | None] | None = None,
         reason: str | None = None,
     ) -> Result:
@@ -545,7 +545,7 @@ class Session:
             momentum=None if self.experiment.timing_only else self.experiment.momentum_of(algorithm.name),
             compute_provenance=self.costs.provenance("gradient"),
             select_provenance=self.costs.provenance(*SELECT),
-            way=way,
+            way=method,
             way_reason=reason,
             **(judged or {"final_loss": None, "final_accuracy": None}),
         )

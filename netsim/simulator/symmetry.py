@@ -70,18 +70,18 @@ class RecordedPhase(NamedTuple):
 class OpaqueRank:
     """The rank of a representative, which also stands for other ranks: code may pass it on, but not read its value."""
 
-    __slots__ = ("_number", "_special")
+    __slots__ = ("_comparable", "_rank")
 
-    def __init__(self, number: int, special: tuple[int, ...]) -> None:
-        self._number, self._special = number, special
+    def __init__(self, rank: int, comparable: tuple[int, ...]) -> None:
+        self._rank, self._comparable = rank, comparable
 
     def __eq__(self, other: object) -> bool:
-        if other not in self._special:
+        if other not in self._comparable:
             self._refuse()
-        return self._number == other
+        return self._rank == other
 
     def __bool__(self) -> bool:
-        return self._number != 0
+        return self._rank != 0
 
     def _refuse(self, *_: object) -> Any:
         raise NoScheduleError("its program depends on the rank")
@@ -202,8 +202,8 @@ class SymmetryRecorder:
         """Record the computation since the last collective, and the steps that ended in between."""
         if len({len(since) for since in self._since}) > 1:
             raise NoScheduleError("ranks are not in the same step")
-        for number, charges in enumerate(zip(*self._since, strict=True)):
-            if number:
+        for steps_ended, charges in enumerate(zip(*self._since, strict=True)):
+            if steps_ended:
                 self.step_ended()
             first, last = (charges[self.world.role[rank]] for rank in (0, self.world.workers - 1))
             if self.uneven and first != last:
@@ -216,14 +216,14 @@ class SymmetryRecorder:
         forks = [call for call in calls if isinstance(call, Fork)]
         if len(forks) == len(calls):
             return self._begin_beside([fork.coroutine for fork in forks])
-        begun = [call for call in calls if isinstance(call, ExchangeBeside)]
-        if len(begun) == len(calls) and len({each.number for each in begun}) == 1:
-            self.join(begun[0].number)
-            return [each.result for each in begun]
-        named = [call for call in calls if isinstance(call, Collective)]
-        if len(named) < len(calls) or len({call.function for call in named}) > 1:
+        handles = [call for call in calls if isinstance(call, ExchangeBeside)]
+        if len(handles) == len(calls) and len({handle.number for handle in handles}) == 1:
+            self.join(handles[0].number)
+            return [handle.result for handle in handles]
+        collectives = [call for call in calls if isinstance(call, Collective)]
+        if len(collectives) < len(calls) or len({call.function for call in collectives}) > 1:
             raise NoScheduleError("ranks do not take part in the same collectives")
-        return self.exchange(named)
+        return self.exchange(collectives)
 
     def _begin_beside(self, coroutines: Sequence[Coroutine[Any, Any, Any]]) -> PerRole[ExchangeBeside]:
         """Record an exchange that begins now; return the handle of each representative."""
@@ -281,8 +281,8 @@ class SymmetryRecorder:
         layout = lay_out(self.world, calls)
         self.uneven |= layout.uneven
         charges = tuple(map(self.charge, layout.requests))
-        prints = tuple(_print((call.args, call.kwargs)) for call in calls)
-        key = (calls[0].name, prints, *(frozenset(charge.items()) for charge in charges))
+        fingerprints = tuple(_fingerprint((call.args, call.kwargs)) for call in calls)
+        key = (calls[0].name, fingerprints, *(frozenset(charge.items()) for charge in charges))
         self.steps[-1].append(RecordedPhase(key, layout.rounds, charges, layout.ahead))
         return layout.answers
 
@@ -298,12 +298,12 @@ def _nothing_runs() -> None:
     """Do nothing: an assumed cost is charged without synchronising the device."""
 
 
-def _print(value: Any) -> Hashable:
+def _fingerprint(value: Any) -> Hashable:
     """Return a key that is equal for arguments of a collective with which it sends equal messages."""
     if isinstance(value, _PAYLOADS):
         return kind_of(value), size_of(value)
     if isinstance(value, list | tuple):
-        return tuple(map(_print, value))
+        return tuple(map(_fingerprint, value))
     if isinstance(value, dict):
-        return tuple((name, _print(each)) for name, each in value.items())
+        return tuple((name, _fingerprint(argument)) for name, argument in value.items())
     return None if callable(value) else value
