@@ -88,17 +88,17 @@ def play_compiled(clocks: RankClocks, parts: list[RecordedPhase]) -> list[Played
     arrived = np.full(count, -1, np.int64)
     queued = np.full(len(table.before), -1, np.int64)
     ranks = len(clocks.clock)
-    stand = RankState(
+    state = RankState(
         np.zeros(ranks, np.int64),
         table.rank_visits.first[:-1].copy(),
         np.zeros(ranks, np.int64),
         np.zeros(ranks, np.int32),
     )
     core = new_core(clocks.fabric.bandwidth_bps, *_room(table, 1 + max((part.ahead for part in parts), default=0)))
-    _play(core, table, stand, held_first, held, waited, arrived, queued)
+    _play(core, table, state, held_first, held, waited, arrived, queued)
     if core.head["scheduled"][0]:  # for what is due at the horizon, nobody waits any longer
         raise beyond_horizon()
-    clocks.clock += stand.clock
+    clocks.clock += state.clock
     clocks.check_horizon()
     # A message that was ready at the very instant at which the one before it had drained did not wait for it.
     return builder.history(waited, held_first, held, np.where(queued > 0, table.before, NONE))
@@ -124,7 +124,7 @@ class _Builder:
         self._routes: dict[int, int] = {}
         self._columns: dict[str, list[Any]] = {name: [] for name in ("bits", "src", "dst", "route", "pair")}
         self._visits: dict[str, list[Any]] = {name: [] for name in ("rank", "charge", "post", "src", "dst")}
-        self._lines: list[PairRoutes] = []
+        self._pair_routes: list[PairRoutes] = []
         self._count = self._routes_count = 0
         self._ahead = any(part.ahead for part in parts)
         for part in parts:
@@ -136,7 +136,7 @@ class _Builder:
                 over = round_ is None or len(under_way) > part.ahead
                 self._visit(round_, under_way.popleft() if over and under_way else None, charges)
         self.links_of_messages = (
-            np.diff(self._route_first())[self._joined("route")] if self._lines else np.zeros(0, int)
+            np.diff(self._route_first())[self._joined("route")] if self._pair_routes else np.zeros(0, int)
         )
 
     def _post(self, round_: SizedRound) -> None:
@@ -144,24 +144,24 @@ class _Builder:
         pairs = round_.pairs
         if not len(pairs.src):
             return
-        lines = self._clocks.lines(pairs)
+        routes = self._clocks.routes(pairs)
         if id(pairs) not in self._routes:
             self._routes[id(pairs)] = self._routes_count
             self._routes_count += len(pairs.src)
-            self._lines.append(lines)
+            self._pair_routes.append(routes)
         self._columns["bits"].append(8 * round_.sizes.sum(1)[round_.which])
         self._columns["src"].append(pairs.src)
         self._columns["dst"].append(pairs.dst)
         self._columns["route"].append(self._routes[id(pairs)] + np.arange(len(pairs.src)))
         if self._ahead:
-            self._columns["pair"].append(lines.names)
-        self._clocks.count(round_, lines)
+            self._columns["pair"].append(routes.names)
+        self._clocks.count(round_, routes)
 
     def _visit(self, posted: SizedRound | None, finished: SizedRound | None, charges: IntArray) -> None:
         """Let ranks post their messages of one round, then wait for those of another, or the same, and compute."""
         then = None if finished is None else finished.then
         taking_part = [
-            self._clocks.lines(round_.pairs).ranks
+            self._clocks.routes(round_.pairs).ranks
             for round_ in (posted, finished)
             if round_ is not None and len(round_.pairs.src)
         ]
@@ -193,12 +193,12 @@ class _Builder:
         before, behind = np.full((2, len(pair)), NONE, np.int32)
         order = np.argsort(pair, kind="stable")  # messages of a pair drain in the order of their posting
         following = pair[order[1:]] == pair[order[:-1]]
-        one, other = order[:-1][following], order[1:][following]
-        before[other], behind[one] = one, other
+        earlier, later = order[:-1][following], order[1:][following]
+        before[later], behind[earlier] = earlier, later
         return before, behind
 
     def _route_first(self) -> IntArray:
-        counts = [np.bincount(lines.owners, minlength=len(lines.latency)) for lines in self._lines]
+        counts = [np.bincount(routes.owners, minlength=len(routes.latency)) for routes in self._pair_routes]
         return np.cumsum(np.concatenate([np.zeros(1, np.int64), *counts]))
 
     def table(self) -> RoundTable:
@@ -207,8 +207,8 @@ class _Builder:
             for name in ("post", "src", "dst", "rank", "charge")
         )
         none = np.zeros(0, np.int64)
-        latency = np.concatenate([none, *(lines.latency for lines in self._lines)])
-        links = np.concatenate([none, *(lines.links for lines in self._lines)])
+        latency = np.concatenate([none, *(routes.latency for routes in self._pair_routes)])
+        links = np.concatenate([none, *(routes.links for routes in self._pair_routes)])
         first = self._route_first()
         before, behind = self._neighbours()
         sends = _lists(src_visit, self._count)
@@ -239,7 +239,7 @@ class _Builder:
         message = np.searchsorted(held_first, some, side="right") - 1
         route_first = self._route_first()
         place = route_first[self._joined("route")[message]] + some - held_first[message]
-        link = np.concatenate([np.zeros(0, np.int64), *(lines.links for lines in self._lines)])[place]
+        link = np.concatenate([np.zeros(0, np.int64), *(routes.links for routes in self._pair_routes)])[place]
         durations, history, first = held[some], [], 0
         rounds = np.zeros(len(waited), np.int32)
         for part in self._parts:
@@ -288,7 +288,7 @@ class RankState(NamedTuple):
 
 @jit
 def _play(
-    core: Core, table: RoundTable, stand: RankState, held_first: Any, held: Any, waited: Any, arrived: Any, queued: Any
+    core: Core, table: RoundTable, state: RankState, held_first: Any, held: Any, waited: Any, arrived: Any, queued: Any
 ) -> None:
     """Run all ranks from where they are to their end.
 
@@ -296,22 +296,22 @@ def _play(
     While a message waits for the one before it, `queued` holds the instant at which it could have begun to drain; then,
     the picoseconds for which it waited.
     """
-    messages, ranks, in_order = len(table.bits), len(stand.clock), len(queued) > 0
+    messages, ranks, in_order = len(table.bits), len(state.clock), len(queued) > 0
     done, ready = np.zeros(len(core.flows), np.int32), np.arange(len(core.flows) + ranks)
-    count, now = ranks, stand.clock[0]
-    stand.pending[:] = NONE
+    count, now = ranks, state.clock[0]
+    state.pending[:] = NONE
     while True:
         for rank in ready[:count]:
-            place, charge = stand.visit[rank], 0
-            if stand.pending[rank] == 0:  # its messages are all there
+            place, charge = state.visit[rank], 0
+            if state.pending[rank] == 0:  # its messages are all there
                 visit = table.rank_visits.items[place]
-                if now > stand.since[rank]:
+                if now > state.since[rank]:
                     _note(table.awaits, table.sends, visit, now, arrived, waited)
                 charge = table.charge[visit]
                 place += 0 if charge else 1
             while place < table.rank_visits.first[rank + 1] and not charge:
                 visit, pending = table.rank_visits.items[place], 0
-                stand.since[rank] = now
+                state.since[rank] = now
                 for message in table.posts.items[table.posts.first[visit] : table.posts.first[visit + 1]]:
                     route = table.route[message]
                     at = now + table.latency[route]
@@ -325,20 +325,20 @@ def _play(
                     pending += arrived[message] < 0
                 for message in table.awaits.items[table.awaits.first[visit] : table.awaits.first[visit + 1]]:
                     pending += arrived[message] < 0
-                stand.pending[rank] = pending
+                state.pending[rank] = pending
                 if pending:
                     break
                 charge = table.charge[visit]
                 place += 0 if charge else 1
-            stand.visit[rank] = place
+            state.visit[rank] = place
             if charge:
                 # A computation is a flow without links. Its tag is beyond those of messages. So the engine's heap of
                 # instants holds all events, and no second queue has to be merged with it.
-                stand.pending[rank] = NONE
-                stand.visit[rank] += 1
+                state.pending[rank] = NONE
+                state.visit[rank] += 1
                 add(core, messages + rank, table.route_links.items[:0], 0, 1.0, np.inf, now + charge)
             elif place == table.rank_visits.first[rank + 1]:
-                stand.clock[rank], stand.pending[rank] = now, NONE
+                state.clock[rank], state.pending[rank] = now, NONE
         now = next_instant(core)
         if now == NEVER:
             return
@@ -363,16 +363,16 @@ def _play(
                 queued[behind] = at - queued[behind]
             src, dst = table.src[message], table.dst[message]
             # A rank that is not yet in the visit that waits for this message counts it when it comes there.
-            place = stand.visit[src]
-            if stand.pending[src] > 0 and table.rank_visits.items[place] == table.src_visit[message]:
-                stand.pending[src] -= 1
-                if stand.pending[src] == 0:
+            place = state.visit[src]
+            if state.pending[src] > 0 and table.rank_visits.items[place] == table.src_visit[message]:
+                state.pending[src] -= 1
+                if state.pending[src] == 0:
                     ready[count] = src
                     count += 1
-            place = stand.visit[dst]
-            if stand.pending[dst] > 0 and table.rank_visits.items[place] == table.dst_visit[message]:
-                stand.pending[dst] -= 1
-                if stand.pending[dst] == 0:
+            place = state.visit[dst]
+            if state.pending[dst] > 0 and table.rank_visits.items[place] == table.dst_visit[message]:
+                state.pending[dst] -= 1
+                if state.pending[dst] == 0:
                     ready[count] = dst
                     count += 1
 

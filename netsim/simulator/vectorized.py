@@ -133,30 +133,30 @@ class PairQueues:
         Rings do. `_last` is then not up to date, which saves gathering and scattering by link in every round.
         """
 
-    def begin(self, number: int, lines: PairRoutes, enter: IntArray) -> tuple[IntArray, IntArray]:
+    def begin(self, number: int, routes: PairRoutes, enter: IntArray) -> tuple[IntArray, IntArray]:
         """Return when messages begin to drain that could from `enter` on, and `behind` as in a played round."""
-        if self._only is not None and self._only[0] is lines:
+        if self._only is not None and self._only[0] is routes:
             before, drained = number - 1, self._only[1]
         else:
             if self._only is not None:
                 self._write(number - 1, *self._only)
                 self._only = None
             # A message of another pair is not waited for here. If it still drains, `_post` refuses the round.
-            last = self._last[:, lines.links]
-            last = np.where(last[0] == lines.names[lines.owners], last, -1)
-            _, before, drained = np.maximum.reduceat(last, lines.first, axis=1)
+            last = self._last[:, routes.links]
+            last = np.where(last[0] == routes.names[routes.owners], last, -1)
+            _, before, drained = np.maximum.reduceat(last, routes.first, axis=1)
         return np.maximum(enter, drained), np.where(drained > enter, number - before, 0)
 
-    def end(self, number: int, lines: PairRoutes, leave: IntArray) -> None:
+    def end(self, number: int, routes: PairRoutes, leave: IntArray) -> None:
         """Take note of when the messages of a round end."""
-        if lines.distinct and (number == 0 or self._only is not None):
-            self._only = lines, leave
+        if routes.distinct and (number == 0 or self._only is not None):
+            self._only = routes, leave
         else:
-            self._write(number, lines, leave)
+            self._write(number, routes, leave)
 
-    def _write(self, number: int, lines: PairRoutes, leave: IntArray) -> None:
-        self._last[0, lines.links], self._last[1, lines.links] = lines.names[lines.owners], number
-        self._last[2, lines.links] = leave[lines.owners]
+    def _write(self, number: int, routes: PairRoutes, leave: IntArray) -> None:
+        self._last[0, routes.links], self._last[1, routes.links] = routes.names[routes.owners], number
+        self._last[2, routes.links] = leave[routes.owners]
 
 
 class RankClocks:
@@ -184,30 +184,30 @@ class RankClocks:
         """Picoseconds in which each rank exchanged beside other work."""
         self._beside: dict[int, tuple[IntArray, IntArray]] = {}
         """When each rank began and ended an exchange beside others that it has not waited for yet, by number."""
-        self._lines: dict[int, PairRoutes] = {}
+        self._routes: dict[int, PairRoutes] = {}
 
-    def lines(self, pairs: Pairs) -> PairRoutes:
+    def routes(self, pairs: Pairs) -> PairRoutes:
         """Return the routes of pairs; the routes of recent pairs are cached."""
         # PairRoutes keeps its pairs alive, so no other object gets their id while it is in the cache.
-        if (known := self._lines.get(id(pairs))) is None:
-            if len(self._lines) > 256:
-                self._lines.clear()
-            known = self._lines[id(pairs)] = PairRoutes(self.fabric, pairs)
+        if (routes := self._routes.get(id(pairs))) is None:
+            if len(self._routes) > 256:
+                self._routes.clear()
+            routes = self._routes[id(pairs)] = PairRoutes(self.fabric, pairs)
             if self.sharing == "rtt":
-                self._check_latencies(known)
-        return known
+                self._check_latencies(routes)
+        return routes
 
-    def _check_latencies(self, lines: PairRoutes) -> None:
+    def _check_latencies(self, routes: PairRoutes) -> None:
         """Raise UsageError, as the event engine does, for a route without a latency to weigh flows by."""
-        for pair in np.flatnonzero(lines.latency == 0)[:1].tolist():
-            source, target = (self.fabric.hosts[ranks.item(pair)] for ranks in (lines.pairs.src, lines.pairs.dst))
+        for pair in np.flatnonzero(routes.latency == 0)[:1].tolist():
+            source, target = (self.fabric.hosts[ranks.item(pair)] for ranks in (routes.pairs.src, routes.pairs.dst))
             weight_by_latency(self.fabric.route(source, target))
 
     def advance(self, part: RecordedPhase) -> list[PlayedPart]:
         """Advance all ranks through a phase; return what :class:`CriticalPathBacktracker` needs of it."""
         if part.beside is not None:
             begun = self.clock.copy()
-            rounds = [played for each in part.beside for played in self._rounds(each)]
+            rounds = [played for phase in part.beside for played in self._rounds(phase)]
             self._beside[part.exchange] = begun, self.clock.copy()
             self.clock[:] = begun
             return [PlayedBeside(part.exchange, rounds)]
@@ -298,46 +298,46 @@ class RankClocks:
         """Let the messages of a round begin."""
         if not len(round_.pairs.src):
             return PostedRound(round_, round_.pairs.src)
-        lines = self.lines(round_.pairs)
-        enter, behind = self.clock[round_.pairs.src] + lines.latency, None
+        routes = self.routes(round_.pairs)
+        enter, behind = self.clock[round_.pairs.src] + routes.latency, None
         if enter.max() >= HORIZON_PS:
             raise beyond_horizon()
         if queues is not None:
-            enter, behind = queues.begin(number, lines, enter)
+            enter, behind = queues.begin(number, routes, enter)
         # The whole engine rests on this condition: rates of a round depend on no other round. Equality is allowed,
         # because a flow that ends when another one enters shares nothing with it.
-        if not (self.busy[lines.links] <= enter[lines.owners]).all():
+        if not (self.busy[routes.links] <= enter[routes.owners]).all():
             raise NoScheduleError("links carry flows of different rounds at a time")
-        leave, notes = enter + lines.durations(round_.sizes, round_.which), None
-        if lines.distinct:
-            self.busy[lines.links] = leave[lines.owners]
+        leave, notes = enter + routes.durations(round_.sizes, round_.which), None
+        if routes.distinct:
+            self.busy[routes.links] = leave[routes.owners]
         else:
             # Flows that use a link one after another have it to themselves. Only if two overlap are rates solved, from
             # instant to instant, which takes longer.
-            if _overlap(lines, enter, leave):
+            if _overlap(routes, enter, leave):
                 if self.sharing != "maxmin":
                     raise NoScheduleError("links are shared by weight")
                 bits = 8 * round_.sizes.sum(1)[round_.which]
-                leave, *columns = drain(lines.owners, lines.links, enter, bits, self.fabric.bandwidth_bps)
+                leave, *columns = drain(routes.owners, routes.links, enter, bits, self.fabric.bandwidth_bps)
                 notes = SharingNotes(*columns)
-            np.maximum.at(self.busy, lines.links, leave[lines.owners])
+            np.maximum.at(self.busy, routes.links, leave[routes.owners])
         if queues is not None:
-            queues.end(number, lines, leave)
-        self.count(round_, lines)
+            queues.end(number, routes, leave)
+        self.count(round_, routes)
         return PostedRound(round_, leave, notes, behind)
 
-    def count(self, round_: SizedRound, lines: PairRoutes) -> None:
+    def count(self, round_: SizedRound, routes: PairRoutes) -> None:
         """Count the messages of a round, and their bytes."""
-        if lines.single and len(round_.sizes) == 1 and len(lines.src) == len(self.messages):
+        if routes.single and len(round_.sizes) == 1 and len(routes.src) == len(self.messages):
             self.sent += round_.sizes
             self.received += round_.sizes
             self.messages += 1
             return
         for column in np.flatnonzero(round_.sizes.any(0)).tolist():  # nearly all messages hold values alone
             sizes = round_.sizes[:, column][round_.which]
-            _add(self.sent[:, column], round_.pairs.src, sizes, lines.single)
-            _add(self.received[:, column], round_.pairs.dst, sizes, lines.single)
-        _add(self.messages, round_.pairs.src, 1, lines.single)
+            _add(self.sent[:, column], round_.pairs.src, sizes, routes.single)
+            _add(self.received[:, column], round_.pairs.dst, sizes, routes.single)
+        _add(self.messages, round_.pairs.src, 1, routes.single)
 
     def _go_on(self, posted: PostedRound) -> npt.NDArray[np.uint8]:
         """Advance the ranks of a round to when their messages are done; return which messages they waited for.
@@ -348,22 +348,22 @@ class RankClocks:
         leave = posted.leave
         if not len(leave):
             return np.zeros(0, np.uint8)
-        lines = self.lines(posted.round_.pairs)
-        before = self.clock[lines.ranks]
+        routes = self.routes(posted.round_.pairs)
+        before = self.clock[routes.ranks]
         received, sent = before.copy(), before.copy()
-        if lines.single:
-            received[lines.dst] = np.maximum(leave, before[lines.dst])
-            sent[lines.src] = leave
+        if routes.single:
+            received[routes.dst] = np.maximum(leave, before[routes.dst])
+            sent[routes.src] = leave
         else:
-            np.maximum.at(received, lines.dst, leave)
-            np.maximum.at(sent, lines.src, leave)
+            np.maximum.at(received, routes.dst, leave)
+            np.maximum.at(sent, routes.src, leave)
         by_receiver = (received > before) & (received >= sent)
         by_sender = (sent > before) & ~by_receiver
-        after_received = by_receiver[lines.dst] & (leave == received[lines.dst])
-        after_sent = by_sender[lines.src] & (leave == sent[lines.src])
-        if not lines.single:
-            after_received, after_sent = _first(after_received, lines.dst), _first(after_sent, lines.src)
-        self.clock[lines.ranks] = np.maximum(received, sent)
+        after_received = by_receiver[routes.dst] & (leave == received[routes.dst])
+        after_sent = by_sender[routes.src] & (leave == sent[routes.src])
+        if not routes.single:
+            after_received, after_sent = _first(after_received, routes.dst), _first(after_sent, routes.src)
+        self.clock[routes.ranks] = np.maximum(received, sent)
         waited: npt.NDArray[np.uint8] = after_received * np.uint8(BY_RECEIVER) + after_sent * np.uint8(BY_SENDER)
         return waited
 
@@ -384,11 +384,11 @@ def _first(chosen: npt.NDArray[np.bool_], places: IntArray) -> npt.NDArray[np.bo
     return only
 
 
-def _overlap(lines: PairRoutes, enter: IntArray, leave: IntArray) -> bool:
+def _overlap(routes: PairRoutes, enter: IntArray, leave: IntArray) -> bool:
     """Return whether any link would carry two messages at a time if each message had the whole link."""
-    begin, end = enter[lines.owners], leave[lines.owners]
+    begin, end = enter[routes.owners], leave[routes.owners]
     used = begin < end
-    link, begin, end = lines.links[used], begin[used], end[used]
+    link, begin, end = routes.links[used], begin[used], end[used]
     order = np.lexsort((begin, link))
     link, begin, end = link[order], begin[order], end[order]
     return bool(((link[1:] == link[:-1]) & (begin[1:] < end[:-1])).any())
@@ -424,21 +424,22 @@ class CriticalPathBacktracker:
                 self._waiting[played.number] = np.where(played.waited, self.walkers, 0)
                 self.walkers = np.where(played.waited, 0, self.walkers)
             else:
-                here, self.walkers = self.walkers, self._waiting.pop(played.number, np.zeros_like(self.walkers))
+                elsewhere, self.walkers = self.walkers, self._waiting.pop(played.number, np.zeros_like(self.walkers))
                 self._backtrack_rounds(played.rounds)
-                self.walkers = self.walkers + here
+                self.walkers = self.walkers + elsewhere
         self._backtrack_rounds(rounds[::-1], times)
 
     def _backtrack_rounds(self, history: list[PlayedRound], times: int = 1) -> None:
         if times > 1:
-            # Totals are linear in the walkers, so all times are walked at once by as many as set out at any.
-            origins, here, together = self._origins(history), self.walkers, np.zeros_like(self.walkers)
+            # Totals are linear in the walkers. So the rounds are walked once, by the sum of the walkers that are at the
+            # end of each repetition.
+            origins, walkers, walkers_of_all = self._origins(history), self.walkers, np.zeros_like(self.walkers)
             for _ in range(times):
-                together += here
-                here = np.bincount(origins, here, len(here)).astype(np.int64)
-            self.walkers = together
+                walkers_of_all += walkers
+                walkers = np.bincount(origins, walkers, len(walkers)).astype(np.int64)
+            self.walkers = walkers_of_all
             self._backtrack_rounds(history)
-            self.walkers = here
+            self.walkers = walkers
             return
         part = None
         for played in reversed(history):
@@ -475,9 +476,9 @@ class CriticalPathBacktracker:
             went = np.flatnonzero(played.waited & BY_SENDER)
             until = np.full(len(origins), played.number)
             until[pairs.dst[came]], until[pairs.src[went]] = posted[came] - part.ahead, posted[went] - part.ahead
-            here = np.flatnonzero(played.number < skipped)
-            skipped[here] = until[origins[here]]
-            origins[here] = before[origins[here]]
+            takes_part = np.flatnonzero(played.number < skipped)
+            skipped[takes_part] = until[origins[takes_part]]
+            origins[takes_part] = before[origins[takes_part]]
         return origins
 
     def _roots(self, history: list[PlayedRound]) -> list[npt.NDArray[np.int32] | None]:
@@ -500,7 +501,7 @@ class CriticalPathBacktracker:
         """Return the places in an earlier round of messages between the same ranks."""
         if pairs is earlier:
             return which
-        wanted, names = (self._clocks.lines(each).names for each in (pairs, earlier))
+        wanted, names = (self._clocks.routes(either).names for either in (pairs, earlier))
         order = np.argsort(names)
         places: IntArray = order[np.searchsorted(names, wanted[which], sorter=order)]
         return places
@@ -529,10 +530,10 @@ class CriticalPathBacktracker:
             played, round_, weight = self._under_way.pop(number)
             if played.behind is not None and not weight.any():
                 continue
-            lines, notes = self._clocks.lines(round_.pairs), played.notes
+            routes, notes = self._clocks.routes(round_.pairs), played.notes
             if notes is None:
-                durations = lines.durations(round_.sizes, round_.which).astype(float)
-                np.add.at(self.on_links, lines.narrowest, weight * durations)
+                durations = routes.durations(round_.sizes, round_.which).astype(float)
+                np.add.at(self.on_links, routes.narrowest, weight * durations)
             else:
                 np.add.at(self.on_links, notes.links, weight[notes.messages] * notes.durations.astype(float))
             if played.behind is not None:
@@ -542,7 +543,7 @@ class CriticalPathBacktracker:
                 weight = np.where(played.behind, 0, weight)
                 if not weight.any():
                     continue
-            self.totals["latency"] += _dot(weight, lines.latency)
+            self.totals["latency"] += _dot(weight, routes.latency)
             np.add.at(self.walkers, round_.pairs.src, weight)
 
 
@@ -557,4 +558,4 @@ def _dot(times: IntArray, durations: IntArray) -> int:
     """Return the sum of products; in Python's integers if 64 bits could overflow."""
     if int(times.sum()) * int(durations.max(initial=0)) < 2**62:
         return int(times @ durations)
-    return sum(one * other for one, other in zip(times.tolist(), durations.tolist(), strict=True))
+    return sum(count * duration for count, duration in zip(times.tolist(), durations.tolist(), strict=True))
