@@ -264,7 +264,7 @@ class StepPlayer:
         if not self._compiled:
             return [played for part in parts for played in self._clocks.advance(part)]
         try:
-            # To import numba takes longer than most simulations, and it is optional.
+            # numba is optional, and takes longer to import than most simulations take (docs/decisions/0012).
             from netsim.simulator.compiled_loop import play_compiled
         except ImportError as error:
             raise NoScheduleError("numba is not installed, or does not compile") from error
