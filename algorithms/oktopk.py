@@ -14,7 +14,7 @@ from algorithms.feedback import ErrorFeedback, Feedback
 from algorithms.selection import Selector, above, top_positions
 from netsim._util.options import Option, Whole
 from netsim.comm.collectives import all_to_all, bruck_all_gather, ring_all_gather, tree_all_reduce
-from netsim.comm.payload import Dense, SizeOnly, Sparse, Vector, in_place, size_rule
+from netsim.comm.payload import Dense, SizeOnly, Sparse, Vector, in_place, size_rule, split_entries
 from netsim.comm.worker import Handle, Worker
 from netsim.training.algorithm import Contribution
 from netsim.training.sgd import SGDConfig, zeros
@@ -46,8 +46,11 @@ class OkTopk(ErrorFeedback):
     all ranks have as many (at most 2k words), and a ring all-gather spreads them (at most 2k words). With equal
     regions the exchange takes 2(P-1)α + 4 ((P-1)/P) kβ, and ⌈log₂P⌉ α + (P-1) β for the counts of kept entries.
 
-    A step that computes thresholds also gathers all sums, so that the first round is longer than most. Without data, a
-    message has ⌈k/P⌉ entries.
+    The bound of fewer than 6k words, and P-1 counts, is that of what a worker sends in a step that reuses thresholds
+    and boundaries. A step that computes thresholds also gathers all sums, so that the first round is longer than most.
+    A worker may receive more than 6k words: boundaries that no longer fit leave up to k entries of each worker in one
+    region, (P-1) 2k words for its owner. Without data, all workers select the same k entries, evenly spread, so that
+    the messages of a worker have k/P entries in the mean, and differ by at most one.
 
     A worker forgets an entry that it selected if the result has its index. The sum of such an index then contains the
     worker's value, and gradient mass is conserved exactly.
@@ -73,7 +76,7 @@ class OkTopk(ErrorFeedback):
     title = "Ok-Topk"
     colour = "#c30096"
     exchanges = "Ok-Topk: each worker sums one of P regions; the kept entries are balanced and gathered"
-    sends = "fewer than 6k values and indices per worker, whatever P"
+    sends = "fewer than 6k values and indices per worker, whatever P, in steps that reuse thresholds and boundaries"
     tried_as = ()  # the number of entries in a message depends on the data
     half_precision: ClassVar[bool] = False
     rounds: ClassVar[bool] = False
@@ -115,11 +118,11 @@ class OkTopk(ErrorFeedback):
         local, feedback = await self.compress(worker, vector, feedback, reuse)
         if boundaries is None or worker.step % self.region_period == 0:
             boundaries = await self._agreed(worker, local, template)
-        parts = await worker.compute("select", regions_of, local, boundaries, worker.workers)
-        received = await all_to_all(worker, parts)
+        parts = await worker.compute("select", regions_of, local, boundaries, worker.rank, worker.workers)
+        received = await all_to_all(worker, parts, by_distance=True)
         reduced = await worker.compute("merge", sum_in_order, *received)
         if anew:
-            everyones = await ring_all_gather(worker, reduced)
+            everyones = await ring_all_gather(worker, reduced, entries=selector.k)
             thresholds = await worker.compute("merge", thresholds_of, selector.k, local, *everyones)
         kept = await worker.compute("select", large_enough, reduced, thresholds)
         total = await self._gathered(worker, kept, selector.k)
@@ -148,7 +151,7 @@ class OkTopk(ErrorFeedback):
             kept = await worker.compute("select", largest_of, kept, quotas[worker.rank])
             if sum(quotas) >= worker.workers:
                 kept = await self._balanced(worker, kept, quotas)
-        everyones = await ring_all_gather(worker, kept)
+        everyones = await ring_all_gather(worker, kept, entries=k)
         return await worker.replicated("merge", entries_in_order, *everyones)
 
     async def _balanced(self, worker: Worker, kept: Vector, quotas: list[int]) -> Vector:
@@ -214,13 +217,14 @@ def mean_boundaries(summed: Dense, workers: int) -> Dense:
     return Dense((summed.values / workers).floor().to(torch.int32))
 
 
-@size_rule(lambda local, boundaries, workers: [local.resized(local.size, -(-local.entries // workers))] * workers)
-def regions_of(local: Sparse, boundaries: Dense, workers: int) -> list[Sparse]:
-    """Return the entries in each of the P regions."""
+@size_rule(lambda local, boundaries, rank, workers: split_entries(local, workers))
+def regions_of(local: Sparse, boundaries: Dense, rank: int, workers: int) -> list[Sparse]:
+    """Return the entries in each of the P regions: the rank's own, then those of the ranks after it."""
     import torch
 
     ends = torch.searchsorted(local.indices, boundaries.values.cpu()).tolist()
-    return [part_of_entries(local, first, last) for first, last in pairwise([0, *ends, local.indices.numel()])]
+    parts = [part_of_entries(local, first, last) for first, last in pairwise([0, *ends, local.indices.numel()])]
+    return parts[rank:] + parts[:rank]
 
 
 def part_of_entries(vector: Vector, first: int, last: int) -> Sparse:
@@ -229,7 +233,7 @@ def part_of_entries(vector: Vector, first: int, last: int) -> Sparse:
     return Sparse(vector.indices[first:last], vector.values[first:last], vector.size)
 
 
-@size_rule(lambda first, *others: first)
+@size_rule(lambda *vectors: max(vectors, key=lambda vector: vector.entries))
 def sum_in_order(first: Sparse, *others: Sparse) -> Sparse:
     """Return the sum of sparse vectors, added from left to right; without values, that of workers who select alike."""
     for other in others:

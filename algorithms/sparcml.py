@@ -11,7 +11,7 @@ from typing import ClassVar
 from algorithms.compression import sum_sparse, sum_to_dense
 from algorithms.feedback import ErrorFeedback, Feedback
 from netsim.comm.collectives import all_to_all, fold, ring_all_gather, swap, unfold
-from netsim.comm.payload import INDEX_BYTES, Dense, Sparse, Vector, add, entry_bytes, size_rule
+from netsim.comm.payload import INDEX_BYTES, Dense, Sparse, Vector, add, entry_bytes, size_rule, split_entries
 from netsim.comm.worker import Worker
 from netsim.training.algorithm import Contribution
 
@@ -100,8 +100,8 @@ class DSAR(ErrorFeedback):
         assert vector is not None
         local, memory = await self.compress(worker, vector, memory)
         width = -(-template.size // worker.workers)
-        parts = await worker.compute("select", regions_of_width, local, width, worker.workers)
-        received = await all_to_all(worker, parts)
+        parts = await worker.compute("select", regions_of_width, local, width, worker.rank, worker.workers)
+        received = await all_to_all(worker, parts, by_distance=True)
         own = await worker.compute("merge", region_sum, worker.rank, width, *received)
         regions = await ring_all_gather(worker, own)
         return await worker.replicated("merge", joined_regions, template, *regions), memory
@@ -126,15 +126,16 @@ def union(left: Sparse | Dense, right: Sparse | Dense) -> Sparse | Dense:
     return add(left, right)
 
 
-@size_rule(lambda local, width, workers: [local.resized(local.size, -(-local.entries // workers))] * workers)
-def regions_of_width(local: Sparse, width: int, workers: int) -> list[Sparse]:
-    """Return the entries in each of P regions of `width` elements."""
+@size_rule(lambda local, width, rank, workers: split_entries(local, workers))
+def regions_of_width(local: Sparse, width: int, rank: int, workers: int) -> list[Sparse]:
+    """Return the entries in each of P regions of `width` elements: the rank's own, then those of the ranks after it."""
     import torch
 
     borders = torch.arange(1, workers, dtype=torch.int64, device=local.indices.device) * width
     ends = torch.searchsorted(local.indices.long(), borders).tolist()
     pieces = zip(local.indices.tensor_split(ends), local.values.tensor_split(ends), strict=True)
-    return [Sparse(indices, values, local.size) for indices, values in pieces]
+    parts = [Sparse(indices, values, local.size) for indices, values in pieces]
+    return parts[rank:] + parts[:rank]
 
 
 @size_rule(lambda rank, width, first, *others: first.resized(width))

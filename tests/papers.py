@@ -266,29 +266,29 @@ class ScaleCom(ErrorFeedback):
 
 
 class OkTopk(ErrorFeedback):
-    """Algorithms 1 and 2 of Li and Hoefler, PPoPP 2022, with exactly computed thresholds every `period` steps.
+    """Algorithms 1 and 2 of Li and Hoefler, PPoPP 2022, with exactly computed thresholds every τ' steps.
 
     Netsim's choices: no worker sends more than its k largest, and if more than k sums are kept, region i of n_i keeps
-    the ⌊n_i k / Σ n⌋ largest. Regions are [b_i, b_{i+1}), with b the mean of the boundaries of `period` steps ago.
+    the ⌊n_i k / Σ n⌋ largest. Regions are [b_i, b_{i+1}), with b the mean of the boundaries of up to τ steps ago.
     """
 
-    period = 7
+    threshold_period = region_period = 7
 
     def exchange(self, vectors: Array, t: int) -> Array:
         gamma, every = self.sgd.rate(t), range(self.workers)
         k = sum(self.select.k(t, *tensor) for tensor in self.select.tensors)
         self.velocities = self.correction * self.velocities + vectors / gamma
         accumulated = self.residuals + gamma * self.velocities
-        if t % self.period == 0:
+        if t % self.threshold_period == 0:
             local = np.array([self.select(row, t) for row in accumulated])
         else:
             local = np.array(
                 [top_k(np.where(abs(a) >= least, a, 0), k) for a, least in zip(accumulated, self.least, strict=True)]
             )
-        if t % self.period == 0:
+        if t % self.region_period == 0:
             self.boundaries = np.floor(np.mean([self.divided(row) for row in local], axis=0)).astype(int)
         summed = local.sum(axis=0)
-        if t % self.period == 0:
+        if t % self.threshold_period == 0:
             self.least = [self.smallest(row[row != 0], k) for row in local]
             self.least_of_sum = self.smallest(top_k(summed, k)[top_k(summed, k) != 0], k)
         regions = np.split(np.where(abs(summed) >= self.least_of_sum, summed, 0), self.boundaries)

@@ -321,6 +321,14 @@ def test_everything_at_once(name: str) -> None:
     hold(both(name, 8, RECIPES["all"], WARMING_PER_TENSOR, correction=0.5))
 
 
+@pytest.mark.parametrize(("threshold_period", "region_period"), [(4, 6), (9, 5)])
+def test_oktopk_with_different_periods_of_thresholds_and_regions(threshold_period: int, region_period: int) -> None:
+    method = papers.OkTopk(5, D, MEAN, WHOLE)
+    method.threshold_period, method.region_period = threshold_period, region_period
+    periods = {"threshold_period": threshold_period, "region_period": region_period}
+    hold(Both(make("oktopk", selector=selector_of(WHOLE), **periods), method))
+
+
 @pytest.mark.parametrize(("dedicated", "serial"), [(False, True), (True, False), (True, True)])
 @pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize("name", AT_SERVER)

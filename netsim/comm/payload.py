@@ -280,10 +280,11 @@ def split_entries(vector: VectorT, parts: int) -> list[VectorT]:
     """Cut a sparse vector into sparse vectors of the same size, with consecutive entries, about as many each."""
     if isinstance(vector, SizeOnly):
         few, more = divmod(vector.entries or 0, parts)
-        return [vector.resized(vector.size, few + (part < more)) for part in range(parts)]  # type: ignore[misc]
+        longer, shorter = (vector.resized(vector.size, entries) for entries in (few + 1, few))
+        return [longer] * more + [shorter] * (parts - more)  # type: ignore[list-item]
     if isinstance(vector, Sparse):
-        pieces = zip(vector.indices.tensor_split(parts), vector.values.tensor_split(parts), strict=True)
-        return [Sparse(indices, values, vector.size) for indices, values in pieces]  # type: ignore[misc]
+        both = zip(vector.indices.tensor_split(parts), vector.values.tensor_split(parts), strict=True)
+        return [Sparse(indices, values, vector.size) for indices, values in both]  # type: ignore[misc]
     raise TypeError("a dense vector has no entries to split")
 
 

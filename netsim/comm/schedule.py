@@ -118,7 +118,8 @@ class LazyRounds(Sequence[Round]):
     """`count` rounds; ``make(index)`` makes a round when it is first used.
 
     ``of(rank)`` returns the indices of the rounds in which a rank takes part, in ascending order; without it, every
-    rank takes part in all. `pairs` are those of every round, if all have the same.
+    rank takes part in all. `pairs` are those of every round, if all have the same. With `in_turn`, all messages of
+    round s carry slot s + 1.
     """
 
     def __init__(
@@ -127,8 +128,10 @@ class LazyRounds(Sequence[Round]):
         make: Callable[[int], Round],
         of: Callable[[int], Iterable[int]] | None = None,
         pairs: Pairs | None = None,
+        in_turn: bool = False,
     ) -> None:
         self._count, self._make, self._of, self._pairs = count, functools.cache(make), of, pairs
+        self.in_turn = in_turn
 
     def __len__(self) -> int:
         return self._count

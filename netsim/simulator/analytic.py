@@ -290,6 +290,9 @@ class Formulas(SymmetryRecorder):
 
         Around a ring: (P-1)(α + mβ), or :meth:`pipelined_ring_time`. By Bruck's algorithm: ⌈log₂P⌉ α + (P-1) m β.
         """
+        if layout.rounds.in_turn:
+            self.time_all_to_all(layout, _)
+            return
         first, count = layout.rounds[0], len(layout.rounds)
         if layout.ahead:
             steps = self.world.workers - 1
@@ -311,13 +314,13 @@ class Formulas(SymmetryRecorder):
     def time_all_to_all(self, layout: CollectiveLayout, _: TreeLevels) -> None:
         """Advance all workers by R rounds, in each of which a rank sends and receives one message of m bytes.
 
-        The closed form is R(α + mβ).
+        The closed form is R(α + mβ), or the sum of that over the sizes m that rounds have.
         """
-        first, count = layout.rounds[0], len(layout.rounds)
-        if len(first.sizes) > 1:
-            raise NoScheduleError("parts of different sizes are exchanged")
-        self._advance_workers(_multiplied(count, self._message_time(_message_size(first))))
-        self._count(first, count)
+        for round_, count in layout.rounds.by_size():
+            if len(round_.sizes) > 1:
+                raise NoScheduleError("parts of different sizes are exchanged")
+            self._advance_workers(_multiplied(count, self._message_time(_message_size(round_))))
+            self._count(round_, count)
 
     def pipelined_ring_time(
         self,

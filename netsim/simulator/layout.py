@@ -42,19 +42,34 @@ class SizedRound(NamedTuple):
 
 
 class SizedRounds(Sequence[SizedRound]):
-    """The rounds of a schedule, each sized when it is looked at.
+    """The rounds of a schedule, each sized when it is looked at; `kinds` holds the kind of size of each slot.
 
     A ring among P ranks has P-1 rounds of P messages: all at once, they would not fit into memory for large P.
     """
 
-    def __init__(self, rounds: Sequence[Round], size: Callable[[int, Round], SizedRound]) -> None:
-        self._rounds, self._size = rounds, size
+    def __init__(
+        self, rounds: Sequence[Round], size: Callable[[int, Round], SizedRound], kinds: IntArray | None = None
+    ) -> None:
+        self._rounds, self._size, self._kinds = rounds, size, kinds
 
     def __len__(self) -> int:
         return len(self._rounds)
 
     def __getitem__(self, index: Any) -> Any:
         return self._size(index, self._rounds[index])
+
+    @property
+    def in_turn(self) -> bool:
+        """Whether the messages of a round have one size, and every rank sends and receives one of them."""
+        return isinstance(self._rounds, LazyRounds) and self._rounds.in_turn and self._kinds is not None
+
+    def by_size(self) -> list[tuple[SizedRound, int]]:
+        """Return a round of each size, and how many rounds have it; of rounds that are not in turn, each round."""
+        if not self.in_turn:
+            return [(round_, 1) for round_ in self]
+        assert self._kinds is not None
+        firsts, counts = np.unique(self._kinds[1:], return_index=True, return_counts=True)[1:]
+        return [(self[first], count) for first, count in zip(firsts.tolist(), counts.tolist(), strict=True)]
 
     @property
     def messages(self) -> int:
@@ -71,7 +86,7 @@ class CollectiveLayout(NamedTuple):
     `uneven` is true if ranks of one role make different numbers of computations. `ahead` is that of the schedule.
     """
 
-    rounds: Sequence[SizedRound]
+    rounds: SizedRounds
     answers: PerRole[Any]
     requests: Sequence[Sequence[Compute[Any]]] = ()
     uneven: bool = False
@@ -137,7 +152,7 @@ def lay_out(world: RoleMap, calls: PerRole[Collective[Any]]) -> CollectiveLayout
             then = PostCompute(pairs.dst, kind if merges.picks is None else np.full(len(kind), merges.picks[index]))
         return SizedRound(pairs, of_a_round, kind, then)
 
-    rounds, ahead = SizedRounds(schedules[0].rounds, size), schedules[0].ahead
+    rounds, ahead = SizedRounds(schedules[0].rounds, size, which), schedules[0].ahead
     if merges is None or merges.picks is None:
         answers = [schedule.answer(held) for schedule in schedules]
         return CollectiveLayout(rounds, answers, [] if merges is None else merges.requests, ahead=ahead)

@@ -15,12 +15,14 @@ import numpy as np
 
 from netsim.comm.collectives.pipeline import Pipeline, addition
 from netsim.comm.payload import (
+    SizeOnly,
     Vector,
     VectorT,
     concatenate,
     nbytes,
     rounded,
     split,
+    split_entries,
     template_of,
     templates_of_parts,
     widened,
@@ -52,6 +54,7 @@ def ring_all_gather(
     *own: VectorT,
     templates: list[VectorT] | None = None,
     pipeline: Pipeline | None = None,
+    entries: int | None = None,
 ) -> Schedule[list[VectorT]]:
     """Return every worker's vector in rank order: (P-1)α + (P-1) d β for vectors of d elements, or pipelined.
 
@@ -63,9 +66,15 @@ def ring_all_gather(
         Templates of all ranks' slices in rank order, if the vectors differ in size.
     pipeline
         How many slices are in flight.
+    entries
+        The entries of all sparse vectors together. They are read without data only: each round then carries as many
+        entries as any other, or one more, so that the messages of a rank have those of P-1 vectors of mean size.
     """
     rank, workers, slices = worker.rank, worker.workers, len(own)
     held: Sequence[VectorT]
+    if entries is not None and isinstance(own[0], SizeOnly):
+        held = split_entries(own[0].resized(own[0].size, entries), workers)  # type: ignore[assignment]
+        return Schedule(_in_turn(workers), held, list)
     if templates is not None:
         held = [*templates[: rank * slices], *own, *templates[(rank + 1) * slices :]]
     else:
@@ -145,6 +154,17 @@ def _sliced(
 
 
 @functools.lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=16)
+def _in_turn(workers: int) -> LazyRounds:
+    """Return P-1 rounds to the next rank, of which round s carries slot s + 1."""
+    to_the_next = shift(workers, 1)
+
+    def hop(index: int) -> Round:
+        return Round(to_the_next, lambda src, dst: 0 * src + index + 1)
+
+    return LazyRounds(workers - 1, hop, pairs=to_the_next, in_turn=True)
+
+
 def _hops(workers: int, slices: int, behind: int) -> LazyRounds:
     """Return P-1 steps to the next rank, of one round a slice of a chunk.
 
