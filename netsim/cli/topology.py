@@ -192,8 +192,14 @@ def placement(
         "notes": notes,
     }
     text = json.dumps(document, indent=2, ensure_ascii=False)
-    network = {"link_ranges": experiment.links(), "network_notes": experiment.network_notes()}
-    report = Report(experiment.config(), next(iter(results.values())), conclusion, notes=notes, **network)
+    report = Report(
+        experiment.config(),
+        next(iter(results.values())),
+        conclusion,
+        notes=notes,
+        link_ranges=experiment.links(),
+        network_notes=experiment.network_notes(),
+    )
     show_and_write(text, out, None if as_json else partial(_print_gains, gains, report, experiment))
 
 
