@@ -292,12 +292,14 @@ def published_rows(start: str, workers: Sequence[int]) -> list[dict[str, str]]:
 
 def test_rows_of_an_unknown_source_are_predicted_if_they_state_everything_else_skipped(tmp_path: Path) -> None:
     changes: list[dict[str, str]] = [{}, {"bandwidth_gbps": ""}, {"algorithm": "gossip"}, {"measured_s": ""}]
+    changes.append({"source": "Streaming DiLoCo arXiv 2501.18512 Table 1"})
     lines = [{"id": f"r{number}"} | changed for number, changed in enumerate(changes)]
     told, *others = concluded(written(tmp_path / "rows.csv", *lines))["rows"]
     assert told["predicted_s"] == pytest.approx(0.002 + 0.008, rel=1e-6)  # α + S/B
     assert told["error"] == pytest.approx(0.01 / 0.0101 - 1, rel=1e-6)
-    assert [row["predicted_s"] for row in others] == [None] * 3
-    for row, reason in zip(others, ("does not state the bandwidth", "gossip", "a time in seconds"), strict=True):
+    assert [row["predicted_s"] for row in others] == [None] * 4
+    reasons = ("does not state the bandwidth", "gossip", "a time in seconds", "netsim study utilisation compares")
+    for row, reason in zip(others, reasons, strict=True):
         assert reason in row["skipped"]
 
 
