@@ -12,6 +12,7 @@ import inspect
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -104,9 +105,27 @@ def _add_plugins() -> None:
 
 _add_plugins()
 
-OWN_OPTIONS: dict[str, Option] = {
-    option.name: option for name, kind in ALGORITHMS.items() if name in BUILT_IN for option in kind.options
-}
+
+def _of_all(declared: Mapping[str, Option]) -> Option:
+    """Return an option that algorithms declare, by their names; defaults in words that differ follow these names."""
+    usual: dict[str, list[str]] = {}
+    for name, each in declared.items():
+        usual.setdefault(each.otherwise, []).append(name)
+    first = next(iter(declared.values()))
+    if len(usual) == 1:
+        return first
+    return replace(first, otherwise="; ".join(f"{', '.join(names)} {words}" for words, names in usual.items()))
+
+
+def _own_options() -> dict[str, Option]:
+    declared: dict[str, dict[str, Option]] = {}
+    for name, kind in ALGORITHMS.items():
+        for option in kind.options if name in BUILT_IN else ():
+            declared.setdefault(option.name, {})[name] = option
+    return {name: _of_all(options) for name, options in declared.items()}
+
+
+OWN_OPTIONS = _own_options()
 """All options that netsim's own algorithms declare, by name."""
 
 

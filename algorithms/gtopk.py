@@ -115,16 +115,17 @@ class GTopKHierarchical(GTopK):
     sends = "k values and indices per message, 2 log₂m + 2 log₂g stages"
     options = (GROUP_SIZE,)
     grouped: ClassVar[bool] = True
+    same_parameters_as: ClassVar[str | None] = "gtopk"
 
     @classmethod
-    def is_candidate(cls, groups: Sequence[int]) -> bool:
-        """Return whether the tree of gTop-k does not merge inside the groups first.
+    def why_untried(cls, groups: Sequence[int]) -> str:
+        """Return why the algorithm is no candidate, such as that the tree of gTop-k merges inside the groups first.
 
         In rank order it does if each group has the same power of two of ranks.
         """
         sizes = list(Counter(groups).values())
         aligned = len(set(sizes[:-1])) < 2 and sizes[0].bit_count() == 1
-        return super().is_candidate(groups) and not aligned
+        return super().why_untried(groups) or ("the tree of gtopk" if aligned else "")
 
     def __init__(
         self,

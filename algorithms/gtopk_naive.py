@@ -21,7 +21,7 @@ class GTopKNaive(ErrorFeedback):
     colour = "#308430"
     exchanges = "all-gather as `topk`, then a second selection of k entries"
     sends = "as `topk`"
-    tried_as = ()  # a round takes as long as one of topk
+    untried = "rounds as long as those of topk"
 
     async def exchange(
         self, worker: Worker, vector: Contribution | None, memory: Feedback, template: Vector

@@ -21,6 +21,7 @@ which are equal on all ranks: losses, accuracies and checksums are those of x.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 
 from algorithms.dense import DenseRing
@@ -100,13 +101,8 @@ InnerOptimiser = Callable[[Any, Any, Any, Inner, SGDConfig, int], LocalStep]
 """An inner optimiser: gradient, own parameters, Δ, state, hyper-parameters and step of a worker give its next Δ."""
 
 
-def steps_option(default: str) -> Option:
-    """Return the option ``h``, whose default in words is `default`."""
-    kind = Whole(1, example="500")
-    return Option(kind, None, "Number H of local steps from one exchange to the next.", otherwise=default, name="h")
-
-
-H = steps_option("local-sgd, post-local-sgd 16; diloco 500; streaming-diloco 100")
+H = Option(Whole(1, example="500"), None, "Number H of local steps from one exchange to the next.", name="h")
+"""The option ``h``, without the default in words, which each class adds."""
 
 
 class Local(DenseRing):
@@ -124,7 +120,7 @@ class Local(DenseRing):
     Attributes
     ----------
     default_h
-        H by default.
+        H by default, which the help of the option ``h`` names.
     outer
         The outer optimiser.
     inner
@@ -148,6 +144,12 @@ class Local(DenseRing):
     fragments: int = 1
     tau: int = 0
     mixing: float = 0.0
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.options = tuple(
+            replace(each, otherwise=str(cls.default_h)) if each.name == "h" else each for each in cls.options
+        )
 
     def __init__(self, h: int | None = None, segment: Segment = DEFAULT, fp32_sums: bool = False) -> None:
         super().__init__(segment, fp32_sums)

@@ -53,7 +53,7 @@ class PostLocalSGD(Local):
     colour = "#2da5c3"
     exchanges = "`local-sgd` with H = 1 in the first steps"
     sends = "as `dense`, every H rounds"
-    tried_as = ()  # after its first steps it is local-sgd
+    untried = "local-sgd after its first steps"
     options: ClassVar[tuple[Option, ...]] = (
         Option(Whole(), 0, "Number of first steps after each of which workers exchange.", name="start"),
         *Local.options,

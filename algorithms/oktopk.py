@@ -77,7 +77,7 @@ class OkTopk(ErrorFeedback):
     colour = "#c30096"
     exchanges = "Ok-Topk: each worker sums one of P regions; the kept entries are balanced and gathered"
     sends = "fewer than 6k values and indices per worker, whatever P, in steps that reuse thresholds and boundaries"
-    tried_as = ()  # the number of entries in a message depends on the data
+    untried = "bytes that depend on the data"
     half_precision: ClassVar[bool] = False
     rounds: ClassVar[bool] = False
     remembers: ClassVar[tuple[type, ...]] = (Feedback, RegionMemory)

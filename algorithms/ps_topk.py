@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from algorithms.compression import no_entries
 from algorithms.feedback import ErrorFeedback, Feedback
 from algorithms.selection import Selector
@@ -20,6 +22,7 @@ class ParameterServerTopK(ErrorFeedback, OverServer):
     colour = "#3fa0d8"
     exchanges = "top-k with error feedback to a parameter server, the dense sum back"
     sends = "k values and indices to the server, d values back"
+    same_parameters_as: ClassVar[str | None] = "topk"
 
     def __init__(
         self, selector: Selector, momentum_correction: SGDConfig | float = 0.0, serial_server: bool = False

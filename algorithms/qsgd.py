@@ -43,7 +43,8 @@ class QSGD(Quantised):
     ----------
     Alistarh, Grubic, Li, Tomioka and Vojnovic, QSGD: Communication-Efficient SGD via Gradient Quantization and
     Encoding, NIPS 2017: algorithm 1, which sends to all peers; section 3.1, eq. (3); buckets of section 4. Its Elias
-    code of variable length is not used: a level has a fixed number of bits.
+    code of variable length is not used: a level has a fixed number of bits. The all-gather is the only exchange here;
+    there is no all-reduce of integers under a norm that all workers share.
     """
 
     name = "qsgd"

@@ -41,7 +41,7 @@ class RandK(ErrorFeedback):
     colour = "#8d7a5b"
     exchanges = "the same k random entries on all workers, ring all-reduce"
     sends = "2((P-1)/P) k values per worker, no indices"
-    tried_as = ()  # entries at random converge far more slowly than the largest ones
+    untried = "entries at random, which converge far more slowly than the largest ones"
     random: ClassVar[bool] = True
     options = (SEGMENT,)
 

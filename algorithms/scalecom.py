@@ -47,7 +47,7 @@ class ScaleCom(ErrorFeedback):
     colour = "#4b78e1"
     exchanges = "ScaleCom: workers in turn choose k entries, whose values a ring all-reduce sums"
     sends = "k indices per message, log₂P stages; 2((P-1)/P) k values per worker"
-    tried_as = ()  # whether one worker's choice suits all depends on the data
+    untried = "one worker's choice, which suits all or not"
     options = (
         Option(
             Number(lambda beta: 0 < beta <= 1, "more than 0 and at most 1, such as 0.1"),

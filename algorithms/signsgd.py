@@ -111,6 +111,7 @@ class ParameterServerSignSGD(MajorityVote, OverServer):
     colour = "#ff5a96"
     exchanges = "signSGD with majority vote over a parameter server"
     sends = "d/8 bytes to the server, d/8 back"
+    same_parameters_as: ClassVar[str | None] = "signsgd"
     half_precision: ClassVar[bool] = False
 
     def __init__(self, momentum_correction: SGDConfig | float = 0.0, serial_server: bool = False) -> None:

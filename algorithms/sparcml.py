@@ -39,7 +39,8 @@ class SSAR(ErrorFeedback):
     colour = "#a52d69"
     exchanges = "SparCML: pairs add growing unions of top-k entries, dense ones when these are smaller"
     sends = "2^i k values and indices in round i, or d values; log₂P rounds"
-    tried_as = ()  # the number of entries in a message depends on the data
+    untried = "bytes that depend on the data"
+    same_parameters_as: ClassVar[str | None] = "topk"
     half_precision: ClassVar[bool] = False
     rounds: ClassVar[bool] = False
 
@@ -89,7 +90,8 @@ class DSAR(ErrorFeedback):
     colour = "#3c96e1"
     exchanges = "SparCML: top-k entries go to the owners of P regions, whose dense sums are gathered"
     sends = "about k values and indices, and ((P-1)/P) d values per worker"
-    tried_as = ()  # the number of entries in a message depends on the data
+    untried = "bytes that depend on the data"
+    same_parameters_as: ClassVar[str | None] = "topk"
     half_precision: ClassVar[bool] = False
     rounds: ClassVar[bool] = False
 

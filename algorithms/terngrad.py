@@ -40,7 +40,8 @@ class TernGrad(Quantised):
 
         ternarize(g_i) = s sgn(g_i) b_i,    b_i = 1 with probability |g_i| / s, and 0 otherwise,    s = max |g|
 
-    The expectation is g, clipped to c standard deviations before. With 2 bits a value, a message has
+    The expectation is that of g after clipping to c standard deviations: the sum is unbiased without clipping only
+    (``clip-sigmas=0``), which is not the default. With 2 bits a value, a message has
     4 ⌈d / block⌉ + ⌈d / 4⌉ bytes, and its communication takes the time that
     :class:`~algorithms.quantised.Quantised` gives.
 
@@ -66,7 +67,7 @@ class TernGrad(Quantised):
     name = "terngrad"
     title = "TernGrad"
     colour = "#f07800"
-    exchanges = "TernGrad: values become -s, 0 or s at random, all-gather"
+    exchanges = "TernGrad: values become -s, 0 or s at random, all-gather; unbiased without clipping"
     sends = "(P-1) d/4 bytes per worker"
     random: ClassVar[bool] = True
     convergence: ClassVar[Convergence] = Convergence.UNBIASED
@@ -100,6 +101,8 @@ class TernGrad(Quantised):
 class ParameterServerTernGrad(OverServer):
     """Workers share the largest of their scales s, and a server adds their ternary values as integers.
 
+    As for :class:`TernGrad`, the sum is unbiased without clipping only.
+
     A worker sends 4 ⌈d / block⌉ + ⌈d / 4⌉ bytes. The sum of P ternary values has 2P + 1 levels, so that the server
     sends ⌈d b / 8⌉ bytes with b bits for 2P, and the shared scales. The four steps take
     4α + n (8 ⌈d / block⌉ + ⌈d / 4⌉ + ⌈d b / 8⌉) β for n workers that are not the server itself, with β the time of a
@@ -120,7 +123,7 @@ class ParameterServerTernGrad(OverServer):
     name = "ps-terngrad"
     title = "PS TernGrad"
     colour = "#e47830"
-    exchanges = "TernGrad over a parameter server"
+    exchanges = "TernGrad over a parameter server; unbiased without clipping"
     sends = "d/4 bytes to the server, d ⌈log₂(2P+1)⌉/8 back"
     lossy: ClassVar[bool] = True
     random: ClassVar[bool] = True

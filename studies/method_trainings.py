@@ -24,14 +24,6 @@ from netsim.simulator.opening import open_session
 from netsim.study_engine import Outcome, Point, Settings
 from netsim.study_engine.checks import checked
 
-SAME_PARAMETERS = {
-    "gtopk-hier": "gtopk",
-    "ssar": "topk",
-    "dsar": "topk",
-    "ps-topk": "topk",
-    "ps-signsgd": "signsgd",
-}
-"""Methods whose parameters are those of another one, up to the order of sums, by name; so are dense ones dense's."""
 RATES = {"signsgd": 0.0003, "dgc": 0.03, "diloco": 0.001, "streaming-diloco": 0.001}
 HALVES = ("dense@fp16", "dense@bf16")
 
@@ -49,7 +41,7 @@ def stands_for(method: str) -> str:
     """
     if "@" in method:
         return method
-    return "dense" if is_dense_sgd(method) else SAME_PARAMETERS.get(method, method)
+    return "dense" if is_dense_sgd(method) else class_of(method).same_parameters_as or method
 
 
 class MethodsSettings(Settings):

@@ -17,7 +17,6 @@ from netsim.study_engine import Conclusion, Finding
 from netsim.study_engine.settings import settings_of
 from studies.method_rows import rows_of
 from studies.method_trainings import (
-    SAME_PARAMETERS,
     MethodsSettings,
     measure,
     plan_of,
@@ -65,7 +64,11 @@ def trained(name: str) -> np.ndarray[Any, Any]:
 
 
 @pytest.mark.parametrize(
-    ("name", "other"), [*SAME_PARAMETERS.items(), *((name, "dense") for name in ("dense-tree", "dense-hier", "ps"))]
+    ("name", "other"),
+    [
+        *((name, kind.same_parameters_as) for name, kind in ALGORITHMS.items() if kind.same_parameters_as),
+        *((name, "dense") for name in ("dense-tree", "dense-hier", "ps")),
+    ],
 )
 def test_a_method_that_does_not_train_has_the_parameters_of_the_other_up_to_rounding(name: str, other: str) -> None:
     """Sums in another order differ by roundings of 2^-24, so parameters do by far less than a step of 0.01."""

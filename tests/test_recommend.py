@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import netsim
 from algorithms import ALGORITHMS, class_of, name_of
 from netsim._util.units import format_duration
-from netsim.analysis.candidates import Candidate, candidates
+from netsim.analysis.candidates import Candidate, candidates, not_tried
 from netsim.analysis.recommend import ranks_of
 from netsim.experiment.configuration import Experiment
 from netsim.training.algorithm import Algorithm, Convergence
@@ -345,6 +345,24 @@ def test_candidates_are_what_their_classes_say() -> None:
         (first, *_) = candidates([name], [0.001], ["star"], {"workers": 4, "elements": 1000})
         assert name_of(first.algorithm) == name
         assert (name in {name_of(each) for each in names}) <= kind.is_candidate((0,) * 4)
+
+
+def test_algorithms_that_are_not_tried_are_named_with_the_reason() -> None:
+    options = {"workers": 16, "elements": 1000}
+    for topologies in (["star"], ["star", "machines:gpus=8"]):
+        tried = {name_of(each.algorithm) for each in candidates(None, [0.001], topologies, options)}
+        said = not_tried(topologies, options)
+        assert {name for name in ALGORITHMS if f" {name}," in said or f" {name} (" in said} == set(ALGORITHMS) - tried
+    assert "oktopk, ssar, dsar (bytes that depend on the data)" in said
+    assert "dense-hier (no machines, racks or sites)" not in said
+    assert "diloco, streaming-diloco (over 20 s to simulate H rounds)" in not_tried(
+        ["star"], options | {"workers": 10**6}
+    )
+    advice = netsim.recommend(compute_time="1ms", jobs=1, overlap="none", density=0.001, **options)
+    assert advice.limits[-1] == not_tried(["star"], options)
+    assert "Not tried" not in " ".join(
+        netsim.recommend(compute_time="1ms", jobs=1, algorithm="dense", overlap="none", **options).limits
+    )
 
 
 def test_local_methods_are_candidates_while_their_rounds_are_quick() -> None:

@@ -142,12 +142,27 @@ def candidates(
 
 def _variants(algorithm: str) -> list[str]:
     """Return the texts of the candidates for which an algorithm stands: options that it was given are kept."""
-    tried_as = class_of(algorithm).tried_as or ({},)
-    return list(dict.fromkeys(with_options(algorithm, **options) for options in tried_as))
+    return list(dict.fromkeys(with_options(algorithm, **options) for options in class_of(algorithm).tried_as))
+
+
+def not_tried(topologies: Sequence[str], options: Mapping[str, Any]) -> str:
+    """Return a sentence on algorithms that are no candidates on any topology if none are named, and why."""
+    first, *others = (_why_untried(topology, options) for topology in topologies)
+    names: dict[str, list[str]] = {}
+    for name, why in first.items():
+        if why and all(each[name] for each in others):
+            names.setdefault(why, []).append(name)
+    reasons = "; ".join(f"{', '.join(each)} ({why})" for why, each in names.items())
+    return f"Not tried, because --algorithm did not name them: {reasons}."
 
 
 def _defaults(topology: str, options: Mapping[str, Any]) -> list[str]:
     """Return the algorithms that are candidates on a topology if none are named."""
+    return [name for name, why in _why_untried(topology, options).items() if not why]
+
+
+def _why_untried(topology: str, options: Mapping[str, Any]) -> dict[str, str]:
+    """Return for each of netsim's algorithms why it is no candidate on a topology if none are named; empty if it is."""
     workers = options["workers"]
     groups = (0,) * workers
     if name_of(topology) not in STARS:
@@ -156,16 +171,18 @@ def _defaults(topology: str, options: Mapping[str, Any]) -> list[str]:
 
     half = options.get("dtype") not in (None, "fp32")
 
-    def fits(name: str) -> bool:
+    def why_untried(name: str) -> str:
         kind = ALGORITHMS[name]
-        if not kind.is_candidate(groups) or (half and not kind.half_precision):
-            return False
+        if why := kind.why_untried(groups):
+            return why
+        if half and not kind.half_precision:
+            return "no values of 16 bits"
         cost = estimate(Experiment.of(algorithm=name, timing_only=True, **sizes), name)
-        if kind.steps_locally and cost.seconds > SLOW_S:  # of H rounds
-            return False
-        return not cost.one_by_one or cost.messages <= MOST_MESSAGES
+        if kind.steps_locally and cost.seconds > SLOW_S:
+            return f"over {SLOW_S:g} s to simulate H rounds"
+        return f"over {MOST_MESSAGES:,} messages" if cost.one_by_one and cost.messages > MOST_MESSAGES else ""
 
-    return [name for name in ALGORITHMS if name in BUILT_IN and fits(name)]
+    return {name: why_untried(name) for name in ALGORITHMS if name in BUILT_IN}
 
 
 def halved(known: Mapping[Candidate, Outcome], precision: str) -> list[Candidate]:

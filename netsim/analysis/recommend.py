@@ -206,6 +206,7 @@ def recommend(
     buckets: Sequence[str] | None = None,
     half: str | None = None,
     validation: ValidationFile | None = None,
+    untried: Sequence[str] = (),
     jobs: int = 0,
     on_point: OnPoint = lambda known, of: None,
 ) -> Recommendation:
@@ -226,6 +227,8 @@ def recommend(
         A type of 16 bits in which the fastest dense SGD is also tried; None for no such candidates.
     validation
         Errors of predictions against measurements, to compare with the lead of the best candidate.
+    untried
+        Sentences on algorithms that are no candidates, the last ones below the table.
     jobs
         Processes to simulate with; 0 for one per core.
     on_point
@@ -304,7 +307,7 @@ def recommend(
     limits = _limits(options, list(known), networks, ranges)
     if any(each.overlap for each in known):
         limits.append(_overlap_in_words(options))
-    return Recommendation(config, ranking, words, [*limits, *overlaps.in_words()], known_errors_of_them)
+    return Recommendation(config, ranking, words, [*limits, *overlaps.in_words(), *untried], known_errors_of_them)
 
 
 def _to_vary(known: Mapping[Candidate, Outcome]) -> list[Candidate]:

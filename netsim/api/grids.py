@@ -188,7 +188,7 @@ def recommend(
     2     3         dense in 25MB buckets        1.4555
     3     4                         dense        1.4813
     """
-    from netsim.analysis.candidates import candidates, read_buckets
+    from netsim.analysis.candidates import candidates, not_tried, read_buckets
     from netsim.analysis.recommend import recommend as ranked
     from netsim.analysis.recommend_shown import write_page
     from netsim.study_engine.validated import read_validation
@@ -201,11 +201,14 @@ def recommend(
     given = options | {"workers": workers, "compute_time": compute_time, "communicator": communicator}
     tried = candidates(named, _densities(density), _listed(topology), given)
     validated = None if validation is None else read_validation(Path(validation))
+    untried = [] if named is not None else [not_tried(_listed(topology), given)]
     buckets = None if overlap is None else read_buckets(_listed(overlap))
     folder = None if out is None else made_folder("out", Path(out))
     half = "bf16" if named is None and options.get("dtype") in (None, "fp32") else None
     with shown_points(on_point, progress) as told:
-        found = ranked(tried, given, buckets=buckets, half=half, validation=validated, jobs=jobs, on_point=told)
+        found = ranked(
+            tried, given, buckets=buckets, half=half, validation=validated, untried=untried, jobs=jobs, on_point=told
+        )
     if folder is not None:
         try:
             write_page(found, folder)

@@ -74,8 +74,13 @@ class Algorithm:
         How the steps differ from those of dense SGD. By default they do not, unless the class is `sparse` or `lossy`
         (biased), or `steps_locally`.
     tried_as
-        The options of each candidate that the algorithm is in ``netsim recommend``; none for an algorithm that is a
-        candidate only if it is named, as it is.
+        The options of each candidate that the algorithm is in ``netsim recommend``.
+    untried
+        Why ``netsim recommend`` tries the algorithm only if it is named, in words such as "bytes that depend on the
+        data"; empty if it tries it without.
+    same_parameters_as
+        The name of an algorithm whose parameters this one has after every step, up to the order of sums; None for an
+        algorithm with results of its own, and for steps of dense SGD.
     uses_server
         Whether workers exchange through a parameter server.
     grouped
@@ -121,6 +126,8 @@ class Algorithm:
     lossy: ClassVar[bool] = False
     convergence: ClassVar[Convergence] = Convergence.EXACT
     tried_as: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
+    untried: ClassVar[str] = ""
+    same_parameters_as: ClassVar[str | None] = None
     uses_server: ClassVar[bool] = False
     grouped: ClassVar[bool] = False
     accumulates: ClassVar[bool] = False
@@ -143,6 +150,8 @@ class Algorithm:
         for name in ("name", "title"):
             if name not in vars(cls):
                 setattr(cls, name, cls.__name__)
+        if "same_parameters_as" not in vars(cls):
+            cls.same_parameters_as = None  # a derived class may do something else
         if cls.convergence is Convergence.EXACT and "convergence" not in vars(cls):
             if cls.steps_locally:
                 cls.convergence = Convergence.LOCAL
@@ -165,7 +174,12 @@ class Algorithm:
 
     @classmethod
     def is_candidate(cls, groups: Sequence[int]) -> bool:
-        """Return whether ``netsim recommend`` tries the algorithm without being asked.
+        """Return whether ``netsim recommend`` tries the algorithm without being asked."""
+        return not cls.why_untried(groups)
+
+    @classmethod
+    def why_untried(cls, groups: Sequence[int]) -> str:
+        """Return why ``netsim recommend`` does not try the algorithm without being asked; empty if it does.
 
         It leaves out biased sums, which may not converge. It leaves out skipped uploads, because they depend on the
         data, which a simulation of sizes does not have.
@@ -175,8 +189,13 @@ class Algorithm:
         groups
             For each rank, the number of its machine, rack or site.
         """
-        whole = cls.convergence not in (Convergence.BIASED, Convergence.STALE)
-        return bool(cls.tried_as) and whole and (not cls.grouped or len(set(groups)) > 1)
+        if cls.untried:
+            return cls.untried
+        if cls.convergence is Convergence.BIASED:
+            return "biased sums, which may not converge"
+        if cls.convergence is Convergence.STALE:
+            return "skipped uploads, which depend on the data"
+        return "no machines, racks or sites" if cls.grouped and len(set(groups)) < 2 else ""
 
     def send_as(self, precision: Precision) -> None:
         """Set the precision of the values in messages, before the algorithm is used."""
