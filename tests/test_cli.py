@@ -330,7 +330,7 @@ def test_help_breaks_no_name_and_has_types_in_capitals(capsys: pytest.CaptureFix
 
 def test_help_says_what_single_algorithms_take(capsys: pytest.CaptureFixture[str]) -> None:
     said = run(capsys, "simulate --help").out
-    assert re.search(r"residual=TEXT +gtopk: ", said)
+    assert re.search(r"residual=NAME +gtopk: ", said)
     assert re.search(r"history=N +lag, lasg-wk1, lasg-wk2, lasg-ps, sasg: ", said)
 
 

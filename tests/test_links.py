@@ -85,7 +85,7 @@ def test_an_option_that_no_link_takes_is_refused(
     ran = run(capsys, f"{arguments} {option}")
     assert (ran.code, ran.out) == (2, "")
     what = option.split()[0].removeprefix("--")
-    assert ran.err.startswith(f"netsim: {what} ")
+    assert ran.err.startswith(f"netsim: --{what} ")
     assert ran.err.count("\n") == 1
     assert f"topology {topology!r} decides the {what} of every link itself" in ran.err
     if not (keys and "flows" in command):  # the flows are of the file's hosts
@@ -188,7 +188,9 @@ def test_scaled_links_are_scaled_in_every_engine(way: str) -> None:
 def test_scales_that_make_no_sense(capsys: pytest.CaptureFixture[str], options: str) -> None:
     ran = run(capsys, f"simulate {SIZES} {options}")
     assert (ran.code, ran.out) == (2, "")
-    assert ran.err.startswith("netsim: bandwidth-scale" if "--bandwidth-scale" in options else "netsim: latency-scale")
+    assert ran.err.startswith(
+        "netsim: --bandwidth-scale" if "--bandwidth-scale" in options else "netsim: --latency-scale"
+    )
     assert ran.err.count("\n") == 1
 
 
@@ -198,7 +200,7 @@ def test_a_margin_that_no_link_could_have_is_refused_before_anything_is_simulate
     path = star_file(tmp_path, 4, bandwidth_bps=9e15)
     ran = run(capsys, f"recommend --topology {path} --elements 1000 --workers 4 --compute-time 1ms --jobs 1")
     assert (ran.code, ran.out) == (2, "")
-    assert ran.err.startswith("netsim: bandwidth-scale 1.2 makes the bandwidth of a link more than 9e+15 bit/s")
+    assert ran.err.startswith("netsim: --bandwidth-scale 1.2 makes the bandwidth of a link more than 9e+15 bit/s")
 
 
 def test_what_one_of_several_topologies_takes_is_for_that_one(
@@ -323,5 +325,5 @@ def test_ranks_are_placed_in_racks_only_where_there_are_two(capsys: pytest.Captu
     ran = run(capsys, "validate --local 4 --placement interleaved --exchange none --algorithm none")
     assert (ran.code, ran.out) == (2, "")
     assert ran.err == (
-        "netsim: placement 'interleaved' was given, but without a trunk there is one rack; add --trunk 50Mbps\n"
+        "netsim: --placement 'interleaved' was given, but without a trunk there is one rack; add --trunk 50Mbps\n"
     )

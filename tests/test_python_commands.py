@@ -31,6 +31,7 @@ from netsim.api.validation import AskedValidation
 from netsim.cli.main import main
 from netsim.experiment.command_options import StudyOptions, ValidationOptions
 from netsim.experiment.given import PANELS
+from netsim.experiment.option_docs import spelled_in_python
 from netsim.experiment.profile import save_profile
 from netsim.study_engine import Ran, RanShard
 from netsim.testbed.campaign import Setting
@@ -53,7 +54,7 @@ def test_help_lists_every_option_with_type_and_default(function: object) -> None
         for option in declared(group).values():
             line = next(line for line in lines if line.startswith(f"{option.name} : "))
             assert option.kind.in_python in line
-            assert (option.usual or "optional") in line
+            assert (spelled_in_python(option.usual) or "optional") in line
             assert parameters[option.name].default == option.default
     headings = [line for line, below in pairwise(lines) if below and set(below) == {"-"}]
     assert headings == ["Parameters", "Other Parameters", "Returns", "Raises", "Examples"]

@@ -294,7 +294,7 @@ def test_a_notebook_shows_picture_and_table() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("--model resnet50", "must be given"),
+        ("--model resnet50", "both --model and --elements were given; give one"),
         ("--algorithm gtopkk", "did you mean 'gtopk'"),
         ("--algorithm gtopk,gtopk", "gTop-k 0.001 was named twice"),
         ("--algorithm gtopk,gtopk:residual=keep-at-merge", "gTop-k 0.001 was named twice"),
@@ -302,7 +302,7 @@ def test_a_notebook_shows_picture_and_table() -> None:
         ("--density many", "density 'many'"),
         ("--density 2", "density 2"),
         ("--topology mesh", "unknown topology 'mesh'"),
-        ("--compute-time 0s", "compute time '0s'"),
+        ("--compute-time 0s", "--compute-time '0s'"),
         ("--bandwidth 10Gpbs", "10Gpbs"),
         ("--jobs -1", "jobs -1"),
         ("--overlap 25MBB", "25MBB"),
@@ -454,6 +454,6 @@ def test_simulate_names_what_takes_several_topologies(capsys: pytest.CaptureFixt
         ran = run(capsys, f"simulate --topology {asked} --timing-only --elements 10")
         assert ran.code == 2
         assert ran.err == (
-            f"netsim: topology '{asked}' names 2 topologies, and a simulation has one; netsim recommend and "
+            f"netsim: --topology '{asked}' names 2 topologies, and a simulation has one; netsim recommend and "
             "netsim.sweep take several\n"
         )

@@ -215,7 +215,7 @@ def test_shares_by_latency_where_there_is_none_are_refused_in_every_engine(
     path = flows_file(tmp_path, HEADER + "a,b,1000,0\n")
     ran = run(capsys, f"{command.format(flows=path)} --topology {idle(tmp_path, 1e9)} --sharing rtt")
     assert (ran.code, ran.out) == (2, "")
-    assert re.fullmatch(r"netsim: sharing 'rtt' on the route [ab]→[ab], which has no latency [^\n]+\n", ran.err)
+    assert re.fullmatch(r"netsim: --sharing 'rtt' on the route [ab]→[ab], which has no latency [^\n]+\n", ran.err)
 
 
 def test_a_file_in_another_encoding(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -223,13 +223,13 @@ def test_a_file_in_another_encoding(capsys: pytest.CaptureFixture[str], tmp_path
     path.write_bytes(HEADER.encode() + "wörker0,worker1,1,0\n".encode("latin-1"))
     ran = run(capsys, f"flows --topology star --flows {path}")
     assert (ran.code, ran.out) == (2, "")
-    assert ran.err == f"netsim: flows {str(path)!r} is not utf-8 text at byte 23; save it as UTF-8\n"
+    assert ran.err == f"netsim: --flows {str(path)!r} is not utf-8 text at byte 23; save it as UTF-8\n"
 
 
 def test_a_file_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     ran = run(capsys, "flows --topology star --flows nowhere.csv")
     assert (ran.code, ran.err) == (
         2,
-        "netsim: flows 'nowhere.csv' cannot be read: No such file or directory; "
+        "netsim: --flows 'nowhere.csv' cannot be read: No such file or directory; "
         "give the path of a file that is there\n",
     )

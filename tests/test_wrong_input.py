@@ -61,9 +61,9 @@ QUANTITIES = [
     ("--latency inf", ["'inf'", "not finite"]),
     ("--latency nan", ["'nan'", "not finite"]),
     ("--latency 1e308h", ["'1e308h'"]),
-    ("--compute-time=-1ms", ["compute time '-1ms'", "zero or more"]),
-    ("--select-time 5", ["select time '5'", "no unit"]),
-    ("--merge-time nan", ["merge time 'nan'", "not finite"]),
+    ("--compute-time=-1ms", ["--compute-time '-1ms'", "zero or more"]),
+    ("--select-time 5", ["--select-time '5'", "no unit"]),
+    ("--merge-time nan", ["--merge-time 'nan'", "not finite"]),
 ]
 NAMES = [
     ("--algorithm gtopkk", ["algorithm 'gtopkk'", "did you mean 'gtopk'?"]),
@@ -90,7 +90,7 @@ NAMES = [
     ("--sends eager", ["--sends", "write --send-mode instead"]),
     ("--algorithm topk,topk", ["algorithm 'topk' was named twice"]),
     ("--algorithm topk,topk:gather=ring", ["algorithm 'topk:gather=ring'", "named twice, first as 'topk'"]),
-    ("--algorithm gtopk:residual", ["'residual' must be key=value", "known: residual=TEXT"]),
+    ("--algorithm gtopk:residual", ["'residual' must be key=value", "known: residual=NAME"]),
     ("--algorithm ps:serial-server", ["'serial-server'", "known: serial-server=true|false"]),
     ("--algorithm topk:residual=x", ["residual", "known: gather"]),
     ("surplus", ["surplus"]),
@@ -111,10 +111,10 @@ NUMBERS = [
     ("--rounds 0", ["rounds 0", "at least 1"]),
     ("--fan-out 1", ["fan-out 1", "at least 2"]),
     ("--seed=-1", ["seed -1", "at least 0"]),
-    ("--lr nan", ["learning rate nan", "finite and more than zero"]),
-    ("--lr inf", ["learning rate inf", "finite and more than zero"]),
-    ("--lr 0", ["learning rate 0", "finite and more than zero"]),
-    ("--lr=-0.1", ["learning rate -0.1", "finite and more than zero"]),
+    ("--lr nan", ["--lr nan", "finite and more than zero"]),
+    ("--lr inf", ["--lr inf", "finite and more than zero"]),
+    ("--lr 0", ["--lr 0", "finite and more than zero"]),
+    ("--lr=-0.1", ["--lr -0.1", "finite and more than zero"]),
 ]
 
 
@@ -125,6 +125,29 @@ NUMBERS = [
 def test_simulate_refuses(capsys: pytest.CaptureFixture[str], options: str, said: list[str]) -> None:
     message = refused(capsys, f"{TIMED} {options}", 2)
     assert [part for part in said if part not in message] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (f"{TIMED} --lr-decay 0.5", "--lr-decay 0.5 was given, but not when; add --lr-decay-at 100,150"),
+        (f"{TIMED} --k 3 --density 0.1", "both --k 3 and --density 0.1 were given; give one of them"),
+        ("simulate --model resnet50", "--model 'resnet50' is known by its sizes alone; add --timing-only, or"),
+        ("validate --workers 3", "--workers was given, but netsim validate has none; use --local 3"),
+        ("validate --nproc=3", "--nproc was given, but netsim validate has none; use --local 3"),
+        ("study scaling --jobs -1", "--jobs -1 must be"),
+        # What is no option of the command is named as it is.
+        ("topology show 'mesh'", "unknown topology"),
+        (
+            "topology show tree:uplink=1Gbps,oversubscription=8",
+            "both uplink 1 Gbit/s and oversubscription 8 were given",
+        ),
+    ],
+)
+def test_an_error_names_an_option_as_it_is_written(
+    capsys: pytest.CaptureFixture[str], arguments: str, said: str
+) -> None:
+    assert refused(capsys, arguments, 2).startswith(f"netsim: {said}")
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,8 @@ def _uplink(below: int, default: int, uplink: int | None, oversubscription: floa
     """Return the bandwidth of an uplink above links of `below` bit/s in all; raise UsageError if it is too large."""
     if uplink is not None and oversubscription is not None:
         raise UsageError(
-            f"both uplink {uplink} bit/s and oversubscription {oversubscription:g} were given; give one of them"
+            f"both uplink {format_bandwidth(uplink)} and oversubscription {oversubscription:g} were given; give one of "
+            "them"
         )
     if uplink is not None:
         return uplink

@@ -160,6 +160,7 @@ class Choice(Kind):
     names: Collection[str]
     earlier: Mapping[str, str] = field(default_factory=dict)
     hint: str = ""
+    metavar = "NAME"
 
     def read(self, name: str, value: Any) -> str:
         """Return the name, if it is one of `names`."""
@@ -175,6 +176,7 @@ class Text(Kind):
 
     example: str = ""
     check: Callable[[str], object] | None = None
+    metavar: str = "TEXT"
 
     def read(self, name: str, value: Any) -> str:
         """Return the text, if `check` accepts it."""
@@ -190,6 +192,7 @@ class Text(Kind):
 class Bandwidth(Kind):
     """A text such as ``1Gbps``, or a number of bit/s."""
 
+    metavar = "RATE"
     in_python = "str, or a number of bit/s"
 
     def read(self, name: str, value: Any) -> int:
@@ -206,6 +209,7 @@ class Duration(Kind):
     """A text such as ``50us``, or a number of seconds; with `zero` it may be zero."""
 
     zero: bool = True
+    metavar = "TIME"
     in_python = "str, or a number of seconds"
 
     def read(self, name: str, value: Any) -> float:
@@ -282,6 +286,11 @@ class Several(Kind):
     """Several values of one kind: text with commas between, one value, or a list of values."""
 
     kind: Kind
+
+    @property
+    def metavar(self) -> str:  # type: ignore[override]
+        """The word for one value, and for more."""
+        return f"{self.kind.metavar},..."
 
     @property
     def in_python(self) -> str:  # type: ignore[override]

@@ -13,7 +13,7 @@ from netsim._util.options import is_number, several
 from netsim._util.progress import OnPoint, ignore_points
 from netsim._util.storage import made_folder
 from netsim._util.units import in_python, read_number
-from netsim.analysis import NCCL_COMMUNICATOR, RECOMMEND_OPTIONS
+from netsim.analysis import NCCL_COMMUNICATOR, RECOMMEND_CHANGES, RECOMMEND_OPTIONS
 from netsim.api.calls import check_call, shown_points
 from netsim.experiment.configuration import Experiment
 from netsim.experiment.option_docs import takes_options
@@ -115,7 +115,7 @@ def _idle_everywhere(points: Sequence[Point], outcomes: Sequence[Outcome]) -> li
     return [note for note in first if all(note in other for other in others)]
 
 
-@takes_options(*RECOMMEND_OPTIONS)
+@takes_options(*RECOMMEND_OPTIONS, changed=RECOMMEND_CHANGES)
 def recommend(
     *,
     workers: int,
@@ -194,8 +194,11 @@ def recommend(
     from netsim.study_engine.validated import read_validation
 
     check_call("netsim.recommend", on_point=on_point)
-    if (options.get("model") is None) == (options.get("elements") is None):
-        raise UsageError("either model or elements must be given, such as model resnet50")
+    model, elements = options.get("model"), options.get("elements")
+    if model is not None and elements is not None:
+        raise UsageError("both --model and --elements were given; give one")
+    if model is None and elements is None:
+        raise UsageError("neither --model nor --elements was given; give one, such as --model resnet50")
     named = None if algorithm is None else [text_of(each) for each in _listed(algorithm)]
     check_choice("communicator", communicator, COMMUNICATORS)
     given = options | {"workers": workers, "compute_time": compute_time, "communicator": communicator}

@@ -9,6 +9,7 @@ from algorithms import ALGORITHMS, class_of, own_options
 from netsim._util.errors import NetsimError, UsageError, shown
 from netsim._util.progress import OnRound, ignore
 from netsim._util.system import environment
+from netsim.api import RUN_CHANGES
 from netsim.api.calls import check_call, shown_rounds
 from netsim.api.reports import OF_SIMULATED_NETWORKS, complete, concluded, unconcluded
 from netsim.experiment.configuration import Experiment
@@ -18,7 +19,7 @@ from netsim.experiment.results import Result
 from netsim.report.run_report import Report
 
 
-@takes_options("Algorithms", "Training", "topology", "placement", "send_mode", without=("ready",))
+@takes_options("Algorithms", "Training", "topology", "placement", "send_mode", without=("ready",), changed=RUN_CHANGES)
 def run(
     *,
     workers: int,

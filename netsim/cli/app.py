@@ -60,6 +60,8 @@ def common(
 FILES = ("--out", "--metrics", "--checkpoint", "--trace", "--chakra", "--validation")
 LISTS = ("--algorithm", "--exchange", "--link-event", "--local", "--lr-decay-at", "--sizes")
 """Options that take several values with commas."""
+INSTEAD = {("netsim validate", "--workers"): "--local", ("netsim validate", "--nproc"): "--local"}
+"""The option of a command that does what an option of another command does."""
 
 
 def _check_arguments(arguments: Sequence[str]) -> None:
@@ -95,17 +97,21 @@ def answer(arguments: list[str] | None) -> int:
         raise
     except click_error as error:
         # Whatever ends a line in what was given, such as U+2028, would make two lines of it.
-        raise UsageError(_of_another_command(error) or " ".join(error.format_message().split())) from None
+        known = _of_another_command(error, sys.argv[1:] if arguments is None else arguments)
+        raise UsageError(known or " ".join(error.format_message().split())) from None
 
 
-def _of_another_command(error: Any) -> str | None:
+def _of_another_command(error: Any, arguments: Sequence[str]) -> str | None:
     """Return the error text for an option that ``netsim simulate`` has, or had under that name; None for any other."""
     if not hasattr(error, "possibilities"):
         return None
     from netsim._util.options import declared
     from netsim.experiment.given import PANELS, moved, present_option
 
-    flag = error.option_name
+    flag, command = error.option_name, error.ctx.command_path
+    if (instead := INSTEAD.get((command, flag))) is not None:
+        given = " ".join(arguments).replace("=", " ").partition(f"{flag} ")[2].partition(" ")[0]
+        return f"{flag} was given, but {command} has none; use {instead} {given}".rstrip()
     name = flag.removeprefix("--").replace("-", "_")
     today = present_option(name)
     if today in {each.name for each in error.ctx.command.params}:
@@ -113,6 +119,5 @@ def _of_another_command(error: Any) -> str | None:
     known = {each.flag for group in PANELS.values() for each in declared(group).values()}
     if today is None and flag not in known:
         return None
-    command = error.ctx.command_path
     why = ": it measures a network that is there" if command == "netsim run" else ""
     return f"{flag} was given, but {command} cannot apply it{why}; leave it out, or use netsim simulate"

@@ -38,10 +38,11 @@ def calibrate(
         option("Measure in a shaped cluster of P hosts on this machine, not over loopback.", metavar="P", parser=whole),
     ] = None,
     bandwidth: Annotated[
-        str | None, option("Bandwidth to which --local shapes links; without --local, their nominal bandwidth.")
+        str | None,
+        option("Bandwidth to which --local shapes links; without --local, their nominal bandwidth.", metavar="RATE"),
     ] = None,
-    backend: Annotated[str, option("Backend: gloo or, under torchrun, nccl or mpi.")] = "gloo",
-    timeout: Annotated[str, option("Timeout of an operation that waits.")] = "30s",
+    backend: Annotated[str, option("Backend: gloo or, under torchrun, nccl or mpi.", metavar="NAME")] = "gloo",
+    timeout: Annotated[str, option("Timeout of an operation that waits.", metavar="TIME")] = "30s",
     table: Annotated[
         Path | None,
         option(
@@ -53,7 +54,10 @@ def calibrate(
     ] = None,
     collective: Annotated[
         str | None,
-        option("With --from, what was timed, if the file does not say or has several: all-reduce, sendrecv."),
+        option(
+            "With --from, what was timed, if the file does not say or has several: all-reduce, sendrecv.",
+            metavar="NAME",
+        ),
     ] = None,
     workers: Annotated[
         int | None, option("With --from, the number of ranks, if the file does not say.", metavar="P", parser=whole)
@@ -63,11 +67,15 @@ def calibrate(
         option(
             "With --from, the algorithm that made an all-reduce, like dense-tree. [default: dense, a ring]",
             "--algorithm",
+            metavar="NAME",
         ),
     ] = None,
     topology: Annotated[
         str | None,
-        option("With --from, the network of the ranks, whose open bandwidth and latency are fitted. [default: star]"),
+        option(
+            "With --from, the network of the ranks, whose open bandwidth and latency are fitted. [default: star]",
+            metavar="NAME",
+        ),
     ] = None,
     as_json: Annotated[bool, option("Print the profile as JSON instead of a summary.", "--json")] = False,
     **training: Any,

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from netsim._util.standard_streams import reader_may_go
-from netsim.analysis import FLOWS_OPTIONS
+from netsim.analysis import FLOWS_OPTIONS, NETWORK_CHANGES
 from netsim.cli.common import all_done, patience, show_and_write, with_links, write_out
-from netsim.cli.options import COMMON, Json, NcclTests, Out, option, takes
+from netsim.cli.options import COMMON, OUTPUT, Json, Out, option, takes
 
 if TYPE_CHECKING:
     from netsim.analysis.replay import Replay
@@ -24,7 +24,7 @@ MOST_ROWS = 24
 """Flows in the table; the JSON contains all."""
 
 
-@takes(*FLOWS_OPTIONS, required=("topology",), workers=8)
+@takes(*FLOWS_OPTIONS, required=("topology",), changed=NETWORK_CHANGES, workers=8)
 def flows(
     flows: Annotated[
         Path,
@@ -32,7 +32,14 @@ def flows(
             "CSV file with the columns src, dst, bytes and start_s, or HPCC's flow.txt.", panel=COMMON, metavar="FILE"
         ),
     ],
-    nccl_tests: NcclTests = None,
+    nccl_tests: Annotated[
+        Path | None,
+        option(
+            "Also write the flows to this file in the columns of nccl-tests (size, time, algbw, busbw).",
+            panel=OUTPUT,
+            metavar="FILE",
+        ),
+    ] = None,
     as_json: Json = False,
     out: Out = None,
     **options: Any,

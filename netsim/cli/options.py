@@ -8,8 +8,10 @@ parameter of its function, described by :func:`option`.
 from __future__ import annotations
 
 import inspect
+import re
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeVar, get_type_hints
@@ -21,6 +23,8 @@ from typer.main import get_command
 from netsim._util.errors import UsageError
 from netsim._util.options import Kind, Number, OnOff, Option, Whole
 
+VALUE = r"(?= (?:['\"\d−-]|nan\b|inf\b|was given|is missing|must be))"
+"""What follows the name of an option in an error that is about the option."""
 Function = TypeVar("Function", bound=Callable[..., None])
 ALGORITHMS_OWN = "Options of one algorithm (--algorithm NAME:KEY=VALUE)"
 COMMON = "Common options"
@@ -56,11 +60,14 @@ whole, number = parser(Whole()), parser(Number())
 class Shared(NamedTuple):
     """The declared options of a command: `names` are headings, with all options below them, or single options.
 
-    `defaults` are this command's own defaults; an option of `required` has no default.
+    `defaults` are this command's own defaults; an option of `required` has no default, and one of `without` is left
+    out. `changed` has attributes of declarations, such as the help, that differ in this command.
     """
 
     names: tuple[str, ...]
     required: tuple[str, ...]
+    without: tuple[str, ...]
+    changed: Mapping[str, Mapping[str, Any]]
     defaults: Mapping[str, Any]
 
     def declarations(self) -> Iterator[tuple[str, Option]]:
@@ -72,8 +79,8 @@ class Shared(NamedTuple):
         wanted = {*self.names, *self.required, *self.defaults}
         for panel, group in PANELS.items():
             for each in declared(group).values():
-                if panel in wanted or each.name in wanted:
-                    yield panel, each
+                if (panel in wanted or each.name in wanted) and each.name not in self.without:
+                    yield panel, replace(each, **self.changed.get(each.name, {}))
         for panel, group in COMMANDS.items():
             if panel in wanted:
                 yield from ((OPTIONS, each) for each in declared(group).values())
@@ -96,12 +103,18 @@ class Shared(NamedTuple):
             )
 
 
-def takes(*names: str, required: tuple[str, ...] = (), **defaults: Any) -> Callable[[Function], Function]:
+def takes(
+    *names: str,
+    required: tuple[str, ...] = (),
+    without: tuple[str, ...] = (),
+    changed: Mapping[str, Mapping[str, Any]] | None = None,
+    **defaults: Any,
+) -> Callable[[Function], Function]:
     """Give a command the declared options under these headings or of these names, besides its own.
 
-    It gets those that were given, and its own `defaults` of others. An option of `required` must be given.
+    It gets those that were given, and its own `defaults` of others. The parameters are those of :class:`Shared`.
     """
-    shared = Shared(names, required, defaults)
+    shared = Shared(names, required, without, changed or {}, defaults)
 
     def decorate(function: Function) -> Function:
         def complete() -> Callable[..., None]:
@@ -164,6 +177,14 @@ class Command(TyperCommand):
         """Store the parameters that typer found."""
         self._params = own
 
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command. Its usage errors name options as they are written here, and elsewhere as in Python."""
+        try:
+            return super().invoke(ctx)
+        except UsageError as error:
+            error.args = (_with_flags(str(error), self.params),)
+            raise
+
     def get_short_help_str(self, limit: int = 45) -> str:
         """Return the first paragraph of the help, whatever the limit: a sentence that is cut says too little."""
         return " ".join((self.help or "").partition("\n\n")[0].split())
@@ -179,12 +200,25 @@ class Command(TyperCommand):
                 panels.setdefault(panel or OPTIONS, []).append((each.name if is_argument else name, text))
         if any(each.name == "algorithm" for each in self.params):
             panels[ALGORITHMS_OWN] = [*of_algorithms(), *of_plugins()]
-        last = panels.pop(OPTIONS, [])
-        for panel, records in (panels | {OPTIONS: last}).items():
+        last = {panel: panels.pop(panel, []) for panel in (OPTIONS, ALGORITHMS_OWN)}
+        for panel, records in (panels | last).items():
             if not records:
                 continue
             with formatter.section(panel):
                 formatter.write(_in_columns(records, formatter.current_indent, formatter.width))
+
+
+def _with_flags(message: str, params: Sequence[Any]) -> str:
+    """Return an error message in which the options that it is about have their spelling on the command line."""
+    from netsim._util.options import declared
+    from netsim.experiment.given import PANELS
+
+    flags = {flag.removeprefix("--"): flag for each in params for flag in each.opts if flag.startswith("--")}
+    titles = {each.title: each.flag for group in PANELS.values() for each in declared(group).values() if each.title}
+    flags |= {title: flag for title, flag in titles.items() if flag in flags.values()}
+    names = "|".join(map(re.escape, sorted(flags, key=len, reverse=True)))
+    begins = r"^both | and " if message.startswith("both ") else "^"
+    return re.sub(f"({begins})({names}){VALUE}", lambda found: found[1] + flags[found[2]], message)
 
 
 def _in_columns(records: Sequence[tuple[str, str]], indent: int, width: int) -> str:

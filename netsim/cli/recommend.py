@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from netsim._util.standard_streams import reader_may_go
-from netsim.analysis import NCCL_COMMUNICATOR, RECOMMEND_OPTIONS
+from netsim.analysis import NCCL_COMMUNICATOR, RECOMMEND_CHANGES, RECOMMEND_OPTIONS
 from netsim.cli.common import points_progress, rest_delivered, say_json
 from netsim.cli.options import COMMON, OUTPUT, Json, option, takes, whole
 
@@ -15,24 +15,36 @@ if TYPE_CHECKING:
     from netsim.analysis.recommend import Recommendation
 
 
-@takes(*RECOMMEND_OPTIONS, required=("workers", "compute_time"), fan_out=8, communicator=NCCL_COMMUNICATOR)
+@takes(
+    *RECOMMEND_OPTIONS,
+    required=("workers", "compute_time"),
+    changed=RECOMMEND_CHANGES,
+    fan_out=8,
+    communicator=NCCL_COMMUNICATOR,
+)
 def recommend(
-    topology: Annotated[str, option("Topology of the network, or several with commas.", panel=COMMON)] = "star",
+    topology: Annotated[
+        str, option("Topology of the network, or several with commas.", panel=COMMON, metavar="NAME,...")
+    ] = "star",
     algorithm: Annotated[
         str | None,
         option(
             "Candidates, with commas. [default: dense SGD, also in bf16, methods with error feedback, unbiased "
             "quantisers and local methods]",
             panel=COMMON,
+            metavar="NAME,...",
         ),
     ] = None,
-    density: Annotated[str, option("Densities of sparse candidates, with commas.", panel=COMMON)] = "0.001,0.01",
+    density: Annotated[
+        str, option("Densities of sparse candidates, with commas.", panel=COMMON, metavar="X,...")
+    ] = "0.001,0.01",
     overlap: Annotated[
         str | None,
         option(
             "Sizes of buckets with which candidates also overlap backward, with commas, or none. [default: 25MB as in "
             "DDP, 10MB and 50MB, where overlap may pay]",
             panel=COMMON,
+            metavar="SIZE,...",
         ),
     ] = None,
     validation: Annotated[

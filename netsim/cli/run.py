@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from netsim._util.errors import NetsimError, UsageError
+from netsim.api import RUN_CHANGES
 from netsim.cli.common import deliver, progress, rest_delivered, stdout_is_for_results
 from netsim.cli.options import COMMON, Json, Out, option, takes, whole
 
@@ -17,7 +18,11 @@ if TYPE_CHECKING:
     from netsim.report.run_report import Report
 
 
-@takes("Algorithms", "Training", "topology", "placement", "send_mode")
+@takes(
+    *("Algorithms", "Training", "topology", "placement", "send_mode"),
+    without=("ready",),  # a bucket is exchanged once its gradient is computed
+    changed=RUN_CHANGES,
+)
 def run(
     nproc: Annotated[
         int | None,
@@ -30,8 +35,10 @@ def run(
             metavar="N",
         ),
     ] = None,
-    backend: Annotated[str, option("gloo, nccl (needs GPUs) or mpi (needs a torch built with it).")] = "gloo",
-    timeout: Annotated[str, option("Longest time that an operation waits before it fails.")] = "30s",
+    backend: Annotated[
+        str, option("gloo, nccl (needs GPUs) or mpi (needs a torch built with it).", metavar="NAME")
+    ] = "gloo",
+    timeout: Annotated[str, option("Longest time that an operation waits before it fails.", metavar="TIME")] = "30s",
     as_json: Json = False,
     out: Out = None,
     **options: Any,

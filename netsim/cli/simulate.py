@@ -34,6 +34,7 @@ def simulate(
         option(
             "Columns of the table: full, or paper (uploads and bits of uploaded values only, as in the SASG paper).",
             panel=OUTPUT,
+            metavar="NAME",
         ),
     ] = "full",
     metrics: Annotated[

@@ -12,6 +12,7 @@ import typer
 
 from netsim._util.errors import check_choice
 from netsim._util.standard_streams import reader_may_go
+from netsim.analysis import NETWORK_CHANGES
 from netsim.cli.common import (
     all_done,
     patience,
@@ -45,6 +46,9 @@ Name = Annotated[str, typer.Argument(help="A name with keys, such as fat-tree:k=
 
 
 LINKS = ("bandwidth", "latency", "bandwidth_scale", "latency_scale", "fan_out")
+DEFAULTS = {"bandwidth": {"otherwise": "1Gbps"}, "latency": {"otherwise": "50us"}}
+"""The defaults of links where there is no profile."""
+CHANGES = NETWORK_CHANGES | DEFAULTS
 
 
 def _experiment(topology: str, options: dict[str, Any]) -> Experiment:
@@ -54,7 +58,7 @@ def _experiment(topology: str, options: dict[str, Any]) -> Experiment:
 
 
 @app.command(cls=Command)
-@takes(*LINKS, workers=8)
+@takes(*LINKS, changed=CHANGES, workers=8)
 def show(
     topology: Name,
     out: Annotated[Path | None, option("Draw the network into this SVG file.", metavar="FILE")] = None,
@@ -117,11 +121,11 @@ def _in_words(topology: str, summary: Summary, notes: list[str]) -> list[str]:
 
 
 @app.command(cls=Command)
-@takes(*LINKS, workers=8)
+@takes(*LINKS, changed=CHANGES, workers=8)
 def export(
     topology: Name,
     format_: Annotated[
-        str, option("json (networkx node-link), graphml, or simgrid (platform XML).", "--format")
+        str, option("json (networkx node-link), graphml, or simgrid (platform XML).", "--format", metavar="NAME")
     ] = "json",
     out: Annotated[Path | None, option("Write to this file instead of printing.", metavar="FILE")] = None,
     as_json: Annotated[
@@ -160,6 +164,7 @@ def export(
     *LINKS,
     "density",
     "seed",
+    changed=DEFAULTS | {"seed": {"help": "Random seed of the random placement."}},
     workers=8,
     algorithm=("dense", "dense-hier", "topk", "gtopk", "gtopk-hier"),
     elements=25_000_000,

@@ -44,7 +44,7 @@ class StudyOptions:
     )
     dry_run: bool = option(False, OnOff(), "Print what would be simulated, and simulate nothing.")
     jobs: int = option(0, Whole(), "Points simulated at the same time; 0: one per core.")
-    data_dir: str | None = option(None, Text("data"), "Folder of data sets, for studies that train.")
+    data_dir: str | None = option(None, Text("data", metavar="FOLDER"), "Folder of data sets, for studies that train.")
     validation: str | None = option(
         None,
         FilePath("FOLDER"),
@@ -59,6 +59,7 @@ class StudyOptions:
 class NameOrClass(Kind):
     """A name as text, or an algorithm's class."""
 
+    metavar = "NAME"
     in_python = "str"
 
     def read(self, name: str, value: object) -> str:
@@ -138,7 +139,7 @@ class ValidationOptions:
         FilePath(),
         "Predict with a profile of netsim calibrate, not with messages measured beside the exchanges.",
     )
-    backend: str = option("gloo", Text("gloo"), "Backend under torchrun: gloo, nccl or mpi.")
+    backend: str = option("gloo", Text("gloo", metavar="NAME"), "Backend under torchrun: gloo, nccl or mpi.")
     timeout_s: float = option(60.0, Duration(), "Timeout of an operation that waits.", name="timeout")
 
     def __post_init__(self) -> None:

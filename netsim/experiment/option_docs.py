@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import re
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from netsim._util.options import Option, declared
@@ -17,7 +19,9 @@ WIDTH = 112
 """Columns of the section, which is indented."""
 
 
-def takes_options(*names: str, without: tuple[str, ...] = ()) -> Callable[[OptionTaker], OptionTaker]:
+def takes_options(
+    *names: str, without: tuple[str, ...] = (), changed: Mapping[str, Mapping[str, Any]] | None = None
+) -> Callable[[OptionTaker], OptionTaker]:
     """List declared options in the docstring and the signature of a function that takes them as ``**options``.
 
     Parameters
@@ -26,6 +30,8 @@ def takes_options(*names: str, without: tuple[str, ...] = ()) -> Callable[[Optio
         Headings, with all options below them, or names of single options.
     without
         Options to leave out.
+    changed
+        Attributes of declarations, such as the help, that differ here.
 
     ``**options`` of the function then leaves its signature. Keyword arguments of another name stay there.
     """
@@ -35,7 +41,8 @@ def takes_options(*names: str, without: tuple[str, ...] = ()) -> Callable[[Optio
         own = [each for each in parameters if each.kind is not each.VAR_KEYWORD]
         more_keywords = [each for each in parameters if each.kind is each.VAR_KEYWORD and each.name != "options"]
         left_out = {*without, *(each.name for each in own)}
-        options = [each for each in _declared(names) if each.name not in left_out]
+        kept = [each for each in _declared(names) if each.name not in left_out]
+        options = [replace(each, **(changed or {}).get(each.name, {})) for each in kept]
         if function.__doc__:  # python -OO has none
             function.__doc__ = function.__doc__.replace(RETURNS, f"\n{_section(options)}{RETURNS}", 1)
         more = [
@@ -60,11 +67,25 @@ def _declared(names: tuple[str, ...]) -> Iterator[Option]:
             yield from declared(group).values()
 
 
+def spelled_in_python(text: str) -> str:
+    """Return a help text with options spelled as in Python, but those of a command that the text names.
+
+    >>> spelled_in_python("With --lr-decay-at, as of netsim validate --out.")
+    'With `lr_decay_at`, as of netsim validate --out.'
+    """
+    return re.sub(
+        r"(netsim [a-z]+ )?--([a-z][a-z-]*)",
+        lambda found: found[0] if found[1] else f"`{found[2].replace('-', '_')}`",
+        text,
+    )
+
+
 def _section(options: list[Option]) -> str:
     """Return the options as a section of numpydoc."""
     lines = ["Other Parameters", "----------------"]
     lay_out = textwrap.TextWrapper(WIDTH, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)
     for each in options:
-        lines.append(f"{each.name} : {each.kind.in_python}{f', default {each.usual}' if each.usual else ', optional'}")
-        lines += lay_out.wrap(each.text)
+        usual = f", default {spelled_in_python(each.usual)}" if each.usual else ", optional"
+        lines.append(f"{each.name} : {each.kind.in_python}{usual}")
+        lines += lay_out.wrap(spelled_in_python(each.text))
     return textwrap.indent("\n".join(lines), "    ") + "\n"

@@ -52,6 +52,7 @@ class Algorithms(Kind):
     """Algorithms: text of names with commas, or several names, classes or objects."""
 
     choices: ClassVar[Any] = ALGORITHMS
+    metavar = "NAME,..."
     in_python = "str, class, object, or a list of them"
 
     def read(self, name: str, value: Any) -> tuple[str, ...]:
@@ -84,6 +85,7 @@ class Algorithms(Kind):
 class Rounds(Kind):
     """Numbers of rounds: text with commas, one number, or several."""
 
+    metavar = "N,..."
     in_python = "int, str, or a list of int"
 
     def read(self, name: str, value: Any) -> tuple[int, ...]:
@@ -106,6 +108,8 @@ class Rounds(Kind):
 class BucketSize(Kind):
     """The largest size of a bucket, or "tensor"; "none" stands for no overlap."""
 
+    metavar = "SIZE"
+
     def read(self, name: str, value: Any) -> str | None:
         """Return the size as text, or None for "none"."""
         return None if value == "none" else Text("25MB", check_bucket).read(name, value)
@@ -118,7 +122,7 @@ class NetworkOptions:
     workers: int = option(8, COUNT, "Number of workers that train.", common=True)
     topology: str = option(
         STARS[0],
-        Text(STARS[0]),
+        Text(STARS[0], metavar="NAME"),
         f"Topology of the network: {', '.join(TOPOLOGIES)}, with keys, such as fat-tree:k=8; a file: "
         f"{FILES}; or your own FILE.py:FUNCTION or package.module:FUNCTION.",
         common=True,
@@ -169,7 +173,7 @@ class NetworkOptions:
     )
     profile: str | None = option(
         None,
-        Text("profile.toml"),
+        Text("profile.toml", metavar="FILE"),
         "File written by netsim calibrate: measured costs of network and hosts. Other options take precedence over it.",
     )
 
@@ -189,7 +193,7 @@ class NetworkOptions:
     def _not_taken(self, what: str, value: str) -> UsageError:
         return UsageError(
             f"{what} {value} was given, but topology {self.topology!r} decides the {what} of every link itself; leave "
-            f"it out, or say {what} {OWN} ({what}-scale multiplies that of all simulated links)"
+            f"it out, or say --{what} {OWN} (--{what}-scale multiplies that of all simulated links)"
         )
 
     @property
@@ -287,22 +291,24 @@ class TrainingOptions:
 
     workload: str = option(
         DEFAULT,
-        Text(DEFAULT),
+        Text(DEFAULT, metavar="NAME"),
         f"What is trained: {', '.join([*WORKLOADS, *PLUGINS])}, or your own FILE.py:factory or module:factory. The "
         "module is searched among installed packages, then in the current folder.",
         common=True,
     )
     data: str | None = option(
         None,
-        Text("digits"),
+        Text("digits", metavar="NAME"),
         f"Data set: {', '.join([*DATA, SYNTHETIC])}, or two of them joined by +.",
         otherwise="the workload's",
     )
-    data_dir: str | None = option(None, Text("data"), "Folder that holds the data sets.")
-    split: str = option("iid", Text("iid"), "How workers share the data: iid, dirichlet:ALPHA, by-class or mix.")
+    data_dir: str | None = option(None, Text("data", metavar="FOLDER"), "Folder that holds the data sets.")
+    split: str = option(
+        "iid", Text("iid", metavar="NAME"), "How workers share the data: iid, dirichlet:ALPHA, by-class or mix."
+    )
     sampling: str = option(
         "random",
-        Text("random"),
+        Text("random", metavar="NAME"),
         "How mini-batches are drawn: random, or epochs (every sample once in each pass over a worker's data).",
     )
     batch_size: int = option(16, COUNT, "Samples in a worker's mini-batch.")
@@ -344,7 +350,7 @@ class TrainingOptions:
     seed: int = option(0, Whole(0, WORD - 1, "less than 2³²"), "Random seed for data, initial weights and jitter.")
     device: str = option(
         "auto",
-        Text("auto", check_device),
+        Text("auto", check_device, "NAME"),
         "Device that computes gradients: cpu, cuda (all GPUs) or cuda:0; or auto, what is faster, measured.",
     )
     tf32: bool = option(
@@ -392,7 +398,7 @@ class CostOptions:
     )
     model: str | None = option(
         None,
-        Text("resnet50", check_model),
+        Text("resnet50", check_model, "NAME"),
         f"Without data: a model whose tensors are known: {', '.join(MODELS)}, or if the package is installed, "
         "torchvision:NAME, or hf:NAME of transformers (a type such as gpt2, a class, or FILE.json).",
         common=True,
