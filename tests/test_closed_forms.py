@@ -10,6 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import netsim
+from algorithms import BUILT_IN
+from netsim.experiment.configuration import Experiment
+from netsim.simulator.estimates import estimate
 from tests.engines import results_of
 
 PS = 10**12
@@ -161,3 +164,14 @@ def test_rounds_repeat_each_other() -> None:
     often = netsim.simulate(rounds=7, **options).results[0]
     assert often.round_time_s == pytest.approx(once.round_time_s, rel=1e-12)
     assert often.value_bytes_up == once.value_bytes_up
+
+
+@pytest.mark.slow
+def test_no_method_but_the_double_tree_needs_the_event_engine_for_many_workers() -> None:
+    """On an idle star of 1,024 workers; the event engine takes a minute for the double tree."""
+    options = {"workers": 1024, "elements": 25_000_000}
+    ways = {name: results_of("auto", algorithm=name, **options)[0].way for name in BUILT_IN - {"dense-double-tree"}}
+    assert {name for name, way in ways.items() if way == "event"} == set()
+    assert set(ways.values()) <= {"closed-form", "batched"}
+    tree = Experiment.of(algorithm="dense-double-tree", timing_only=True, **options)
+    assert estimate(tree, "dense-double-tree").one_by_one

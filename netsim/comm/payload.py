@@ -281,7 +281,7 @@ def split_entries(vector: VectorT, parts: int) -> list[VectorT]:
     if isinstance(vector, SizeOnly):
         few, more = divmod(vector.entries or 0, parts)
         longer, shorter = (vector.resized(vector.size, entries) for entries in (few + 1, few))
-        return [longer] * more + [shorter] * (parts - more)  # type: ignore[list-item]
+        return [longer] * more + [shorter] * (parts - more)  # type: ignore[return-value]
     if isinstance(vector, Sparse):
         both = zip(vector.indices.tensor_split(parts), vector.values.tensor_split(parts), strict=True)
         return [Sparse(indices, values, vector.size) for indices, values in both]  # type: ignore[misc]

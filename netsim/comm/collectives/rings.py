@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -72,9 +73,10 @@ def ring_all_gather(
     """
     rank, workers, slices = worker.rank, worker.workers, len(own)
     held: Sequence[VectorT]
-    if entries is not None and isinstance(own[0], SizeOnly):
-        held = split_entries(own[0].resized(own[0].size, entries), workers)  # type: ignore[assignment]
-        return Schedule(_in_turn(workers), held, list)
+    first: Any = own[0]
+    if entries is not None and isinstance(first, SizeOnly):
+        parts: list[Any] = split_entries(first.resized(first.size, entries), workers)
+        return Schedule(_in_turn(workers), parts, list)
     if templates is not None:
         held = [*templates[: rank * slices], *own, *templates[(rank + 1) * slices :]]
     else:
