@@ -15,15 +15,20 @@ import typer
 
 from algorithms import ALGORITHMS, BUILT_IN
 from netsim._util.storage import write_atomically
+from netsim.cli import paper_counts
 from netsim.cli.app import app
 from netsim.cli.options import ALGORITHMS_OWN, of_algorithms
 
-BEGIN = re.compile(r"<!-- (options of [a-z]+|algorithms|hooks): python -m netsim.cli.doc_tables docs/[a-z]+.md -->")
+BEGIN = re.compile(
+    r"<!-- (options of [a-z]+|algorithms|counts|hooks): python -m netsim.cli.doc_tables docs/[a-z]+.md -->"
+)
 END = "<!-- /table -->"
 
 
 def table(name: str) -> str:
-    """Return a table in Markdown: "algorithms", "hooks", or "options of" a command."""
+    """Return a table in Markdown: "algorithms", "counts" of bytes, "hooks", or "options of" a command."""
+    if name == "counts":
+        return paper_counts.table()
     if name == "hooks":
         return _of_hooks()
     return _of_algorithms() if name == "algorithms" else _of_options(name.removeprefix("options of "))
