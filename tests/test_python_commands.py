@@ -88,8 +88,8 @@ def test_a_recommendation_is_that_of_the_command(capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "either model or elements"),
-        ({"elements": 10, "model": "resnet50"}, "either model or elements"),
+        ({}, "neither --model nor --elements was given"),
+        ({"elements": 10, "model": "resnet50"}, "both --model and --elements were given"),
         ({"elements": 10, "density": "much"}, "density"),
         ({"elements": 10, "density": []}, "density"),
         ({"elements": 10, "bandwith": "1Gbps"}, "bandwidth"),
