@@ -282,8 +282,8 @@ def simulated(algorithms: Sequence[str], ranks: int, lr: float, steps: int, **op
 @pytest.mark.parametrize("ranks", [2, 3, 4])
 def test_three_worlds_end_with_equal_parameters(ranks: int) -> None:
     """A rate that is a power of two scales gradients exactly, so a residual of γ g is γ times a residual of g."""
-    steps, lr = 20, 0.125
-    by_rank = on_ranks(several, ranks, WORLDS, lr, steps, 100, False)
+    steps, lr = 50, 0.125
+    by_rank = on_ranks(several, ranks, WORLDS, lr, steps, 100, False, timeout_s=480)  # on a busy machine
     real = netsim.run(workers=ranks, algorithm=WORLDS, lr=lr, rounds=steps, density=0.01).results
     expected = simulated(WORLDS, ranks, lr, steps)
     assert [result.parameters_sha256 for result in real] == expected
@@ -302,8 +302,20 @@ def test_several_buckets_select_per_tensor_as_one_bucket_does() -> None:
 
 @pytest.mark.real
 @pytest.mark.slow
-def test_at_any_rate_and_with_several_buckets_only_rounding_differs() -> None:
-    """γ times a residual of g is rounded otherwise than a residual of γ g; and with P = 3 sums have another order."""
+@pytest.mark.parametrize(("algorithm", "steps"), [("dense", 50), ("topk", 50), ("randk", 50), ("gtopk", 10)])
+def test_at_a_rate_of_a_tenth_only_rounding_differs_in_these_steps(algorithm: str, steps: int) -> None:
+    """γ times a residual of g is rounded otherwise than a residual of γ g; in gtopk that flips a selection later."""
+    ((_, parameters), _) = on_ranks(digits, 2, algorithm, 0.1, steps, 100, False)
+    options: dict[str, Any] = {} if algorithm == "dense" else {"density": 0.01}
+    with open_session(Experiment.of(workers=2, algorithm=algorithm, lr=0.1, rounds=steps, **options)) as lab:
+        expected = parameters_of(lab)
+    assert (parameters - expected).abs().max() < 1e-6
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_with_several_buckets_dense_differs_by_rounding() -> None:
+    """With P = 3 the sums of several buckets have another order."""
     lr, steps = 0.1, 10
     (one_and_many_buckets, *_) = on_ranks(in_buckets, 3, lr, steps)
     with open_session(Experiment.of(workers=3, algorithm="dense", lr=lr, rounds=steps)) as lab:
