@@ -14,6 +14,8 @@ from netsim.report.palette import ACTIVITY_COLOURS, COLOURS, Look, looks_of
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.text import Annotation
 
 __all__ = [
     "Axis",
@@ -332,13 +334,26 @@ def scatter(panels: Mapping[str, Sequence[Series]], x: Axis, y: Axis) -> str:
                 look = looks[each.name]
                 axes.plot(each.x, each.y, color=look.colour, marker=look.marker, linestyle="")
             axes.set_title(plain(title), loc="left")
-            for name, across, up in _unbeaten(series):
-                axes.annotate(plain(name), (across, up), fontsize=7, xytext=(4, 3), textcoords="offset points")
         for axes in rows:  # the limits are those of all points
             scale(axes, x, y)
             axes.label_outer()
         legend(drawing, [(_handle(look, line=False), name) for name, look in looks.items()])
+        drawing.draw_without_rendering()  # which places the panels, so that names know where others are
+        for axes, series in zip(rows, panels.values(), strict=True):
+            _name_points(axes, _unbeaten(series))
         return to_svg(drawing)
+
+
+def _name_points(axes: Axes, points: Sequence[tuple[str, float, float]]) -> None:
+    """Write names beside points; a name that would cover the one before it joins it."""
+    before: Annotation | None = None
+    for name, across, up in points:
+        written = axes.annotate(plain(name), (across, up), fontsize=7, xytext=(4, 3), textcoords="offset points")
+        if before is not None and before.get_window_extent().overlaps(written.get_window_extent()):
+            before.set_text(f"{before.get_text()}, {written.get_text()}")
+            written.remove()
+        else:
+            before = written
 
 
 def _unbeaten(series: Sequence[Series]) -> list[tuple[str, float, float]]:
