@@ -662,3 +662,10 @@ def test_more_buckets_than_anybody_waits_for_are_refused() -> None:
 def test_overlap_none_is_the_default() -> None:
     """As for recommend, whose candidates without overlap are asked for by the same word."""
     assert Experiment.of(overlap="none") == Experiment.of()
+
+
+def test_no_link_among_equals_is_the_bottleneck() -> None:
+    """Chunks of a bucket differ by one element, so that one of 64 ranks ends last, by the time of that element."""
+    options = {"workers": 64, "algorithm": "dense", "timing_only": True, "model": "resnet50"}
+    (alike,) = netsim.simulate(**options, overlap="25MB", compute_time="100ms").results
+    assert alike.bound_by.startswith("worker links, e.g. ")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
+from dataclasses import replace
 
 from netsim._util.units import PICOSECONDS
 from netsim.comm.worker import COMPUTE, SELECT
@@ -114,6 +115,26 @@ def timing(totals: Counter[Hashable], whole: int, chains: int, rounds: int, serv
         seconds(whole - compute - select),
         bound_by(totals, server_hosts),
     )
+
+
+def with_alike_links(found: Timing, near: Callable[[], Counter[Hashable]], server_hosts: Collection[str]) -> Timing:
+    """Return a timing whose bottleneck is no single link if other ranks that end within 1 % are bound by theirs.
+
+    Chunks that differ by one element make one rank the last; its link is as fast as all others.
+
+    Parameters
+    ----------
+    found
+        The timing along the critical paths of the ranks that end last.
+    near
+        Returns the totals of the paths of all ranks that end within 1 % of these.
+    server_hosts
+        Hosts of parameter servers.
+    """
+    if not found.bound_by.startswith("link "):
+        return found
+    name = bound_by(near(), server_hosts)
+    return replace(found, bound_by=name) if name.startswith("worker links") else found
 
 
 def bound_by(totals: Counter[Hashable], server_hosts: Collection[str]) -> str:

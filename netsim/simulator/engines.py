@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from netsim._util.units import PICOSECONDS
+from netsim._util.units import PICOSECONDS, TIE
 from netsim.comm.worker import COMPUTE, SELECT, Traffic, Worker
 from netsim.experiment.results import EngineMethod, Ranks, Timing
 from netsim.network.fabric import Link
 from netsim.network.flow import Sharing
 from netsim.simulator.analytic import SERVER_LINK, WORKER_LINKS, Formulas, Star
-from netsim.simulator.critical_path import timing
+from netsim.simulator.critical_path import timing, with_alike_links
 from netsim.simulator.layout import NoScheduleError, RoleMap
 from netsim.simulator.symmetry import RecordedPhase, SymmetryRecorder
 from netsim.simulator.vectorized import CriticalPathBacktracker, PlayedPart, RankClocks
@@ -140,15 +140,21 @@ def time_steps(
     clocks = RankClocks(fabric, world, sharing)
     steps_played = StepPlayer(clocks, steps, method, compile_few)
     # A path is known from its end only, so walkers go back from all ranks that end last; timing takes their mean.
-    last = (clocks.clock == clocks.clock.max()).astype(np.int64)
-    backtracker = CriticalPathBacktracker(clocks, last.copy(), len(fabric.bandwidth_bps))
-    for history, times in reversed(steps_played.histories):
-        backtracker.backtrack(history, times)
-    totals = backtracker.totals
-    for link in np.flatnonzero(backtracker.on_links).tolist():
-        totals[fabric.links[link]] = backtracker.on_links[link]
-    whole = int(clocks.clock.max()) * int(last.sum())
-    parts = timing(totals, whole, int(last.sum()), len(steps), server_hosts)
+    end = int(clocks.clock.max())
+    last = (clocks.clock == end).astype(np.int64)
+
+    def totals(walkers: np.ndarray) -> Counter[Hashable]:
+        backtracker = CriticalPathBacktracker(clocks, walkers, len(fabric.bandwidth_bps))
+        for history, times in reversed(steps_played.histories):
+            backtracker.backtrack(history, times)
+        for link in np.flatnonzero(backtracker.on_links).tolist():
+            backtracker.totals[fabric.links[link]] = backtracker.on_links[link]
+        return backtracker.totals
+
+    chains = int(last.sum())
+    parts = timing(totals(last.copy()), end * chains, chains, len(steps), server_hosts)
+    near = (end <= clocks.clock * (1 + TIE)).astype(np.int64)
+    parts = with_alike_links(parts, lambda: totals(near), server_hosts)
     if any(part.beside is not None for step in steps for part in step):
         parts = beside_computation(parts, *_spent(steps, last > 0), clocks.hidden[last > 0].mean(), len(steps))
     ends_s = steps_played.ends_s()

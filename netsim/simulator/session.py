@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from netsim._util.errors import InfeasibleError, NonFiniteGradientError, UsageError
 from netsim._util.progress import OnRound, ignore
-from netsim._util.units import PICOSECONDS
+from netsim._util.units import PICOSECONDS, is_tie
 from netsim.comm.payload import Dense, Vector
 from netsim.comm.worker import SELECT, Worker
 from netsim.experiment.configuration import Experiment
@@ -20,7 +20,7 @@ from netsim.experiment.results import EngineMethod, LossCurve, RankOutcome, Rank
 from netsim.network.flow import Sharing
 from netsim.simulator.analytic import Star
 from netsim.simulator.checkpoint import Checkpoint, CheckpointObserver, CheckpointState
-from netsim.simulator.critical_path import CriticalPath, sum_of, timing
+from netsim.simulator.critical_path import CriticalPath, sum_of, timing, with_alike_links
 from netsim.simulator.engines import Training, VectorizedMethod, all_at_once, closed_form, time_steps
 from netsim.simulator.estimates import all_scheduled, check_one_by_one, check_played, worth_formulas
 from netsim.simulator.event_engine import open_transport
@@ -628,4 +628,7 @@ def _timing(tasks: Sequence[RankCoroutine[Any]], rounds: int, server_hosts: Sequ
     end = max(task.ended_at for task in tasks)
     last = [task.path for task in tasks if task.ended_at == end]
     totals = sum_of(last)
-    return timing(totals, totals.total(), len(last), rounds, server_hosts)
+    found = timing(totals, totals.total(), len(last), rounds, server_hosts)
+    return with_alike_links(
+        found, lambda: sum_of(task.path for task in tasks if is_tie(end, task.ended_at)), server_hosts
+    )
