@@ -88,7 +88,7 @@ def test_a_file_a_module_a_class_and_an_object_serve_as_a_name_does(
 
 def test_the_arguments_of_an_object_are_its_options() -> None:
     report = netsim.simulate(workers=2, timing_only=True, elements=100, algorithm=[Own(3, rate=1e-7 / 3), DenseRing])
-    assert [result.title for result in report.results] == [f"Own (k 3, rate {1e-7 / 3!r})", "dense"]
+    assert [result.title for result in report.results] == [f"Own (k 3 rate {1e-7 / 3!r})", "dense"]
     name = report.results[0].algorithm
     built = Experiment.of(algorithm=name).algorithm(name, (100,))
     assert isinstance(built, Own)
@@ -98,7 +98,7 @@ def test_the_arguments_of_an_object_are_its_options() -> None:
 
 def test_constructor_parameters_are_options_of_their_defaults_type(tmp_path: Path) -> None:
     name = f"{written(tmp_path, WRITTEN)}:Ring"
-    assert title_of(f"{name}:factor=2,loud=true") == "Ring (factor 2, loud)"
+    assert title_of(f"{name}:factor=2,loud=true") == "Ring (factor 2 loud)"
     for wrong, message in (("rounds=x", "not a whole number"), ("factor=inf", "finite"), ("fctor=1", "did you mean")):
         with pytest.raises(UsageError, match=message):
             Experiment.of(algorithm=f"{name}:{wrong}")

@@ -367,7 +367,7 @@ def test_slices_are_charged_their_share_of_a_merge() -> None:
         ("dense:segment=none", "dense (segment none)"),
         ("dense:segment=512KB", "dense (segment 512kB)"),
         ("topk:segment=512KiB", "Top-k (segment 512KiB)"),
-        ("topk:gather=bruck,segment=64KiB", "Top-k (bruck, segment 64KiB)"),
+        ("topk:gather=bruck,segment=64KiB", "Top-k (bruck segment 64KiB)"),
     ],
 )
 def test_titles_name_slices_that_are_not_the_default(algorithm: str, title: str) -> None:
