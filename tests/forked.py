@@ -20,5 +20,11 @@ os.register_at_fork(after_in_child=_note)
 
 
 def imported(details: Mapping[str, Any], rank: int, on_round: OnRound) -> Iterator[dict[str, Any]]:
-    """Yield the modules that were there before the ranks were."""
+    """Yield the modules that were there before the ranks were, when all ranks are connected.
+
+    A rank that left at once would close connections that another rank still makes.
+    """
+    import torch.distributed as dist
+
+    dist.barrier()
     yield {"imported": IMPORTED}

@@ -105,11 +105,15 @@ def test_the_report_of_a_real_run_claims_no_simulated_links() -> None:
 
 @pytest.mark.slow
 def test_training_makes_the_loss_smaller_for_every_algorithm() -> None:
-    # The learning rate of the other algorithms is one for SGD, not for AdamW.
+    # The default rate is one for SGD, not for AdamW, nor for signs, by which every element moves by the whole rate.
     sgd = {"diloco": "diloco:h=5,inner=sgd", "streaming-diloco": "streaming-diloco:h=5,inner=sgd"}
+    signs = ["signsgd", "ps-signsgd"]
     names = [sgd.get(name, f"{name}:h=5" if kind.steps_locally else name) for name, kind in ALGORITHMS.items()]
+    names = [*(name for name in names if name not in signs), *signs]
     before = netsim.simulate(workers=4, algorithm=names, rounds=1, lr=1e-6, **CHARGES).results
-    after = netsim.simulate(workers=4, algorithm=names, rounds=40, density=0.01, **CHARGES).results
+    long: dict[str, Any] = {"workers": 4, "rounds": 40, "density": 0.01, **CHARGES}
+    after = netsim.simulate(algorithm=names[: -len(signs)], **long).results
+    after += netsim.simulate(algorithm=signs, lr=1e-3, **long).results
     for start, end in zip(before, after, strict=True):
         assert end.final_loss is not None
         assert start.final_loss is not None
