@@ -173,7 +173,7 @@ class Local(DenseRing):
         return total, memory
 
     def due(self, steps: int) -> Sequence[int]:
-        """Return the fragments that are exchanged after so many local steps.
+        """Return the fragments that are exchanged when `steps` local steps have been made.
 
         Fragment p of F follows fragment 0 after p H / F steps (Streaming DiLoCo, algorithm 2, line 6).
         """

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 
 def free_port() -> int:
-    """Return a port that nobody uses and that Linux gives to nobody who asks for any: those begin at 32768."""
+    """Return a free port below 32768, where the ports begin that Linux gives to programs that ask for any."""
     while True:
         port = random.SystemRandom().randint(10_000, 32_000)
         with socket.socket() as probe, suppress(OSError):

@@ -63,7 +63,7 @@ class Quadratics(Task):
 
 
 def trained(algorithm: str, task: Quadratics, workers: int, steps: int = STEPS, **recipe: Any) -> np.ndarray:
-    """The shared parameters after so many steps in memory, which are the same on all ranks."""
+    """Return the parameters after a number of steps, computed in memory; all ranks have the same."""
     built = build_algorithm(algorithm, {})
     ranks = RankScheduler[Trained](InMemoryTransport()).run(
         [Worker(rank, workers) for rank in range(workers)],

@@ -138,7 +138,7 @@ def test_both_engines_agree(**options: Any) -> None:
 
 
 def test_a_rate_an_entry_charges_ranks_differently() -> None:
-    """How much a rank drops when it merges depends on values, and so does what it is charged for restoring that."""
+    """The number of entries that a merge drops depends on the values; restoring them is charged by that number."""
     rates = {
         "restore": Rate(1e-6, 1e-6),
         "sparse_merge": Rate(2e-6, 3e-7),

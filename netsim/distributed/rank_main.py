@@ -66,7 +66,7 @@ def check_backend(backend: str, experiment: Experiment) -> None:
 def on_faster_device(experiment: Experiment, backend: str) -> Experiment:
     """Return an experiment whose ranks take the faster device for ``auto``; unchanged where there is no choice.
 
-    The launcher chooses for all ranks, from a gradient on one thread of the CPU and one on a GPU that nobody else uses.
+    The launcher chooses for all ranks. It times a gradient on one thread of the CPU, and one on an idle GPU.
     """
     if experiment.device != "auto" or not number_of_gpus():
         return experiment
