@@ -15,6 +15,8 @@ from netsim._util.errors import (
     UnwrittenError,
     or_why_not,
 )
+from netsim._util.on_demand import OnDemand
+from netsim._util.system import old_objects_set_aside
 from netsim.experiment.configuration import Experiment
 from netsim.experiment.results import LossCurve, Result
 from netsim.report.run_report import Report
@@ -64,17 +66,34 @@ def unconcluded(
     )
 
 
-def concluded(report: Report, session: Session | None) -> Report:
-    """Return the report with its conclusion and known errors; raise UnconcludedError for an interrupt."""
-    from netsim.analysis.conclusion import conclude
+def concluded(report: Report, session: Session | None, *, later: bool = False) -> Report:
+    """Return the report with its conclusion and known errors; raise UnconcludedError for an interrupt.
 
+    With `later` both are computed when they are first read: the rounds at other numbers of workers may take longer than
+    the run. What could have changed by then, own code and files, is read now.
+    """
+    sizes = None if session is None else session.of_sizes()
+
+    def conclusion() -> list[str]:
+        with old_objects_set_aside():
+            return [*or_why_not("conclusion", lambda: _conclusion(report, sizes)), *report.conclusion]
+
+    def known_errors() -> list[str]:
+        return or_why_not("known errors", lambda: _known_errors(report))
+
+    if later and not (session is not None and session.experiment.reads_own()):
+        return replace(report, conclusion=OnDemand(conclusion), known_errors=OnDemand(known_errors))
     try:
-        conclusion = or_why_not("conclusion", lambda: conclude(report.results, session, report.time_to_loss))
-        known = or_why_not("known errors", lambda: _known_errors(report))
+        return replace(report, conclusion=conclusion(), known_errors=known_errors())
     except KeyboardInterrupt:
         message = "interrupted; all results are there, and only the conclusion is missing"
         raise UnconcludedError(message, report) from None
-    return replace(report, conclusion=[*conclusion, *report.conclusion], known_errors=known)
+
+
+def _conclusion(report: Report, session: Session | None) -> list[str]:
+    from netsim.analysis.conclusion import conclude
+
+    return conclude(report.results, session, report.time_to_loss)
 
 
 def _known_errors(report: Report) -> list[str]:

@@ -68,7 +68,7 @@ def simulate(
     Returns
     -------
     Report
-        One result per algorithm, and the conclusion.
+        One result per algorithm, and the conclusion, which is computed when it is first read.
 
     Raises
     ------
@@ -109,7 +109,8 @@ def simulate_experiment(
 ) -> Report:
     """Simulate every algorithm of `experiment`, and conclude.
 
-    `on_results` is called with the report as soon as there are results, before its conclusion is computed.
+    `on_results` is called with the report as soon as there are results, before its conclusion is computed. Without it,
+    the conclusion is computed when it is first read.
 
     Parameters and errors are those of :func:`simulate`. If a file cannot be written, or an algorithm fails, the rest of
     the run continues; the error at the end holds the report.
@@ -153,7 +154,7 @@ def simulate_experiment(
             unwritten += _why_unwritten(lambda: write_chrome_trace(finished, trace, about))
         if chakra is not None:
             unwritten += _why_unwritten(lambda: _write_graphs(results, graphs, chakra))
-        report = report and concluded(report, session)
+        report = report and concluded(report, session, later=on_results is None)
     if checkpoint is not None and checkpoint.failure is not None:
         unwritten.append(checkpoint.failure)
     return complete(report, failed, unwritten)

@@ -35,7 +35,7 @@ from netsim.training.overlap import Bucket, Overlapped, Ready, at_shares, even, 
 from netsim.training.profiler_trace import BackwardTrace
 from netsim.training.sgd import Aggregate, SGDConfig
 from netsim.training.workloads import WORKLOADS, check_workload
-from topologies import STARS, of_routers
+from topologies import STARS, file_of, is_own, of_routers
 from topologies.placement import place
 
 if TYPE_CHECKING:
@@ -423,6 +423,11 @@ class Experiment(CostOptions, TrainingOptions, AlgorithmOptions, NetworkOptions)
         if self.host_ceiling_bps is not None:
             shown["host-ceiling"] = f"a host moves at most {format_bandwidth(self.host_ceiling_bps)}, sent and received"
         return shown | self.effects.shown()
+
+    def reads_own(self) -> bool:
+        """Return whether the network or the algorithms are defined by own code or files, which may change later."""
+        own = is_own(self.topology) or any(map(is_users, self.algorithms))
+        return own or file_of(self.topology) is not None or self.effects.flows_file is not None
 
     def fabric(self, *, everywhere: bool = False) -> Fabric:
         """Return the simulated network with the workers placed on its hosts; `everywhere`: a worker on every host."""

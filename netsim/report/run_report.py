@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,8 @@ class Report:
 
     config: Mapping[str, Any]
     results: list[Result]
-    conclusion: list[str] = field(default_factory=list)
+    conclusion: Sequence[str] = field(default_factory=list)
+    """Which algorithm is fastest, its lead, and how the order changes with the number of workers."""
     environment: Mapping[str, Any] = field(default_factory=dict)
     effects: Mapping[str, str] = field(default_factory=dict)
     """Descriptions of the simulated imperfections of network and hosts, by option."""
@@ -40,7 +41,7 @@ class Report:
     """Bandwidths and latencies of the simulated links; None for a real run, or a network without links."""
     notes: list[str] = field(default_factory=list)
     """Sentences on options that were given and had no effect, and on algorithms that did not lower the loss."""
-    known_errors: list[str] = field(default_factory=list)
+    known_errors: Sequence[str] = field(default_factory=list)
     """Sentences on how wrong predictions of such exchanges were; none for a real run."""
     network_notes: list[str] = field(default_factory=list)
     """What was read from a topology file of another program, and what was ASSUMED; none for other topologies."""

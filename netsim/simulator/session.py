@@ -112,6 +112,10 @@ class Session:
     def __repr__(self) -> str:
         return f"Session({', '.join(self.experiment.algorithms)}, {self.experiment.workers} workers)"
 
+    def of_sizes(self) -> Session:
+        """Return a session that simulates exchanges of the same sizes at the same costs, and holds no data."""
+        return Session(self.experiment, TimingOnly(self.elements), self.tensors, self.costs)
+
     def simulate(
         self,
         name: str,
