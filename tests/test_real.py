@@ -105,20 +105,20 @@ def test_the_report_of_a_real_run_claims_no_simulated_links() -> None:
 
 @pytest.mark.slow
 def test_training_makes_the_loss_smaller_for_every_algorithm() -> None:
-    # The default rate is one for SGD, not for AdamW, nor for signs, by which every element moves by the whole rate.
+    # The rate is one for SGD, not for AdamW, nor for signs, by which every element moves by the whole rate.
     sgd = {"diloco": "diloco:h=5,inner=sgd", "streaming-diloco": "streaming-diloco:h=5,inner=sgd"}
     signs = ["signsgd", "ps-signsgd"]
     names = [sgd.get(name, f"{name}:h=5" if kind.steps_locally else name) for name, kind in ALGORITHMS.items()]
     names = [*(name for name in names if name not in signs), *signs]
-    before = netsim.simulate(workers=4, algorithm=names, rounds=1, lr=1e-6, **CHARGES).results
-    long: dict[str, Any] = {"workers": 4, "rounds": 40, "density": 0.01, **CHARGES}
-    after = netsim.simulate(algorithm=names[: -len(signs)], **long).results
-    after += netsim.simulate(algorithm=signs, lr=1e-3, **long).results
+    long: dict[str, Any] = {"workload": "tests.tiny:digits", "workers": 4, "rounds": 40, "density": 0.01, **CHARGES}
+    before = netsim.simulate(algorithm=names, lr=1e-6, **long | {"rounds": 1}).results
+    after = netsim.simulate(algorithm=names[: -len(signs)], lr=0.5, **long).results
+    after += netsim.simulate(algorithm=signs, lr=3e-3, **long).results
     for start, end in zip(before, after, strict=True):
         assert end.final_loss is not None
         assert start.final_loss is not None
         # Random-k applies a hundredth of the entries whatever their size: it is the slow one by design.
-        most = 0.97 if end.algorithm == "randk" else 0.9
+        most = 0.97 if end.algorithm == "randk" else 0.8
         assert end.final_loss < most * start.final_loss, end.algorithm
 
 
