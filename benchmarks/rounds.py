@@ -118,7 +118,7 @@ def measure(model: str, workers: int, repeats: int, batch_size: int, threads: in
             lab._executor = None
         task: Any = lab.task
         plain = module_of(task)
-        batches = [task._training.take(torch.from_numpy(task.batch(rank, 0))) for rank in range(workers)]
+        batches = [task.training.take(torch.from_numpy(task.batch(rank, 0))) for rank in range(workers)]
         watch = Stopwatch(task)
         samples: dict[str, list[float]] = {"round": [], "loop": [], "bare": [], "other": []}
         for repeat in range(repeats + 1):

@@ -17,7 +17,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NoReturn
@@ -34,7 +34,9 @@ from netsim.comm.payload import Dense
 from netsim.comm.worker import Worker
 from netsim.simulator.lock_step import LockStep
 from netsim.training.costs import AssumedCosts
-from netsim.training.workloads import several_gpus
+from netsim.training.workloads import gpu_task
+from tests import fake_streams
+from tests.fake_streams import FakeEvent, FakeGraph, FakeStream, Operator, Order, gpu_of
 
 CUDA = torch.device("cuda:0")
 LAUNCHES = {"sort": 6, "topk": 4, "nonzero": 3, "isin": 4, "convolution_backward": 2, "equal": 2}
@@ -91,6 +93,7 @@ class FakeCuda(torch.Tensor):
 
     held: torch.Tensor
     gpu: torch.device
+    freed: Callable[[], Any]
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @staticmethod
@@ -104,7 +107,7 @@ class FakeCuda(torch.Tensor):
             device="meta",
         )
         made.held, made.gpu = held, gpu
-        _gpu.allocated(made)
+        made.freed = _gpu.allocated(made)
         return made
 
     device = property(lambda self: self.gpu)  # type: ignore[assignment]
@@ -120,7 +123,9 @@ class FakeCuda(torch.Tensor):
     def data(self, other: torch.Tensor) -> None:
         assert isinstance(other, FakeCuda), "data of another device"
         assert other.gpu == self.gpu, "data of another GPU"
+        self.freed()
         self.held = other.held
+        self.freed = _gpu.allocated(self)
 
     def numpy(self, *_: Any, **__: Any) -> NoReturn:
         """Refuse, as a tensor on a GPU does."""
@@ -138,12 +143,12 @@ class FakeCuda(torch.Tensor):
 
     def tolist(self) -> Any:
         """Return the elements as Python's numbers, for which the CPU waits."""
-        _gpu.counts.waited("tolist")
+        fake_streams.order.waits("tolist", fake_streams.order.current_stream(self.gpu))
         return self.held.tolist()
 
     def new_tensor(self, data: Any, **options: Any) -> torch.Tensor:
         """Return a tensor of the data on the GPU, after a copy that waits."""
-        _gpu.counts.waited("copy to the GPU")
+        fake_streams.order.waits("copy to the GPU", fake_streams.order.current_stream(self.gpu))
         return FakeCuda(torch.tensor(data, dtype=options.get("dtype", self.held.dtype)), self.gpu)
 
     def __setitem__(self, key: Any, value: Any) -> None:
@@ -159,69 +164,33 @@ class FakeCuda(torch.Tensor):
         return _gpu.run(func, args, kwargs or {})
 
 
-class FakeEvent:
-    """An event of a stream; the clock that it reads is the number of kernels launched, a millisecond each."""
-
-    def __init__(self, enable_timing: bool = False) -> None:
-        self.launches: int | None = None
-
-    def record(self, stream: Any = None) -> None:
-        """Note the present number of launches."""
-        self.launches = _gpu.counts.launches
-
-    def synchronize(self) -> None:
-        """Wait until the stream has come to this event."""
-        assert self.launches is not None, "an event that was not recorded"
-        _gpu.counts.waited("event")
-
-    def elapsed_time(self, later: FakeEvent) -> float:
-        """Return the milliseconds between this event and a later one."""
-        assert self.launches is not None
-        assert later.launches is not None
-        return float(later.launches - self.launches)
-
-
-class FakeStream:
-    """A stream, of which there is one: kernels run when they are launched."""
-
-    def synchronize(self) -> None:
-        """Wait until all kernels of the stream have ended."""
-        _gpu.counts.waited("stream")
-
-    def wait_stream(self, other: FakeStream) -> None:
-        """Do nothing: kernels of other streams have ended."""
-
-    def record_event(self) -> FakeEvent:
-        """Return an event at this place of the stream."""
-        event = FakeEvent()
-        event.record()
-        return event
-
-
 class _Gpu:
     """The state of the fake GPU: what it counted, and main memory that is pinned."""
 
     def __init__(self) -> None:
         self.counts = Counts()
+        self.order = fake_streams.order = Order(self.counts)
         self.pinned: dict[int, torch.Tensor] = {}  # by address; kept, so that no other tensor gets it
         self._tensors: Counter[int] = Counter()  # of each memory, by its address
 
-    def allocated(self, tensor: FakeCuda) -> None:
-        """Count the memory of a tensor until the last tensor in it is freed."""
+    def allocated(self, tensor: FakeCuda) -> Callable[[], Any]:
+        """Count the memory of a tensor until the last tensor in it is freed; return what frees this one."""
         memory = tensor.held.untyped_storage()
         address, size = memory.data_ptr(), memory.nbytes()
-        counts, tensors = self.counts, self._tensors
+        counts, tensors, order = self.counts, self._tensors, self.order
 
         def freed() -> None:
             tensors[address] -= 1
             if not tensors[address]:
                 counts.memory -= size
+                order.freed(address)
 
         if not tensors[address]:
+            order.allocated(address, tensor.gpu)
             counts.memory += size
             counts.most_memory = max(counts.most_memory, counts.memory)
         tensors[address] += 1
-        weakref.finalize(tensor, freed)
+        return weakref.finalize(tensor, freed)
 
     def is_pinned(self, tensor: torch.Tensor) -> bool:
         """Return whether the memory of a tensor was allocated with ``pin_memory=True``."""
@@ -234,22 +203,24 @@ class _Gpu:
         name = func._schema.name.split("::")[1]
         to = kwargs.get("device")
         to_gpu = to is not None and torch.device(to).type == "cuda"
-        gpu = _device(to) if to_gpu else on_gpu[0].gpu if on_gpu else CUDA
+        gpu = gpu_of(to) if to_gpu else on_gpu[0].gpu if on_gpu else CUDA
         pin = kwargs.pop("pin_memory", None)
         if not on_gpu and not to_gpu:
             made = func(*args, **kwargs)
             if pin:
                 self.pinned[made.untyped_storage().data_ptr()] = made
             return made
+        waits = self.counts.waits
         self._check(func, name, leaves, on_gpu)
         stays = self._count(name, args, kwargs, on_gpu, to)
+        waits = self.counts.waits - waits
+        if waits and self.order.capturing is not None:
+            raise RuntimeError(f"CUDA error: operation not permitted when stream is capturing ({name})")
         if to_gpu:
             kwargs = kwargs | {"device": "cpu"}
         plain_args, plain_kwargs = tree_map(_plain, (list(args), kwargs))
         with _disable_current_modes():
             made = func(*plain_args, **plain_kwargs)
-        if not stays:
-            return made
         given = {id(tensor.held): tensor for tensor in on_gpu}
 
         def wrapped(leaf: Any) -> Any:
@@ -259,7 +230,17 @@ class _Gpu:
                 return given[id(leaf)]
             return FakeCuda(leaf, gpu)
 
-        return tree_map(wrapped, made)
+        result = tree_map(wrapped, made) if stays else made
+        if name not in VIEWS:
+            read, written = _uses(func, args, kwargs)
+            operator = Operator(
+                name, (func, plain_args, plain_kwargs), made, read, written | _addresses(result), result
+            )
+            gpus = {gpu, *(tensor.gpu for tensor in on_gpu if tensor.dim() > 0)}
+            self.order.ran(operator, gpus)
+            if waits:
+                self.order.waited(*map(self.order.current_stream, gpus))
+        return result
 
     def _check(self, func: Any, name: str, leaves: Sequence[Any], on_gpu: Sequence[FakeCuda]) -> None:
         """Refuse tensors of both devices in one operator, except for numbers and for indices, which torch copies."""
@@ -310,10 +291,21 @@ def _plain(leaf: Any) -> Any:
     return leaf.held if isinstance(leaf, FakeCuda) else leaf
 
 
-def _device(name: Any) -> torch.device:
-    """Return a GPU by its name; "cuda" is the first one."""
-    device = torch.device(name)
-    return CUDA if device.index is None else device
+def _addresses(leaves: Any) -> set[int]:
+    """Return the addresses of the memories of all tensors on a GPU."""
+    tensors = (leaf for leaf in tree_leaves(leaves) if isinstance(leaf, FakeCuda))
+    return {tensor.held.untyped_storage().data_ptr() for tensor in tensors}
+
+
+def _uses(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[set[int], set[int]]:
+    """Return the addresses of the memories that an operator reads, and that it writes."""
+    read: list[Any] = []
+    written: list[Any] = []
+    for place, argument in enumerate(func._schema.arguments):
+        value = args[place] if place < len(args) else kwargs.get(argument.name)
+        writes = argument.alias_info is not None and argument.alias_info.is_write
+        (written if writes else read).append(value)
+    return _addresses(read), _addresses(written)
 
 
 def _is_mask(leaf: Any) -> bool:
@@ -324,6 +316,10 @@ _gpu = _Gpu()
 
 
 class _Mode(TorchDispatchMode):
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # skipping it imports it, which takes seconds
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _gpu.run(func, args, dict(kwargs or {}))
 
@@ -338,7 +334,7 @@ def fake_gpu(number: int = 1) -> Iterator[Counts]:
     """Let torch see `number` GPUs within this block, and yield the counts of what it has them do.
 
     Operators are seen in the thread of the block and in those that launch for one of several GPUs; in other threads,
-    for tensors that are on the GPU.
+    for tensors that are on the GPU. A use of memory that streams do not order fails at the end of the block.
     """
     _gpu.__init__()  # type: ignore[misc]
     tensor, of_tensors = torch.tensor, torch.where
@@ -347,38 +343,38 @@ def fake_gpu(number: int = 1) -> Iterator[Counts]:
         made = tensor(data, *args, **options)
         if device is None or torch.device(device).type != "cuda":
             return made
-        _gpu.counts.waited("copy to the GPU")
-        return FakeCuda(made, _device(device))
+        _gpu.order.waits("copy to the GPU")
+        return FakeCuda(made, gpu_of(device))
 
     def where(condition: torch.Tensor, one: torch.Tensor, other: Any) -> torch.Tensor:
         if isinstance(one, FakeCuda) and not isinstance(other, torch.Tensor):  # torch would put the number on "meta"
             other = FakeCuda(tensor(other, dtype=one.dtype), one.gpu)
         return of_tensors(condition, one, other)
 
-    def synchronize(*_: Any) -> None:
-        _gpu.counts.synchronised += 1
-
-    stream = FakeStream()
+    order = _gpu.order
     replaced: dict[str, Callable[..., Any] | type] = {
         "is_available": lambda: number > 0,
         "device_count": lambda: number,
         "get_device_name": lambda *_: "a CPU that passes for a GPU",
-        "synchronize": synchronize,
+        "synchronize": order.synchronize,
         "_lazy_init": lambda: None,
         "set_device": lambda *_: None,
         "get_rng_state": lambda *_: torch.zeros(1, dtype=torch.uint8),
-        "current_stream": lambda *_: stream,
-        "Stream": lambda *_: stream,
-        "stream": nullcontext,
+        "current_stream": order.current_stream,
+        "Stream": FakeStream,
+        "stream": order.stream,
         "Event": FakeEvent,
+        "CUDAGraph": FakeGraph,
+        "graph": order.graph,
     }
     with (
         mock.patch.multiple(torch.cuda, **replaced),
         mock.patch.multiple(torch, tensor=on_device, where=where),
-        mock.patch.object(several_gpus, "ThreadPoolExecutor", partial(ThreadPoolExecutor, initializer=_seen)),
+        mock.patch.object(gpu_task, "ThreadPoolExecutor", partial(ThreadPoolExecutor, initializer=_seen)),
         _Mode(),
     ):
         yield _gpu.counts
+    assert not order.races, Counter(order.races)
 
 
 def counts_of_an_exchange(workers: int, size: int = 2**16) -> Counts:

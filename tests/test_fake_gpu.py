@@ -19,7 +19,7 @@ import netsim
 from algorithms import BUILT_IN
 from algorithms.compression import accumulate_and_select, accumulate_and_select_rows
 from algorithms.selection import Selector
-from netsim._util.device import gpus_beside, resolve_device
+from netsim._util.device import gpus_beside, is_gpu, resolve_device
 from netsim._util.errors import NonFiniteGradientError
 from netsim.comm.payload import Dense
 from netsim.experiment.configuration import Experiment
@@ -27,9 +27,11 @@ from netsim.simulator.session import Session
 from netsim.training.costs import MeasuredCosts
 from netsim.training.sgd import Scaled
 from netsim.training.workloads.fully_connected import FullyConnected
-from netsim.training.workloads.several_gpus import SeveralGpus
+from netsim.training.workloads.gpu_task import GpuTask
+from netsim.training.workloads.gradient_graph import GradientGraph
 from netsim.training.workloads.workload import DataParallelTask
 from tests.fake_gpu import counts_of_an_exchange, fake_gpu
+from tests.fake_streams import FakeGraph
 
 LONG = 4096 * 8
 """Elements of a vector from which on the k-th largest is guessed from a sample."""
@@ -57,7 +59,7 @@ def hashes(device: str, beside: Sequence[str] = (), **options: Any) -> dict[str,
     experiment = Experiment.of(**(USUAL | options), device=device)
     given: dict[str, Any] = {"workload": workload(), "workers": 3, "batch_size": 4, "seed": 0}
     given |= {"device": resolve_device(device), "accumulate": experiment.accumulate}
-    task = SeveralGpus(beside, **given) if beside else DataParallelTask(**given)
+    task = GpuTask(beside, **given) if is_gpu(given["device"]) else DataParallelTask(**given)
     tensors = tuple(size for _, size in task.tensors)
     session = Session(experiment, task, tensors, MeasuredCosts(experiment.assumed_costs(), task.device), task.device)
     return {name: session.simulate(name).parameters_sha256 for name in experiment.algorithms}
@@ -110,15 +112,41 @@ def test_several_gpus_compute_the_bits_of_one(gpus: int, options: dict[str, Any]
         assert hashes("cuda", gpus_beside("cuda:0", "cuda"), **options) == on_cpu
 
 
-def test_workers_are_spread_over_all_gpus_and_results_stay_on_the_first() -> None:
-    with fake_gpu(3), mock.patch.object(DataParallelTask, "gradient", autospec=True, side_effect=gradient) as computed:
+@pytest.mark.parametrize("graphs", [True, False])
+def test_workers_are_spread_over_all_gpus_and_results_stay_on_the_first(graphs: bool) -> None:
+    """By graphs, and without them by threads."""
+    devices: Counter[str] = Counter()
+
+    def counted(task: DataParallelTask, *call: Any) -> Dense:
+        devices[task.device] += 1
+        return gradient(task, *call)
+
+    def begun(graph: GradientGraph, *call: Any) -> None:
+        assert graphs, "the threads' kernels"
+        devices[str(graph._flat.device)] += 1
+        begin(graph, *call)
+
+    begin = GradientGraph.begin
+
+    def capture(graph: FakeGraph) -> None:
+        if not graphs:
+            raise RuntimeError("no graphs here")
+        made(graph)
+
+    made = FakeGraph.__init__
+    with (
+        fake_gpu(3),
+        mock.patch.object(DataParallelTask, "gradient", counted),
+        mock.patch.object(GradientGraph, "begin", begun),
+        mock.patch.object(FakeGraph, "__init__", capture),
+    ):
         report = netsim.simulate(
             **USUAL | {"workers": 6, "rounds": 2, "workload": workload()}, algorithm="dense", device="cuda"
         )
         assert report.environment["gradient_devices"] == ["cuda:0", "cuda:1", "cuda:2"]
         assert "on cuda:0, cuda:1, cuda:2" in str(report)
-    devices = Counter(call.args[0].device for call in computed.call_args_list)
-    assert devices == {"cuda:0": 4, "cuda:1": 4, "cuda:2": 4}
+    # Each GPU has two of six workers in two rounds. To compare bits, every graph and the first GPU compute once more.
+    assert devices == ({"cuda:0": 12, "cuda:1": 6, "cuda:2": 6} if graphs else {"cuda:0": 4, "cuda:1": 4, "cuda:2": 4})
 
 
 def test_a_gpu_of_another_model_does_not_compute() -> None:

@@ -141,15 +141,24 @@ def equal(one: Dense, other: Dense) -> bool:
 
 
 def gradients(bench: Bench, model: str) -> None:
-    """Measure the gradients of P workers, as netsim computes them, as a plain loop does, and by CUDA graphs."""
+    """Measure the gradients of P workers, as netsim computes them and as a plain loop does."""
     task = bench.task(model)
     parameters, ranks = task.initial_parameters(), range(bench.workers)
     calls = [(parameters, rank, 0) for rank in ranks]
+    started = time.perf_counter()
+    same = [equal(one, task.gradient(*call)) for one, call in zip(task.gradients(calls), calls, strict=True)]
+    bench.note("s of the capture and a comparison of P gradients", model, time.perf_counter() - started)
+    bench.note("share of gradients with the bits that they have alone", model, sum(same) / len(same))
+    if is_gpu(bench.device):
+        bench.note("CUDA graphs", model, len(task.graphs))
     bench.note("P gradients", model, bench.seconds(lambda: sum(1 for _ in task.gradients(calls)), 5))
+    bench.note(
+        "P gradients, one after another", model, bench.seconds(lambda: [task.gradient(*call) for call in calls], 3)
+    )
     if beside := gpus_beside(bench.device, "cuda"):
         spread = bench.task(model, beside=beside)
         bench.note(
-            f"P gradients on {spread.gpus} GPUs",
+            f"P gradients on {1 + len(beside)} GPUs",
             model,
             bench.seconds(lambda: sum(1 for _ in spread.gradients(calls)), 5),
             same_bits=all(map(equal, task.gradients(calls), spread.gradients(calls))),
@@ -167,46 +176,6 @@ def gradients(bench: Bench, model: str) -> None:
     together = [tuple(torch.cat(parts) for parts in zip(*batches, strict=True))]
     bench.note("one batch of all samples", model, bench.seconds(lambda: loop(together), 5))  # type: ignore[arg-type]
     replica.model.zero_grad(set_to_none=True)
-    if is_gpu(bench.device):
-        graphs(bench, model, task)
-
-
-def graphs(bench: Bench, model: str, task: Any) -> None:
-    """Measure a CUDA graph of one worker's gradient, replayed for all on four streams; compare its bits."""
-    flat, workers = task.initial_parameters().values, bench.workers
-    indices = [torch.from_numpy(task.batch(rank, 0)).to(bench.device) for rank in range(workers)]
-    rows = torch.empty(workers, len(flat), device=bench.device)
-    made = []
-    for _ in range(4):
-        replica, batch, row = Replica(task.workload.model, bench.device), indices[0].clone(), torch.empty_like(flat)
-        stream, graph = torch.cuda.Stream(bench.device), torch.cuda.CUDAGraph()
-
-        def work(replica: Any = replica, batch: torch.Tensor = batch, row: torch.Tensor = row) -> None:
-            replica.hold(flat)
-            inputs, labels = task._training.take(batch)
-            loss = nn.functional.cross_entropy(replica.model(inputs), labels)
-            torch.cat([each.reshape(-1) for each in torch.autograd.grad(loss, replica._parameters)], out=row)
-
-        with torch.cuda.stream(stream):
-            for _ in range(3):
-                work()
-        bench.wait()
-        with torch.cuda.graph(graph, stream=stream):
-            work()
-        made.append((graph, batch, row, stream))
-
-    def replay() -> None:
-        for rank in range(workers):
-            graph, batch, row, stream = made[rank % len(made)]
-            with torch.cuda.stream(stream):
-                batch.copy_(indices[rank], non_blocking=True)
-                graph.replay()
-                rows[rank].copy_(row, non_blocking=True)
-
-    bench.note("P gradients by CUDA graphs", model, bench.seconds(replay, 5))
-    few = range(min(workers, 16))
-    equal = sum(torch.equal(rows[rank], task.gradient(task.initial_parameters(), rank, 0).values) for rank in few)
-    bench.note("share of graphs' gradients with netsim's bits", model, equal / len(few))
 
 
 def selection(bench: Bench, model: str) -> None:

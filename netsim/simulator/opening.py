@@ -76,7 +76,7 @@ def faster_device(experiment: Experiment, threads: int) -> tuple[str, str | None
     """Return the device of an experiment, and for ``auto`` where there is a GPU how it was chosen.
 
     A few gradients are timed on the CPU and on the GPU, after a warm-up. The CPU computes those of several workers at
-    once, by `threads` threads; several GPUs compute one each.
+    once, by `threads` threads; so may a GPU.
     """
     gpu = resolve_device(experiment.device)
     if experiment.device != "auto" or not is_gpu(gpu):
@@ -100,10 +100,10 @@ def faster_device(experiment: Experiment, threads: int) -> tuple[str, str | None
 def seconds_of_gradient(task: DataParallelTask) -> float:
     """Return the median seconds of a worker's gradient at the initial parameters, after a warm-up.
 
-    Where several GPUs compute one each at the same time, it is their time divided by their number.
+    Where several are computed at the same time, it is their time divided by their number.
     """
     samples = []
-    calls = [(task.initial_parameters(), rank, 0) for rank in range(min(task.gpus, len(task.shards)))]
+    calls = [(task.initial_parameters(), rank, 0) for rank in range(min(task.at_once, len(task.shards)))]
     for _ in range(WARM_UP + REPEATS):
         started = time.perf_counter()
         for _ in task.gradients(calls):
@@ -121,7 +121,7 @@ def load_task(
     A user's own workload is checked by :mod:`netsim.training.workloads.trial`, unless it was `tried` before. The GPUs
     `beside` the device compute gradients as well.
     """
-    from netsim.training.workloads.several_gpus import SeveralGpus
+    from netsim.training.workloads.gpu_task import GpuTask
     from netsim.training.workloads.workload import DataParallelTask
 
     device = resolve_device(device)
@@ -138,7 +138,7 @@ def load_task(
         "sampling": experiment.sampling,
         "accumulate": experiment.accumulate,
     }
-    task = SeveralGpus(beside, **options) if beside else DataParallelTask(**options)
+    task = GpuTask(beside, **options) if is_gpu(device) else DataParallelTask(**options)
     if is_own(experiment.workload) and not tried:
         from netsim.training.workloads.trial import try_out
 

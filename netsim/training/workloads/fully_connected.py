@@ -97,11 +97,14 @@ class Pass:
             self._slopes[layer] = slope
             if reached is not None:
                 reached(self, layer)
-        self.finite = all(
+
+    @torch.no_grad()
+    def is_finite(self) -> bool:
+        """Return whether no gradient can overflow; if not, gradients may still be finite."""
+        return all(
             float(slope.abs().max()) * max(1.0, float(values.abs().max())) * self._batch_size < LARGEST
             for slope, values in zip(self._slopes, self._values, strict=True)
         )
-        """Whether no gradient can overflow; if False, gradients may still be finite."""
 
     def write(self, worker: int, out: list[torch.Tensor]) -> None:
         """Write the gradient of one worker's mean cross-entropy into `out`, one tensor per parameter."""

@@ -124,7 +124,7 @@ class Replica:
 
     def passes(
         self, flat: torch.Tensor, inputs: torch.Tensor, labels: torch.Tensor, workers: int
-    ) -> tuple[Callable[[int, torch.Tensor], None], bool]:
+    ) -> tuple[Callable[[int, torch.Tensor], None], Callable[[], bool]]:
         """Prepare the gradients of the mean cross-entropy of several workers.
 
         Parameters
@@ -140,13 +140,13 @@ class Replica:
         -------
         write
             ``write(worker, row)`` writes the gradient of a worker into `row` (d,).
-        finite
-            Whether all gradients are known to be finite.
+        is_finite
+            ``is_finite()`` returns whether all gradients are known to be finite, which a GPU has to be waited for.
         """
         if self._plain:
             with blaming(self._name, "its gradient"):
                 shared = Pass(self._pieces(flat), inputs, labels, workers)
-            return lambda worker, row: shared.write(worker, self._pieces(row)), shared.finite
+            return lambda worker, row: shared.write(worker, self._pieces(row)), shared.is_finite
         batch_size = len(labels) // workers
 
         def write(worker: int, row: torch.Tensor) -> None:
@@ -155,7 +155,7 @@ class Replica:
             for piece, gradient in zip(self._pieces(row), self._slopes(inputs[batch], labels[batch]), strict=True):
                 piece.copy_(_dense(gradient))
 
-        return write, False
+        return write, lambda: False
 
     def gradual(
         self,

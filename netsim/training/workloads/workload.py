@@ -179,9 +179,9 @@ class DataParallelTask:
         self.shares: dict[int, bool] = {}
         """For each number of workers tried: whether gradients from a shared pass have the bits of separate passes."""
         self.device = device
-        self.gpus = 1
-        """How many GPUs compute gradients at the same time; 1 for a CPU as well."""
-        self._training, self._test = workload.training.to(device), workload.test.to(device)
+        self.at_once = 1
+        """How many gradients one call of :meth:`gradients` computes at the same time."""
+        self.training, self._test = workload.training.to(device), workload.test.to(device)
         self.shards = divide(_divisible(workload), workers, split, seed)
         self._sampler = Sampler(self.shards, batch_size, seed, sampling)
         initial = initial_values(workload.model, seed) if workload.initial is None else workload.initial
@@ -198,6 +198,10 @@ class DataParallelTask:
     def batch(self, rank: int, number: int) -> np.ndarray:
         """Return the indices of the samples of a worker's mini-batch (batch_size,), by the number of the mini-batch."""
         return self._sampler.batch(rank, number)
+
+    def batches(self, rank: int, step: int) -> np.ndarray:
+        """Return the indices of the samples of a worker's mini-batches of a step (accumulate, batch_size)."""
+        return np.stack([self.batch(rank, number) for number in self._numbers(step)])
 
     def gradient(self, parameters: Vector, rank: int, step: int) -> Dense:
         """Return the gradient (d,) of the mean loss over the worker's mini-batches of a step.
@@ -259,14 +263,15 @@ class DataParallelTask:
         self, parameters: Dense, ranks: Sequence[int], number: int, replica: Replica | None = None
     ) -> Iterator[Dense]:
         indices = np.concatenate([self.batch(rank, number) for rank in ranks])
-        inputs, labels = self._training.take(torch.from_numpy(indices).to(self.device))
+        inputs, labels = self.training.take(torch.from_numpy(indices).to(self.device))
         replica = self._replica_of_thread() if replica is None else replica
-        write, finite = replica.passes(parameters.values, inputs, labels, len(ranks))
+        write, is_finite = replica.passes(parameters.values, inputs, labels, len(ranks))
+        finite = is_finite()
         for worker, rank in enumerate(ranks):
             row = passing_row(parameters.values)
             write(worker, row)
             if not finite:
-                self._check_finite(row, rank, number // self._accumulate)
+                self.check_finite(row, rank, number // self._accumulate)
             yield Dense(row)
 
     def gradual(self, written: Callable[[Vector, int], None], parameters: Vector, rank: int, step: int) -> Dense:
@@ -292,10 +297,11 @@ class DataParallelTask:
             written(gradient, tensor)
 
         self._replica_of_thread().gradual(parameters.values, inputs, labels, gradient.values, note)
-        self._check_finite(gradient.values, rank, step)
+        self.check_finite(gradient.values, rank, step)
         return gradient
 
-    def _check_finite(self, row: torch.Tensor, rank: int, step: int) -> None:
+    def check_finite(self, row: torch.Tensor, rank: int, step: int) -> None:
+        """Raise NonFiniteGradientError if the gradient `row` (d,) of a worker's step contains NaN or infinity."""
         # A finite sum has only finite terms; a sum takes 1/40 of the time of testing every element.
         if not math.isfinite(float(row.sum())) and (bad := self._first_bad(row)):
             fix = (
@@ -314,7 +320,7 @@ class DataParallelTask:
 
     def loss(self, parameters: Dense) -> float:
         """Return the mean training loss in nats, over all training data or over a fixed set of `loss_samples`."""
-        return self._evaluate(parameters, self._training, self._judged()).loss
+        return self._evaluate(parameters, self.training, self._judged()).loss
 
     def batch_loss(self, parameters: Dense, rank: int, step: int) -> float:
         """Return the mean loss in nats of a worker's mini-batches of a step: that of :meth:`gradient`."""
@@ -333,7 +339,7 @@ class DataParallelTask:
         numbers = np.sort(self._fixed[: max(1, samples // chunk) * chunk if samples > chunk else samples])
         replica.hold(parameters.values)
         with torch.no_grad():
-            chunks = self._chunks(self._training, numbers)
+            chunks = self._chunks(self.training, numbers)
             return sum(float(replica.loss(inputs, labels)) * len(labels) for inputs, labels in chunks) / len(numbers)
 
     def gradient_norm_sq(self, parameters: Dense) -> float:
@@ -344,7 +350,7 @@ class DataParallelTask:
         replica, numbers = self._replica_of_thread(), self._judged()
         total = torch.zeros_like(parameters.values, dtype=torch.float64)
         row = torch.empty_like(parameters.values)
-        for inputs, labels in self._chunks(self._training, numbers):
+        for inputs, labels in self._chunks(self.training, numbers):
             write, _ = replica.passes(parameters.values, inputs, labels, 1)
             write(0, row)
             total.add_(row, alpha=len(labels) / len(numbers))
@@ -352,7 +358,7 @@ class DataParallelTask:
 
     def _judged(self) -> np.ndarray:
         """Return the indices of the training samples for the loss, the same in every call."""
-        everything, few = len(self._training), self.workload.loss_samples
+        everything, few = len(self.training), self.workload.loss_samples
         return np.arange(everything) if everything <= few else np.sort(self._fixed[:few])
 
     def evaluate(self, parameters: Dense, most: int | None = None) -> Evaluation:
@@ -369,13 +375,13 @@ class DataParallelTask:
         An error that :meth:`loss` or :meth:`evaluate` would raise after the run is so raised before it.
         """
         chunk, most = self.workload.chunk, self.workload.loss_samples
-        for samples, numbers in ((self._training, self._judged()), (self._test, np.arange(len(self._test))[:most])):
+        for samples, numbers in ((self.training, self._judged()), (self._test, np.arange(len(self._test))[:most])):
             for start in {0, (len(numbers) - 1) // chunk * chunk}:
                 self._evaluate(self._initial, samples, numbers[start : start + chunk])
 
     def samples(self, rank: int, number: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the inputs and labels of a worker's mini-batch as new tensors."""
-        return self._training.take(torch.from_numpy(self.batch(rank, number)).to(self.device))
+        return self.training.take(torch.from_numpy(self.batch(rank, number)).to(self.device))
 
     def _evaluate(self, parameters: Dense, samples: Samples, numbers: np.ndarray) -> Evaluation:
         replica = self._replica_of_thread()
@@ -385,7 +391,7 @@ class DataParallelTask:
         if replica.normalises:
             population = self._fixed[:POPULATION]
             whole = len(population) // self.workload.chunk * self.workload.chunk
-            replica.fix_statistics(inputs for inputs, _ in self._chunks(self._training, population[: whole or None]))
+            replica.fix_statistics(inputs for inputs, _ in self._chunks(self.training, population[: whole or None]))
         loss = 0.0
         right = places = 0
         with torch.no_grad():
