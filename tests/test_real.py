@@ -80,13 +80,10 @@ def test_rings_in_slices_change_neither_parameters_nor_bytes(workers: int) -> No
 @pytest.mark.parametrize(
     "options",
     [
-        {"algorithm": "gtopk:residual=index-intersection"},
-        {"algorithm": "topk:gather=bruck"},
+        {"algorithm": "gtopk:residual=index-intersection,topk:gather=bruck,gtopk-hier:group-size=2,diloco:h=2"},
         {"algorithm": "local-sgd:h=2,post-local-sgd:h=2,start=1", "momentum": 0.9},
-        {"algorithm": "diloco:h=2"},
         {"algorithm": "streaming-diloco:h=2,fragments=2,tau=1,streaming-diloco:h=4,fragments=3,tau=2,fp4=true"},
         {"algorithm": "ps,gtopk", "topology": "ps"},
-        {"algorithm": "gtopk-hier:group-size=2"},
         {"algorithm": "gtopk-hier", "topology": "racks:size=2", "placement": "cyclic"},
     ],
 )
