@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 from zlib import crc32
 
@@ -55,6 +56,26 @@ def result_of(engine: str, costs: ReportedCosts | None = None, **options: Any) -
     made = session_of(engine, costs, **options)
     (name,) = made.experiment.algorithms
     return made.simulate(name)
+
+
+class CountedGradients(SomeGradients):
+    """Random gradients; `most` is the largest number of them that were in memory at the same time."""
+
+    most = 0
+
+    def gradient(self, parameters: Vector, rank: int, step: int) -> Dense:
+        gradient = super().gradient(parameters, rank, step)
+        self._alive = {each for each in getattr(self, "_alive", set()) if each() is not None}
+        self._alive.add(weakref.ref(gradient.values))
+        self.most = max(self.most, len(self._alive))
+        return gradient
+
+
+def test_gradients_of_a_round_are_dropped_before_those_of_the_next_are_computed() -> None:
+    made = session_of("auto", algorithm="dense", workers=5)
+    made.task = counted = CountedGradients(sum(TENSORS))
+    made.simulate("dense")
+    assert counted.most == 5
 
 
 CHARGES = {"compute_time": "1ms", "select_time": "100us", "merge_time": "7us"}

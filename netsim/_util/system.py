@@ -141,7 +141,7 @@ def old_objects_set_aside() -> Iterator[None]:
 
 
 NEW_OBJECTS = 5_000
-"""Objects that are made, less those that went, before a simulation looks for garbage among them."""
+"""Objects that are made, less those that went, before a simulation or the command line looks for garbage among them."""
 
 
 def surroundings() -> dict[str, str]:

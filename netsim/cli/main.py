@@ -5,6 +5,8 @@ Signal handlers are installed before all other imports, so that an interrupt dur
 
 from __future__ import annotations
 
+import gc
+
 from netsim._util.interrupts import Interrupts, ended_politely
 
 INTERRUPTED = 130
@@ -30,6 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
             import sys
 
             print(f"netsim: {message}", file=sys.stderr)  # noqa: T201
+        if arguments is None:
+            gc.freeze()  # the process ends here: looking for garbage among all modules would take half a second
     return code
 
 
@@ -48,9 +52,12 @@ def _outcome(arguments: list[str] | None) -> tuple[int, str]:
 
     from netsim._util.errors import InfeasibleError, NetsimError, reason_of
     from netsim._util.standard_streams import give_up, prepare
+    from netsim._util.system import NEW_OBJECTS
 
     try:
         prepare()
+        if arguments is None:
+            gc.set_threshold(NEW_OBJECTS)  # imports make many objects, which stay
         _check_packages()
         from netsim.cli.app import answer
 

@@ -74,6 +74,7 @@ class LockStep:
                 if all(call is None for call in calls):
                     break
                 answers = self._exchange(calls)
+                del calls  # the vectors in it, whose memory the next gradients take
         self.steps.pop()  # the step that would begin after the last one
         return results
 

@@ -108,6 +108,7 @@ class Session:
         self.device = device
         self.device_choice = device_choice
         self._executor = executor
+        self._start_loss: float | None = None
 
     def __repr__(self) -> str:
         return f"Session({', '.join(self.experiment.algorithms)}, {self.experiment.workers} workers)"
@@ -332,8 +333,11 @@ class Session:
         def loss(parameters: Vector) -> float:
             return task.sampled_loss(cast(Dense, parameters), samples)
 
-        if not losses.losses and math.isfinite(start := loss(task.initial_parameters())):
-            losses.losses.append((0, start))
+        if not losses.losses:
+            if self._start_loss is None:  # all algorithms start alike
+                self._start_loss = loss(task.initial_parameters())
+            if math.isfinite(self._start_loss):
+                losses.losses.append((0, self._start_loss))
         return [LossObserver(losses, ends, loss)]
 
     def _recorder(

@@ -1,8 +1,8 @@
 """Memory for vectors of d elements, outside the general allocator: residuals, which stay, and gradients of a step.
 
-The residuals of all workers lie one after another in large pages. The gradients of a step reuse the memory of
-earlier gradients, which may still be in the cache. ``benchmarks/rounds.py`` measures the effect: a round's time, and
-peak memory relative to P·d·4 bytes.
+Rows of memory lie one after another in large pages. A row is used again once its vector was dropped: its cache lines
+may still be there, and a fresh page costs more than the arithmetic on it. ``benchmarks/rounds.py`` measures the effect:
+a round's time, and peak memory relative to P·d·4 bytes.
 """
 
 from __future__ import annotations
@@ -30,31 +30,21 @@ _dropped: defaultdict[int, list[memoryview]] = defaultdict(list)
 def zero_row(template: torch.Tensor) -> torch.Tensor:
     """Return zeros, (d,), of the size and type of `template`, to be kept and updated in place.
 
-    The rows of all workers lie one after another, like the rows of one matrix, in pages as large as the kernel grants.
-    They lie apart from the vectors that come and go at every step, so they leave no holes among those.
+    On a CPU they are a row of the memory described above, apart from the other tensors that come and go at every step.
     """
     if template.device.type != "cpu" or not template.numel():
         return template.new_zeros(template.numel())
-    return _tensor(_cut(template.numel() * template.element_size()), template)
+    row, used = _row(template)
+    return row.zero_() if used else row
 
 
 def passing_row(template: torch.Tensor) -> torch.Tensor:
-    """Return a vector of the size and type of `template` with arbitrary values, for short use.
-
-    It reuses the memory of the vector that was dropped last, which the cache may still hold.
-    """
+    """Return a vector of the size and type of `template` with arbitrary values, for short use."""
     import torch
 
     if template.device.type != "cpu" or not template.numel():
         return torch.empty_like(template)
-    size = template.numel() * template.element_size()
-    try:
-        memory = _dropped[size].pop()
-    except IndexError:
-        memory = _cut(size)
-    lent = memory[:]
-    weakref.finalize(lent, _dropped[size].append, memory)  # when the last tensor that uses it is freed
-    return _tensor(lent, template)
+    return _row(template)[0]
 
 
 def on_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:
@@ -69,10 +59,18 @@ def on_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:
     return pinned.copy_(values).to(device, non_blocking=True)
 
 
-def _tensor(memory: memoryview, template: torch.Tensor) -> torch.Tensor:
+def _row(template: torch.Tensor) -> tuple[torch.Tensor, bool]:
+    """Return a vector in the row that was dropped last, or in a fresh one, and whether the row was used before."""
     import torch
 
-    return torch.frombuffer(memory, dtype=template.dtype)
+    size = template.numel() * template.element_size()
+    try:
+        memory, used = _dropped[size].pop(), True
+    except IndexError:
+        memory, used = _cut(size), False
+    lent = memory[:]
+    weakref.finalize(lent, _dropped[size].append, memory)  # when the last tensor that uses it is freed
+    return torch.frombuffer(lent, dtype=template.dtype), used
 
 
 def _cut(size: int) -> memoryview:
@@ -81,6 +79,8 @@ def _cut(size: int) -> memoryview:
     room = size + -size % 64  # whole cache lines, so that no two threads write to the same one
     with _lock:
         if room > len(_uncut):
+            for rows in list(_dropped.values()):
+                rows.clear()  # rows of other sizes: the kernel gets blocks back of which no row is in use
             _uncut = _mapped(max(BLOCK, room))
         taken, _uncut = _uncut[:size], _uncut[room:]
     return taken

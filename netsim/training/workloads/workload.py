@@ -234,9 +234,24 @@ class DataParallelTask:
         for parameters, _, step in calls:
             assert isinstance(parameters, Dense)
             if (key := (id(parameters), step)) not in passes:
-                together = self._accumulated if self._may_share(parameters, workers[key], step) else self._in_turn
-                passes[key] = together(parameters, workers[key], step)
+                passes[key] = self._method_for(len(workers[key]))(parameters, workers[key], step)
             yield next(passes[key])
+
+    def _method_for(self, workers: int) -> Callable[[Dense, Sequence[int], int], Iterator[Dense]]:
+        """Return the method that yields the gradients of so many workers: in one pass, in turn, or first both."""
+        if workers == 1 or not self._replica_of_thread().shares_passes:
+            return self._in_turn
+        return {None: self._compared, True: self._accumulated, False: self._in_turn}[self.shares.get(workers)]
+
+    def _compared(self, parameters: Dense, ranks: Sequence[int], step: int) -> Iterator[Dense]:
+        """Yield the gradients of `ranks` in turn; note whether those of one pass have the same bits."""
+        both = zip(self._in_turn(parameters, ranks, step), self._accumulated(parameters, ranks, step), strict=True)
+        alike = True
+        for count, (separate, shared) in enumerate(both, 1):
+            alike = alike and torch.equal(separate.values, shared.values)
+            if count == len(ranks):  # nobody asks this generator for more
+                self.shares[count] = alike
+            yield separate
 
     def _in_turn(self, parameters: Dense, ranks: Sequence[int], step: int) -> Iterator[Dense]:
         return (self.gradient(parameters, rank, step) for rank in ranks)
@@ -308,15 +323,6 @@ class DataParallelTask:
                 "lower --lr (the training diverged)" if step else "no step was taken yet, so check the model, not --lr"
             )
             raise NonFiniteGradientError(f"worker {rank}, step {step}: the gradient of {bad} is not finite; {fix}")
-
-    def _may_share(self, parameters: Dense, ranks: Sequence[int], step: int) -> bool:
-        """Return whether `ranks` can share a pass; the first call for a number of workers compares bits."""
-        if len(ranks) == 1 or not self._replica_of_thread().shares_passes:
-            return False
-        if len(ranks) not in self.shares:
-            both = zip(self._in_turn(parameters, ranks, step), self._accumulated(parameters, ranks, step), strict=True)
-            self.shares[len(ranks)] = all(torch.equal(one.values, other.values) for one, other in both)
-        return self.shares[len(ranks)]
 
     def loss(self, parameters: Dense) -> float:
         """Return the mean training loss in nats, over all training data or over a fixed set of `loss_samples`."""
