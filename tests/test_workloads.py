@@ -395,7 +395,7 @@ def test_gradients_of_several_workers_are_those_of_each(name: str) -> None:
     start = task.initial_parameters()
     moved = Dense(start.values * 0.5)
     calls = [(start, 4, 2), (moved, 0, 2), (start, 3, 2), (start, 1, 7), (moved, 5, 2), (start, 0, 2)]
-    for _ in range(2):  # the first time they are computed in turn, too, to see whether the bits of one pass are the same
+    for _ in range(2):  # the first time they are computed in turn as well, to compare bits
         for call, gradient in zip(calls, task.gradients(calls), strict=True):
             assert torch.equal(gradient.values, task.gradient(*call).values)
     assert task.shares == ({3: True, 2: True} if task.shares_passes else {})
