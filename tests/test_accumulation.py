@@ -18,7 +18,7 @@ from netsim.simulator.scheduler import InMemoryTransport, RankScheduler
 from netsim.simulator.workers import make_workers
 from netsim.training.loop import Trained, train
 from netsim.training.workloads.fully_connected import FullyConnected
-from netsim.training.workloads.workload import DataParallelTask
+from netsim.training.workloads.task import DataParallelTask
 from tests import own
 
 WORKERS, STEPS, LR = 2, 3, 0.125

@@ -25,7 +25,7 @@ from netsim.training.workloads.data import files
 from netsim.training.workloads.data.files import SYSTEM
 from netsim.training.workloads.samples import Samples
 from netsim.training.workloads.splits import EPOCHS, RANDOM, Divisible, Sampler, divide
-from netsim.training.workloads.workload import DataParallelTask
+from netsim.training.workloads.task import DataParallelTask
 
 FASHION = SYSTEM / "fashion-mnist"
 

@@ -29,7 +29,7 @@ from netsim.training.sgd import Scaled
 from netsim.training.workloads.fully_connected import FullyConnected
 from netsim.training.workloads.gpu_task import GpuTask
 from netsim.training.workloads.gradient_graph import GradientGraph
-from netsim.training.workloads.workload import DataParallelTask
+from netsim.training.workloads.task import DataParallelTask
 from tests.fake_gpu import counts_of_an_exchange, fake_gpu
 from tests.fake_streams import FakeGraph
 

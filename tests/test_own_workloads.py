@@ -19,8 +19,9 @@ from netsim.cli.main import main
 from netsim.comm.payload import Dense
 from netsim.training.workloads import load_workload
 from netsim.training.workloads.samples import Samples
+from netsim.training.workloads.task import DataParallelTask
 from netsim.training.workloads.trial import try_out
-from netsim.training.workloads.workload import DataParallelTask, Workload
+from netsim.training.workloads.workload import Workload
 from tests import own
 from tests.own import IRREPRODUCIBLE, WRONG
 

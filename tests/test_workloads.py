@@ -25,8 +25,9 @@ from netsim.training.workloads.data import SampleShape
 from netsim.training.workloads.fully_connected import LEAST
 from netsim.training.workloads.lstm import FrameTagger
 from netsim.training.workloads.samples import Samples
+from netsim.training.workloads.task import DataParallelTask
 from netsim.training.workloads.trial import try_out
-from netsim.training.workloads.workload import DataParallelTask, Workload
+from netsim.training.workloads.workload import Workload
 
 SMALL = ["digits-mlp", "fc-mnist", "resnet20", "char-lstm"]
 LARGE = ["vgg16", "resnet18", "lstm-ptb", "lstm-an4"]

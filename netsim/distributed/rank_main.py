@@ -30,7 +30,7 @@ from netsim.training.overlap import Overlapped, described
 from netsim.training.workloads import is_own
 
 if TYPE_CHECKING:
-    from netsim.training.workloads.workload import DataParallelTask
+    from netsim.training.workloads.task import DataParallelTask
 
 TRAIN = f"{__name__}:train_as_rank"
 """The task of ranks that train, as :func:`netsim.distributed.job.task_of` takes it."""

@@ -24,7 +24,8 @@ from netsim.training.loop import TimingOnly
 from netsim.training.workloads import WORKLOADS, is_own, load_workload
 
 if TYPE_CHECKING:
-    from netsim.training.workloads.workload import DataParallelTask, Workload
+    from netsim.training.workloads.task import DataParallelTask
+    from netsim.training.workloads.workload import Workload
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +123,7 @@ def load_task(
     `beside` the device compute gradients as well.
     """
     from netsim.training.workloads.gpu_task import GpuTask
-    from netsim.training.workloads.workload import DataParallelTask
+    from netsim.training.workloads.task import DataParallelTask
 
     device = resolve_device(device)
     workload = _workload(experiment)

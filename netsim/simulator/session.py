@@ -52,7 +52,7 @@ from topologies import STARS
 
 if TYPE_CHECKING:
     from netsim.network.fabric import Fabric
-    from netsim.training.workloads.workload import DataParallelTask, Evaluation
+    from netsim.training.workloads.task import DataParallelTask, Evaluation
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ import torch
 
 from netsim.comm.payload import Dense, Vector
 from netsim.training.workloads.gradient_graph import GradientGraph
-from netsim.training.workloads.workload import DataParallelTask
+from netsim.training.workloads.task import DataParallelTask
 
 logger = logging.getLogger(__name__)
 
@@ -63,12 +63,12 @@ class GpuTask(DataParallelTask):
         if len(calls) == 1:
             return super().gradients(calls)
         if self.graphs is None:
-            self.graphs = self._compared(calls)
+            self.graphs = self._usable_graphs(calls)
         if self.graphs:
             return self._replayed(self.graphs, calls)
         return super().gradients(calls) if len(self._tasks) == 1 else self._by_threads(calls)
 
-    def _compared(self, calls: Sequence[Call]) -> list[GradientGraph]:
+    def _usable_graphs(self, calls: Sequence[Call]) -> list[GradientGraph]:
         """Return graphs that give the bits of :meth:`gradient`; none if one of them does not."""
         graphs: list[GradientGraph] = []
         try:

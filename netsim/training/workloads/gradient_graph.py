@@ -11,7 +11,7 @@ from netsim.comm.payload import Dense
 from netsim.training.buffers import on_device
 
 if TYPE_CHECKING:
-    from netsim.training.workloads.workload import DataParallelTask
+    from netsim.training.workloads.task import DataParallelTask
 
 WARM_UP = 3
 """Gradients before the capture: in their first calls cuBLAS and cuDNN allocate memory, which a graph must not."""

@@ -22,6 +22,7 @@ from netsim._util.errors import UsageError
 from netsim._util.system import one_thread_each
 from netsim.training.workloads.parameters import check_labels, trainable
 from netsim.training.workloads.replica import Replica
+from netsim.training.workloads.task import DataParallelTask
 from netsim.training.workloads.user_code import (
     blaming,
     generator_digests,
@@ -30,7 +31,6 @@ from netsim.training.workloads.user_code import (
     seeded,
     state_of,
 )
-from netsim.training.workloads.workload import DataParallelTask
 
 UNLIKELY_SEED = 3_141_592_653
 """A seed that user code does not set itself; a forward that sets the same seed would go unnoticed."""
