@@ -12,7 +12,7 @@ import pytest
 from tests.fuzz.battery import KINDS, tried
 from tests.fuzz.law import Ran, of_ending
 
-SECONDS = float(os.environ.get("NETSIM_FUZZ_SECONDS", "4"))
+SECONDS = float(os.environ.get("NETSIM_FUZZ_SECONDS", "2"))
 """Of each kind at most; more of it needs a number of inputs that is larger, too: NETSIM_FUZZ_TIMES."""
 TIMES = float(os.environ.get("NETSIM_FUZZ_TIMES", "1"))
 SEED = int(os.environ.get("NETSIM_FUZZ_SEED", "0"))

@@ -23,6 +23,8 @@ from netsim.training.loop import TimingOnly
 
 LARGEST = 64
 """Largest P simulated for the conclusion; a ring of P workers takes 2P(P-1) messages."""
+LARGEST_IN_BUCKETS = 32
+"""The same limit with --overlap, where each bucket has messages of its own, unless the experiment has more workers."""
 LARGEST_AT_ONCE = 1024
 """The same limit where the experiment itself has more workers and simulates all ranks of a round at once."""
 
@@ -200,6 +202,8 @@ def _order(ranked: Sequence[Result], session: Session) -> str:
     rehearse(replace(session.experiment, timing_only=True, rounds=None, engine="auto"))  # own algorithms with sizes
     titles = {result.algorithm: result.title for result in ranked}
     workers, largest = ranked[0].workers, LARGEST
+    if session.experiment.overlap is not None:
+        largest = max(LARGEST_IN_BUCKETS, min(workers, LARGEST))
     if all(result.way in ("batched", "memoised") for result in ranked):
         largest = max(LARGEST, min(workers, LARGEST_AT_ONCE))
     scaling = Scaling(session)
