@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
-from algorithms import kernels
+from algorithms import fused_rows, kernels
 from algorithms.rows import add_rows, take_largest
 from algorithms.selection import Selector, on_kernels
 from netsim.comm.payload import (
@@ -65,10 +65,11 @@ def select(vector: Dense, selector: Selector) -> Selected:
 
 
 def accumulate_and_select_rows(calls: Iterable[tuple[Dense, Dense | Scaled, Selector]]) -> Iterator[Selected]:
-    """Yield what :func:`accumulate_and_select` returns for each of `calls`, by a few operators on many vectors at once.
+    """Yield what :func:`accumulate_and_select` returns for each of `calls`, by a few kernels on many vectors at once.
 
-    The new residuals are rows of matrices, which the next calls need not copy together. No more calls are taken than
-    are made at once, so that `calls` may compute their vectors when they are taken.
+    Triton's kernel leaves residuals where they are. From torch's operators, the new residuals are rows of matrices,
+    which the next calls need not copy together. No more calls are taken than are made at once, so that `calls` may
+    compute their vectors when they are taken.
     """
     waiting = iter(calls)
     while group := list(islice(waiting, 1)):
@@ -77,15 +78,18 @@ def accumulate_and_select_rows(calls: Iterable[tuple[Dense, Dense | Scaled, Sele
 
 
 def _select_from_group(group: list[tuple[Dense, Dense | Scaled, Selector]]) -> list[Selected]:
-    """Return the selected entries of each call, and empty the group: keys take the memory of its vectors."""
+    """Return the selected entries of each call; torch's operators empty the group, whose memory their keys take."""
     residuals, vectors, selectors = zip(*group, strict=True)
     selector = selectors[0]
     if selector.how != "exact" or len(set(selectors)) > 1 or len({residual.size for residual in residuals}) > 1:
         return [accumulate_and_select(*call) for call in group]
-    matrix = add_rows([residual.values for residual in residuals], vectors)
+    rests, size = [residual.values for residual in residuals], residuals[0].size
+    if fused_rows.is_fused(rests, vectors, selector):
+        taken = fused_rows.accumulate_and_take(rests, vectors, selector.k)
+        return [Selected(Sparse(*entries, size), _changed(rest)) for entries, rest in zip(taken, rests, strict=True)]
+    matrix = add_rows(rests, vectors)
     group.clear()
-    del residuals, vectors
-    size = matrix.shape[1]
+    del residuals, vectors, rests
     return [
         Selected(Sparse(*entries, size), Dense(matrix[row]))
         for row, entries in enumerate(take_largest(matrix, selector))
@@ -269,7 +273,7 @@ def _plus(total: torch.Tensor, *parts: Sparse) -> Dense:
 
 
 def _changed(values: torch.Tensor) -> Dense:
-    """Return a vector into which NumPy wrote, with a new torch version: torch does not notice such writes itself."""
+    """Return a vector into which NumPy or Triton wrote, with a new torch version: torch does not notice such writes."""
     from torch.autograd.graph import increment_version
 
     increment_version(values)

@@ -78,14 +78,33 @@ def take_largest(matrix: torch.Tensor, selector: Selector) -> list[tuple[torch.T
     bounds, ks = selector.bounds() if selector.blocks else ([0, size], [selector.k])
     taken = _largest(matrix, bounds, ks, guess=True)
     if any(sampled_rank(last - first, k)[1] for (first, last), k in zip(pairwise(bounds), ks, strict=True)):
-        # Too few entries: a guessed floor was too high, or no other elements are left than zeros.
-        short = [row for row, (positions, _) in enumerate(taken) if len(positions) < min(sum(ks), size)]
-        again = _largest(torch.stack([matrix[row] for row in short]), bounds, ks, guess=False) if short else []
-        for row, entries in zip(short, again, strict=True):
-            taken[row] = entries
+        complete(taken, list(matrix), bounds, ks)
     places = np.concatenate([positions + row * size for row, (positions, _) in enumerate(taken)])
     matrix.view(-1).index_fill_(0, on_device(torch.from_numpy(places), matrix.device), 0)
+    return as_tensors(taken)
+
+
+def as_tensors(taken: list[tuple[np.ndarray, np.ndarray]]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Return positions and values of each row as tensors, with int32 for positions."""
+    import torch
+
     return [(torch.from_numpy(positions.astype(np.int32)), torch.from_numpy(values)) for positions, values in taken]
+
+
+def complete(
+    taken: list[tuple[np.ndarray, np.ndarray]], rows: Sequence[torch.Tensor], bounds: Sequence[int], ks: Sequence[int]
+) -> None:
+    """Select again, without a guess, from rows of which too few entries were taken.
+
+    Their floor was too high, or no other elements are left than zeros.
+    """
+    import torch
+
+    enough = min(sum(ks), bounds[-1])
+    short = [row for row, (positions, _) in enumerate(taken) if len(positions) < enough]
+    again = _largest(torch.stack([rows[row] for row in short]), bounds, ks, guess=False) if short else []
+    for row, entries in zip(short, again, strict=True):
+        taken[row] = entries
 
 
 def _largest(
@@ -94,7 +113,6 @@ def _largest(
     """Return positions and values of the k largest entries of each block of each row; `guess` the floors if quicker."""
     import torch
 
-    rows, size = matrix.shape
     bits = matrix.view(torch.int32 if matrix.element_size() == 4 else torch.int64)
     keys = bits.bitwise_and(torch.iinfo(bits.dtype).max)
     reach = torch.empty(matrix.shape, dtype=torch.bool, device=matrix.device)
@@ -104,13 +122,29 @@ def _largest(
     found = reach.view(-1).nonzero().view(-1)
     places, raw = torch.stack([found, bits.view(-1)[found].long()]).cpu().numpy()
     values = raw.astype(np.int32).view(np.float32) if bits.dtype == torch.int32 else raw.view(np.float64)
+    return among(places, values, len(matrix), bounds, ks)
+
+
+def among(
+    places: np.ndarray, values: np.ndarray, rows: int, bounds: Sequence[int], ks: Sequence[int]
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return positions and values of the k largest candidates of each block of each row.
+
+    Parameters
+    ----------
+    places, values
+        (n,); a place is the number of the row times its size, plus the position in it; ascending.
+    rows
+        The number of rows.
+    bounds, ks
+        The boundaries of the blocks of a row, one more than there are blocks, and the k of each block.
+    """
+    size = bounds[-1]
+    edges = np.append((np.arange(rows)[:, None] * size + bounds[:-1]).ravel(), rows * size)
+    chosen = kernels.top_positions_blocks(values, np.searchsorted(places, edges), [*ks] * rows)
+    places, values = places[chosen], values[chosen]
     ends = np.searchsorted(places, np.arange(rows + 1) * size)
-    taken = []
-    for row, (start, end) in enumerate(pairwise(ends)):
-        candidates = places[start:end] - row * size
-        chosen = kernels.top_positions_blocks(values[start:end], np.searchsorted(candidates, bounds), ks)
-        taken.append((candidates[chosen], values[start:end][chosen]))
-    return taken
+    return [(places[first:last] - row * size, values[first:last]) for row, (first, last) in enumerate(pairwise(ends))]
 
 
 def _floors(keys: torch.Tensor, k: int) -> Any:

@@ -369,6 +369,7 @@ def fake_gpu(number: int = 1) -> Iterator[Counts]:
     }
     with (
         mock.patch.multiple(torch.cuda, **replaced),
+        mock.patch.object(torch.version, "cuda", None),  # without CUDA, Triton has nothing to launch kernels with
         mock.patch.multiple(torch, tensor=on_device, where=where),
         mock.patch.object(gpu_task, "ThreadPoolExecutor", partial(ThreadPoolExecutor, initializer=_seen)),
         _Mode(),

@@ -5,6 +5,7 @@ Gradients of every kind of layer are compared with double precision on a CPU, to
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import nn
 from torch.func import functional_call
 
 import netsim
+from algorithms import fused_rows
 from algorithms.compression import accumulate_and_select, accumulate_and_select_rows
 from algorithms.selection import Selector
 from netsim._util.device import exact_arithmetic
@@ -86,9 +88,35 @@ def test_a_gradient_has_the_same_bits_every_time_and_tensor_by_tensor(workload: 
 
 
 @needs_gpu
-@pytest.mark.parametrize("blocks", [(), (100_000, 50, 300_000)])
-def test_rows_are_selected_as_on_the_cpu(blocks: tuple[int, ...]) -> None:
-    rows, size = 8, sum(blocks) or 400_000
+def test_tritons_kernel_is_right(caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip("triton")
+    for index in range(GPUS):
+        with caplog.at_level(logging.WARNING):
+            assert fused_rows._check(torch.device("cuda", index)), caplog.text
+    assert not caplog.records
+
+
+@needs_gpu
+@pytest.mark.parametrize(
+    ("by", "blocks", "size"),
+    [
+        ("triton", (), 400_000),
+        ("triton", (), 400_003),
+        ("triton", (), 2**22 + 1),
+        ("torch", (), 400_003),
+        ("torch", (100_000, 50, 300_000), 400_050),
+    ],
+    ids=str,
+)
+def test_rows_are_selected_as_on_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, by: str, blocks: tuple[int, ...], size: int
+) -> None:
+    if by == "triton":
+        pytest.importorskip("triton")
+        assert fused_rows.is_right_on(torch.device("cuda:0"))
+    else:
+        monkeypatch.setattr(fused_rows, "is_right_on", lambda _: False)
+    rows = 8
     random = np.random.default_rng(0)
     residuals, gradients = (torch.from_numpy(random.standard_normal((rows, size), np.float32) ** 3) for _ in range(2))
     residuals[0, ::1000], residuals[1, ::7] = torch.nan, 0

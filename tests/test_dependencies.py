@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 OURS = ("netsim", "algorithms", "topologies", "studies")
-OPTIONAL = {"distributed": "cluster", "numba": "fast"}
+OPTIONAL = {"distributed": "cluster", "numba": "fast", "triton": "dev"}
 """What is imported only where it is installed, and the extra that installs it."""
 OF_NOTEBOOKS = {"ipython"}
 """What is imported only in a notebook, which has it."""

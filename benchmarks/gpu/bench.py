@@ -18,13 +18,16 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 import torch
 from torch import nn
 
-from algorithms.compression import accumulate_and_select, accumulate_and_select_rows, merge, restore
-from algorithms.selection import Selector, entries
+from algorithms import fused_rows
+from algorithms.compression import AT_ONCE, accumulate_and_select, accumulate_and_select_rows, merge, restore
+from algorithms.rows import among
+from algorithms.selection import Selector, entries, sampled_rank
 from netsim._util.device import exact_arithmetic, gpu_facts, gpus_beside, is_gpu
 from netsim.comm.payload import Dense, Sparse
 from netsim.comm.worker import Compute
@@ -37,6 +40,7 @@ from netsim.training.workloads.replica import Replica
 BATCH = 16
 DENSITY = 1e-3
 MODELS = ("fc-mnist", "resnet20", "resnet18")
+ADDED = "add_ of P rows"
 
 
 class Goal(NamedTuple):
@@ -55,11 +59,10 @@ GOALS = (
         for model, most in (("fc-mnist", 0.2), ("resnet20", 0.2), ("resnet18", 0.5))
     ),
     *(
-        Goal("accumulate and select, over add_ of the same rows", model, ("select P rows", "add_ of P rows"), 4.0)
-        for model in MODELS
-    ),
-    *(
-        Goal("the same in Triton, over add_", model, ("select P rows in Triton", "add_ of P rows"), 1.5)
+        Goal(
+            f"accumulate and select by {by}, over add_ of the same rows", model, (f"select P rows by {by}", ADDED), most
+        )
+        for by, most in (("torch", 4.0), ("triton", 1.5))
         for model in MODELS
     ),
     Goal("accumulate and select, over GRACE's step × P", "resnet20", ("select P rows", "GRACE P steps"), 0.02),
@@ -183,21 +186,31 @@ def selection(bench: Bench, model: str) -> None:
     task = bench.task(model, 2)
     d, k = task.elements, entries(DENSITY, task.elements)
     residuals, vectors = bench.rows(d), bench.rows(d)
-    bench.note("add_ of P rows", model, bench.seconds(lambda: residuals.add_(vectors, alpha=1e-9)))
+    bench.note(ADDED, model, bench.seconds(lambda: residuals.add_(vectors, alpha=1e-9)))
     bench.note("torch.topk of P rows", model, bench.seconds(lambda: residuals.abs().topk(k, dim=1)))
-    selector = Selector(k)
-    addends = [Scaled(Dense(row), 1e-9) for row in vectors]
-    held = [Dense(row) for row in residuals]
-
-    def select() -> None:
-        calls = [(*pair, selector) for pair in zip(held, addends, strict=True)]
-        held[:] = [each.rest for each in accumulate_and_select_rows(calls)]  # type: ignore[misc]
-
-    bench.note("select P rows", model, bench.seconds(select))
+    addends = [Scaled(Dense(row.clone()), 1e-9) for row in vectors]
+    found = {}
+    for by in ("triton", "torch") if fused_rows.is_right_on(residuals.device) else ("torch",):
+        held = [Dense(row.clone()) for row in residuals]
+        with mock.patch.object(fused_rows, "is_right_on", return_value=by == "triton"):
+            found[by] = select(held, addends, k)
+            bench.note(f"select P rows by {by}", model, bench.seconds(lambda held=held: select(held, addends, k)))
+    by = next(iter(found))
+    bench.note("select P rows", model, bench.found[f"select P rows by {by}", model], by=by)
+    if len(found) > 1:
+        pairs = list(zip(*found.values(), strict=True))
+        share = sum(torch.equal(*values) for values in pairs) / len(pairs)
+        bench.note("share of rows selected by Triton with torch's bits", model, share)
     sizes = [size for _, size in task.tensors]
     bench.note("GRACE P steps", model, bench.workers * bench.seconds(grace_step(vectors[0], sizes)))
-    if is_gpu(bench.device):
-        fused(bench, model, residuals, vectors, k)
+
+
+def select(held: list[Dense], addends: list[Scaled], k: int) -> list[torch.Tensor]:
+    """Accumulate and select as netsim does, hold the new residuals, and return what was selected."""
+    calls = [(*pair, Selector(k)) for pair in zip(held, addends, strict=True)]
+    selected = list(accumulate_and_select_rows(calls))
+    held[:] = [each.rest for each in selected]  # type: ignore[misc]
+    return [torch.stack([each.local.indices, each.local.values.view(torch.int32)]) for each in selected]  # type: ignore[union-attr]
 
 
 def grace_step(vector: torch.Tensor, sizes: list[int]) -> Callable[[], None]:
@@ -215,24 +228,11 @@ def grace_step(vector: torch.Tensor, sizes: list[int]) -> Callable[[], None]:
     return step
 
 
-def fused(bench: Bench, model: str, residuals: torch.Tensor, vectors: torch.Tensor, k: int) -> None:
-    """Measure the prototype in Triton, after a comparison of its result with netsim's."""
-    from fused_select import accumulate_select, padded  # beside this file
-
-    rows, addends = padded(residuals), padded(vectors)
-    pairs = zip(residuals.clone(), vectors, strict=True)
-    expected = [accumulate_and_select(Dense(one), Scaled(Dense(other), 0.1), Selector(k)) for one, other in pairs]
-    positions, _ = accumulate_select(rows, addends, 0.1, k)
-    right = [
-        torch.equal(found.cpu().int(), one.local.indices) and torch.equal(rest, one.rest.values)  # type: ignore[union-attr]
-        for found, rest, one in zip(positions, rows, expected, strict=True)
-    ]
-    bench.note("share of Triton's rows with netsim's bits", model, sum(right) / len(right))
-    bench.note("select P rows in Triton", model, bench.seconds(lambda: accumulate_select(rows, addends, 1e-9, k)))
-
-
 def merging(bench: Bench, model: str) -> None:
-    """Measure a merge of two sparse vectors in main memory, and a residual's restoration on the device."""
+    """Measure a merge of two sparse vectors in main memory, and a residual's restoration on the device.
+
+    Also in main memory, exact selection among as many candidates as a GPU usually finds in the rows of a group.
+    """
     d = bench.task(model, 2).elements
     random, k = np.random.default_rng(0), entries(DENSITY, d)
     left, right = (
@@ -243,6 +243,12 @@ def merging(bench: Bench, model: str) -> None:
         )
         for _ in range(2)
     )
+    rows = min(bench.workers, max(1, AT_ONCE // d))
+    stride, rank = sampled_rank(d, k)
+    places = (np.arange(rows)[:, None] * d + np.arange(rank * stride) * (d // (rank * stride))).ravel()
+    values = random.standard_normal(places.size, np.float32)
+    chosen = bench.seconds(lambda: among(places, values, rows, [0, d], [k]))
+    bench.note("choice among candidates", model, chosen, rows=rows, candidates=rank * stride)
     bench.note("merge", model, bench.seconds(lambda: merge(left, right, Selector(k))))
     residual, dropped = Dense(torch.zeros(d, device=bench.device)), merge(left, right, Selector(k)).dropped
     assert isinstance(dropped, Sparse)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from algorithms import is_users
+from algorithms.fused_rows import selection_facts
 from netsim._util.device import gpus_beside
 from netsim._util.errors import InterruptedRunError, NetsimError, UsageError
 from netsim._util.progress import OnRound, ignore
@@ -143,6 +144,7 @@ def simulate_experiment(
             return session.simulate(name, on_round, *watching, train_loss=True, losses=curve)
 
         results, failed = _of_each(experiment.algorithms, simulated)
+        surroundings |= selection_facts(session.device)
         report = unconcluded(
             experiment, results, failed, surroundings, session, watched=emit is not None, losses=losses
         )

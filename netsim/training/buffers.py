@@ -59,6 +59,15 @@ def on_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:
     return pinned.copy_(values).to(device, non_blocking=True)
 
 
+def from_device(values: torch.Tensor) -> torch.Tensor:
+    """Return a tensor in main memory, for which the CPU waits; from a GPU into pinned memory, which is quicker."""
+    import torch
+
+    if values.device.type == "cpu":
+        return values
+    return torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values)
+
+
 def _row(template: torch.Tensor) -> tuple[torch.Tensor, bool]:
     """Return a vector in the row that was dropped last, or in a fresh one, and whether the row was used before."""
     import torch
