@@ -108,7 +108,12 @@ def test_a_gpu_on_which_triton_fails_is_tried_once_and_leaves_torch(
 @needs_triton
 def test_a_gpu_is_tried_before_its_first_selection_only(built_for_cuda: None, monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[torch.device] = []
-    monkeypatch.setattr(fused_rows, "_check", lambda device: tried.append(device) or True)
+
+    def is_right(device: torch.device) -> bool:
+        tried.append(device)
+        return True
+
+    monkeypatch.setattr(fused_rows, "_check", is_right)
     assert fused_rows.selection_facts("cuda:99") == {}
     assert [fused_rows.is_right_on(NOWHERE) for _ in range(3)] == [True] * 3
     assert tried == [NOWHERE]
