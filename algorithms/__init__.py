@@ -288,7 +288,7 @@ def build_algorithm(text: str, options: Mapping[str, Any], *, strict: bool = Tru
     if strict:
         for option in options:
             if option not in takes:
-                raise unknown(f"option of {name_of(text)}", option, takes or ["none"])
+                raise unknown(f"option of {name_of(text)}:", option, takes or ["none"])
     own = own_options(text)
     if "group_size" in own:
         own["groups"] = own.pop("group_size")

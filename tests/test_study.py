@@ -187,7 +187,7 @@ def test_settings_come_from_defaults_then_quick_then_the_file_then_the_command()
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"xz": [1]}, "unknown setting of study squares 'xz' (did you mean 'xs'?)"),
+        ({"xz": [1]}, "unknown setting of study squares: 'xz' (did you mean 'xs'?)"),
         ({"xs": 3}, "setting xs 3: should be a valid tuple, such as --set xs="),
         ({"xs": [1, "two"]}, "setting xs value 2 'two'"),
         ({"xs": [1, 2.5]}, "setting xs value 2 2.5"),

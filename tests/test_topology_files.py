@@ -172,7 +172,7 @@ def test_duplicates_in_graphml_are_found(tmp_path: Path) -> None:
         ("nowhere.json", "topology 'nowhere.json' cannot be read: No such file"),
         ("./net.dot", "expected a file that ends in one of .json, .graphml"),
         ("fat-tree:k=3", "k 3 must be even"),
-        ("fat-tree:kk=4", "unknown key of topology 'fat-tree' 'kk' (did you mean 'k'?)"),
+        ("fat-tree:kk=4", "unknown key of topology fat-tree: 'kk' (did you mean 'k'?)"),
         ("fat-tree:k", "'k' must be key=value"),
         ("fat-tree:k=four", "k: 'four' must be a whole number"),
         ("fat-tree:k=4,k=6", "k was given twice"),

@@ -132,7 +132,7 @@ def arguments(text: str, build: Callable[..., Any]) -> dict[str, Any]:
                 f"topology {shown(text)}: {shown(item)} must be key=value, such as {name}:{next(iter(keys))}=4"
             )
         if key not in keys:
-            raise unknown(f"key of topology {name!r}", key, keys)
+            raise unknown(f"key of topology {name}:", key, keys)
         parameter, read = keys[key]
         if parameter in values:
             raise UsageError(f"topology {shown(text)}: {key} was given twice; give it once")

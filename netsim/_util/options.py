@@ -458,7 +458,8 @@ def key_values(owner: str, text: str, options: Mapping[str, Option]) -> dict[str
             keys = ", ".join(f"{each.key}={each.kind.metavar}" for each in options.values()) or "none"
             raise UsageError(f"{what}: {shown(item)} must be key=value; known: {keys}")
         if name not in options:
-            raise unknown(f"option of {what}", key, [each.key for each in options.values()] or ["none"])
+            error = unknown(f"option of {owner}:", key, [each.key for each in options.values()] or ["none"])
+            raise UsageError(f"{error}; write it like --algorithm {owner}:KEY=VALUE" if options else str(error))
         if name in found:
             raise UsageError(f"{what}: {key} was given twice; give it once")
         try:
@@ -474,10 +475,10 @@ def _read_of(owner: str, each: Option, value: Any) -> Any:
     try:
         return each.kind.read(f"{each.key} of {owner}:", value)
     except UsageError as error:
-        if each.default is None or isinstance(each.kind, Choice):  # whose error has the names
+        if each.default is None or value in getattr(each.kind, "earlier", ()):  # the error has an example
             raise
         usual = each.kind.write(each.default)
-        raise UsageError(f"{error}; write it like {owner}:{each.key}={usual}") from None
+        raise UsageError(f"{error}; write it like --algorithm {owner}:{each.key}={usual}") from None
 
 
 def several(text: str) -> list[str]:

@@ -85,7 +85,7 @@ def register(
     if (why := _no_hook(class_of(text))) is not None:
         raise _refusal(text, why)
     if unsupported := next((name for name in options if name not in OPTIONS), None):
-        raise unknown("option of a DDP hook", unsupported, OPTIONS)
+        raise unknown("option of a DDP hook:", unsupported, OPTIONS)
     corrects = options.get("momentum_correction") or class_of(text).always_corrects
     if options.get("momentum") and not corrects:
         raise UsageError(

@@ -92,7 +92,7 @@ def settings_of(
     values |= _tables(study.settings, values, in_tables)
     for name in values:
         if name not in known:
-            raise unknown(f"setting of study {study.name}", name, known)
+            raise unknown(f"setting of study {study.name}:", name, known)
     try:
         return study.settings.model_validate({name: _frozen(value) for name, value in values.items()})
     except ValidationError as error:
