@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import networkx as nx
 import pytest
 
 import netsim
@@ -327,3 +328,26 @@ def test_ranks_are_placed_in_racks_only_where_there_are_two(capsys: pytest.Captu
     assert ran.err == (
         "netsim: --placement 'interleaved' was given, but without a trunk there is one rack; add --trunk 50Mbps\n"
     )
+
+
+@pytest.mark.parametrize("engine", ["event", "auto"])
+@pytest.mark.parametrize("slow", [0, 2, 7])
+def test_one_slow_cable_among_links_alike_is_the_bottleneck(slow: int, engine: str) -> None:
+    """All traffic of worker `slow` passes, in both directions, a cable with a tenth of the others' bandwidth."""
+
+    def star(shape: Any) -> nx.Graph:
+        graph = nx.Graph()
+        graph.add_node("switch", kind="switch")
+        for rank in range(shape.workers):
+            graph.add_node(f"worker{rank}", kind="host")
+            bandwidth = shape.bandwidth_bps // (10 if rank == slow else 1)
+            graph.add_edge(f"worker{rank}", "switch", bandwidth_bps=bandwidth, latency_s=shape.latency_s / 2)
+        return graph
+
+    options: dict[str, Any] = {"workers": 8, "timing_only": True, "elements": 10**6, "k": 10**5}
+    algorithms = "dense,topk,gtopk,dense-tree,qsgd"
+    report = netsim.simulate(topology=star, algorithm=algorithms, engine=engine, **options)
+    for result in report.results:
+        assert result.bound_by in (f"link worker{slow}→switch", f"link switch→worker{slow}"), result.algorithm
+    for result in netsim.simulate(algorithm=algorithms, engine=engine, **options).results:
+        assert result.bound_by.startswith("worker links, e.g. "), result.algorithm

@@ -150,9 +150,10 @@ def bound_by(totals: Counter[Hashable], server_hosts: Collection[str]) -> str:
     Returns
     -------
     str
-        Such as "compute", "selection", "latency", "server NIC (worker0)" or "link worker1→switch". If no link took half
-        of the time of all links, "worker links", with the first of the busiest as an example. What all messages at a
-        node share, such as a host's ceiling, is "limit of worker1" or "node limits".
+        Such as "compute", "selection", "latency", "server NIC (worker0)" or "link worker1→switch". Both directions of a
+        cable that is slower than all others count together, and the busier one is named. If no link took half of the
+        time of all links, "worker links", with the first of the busiest as an example. What all messages at a node
+        share, such as a host's ceiling, is "limit of worker1" or "node limits".
     """
     links: Counter[Link] = Counter({what: time for what, time in totals.items() if isinstance(what, Link)})
     candidates = {
@@ -175,8 +176,16 @@ def bound_by(totals: Counter[Hashable], server_hosts: Collection[str]) -> str:
     if 2 * sum(at_servers.values()) > links.total():
         return f"server NIC ({max(at_servers, key=lambda host: at_servers[host])})"
     busiest = max(links, key=lambda link: (links[link], -link.index))
-    if 2 * links[busiest] > links.total():
+    if 2 * max(links[busiest], _of_slowest_cable(links, busiest)) > links.total():
         return f"{'link' if busiest.cabled else 'limit of'} {busiest.name}"
     alike = [link for link, time in links.items() if 2 * time > links[busiest]]
     example = min(alike, key=lambda link: link.index)
     return f"{'worker links' if example.cabled else 'node limits'}, e.g. {example.name}"
+
+
+def _of_slowest_cable(links: Counter[Link], busiest: Link) -> int:
+    """Return the time of both directions of the busiest link's cable if there are other links, all faster; else 0."""
+    others = [link for link in links if set(link.ends) != set(busiest.ends)]
+    if min((link.bandwidth_bps for link in others), default=0) <= busiest.bandwidth_bps:
+        return 0
+    return links.total() - sum(links[link] for link in others)
