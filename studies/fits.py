@@ -81,6 +81,11 @@ class Fit:
         """Whether the form is close to every point: within 10 %."""
         return self.worst <= LARGEST_MISFIT
 
+    @property
+    def offset(self) -> float:
+        """The intercept in seconds; 0 if it is so small beside the curve that it is rounding."""
+        return self.intercept if abs(self.intercept) > EXACT * min(self.at(self.workers)) else 0.0
+
     def at(self, workers: Sequence[float] | Columns) -> Columns:
         """Return the fitted seconds at each P, shape (P,)."""
         return self.intercept + self.slope * FORMS[self.form](np.asarray(workers, float))

@@ -94,7 +94,7 @@ def rows_of(settings: MethodsSettings, findings: Sequence[Finding]) -> list[Meth
     rows = []
     for (plan, split, method), outcomes in measured.items():
         trained = stands_for(method)
-        judged: list[Any] = [outcome.get("accuracy") for outcome in measured.get((plan, split, trained), [])]
+        accuracies: list[Any] = [outcome.get("accuracy") for outcome in measured.get((plan, split, trained), [])]
         ended = [] if any("diverged" in outcome for outcome in outcomes) else outcomes
         dtype = method.partition("@")[2]
         row = MethodRow(
@@ -103,7 +103,7 @@ def rows_of(settings: MethodsSettings, findings: Sequence[Finding]) -> list[Meth
             method,
             ", ".join(filter(None, [outcomes[0]["title"], dtype])),
             trained,
-            () if None in judged else tuple(judged),
+            () if None in accuracies else tuple(accuracies),
             {key: fmean(each["seconds"][key] for each in ended) for key in settings.bandwidths if ended},
         )
         if ended:

@@ -196,8 +196,8 @@ def measure(point: Point) -> Outcome:
             task: Any = session.task
             try:
                 recording = session.record(algorithm)
-                judged = task.evaluate(recording.trained[0].parameters, most=task.workload.loss_samples)
-                found["accuracy"] = judged.accuracy
+                evaluation = task.evaluate(recording.trained[0].parameters, most=task.workload.loss_samples)
+                found["accuracy"] = evaluation.accuracy
                 results = {key: session.time_recording(recording, each.fabric()) for key, each in networks.items()}
             except NoScheduleError:
                 found["accuracy"] = session.simulate(name).final_accuracy

@@ -170,11 +170,11 @@ def _claim_sentences(settings: MethodsSettings, tested: Sequence[TestedClaim]) -
 
 def _picture(settings: MethodsSettings, group: Sequence[MethodRow]) -> Figure:
     """Return the accuracy of each method against its seconds, one panel for each bandwidth."""
-    judged = [row for row in group if row.accuracy is not None and row.seconds]
+    rated = [row for row in group if row.accuracy is not None and row.seconds]
     panels = {
         f"links of {bandwidth}": [
             Series(row.method, [row.seconds[bandwidth]], [row.accuracy or 0.0], algorithm=row.algorithm)
-            for row in judged
+            for row in rated
         ]
         for bandwidth in settings.bandwidths
     }

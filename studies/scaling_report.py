@@ -217,7 +217,7 @@ def fits(growth: Growth) -> Section:
                 *condition,
                 selected,
                 fitted.form,
-                fitted.intercept,
+                fitted.offset,
                 fitted.slope,
                 *fitted.slope_interval,
                 fitted.support,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from netsim._util.units import format_duration, format_factor
 from studies.crossovers import Crossover
-from studies.fits import EXACT, Fit
+from studies.fits import Fit
 from studies.growth import BREAKS, Broken, Condition, Growth, Law, order_of
 
 BASIS = {"1": "", "log2(P)": "log₂P", "(P-1)/P": "(P−1)/P", "P": "P", "sqrt(P)": "√P"}
@@ -114,8 +114,8 @@ def _formula(fitted: Fit) -> str:
     if fitted.form == "1":
         return _signed(fitted.intercept) + _between(map(_signed, fitted.intercept_interval), "95% interval ")
     formula = f"{_signed(fitted.slope)} · {BASIS[fitted.form]}"
-    if abs(fitted.intercept) > EXACT * min(fitted.at(fitted.workers)):  # less is rounding
-        formula += f" {'−' if fitted.intercept < 0 else '+'} {format_duration(abs(fitted.intercept))}"
+    if fitted.offset:
+        formula += f" {'−' if fitted.offset < 0 else '+'} {format_duration(abs(fitted.offset))}"
     return formula + _between(map(_signed, fitted.slope_interval), "95% interval of the slope ")
 
 

@@ -477,6 +477,10 @@ WRONG: dict[str, tuple[Callable[..., Any], str]] = {
     "no-parameters": (lambda seed: Workload("own", nn.Flatten(), points(0), points(0)), "no trainable parameter"),
     "no-model": (lambda seed: Workload("own", len, points(0), points(0)), "model is builtin_function_or_method"),  # type: ignore[arg-type]
     "lazy": (lambda seed: Workload("own", nn.LazyLinear(3), points(0), points(0)), "'weight' has no shape yet"),
+    "lazy-norm": (
+        lambda seed: Workload("own", nn.LazyBatchNorm1d(), points(0), points(0)),
+        "'weight' has no shape yet",
+    ),
     "meta": (
         _of(lambda: nn.Sequential(linear(), Shift(3).to("meta"))),
         "frozen parameter '1.by' is on the meta device",

@@ -116,6 +116,21 @@ def test_a_resumed_run_ends_as_if_it_had_not_been_interrupted(tmp_path: Path, va
         assert rows(metrics) == [row for row in everything if row["step"] >= step // EVERY * EVERY]
 
 
+def test_the_mean_of_the_gradients_norm_goes_on_where_it_was(tmp_path: Path) -> None:
+    """The mean at step 6 has the evaluations of steps 0, 3 and 6, two of them from before the interrupt."""
+    options = {"algorithm": "dense", "eval_every": 3}
+    netsim.simulate(
+        checkpoint=tmp_path / "whole", checkpoint_every=EVERY, metrics=tmp_path / "whole.jsonl", **TINY | options
+    )
+    interrupted(tmp_path / "path", options, 4, checkpoint_every=EVERY, metrics=tmp_path / "path.jsonl")
+    netsim.simulate(checkpoint=tmp_path / "path", resume=True, metrics=tmp_path / "path.jsonl", **TINY | options)
+    everything, resumed = rows(tmp_path / "whole.jsonl"), rows(tmp_path / "path.jsonl")
+    assert resumed == everything[4:]
+    norms = [everything[step]["gradient_norm_sq"] for step in (0, 3, 6)]
+    assert resumed[2]["gradient_norm_sq_mean"] == pytest.approx(sum(norms) / 3)
+    assert norms[0] != pytest.approx(norms[2])
+
+
 def test_what_is_resumed_includes_skips(tmp_path: Path) -> None:
     """Otherwise the lazy methods above would not have had anything but uploads to remember."""
     for name in LAZY:
@@ -227,7 +242,7 @@ def test_objects_that_ranks_share_are_shared_again(
     interrupted(tmp_path / "path", options, 7, checkpoint_every=EVERY)
     workers = [Worker(rank, 3, max(2, len(kept) - 1)) for rank in kept]
     links: Any = [None] * 100
-    loaded = Checkpoint.read(tmp_path / "path").standing(options["algorithm"], workers, links, "cpu")
+    loaded = Checkpoint.read(tmp_path / "path").state(options["algorithm"], workers, links, "cpu")
     assert loaded.step == 6
     assert loaded.trained.keys() == kept.keys()
     assert len({id(trained.parameters) for trained in loaded.trained.values()}) == 1

@@ -38,9 +38,9 @@ class SomeGradients(RandomGradients):
 
 
 @pytest.fixture(autouse=True)
-def unjudged(monkeypatch: pytest.MonkeyPatch) -> None:
+def without_quality(monkeypatch: pytest.MonkeyPatch) -> None:
     """Random gradients have no loss."""
-    monkeypatch.setattr(session, "judge", lambda task, parameters: {"final_loss": None, "final_accuracy": None})
+    monkeypatch.setattr(session, "final_quality", lambda task, parameters: {"final_loss": None, "final_accuracy": None})
 
 
 def session_of(engine: str, costs: ReportedCosts | None = None, **options: Any) -> Session:

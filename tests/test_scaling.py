@@ -41,6 +41,15 @@ def test_an_exact_form_is_found_exactly(form: str, intercept: float, ratio: floa
     assert found.slope_interval[0] == pytest.approx(found.slope_interval[1])
 
 
+@pytest.mark.parametrize("form", ["P", "(P-1)/P", "log2(P)", "sqrt(P)"])
+def test_an_intercept_that_is_rounding_is_shown_as_zero(form: str) -> None:
+    """Of times without an intercept rounding leaves about 1e-18 s; one that is a ten-thousandth of the times stays."""
+    slopes = [0.013 * KNOWN[form](workers) for workers in WORKERS]
+    assert fit(WORKERS, slopes, resamples=20).offset == 0
+    small = 1e-4 * min(slopes)
+    assert fit(WORKERS, [small + each for each in slopes], resamples=20).offset == pytest.approx(small, rel=1e-6)
+
+
 @pytest.mark.parametrize("form", KNOWN)
 def test_noise_of_one_percent_hides_no_form_and_intervals_cover(form: str) -> None:
     """Of 100 noisy curves nearly all get their form back, and the slope's 95 % interval holds it about so often."""

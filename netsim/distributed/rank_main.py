@@ -22,7 +22,7 @@ from netsim.distributed.rendezvous import rendezvous, verify_config
 from netsim.experiment.configuration import Experiment
 from netsim.experiment.results import RankOutcome, Ranks, Result, Timing, sha256_of, summarise
 from netsim.simulator.opening import faster_device, load_task
-from netsim.simulator.session import judge
+from netsim.simulator.session import final_quality
 from netsim.simulator.timeline import Spent, Timeline
 from netsim.simulator.workers import holds_a_part, make_workers
 from netsim.training.loop import Trained, train
@@ -206,7 +206,7 @@ def run_rank(
             algorithm = experiment.algorithm(name, tensors, shapes=task.shapes)
             workers = make_workers(algorithm, experiment.workers, experiment.servers)
             mine = workers[rank] if rank < len(workers) else None
-            outcomes, timing, judged = _run_algorithm(experiment, algorithm, task, mine, device, backend, on_round)
+            outcomes, timing, quality = _run_algorithm(experiment, algorithm, task, mine, device, backend, on_round)
             if rank == 0:
                 yield summarise(
                     ranks=Ranks.of(outcomes),
@@ -224,7 +224,7 @@ def run_rank(
                     dtype=algorithm.precision,
                     compute_provenance="MEASURED",
                     select_provenance="MEASURED",
-                    **judged,
+                    **quality,
                 )
 
 
@@ -260,13 +260,13 @@ def _run_algorithm(
     backend: str,
     on_round: OnRound,
 ) -> tuple[list[RankOutcome], Timing, dict[str, float | None]]:
-    """Train with one algorithm as a worker (None: stand by); return all ranks' outcomes, timing and judgement."""
+    """Train with one algorithm as a worker (None: stand by); return all ranks' outcomes, timing and quality."""
     import torch.distributed as dist
 
     from netsim.distributed.interpreter import RankInterpreter
 
     outcome, spent, elapsed = None, Spent(), 0.0
-    judged: dict[str, float | None] = {}
+    quality: dict[str, float | None] = {}
     interpreter: RankInterpreter | None = None
     if worker is not None:
         sends: Sends = "rendezvous" if experiment.sends == "rendezvous" else "eager"
@@ -295,14 +295,14 @@ def _run_algorithm(
         sha256 = None if part else sha256_of(trained.parameters)
         outcome = RankOutcome(worker.rank, worker.traffic, sha256, dict(worker.tally))
         if worker.rank == 0:
-            judged = judge(task, trained.parameters)
+            quality = final_quality(task, trained.parameters)
     gathered: list[Any] = [None] * dist.get_world_size()
     with CURRENT_RANK.between(f"gathering the results of {algorithm.name}", f"after step {experiment.round_count - 1}"):
         dist.all_gather_object(gathered, (outcome, spent, elapsed))
     trained_ranks = [of_rank for of_rank in gathered if of_rank[0] is not None]
     _, slowest_spent, slowest_elapsed = max(trained_ranks, key=lambda of_rank: of_rank[2])
     timing = _timing(slowest_spent, slowest_elapsed, experiment.round_count)
-    return [outcome for outcome, _, _ in trained_ranks], timing, judged
+    return [outcome for outcome, _, _ in trained_ranks], timing, quality
 
 
 def _warm_up(experiment: Experiment, algorithm: str, task: Any) -> None:

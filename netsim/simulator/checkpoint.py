@@ -58,12 +58,15 @@ class CheckpointState:
         Parameters and state of each rank; a rank that resumes removes its entry.
     skipped
         Number of uploads that each worker has skipped since its last upload; empty unless metrics are written.
+    norms
+        The sum and the number of the values of ``gradient_norm_sq`` in the metrics so far.
     """
 
     step: int = 0
     path: Counter[Hashable] = field(default_factory=Counter)
     trained: dict[int, Trained] = field(default_factory=dict)
     skipped: dict[int, int] = field(default_factory=dict)
+    norms: tuple[float, int] = 0.0, 0
 
 
 class Checkpoint:
@@ -161,9 +164,7 @@ class Checkpoint:
         """Return the result of an algorithm, None if it is not finished."""
         return self._results.get(algorithm)
 
-    def standing(
-        self, algorithm: str, workers: Sequence[Worker], links: Sequence[Link], device: str
-    ) -> CheckpointState:
+    def state(self, algorithm: str, workers: Sequence[Worker], links: Sequence[Link], device: str) -> CheckpointState:
         """Return the saved state of an algorithm, and restore the counts of its `workers`.
 
         Without a saved state, return the initial state.
@@ -174,33 +175,34 @@ class Checkpoint:
         with as_written(f"checkpoint {str(self.path)!r}"):
             objects = _decoded(running["table"], device)
             path = {what if isinstance(what, str) else links[what]: time for what, time in running["path"]}
-            standing = CheckpointState(running["step"], Counter(path), skipped=running["skipped"])
+            state = CheckpointState(running["step"], Counter(path), skipped=running["skipped"], norms=running["norms"])
             if any(isinstance(what, int) and what < 0 for what, _ in running["path"]):
                 raise ValueError("a link has a negative number")
             for worker, (tally, traffic, row) in zip(workers, running["ranks"], strict=True):
-                worker.step = standing.step - 1
+                worker.step = state.step - 1
                 worker.tally.update(tally)
                 worker.traffic = Traffic(**traffic)
-                standing.trained[worker.rank] = trained = objects[row]
+                state.trained[worker.rank] = trained = objects[row]
                 if not isinstance(trained, Trained) or not isinstance(trained.state, State):
                     raise TypeError(f"rank {worker.rank} has a {type(trained).__name__}")
-            return standing
+            return state
 
-    def save(self, algorithm: str, standing: CheckpointState, workers: Sequence[Worker]) -> None:
+    def save(self, algorithm: str, state: CheckpointState, workers: Sequence[Worker]) -> None:
         """Write the state of the algorithm that is running."""
         table = _Table()
         running = {
             "algorithm": algorithm,
-            "step": standing.step,
-            "path": [(what.index if isinstance(what, Link) else what, time) for what, time in standing.path.items()],
-            "skipped": standing.skipped,
+            "step": state.step,
+            "path": [(what.index if isinstance(what, Link) else what, time) for what, time in state.path.items()],
+            "skipped": state.skipped,
+            "norms": state.norms,
             "ranks": [
-                (dict(worker.tally), asdict(worker.traffic), *table.put(standing.trained[worker.rank]))
+                (dict(worker.tally), asdict(worker.traffic), *table.put(state.trained[worker.rank]))
                 for worker in workers
             ],
             "table": table.rows,
         }
-        self._write(running, self._done | {algorithm: standing.step})
+        self._write(running, self._done | {algorithm: state.step})
 
     def finish(self, result: Result) -> None:
         """Write the result of a finished algorithm."""
@@ -298,6 +300,7 @@ def _forms() -> tuple[type[BaseModel], type[BaseModel]]:
         step=PositiveInt,
         path=list[tuple[str | int, NonNegativeInt]],
         skipped=dict[int, NonNegativeInt],
+        norms=tuple[FiniteFloat, NonNegativeInt],
         ranks=list[tuple[dict[str, int], form(**counts), NonNegativeInt]],  # type: ignore[misc]
         table=list[tuple[str, dict[str, Any] | list[Any]]],
     )

@@ -182,27 +182,27 @@ class Session:
         workers = make_workers(algorithm, experiment.workers, experiment.servers)
         if trace is not None:
             trace.hosts = fabric.hosts[: len(workers)]
-        every, standing = experiment.round_count, CheckpointState()
+        every, state = experiment.round_count, CheckpointState()
         if checkpoint is not None:
             every = checkpoint.every
-            standing = checkpoint.standing(name, workers, fabric.links, self.device or "cpu")
-        if losses is not None and not standing.step:
+            state = checkpoint.state(name, workers, fabric.links, self.device or "cpu")
+        if losses is not None and not state.step:
             losses.clear()
         recorder = self._recorder(algorithm, workers, lambda: transport.now, emit, train_loss, gradient_norm)
-        if recorder is not None and standing.step:
-            recorder.resume(workers, standing.trained, standing.skipped)
+        if recorder is not None and state.step:
+            recorder.resume(workers, state.trained, state.skipped, state.norms)
         observers = self._observers(
             algorithm, workers, on_round, recorder, checkpoint, trace, graph, losses, lambda: transport.now
         )
         while True:
-            transport = self._transport(fabric, standing, observers)
-            until = min(standing.step + every, experiment.round_count)
-            tasks = self._run(transport, algorithm, workers, until, standing, observers)
+            transport = self._transport(fabric, state, observers)
+            until = min(state.step + every, experiment.round_count)
+            tasks = self._run(transport, algorithm, workers, until, state, observers)
             if checkpoint is None or until == experiment.round_count:
                 break
-            standing = _standing(until, tasks, recorder)
+            state = _checkpoint_state(until, tasks, recorder)
             del tasks  # the ranks replace what they hold, which must be freed then
-            tell(observers.paused, standing)
+            tell(observers.paused, state)
         assert tasks[0].result is not None
         timing = _timing(tasks, experiment.round_count, self._server_hosts(fabric, algorithm, workers[0].server))
         if algorithm.concurrent:
@@ -212,7 +212,7 @@ class Session:
             Ranks.of(_outcomes(workers, [task.result for task in tasks])),
             timing,
             "messages",
-            judge(self.task, tasks[0].result.parameters),
+            final_quality(self.task, tasks[0].result.parameters),
             reason or None,
         )
         if checkpoint is not None:
@@ -239,8 +239,8 @@ class Session:
         assert timed is not None
         return timed.ready(lambda written: task.gradual(written, task.initial_parameters(), 0, 0))
 
-    def _transport(self, fabric: Fabric, standing: CheckpointState, observers: Observers) -> Transport:
-        """Return the network with the effects that were asked for; its clock starts where `standing` ended."""
+    def _transport(self, fabric: Fabric, state: CheckpointState, observers: Observers) -> Transport:
+        """Return the network with the effects that were asked for; its clock starts where `state` ended."""
         experiment = self.experiment
         return open_transport(
             fabric,
@@ -249,7 +249,7 @@ class Session:
             experiment.seed,
             eager=experiment.sends == "eager",
             executor=self._executor,
-            now=standing.path.total(),
+            now=state.path.total(),
             sharing=experiment.sharing,
             observers=observers,
         )
@@ -267,7 +267,7 @@ class Session:
         algorithm: Algorithm,
         workers: list[Worker],
         until: int,
-        standing: CheckpointState,
+        state: CheckpointState,
         observers: Observers = UNOBSERVED,
     ) -> list[RankCoroutine[Trained]]:
         """Run an algorithm from where it stands until `until` rounds have ended."""
@@ -277,11 +277,11 @@ class Session:
             tell(observers.step_ended, worker, trained)
 
         def program(worker: Worker) -> Any:
-            start = standing.trained.pop(worker.rank, None)
-            return train(worker, algorithm, self.task, until, recipe, ended, standing.step, start)
+            start = state.trained.pop(worker.rank, None)
+            return train(worker, algorithm, self.task, until, recipe, ended, state.step, start)
 
         ranks = RankScheduler[Trained](transport, observers)
-        return ranks.run(workers, program, CriticalPath.after(standing.path))
+        return ranks.run(workers, program, CriticalPath.after(state.path))
 
     def _observers(
         self,
@@ -353,8 +353,8 @@ class Session:
         if emit is None:
             return None
         every = self.experiment.eval_every
-        judged = _evaluate_fully if gradient_norm else _evaluate
-        evaluate = partial(judged, self.task) if every and self.device is not None else None
+        evaluation = _evaluate_fully if gradient_norm else _evaluate
+        evaluate = partial(evaluation, self.task) if every and self.device is not None else None
         batch_loss = initial = None
         if train_loss and self.device is not None:
             batch_loss, initial = cast("DataParallelTask", self.task).batch_loss, self.task.initial_parameters()
@@ -395,8 +395,8 @@ class Session:
         """
         observers = Observers([ProgressObserver(algorithm.name, on_round), *self._loss_observers(losses)])
         recording = self.record(algorithm, observers)
-        judged = judge(self.task, recording.trained[0].parameters)
-        return self.time_recording(recording, self.experiment.fabric(), losses, judged)
+        quality = final_quality(self.task, recording.trained[0].parameters)
+        return self.time_recording(recording, self.experiment.fabric(), losses, quality)
 
     def record(self, algorithm: Algorithm, observers: Observers = UNOBSERVED) -> Recording:
         """Train with an algorithm of this session's experiment, without a network and without time.
@@ -425,12 +425,12 @@ class Session:
         recording: Recording,
         fabric: Fabric,
         losses: LossCurve | None = None,
-        judged: dict[str, float | None] | None = None,
+        quality: dict[str, float | None] | None = None,
     ) -> Result:
         """Return the result of a recorded run on a network, which need not be the one of this session's experiment.
 
         The times are those of the vectorised engine, or found message by message where it cannot. The seconds at which
-        rounds end are put into `losses`, if given; `judged` has the final loss and accuracy by name.
+        rounds end are put into `losses`, if given; `quality` has the final loss and accuracy by name.
 
         Raises
         ------
@@ -467,7 +467,7 @@ class Session:
         for worker, sent in zip(workers, traffic, strict=True):
             worker.traffic = sent
         outcomes = Ranks.of(_outcomes(workers, recording.trained))
-        return self._summarise(algorithm, outcomes, timing, method, judged, reason)
+        return self._summarise(algorithm, outcomes, timing, method, quality, reason)
 
     def _server_hosts(self, fabric: Fabric, algorithm: Algorithm, server: int) -> Sequence[str]:
         """Return the hosts of the parameter servers, the first of which is rank `server`."""
@@ -533,7 +533,7 @@ class Session:
         ranks: Ranks,
         timing: Timing,
         method: EngineMethod,
-        judged: dict[str, float | None] | None = None,
+        quality: dict[str, float | None] | None = None,
         reason: str | None = None,
     ) -> Result:
         dedicated = len(ranks.bytes_up) > self.experiment.workers
@@ -555,14 +555,14 @@ class Session:
             select_provenance=self.costs.provenance(*SELECT),
             way=method,
             way_reason=reason,
-            **(judged or {"final_loss": None, "final_accuracy": None}),
+            **(quality or {"final_loss": None, "final_accuracy": None}),
         )
 
 
 def _evaluate(task: Task, parameters: Dense) -> Evaluation:
     """Return loss and accuracy on the test data, or on a part of it for models that would take minutes."""
-    judged = cast("DataParallelTask", task)
-    return judged.evaluate(parameters, most=judged.workload.loss_samples)
+    trained = cast("DataParallelTask", task)
+    return trained.evaluate(parameters, most=trained.workload.loss_samples)
 
 
 def _evaluate_fully(task: Task, parameters: Dense) -> Evaluation:
@@ -571,7 +571,7 @@ def _evaluate_fully(task: Task, parameters: Dense) -> Evaluation:
     return _evaluate(task, parameters)._replace(gradient_norm_sq=norm)
 
 
-def judge(task: Task, parameters: Vector) -> dict[str, float | None]:
+def final_quality(task: Task, parameters: Vector) -> dict[str, float | None]:
     """Return the training loss and test accuracy at the end of a run; None if only sizes are known.
 
     Raises
@@ -602,11 +602,15 @@ def _outcomes(workers: Sequence[Worker], trained: Sequence[Trained | None]) -> l
     return outcomes
 
 
-def _standing(step: int, tasks: list[RankCoroutine[Trained]], recorder: MetricsRecorder | None) -> CheckpointState:
+def _checkpoint_state(
+    step: int, tasks: list[RankCoroutine[Trained]], recorder: MetricsRecorder | None
+) -> CheckpointState:
     """Return the state of an algorithm after all ranks have ended the round before `step`."""
     path = max(tasks, key=lambda task: task.ended_at).path.totals()
     trained = {task.worker.rank: task.result for task in tasks if task.result is not None}
-    return CheckpointState(step, path, trained, {} if recorder is None else recorder.staleness)
+    if recorder is None:
+        return CheckpointState(step, path, trained)
+    return CheckpointState(step, path, trained, recorder.staleness, recorder.norms)
 
 
 def _overlapped(timing: Timing, tasks: list[RankCoroutine[Trained]], rounds: int) -> Timing:

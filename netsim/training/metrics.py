@@ -152,12 +152,19 @@ class MetricsRecorder:
         self._every = every
         self._sums: defaultdict[tuple[int, str], Any] = defaultdict(float)
         self._ended: defaultdict[int, list[Totals]] = defaultdict(list)
-        self._norms: list[float] = []
         self._last = {worker.rank: Totals(worker.rank) for worker in workers}
         self.staleness = {worker.rank: 0 for worker in workers if worker.trains}
         """Uploads that each worker has skipped since its last upload, by rank."""
+        self.norms = 0.0, 0
+        """The sum and the number of the values of ``gradient_norm_sq`` so far."""
 
-    def resume(self, workers: list[Worker], trained: Mapping[int, Trained], skipped: Mapping[int, int]) -> None:
+    def resume(
+        self,
+        workers: list[Worker],
+        trained: Mapping[int, Trained],
+        skipped: Mapping[int, int],
+        norms: tuple[float, int],
+    ) -> None:
         """Continue after a step that all ranks finished.
 
         Parameters
@@ -168,11 +175,14 @@ class MetricsRecorder:
             Parameters and state of each rank.
         skipped
             Uploads that each worker has skipped since its last upload; 0 for a rank without an entry.
+        norms
+            The sum and the number of the values of ``gradient_norm_sq`` so far.
         """
         self._last = {worker.rank: self._totals(worker, trained[worker.rank]) for worker in workers}
         self._initial = next(trained[worker.rank].parameters for worker in workers if worker.trains)
         self._sums.clear()  # these are residuals of the step before
         self.staleness |= skipped
+        self.norms = norms
 
     def observe(self, worker: Worker, what: str, *vectors: Vector) -> None:
         """Add the vectors that a worker reports: its "gradient", what it "accumulated", or the exchanged "total".
@@ -253,8 +263,9 @@ class MetricsRecorder:
         """Return the mean of ‖∇f‖² over this evaluation and those before; None between evaluations."""
         if test is None or test.gradient_norm_sq is None:
             return None
-        self._norms.append(test.gradient_norm_sq)
-        return sum(self._norms) / len(self._norms)
+        total, count = self.norms
+        self.norms = total + test.gradient_norm_sq, count + 1
+        return self.norms[0] / self.norms[1]
 
     def _gained(self, counter: str, ended: list[Totals]) -> int:
         return sum(getattr(totals, counter) - getattr(self._last[totals.rank], counter) for totals in ended)

@@ -15,12 +15,16 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from netsim._util.errors import UsageError
 from netsim._util.random_streams import Stream, generator
 
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+NORMS = (
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
+    *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
+)
+"""The layers of torch that can keep running statistics."""
 
 EMBEDDING_DEVIATION = 0.1
 """Standard deviation of embeddings; torch has 1, language models usually 0.1."""
@@ -41,16 +45,14 @@ def fixed(model: nn.Module) -> list[tuple[str, torch.Tensor]]:
     ]
 
 
-def tracking(model: nn.Module) -> list[_NormBase]:
+def tracking(model: nn.Module) -> list[Any]:
     """Return the norm layers in training mode that keep running statistics.
 
     A forward in training mode normalises by the statistics of its mini-batch, so that no gradient depends on the
     running ones.
     """
     return [
-        layer
-        for layer in model.modules()
-        if isinstance(layer, _NormBase) and layer.training and layer.track_running_stats
+        layer for layer in model.modules() if isinstance(layer, NORMS) and layer.training and layer.track_running_stats
     ]
 
 
@@ -133,6 +135,10 @@ def check_model(workload: str, model: nn.Module) -> None:
     refused by name; :mod:`netsim.training.workloads.trial` finds other sources of irreproducible gradients. The model
     is in training mode.
     """
+    for kind, tensors in (("parameter", model.named_parameters()), ("buffer", model.named_buffers())):
+        for name, tensor in tensors:
+            if nn.parameter.is_lazy(tensor):
+                raise UsageError(f"workload {workload}: {kind} {name!r} has no shape yet; call the model once before")
     for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             raise UsageError(f"workload {workload}: module {name!r} is TorchScript, expected the plain torch.nn.Module")
@@ -143,15 +149,11 @@ def check_model(workload: str, model: nn.Module) -> None:
             raise UsageError(
                 f"{where} normalises by statistics of all workers; give it BatchNorm, which uses those of one worker"
             )
-        if getattr(module, "track_running_stats", False) and not isinstance(module, _NormBase):
+        if getattr(module, "track_running_stats", False) and not isinstance(module, NORMS):
             raise UsageError(f"{where} keeps running statistics; give it track_running_stats=False")
         dropout = module.p if isinstance(module, DROPOUTS) else getattr(module, "dropout", 0)
         if isinstance(dropout, int | float) and dropout > 0:
             raise UsageError(f"{where} drops out at random; give it a probability of 0")
-    for kind, tensors in (("parameter", model.named_parameters()), ("buffer", model.named_buffers())):
-        for name, tensor in tensors:
-            if nn.parameter.is_lazy(tensor):
-                raise UsageError(f"workload {workload}: {kind} {name!r} has no shape yet; call the model once before")
     trained = trainable(model)
     if not sum(parameter.numel() for _, parameter in trained):
         raise UsageError(

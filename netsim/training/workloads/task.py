@@ -217,7 +217,7 @@ class DataParallelTask:
 
     def loss(self, parameters: Dense) -> float:
         """Return the mean training loss in nats, over all training data or over a fixed set of `loss_samples`."""
-        return self._evaluate(parameters, self.training, self._judged()).loss
+        return self._evaluate(parameters, self.training, self._samples_for_loss()).loss
 
     def batch_loss(self, parameters: Dense, rank: int, step: int) -> float:
         """Return the mean loss in nats of a worker's mini-batches of a step: that of :meth:`gradient`."""
@@ -244,7 +244,7 @@ class DataParallelTask:
 
         Batch norm uses the statistics of each chunk of samples, as it does with a mini-batch.
         """
-        replica, numbers = self._replica_of_thread(), self._judged()
+        replica, numbers = self._replica_of_thread(), self._samples_for_loss()
         total = torch.zeros_like(parameters.values, dtype=torch.float64)
         row = torch.empty_like(parameters.values)
         for inputs, labels in self._chunks(self.training, numbers):
@@ -253,7 +253,7 @@ class DataParallelTask:
             total.add_(row, alpha=len(labels) / len(numbers))
         return float(total.square().sum())
 
-    def _judged(self) -> np.ndarray:
+    def _samples_for_loss(self) -> np.ndarray:
         """Return the indices of the training samples for the loss, the same in every call."""
         everything, few = len(self.training), self.workload.loss_samples
         return np.arange(everything) if everything <= few else np.sort(self._fixed[:few])
@@ -272,7 +272,7 @@ class DataParallelTask:
         An error that :meth:`loss` or :meth:`evaluate` would raise after the run is so raised before it.
         """
         chunk, most = self.workload.chunk, self.workload.loss_samples
-        for samples, numbers in ((self.training, self._judged()), (self._test, np.arange(len(self._test))[:most])):
+        for samples, numbers in ((self.training, self._samples_for_loss()), (self._test, np.arange(len(self._test))[:most])):
             for start in {0, (len(numbers) - 1) // chunk * chunk}:
                 self._evaluate(self._initial, samples, numbers[start : start + chunk])
 
