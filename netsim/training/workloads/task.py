@@ -272,7 +272,10 @@ class DataParallelTask:
         An error that :meth:`loss` or :meth:`evaluate` would raise after the run is so raised before it.
         """
         chunk, most = self.workload.chunk, self.workload.loss_samples
-        for samples, numbers in ((self.training, self._samples_for_loss()), (self._test, np.arange(len(self._test))[:most])):
+        for samples, numbers in (
+            (self.training, self._samples_for_loss()),
+            (self._test, np.arange(len(self._test))[:most]),
+        ):
             for start in {0, (len(numbers) - 1) // chunk * chunk}:
                 self._evaluate(self._initial, samples, numbers[start : start + chunk])
 
