@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 
+import pytest
 from hypothesis import settings
 
 from netsim.cli import common
@@ -27,3 +28,12 @@ os.environ.pop("COLUMNS", None)
 
 # On a busy machine a command may print a progress line on stderr. Tests compare stderr without such lines.
 common.PATIENCE_S = 3600.0
+
+
+@pytest.fixture
+def warm_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fork the hosts of real runs from a process that has imported torch, for tests that are not about their start."""
+    from netsim.distributed import launch
+    from tests.warm import WarmHost
+
+    monkeypatch.setattr(launch, "_start", WarmHost)

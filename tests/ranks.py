@@ -1,12 +1,11 @@
 """Functions on gloo ranks of their own, connected over loopback.
 
-A server imports torch and the test's module once, and forks the ranks: each would take seconds to import what
-DistributedDataParallel and the optimisers need.
+A server imports torch once, and forks the ranks: each would take seconds to import what DistributedDataParallel and the
+optimisers need.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import pickle
 import tempfile
@@ -19,14 +18,15 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from tests.warm import context
+
 
 def on_ranks(function: Callable[..., Any], ranks: int, *args: Any, timeout_s: float = 240) -> list[Any]:
     """Return ``function(rank, ranks, *args)`` of each rank; fail if one has not ended within the timeout."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch._dynamo", function.__module__])
+    server = context(function.__module__)
     with tempfile.TemporaryDirectory() as folder:
         processes = [
-            context.Process(target=_main, args=(function, rank, ranks, folder, args), daemon=True)
+            server.Process(target=_main, args=(function, rank, ranks, folder, args), daemon=True)
             for rank in range(ranks)
         ]
         for process in processes:

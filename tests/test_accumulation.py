@@ -151,6 +151,7 @@ def test_only_the_last_pass_completes_buckets() -> None:
         assert [piece.ready for piece in four.pieces((250,) * 4)] == pytest.approx([(3 + at) / 4 for at in shares])
 
 
+@pytest.mark.usefixtures("warm_host")
 @pytest.mark.real
 @pytest.mark.slow
 def test_real_ranks_accumulate_as_simulated_ones() -> None:

@@ -229,6 +229,7 @@ class Mine(Algorithm):
         return await ring_all_reduce(worker, vector), None
 
 
+@pytest.mark.usefixtures("warm_host")
 @pytest.mark.real
 @pytest.mark.slow
 @pytest.mark.parametrize(

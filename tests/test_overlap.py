@@ -464,6 +464,7 @@ def test_measured_shares_are_told_apart_from_assumed_ones() -> None:
 # For real.
 
 
+@pytest.mark.usefixtures("warm_host")
 @pytest.mark.real
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [3, 4])
@@ -472,6 +473,7 @@ def test_parameters_and_bytes_are_equal_in_memory_simulated_and_real(workers: in
     assert_three_worlds_agree(SMALL | {"algorithm": names, "rounds": 4, "seed": workers, "overlap": "tensor"}, workers)
 
 
+@pytest.mark.usefixtures("warm_host")
 @pytest.mark.real
 @pytest.mark.slow
 @pytest.mark.parametrize(
@@ -488,6 +490,7 @@ def test_options_change_both_worlds_alike(options: dict[str, Any]) -> None:
     assert_three_worlds_agree(options | {"rounds": 4}, 3)
 
 
+@pytest.mark.usefixtures("warm_host")
 @pytest.mark.real
 @pytest.mark.slow
 def test_a_real_run_tells_exposed_from_hidden() -> None:
@@ -614,6 +617,7 @@ def test_only_gloo_keeps_buckets_apart(options: dict[str, Any]) -> None:
         netsim.run(workers=2, algorithm="dense", backend="nccl", **options)
 
 
+@pytest.mark.usefixtures("warm_host")
 @pytest.mark.real
 @pytest.mark.slow
 @pytest.mark.parametrize("overlap", [None, "2MB"])

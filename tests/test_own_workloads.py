@@ -216,6 +216,7 @@ def test_frozen_parameters_are_neither_selected_nor_sent() -> None:
     assert topk.k == 8  # 0.3 · 27, rounded down
 
 
+@pytest.mark.usefixtures("warm_host")
 @pytest.mark.real
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["frozen", "sparse", "masked", "residual"])

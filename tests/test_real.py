@@ -50,6 +50,7 @@ def assert_three_worlds_agree(options: dict[str, Any], workers: int) -> None:
             assert (one.mode, other.mode) == ("simulated", "real")
 
 
+@pytest.mark.usefixtures("warm_host")
 @pytest.mark.real
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2, 3, 4, 5])
@@ -57,6 +58,7 @@ def test_parameters_and_bytes_are_equal_in_memory_simulated_and_real(workers: in
     assert_three_worlds_agree(SMALL | {"algorithm": NAMES, "rounds": STEPS, "seed": workers}, workers)
 
 
+@pytest.mark.usefixtures("warm_host")
 @pytest.mark.real
 @pytest.mark.slow
 def test_so_they_are_with_a_model_of_a_million_parameters() -> None:
@@ -65,6 +67,7 @@ def test_so_they_are_with_a_model_of_a_million_parameters() -> None:
     assert_three_worlds_agree({"algorithm": names, "rounds": 2, "seed": 7}, 3)
 
 
+@pytest.mark.usefixtures("warm_host")
 @pytest.mark.real
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [2, 5])  # one neighbour, and two
@@ -75,6 +78,7 @@ def test_rings_in_slices_change_neither_parameters_nor_bytes(workers: int) -> No
     assert_three_worlds_agree(sliced | {"rounds": 5, "seed": workers, "send_mode": send_mode}, workers)
 
 
+@pytest.mark.usefixtures("warm_host")
 @pytest.mark.real
 @pytest.mark.slow
 @pytest.mark.parametrize(
