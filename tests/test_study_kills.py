@@ -19,7 +19,7 @@ KILLS = int(os.environ.get("NETSIM_KILLS", "10"))
 """Kills of a study in a fork; give 100 in the environment to try as many as the docs tell of."""
 STARTED = int(os.environ.get("NETSIM_KILLS", "2"))
 """Kills of a study that was started as a user does, each of which takes some seconds."""
-POINTS = 400
+POINTS = 240
 WORKERS = ", ".join(str(workers) for workers in range(2, 6))
 ENTRIES = ", ".join(str(k) for k in range(1, 1 + POINTS // 8))
 
