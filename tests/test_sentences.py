@@ -369,6 +369,28 @@ def test_an_algorithm_without_any_work_is_not_compared() -> None:
 def test_the_order_along_workers_agrees_with_the_results(
     monkeypatch: pytest.MonkeyPatch, of: dict[str, Any], said: str
 ) -> None:
+    session = session_with_rounds(monkeypatch, of)
+    misleading = "not predict" in said
+    results = [result(name, of[name](0) if misleading else of[name](6)) for name in of]
+    sentences = conclude(results, session)
+    assert said in sentences[-1]
+
+
+@pytest.mark.parametrize("alone", [0.0, 3.0])
+def test_one_worker_that_is_fastest_otherwise_or_not_at_all_is_no_precedent(
+    monkeypatch: pytest.MonkeyPatch, alone: float
+) -> None:
+    """With one worker nothing is sent: neither takes any time, or B, which computes less, is faster."""
+    session = session_with_rounds(monkeypatch, {"A": lambda p: 1.0, "B": lambda p: 2.0})
+    results = [result("A", alone, workers=1), result("B", alone / 2, workers=1)]
+    for each in results:
+        each.uploads = 4  # one worker hands its vector over as several do
+    sentences = conclude(results, session)
+    assert sentences[-1] == "A has the shortest round with P = 2, 4, 8, 16, 32, 64 workers on this network."
+
+
+def session_with_rounds(monkeypatch: pytest.MonkeyPatch, of: dict[str, Any]) -> Any:
+    """Return a session in which a round of each algorithm takes as long as a function of P says."""
     titles = {algorithm: title for title, algorithm in NAMES.items()}
 
     def round_time(self: Any, algorithm: str, workers: int) -> float:
@@ -377,8 +399,4 @@ def test_the_order_along_workers_agrees_with_the_results(
     monkeypatch.setattr("netsim.analysis.conclusion.Scaling.round_time", round_time)
     monkeypatch.setattr("netsim.analysis.conclusion.rehearse", lambda experiment: None)
     monkeypatch.setattr("netsim.analysis.conclusion._sizes", lambda experiment, largest: [2, 4, 8, 16, 32, 64])
-    session: Any = SimpleNamespace(experiment=Experiment())
-    misleading = "not predict" in said
-    results = [result(name, of[name](0) if misleading else of[name](6)) for name in of]
-    sentences = conclude(results, session)
-    assert said in sentences[-1]
+    return SimpleNamespace(experiment=Experiment())

@@ -219,7 +219,8 @@ def _order(ranked: Sequence[Result], session: Session) -> str:
     crossovers = scaling.crossovers(list(titles), sizes)
     (_, always), *later = crossovers
     if not later:
-        also, has = ("also ", "has") if len(always) == 1 else ("", "have")
+        first = {result.algorithm for result in _tied([each for each in ranked if each.round_time_s > 0])}
+        also, has = ("also " if first.issuperset(always) else "", "has") if len(always) == 1 else ("", "have")
         who = listed([titles[name] for name in always])
         rounds = "the shortest round" if len(always) == 1 else "the shortest rounds, equal within 1%,"
         others = [size for size in sizes if size != workers]
