@@ -484,3 +484,20 @@ def test_a_shard_says_how_many_points_there_are(tmp_path: Path, capsys: pytest.C
         "stages_left": False,
     }
     assert [path.name for path in tmp_path.iterdir()] == ["points"]
+
+
+@pytest.mark.parametrize(
+    ("study", "is_read"),
+    [
+        ("scaling --quick", False),  # without data
+        ("methods --quick", False),  # on digits, which come with netsim
+        ("methods", True),  # on fashion-mnist
+        ("gtopk-paper", True),  # on several data sets, one of which is in a folder
+    ],
+)
+def test_a_folder_of_data_that_no_point_reads_is_mentioned(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, study: str, is_read: bool
+) -> None:
+    run(capsys, f"study {study} --dry-run --data-dir nowhere")
+    why = "netsim: --data-dir nowhere changed nothing: no point of this study trains on a data set of a folder"
+    assert caplog.messages == ([] if is_read else [why])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from netsim.experiment.option_docs import takes_options
 
 if TYPE_CHECKING:
     from netsim.study_engine import Plan, Ran, RanShard, Settings, Shard, Study
+
+logger = logging.getLogger(__name__)
 
 
 @takes_options("Study")
@@ -107,6 +110,7 @@ class AskedStudy:
 
         `settings` replace those of the file, and `sets`, texts such as ``workers=2,4``, replace both.
         """
+        from netsim.study_engine.environment import read_from_folder
         from netsim.study_engine.settings import read_study_file, settings_of
         from netsim.study_engine.shards import read_shard
         from studies import STUDIES, load_study
@@ -123,6 +127,9 @@ class AskedStudy:
             of_file |= more
         loaded = load_study(study_name)
         chosen = settings_of(loaded, quick=read.quick, given=of_file | dict(settings), sets=sets)
+        if read.data_dir is not None and not read_from_folder(loaded.points(chosen)):
+            why = "no point of this study trains on a data set of a folder"
+            logger.warning("netsim: --data-dir %s changed nothing: %s", read.data_dir, why)
         if out is None and not read.dry_run:
             raise UsageError("out is missing: name the folder for the results, such as --out results")
         if out is not None:

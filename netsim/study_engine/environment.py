@@ -80,6 +80,13 @@ def data_sets(point: Point) -> Iterator[tuple[str, tuple[str, str | None]]]:
                 yield name, (name, point.get("data_dir"))
 
 
+def read_from_folder(points: Sequence[Point]) -> bool:
+    """Return whether any of `points` trains on a data set that is found in a folder, and names no folder itself."""
+    from netsim.training.workloads.data import BUNDLED
+
+    return any(folder is None and name not in BUNDLED for point in points for name, (_, folder) in data_sets(point))
+
+
 def read_data(points: Sequence[Point], data_dir: str | None) -> DataDigests:
     """Read every data set that `points` train on, so that a missing one is reported before hours of measuring.
 
