@@ -407,7 +407,7 @@ def test_a_forecast_leaves_out_the_first_round(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ("recommend --workers 4000000 --elements 1000 --compute-time 1ms --topology ring", "simulations, "),
+        ("recommend --workers 400000 --elements 1000 --compute-time 1ms --topology ring", "simulations, "),
         ("topology placement ring --workers 2000000 --elements 1000", "messages, which take about"),
     ],
 )
