@@ -265,7 +265,7 @@ def _plus(total: torch.Tensor, *parts: Sparse) -> Dense:
     if not on_kernels(total):
         for part in parts:
             there = (on_device(each, total.device) for each in (part.indices.long(), part.values.to(total.dtype)))
-            total.index_add_(0, *there)
+            total.index_add_(0, *there)  # one launch; on a GPU its atomic additions turn denormal sums into zeros
         return Dense(total)
     for part in map(widened, parts):
         kernels.add_at(total.numpy(), part.indices.numpy(), part.values.numpy())

@@ -9,6 +9,7 @@ from algorithms.quantisation import whole_messages
 from algorithms.quantised import Quantised
 from netsim.comm.payload import Dense, SizeOnly, Vector, nbytes, size_rule, split
 from netsim.comm.worker import Worker
+from netsim.training.sgd import quotient
 
 LEVELS = 255
 """The largest integer of a byte."""
@@ -59,7 +60,7 @@ def scale_and_zero(vector: Dense) -> Dense:
     import torch
 
     low, high = vector.values.aminmax()
-    scale = (high.clamp(min=0) - low.clamp(max=0)) / float(LEVELS)
+    scale = quotient(high.clamp(min=0) - low.clamp(max=0), LEVELS)
     scale = scale.float().clamp(min=torch.finfo(torch.float32).eps)  # as torch's observer does
     return Dense(torch.stack([scale, (-torch.round(low.clamp(max=0) / scale)).clamp(0, LEVELS).float()]))
 

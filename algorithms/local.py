@@ -31,7 +31,7 @@ from netsim._util.options import Option, Whole
 from netsim.comm.payload import Dense, Vector, cut, in_place, size_rule, subtract, widened
 from netsim.comm.worker import Handle, Traffic, Worker
 from netsim.training.algorithm import Gradient, State
-from netsim.training.sgd import Moved, SGDConfig, clip_factor, prepare
+from netsim.training.sgd import Moved, SGDConfig, clip_factor, prepare, quotient
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 """The constants of AdamW, as torch's defaults."""
@@ -313,8 +313,8 @@ def adamw_step(
     first, second = ((moment.values if isinstance(moment, Dense) else torch.zeros_like(values)) for moment in inner)
     first = first * BETA1 + (1 - BETA1) * values
     second = second * BETA2 + (1 - BETA2) * values.square_()
-    size = second / (1 - BETA2 ** (step + 1))
-    update = torch.div(first, size.sqrt_().add_(EPSILON), out=values).div_(1 - BETA1 ** (step + 1))
+    size = quotient(second, 1 - BETA2 ** (step + 1))
+    update = quotient(torch.div(first, size.sqrt_().add_(EPSILON), out=values), 1 - BETA1 ** (step + 1))
     if recipe.weight_decay:
         update += recipe.weight_decay * own.values
     update *= recipe.rate(step)
@@ -354,7 +354,7 @@ def outer_step(
     """
     import torch
 
-    mean = total.values if divisor == 1 else total.values / divisor
+    mean = total.values if divisor == 1 else quotient(total.values, divisor)
     step, after = mean, None
     if outer.momentum:
         after = torch.zeros_like(parameters.values) if velocity is None else velocity.values.clone()

@@ -17,7 +17,7 @@ from netsim.comm.collectives import all_to_all, bruck_all_gather, ring_all_gathe
 from netsim.comm.payload import Dense, SizeOnly, Sparse, Vector, in_place, size_rule, split_entries
 from netsim.comm.worker import Handle, Worker
 from netsim.training.algorithm import Contribution
-from netsim.training.sgd import SGDConfig, zeros
+from netsim.training.sgd import SGDConfig, quotient, zeros
 
 
 class RegionMemory(NamedTuple):
@@ -214,7 +214,7 @@ def mean_boundaries(summed: Dense, workers: int) -> Dense:
     """Return the mean of all workers' boundaries, rounded down, as int32 (P-1,)."""
     import torch
 
-    return Dense((summed.values / workers).floor().to(torch.int32))
+    return Dense(quotient(summed.values, workers).floor().to(torch.int32))
 
 
 @size_rule(lambda local, boundaries, rank, workers: split_entries(local, workers))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from algorithms.packing import pack, packed_bytes, unpack
 from netsim._util.random_streams import Stream, generator
 from netsim.comm.payload import VALUE_BYTES, Dense, SizeOnly, Vector, size_rule
+from netsim.training.sgd import quotient
 
 if TYPE_CHECKING:
     import torch
@@ -70,7 +71,7 @@ class Grid(NamedTuple):
 
     def steps(self, scales: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         """Return the distance s / h of two levels of every block, (blocks, 1), in the type of `values`."""
-        return scales.to(values.dtype)[:, None] / self.half
+        return quotient(scales.to(values.dtype)[:, None], self.half)
 
     def message(self, scales: torch.Tensor, integers: torch.Tensor, size: int) -> Dense:
         """Return the message of scales (blocks,) and integers (blocks, elements of a block)."""

@@ -216,6 +216,11 @@ class _Gpu:
         waits = self.counts.waits - waits
         if waits and self.order.capturing is not None:
             raise RuntimeError(f"CUDA error: operation not permitted when stream is capturing ({name})")
+        by_number = name in ("div", "div_") and len(args) == 2 and not isinstance(args[1], FakeCuda)
+        if by_number and on_gpu[0].is_floating_point():
+            # A GPU multiplies by the reciprocal of a number, which is rounded twice.
+            func = {"div": torch.ops.aten.mul.Tensor, "div_": torch.ops.aten.mul_.Tensor}[name]
+            args = [args[0], 1 / torch.as_tensor(args[1], dtype=args[0].dtype)]
         if to_gpu:
             kwargs = kwargs | {"device": "cpu"}
         plain_args, plain_kwargs = tree_map(_plain, (list(args), kwargs))
@@ -366,11 +371,13 @@ def fake_gpu(number: int = 1) -> Iterator[Counts]:
         "Event": FakeEvent,
         "CUDAGraph": FakeGraph,
         "graph": order.graph,
+        "graph_pool_handle": object,
     }
     with (
         mock.patch.multiple(torch.cuda, **replaced),
         mock.patch.object(torch.version, "cuda", None),  # without CUDA, Triton has nothing to launch kernels with
         mock.patch.multiple(torch, tensor=on_device, where=where),
+        mock.patch.object(torch._C, "_cuda_endAllocateToPool", order.end_allocation, create=True),
         mock.patch.object(gpu_task, "ThreadPoolExecutor", partial(ThreadPoolExecutor, initializer=_seen)),
         _Mode(),
     ):

@@ -33,7 +33,7 @@ def _join(clock: Clock, other: Clock) -> None:
 class FakeStream:
     """A stream of a GPU, with the kernels that ended before its next one begins."""
 
-    def __init__(self, device: Any = None) -> None:
+    def __init__(self, device: Any = None, priority: int = 0) -> None:
         self.gpu = gpu_of(device)
         self.clock: Clock = {self: 0}
 
@@ -141,6 +141,7 @@ class Order:
         self._own = threading.local()
         self._defaults: dict[torch.device, FakeStream] = {}
         self._lock = threading.RLock()
+        self._pools: set[object] = set()
 
     def launches(self) -> int:
         """Return the number of kernels launched so far."""
@@ -172,21 +173,38 @@ class Order:
             self._own.streams = before
 
     @contextmanager
-    def graph(self, graph: FakeGraph, stream: FakeStream, capture_error_mode: str = "global") -> Iterator[None]:
-        """Capture what this block launches."""
+    def graph(
+        self, graph: FakeGraph, pool: object, stream: FakeStream, capture_error_mode: str = "global"
+    ) -> Iterator[None]:
+        """Capture what this block launches.
+
+        After an error, torch before 2.12 leaves the stream the current one, and the pool of memory in a capture.
+        """
+        if self._pools:
+            raise RuntimeError("INTERNAL ASSERT FAILED: captures_underway.empty()")
         self.waits("all streams", *self._streams())
         self.counts.waits -= 1  # counted as a synchronisation
-        with self.stream(stream):
-            graph.stream, self.capturing = stream, graph
-            try:
-                yield
-            finally:
-                self.capturing = None
+        before = getattr(self._own, "streams", {})
+        self._own.streams = before | {stream.gpu: stream}
+        self._pools.add(pool)
+        graph.stream, self.capturing = stream, graph
+        try:
+            yield
+        except BaseException:
+            raise RuntimeError("CUDA error: operation failed due to a previous error during capture")  # noqa: B904
+        finally:
+            self.capturing = None
+        self._pools.remove(pool)
+        self._own.streams = before
         with _disable_current_modes(), torch.no_grad():
             for each in graph.operators:
                 for leaf in tree_leaves(each.made):
                     if isinstance(leaf, torch.Tensor) and leaf.is_floating_point():
                         leaf.fill_(torch.nan)
+
+    def end_allocation(self, _gpu: int, pool: object) -> None:
+        """End that memory is allocated for a capture."""
+        self._pools.remove(pool)
 
     def waits(self, what: str, *befores: FakeStream | FakeEvent) -> None:
         """Let the CPU wait for streams or events."""

@@ -44,7 +44,7 @@ activations near zero, and which of two nearly equal ones, pass: 4e-6 to 7e-3 on
 
 def task_of(workload: str, data: str, device: str) -> Any:
     """Return a task of two workers."""
-    return load_task(Experiment.of(workers=2, workload=workload, data=data, batch_size=8), device)[0]
+    return load_task(Experiment.of(workers=2, workload=workload, data=data, batch_size=8), device, beside=())[0]
 
 
 def in_double_precision(task: Any) -> torch.Tensor:

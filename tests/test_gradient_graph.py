@@ -135,6 +135,25 @@ def test_a_model_that_reads_from_the_gpu_is_launched_kernel_by_kernel(caplog: py
     assert "not permitted when stream is capturing" in caplog.text
 
 
+def test_a_capture_that_fails_spoils_no_other_one() -> None:
+    with fake_gpu():
+        for model in (Reads, MODELS["by autograd"]):
+            task = task_of(model)
+            calls = [(task.initial_parameters(), rank, 0) for rank in range(WORKERS)]
+            list(task.gradients(calls))
+        assert len(task.graphs or ()) == AT_ONCE
+
+
+@pytest.mark.parametrize("gpus", [1, 2])
+def test_more_calls_get_more_graphs(gpus: int) -> None:
+    with fake_gpu(gpus):
+        task = task_of(MODELS["fully connected"], gpus)
+        for few in (2, 3, WORKERS):
+            calls = [(task.initial_parameters(), rank, 0) for rank in range(few)]
+            assert all(map(torch.equal, together(task, calls), in_turn(task, calls)))
+            assert len(task.graphs or ()) == min(few, gpus * AT_ONCE)
+
+
 @pytest.mark.parametrize("gpus", [1, 2])
 def test_a_graph_with_other_bits_is_not_used(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, gpus: int
@@ -217,7 +236,7 @@ class TestOfTheFake:
         with fake_gpu():
             given = torch.ones(3, device="cuda:0")
             graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream("cuda:0")
-            with torch.cuda.graph(graph, stream=stream):
+            with torch.cuda.graph(graph, pool=torch.cuda.graph_pool_handle(), stream=stream):
                 made = given * 2
             assert isinstance(made, FakeCuda)
             assert made.held.isnan().all()

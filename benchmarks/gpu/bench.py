@@ -294,15 +294,15 @@ def rounds(bench: Bench, model: str) -> None:
         density=DENSITY, device=bench.device, compute_time="1ms", select_time="0s", merge_time="0s",
     )  # fmt: skip
     with open_session(given) as session:
-        before = torch.cuda.memory_allocated() if is_gpu(bench.device) else 0
+        before = torch.cuda.memory_allocated(bench.device) if is_gpu(bench.device) else 0
         if is_gpu(bench.device):
-            torch.cuda.reset_peak_memory_stats()
+            torch.cuda.reset_peak_memory_stats(bench.device)
         stamps: list[float] = []
         session.simulate("gtopk", lambda *_: stamps.append(time.perf_counter()))
         bench.note("gtopk round", model, (stamps[-1] - stamps[0]) / (len(stamps) - 1))
         if is_gpu(bench.device):
             bench.note("P·d·4 bytes", model, 4.0 * bench.workers * session.elements)
-            bench.note("gtopk peak bytes", model, float(torch.cuda.max_memory_allocated() - before))
+            bench.note("gtopk peak bytes", model, float(torch.cuda.max_memory_allocated(bench.device) - before))
 
 
 PER_MODEL = (gradients, selection, merging, charges, readiness, rounds)

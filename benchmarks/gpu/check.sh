@@ -18,6 +18,7 @@ trap 'rm -rf "$SCRATCH"' EXIT
 mkdir -p "$OUT"
 rm -f "$OUT"/{parts.jsonl,reports.jsonl,bench.txt,env.txt,log.txt,profile.toml}
 export PYTHONUNBUFFERED=1 TORCH_CPP_LOG_LEVEL=FATAL OMP_NUM_THREADS=1 NUMBA_CACHE_DIR="$SCRATCH/numba"
+export TRITON_CACHE_DIR="$SCRATCH/triton"
 export PYTHONPATH="$SCRATCH/site:$ROOT:$HERE${PYTHONPATH:+:$PYTHONPATH}"
 
 # part NAME SECONDS COMMAND...: at most so long, and at most what is left of the budget.
@@ -49,6 +50,10 @@ environment() {
   nproc
   free -g
   "$PYTHON" -c "import torch; print(torch.__version__, torch.version.cuda, torch.backends.cudnn.version())"
+  # Triton compiles its launcher with a C compiler and Python's headers; without them torch's operators select.
+  "$PYTHON" -c "import triton; print('triton', triton.__version__)"
+  command -v cc gcc clang
+  ls "$("$PYTHON" -c "import sysconfig; print(sysconfig.get_path('include'))")/Python.h"
 }
 
 everything() {

@@ -153,10 +153,14 @@ def wait_for_gpu(device: str) -> None:
         torch.cuda.current_stream(device).synchronize()
 
 
-def on_own_stream(device: str) -> AbstractContextManager[Any]:
-    """Return a block in which this thread's work on a GPU goes to a stream of its own, beside that of other threads."""
+def on_own_stream(device: str, urgent: bool = False) -> AbstractContextManager[Any]:
+    """Return a block in which this thread's work on a GPU goes to a stream of its own, beside that of other threads.
+
+    The kernels of an `urgent` stream begin before those of others. torch has 32 streams of each priority, and gives
+    them out in turn: with another priority, a stream that lives long is never given out again.
+    """
     if not is_gpu(device):
         return nullcontext()
     import torch
 
-    return torch.cuda.stream(torch.cuda.Stream(device))  # type: ignore[no-untyped-call]
+    return torch.cuda.stream(torch.cuda.Stream(device, priority=-urgent))  # type: ignore[no-untyped-call]

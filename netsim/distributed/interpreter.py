@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from netsim._util.device import on_own_stream, wait_for_gpu
-from netsim._util.errors import ProtocolError
+from netsim._util.errors import ProtocolError, UsageError
 from netsim.comm.payload import Dense, Payload, check_like, has_known_size
 from netsim.comm.pieces import InPieces
 from netsim.comm.worker import EXPAND, Collective, Compute, Fork, Recv, Send, SendRecv, Sends, Start, Worker, evaluate
@@ -95,6 +95,7 @@ class RankInterpreter:
         # Under nccl a receipt does not keep the stream from running ahead.
         self._acknowledged = sends == "rendezvous" and not self._on_gpu
         self._receiving: dict[tuple[int, int], Incoming] = {}
+        self._started: list[Outgoing | Incoming] = []
         self._receipts: deque[Transfer] = deque(maxlen=RECEIPTS_KEPT)
         self._request: Any = None
         self._backward: ThreadPoolExecutor | None = None
@@ -155,9 +156,9 @@ class RankInterpreter:
             case Outgoing() | Incoming() | BothWays() | Received():
                 return request.finish()
             case Start(Send() as send):
-                return self._start_send(send)
+                return self._under_way(self._start_send(send))
             case Start(Recv() as recv):
-                return self._receive_in_background(recv)
+                return self._under_way(self._receive_in_background(recv))
             case Start(SendRecv() as both):
                 return self._start_exchange(both)
             case Fork():
@@ -266,6 +267,21 @@ class RankInterpreter:
         if not self._on_gpu:
             incoming.in_background()
         return incoming
+
+    def _under_way(self, message: Outgoing | Incoming) -> Outgoing | Incoming:
+        """Return a message that was started; under nccl, raise UsageError if another one goes the other way.
+
+        nccl runs them one after the other. Two ranks that send to each other before they receive would wait for ever.
+        """
+        if self._on_gpu:
+            self._started = [each for each in self._started if not each.done]
+            if any(isinstance(each, Outgoing) != isinstance(message, Outgoing) for each in self._started):
+                raise UsageError(
+                    f"{self._worker.operation} sends and receives several messages at the same time, which backend "
+                    "'nccl' runs one after the other; use --backend gloo"
+                )
+            self._started.append(message)
+        return message
 
     def _exchange(self, request: SendRecv[Any]) -> Payload:
         if self._on_gpu:

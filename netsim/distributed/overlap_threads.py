@@ -40,7 +40,7 @@ class ForkedExchange(Handle[Any]):
     def _drive(self) -> None:
         torch.set_num_threads(self._torch_threads)  # each thread has its own number, which changes bits
         try:
-            with on_own_stream(self._device):
+            with on_own_stream(self._device, urgent=True):
                 self._answer = self._run()
                 wait_for_gpu(self._device)
         except BaseException as error:

@@ -73,7 +73,7 @@ def on_faster_device(experiment: Experiment, backend: str) -> Experiment:
     if backend == "nccl":
         return replace(experiment, device="cuda")
     with one_thread_each():
-        device, _ = faster_device(experiment, threads=1)
+        device, _ = faster_device(experiment, threads=1, of_rank=True)
     return replace(experiment, device=device.partition(":")[0])
 
 

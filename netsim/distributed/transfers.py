@@ -127,6 +127,11 @@ class Outgoing(Handle[None]):
             self._transfers.append(self._begin_body())
             self._begin_body = None
 
+    @property
+    def done(self) -> bool:
+        """Whether the sender has waited for it."""
+        return not self._transfers
+
     def finish(self) -> None:
         """Wait until the sender may go on."""
         self.send_body()
@@ -163,6 +168,11 @@ class Incoming(Handle[Any]):
         """Receive while this rank does something else, in a thread if the message needs an answer meanwhile."""
         if self._acknowledge is not None:
             self._start_thread()
+
+    @property
+    def done(self) -> bool:
+        """Whether the receiver has its payload."""
+        return bool(self._answer)
 
     def finish(self) -> Any:
         """Wait for the message, and return its payload."""

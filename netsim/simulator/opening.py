@@ -55,16 +55,16 @@ def open_session(experiment: Experiment) -> Iterator[Session]:
     # would wait for them.
     with one_thread_each() as (threads, initializer):
         device, chosen = faster_device(experiment, threads)
-        task, tensors, device = load_task(experiment, device, beside=gpus_beside(device, experiment.device))
-        costs = costs_of(experiment, MeasuredCosts(experiment.assumed_costs(), device))
         with (
             exact_arithmetic(device, experiment.tf32),
             ThreadPoolExecutor(threads, "gradients", initializer) as pool,
-            old_objects_set_aside(),
         ):
+            task, tensors, device = load_task(experiment, device, beside=gpus_beside(device, experiment.device))
+            costs = costs_of(experiment, MeasuredCosts(experiment.assumed_costs(), device))
             # A GPU is one device however many threads feed it; a task with several GPUs has a thread for each.
             executor = pool if device == "cpu" else None
-            yield Session(experiment, task, tensors, costs, device, executor, chosen)
+            with old_objects_set_aside():
+                yield Session(experiment, task, tensors, costs, device, executor, chosen)
 
 
 def costs_of(experiment: Experiment, rest: ReportedCosts) -> ReportedCosts:
@@ -73,11 +73,11 @@ def costs_of(experiment: Experiment, rest: ReportedCosts) -> ReportedCosts:
     return RatedCosts(rates, set(experiment.assumed_costs()), rest) if rates else rest
 
 
-def faster_device(experiment: Experiment, threads: int) -> tuple[str, str | None]:
+def faster_device(experiment: Experiment, threads: int, *, of_rank: bool = False) -> tuple[str, str | None]:
     """Return the device of an experiment, and for ``auto`` where there is a GPU how it was chosen.
 
     A few gradients are timed on the CPU and on the GPU, after a warm-up. The CPU computes those of several workers at
-    once, by `threads` threads; so may a GPU.
+    once, by `threads` threads; so does a GPU, but not one `of_rank`, which has one gradient a step.
     """
     gpu = resolve_device(experiment.device)
     if experiment.device != "auto" or not is_gpu(gpu):
@@ -85,7 +85,8 @@ def faster_device(experiment: Experiment, threads: int) -> tuple[str, str | None
     at_once = min(threads, experiment.workers)
     seconds = {}
     with exact_arithmetic(gpu, experiment.tf32):
-        for device, beside in (("cpu", ()), (gpu, gpus_beside(gpu, experiment.device))):
+        for device in ("cpu", gpu):
+            beside = None if of_rank else gpus_beside(device, experiment.device)
             task, _, _ = load_task(experiment, device, tried=True, beside=beside)
             seconds[device] = seconds_of_gradient(task)
     on_cpu, on_gpu = seconds["cpu"] / at_once, seconds[gpu]
@@ -115,12 +116,12 @@ def seconds_of_gradient(task: DataParallelTask) -> float:
 
 
 def load_task(
-    experiment: Experiment, device: str, tried: bool = False, beside: Sequence[str] = ()
+    experiment: Experiment, device: str, tried: bool = False, beside: Sequence[str] | None = None
 ) -> tuple[DataParallelTask, tuple[int, ...], str]:
     """Return the experiment's task on `device`, the sizes of its tensors, and the name of the device.
 
-    A user's own workload is checked by :mod:`netsim.training.workloads.trial`, unless it was `tried` before. The GPUs
-    `beside` the device compute gradients as well.
+    A user's own workload is checked by :mod:`netsim.training.workloads.trial`, unless it was `tried` before. On a GPU,
+    the task computes gradients of several workers at once, also on the GPUs `beside` it; a rank's, with None, does not.
     """
     from netsim.training.workloads.gpu_task import GpuTask
     from netsim.training.workloads.task import DataParallelTask
@@ -139,7 +140,8 @@ def load_task(
         "sampling": experiment.sampling,
         "accumulate": experiment.accumulate,
     }
-    task = GpuTask(beside, **options) if is_gpu(device) else DataParallelTask(**options)
+    several = is_gpu(device) and beside is not None
+    task = GpuTask(beside or (), **options) if several else DataParallelTask(**options)
     if is_own(experiment.workload) and not tried:
         from netsim.training.workloads.trial import try_out
 

@@ -124,13 +124,15 @@ def _measured(
 
 
 def _measured_cell(cell: Cell, rank: int, start: SimultaneousStart, on_repeat: Callable[[int], None]) -> dict[str, Any]:
+    from netsim._util.device import exact_arithmetic
     from netsim.experiment.configuration import Experiment
     from netsim.testbed.measured_exchanges import measured_exchange
     from netsim.testbed.training_rounds import measured_rounds
 
     if cell.experiment is not None:
         experiment = Experiment.from_config(cell.experiment)
-        return measured_rounds(experiment, cell.sends, rank, cell.repeats, start, on_repeat)
+        with exact_arithmetic(start.device, experiment.tf32):
+            return measured_rounds(experiment, cell.sends, rank, cell.repeats, start, on_repeat)
     seconds, busy = measured_exchange(cell.name, cell.bytes, cell.sends, rank, cell.repeats, start, on_repeat)
     by_rank = list(zip(*seconds, strict=True))
     return {"times": list(map(max, seconds)), "by_rank": by_rank, "processors_busy": busy}

@@ -146,7 +146,7 @@ class MeasuredCosts:
     def _time(self, request: Compute[Any]) -> int:
         args = [evaluate(arg, _on_copies) if isinstance(arg, Compute) else arg for arg in request.args]
         samples: list[float] = []
-        while len(samples) < WARM_UP + REPEATS or (sum(samples) < WINDOW_S and len(samples) < MOST_REPEATS):
+        while len(samples) < WARM_UP + REPEATS or (sum(samples[WARM_UP:]) < WINDOW_S and len(samples) < MOST_REPEATS):
             fresh_args = _spared(request, args)
             wait_for_gpu(self._device)
             started = time.perf_counter()

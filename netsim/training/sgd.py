@@ -202,13 +202,21 @@ def descend(
     divisor = recipe.divisor(workers)
     if not recipe.momentum and isinstance(total, Sparse):
         moved = parameters.values.clone()
-        moved[on_device(total.indices.long(), moved.device)] -= on_device(total.values / divisor, moved.device)
+        moved[on_device(total.indices.long(), moved.device)] -= on_device(quotient(total.values, divisor), moved.device)
         return Moved(Dense(moved), None)
     summed = on_device(dense_values(total), parameters.values.device)  # sums of sparse vectors are in main memory
-    update = summed if divisor == 1 else summed / divisor
+    update = summed if divisor == 1 else quotient(summed, divisor)
     if velocity is not None:
         update = recipe.momentum_at(step) * velocity.values + update
     return Moved(Dense(parameters.values - update), Dense(update) if recipe.momentum else None)
+
+
+def quotient(values: torch.Tensor, divisor: float) -> torch.Tensor:
+    """Return `values` / `divisor` with the same bits on every device.
+
+    A GPU multiplies by the reciprocal of a number, which is rounded twice; by a tensor it divides.
+    """
+    return values / values.new_full((), divisor)
 
 
 def dense_values(vector: Dense | Sparse) -> torch.Tensor:

@@ -62,24 +62,26 @@ class GpuTask(DataParallelTask):
         """Return the same bits as :meth:`gradient` for each (parameters, rank, step) of `calls`, on the first GPU."""
         if len(calls) == 1:
             return super().gradients(calls)
-        if self.graphs is None:
-            self.graphs = self._usable_graphs(calls)
+        if self.graphs is None or 0 < len(self.graphs) < min(self.at_once, len(calls)):
+            self.graphs = self._more_graphs(calls)
         if self.graphs:
             return self._replayed(self.graphs, calls)
         return super().gradients(calls) if len(self._tasks) == 1 else self._by_threads(calls)
 
-    def _usable_graphs(self, calls: Sequence[Call]) -> list[GradientGraph]:
-        """Return graphs that give the bits of :meth:`gradient`; none if one of them does not."""
-        graphs: list[GradientGraph] = []
+    def _more_graphs(self, calls: Sequence[Call]) -> list[GradientGraph]:
+        """Return the graphs and new ones that give the bits of :meth:`gradient`; none if one of them does not."""
+        graphs = self.graphs or []
         try:
-            for task, call in islice(zip(cycle(self._tasks), calls, strict=False), self.at_once):
+            for task, call in islice(zip(cycle(self._tasks), calls, strict=False), len(graphs), self.at_once):
                 graphs.append(GradientGraph(task))
                 graphs[-1].begin(*_dense(call))
                 if not torch.equal(graphs[-1].finish(self.device).values, self.gradient(*call).values):
                     raise RuntimeError("its bits differ")
         except Exception as error:  # by the model or the driver; a fault of the model comes again without a graph
+            # What ends a capture says only that it failed; its context is the operator's error.
+            reason = str(error.__context__ or error).partition("\n")[0]
             logger.warning(
-                "gradients are launched kernel by kernel, which takes longer: a CUDA graph cannot be used (%s)", error
+                "gradients are launched kernel by kernel, which takes longer: a CUDA graph cannot be used (%s)", reason
             )
             return []
         return graphs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import torch
@@ -50,9 +51,20 @@ class GradientGraph:
             for _ in range(WARM_UP):
                 self._sum = self._compute()
             self._stream.synchronize()
+            self._capture()
+
+    def _capture(self) -> None:
+        pool = torch.cuda.graph_pool_handle()
+        try:
             # Other threads may allocate memory during the capture.
-            with torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local"):
+            with torch.cuda.graph(self._graph, pool=pool, stream=self._stream, capture_error_mode="thread_local"):
                 self._sum = self._compute()
+        except Exception:
+            # Before torch 2.12, a capture that failed never ended for the allocator of memory, and no other one could
+            # begin. Later versions have ended it here, and raise.
+            with suppress(RuntimeError, AttributeError):
+                torch._C._cuda_endAllocateToPool(torch.device(self._task.device).index, pool)
+            raise
 
     def begin(self, parameters: Dense, rank: int, step: int) -> None:
         """Have the GPU compute the gradient of a worker's step at `parameters` (d,), and do not wait for it."""
@@ -99,5 +111,5 @@ class GradientGraph:
             if number:
                 self._row.add_(row)
         if len(self._samples) > 1:
-            self._row.div_(len(self._samples))
+            self._row.div_(self._row.new_full((), len(self._samples)))
         return self._row.sum()

@@ -158,7 +158,7 @@ class DataParallelTask:
             for other in others:
                 gradient.values.add_(next(other).values)
             if others:
-                gradient.values.div_(self._accumulate)
+                gradient.values.div_(gradient.values.new_full((), self._accumulate))  # as :func:`quotient`
             yield gradient
 
     def _numbers(self, step: int) -> range:
@@ -196,10 +196,11 @@ class DataParallelTask:
         sizes = [size for _, size in self.tensors]
         pieces = gradient.values.split_with_sizes(sizes)
         before = None if total is None else total.split_with_sizes(sizes)
+        count = gradient.values.new_full((), self._accumulate)
 
         def note(tensor: int) -> None:
             if before is not None:
-                pieces[tensor].add_(before[tensor]).div_(self._accumulate)
+                pieces[tensor].add_(before[tensor]).div_(count)
             written(gradient, tensor)
 
         self._replica_of_thread().gradual(parameters.values, inputs, labels, gradient.values, note)
