@@ -92,3 +92,18 @@ def test_a_study_runs_no_code_that_its_settings_name() -> None:
     with pytest.raises(UsageError, match=r"topology './mine.py:pairs:size=4' is your own code"):
         check_no_code({"topology": "./mine.py:pairs:size=4"})
     check_no_code({"topology": "racks:size=4,uplink=1Gbps"})
+
+
+def test_a_type_that_only_a_checker_can_evaluate_is_no_obstacle(tmp_path: Path) -> None:
+    code = """
+import networkx
+
+def star(shape: "Unknown", nodes: int = 2) -> "networkx.Graph[str]":
+    graph = networkx.Graph()
+    for host in range(shape.hosts):
+        graph.add_edge(f"host{host}", "switch", bandwidth=1e9, latency=1e-6)
+    return graph
+"""
+    (tmp_path / "typed.py").write_text(code)
+    keys = spec.keys_of(imported("topology", str(tmp_path / "typed.py") + ":star", "a function"))
+    assert keys["nodes"] == ("nodes", spec.PLAIN[int])

@@ -80,13 +80,24 @@ PLAIN: dict[Any, Callable[[str], Any]] = {int: _seed, float: _number}
 
 def keys_of(build: Callable[..., Any]) -> dict[str, tuple[str, Callable[[str], Any]]]:
     """Return the keys of a topology, each with its parameter and the function that reads its value."""
-    hints = get_type_hints(build, include_extras=True)
+    names = list(inspect.signature(build).parameters)[1:]
+    hints = _hints(build, names)
     keys: dict[str, tuple[str, Callable[[str], Any]]] = {}
-    for name in list(inspect.signature(build).parameters)[1:]:
+    for name in names:
         kinds = [kind for kind in (hints.get(name), *get_args(hints.get(name))) if kind is not None]
         read = next((kind.__metadata__[0] for kind in kinds if hasattr(kind, "__metadata__")), None)
         keys[name.rstrip("_").replace("_", "-")] = (name, read or next(filter(None, map(PLAIN.get, kinds)), str))
     return keys | {"hash": ("hash", _seed)}
+
+
+def _hints(build: Callable[..., Any], names: list[str]) -> dict[str, Any]:
+    """Return the types of some parameters; others may have types for checkers only, such as ``networkx.Graph[str]``."""
+
+    def of_names() -> None:
+        """Hold the annotations of `names`."""
+
+    of_names.__annotations__ = {name: hint for name, hint in build.__annotations__.items() if name in names}
+    return get_type_hints(of_names, inspect.unwrap(build).__globals__, include_extras=True)
 
 
 NAMES: set[str] = set()
