@@ -21,6 +21,7 @@ import numpy as np
 from algorithms import kernels
 from algorithms.rows import among, as_tensors, complete
 from algorithms.selection import SAMPLE, Selector, sampled_rank
+from netsim._util.random_streams import Stream, generator
 from netsim.training.sgd import Scaled, scaled
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def _is_right(device: torch.device, size: int) -> bool:
 
     from netsim.comm.payload import Dense
 
-    random, k = np.random.default_rng(size), size // 200
+    random, k = generator(0, Stream.SELF_CHECK, size), size // 200
     normal, seldom = random.standard_normal((2, size), np.float32), random.random(size) < k / size / 2
     residuals = np.stack(
         [

@@ -44,6 +44,7 @@ class Stream(Enum):
     CALIBRATION_VECTORS = (10, "rank")
     REHEARSAL = (11, "rank", "step")
     ROUNDING = (12, "bucket", "rank", "step")
+    SELF_CHECK = (13, "elements")
     COMPUTE = (101, "rank", "step")
     STRAGGLE = (102, "number", "rank", "step")
     LATENCY = (103, "source", "target", "tag", "step", "message")
