@@ -9,8 +9,11 @@ import sys
 import time
 from itertools import product
 from pathlib import Path
+from types import FunctionType
 
 import pytest
+
+from netsim._util.interrupts import ended_politely
 
 COMMANDS = {
     "simulate": "simulate --workers 4 --rounds 100000 --metrics m.csv --checkpoint c --checkpoint-every 1 --trace t",
@@ -126,6 +129,23 @@ def test_an_interrupt_that_a_library_catches_while_it_is_imported_is_not_lost(tm
     environment = os.environ | {"PYTHONPATH": os.fspath(tmp_path)}
     ran = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "caught\ninterrupted\n", "")
+
+
+@pytest.mark.parametrize(("name", "waits"), [("torch", True), ("torch.distributed", True), ("torchvision", False)])
+def test_an_interrupt_waits_until_torch_is_imported(name: str, waits: bool) -> None:
+    """C++ code that torch's modules call would abort the process at an exception."""
+    body = "import os, signal; os.kill(os.getpid(), signal.SIGTERM); done.append(1)"
+    done: list[int] = []
+    module = FunctionType(compile(body, "module.py", "exec"), {"__name__": name, "done": done})
+
+    def import_and_go_on() -> None:
+        with ended_politely():
+            module()
+            time.sleep(5)
+
+    with pytest.raises(KeyboardInterrupt):
+        import_and_go_on()
+    assert done == ([1] if waits else [])
 
 
 def test_what_was_ignored_stays_ignored(tmp_path: Path) -> None:

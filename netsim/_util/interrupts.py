@@ -41,8 +41,13 @@ class Interrupts:
         self.block: FrameType | None = block
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
+        stack = list(self._stack(frame))
+        if any(map(_is_torchs_import, stack)):
+            # torch's modules call C++ code that calls Python, and that aborts the process at an exception.
+            _soon(os.kill, os.getpid(), number)
+            return
         self.came.append(number)
-        if importing := [each for each in self._stack(frame) if each.f_code.co_filename == IMPORTS]:
+        if importing := [each for each in stack if each.f_code.co_filename == IMPORTS]:
             _soon(self._unless_left, importing[-1], number)
         raise KeyboardInterrupt
 
@@ -57,6 +62,11 @@ class Interrupts:
         now = sys._current_frames().get(threading.main_thread().ident or 0)
         if any(each is importing for each in self._stack(now)):
             os.kill(os.getpid(), number)
+
+
+def _is_torchs_import(frame: FrameType) -> bool:
+    """Return whether a frame executes the body of a module of torch."""
+    return frame.f_code.co_name == "<module>" and f"{frame.f_globals.get('__name__')}.".startswith("torch.")
 
 
 def _soon(function: Callable[..., None], *arguments: Any) -> None:
