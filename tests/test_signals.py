@@ -131,12 +131,20 @@ def test_an_interrupt_that_a_library_catches_while_it_is_imported_is_not_lost(tm
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "caught\ninterrupted\n", "")
 
 
-@pytest.mark.parametrize(("name", "waits"), [("torch", True), ("torch.distributed", True), ("torchvision", False)])
-def test_an_interrupt_waits_until_torch_is_imported(name: str, waits: bool) -> None:
-    """C++ code that torch's modules call would abort the process at an exception."""
+@pytest.mark.parametrize(
+    ("file", "name", "waits"),
+    [
+        ("/venv/lib/site-packages/torch/distributed/__init__.py", "torch.distributed", True),
+        ("/usr/lib/python3/dist-packages/numpy/random/_pickle.py", "numpy.random._pickle", True),
+        ("/venv/lib/site-packages/netsim/cli/simulate.py", "netsim.cli.simulate", False),
+        ("/home/user/mine.py", "mine", False),
+    ],
+)
+def test_an_interrupt_waits_until_a_library_is_imported(file: str, name: str, waits: bool) -> None:
+    """At an exception, C++ code that torch's modules call aborts the process, and NumPy's goes on."""
     body = "import os, signal; os.kill(os.getpid(), signal.SIGTERM); done.append(1)"
     done: list[int] = []
-    module = FunctionType(compile(body, "module.py", "exec"), {"__name__": name, "done": done})
+    module = FunctionType(compile(body, file, "exec"), {"__name__": name, "done": done})
 
     def import_and_go_on() -> None:
         with ended_politely():

@@ -24,6 +24,8 @@ AGAIN_S = 0.02
 One is lost in code that cannot raise, such as ``__del__``, and in libraries that take it for a failed import.
 """
 IMPORTS = "<frozen importlib._bootstrap>"
+INSTALLED = ("site-packages", "dist-packages")
+OWN = ("netsim", "algorithms", "topologies", "studies")
 
 
 class Interrupts:
@@ -42,8 +44,8 @@ class Interrupts:
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         stack = list(self._stack(frame))
-        if any(map(_is_torchs_import, stack)):
-            # torch's modules call C++ code that calls Python, and that aborts the process at an exception.
+        if any(map(_is_import_of_library, stack)):
+            # torch's C++ code, which its modules call, aborts the process at an exception; NumPy's ignores it.
             _soon(os.kill, os.getpid(), number)
             return
         self.came.append(number)
@@ -64,9 +66,12 @@ class Interrupts:
             os.kill(os.getpid(), number)
 
 
-def _is_torchs_import(frame: FrameType) -> bool:
-    """Return whether a frame executes the body of a module of torch."""
-    return frame.f_code.co_name == "<module>" and f"{frame.f_globals.get('__name__')}.".startswith("torch.")
+def _is_import_of_library(frame: FrameType) -> bool:
+    """Return whether a frame executes the body of an installed module that is not netsim's."""
+    code = frame.f_code
+    if code.co_name != "<module>" or not any(f"{os.sep}{place}{os.sep}" in code.co_filename for place in INSTALLED):
+        return False
+    return str(frame.f_globals.get("__name__")).partition(".")[0] not in OWN
 
 
 def _soon(function: Callable[..., None], *arguments: Any) -> None:
