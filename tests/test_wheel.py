@@ -40,6 +40,7 @@ for vector in (given, held):
     dist.all_reduce(vector)
 torch.testing.assert_close(applied + held, given, atol=1e-3, rtol=1e-5)  # no gradient is lost
 assert 0 < held.abs().sum()
+dist.barrier()  # or gloo's thread may still free the last vector while Python ends, and PyTorch aborts the process
 dist.destroy_process_group()
 print("trained")
 """
