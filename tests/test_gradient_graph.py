@@ -19,11 +19,11 @@ import netsim
 from netsim._util.errors import NonFiniteGradientError
 from netsim.comm.payload import Dense
 from netsim.training.workloads.fully_connected import FullyConnected
-from netsim.training.workloads.gpu_task import AT_ONCE, GpuTask
+from netsim.training.workloads.gpu_task import GRAPHS, GpuTask
 from tests.fake_gpu import CUDA, FakeCuda, fake_gpu
 from tests.fake_streams import FakeGraph
 
-WORKERS = AT_ONCE + 3
+WORKERS = GRAPHS + 3
 
 
 class Reads(nn.Module):
@@ -120,7 +120,7 @@ def test_a_gradient_is_one_launch_and_copies_around_it() -> None:
         launches, waits, graphs = counts.launches, counts.waits, counts.operators["graph"]
         list(task.gradients(calls))
     assert counts.operators["graph"] - graphs == WORKERS
-    assert counts.launches - launches <= 3 * WORKERS + AT_ONCE  # and the parameters, once for each graph
+    assert counts.launches - launches <= 3 * WORKERS + GRAPHS  # and the parameters, once for each graph
     assert counts.waits - waits == WORKERS
 
 
@@ -141,7 +141,7 @@ def test_a_capture_that_fails_spoils_no_other_one() -> None:
             task = task_of(model)
             calls = [(task.initial_parameters(), rank, 0) for rank in range(WORKERS)]
             list(task.gradients(calls))
-        assert len(task.graphs or ()) == AT_ONCE
+        assert len(task.graphs or ()) == GRAPHS
 
 
 @pytest.mark.parametrize("gpus", [1, 2])
@@ -151,7 +151,7 @@ def test_more_calls_get_more_graphs(gpus: int) -> None:
         for few in (2, 3, WORKERS):
             calls = [(task.initial_parameters(), rank, 0) for rank in range(few)]
             assert all(map(torch.equal, together(task, calls), in_turn(task, calls)))
-            assert len(task.graphs or ()) == min(few, gpus * AT_ONCE)
+            assert len(task.graphs or ()) == min(few, gpus * GRAPHS)
 
 
 @pytest.mark.parametrize("gpus", [1, 2])

@@ -17,7 +17,7 @@ from netsim.comm.worker import Worker
 from netsim.ddp.memory import Leaves, ParameterMemory
 from netsim.distributed.interpreter import RankInterpreter
 from netsim.training.algorithm import Algorithm, TensorShapes
-from netsim.training.sgd import dense_values
+from netsim.training.sgd import dense_values, quotient
 
 AlgorithmOf = Callable[[TensorShapes, int], Algorithm]
 """``algorithm_of(shapes, index)`` returns the algorithm for the bucket with this index and these tensors."""
@@ -146,7 +146,7 @@ class ExchangeHook:
         self._interpreter.timeline.spent()  # forget the times
         self._memory.keep(sizes, memory)
         assert not isinstance(total, SizeOnly)
-        return dense_values(widened(total)) / self._worker.workers
+        return quotient(dense_values(widened(total)), self._worker.workers)
 
     def _check_finite(self, vector: torch.Tensor, views: dict[str, torch.Tensor], step: int) -> None:
         if not _is_finite(vector):

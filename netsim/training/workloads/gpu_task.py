@@ -18,9 +18,9 @@ from netsim.training.workloads.task import DataParallelTask
 
 logger = logging.getLogger(__name__)
 
-AT_ONCE = 4
-"""Gradients that a GPU computes at the same time. Those of small models do not fill it."""
-AT_ONCE_LONG = 2
+GRAPHS = 4
+"""CUDA graphs of a GPU, which it replays at the same time: a gradient of a small model does not fill it."""
+GRAPHS_LONG = 2
 """The same for vectors of more than LONG elements, whose parameters and gradients take memory for each."""
 LONG = 2**23
 
@@ -49,7 +49,7 @@ class GpuTask(DataParallelTask):
     def __init__(self, beside: Sequence[str], **options: Any) -> None:
         super().__init__(**options)
         self._tasks = [self, *(DataParallelTask(**options | {"device": device}) for device in beside)]
-        self.at_once = len(self._tasks) * (AT_ONCE if self.elements <= LONG else AT_ONCE_LONG)
+        self.at_once = len(self._tasks) * (GRAPHS if self.elements <= LONG else GRAPHS_LONG)
         self.graphs: list[GradientGraph] | None = None
         """The graphs; none if they cannot be used, and None until several gradients are asked for."""
 
