@@ -12,6 +12,7 @@ import sys
 import time
 import weakref
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -415,9 +416,26 @@ def test_options_that_do_not_fit(capsys: pytest.CaptureFixture[str], saved: Path
     assert (code, message.count("\n")) == (1, 1)
 
 
+def stop_here() -> None:
+    raise KeyboardInterrupt
+
+
+def stop_in_numba() -> None:
+    """Raise what numba's dispatcher makes of an interrupt while a compiled function returns."""
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt as error:
+        raise SystemError("CPUDispatcher(...) returned a result with an exception set") from error
+
+
 @pytest.mark.parametrize("every", [1, 1000])
+@pytest.mark.parametrize("stop", [stop_here, stop_in_numba])
 def test_an_interrupt_says_how_to_go_on(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    every: int,
+    stop: Callable[[], None],
 ) -> None:
     path = tmp_path / "run.ckpt"
     finish = Checkpoint.save
@@ -425,7 +443,7 @@ def test_an_interrupt_says_how_to_go_on(
     def interrupt(self: Checkpoint, algorithm: str, standing: CheckpointState, workers: list[Worker]) -> None:
         finish(self, algorithm, standing, workers)
         if standing.step == 4:
-            raise KeyboardInterrupt
+            stop()
 
     monkeypatch.setattr(Checkpoint, "save", interrupt)
     if every > 1:

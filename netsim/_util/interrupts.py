@@ -110,6 +110,14 @@ def ended_politely(*, last: bool = False) -> Iterator[Interrupts]:
             signal.signal(number, signal.SIG_DFL if last else handler)
 
 
+def is_interrupt(error: BaseException) -> bool:
+    """Return whether an error is a KeyboardInterrupt, or one that code made of it, as numba does between its calls."""
+    each: BaseException | None = error
+    while each is not None and not isinstance(each, KeyboardInterrupt):
+        each = each.__cause__ or each.__context__
+    return each is not None
+
+
 @contextmanager
 def held() -> Iterator[None]:
     """Delay the three signals until the end of this block."""

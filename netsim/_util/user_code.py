@@ -24,6 +24,7 @@ from types import ModuleType
 from typing import Any
 
 from netsim._util.errors import NetsimError, UsageError, suggestion, text_of
+from netsim._util.interrupts import is_interrupt
 
 _OWN = re.compile(r"((?:[^:]*\.py|[^\W\d]\w*(?:\.\w+)*):[^\W\d][\w.<>]*)(?::(.*))?", re.DOTALL)
 _files: dict[Path, tuple[int, ModuleType]] = {}
@@ -161,6 +162,8 @@ def blaming(subject: str, what: str, hint: str = "") -> Iterator[None]:
     except NetsimError:
         raise
     except (Exception, SystemExit) as error:  # an imported script may call sys.exit
+        if is_interrupt(error):
+            raise KeyboardInterrupt from error
         cause = f"{type(error).__name__} ({text_of(error)})"
         raise UsageError(f"{subject}: {cause} in {what}{where(error)}{hint}") from error
 

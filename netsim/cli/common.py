@@ -11,7 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from netsim._util.errors import IncompleteError, InfeasibleError, NetsimError, reason_of
+from netsim._util.errors import IncompleteError, InfeasibleError, InterruptedRunError, NetsimError, reason_of
+from netsim._util.interrupts import is_interrupt
 from netsim._util.standard_streams import escaped, in_utf_8, reader_may_go
 from netsim._util.units import format_wait
 
@@ -220,6 +221,19 @@ def stdout_is_for_results() -> Iterator[TextIO]:
     stdout = sys.stdout
     with redirect_stdout(sys.stderr):
         yield stdout
+
+
+@contextmanager
+def resumable(how_to_go_on: Callable[[], str]) -> Iterator[None]:
+    """Turn an interrupt into an error that says how to go on."""
+    try:
+        yield
+    except IncompleteError:
+        raise  # says what is missing, also after an interrupt
+    except BaseException as error:
+        if not is_interrupt(error):
+            raise
+        raise InterruptedRunError(f"interrupted; {how_to_go_on()}") from None
 
 
 @contextmanager

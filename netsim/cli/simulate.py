@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import redirect_stdout
+from contextlib import nullcontext, redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
-from netsim._util.errors import InterruptedRunError, NetsimError, check_choice
+from netsim._util.errors import NetsimError, check_choice
 from netsim._util.standard_streams import reader_may_go
 from netsim.cli.common import (
     deliver,
@@ -15,6 +15,7 @@ from netsim.cli.common import (
     progress,
     raise_together,
     rest_delivered,
+    resumable,
     stdout_is_for_results,
     write_out,
 )
@@ -113,21 +114,17 @@ def simulate(
         rest = partial(deliver, report, experiment, as_json, out, columns, shown=bool(tables))
         raise_together([error for error in (*tables, *map(failure_of, [rest, *writes])) if error is not None])
 
-    try:
-        with rest_delivered(show), stdout_is_for_results() as stdout, progress(experiment) as on_round:
+    may_resume = nullcontext() if saved is None else resumable(partial(_how_to_go_on, saved))
+    with may_resume, rest_delivered(show), stdout_is_for_results() as stdout, progress(experiment) as on_round:
 
-            def show_table(report: Report) -> None:
-                """Print the table before anything is concluded, so that nothing later can lose it."""
-                on_round.conclude()
-                if not as_json:
-                    with redirect_stdout(stdout):
-                        tables.append(failure_of(partial(_print_table, report, experiment, columns)))
+        def show_table(report: Report) -> None:
+            """Print the table before anything is concluded, so that nothing later can lose it."""
+            on_round.conclude()
+            if not as_json:
+                with redirect_stdout(stdout):
+                    tables.append(failure_of(partial(_print_table, report, experiment, columns)))
 
-            report = simulate_experiment(experiment, on_round, metrics, saved, trace, chakra, show_table)
-    except KeyboardInterrupt:
-        if saved is None:
-            raise
-        raise InterruptedRunError(f"interrupted; {_how_to_go_on(saved)}") from None
+        report = simulate_experiment(experiment, on_round, metrics, saved, trace, chakra, show_table)
     show(report)
 
 

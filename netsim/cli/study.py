@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from netsim._util.errors import InterruptedRunError
-from netsim.cli.common import points_progress, rest_delivered, say_json, say_lines
+from netsim.cli.common import points_progress, rest_delivered, resumable, say_json, say_lines
 from netsim.cli.options import COMMON, Json, NcclTests, option, takes
 from studies import STUDIES
 
@@ -66,18 +63,7 @@ def study(
     changed = [part for text in sets or () for part in ("--set", text)]
     quick = ["--quick"] if read.quick else []
     command = shlex.join(["netsim", "study", name, *quick, *changed, *more, "--out", "DIR"])
-    with _resumable(asked.out), rest_delivered(show), points_progress(label) as on_point:
+    after = f"finished points are stored in {str(asked.out)!r}: give the same options and --resume to continue"
+    with resumable(lambda: after), rest_delivered(show), points_progress(label) as on_point:
         done = asked.carry_out(command, on_point)
     show(done)
-
-
-@contextmanager
-def _resumable(folder: Path) -> Iterator[None]:
-    """Turn an interrupt into an error that says how to continue."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise InterruptedRunError(
-            f"interrupted; finished points are stored in {str(folder)!r}: give the same options and --resume to "
-            "continue"
-        ) from None
