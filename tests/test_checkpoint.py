@@ -30,6 +30,7 @@ from netsim.training.algorithm import Convergence, State
 from netsim.training.costs import MeasuredCosts
 from netsim.training.loop import Trained
 from tests.engines import without_the_way
+from tests.test_signals import disguised
 
 ROOT = Path(__file__).parent.parent
 TINY: dict[str, Any] = {
@@ -420,16 +421,8 @@ def stop_here() -> None:
     raise KeyboardInterrupt
 
 
-def stop_in_numba() -> None:
-    """Raise what numba's dispatcher makes of an interrupt while a compiled function returns."""
-    try:
-        raise KeyboardInterrupt
-    except KeyboardInterrupt as error:
-        raise SystemError("CPUDispatcher(...) returned a result with an exception set") from error
-
-
 @pytest.mark.parametrize("every", [1, 1000])
-@pytest.mark.parametrize("stop", [stop_here, stop_in_numba])
+@pytest.mark.parametrize("stop", [stop_here, disguised])
 def test_an_interrupt_says_how_to_go_on(
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,

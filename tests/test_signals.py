@@ -10,10 +10,18 @@ import time
 from itertools import product
 from pathlib import Path
 from types import FunctionType
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
 from netsim._util.interrupts import ended_politely
+from netsim._util.user_code import blaming
+from netsim.study_engine.pool import measured_here
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from netsim.study_engine.kinds import Outcome, Point
 
 COMMANDS = {
     "simulate": "simulate --workers 4 --rounds 100000 --metrics m.csv --checkpoint c --checkpoint-every 1 --trace t",
@@ -154,6 +162,22 @@ def test_an_interrupt_waits_until_a_library_is_imported(file: str, name: str, wa
     with pytest.raises(KeyboardInterrupt):
         import_and_go_on()
     assert done == ([1] if waits else [])
+
+
+def disguised(*_: object) -> None:
+    """Raise what numba's dispatcher makes of an interrupt while a compiled function returns."""
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt as error:
+        raise SystemError("CPUDispatcher(...) returned a result with an exception set") from error
+
+
+def test_an_interrupt_that_numba_disguises_fails_no_point_and_blames_nobody() -> None:
+    measure = cast("Callable[[Point], Outcome]", disguised)
+    with pytest.raises(KeyboardInterrupt):
+        next(measured_here(measure, [{"workers": 2}]))
+    with pytest.raises(KeyboardInterrupt), blaming("algorithm 'mine'", "its exchange"):
+        disguised()
 
 
 def test_what_was_ignored_stays_ignored(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, NamedTuple
 
 from netsim._util.errors import InfeasibleError, NetsimError, UsageError, in_one_line, shown
-from netsim._util.interrupts import held
+from netsim._util.interrupts import held, is_interrupt
 from netsim._util.system import safe_children
 from netsim._util.units import read_whole
 from netsim.study_engine.environment import trains
@@ -200,6 +200,8 @@ def _attempt(measure: Callable[[Point], Outcome], point: Point) -> tuple[Outcome
     except NetsimError as error:
         return None, Failure(str(error), isinstance(error, InfeasibleError))
     except Exception as error:  # an error has one line; the traceback of another process would not help
+        if is_interrupt(error):
+            raise KeyboardInterrupt from error
         return None, Failure(in_one_line(error))
 
 
