@@ -98,8 +98,20 @@ def conclude(settings: SweepSettings, findings: Sequence[Finding]) -> Conclusion
                 tables=[Table("combinations", [*settings.vary, *SHOWN.values()], rows, "SIMULATED")],
             )
         ],
-        [f"ASSUMED, not measured: {', '.join(assumed)}."] if assumed else [],
+        [*([f"ASSUMED, not measured: {', '.join(assumed)}."] if assumed else []), *_not_trained(findings)],
     )
+
+
+def _not_trained(findings: Sequence[Finding]) -> list[str]:
+    """Return a sentence if a workload gave only its sizes."""
+    named = sorted({str(row.point["workload"]) for row in findings if row.point.keys() >= {"workload", "timing_only"}})
+    if not named or not all(row.point["timing_only"] for row in findings):
+        return []
+    charges = ", ".join(CHARGES)
+    return [
+        f"Nothing was trained: messages have the sizes of {', '.join(named)}. To train, set timing_only = false and "
+        f"{charges}."
+    ]
 
 
 def _drawn(settings: SweepSettings, findings: Sequence[Finding]) -> Figure:

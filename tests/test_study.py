@@ -280,6 +280,15 @@ def test_a_set_replaces_the_defaults_that_contradict_it(
     )
 
 
+@pytest.mark.parametrize(("fixed", "said"), [("workload=fc-mnist", True), ("model=vgg16", False)])
+def test_a_sweep_says_that_a_workload_was_not_trained(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, fixed: str, said: bool
+) -> None:
+    sets = f"--set fixed.{fixed} --set vary.workers=2 --set vary.bandwidth=1Gbps"
+    found = json.loads(run(capsys, f"study sweep {sets} --jobs 1 --json --out {tmp_path / 'out'}").out)
+    assert any(each.startswith("Nothing was trained") and "fc-mnist" in each for each in found["limits"]) == said
+
+
 def test_a_set_that_contradicts_another_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     ran = run(capsys, "study sweep --set fixed.elements=1000 --set fixed.model=vgg16 --dry-run")
     assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
