@@ -15,6 +15,7 @@ import pytest
 from netsim.cluster import plan
 from netsim.cluster.plan import Cluster
 from netsim.distributed.job import JOB, LAUNCHER
+from netsim.testbed import doctor
 from netsim.testbed.doctor import FRESH_S, Leftover, leftovers
 from tests.cluster import why_no_cluster
 from tests.command import run
@@ -181,3 +182,14 @@ with within(hosts[3]):
 def test_hosts_hand_on_frames_in_groups_past_no_firewall() -> None:
     ran = subprocess.run([sys.executable, "-c", BUILT], capture_output=True, text=True, check=False)
     assert (ran.stdout.split(), ran.stderr) == (["4"], "")
+
+
+def test_numba_that_does_not_fit_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise ImportError("Numba needs NumPy 2.4 or less. Got NumPy 2.5.")
+
+    pytest.importorskip("numba")
+    assert doctor._numba().state == "ok"
+    monkeypatch.setattr(doctor, "compiler", refuse)
+    found = doctor._numba()
+    assert (found.state, "needs NumPy 2.4 or less" in found.found) == ("missing", True)

@@ -6,6 +6,8 @@ The fake GPU runs a graph's operators again on the memory that they had, and fin
 from __future__ import annotations
 
 import functools
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -152,6 +154,22 @@ def test_more_calls_get_more_graphs(gpus: int) -> None:
             calls = [(task.initial_parameters(), rank, 0) for rank in range(few)]
             assert all(map(torch.equal, together(task, calls), in_turn(task, calls)))
             assert len(task.graphs or ()) == min(few, gpus * GRAPHS)
+
+
+def test_a_task_that_nobody_holds_is_freed_with_its_graphs_at_once() -> None:
+    """A garbage collection may never come: simulations set objects aside, and the GPU's memory with them."""
+    with fake_gpu(2):
+        task = task_of(MODELS["by autograd"], 2)
+        list(task.gradients([(task.initial_parameters(), rank, 0) for rank in range(WORKERS)]))
+        assert task.graphs
+        gone = weakref.ref(task)
+        gc.collect()
+        gc.disable()
+        try:
+            del task
+            assert gone() is None
+        finally:
+            gc.enable()
 
 
 @pytest.mark.parametrize("gpus", [1, 2])

@@ -16,7 +16,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from netsim._util.system import DISTRIBUTION, child_environment, version
+from netsim._util.errors import text_of
+from netsim._util.system import DISTRIBUTION, child_environment, compiler, version
 from netsim.cluster.namespaces import TOOL_FOLDERS
 from netsim.distributed.job import JOB, LAUNCHER
 
@@ -155,14 +156,15 @@ def _torch() -> Iterator[Check]:
 
 
 def _numba() -> Check:
-    """Check for numba."""
-    installed = find_spec("numba") is not None
-    return Check(
-        "numba",
-        "ok" if installed else "missing",
-        "selection is compiled" if installed else "selection is not compiled, and slower; results are the same",
-        "" if installed else "pip install -c constraints.txt '.[fast]'",
-    )
+    """Check that numba is there, and that it works with what else is installed."""
+    slower = "selection is not compiled, and slower; results are the same"
+    try:
+        compiler()
+    except ImportError as error:
+        if find_spec("numba") is None:
+            return Check("numba", "missing", slower, "pip install -c constraints.txt '.[fast]'")
+        return Check("numba", "missing", f"{slower} ({text_of(error)})", "install the versions of constraints.txt")
+    return Check("numba", "ok", "selection is compiled")
 
 
 def leftovers(folder: Path | None = None) -> list[Leftover]:

@@ -48,10 +48,15 @@ class GpuTask(DataParallelTask):
 
     def __init__(self, beside: Sequence[str], **options: Any) -> None:
         super().__init__(**options)
-        self._tasks = [self, *(DataParallelTask(**options | {"device": device}) for device in beside)]
+        self._beside = [DataParallelTask(**options | {"device": device}) for device in beside]
         self.at_once = len(self._tasks) * (GRAPHS if self.elements <= LONG else GRAPHS_LONG)
         self.graphs: list[GradientGraph] | None = None
         """The graphs; none if they cannot be used, and None until several gradients are asked for."""
+
+    @property
+    def _tasks(self) -> list[DataParallelTask]:
+        """The task of each GPU, this one first."""
+        return [self, *self._beside]
 
     @property
     def shares_passes(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,8 @@ class GradientGraph:
     """
 
     def __init__(self, task: DataParallelTask) -> None:
-        self._task = task
+        # A task holds its graphs. Were it held by them, too, its memory of the GPU would wait for a garbage collection.
+        self._weak_task = weakref.ref(task)
         self._replica = task.replica()
         self._held: Dense | None = None
         self._flat = task.initial_parameters().values.clone()
@@ -52,6 +54,12 @@ class GradientGraph:
                 self._sum = self._compute()
             self._stream.synchronize()
             self._capture()
+
+    @property
+    def _task(self) -> DataParallelTask:
+        task = self._weak_task()
+        assert task is not None, "a task outlives its graphs"
+        return task
 
     def _capture(self) -> None:
         pool = torch.cuda.graph_pool_handle()
