@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 
 import pytest
@@ -16,6 +17,11 @@ if threading.current_thread() is threading.main_thread():
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+# Tests run on the CPU, whatever the machine has, but for tests/test_cuda.py when it is asked for by name. Processes of
+# pytest-xdist inherit this.
+if "PYTEST_XDIST_WORKER" not in os.environ and not any("test_cuda" in argument for argument in sys.argv):
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 # Machines that run this are noisy, and the first call of a kernel compiles it: no test is judged by time.
 settings.register_profile("explore", deadline=None)

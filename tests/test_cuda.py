@@ -1,4 +1,4 @@
-"""The same on a GPU. Tests that need one are skipped where there is none, which is said.
+"""The same on a GPU: ``pytest tests/test_cuda.py``. Tests that need one are skipped elsewhere, and among other tests.
 
 Gradients of every kind of layer are compared with double precision on a CPU, too.
 """
@@ -27,7 +27,7 @@ from netsim.training.costs import MeasuredCosts
 from netsim.training.sgd import Scaled
 
 GPUS = torch.cuda.device_count() if torch.cuda.is_available() else 0
-needs_gpu = pytest.mark.skipif(not GPUS, reason="no CUDA GPU: torch.cuda.is_available() is False")
+needs_gpu = pytest.mark.skipif(not GPUS, reason="no CUDA GPU, or this file was not asked for by name")
 DEVICES = ["cpu", pytest.param("cuda:0", marks=needs_gpu)]
 MODELS = [
     pytest.param("digits-mlp", "digits", 1e-5, id="fully connected"),

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from goals import GOALS, judged
+
 SAME = (
     ("simulate-2", "run-2"),
     ("simulate-2", "simulate-2-again"),
@@ -54,15 +56,37 @@ def summary(folder: Path) -> Iterator[str]:
             yield f"{row['name']}  {result['algorithm']}  {'  '.join(times)}  loss {result['final_loss']}"
         yield f"    {json.dumps(row['report']['environment'])}"
     yield "== same bits"
+    asked = {row["name"] for row in read(folder / "reports.jsonl")}
     for one, other in SAME:
-        for (name, algorithm), result in found.items():
-            if name == one and (twin := found.get((other, algorithm))) is not None:
-                same = result["parameters_sha256"] == twin["parameters_sha256"]
-                yield f"{one} and {other}, {algorithm}: {'yes' if same else 'NO'}"
+        algorithms = sorted({algorithm for name, algorithm in found if name in (one, other)})
+        for algorithm in algorithms:
+            twins = [found.get((name, algorithm)) for name in (one, other)]
+            yield f"{one} and {other}, {algorithm}: {_same(*twins)}"
+        if not algorithms and {one, other} & asked:
+            yield f"{one} and {other}: not compared"
+    yield from costs(folder / "bench.txt")
+
+
+def _same(one: dict[str, Any] | None, other: dict[str, Any] | None) -> str:
+    if one is None or other is None:
+        return "not compared"
+    return "yes" if one["parameters_sha256"] == other["parameters_sha256"] else "NO"
+
+
+def costs(path: Path) -> Iterator[str]:
+    """Yield the goals and what they rest on, from what ``bench.py`` printed before it ended, or was ended."""
+    text = path.read_text() if path.exists() else ""
+    rows = [json.loads(each) for each in text.splitlines() if each.startswith("{") and each.endswith("}")]
+    found = {(row["what"], row["model"]): row["value"] for row in rows if "value" in row}
+    yield "== costs"
+    yield from (json.dumps(row) for row in rows if "value" not in row)  # the environment, what failed or was left out
+    for (what, model), value in found.items():
+        if any(what == name for goal in GOALS for name, _ in goal.needs):
+            yield f"{what}, {model}: {value:g}"
     yield "== goals"
-    bench = folder / "bench.txt"
-    lines = bench.read_text().splitlines() if bench.exists() else []
-    yield from (text for text in lines if not text.startswith("{") or '"failed"' in text)
+    on_gpu = any(row["environment"]["device"].startswith("cuda") for row in rows if "environment" in row)
+    whole = on_gpu and any(row.get("workers", 0) >= 64 for row in rows)
+    yield from judged(found) if whole else ["The goals are for a GPU and 64 workers."]
 
 
 if __name__ == "__main__":
