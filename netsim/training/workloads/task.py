@@ -116,7 +116,8 @@ class DataParallelTask:
         """Yield the same bits as :meth:`gradient` for each (parameters, rank, step) of `calls`.
 
         Fully connected networks compute workers with equal parameters and step in one pass, if a pass gives the same
-        bits. A matrix product need not, so this is tried once for each number of workers.
+        bits. A matrix product need not, so this is tried once for each number of workers. Where the bits differ, the
+        workers are halved until they are the same.
         """
         workers: dict[tuple[int, int], list[int]] = {}
         for parameters, rank, step in calls:
@@ -129,10 +130,10 @@ class DataParallelTask:
             yield next(passes[key])
 
     def _method_for(self, workers: int) -> Callable[[Dense, Sequence[int], int], Iterator[Dense]]:
-        """Return the method that yields the gradients of so many workers: in one pass, in turn, or first both."""
+        """Return the method for so many workers: one pass, two of half the workers, or at first one compared."""
         if workers == 1 or not self._replica_of_thread().shares_passes:
             return self._in_turn
-        return {None: self._compared, True: self._accumulated, False: self._in_turn}[self.shares.get(workers)]
+        return {None: self._compared, True: self._accumulated, False: self._in_halves}[self.shares.get(workers)]
 
     def _compared(self, parameters: Dense, ranks: Sequence[int], step: int) -> Iterator[Dense]:
         """Yield the gradients of `ranks` in turn; note whether those of one pass have the same bits."""
@@ -143,6 +144,12 @@ class DataParallelTask:
             if count == len(ranks):  # nobody asks this generator for more
                 self.shares[count] = alike
             yield separate
+
+    def _in_halves(self, parameters: Dense, ranks: Sequence[int], step: int) -> Iterator[Dense]:
+        """Yield the gradients of `ranks` in two parts: a product of fewer rows may have the bits of a separate one."""
+        half = len(ranks) // 2
+        for part in (ranks[:half], ranks[half:]):
+            yield from self._method_for(len(part))(parameters, part, step)
 
     def _in_turn(self, parameters: Dense, ranks: Sequence[int], step: int) -> Iterator[Dense]:
         return (self.gradient(parameters, rank, step) for rank in ranks)
