@@ -104,8 +104,8 @@ def conclude(settings: SweepSettings, findings: Sequence[Finding]) -> Conclusion
 
 def _not_trained(findings: Sequence[Finding]) -> list[str]:
     """Return a sentence if a workload gave only its sizes."""
-    named = sorted({str(row.point["workload"]) for row in findings if row.point.keys() >= {"workload", "timing_only"}})
-    if not named or not all(row.point["timing_only"] for row in findings):
+    named = sorted({str(row.point["workload"]) for row in findings if "workload" in row.point})
+    if not named or not all(row.point.get("timing_only") for row in findings):
         return []
     charges = ", ".join(CHARGES)
     return [

@@ -154,7 +154,7 @@ def selection(bench: Bench, model: str) -> None:
     task = bench.task(model, 2)
     d, k = task.elements, entries(DENSITY, task.elements)
     residuals, vectors = bench.rows(d), bench.rows(d)
-    # Once is hardly longer than its launch and the wait.
+    # For short vectors one add_ takes hardly longer than its launch and the wait for it.
     added = bench.seconds(lambda: [residuals.add_(vectors, alpha=1e-9) for _ in range(20)]) / 20
     bench.note(ADDED, model, added)
     bench.note("torch.topk of P rows", model, bench.seconds(lambda: residuals.abs().topk(k, dim=1)))

@@ -46,8 +46,8 @@ def is_plain(model: nn.Module) -> bool:
 
 LEAST = 16
 """Least number of rows of a matrix product. For fewer rows MKL has special kernels, which add in another order. From
-this number on, the bits of a row depend on the number of rows for few shapes, which differ from CPU to CPU; they show
-when :class:`DataParallelTask` compares a shared pass with separate ones."""
+this number on, the bits of a row rarely depend on the number of rows. Where they do, differs from CPU to CPU, and
+:class:`DataParallelTask` finds it by comparing a shared pass with separate ones."""
 
 
 LARGEST = 1e37

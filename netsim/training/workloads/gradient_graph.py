@@ -37,7 +37,7 @@ class GradientGraph:
     """
 
     def __init__(self, task: DataParallelTask) -> None:
-        # A task holds its graphs. Were it held by them, too, its memory of the GPU would wait for a garbage collection.
+        # A task holds its graphs. If they held the task, only a garbage collection would free its memory on the GPU.
         self._weak_task = weakref.ref(task)
         self._replica = task.replica()
         self._held: Dense | None = None

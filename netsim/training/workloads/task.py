@@ -116,8 +116,8 @@ class DataParallelTask:
         """Yield the same bits as :meth:`gradient` for each (parameters, rank, step) of `calls`.
 
         Fully connected networks compute workers with equal parameters and step in one pass, if a pass gives the same
-        bits. A matrix product need not, so this is tried once for each number of workers. Where the bits differ, the
-        workers are halved until they are the same.
+        bits. A matrix product need not, so this is tried once for each number of workers. Where the bits differ, each
+        half of the workers is tried as a pass of its own.
         """
         workers: dict[tuple[int, int], list[int]] = {}
         for parameters, rank, step in calls:
@@ -130,7 +130,7 @@ class DataParallelTask:
             yield next(passes[key])
 
     def _method_for(self, workers: int) -> Callable[[Dense, Sequence[int], int], Iterator[Dense]]:
-        """Return the method for so many workers: one pass, two of half the workers, or at first one compared."""
+        """Return how to compute so many gradients: in one pass, in two parts, or the first time in turn as well."""
         if workers == 1 or not self._replica_of_thread().shares_passes:
             return self._in_turn
         return {None: self._compared, True: self._accumulated, False: self._in_halves}[self.shares.get(workers)]
